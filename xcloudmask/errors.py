@@ -1,0 +1,55 @@
+"""The library's exceptions: few, each also a built-in one, each naming the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CloudMaskError(ValueError):
+    """Base of every error that the library raises on purpose."""
+
+
+class OptionError(CloudMaskError, KeyError):
+    """A name or value that is not one of those allowed; the message offers the nearest match."""
+
+    def __init__(self, what: str, value: object, *, allowed: Iterable[object] = (), hint: str = "") -> None:
+        names = [str(name) for name in allowed]
+        folded = {name.casefold(): name for name in names}
+        near = get_close_matches(str(value).casefold(), folded, n=1, cutoff=0.5)
+        message = f"unknown {what} {value!r}"
+        if near:
+            message += f"; did you mean {folded[near[0]]!r}?"
+        if names:
+            message += f" Allowed: {', '.join(names)}."
+        if hint:
+            message += f" {hint}"
+        super().__init__(message)
+        self.value = value
+        self.allowed = tuple(names)
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0])
+
+
+class BandError(CloudMaskError, KeyError):
+    """The bands at hand do not serve the model, or cannot be told apart."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UnitError(CloudMaskError):
+    """Numbers whose unit is unknown or contradicts what is declared."""
+
+
+class WeightsError(CloudMaskError):
+    """Weights that are missing, altered, or in a form that is not loaded."""
+
+
+class UnitWarning(UserWarning):
+    """Something about units or level was assumed; the message says what, and how to settle it."""
+
+
+class NoDataWarning(UserWarning):
+    """Input that holds no usable pixel, or values (such as inf) that are taken as no data."""

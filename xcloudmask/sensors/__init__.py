@@ -1,0 +1,1 @@
+"""Instruments as data: one TOML file a sensor."""

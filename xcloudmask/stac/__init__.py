@@ -1,0 +1,1 @@
+"""From STAC items to one lazy, calibrated, described DataArray."""
