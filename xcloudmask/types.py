@@ -113,3 +113,105 @@ class Sensor:
                 if wanted in (str(n).casefold() for n in names(band)):
                     return band
         raise OptionError("band", name, allowed=[b.name for b in self.bands])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything about a model but its weights: small, hashable, and the only part a task graph carries.
+
+    Parameters
+    ----------
+    name, version : str
+        How it is called.
+    bands : tuple of str
+        STAC common names of its inputs, in order.
+    classes : tuple of str
+        What each output channel means, in the words of `xcloudmask.classes`.
+    loader : str
+        ``"package.module:function"``; called as ``function(spec)`` in each process that infers, returns a
+        `xcloudmask.models.Network`.
+    level : {"toa", "boa", None}
+        Processing level it was trained on; None if either.
+    gsd : (float, float)
+        Pixel sizes it was trained on, in metres, from and to.
+    patch, overlap : int
+        Window size and overlap, in its own pixels, unless the caller asks for others.
+    patch_fixed : bool
+        True if the network takes no other window size.
+    runtime : {"onnx", "torch"}
+        What runs it. ONNX graphs run in the precision they were exported in.
+    sha256 : str
+        Of the weights; checked before they are parsed. Empty if there are no weights.
+    weights : str
+        Where they are, in words that `loader` understands.
+    licence, citation, description : str
+        For `xcloudmask models`.
+    """
+
+    name: str
+    version: str
+    bands: tuple[str, ...]
+    classes: tuple[str, ...]
+    loader: str
+    level: Level | None = None
+    gsd: tuple[float, float] | None = None
+    patch: int = 256
+    overlap: int = 64
+    patch_fixed: bool = False
+    runtime: Literal["onnx", "torch"] = "torch"
+    sha256: str = ""
+    weights: str = ""
+    licence: str = ""
+    citation: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.bands or not self.classes:
+            raise ValueError(f"model {self.name!r} needs at least one band and one class")
+        if len(set(self.bands)) != len(self.bands) or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"model {self.name!r}: bands and classes must not repeat")
+        if ":" not in self.loader:
+            raise ValueError(f"model {self.name!r}: loader must read 'package.module:function'")
+        if self.gsd is not None and not 0 < self.gsd[0] <= self.gsd[1]:
+            raise ValueError(f"model {self.name!r}: gsd must be (from, to) in metres, got {self.gsd}")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How stored numbers become reflectance: ``value * scale + offset``, one pair a band.
+
+    `nodata` is compared with the stored number, before scaling.
+    """
+
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] | None = None
+    nodata: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """The classes of the answer: a code and a name each, and how the model's channels add up to them."""
+
+    name: str
+    codes: tuple[int, ...]
+    names: tuple[str, ...]
+    matrix: tuple[tuple[float, ...], ...]  # one row a class of the answer, one column a channel of the model
+    cloudy: tuple[bool, ...]  # which classes of the answer a cloud threshold speaks of
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Every choice of one call, made once and carried unchanged to where the pixels are."""
+
+    spec: ModelSpec
+    scheme: Scheme
+    calibration: Calibration
+    patch: int
+    overlap: int
+    factors: tuple[int, int]
+    output: Literal["classes", "probabilities"] = "classes"
+    threshold: float | None = None
+    batch_size: int | None = None  # None: chosen for the device
+    device: str = "auto"
+    dtype: str = "auto"
+    tta: bool = False

@@ -1,0 +1,78 @@
+"""Class schemes and the matrices that map a model's classes into them, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.types import Scheme
+
+NO_DATA = 255
+
+#: Words that a model may use for its output channels.
+VOCABULARY: tuple[str, ...] = (
+    "clear", "land", "water", "snow", "cloud", "thick_cloud", "thin_cloud", "cloud_shadow",
+)  # fmt: skip
+
+CLOUDY = frozenset({"cloud", "thick_cloud", "thin_cloud"})
+
+#: For each scheme: code and name of its classes, and the scheme's word for each of the vocabulary's.
+SCHEMES: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {
+    "default": (
+        {"clear": 0, "cloud": 1, "thin_cloud": 2, "cloud_shadow": 3, "snow": 4, "water": 5},
+        {"land": "clear", "thick_cloud": "cloud"},
+    ),
+    "binary": (
+        {"not_cloud": 0, "cloud": 1},
+        {"clear": "not_cloud", "land": "not_cloud", "water": "not_cloud", "snow": "not_cloud",
+         "cloud_shadow": "not_cloud", "thick_cloud": "cloud", "thin_cloud": "cloud"},
+    ),
+    "cloudsen12": (
+        {"clear": 0, "thick_cloud": 1, "thin_cloud": 2, "cloud_shadow": 3},
+        {"land": "clear", "water": "clear", "snow": "clear", "cloud": "thick_cloud"},
+    ),
+    "senseiv2": (
+        {"land": 0, "water": 1, "snow": 2, "thin_cloud": 3, "thick_cloud": 4, "cloud_shadow": 5},
+        {"cloud": "thick_cloud"},
+    ),
+}  # fmt: skip
+
+SCHEME_NAMES: tuple[str, ...] = (*SCHEMES, "native")
+
+
+def scheme(name: str, classes: tuple[str, ...]) -> Scheme:
+    """Return how a model with these `classes` answers in the scheme called `name`.
+
+    Examples
+    --------
+    >>> s = scheme("default", ("clear", "thick_cloud", "cloud_shadow"))
+    >>> s.codes, s.names
+    ((0, 1, 3), ('clear', 'cloud', 'cloud_shadow'))
+    """
+    if name not in SCHEME_NAMES:
+        raise OptionError("scheme", name, allowed=SCHEME_NAMES)
+    unknown = set(classes) - set(VOCABULARY)
+    if unknown and name != "native":
+        raise CloudMaskError(
+            f"classes {sorted(unknown)} are none of {', '.join(VOCABULARY)}; use scheme='native'"
+        )
+    if name == "native":
+        codes: Mapping[str, int] = {word: code for code, word in enumerate(classes)}
+        words: Mapping[str, str] = {}
+    else:
+        codes, words = SCHEMES[name]
+    target = [words.get(word, word) for word in classes]
+    lost = [word for word, to in zip(classes, target, strict=True) if to not in codes]
+    if lost:
+        raise CloudMaskError(
+            f"scheme {name!r} has the classes {', '.join(codes)}: the model's {', '.join(lost)} is none of "
+            "them and cannot be split; use scheme='default' or 'native'"
+        )
+    names = tuple(word for word in codes if word in target)
+    return Scheme(
+        name=name,
+        codes=tuple(codes[word] for word in names),
+        names=names,
+        matrix=tuple(tuple(float(to == word) for to in target) for word in names),
+        cloudy=tuple(word in CLOUDY for word in names),
+    )

@@ -1,0 +1,177 @@
+"""The Dask executor: the plan as a graph. The only module that knows dask's insides.
+
+For every chunk of the source, in the language of tasks (``source`` is the array that came in):
+
+    source[i, j] ----------------> valid[i, j] ------------------------------------.
+         |                                                                         v
+         +--> sums[i, j] = infer the windows that start in chunk (i, j) -----> out[i, j]
+         |         ^                          |                                    ^
+         '--> read[i, j, k, l]                '--> part[i, j, k, l] ---------------'
+         (the strip of chunk (k, l)           (the strip of sums[k, l]
+          that windows of (i, j) reach)        that lies over chunk (i, j))
+
+So a window is inferred once, by the chunk that holds its first pixel; what it says about a neighbour's
+pixels is sent there and added (overlap-add). Strips that are a whole chunk need no task of their own.
+
+The layer holds the plan, which is a few integers an axis, and writes its tasks only when a scheduler asks.
+The plan itself is one node that all tasks refer to: a task carries its own ranges and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask._task_spec import DataNode, Task, TaskRef
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph, Layer
+
+from xcloudmask import tasks
+from xcloudmask.chunking import AxisChunk, Range
+from xcloudmask.tasks import Array, Plan
+
+
+def run(plan: Plan, source: da.Array) -> da.Array:
+    """Return the output (..., y, x) or (..., class, y, x), lazily, for pixels (..., band, y, x)."""
+    if len(source.chunks[-3]) > 1:
+        source = source.rechunk({source.ndim - 3: -1})
+    layer = CloudMaskLayer(plan, source.name, source.chunks)
+    probabilities = plan.options.output == "probabilities"
+    classes = ((len(plan.options.scheme.codes),),) if probabilities else ()
+    chunks = (*source.chunks[:-3], *classes, *source.chunks[-2:])
+    graph = HighLevelGraph.from_collections(layer.name, layer, dependencies=[source])
+    meta = np.empty((0,) * len(chunks), np.float32 if probabilities else np.uint8)
+    return da.Array(graph, layer.name, chunks=chunks, meta=meta)
+
+
+class CloudMaskLayer(Layer):  # type: ignore[misc]
+    """All tasks of one call, written when first asked for."""
+
+    def __init__(self, plan: Plan, source: str, chunks: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__()
+        self.plan = plan
+        self.source = source
+        self.chunks = chunks
+        token = tokenize(plan, source, chunks)
+        self.name = f"cloudmask-{token}"
+        self._tasks: dict[Any, Any] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.plan, self.source, self.chunks)
+
+    def __repr__(self) -> str:
+        return f"CloudMaskLayer<{self.name}>"
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._written()[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._written())
+
+    def __len__(self) -> int:
+        return len(self._written())
+
+    def is_materialized(self) -> bool:
+        """Whether the tasks have been written."""
+        return self._tasks is not None
+
+    def get_output_keys(self) -> set[Any]:
+        """Keys that other layers may use."""
+        extra = (0,) if self.plan.options.output == "probabilities" else ()
+        lead = product(*(range(len(sizes)) for sizes in self.chunks[:-3]))
+        rows, cols = (range(len(sizes)) for sizes in self.chunks[-2:])
+        return {(self.name, *at, *extra, i, j) for at, i, j in product(lead, rows, cols)}
+
+    def _written(self) -> dict[Any, Any]:
+        if self._tasks is None:
+            self._tasks = dict(self._write())
+        return self._tasks
+
+    def _write(self) -> Iterator[tuple[Any, Any]]:
+        plan_key = f"plan-{self.name}"
+        yield plan_key, DataNode(plan_key, self.plan)
+        rows = list(enumerate(self.plan.y.cut(self.chunks[-2])))
+        cols = list(enumerate(self.plan.x.cut(self.chunks[-1])))
+        for lead in product(*(range(len(sizes)) for sizes in self.chunks[:-3])):
+            writer = _Writer(self, TaskRef(plan_key), lead)
+            for (i, row), (j, col) in product(rows, cols):
+                for task in writer.chunk(i, j, row, col):
+                    yield task.key, task
+
+
+class _Writer:
+    """Writes the tasks of one index of the leading dimensions."""
+
+    def __init__(self, layer: CloudMaskLayer, plan: TaskRef, lead: tuple[int, ...]) -> None:
+        self.layer = layer
+        self.plan = plan
+        self.lead = lead
+        self.extra = (0,) if layer.plan.options.output == "probabilities" else ()
+        self.valid, self.sums, self.read, self.part = (
+            f"{word}-{layer.name}" for word in ("valid", "sums", "read", "part")
+        )
+
+    def chunk(self, i: int, j: int, row: AxisChunk, col: AxisChunk) -> Iterator[Task]:
+        """Tasks of chunk (i, j)."""
+        here = (*self.lead, i, j)
+        yield Task((self.valid, *here), tasks.valid_pixels, self.plan, self._source(i, j))
+        if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
+            blocks = []
+            for r, c in product(row.reads, col.reads):
+                block = self._source(r.chunk, c.chunk)
+                if not (r.whole and c.whole):
+                    key = (self.read, *here, r.chunk, c.chunk)
+                    yield Task(key, cut, block, r.start, r.stop, c.start, c.stop)
+                    block = TaskRef(key)
+                blocks.append(block)
+            yield Task(
+                (self.sums, *here), infer, self.plan, row.windows, col.windows, len(col.reads), *blocks
+            )
+        parts, places = [], []
+        for r, c in product(row.sums, col.sums):
+            key = (self.sums, *self.lead, r.chunk, c.chunk)
+            if not (r.whole and c.whole):
+                strip = (self.part, *here, r.chunk, c.chunk)
+                yield Task(strip, cut, TaskRef(key), r.start, r.stop, c.start, c.stop)
+                key = strip
+            parts.append(TaskRef(key))
+            places.append((r.offset, c.offset))
+        yield Task(
+            (self.layer.name, *self.lead, *self.extra, i, j),
+            finish, self.plan, TaskRef((self.valid, *here)), row.pixels, col.pixels, tuple(places), *parts,
+        )  # fmt: skip
+
+    def _source(self, i: int, j: int) -> TaskRef:
+        return TaskRef((self.layer.source, *self.lead, 0, i, j))
+
+
+def cut(block: Array, top: int, bottom: int, left: int, right: int) -> Array:
+    """Copy a strip, so that the block it comes from can be let go."""
+    return block[..., top:bottom, left:right].copy()
+
+
+def infer(plan: Plan, rows: Range, cols: Range, across: int, *blocks: Array) -> Array:
+    """Put the blocks that a chunk's windows reach together, and infer the windows."""
+    if len(blocks) == 1:
+        (pixels,) = blocks
+    else:
+        lines = [blocks[first : first + across] for first in range(0, len(blocks), across)]
+        pixels = np.concatenate([np.concatenate(line, axis=-1) for line in lines], axis=-2)
+    return tasks.infer_windows(plan, pixels, rows, cols)
+
+
+def finish(
+    plan: Plan, valid: Array, rows: Range, cols: Range, places: tuple[Range, ...], *parts: Array
+) -> Array:
+    """Add what the chunk and its neighbours found, and make the chunk's output."""
+    if 0 in valid.shape[-2:]:  # an empty chunk
+        classes = (len(plan.options.scheme.codes),) if plan.options.output == "probabilities" else ()
+        dtype = np.float32 if classes else np.uint8
+        return np.empty((*valid.shape[:-2], *classes, *valid.shape[-2:]), dtype)
+    (top, bottom), (left, right) = plan.y.needed_cells(rows), plan.x.needed_cells(cols)
+    shape = (*valid.shape[:-2], plan.classes, bottom - top, right - left)
+    pieces = [(part, row, col) for part, (row, col) in zip(parts, places, strict=True)]
+    return tasks.finish(plan, tasks.add_pieces(shape, pieces), valid, rows, cols)

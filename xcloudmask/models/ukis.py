@@ -1,0 +1,89 @@
+"""The networks of ukis-csmask 1.0 (DLR, Apache-2.0), read from the installed package.
+
+U-Nets with an EfficientNet-B4 encoder, trained near 30 m on Sentinel-2 and Landsat, for clear, cloud and
+cloud shadow. The package carries each as an ONNX graph with a JSON file beside it that gives the bands and
+their mean and standard deviation. None of the package's code is run.
+
+References
+----------
+M. Wieland, Y. Li, S. Martinis, "Multi-sensor cloud and cloud shadow segmentation with a convolutional
+neural network", Remote Sensing of Environment 230, 2019; https://github.com/dlr-eoc/ukis-csmask
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from xcloudmask.errors import WeightsError
+from xcloudmask.models.network import Network, checked_bytes
+from xcloudmask.types import Level, ModelSpec
+
+#: The package names bands as in its JSON; ours are STAC's.
+BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+_HASHES = {
+    "model_6b_l1c": "aa79e9a0f02ff8e0243d93771d1daf6a8d1166b7ac06c3771560b83367c6c573",
+    "model_4b_l1c": "81611f290adc315b86bb7e7c69b0f2496b3abe0390c2a5c8e9e9da9622e8a0c8",
+    "model_6b_l2a": "d11c530978637ca420eedc40791c62bf78997dd39e1201777e2527e4bd94904e",
+    "model_4b_l2a": "3884d75ca497ec59d8335973477bd31eb038857007bbb36fb2aba1ad375ee043",
+}
+
+
+def _spec(count: int, product: str, level: Level) -> ModelSpec:
+    stem = f"model_{count}b_{product}"
+    return ModelSpec(
+        name=f"ukis-{count}band-{product}",
+        version="1.0.0",
+        bands=BANDS[:count],
+        classes=("clear", "cloud", "cloud_shadow"),
+        loader="xcloudmask.models.ukis:load",
+        level=level,
+        gsd=(20.0, 40.0),
+        patch=256,
+        overlap=48,
+        patch_fixed=True,
+        runtime="onnx",
+        sha256=_HASHES[stem],
+        weights=f"ukis_csmask/{stem}.onnx",
+        licence="Apache-2.0",
+        citation="Wieland, Li, Martinis (2019), doi:10.1016/j.rse.2019.05.022; ukis-csmask 1.0.0",
+        description=f"U-Net, EfficientNet-B4; {count} bands, {'top' if level == 'toa' else 'bottom'} of atmosphere",
+    )
+
+
+#: Richest first.
+SPECS: tuple[ModelSpec, ...] = (
+    _spec(6, "l1c", "toa"),
+    _spec(6, "l2a", "boa"),
+    _spec(4, "l1c", "toa"),
+    _spec(4, "l2a", "boa"),
+)
+
+
+def load(spec: ModelSpec) -> Network:
+    """Read one network and its normalisation from the installed package."""
+    found = find_spec("ukis_csmask")
+    if found is None or found.origin is None:
+        raise WeightsError(
+            f"model {spec.name!r} needs the package ukis-csmask, which carries its weights: "
+            "pip install ukis-csmask"
+        )
+    path = Path(found.origin).parent / Path(spec.weights).name
+    if not path.exists():
+        raise WeightsError(
+            f"the installed ukis-csmask has no {path.name}; model {spec.name!r} needs version 1.0: "
+            "pip install 'ukis-csmask>=1.0,<2'"
+        )
+    body = checked_bytes(path.read_bytes(), spec, path.name)
+    card: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+    statistics = card["data"]["dataset_statistics"]
+    if tuple(statistics["band_names"]) != spec.bands or card["data"]["classes"] != len(spec.classes):
+        raise WeightsError(
+            f"{path.stem}.json gives the bands {statistics['band_names']} and {card['data']['classes']} "
+            f"classes; model {spec.name!r} expects {list(spec.bands)} and {len(spec.classes)}"
+        )
+    mean, std = statistics["img"]
+    return Network(body=body, mean=tuple(mean), std=tuple(std), activation="softmax")

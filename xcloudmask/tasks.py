@@ -1,0 +1,195 @@
+"""The three things that are done to a chunk: find its valid pixels, infer its windows, make its output.
+
+Plain functions from arrays to arrays. The lazy executor makes tasks of them, the direct one calls them.
+All follow one `Plan`, so a result depends on the pixels and never on who called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xcloudmask.blend import Bool, Float, upsample, window_weights
+from xcloudmask.chunking import ChunkedAxis, Range
+from xcloudmask.classes import NO_DATA
+from xcloudmask.engine import WindowJob, get_predictor
+from xcloudmask.tiling import TilePlan, reflect_indices
+from xcloudmask.types import Calibration, Options, Scheme
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One call on one array: its options, and the windows over its rows and columns."""
+
+    options: Options
+    y: ChunkedAxis
+    x: ChunkedAxis
+
+    @classmethod
+    def make(cls, options: Options, shape: tuple[int, int]) -> Plan:
+        """Plan the windows over an image of `shape` pixels."""
+        fy, fx = options.factors
+        tiles = TilePlan.make((-(-shape[0] // fy), -(-shape[1] // fx)), options.patch, options.overlap)
+        return cls(options, ChunkedAxis(shape[0], fy, tiles.y), ChunkedAxis(shape[1], fx, tiles.x))
+
+    @property
+    def tiles(self) -> TilePlan:
+        """The windows over the cells."""
+        return TilePlan(self.y.plan, self.x.plan)
+
+    @property
+    def classes(self) -> int:
+        """How many probabilities the model gives a pixel."""
+        return len(self.options.spec.classes)
+
+
+def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
+    """Turn stored numbers (..., band, y, x) into reflectance and the pixels where every band has one."""
+    values = raw.astype(np.float32, copy=False)
+    valid = np.isfinite(values)
+    if calibration.nodata is not None and not np.isnan(calibration.nodata):
+        valid &= raw != calibration.nodata
+    if calibration.scale is not None:
+        values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
+    if calibration.offset is not None:
+        values = values + np.asarray(calibration.offset, np.float32)[:, None, None]
+    return values, valid.all(axis=-3)
+
+
+def valid_pixels(plan: Plan, raw: Array) -> Bool:
+    """Pixels of a chunk (..., band, y, x) that hold data in every band."""
+    return calibrate(raw, plan.options.calibration)[1]
+
+
+def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float, Bool]:
+    """Mean of the valid pixels of each cell; a cell is valid if any of its pixels is.
+
+    Added up pixel by pixel in a fixed order, so a cell's mean never depends on what lies around it.
+    """
+    if factors == (1, 1):
+        return values, valid
+    fy, fx = factors
+    rows, cols = -(-valid.shape[0] // fy), -(-valid.shape[1] // fx)
+    total = np.zeros((values.shape[0], rows, cols), np.float32)
+    count = np.zeros((rows, cols), np.float32)
+    values = np.where(valid, values, np.float32(0))
+    for dy in range(fy):
+        for dx in range(fx):
+            part, there = values[:, dy::fy, dx::fx], valid[dy::fy, dx::fx]
+            total[:, : part.shape[1], : part.shape[2]] += part
+            count[: there.shape[0], : there.shape[1]] += there
+    return total / np.maximum(count, 1), count > 0
+
+
+def fill_gaps(pixels: Float, valid: Bool) -> Float:
+    """Replace invalid cells of one window (band, y, x) by the mean of its valid ones.
+
+    Networks take no NaN. The mean of what is there disturbs them least, and depends on nothing but the
+    window's valid pixels: not on the number stored in the gap, and not on the chunking.
+    """
+    if valid.all():
+        return pixels
+    means = np.array([band[valid].mean() for band in pixels], np.float32)
+    return np.where(valid, pixels, means[:, None, None])
+
+
+def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[WindowJob]:
+    """Cut windows rows x cols of the plan out of raw pixels (scene, band, y, x) that begin with them.
+
+    Windows without a valid pixel are left out.
+    """
+    tiles = plan.tiles
+    row0, col0 = tiles.y.start(rows[0]), tiles.x.start(cols[0])
+    patch = plan.options.patch
+    for scene in range(raw.shape[0]):
+        values, valid = calibrate(raw[scene], plan.options.calibration)
+        if not valid.any():
+            continue
+        cells, there = coarsen(values, valid, plan.options.factors)
+        for row in range(*rows):
+            top = tiles.y.start(row) - row0
+            for col in range(*cols):
+                left = tiles.x.start(col) - col0
+                inside = there[top : top + patch, left : left + patch]
+                if not inside.any():
+                    continue
+                pixels = fill_gaps(cells[:, top : top + patch, left : left + patch], inside)
+                if inside.shape != (patch, patch):
+                    pixels = pixels[:, reflect_indices(inside.shape[0], patch)]
+                    pixels = pixels[:, :, reflect_indices(inside.shape[1], patch)]
+                yield WindowJob(scene, top, left, pixels, inside, window_weights(tiles, row, col))
+
+
+def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
+    """Infer windows rows x cols; return their weighted sums (..., class, y, x) over the cells they cover.
+
+    `raw` is (..., band, y, x): exactly the pixels those windows cover.
+    """
+    lead = raw.shape[:-3]
+    scenes = raw.reshape(-1, *raw.shape[-3:])
+    top, bottom = plan.y.plan.span(*rows)
+    left, right = plan.x.plan.span(*cols)
+    options = plan.options
+    predictor = get_predictor(options.spec, options.device, options.dtype)
+    sums = predictor.blend(
+        window_jobs(plan, scenes, rows, cols),
+        (scenes.shape[0], plan.classes, bottom - top, right - left),
+        batch_size=options.batch_size,
+        tta=options.tta,
+    )
+    return sums.reshape(*lead, plan.classes, bottom - top, right - left)
+
+
+def finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Array:
+    """Make the output of pixels rows x cols from the complete sums of the cells they need."""
+    options = plan.options
+    needs = (plan.y.needed_cells(rows), plan.x.needed_cells(cols))
+    found = upsample(
+        sums, (rows, cols), options.factors, needs, (plan.y.plan.size, plan.x.plan.size)
+    )
+    # A network that returns NaN has told nothing; such a pixel must not become class 0.
+    valid = valid & (found.sum(axis=-3) > 0)
+    found = to_scheme(found, options.scheme)
+    if options.output == "probabilities":
+        out: Float = np.where(valid[..., None, :, :], np.clip(found, 0, 1), np.float32(np.nan))
+        return out
+    codes = np.asarray(options.scheme.codes, np.uint8)
+    return np.where(valid, codes[choose(found, options.scheme, options.threshold)], np.uint8(NO_DATA))
+
+
+def to_scheme(found: Float, scheme: Scheme) -> Float:
+    """Add the model's channels up to the classes of the answer."""
+    matrix = scheme.matrix
+    if all(row[k] == (i == k) for i, row in enumerate(matrix) for k in range(len(row))):
+        return found
+    parts = []
+    for row in matrix:
+        channels = [found[..., k, :, :] for k, share in enumerate(row) if share]
+        parts.append(sum(channels[1:], channels[0]))
+    return np.stack(parts, axis=-3)
+
+
+def choose(found: Float, scheme: Scheme, threshold: float | None) -> npt.NDArray[np.intp]:
+    """Index of the class of each pixel: the most probable, or as a cloud threshold decides."""
+    best: npt.NDArray[np.intp] = found.argmax(axis=-3)
+    if threshold is None:
+        return best
+    cloudy = np.asarray(scheme.cloudy)
+    there = found[..., cloudy, :, :]
+    as_cloud = np.flatnonzero(cloudy)[there.argmax(axis=-3)]
+    as_ground = np.flatnonzero(~cloudy)[found[..., ~cloudy, :, :].argmax(axis=-3)]
+    return np.where(there.sum(axis=-3) >= threshold, as_cloud, as_ground)
+
+
+def add_pieces(shape: tuple[int, ...], pieces: Sequence[tuple[Float, int, int]]) -> Float:
+    """Add sums that neighbours computed; each comes with the first cell where it belongs."""
+    total = np.zeros(shape, np.float32)
+    for part, row, col in pieces:
+        total[..., row : row + part.shape[-2], col : col + part.shape[-1]] += part
+    return total

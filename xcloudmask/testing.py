@@ -1,0 +1,86 @@
+"""Small models for tests, benchmarks and examples: fast, deterministic, and with a wide receptive field.
+
+They are no use for masking clouds. They live here, not in the tests, because a worker must be able to
+import what infers.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from xcloudmask.models.network import Network
+from xcloudmask.types import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+TOY = ModelSpec(
+    name="toy",
+    version="1",
+    bands=("red", "nir"),
+    classes=("clear", "cloud", "cloud_shadow"),
+    loader="xcloudmask.testing:load_toy",
+    gsd=(20.0, 40.0),
+    patch=32,
+    overlap=8,
+    licence="Apache-2.0",
+    description="random weights, for tests",
+)
+
+COUNTING = ModelSpec(
+    name="counting",
+    version="1",
+    bands=("red",),
+    classes=("clear", "cloud"),
+    loader="xcloudmask.testing:load_counting",
+    patch=32,
+    overlap=8,
+    licence="Apache-2.0",
+    description="says how bright a pixel is, and counts the windows it sees",
+)
+
+#: What `COUNTING` has seen in this process: the first pixel of each window, and how often it was loaded.
+seen: list[float] = []
+loads: list[str] = []
+_lock = threading.Lock()
+
+
+def load_toy(spec: ModelSpec) -> Network:
+    """Return a small network whose output in each pixel depends on the whole window."""
+    import torch
+    from torch import nn
+
+    class Toy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            kernel = dict(kernel_size=5, padding=8, dilation=4, padding_mode="reflect")
+            self.spread = nn.Sequential(
+                nn.Conv2d(len(spec.bands), 4, **kernel), nn.Tanh(), nn.Conv2d(4, 4, **kernel), nn.Tanh()
+            )
+            self.head = nn.Conv2d(8, len(spec.classes), 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.spread(x)
+            everywhere = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
+            out: torch.Tensor = self.head(torch.cat([x, everywhere], dim=1)) * 4
+            return out
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return Network(body=Toy(), mean=(0.2,) * len(spec.bands), std=(0.2,) * len(spec.bands))
+
+
+def load_counting(spec: ModelSpec) -> Network:
+    """Return a model that notes every window: give it an image whose pixels tell where they lie."""
+    from torch import nn
+
+    class Counting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with _lock:
+                seen.extend(x[:, 0, 0, 0].tolist())
+            return x[:, :1]
+
+    with _lock:
+        loads.append(spec.name)
+    return Network(body=Counting(), activation="sigmoid")
