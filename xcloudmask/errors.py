@@ -53,3 +53,7 @@ class UnitWarning(UserWarning):
 
 class NoDataWarning(UserWarning):
     """Input that holds no usable pixel, or values (such as inf) that are taken as no data."""
+
+
+class AssetError(OSError, CloudMaskError):
+    """A file that a catalogue names and that cannot be read; the message names item, asset and remedy."""

@@ -1,0 +1,128 @@
+"""The files of a product, be it a folder or an archive that was never unpacked."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from xcloudmask.errors import CloudMaskError
+
+#: A product of one scene has a few hundred; a whole archive is not to be searched.
+MOST_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What lies in a folder, a zip or a tar, or one single file.
+
+    Parameters
+    ----------
+    path : Path
+        What the user gave.
+    names : tuple of str
+        Paths below it, with ``/``, sorted; empty for a single file.
+    prefix : str
+        What GDAL needs before a name.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = pathlib.Path(folder.name, "a_MTL.txt").write_text("END")
+    >>> files = list_files(folder.name)
+    >>> files.ending("_MTL.txt"), files.read_text("a_MTL.txt")
+    (['a_MTL.txt'], 'END')
+    >>> folder.cleanup()
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    prefix: str
+
+    @property
+    def is_single(self) -> bool:
+        """Whether this is one file and no container."""
+        return not self.names and self.path.is_file()
+
+    @property
+    def name(self) -> str:
+        """Name of the product: that of the folder or file."""
+        return self.path.name
+
+    def ending(self, *ends: str) -> list[str]:
+        """Return the names that end in one of `ends`; case does not matter."""
+        folded = tuple(end.casefold() for end in ends)
+        return [name for name in self.names if name.casefold().endswith(folded)]
+
+    def href(self, name: str) -> str:
+        """Return what rasterio opens."""
+        return f"{self.prefix}/{name}"
+
+    def read_text(self, name: str) -> str:
+        """Return the text of a file, most likely metadata."""
+        return self.read_bytes(name).decode("utf-8", errors="replace")
+
+    def read_bytes(self, name: str) -> bytes:
+        """Return what is in a file."""
+        if self.path.is_dir():
+            return (self.path / name).read_bytes()
+        if zipfile.is_zipfile(self.path):
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.read(name)
+        with tarfile.open(self.path) as archive:
+            member = archive.extractfile(name)
+            if member is None:
+                raise CloudMaskError(f"{self.path}: {name} is no file")
+            return member.read()
+
+
+def list_files(path: str | Path) -> Files:
+    """Return the files at a path; only names are read.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder, .zip, .tar or single file.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        near = path.parent if path.parent.is_dir() else None
+        hint = f" {near} holds: {', '.join(sorted(p.name for p in near.iterdir())[:8])}." if near else ""
+        raise CloudMaskError(f"{path}: there is no such file or folder.{hint} Check the path.")
+    if path.is_dir():
+        found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+        names = tuple(islice(found, MOST_FILES + 1))
+        if len(names) > MOST_FILES:
+            raise CloudMaskError(
+                f"{path}: holds more than {MOST_FILES} files, which no product does. Open the product's own"
+                f" folder."
+            )
+        return Files(path, tuple(sorted(names)), str(path))
+    if path.suffix.lower() in (".gz", ".tgz", ".bz2", ".z"):
+        raise CloudMaskError(
+            f"{path}: a compressed archive cannot be read in parts. Unpack it (tar -xf) and open the folder."
+        )
+    if path.suffix.lower() == ".zip":
+        return Files(path, tuple(sorted(_zip_names(path))), f"/vsizip/{{{path}}}")
+    if path.suffix.lower() == ".tar":
+        return Files(path, tuple(sorted(_tar_names(path))), f"/vsitar/{{{path}}}")
+    return Files(path, (), str(path.parent))
+
+
+def _zip_names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name for name in archive.namelist() if not name.endswith("/")]
+    except zipfile.BadZipFile as error:
+        raise CloudMaskError(f"{path}: not a zip archive, or cut short: {error}. Fetch it again.") from error
+
+
+def _tar_names(path: Path) -> list[str]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return [member.name for member in archive.getmembers() if member.isfile()]
+    except tarfile.TarError as error:
+        raise CloudMaskError(f"{path}: not a tar archive, or cut short: {error}. Fetch it again.") from error

@@ -1,0 +1,98 @@
+"""Planes in HDF4 files, through pyhdf: GDAL's usual builds (rasterio's wheel) were made without HDF4."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.local.scene import HDF4
+from xcloudmask.stac.reader import Source, calibrate
+
+#: The pixels of a SPOT-VGT plane, as its products spell it.
+DATASETS = ("PIXEL DATA", "PIXEL_DATA")
+
+_lock = threading.Lock()  # the HDF4 library is not made for threads
+
+
+def plane_shape(path: str) -> tuple[int, int]:
+    """Return rows and columns of a plane, reading no pixel.
+
+    Parameters
+    ----------
+    path : str
+    """
+    with _lock:
+        dataset, close = _open(path)
+        try:
+            _, _, shape, _, _ = dataset.info()
+        finally:
+            close()
+    return int(shape[0]), int(shape[1])
+
+
+def read_hdf4(source: Source, corner: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return a part of a plane as calibrated values, NaN where there is no data.
+
+    Parameters
+    ----------
+    source : Source
+        Its href is ``hdf4:`` and a path.
+    corner, shape : tuple of int
+        Row and column of the first pixel; rows and columns.
+    """
+    values = _numbers(source.href, corner, shape).astype("float32")
+    if source.nodata is not None:
+        values[values == np.float32(source.nodata)] = np.nan
+    rule = source.valid
+    if rule is not None and rule.mask is not None:
+        flags = _numbers(rule.href, corner, shape).astype("int64")
+        values[(flags & rule.mask) != rule.expected] = np.nan
+    return calibrate(values, source.scale, source.offset)
+
+
+def _numbers(href: str, corner: tuple[int, int], shape: tuple[int, int]) -> Any:
+    rows, columns = (slice(start, start + size) for start, size in zip(corner, shape, strict=True))
+    with _lock:
+        dataset, close = _open(href.removeprefix(HDF4))
+        try:
+            return np.asarray(dataset[rows, columns]).reshape(shape)
+        finally:
+            close()
+
+
+def _open(path: str) -> tuple[Any, Any]:
+    """Open the plane of a file; the caller holds the lock and calls what comes second."""
+    try:
+        from pyhdf.error import HDF4Error  # type: ignore[import-untyped]
+        from pyhdf.SD import SD  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise CloudMaskError(
+            f"{path}: this is HDF4, which needs the package pyhdf: pip install 'xcloudmask[local]' (or pip"
+            " install pyhdf). Or convert each plane to GeoTIFF with a GDAL that has HDF4 (gdal_translate)"
+            " into"
+            " files named *_B0.tif, *_B2.tif, *_B3.tif, *_MIR.tif, *_SM.tif beside the LOG file."
+        ) from error
+    try:
+        file = SD(path)
+    except HDF4Error as error:
+        raise AssetError(f"{path}: cannot be opened as HDF4: {error}. Fetch the product again.") from error
+    names = file.datasets()
+    name = next((name for name in DATASETS if name in names), None)
+    if name is None:
+        file.end()
+        raise CloudMaskError(
+            f"{path}: no dataset named {' or '.join(map(repr, DATASETS))}; it holds"
+            f" {', '.join(names) or 'none'}."
+            " Give a SPOT-VGT product folder."
+        )
+    dataset = file.select(name)
+
+    def close() -> None:
+        dataset.endaccess()
+        file.end()
+
+    return dataset, close

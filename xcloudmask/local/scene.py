@@ -1,0 +1,205 @@
+"""What each format module returns: a scene of planes, nothing of which was read from a pixel."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from xcloudmask.errors import CloudMaskError, UnitError, UnitWarning
+from xcloudmask.stac.bands import Survey, choose_bands
+from xcloudmask.stac.contract import AssetPlan, ValidRule
+from xcloudmask.stac.grid import Grid
+from xcloudmask.types import Band, Level, Sensor, parse_level
+
+#: ``"auto"``, ``"all"`` or names.
+BandsAsked = str | tuple[str, ...]
+
+#: The bit of the status map that says whether a band's radiometry is good; Proba-V and SPOT-VGT share them.
+_GOOD_BITS = {"SWIR": 4, "NIR": 5, "RED": 6, "BLUE": 7, "MIR": 4, "B3": 5, "B2": 6, "B0": 7}
+
+#: Marks a plane in an HDF4 file, which GDAL's usual builds cannot read.
+HDF4 = "hdf4:"
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the caller of `open` says; wins over what the product says.
+
+    Parameters
+    ----------
+    bands : "auto", "all" or tuple of str
+    sensor : Sensor or None
+    level : {"toa", "boa"} or None
+    scale, offset, nodata : float or None
+        Of the reflectance bands.
+    sun_elevation : float or None
+        Degrees.
+    date : datetime or None
+        UTC.
+    date_only : bool
+        Whether the date came without a time of day.
+    """
+
+    bands: BandsAsked = "auto"
+    sensor: Sensor | None = None
+    level: Level | None = None
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+    sun_elevation: float | None = None
+    date: datetime | None = None
+    date_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One band: where its numbers are, what they mean, on which pixels they lie.
+
+    Parameters
+    ----------
+    asset : AssetPlan
+        Its href is anything that rasterio opens, or ``hdf4:`` and a path.
+    file : str
+        The file as the user knows it, for messages.
+    grid : Grid
+    valid : ValidRule or None
+        Which of this band's pixels count.
+    """
+
+    asset: AssetPlan
+    file: str
+    grid: Grid
+    valid: ValidRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A product on disk.
+
+    Parameters
+    ----------
+    item_id : str
+        The product's own name.
+    sensor : Sensor
+    level : {"toa", "boa"}
+    planes : tuple of Plane
+    time : datetime or None
+        UTC; None where nobody told.
+    sun_elevation : float or None
+        Degrees; for information, it is inside the planes' scale where that needs it.
+    """
+
+    item_id: str
+    sensor: Sensor
+    level: Level
+    planes: tuple[Plane, ...]
+    time: datetime | None = None
+    sun_elevation: float | None = None
+
+
+def choose(held: Sequence[Band], asked: BandsAsked, sensor: Sensor) -> list[Band]:
+    """Return the bands to be opened out of those that the product holds, by the rules of `load_stac`.
+
+    Parameters
+    ----------
+    held : sequence of Band
+        What the product holds.
+    asked : "auto", "all" or tuple of str
+        ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that are there.
+    sensor : Sensor
+
+    Examples
+    --------
+    >>> toy = Sensor("toy", "A toy", (Band("1", "red"), Band("2", "pan")))
+    >>> [band.name for band in choose(toy.bands, "auto", toy)]
+    ['1']
+    """
+    choices = choose_bands([Survey(sensor.name, tuple(held))], asked)
+    return [dict(choice.by_sensor)[sensor.name] for choice in choices]
+
+
+def settle_level(found: str | None, given: Level | None, where: str) -> Level:
+    """Return the processing level; a level given may fill a gap but not contradict the product."""
+    told = parse_level(found) if found else None
+    if told and given and told != given:
+        raise UnitError(
+            f"{where}: the product says it is {told.upper()}, level={given!r} says otherwise. Leave level="
+            f" out."
+        )
+    level = given or told
+    if level is None:
+        level = "toa"
+        warnings.warn(
+            f"{where}: nothing tells whether its reflectance is top of atmosphere or surface; taken as"
+            " level='toa'. Pass level='toa' or level='boa' to settle it.",
+            UnitWarning,
+            stacklevel=2,
+        )
+    return level
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Return a date and time, naive UTC, from ISO 8601 or bare digits; None if there is none.
+
+    Examples
+    --------
+    >>> parse_time("2020-01-02T10:20:30.024Z")
+    datetime.datetime(2020, 1, 2, 10, 20, 30, 24000)
+    >>> parse_time("20060720223132")
+    datetime.datetime(2006, 7, 20, 22, 31, 32)
+    """
+    if not text:
+        return None
+    text = text.strip()
+    if text.isdigit() and len(text) == 14:
+        text = f"{text[:8]}T{text[8:]}"
+    head, dot, fraction = text.partition(".")
+    if dot:  # USGS gives 7 digits of a second, Python takes 3 or 6
+        digits = fraction.rstrip("Zz")
+        text = f"{head}.{(digits + '000000')[:6]}"
+    when = datetime.fromisoformat(text)
+    return when.replace(tzinfo=None) if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None)
+
+
+def need(value: str | None, what: str, where: str, remedy: str) -> str:
+    """Return a text of the metadata, or say that it is missing, where, and what helps."""
+    if value is None or not value.strip():
+        raise CloudMaskError(f"{where}: {what} is missing. {remedy}")
+    return value.strip()
+
+
+def check_sun(degrees: float | None, where: str, remedy: str) -> float:
+    """Return the sun's elevation, or say what to do where there is none or the sun is down.
+
+    Examples
+    --------
+    >>> check_sun(30.0, "scene", "Pass sun_elevation=.")
+    30.0
+    """
+    if degrees is None:
+        raise UnitError(
+            f"{where}: reflectance at the top of the atmosphere needs the sun's elevation, and nothing tells"
+            f" it."
+            f" {remedy}"
+        )
+    if not 0 < degrees <= 90:
+        raise UnitError(
+            f"{where}: the sun's elevation is {degrees:g} degrees; reflectance needs one above 0 and up to"
+            f" 90."
+            " Leave night scenes out, or pass the right one: sun_elevation=..."
+        )
+    return degrees
+
+
+def good_radiometry(href: str, band: Band) -> ValidRule | None:
+    """Return which pixels of a band count, by the status map of Proba-V or SPOT-VGT.
+
+    Examples
+    --------
+    >>> good_radiometry("SM.tif", Band("RED", "red")).mask
+    64
+    """
+    bit = _GOOD_BITS.get(band.name)
+    return None if bit is None else ValidRule("SM", href, 1 << bit, 1 << bit)

@@ -1,0 +1,236 @@
+"""Which bands are loaded: names, "auto" or "all", settled once for all items and all their sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xcloudmask.describe import band_labels
+from xcloudmask.errors import BandError, OptionError
+from xcloudmask.stac.contract import AssetPlan, ItemPlan
+from xcloudmask.types import Band
+
+#: What the models that come with the library can use; the first name of a group that is there is taken.
+AUTO_BANDS: tuple[tuple[str, ...], ...] = (
+    ("blue",),
+    ("green",),
+    ("red",),
+    ("nir", "nir08"),
+    ("swir16",),
+    ("swir22",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What an item holds, before anything is known of its numbers.
+
+    Parameters
+    ----------
+    sensor : str
+        Canonical name, ``"unknown"`` if the item does not tell.
+    bands : tuple of Band
+        Bands for which it has an asset.
+    """
+
+    sensor: str
+    bands: tuple[Band, ...]
+
+
+def survey(item: Mapping[str, Any]) -> Survey:
+    """Return sensor and bands of an item.
+
+    Examples
+    --------
+    >>> asset = {"href": "B04.tif"}
+    >>> found = survey({"id": "a", "properties": {"platform": "sentinel-2a"}, "assets": {"B04": asset}})
+    >>> found.sensor, found.bands[0].common_name
+    ('sentinel-2a', 'red')
+    """
+    from xcloudmask.stac.choose import choose
+    from xcloudmask.stac.plan import _sensor
+    from xcloudmask.stac.profiles import find_profile
+    from xcloudmask.stac.view import view_item
+
+    view = view_item(item)
+    sensor = _sensor(view, find_profile(view))
+    bands = tuple(choice.band for choice in choose(view, sensor, "all"))
+    return Survey(sensor.name if sensor else "unknown", bands)
+
+
+@dataclass(frozen=True, slots=True)
+class BandChoice:
+    """One band of the result.
+
+    Parameters
+    ----------
+    band : Band
+        As it is described: of several sensors, the mean centre between the outermost edges.
+    label : str
+        Its label on the band dimension.
+    by_sensor : tuple of (str, Band)
+        The band of each sensor that it stands for.
+    """
+
+    band: Band
+    label: str
+    by_sensor: tuple[tuple[str, Band], ...]
+
+    def name_for(self, found: Survey) -> str | None:
+        """Return the name under which an item holds this band, None if it does not."""
+        wanted = dict(self.by_sensor).get(found.sensor)
+        return wanted.name if wanted is not None and wanted in found.bands else None
+
+    def asset(self, plan: ItemPlan) -> AssetPlan | None:
+        """Return the asset of an item that holds this band, if it has one."""
+        wanted = dict(self.by_sensor).get(plan.sensor)
+        return next((asset for asset in plan.assets if wanted is not None and asset.band == wanted), None)
+
+
+def choose_bands(surveys: Sequence[Survey], bands: str | Sequence[str]) -> tuple[BandChoice, ...]:
+    """Settle which bands the stack has.
+
+    Parameters
+    ----------
+    surveys : sequence of Survey
+        Of all items that are loaded.
+    bands : "auto", "all" or sequence of str
+        ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that every
+        sensor has. ``"all"``: every reflectance band that all sensors have. Else names: a common name, the
+        sensor's own name, or an alias.
+
+    Returns
+    -------
+    tuple of BandChoice
+
+    Examples
+    --------
+    >>> red, pan = Band("B4", "red"), Band("B8", "pan")
+    >>> [choice.label for choice in choose_bands([Survey("landsat-8", (red, pan))], "auto")]
+    ['red']
+    """
+    sensors = _bands_by_sensor(surveys)
+    if bands == "auto":
+        chosen = _auto(sensors)
+    elif bands == "all":
+        chosen = _all(sensors)
+    else:
+        chosen = [_named(sensors, str(name)) for name in ([bands] if isinstance(bands, str) else bands)]
+    if not chosen:
+        raise BandError(
+            f"bands={bands!r} finds nothing that {' and '.join(sensors)} have in common. {_listing(sensors)}"
+            " Name the bands you want: bands=[...]"
+        )
+    merged = [_merge(name, list(by_sensor.values())) for name, by_sensor in chosen]
+    labels = band_labels(merged)
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise BandError(f"bands={bands!r} names {', '.join(twice)} more than once")
+    return tuple(
+        BandChoice(band, label, tuple(by_sensor.items()))
+        for band, label, (_, by_sensor) in zip(merged, labels, chosen, strict=True)
+    )
+
+
+def _bands_by_sensor(surveys: Sequence[Survey]) -> dict[str, tuple[Band, ...]]:
+    found: dict[str, dict[Band, None]] = {}
+    for one in surveys:
+        found.setdefault(one.sensor, {}).update(dict.fromkeys(one.bands))
+    return {sensor: tuple(bands) for sensor, bands in found.items()}
+
+
+def _auto(sensors: Mapping[str, Sequence[Band]]) -> list[tuple[str, dict[str, Band]]]:
+    chosen = []
+    for names in AUTO_BANDS:
+        # One band for all if there is one (Landsat has nir08 only: then Sentinel-2's nir08 is its match).
+        shared = next((name for name in names if all(_find(b, (name,)) for b in sensors.values())), None)
+        order = (shared,) if shared else names
+        by_sensor = {sensor: band for sensor, found in sensors.items() if (band := _find(found, order))}
+        if len(by_sensor) == len(sensors):
+            chosen.append((order[0], by_sensor))
+    return chosen
+
+
+def _find(bands: Sequence[Band], common_names: Iterable[str]) -> Band | None:
+    for name in common_names:
+        for band in bands:
+            if band.common_name == name and band.kind == "reflectance":
+                return band
+    return None
+
+
+def _all(sensors: Mapping[str, Sequence[Band]]) -> list[tuple[str, dict[str, Band]]]:
+    first, *others = sensors
+    chosen = []
+    for band in sensors[first]:
+        name = band.common_name or band.name
+        if band.kind != "reflectance":
+            continue
+        match = {first: band}
+        for other in others:
+            found = _find(sensors[other], (name,)) or _own(sensors[other], band.name)
+            if found is not None:
+                match[other] = found
+        if len(match) == len(sensors):
+            chosen.append((name, match))
+    return chosen
+
+
+def _own(bands: Sequence[Band], name: str) -> Band | None:
+    return next((band for band in bands if band.name == name), None)
+
+
+def _named(sensors: Mapping[str, Sequence[Band]], name: str) -> tuple[str, dict[str, Band]]:
+    by_sensor = {}
+    for sensor, bands in sensors.items():
+        found = _match(bands, name)
+        if found is None:
+            names = dict.fromkeys(n for band in bands for n in (band.common_name, band.name) if n)
+            raise OptionError(f"band of {sensor}", name, allowed=names)
+        by_sensor[sensor] = found
+    return name, by_sensor
+
+
+def _match(bands: Sequence[Band], name: str) -> Band | None:
+    """Return the band by its own name, its common name, or an alias; several are an error."""
+    wanted = name.casefold()
+    ways = (
+        [band for band in bands if band.name.casefold() == wanted],
+        [band for band in bands if (band.common_name or "").casefold() == wanted],
+        [band for band in bands if wanted in (alias.casefold() for alias in band.aliases)],
+    )
+    found = next((way for way in ways if way), [])
+    if len(found) > 1:
+        raise BandError(f"band {name!r} may be any of {', '.join(b.name for b in found)}: name one of these")
+    return found[0] if found else None
+
+
+def _listing(sensors: Mapping[str, Sequence[Band]]) -> str:
+    return " ".join(
+        f"{sensor} has {', '.join(band.common_name or band.name for band in bands) or 'none'}."
+        for sensor, bands in sensors.items()
+    )
+
+
+def _merge(asked: str, bands: Sequence[Band]) -> Band:
+    """Describe the bands of several sensors as one."""
+    if len(set(bands)) == 1:
+        return bands[0]
+    own, common, kinds = ({getattr(b, f) for b in bands} for f in ("name", "common_name", "kind"))
+    if len(kinds) > 1:
+        raise BandError(f"band {asked!r} is {' and '.join(sorted(kinds))}: load the sensors apart")
+    centres = _known(band.center_nm for band in bands)
+    return Band(
+        own.pop() if len(own) == 1 else asked,
+        common.pop() if len(common) == 1 else None,
+        min(_known(band.min_nm for band in bands), default=None),
+        sum(centres) / len(centres) if centres else None,
+        max(_known(band.max_nm for band in bands), default=None),
+        max(_known(band.gsd for band in bands), default=None),
+        bands[0].kind,
+    )
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]

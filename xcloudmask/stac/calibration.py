@@ -1,0 +1,290 @@
+"""From an item's metadata to the scale and offset that turn its numbers into reflectance or kelvin.
+
+`calibrate` is the one entry: it takes the assets chosen and gives an `AssetPlan` for each. What the item
+states wins; what its catalogue is known to mean fills the gaps; what neither tells is an error, no guess.
+
+Landsat level 1 needs the scene's MTL file, since its items state radiance or nothing: reflectance at the top
+of the atmosphere is ``(M * DN + A) / sin(sun elevation)``, folded here into scale and offset; thermal bands
+get their radiance coefficients and K1, K2. The same holds for the Multispectral Scanner, whose Collection 2
+MTL files carry reflectance coefficients too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from xcloudmask.errors import UnitError, UnitWarning
+from xcloudmask.stac import mtl
+from xcloudmask.stac.choose import Choice
+from xcloudmask.stac.contract import AssetPlan
+from xcloudmask.stac.offset import OffsetEvidence, OffsetMode, decide, gather
+from xcloudmask.stac.profiles import Numbers, Profile
+from xcloudmask.stac.view import ItemView
+
+ReadText = Callable[[str], str]
+
+_MTL_FORMS = (".json", ".xml", ".txt", "")
+_BAND_IN_NAME = re.compile(r"(?:^|_)B(\d{1,2}(?:_VCID_\d)?)\.", re.I)
+_STATE_SCALE = (
+    "State them in the item before loading it, as 'raster:scale', 'raster:offset' and 'nodata' of the asset."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The plan of each asset, and how the numbers came about."""
+
+    assets: tuple[AssetPlan, ...]
+    rule: str = "none"
+    evidence: tuple[str, ...] = ()
+    sun_elevation: float | None = None
+
+
+def calibrate(
+    view: ItemView,
+    choices: Sequence[Choice],
+    profile: Profile,
+    *,
+    offset: OffsetMode = "auto",
+    sun_elevation: float | None = None,
+    read_text: ReadText | None = None,
+    every: bool = False,
+) -> Calibrated:
+    """Return the plan of each chosen asset.
+
+    Parameters
+    ----------
+    view : ItemView
+    choices : sequence of Choice
+    profile : Profile
+    offset : {"auto", "apply", "skip"}
+        For Sentinel-2, see `xcloudmask.stac.offset`.
+    sun_elevation : float, optional
+        Degrees; the caller's, or else the item's.
+    read_text : callable, optional
+        Fetches the MTL file of a Landsat level-1 scene, given its href.
+    every : bool
+        The bands are all the item has, and were not asked for by name: those that the MTL file says were
+        not recorded are left out.
+
+    Raises
+    ------
+    UnitError
+        Where scale or offset are neither stated nor known, or contradict each other.
+    """
+    if profile.calibration == "landsat-mtl":
+        key, groups = _read_mtl(view, choices, read_text)
+        if every:
+            choices = [choice for choice in choices if not _not_recorded(choice, groups)]
+        return _from_mtl(view, choices, profile, sun_elevation, key, groups)
+    plans = tuple(_stated(view, choice, profile) for choice in choices)
+    if profile.calibration == "sentinel-2":
+        return replace(_sentinel_2(view, choices, plans, profile, offset), sun_elevation=sun_elevation)
+    told = any(choice.entry.scale is not None for choice in choices)
+    source = "the item" if told else f"the product's definition ({profile.catalogue})"
+    return Calibrated(plans, f"scale and offset from {source}", (), sun_elevation)
+
+
+def check_sun_elevation(view: ItemView, degrees: float | None) -> float:
+    """Return the sun's elevation, or say what to do where there is none or the sun is below the horizon.
+
+    Examples
+    --------
+    >>> from xcloudmask.stac.view import view_item
+    >>> check_sun_elevation(view_item({"id": "x", "properties": {}, "assets": {}}), 30.0)
+    30.0
+    """
+    if degrees is None:
+        raise UnitError(
+            f"item {view.id!r}: reflectance at the top of the atmosphere needs the sun's elevation, which "
+            "neither the item nor its MTL file tells. Give it in degrees: sun_elevation=..."
+        )
+    if not 0 < degrees <= 90:
+        raise UnitError(
+            f"item {view.id!r}: the sun's elevation is {degrees:g} degrees; reflectance needs one above 0 "
+            "and up to 90. Leave night scenes out, or give the right elevation: sun_elevation=..."
+        )
+    return degrees
+
+
+def _stated(view: ItemView, choice: Choice, profile: Profile) -> AssetPlan:
+    """Return what the item states of one asset, the profile filling the gaps."""
+    entry, band, key = choice.entry, choice.band, choice.asset.key
+    default = profile.numbers.get(band.kind, Numbers())
+    where = f"item {view.id!r}, asset {key!r}"
+    if entry.unit and entry.unit.lower().startswith("w"):  # watt/steradian/square_meter/micrometer
+        raise UnitError(f"{where}: its scale gives radiance ({entry.unit}), not reflectance. {_STATE_SCALE}")
+    scale = entry.scale if entry.scale is not None else default.scale
+    if scale is None and entry.data_type and not entry.is_integer:
+        scale = 1.0
+    if scale is None:
+        raise UnitError(
+            f"{where}: scale and offset are neither stated nor known for this catalogue (collection "
+            f"{view.collection!r}). {_STATE_SCALE}"
+        )
+    if band.kind == "reflectance" and (scale > 1 or (scale == 1 and entry.is_integer) or scale <= 0):
+        raise UnitError(
+            f"{where}: a scale of {scale:g} does not give reflectance from 0 to 1 (STAC multiplies: "
+            f"value = number * scale + offset). {_STATE_SCALE}"
+        )
+    offset = entry.offset
+    if offset is None:  # STAC's own default is 0; but a scale that is the product's comes with its offset
+        offset = (default.offset or 0.0) if scale == default.scale else 0.0
+    return AssetPlan(
+        key=key,
+        href=choice.asset.href,
+        band=band,
+        scale=scale,
+        offset=offset,
+        nodata=entry.nodata if entry.nodata is not None else default.nodata,
+        index=choice.index,
+    )
+
+
+def _sentinel_2(
+    view: ItemView,
+    choices: Sequence[Choice],
+    plans: tuple[AssetPlan, ...],
+    profile: Profile,
+    mode: OffsetMode,
+) -> Calibrated:
+    """Decide the offset once for all assets that say the same, and see that they do."""
+    decided: dict[tuple[object, ...], tuple[OffsetEvidence, float, str]] = {}
+    assets = []
+    for choice, plan in zip(choices, plans, strict=True):
+        kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale)
+        if kind not in decided:
+            evidence = gather(
+                view,
+                choice.asset,
+                scale=plan.scale,
+                stated=choice.entry.offset,
+                listed=profile.is_listed,
+                harmonised=profile.harmonised,
+                constant=profile.constant_offset,
+            )
+            decision = decide(evidence, mode)
+            if decision.warning:
+                warnings.warn(
+                    f"item {view.id!r}: {decision.warning}. The item says: {'; '.join(evidence.found)}. "
+                    'offset="apply" or offset="skip" settles it.',
+                    UnitWarning,
+                    stacklevel=4,
+                )
+            decided[kind] = (evidence, decision.offset, decision.rule)
+        assets.append(replace(plan, offset=decided[kind][1]))
+    stated = {evidence.stated for evidence, _, _ in decided.values()}
+    if (
+        mode == "auto"
+        and len({bool(value) for value in stated}) > 1
+        and len({o for _, o, _ in decided.values()}) > 1
+    ):
+        _disagreeing_bands(view, choices)
+    rules = dict.fromkeys(rule for _, _, rule in decided.values())
+    found = dict.fromkeys(fact for evidence, _, _ in decided.values() for fact in evidence.found)
+    return Calibrated(tuple(assets), "; ".join(rules), tuple(found))
+
+
+def _disagreeing_bands(view: ItemView, choices: Sequence[Choice]) -> None:
+    told = ", ".join(
+        f"{c.asset.key} {'none' if c.entry.offset is None else format(c.entry.offset, 'g')}" for c in choices
+    )
+    raise UnitError(
+        f"item {view.id!r}: the Sentinel-2 offset is contradictory: its bands state different ones: {told}. "
+        'Settle it with offset="apply" (add the offset) or offset="skip" (add none).'
+    )
+
+
+def _from_mtl(
+    view: ItemView,
+    choices: Sequence[Choice],
+    profile: Profile,
+    sun_elevation: float | None,
+    key: str,
+    groups: mtl.Groups,
+) -> Calibrated:
+    elevation = sun_elevation
+    if elevation is None:
+        elevation = mtl.mtl_number(groups, mtl.IMAGE, "SUN_ELEVATION")
+    assets = tuple(_mtl_plan(view, choice, profile, groups, key, elevation) for choice in choices)
+    rule = "coefficients of the MTL file over the sine of the sun's elevation"
+    return Calibrated(assets, rule, (f"asset {key!r}", f"sun elevation = {elevation}"), elevation)
+
+
+def _not_recorded(choice: Choice, groups: mtl.Groups) -> bool:
+    quantity = "RADIANCE" if choice.band.kind == "brightness_temperature" else "REFLECTANCE"
+    return mtl.is_null(groups, mtl.RESCALING, f"{quantity}_MULT_BAND_{_band_number(choice)}")
+
+
+def _mtl_plan(
+    view: ItemView,
+    choice: Choice,
+    profile: Profile,
+    groups: mtl.Groups,
+    mtl_key: str,
+    elevation: float | None,
+) -> AssetPlan:
+    band = choice.band
+    number = _band_number(choice)
+    thermal = band.kind == "brightness_temperature"
+    quantity = "RADIANCE" if thermal else "REFLECTANCE"
+
+    def coefficient(name: str, places: tuple[str, ...] = mtl.RESCALING) -> float:
+        value = mtl.mtl_number(groups, places, f"{name}_BAND_{number}")
+        if value is None:
+            raise UnitError(
+                f"item {view.id!r}, asset {choice.asset.key!r}: the MTL file {mtl_key!r} gives no "
+                f"{name}_BAND_{number} in {' or '.join(places)}. Leave band {band.name} out, or give "
+                "the MTL file of this scene."
+            )
+        return value
+
+    scale, offset = coefficient(f"{quantity}_MULT"), coefficient(f"{quantity}_ADD")
+    if not thermal:
+        sine = math.sin(math.radians(check_sun_elevation(view, elevation)))
+        scale, offset = scale / sine, offset / sine
+    default = profile.numbers.get(band.kind, Numbers())
+    return AssetPlan(
+        key=choice.asset.key,
+        href=choice.asset.href,
+        band=band,
+        scale=scale,
+        offset=offset,
+        nodata=choice.entry.nodata if choice.entry.nodata is not None else default.nodata,
+        k1=coefficient("K1_CONSTANT", mtl.THERMAL) if thermal else None,
+        k2=coefficient("K2_CONSTANT", mtl.THERMAL) if thermal else None,
+        index=choice.index,
+    )
+
+
+def _band_number(choice: Choice) -> str:
+    """Return ``"4"`` or ``"6_VCID_1"``: from the file's name, else from the band's."""
+    in_name = _BAND_IN_NAME.search(choice.asset.href.rsplit("/", 1)[-1].split("?", 1)[0])
+    return (in_name[1] if in_name else choice.band.name.removeprefix("B").lstrip("0")).upper()
+
+
+def _read_mtl(
+    view: ItemView, choices: Sequence[Choice], read_text: ReadText | None
+) -> tuple[str, mtl.Groups]:
+    keys = [key for key in view.assets if key.lower().partition(".")[0] == "mtl"]
+    if not keys:
+        raise UnitError(
+            f"item {view.id!r}: Landsat level 1 needs the coefficients of its MTL file, and no asset is "
+            f"one; assets: {', '.join(view.assets)}. Add it to the item as asset 'MTL.json'."
+        )
+    key = min(keys, key=lambda k: _MTL_FORMS.index(next(f for f in _MTL_FORMS if k.lower().endswith(f))))
+    radiance = next((c for c in choices if (c.entry.unit or "").startswith("watt")), None)
+    if read_text is None:
+        told = (
+            f"asset {radiance.asset.key!r} states radiance only" if radiance else "the item states no scale"
+        )
+        raise UnitError(
+            f"item {view.id!r}: Landsat level 1 needs the coefficients of its MTL file (asset {key!r}; "
+            f"{told}). Give read_text=, a function that returns the text of an href."
+        )
+    href = view.assets[key].href
+    return key, mtl.parse_mtl(read_text(href), where=f"item {view.id!r}, asset {key!r}")

@@ -1,0 +1,237 @@
+"""Two ways to turn a table of layers into one lazy array: stackstac, and odc-loader.
+
+Both are given the same grid and the same reader (each has a seam for one), so they differ only in the graph
+that they build: stackstac's is one Blockwise layer, whose cost does not grow with the image; odc's has one
+task a chunk, and knows beforehand which chunks no item touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.stac.grid import Grid
+from xcloudmask.stac.reader import Layer, read_layer
+from xcloudmask.stac.transport import Transport
+
+Engine = Literal["stackstac", "odc"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """All that an engine is given.
+
+    Parameters
+    ----------
+    times : array of datetime64
+        One a time step.
+    layers : tuple of tuple of Layer
+        ``layers[step][band]``.
+    grid : Grid
+        Where the pixels are.
+    chunks : tuple of int
+        Rows and columns of a chunk.
+    resampling : str
+        Name of rasterio's method.
+    transport : Transport
+        How files are fetched.
+    """
+
+    times: NDArray[np.datetime64]
+    layers: tuple[tuple[Layer, ...], ...]
+    grid: Grid
+    chunks: tuple[int, int]
+    resampling: str
+    transport: Transport
+
+
+def build(stack: Stack, engine: Engine) -> Any:
+    """Return the Dask array (time, band, y, x) of a stack."""
+    if engine == "stackstac":
+        return _with_stackstac(stack)
+    if engine == "odc":
+        return _with_odc(stack)
+    raise OptionError("engine", engine, allowed=("stackstac", "odc"))
+
+
+class _StackstacReader:
+    """What stackstac calls for each asset and window; it hands over the layer in the place of a URL."""
+
+    def __init__(
+        self, *, grid: Grid, method: str, transport: Transport, url: Layer, **_given_by_stackstac: object
+    ) -> None:
+        self._layer, self._grid, self._method, self._transport = url, grid, method, transport
+
+    def read(self, window: Any) -> NDArray[np.float32]:
+        part = self._grid.window(
+            int(window.row_off), int(window.col_off), (int(window.height), int(window.width))
+        )
+        return read_layer(self._layer, part, self._method, self._transport)
+
+
+def _with_stackstac(stack: Stack) -> Any:
+    import stackstac
+
+    grid = stack.grid
+    authority, _, code = grid.crs.partition(":")
+    if authority != "EPSG" or not code.isdigit():
+        raise CloudMaskError(
+            f"stackstac knows only CRSs with an EPSG code, not {grid.crs[:60]!r}:"
+            " use engine='odc', or another crs="
+        )
+    # Plain dicts of our own: pystac turns proj:epsg into proj:code, which stackstac does not read. The box is
+    # that of the whole grid, as stackstac drops what it believes to lie outside; the reader knows better.
+    names = [str(band) for band in range(len(stack.layers[0]))]
+    items = [
+        {
+            "id": str(step),
+            "properties": {
+                "datetime": str(time),
+                "proj:epsg": int(code),
+                "proj:bbox": grid.bounds,
+            },
+            "assets": {name: {"href": layer} for name, layer in zip(names, row, strict=True)},
+        }
+        for step, (time, row) in enumerate(zip(stack.times, stack.layers, strict=True))
+    ]
+    data = stackstac.stack(
+        items,
+        assets=names,
+        epsg=int(code),
+        resolution=(grid.res_x, grid.res_y),
+        bounds=grid.bounds,
+        snap_bounds=False,
+        chunksize=(1, 1, *stack.chunks),
+        dtype=np.dtype("float32"),
+        fill_value=np.float32(np.nan),
+        rescale=False,
+        sortby_date=False,
+        xy_coords=False,
+        properties=False,
+        band_coords=False,
+        reader=partial(_StackstacReader, grid=grid, method=stack.resampling, transport=stack.transport),
+    )
+    return data.data
+
+
+class _OdcReader:
+    """Reads one time step: the bands that the chunk selects."""
+
+    def __init__(self, layers: Sequence[Layer], grid: Grid, method: str, transport: Transport) -> None:
+        self._layers, self._grid, self._method, self._transport = layers, grid, method, transport
+
+    def read(
+        self, cfg: Any, dst_geobox: Any, *, dst: Any = None, selection: slice | None = None
+    ) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+        rows, columns = dst_geobox.shape.yx
+        _, _, left, _, _, top = tuple(dst_geobox.transform)[:6]
+        # From the whole grid's corner, not from the chunk's: the same floats as with the other engine.
+        row, column = (
+            round((self._grid.top - top) / self._grid.res_y),
+            round((left - self._grid.left) / self._grid.res_x),
+        )
+        part = self._grid.window(row, column, (rows, columns))
+        chosen = self._layers if selection is None else self._layers[selection]
+        data = np.stack([read_layer(layer, part, self._method, self._transport) for layer in chosen])
+        return (slice(0, rows), slice(0, columns)), data
+
+
+@dataclass(frozen=True)
+class _OdcDriver:
+    """The driver that odc-loader asks for readers."""
+
+    grid: Grid
+    method: str
+    transport: Transport
+
+    md_parser = None
+    dask_reader = None
+    aux_reader = None
+
+    def new_load(self, geobox: Any, *, chunks: Any = None) -> None:
+        return None
+
+    def finalise_load(self, load_state: Any) -> None:
+        return None
+
+    def capture_env(self) -> dict[str, Any]:
+        return {}
+
+    def restore_env(self, env: Any, load_state: Any) -> Any:
+        return nullcontext()
+
+    def open(self, src: Any, ctx: Any) -> _OdcReader:
+        return _OdcReader(src.driver_data, self.grid, self.method, self.transport)
+
+
+def _with_odc(stack: Stack) -> Any:
+    try:
+        from odc.geo.geobox import GeoBox, GeoboxTiles
+        from odc.loader import chunked_load
+        from odc.loader.types import (
+            FixedCoord,
+            RasterBandMetadata,
+            RasterGroupMetadata,
+            RasterLoadParams,
+            RasterSource,
+        )
+    except ImportError as error:
+        raise CloudMaskError(f"engine='odc' needs odc-stac: pip install odc-stac ({error})") from error
+    from dask.base import tokenize
+
+    grid = stack.grid
+    name, count = "reflectance", len(stack.layers[0])
+    meta = RasterBandMetadata("float32", float("nan"), dims=("band", "y", "x"))
+    template = RasterGroupMetadata(
+        {(name, 1): meta}, extra_coords=(FixedCoord("band", [str(index) for index in range(count)]),)
+    )
+    tiles = GeoboxTiles(GeoBox(grid.shape, grid.transform, grid.crs), stack.chunks)
+    # odc names its tasks after addresses alone, so the address is a digest of all that the pixels depend on.
+    token = tokenize(grid, stack.resampling, stack.transport)
+    sources = [
+        {name: RasterSource(f"{token}-{tokenize(row)}", driver_data=row, meta=meta)} for row in stack.layers
+    ]
+    dataset = chunked_load(
+        {name: RasterLoadParams("float32", float("nan"), dims=meta.dims, meta=meta)},
+        template,
+        sources,
+        _bins(stack),
+        tiles,
+        [time.astype("datetime64[us]").item() for time in stack.times],
+        {},
+        _OdcDriver(grid, stack.resampling, stack.transport),
+        chunks={"time": 1, "band": 1, "y": stack.chunks[0], "x": stack.chunks[1]},
+    )
+    return dataset[name].data
+
+
+def _bins(stack: Stack) -> dict[tuple[int, int, int], list[int]]:
+    """Which time steps have something for which chunk; a chunk that is not named here is no data."""
+    grid, (rows, columns) = stack.grid, stack.chunks
+    bins: dict[tuple[int, int, int], list[int]] = {}
+    parts = [
+        (
+            y,
+            x,
+            grid.window(
+                y * rows,
+                x * columns,
+                (min(rows, grid.shape[0] - y * rows), min(columns, grid.shape[1] - x * columns)),
+            ),
+        )
+        for y in range(-(-grid.shape[0] // rows))
+        for x in range(-(-grid.shape[1] // columns))
+    ]
+    for step, row in enumerate(stack.layers):
+        boxes = {source.bounds for layer in row for source in layer.sources}
+        for y, x, part in parts:
+            if any(part.touches(box) for box in boxes):
+                bins[step, y, x] = [step]
+    return bins

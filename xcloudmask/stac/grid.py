@@ -1,0 +1,339 @@
+"""The pixel grid of a stack: one CRS, one transform, one shape, worked out from metadata alone.
+
+Both engines are given this grid, so neither gets to guess. Nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from affine import Affine
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.stac.boxes import (
+    Bounds,
+    check_bbox,
+    geometry_box,
+    is_geographic,
+    is_metric,
+    lonlat_box,
+    parse_crs,
+    transform_box,
+)
+
+#: Parts of a pixel below which a difference is rounding, not position.
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A north-up grid of pixels.
+
+    Parameters
+    ----------
+    crs : str
+        ``"EPSG:32632"``, or WKT where there is no code.
+    left, top : float
+        Outer corner of the first pixel.
+    res_x, res_y : float
+        Pixel size in units of the CRS, both positive.
+    shape : tuple of int
+        Rows and columns.
+
+    Examples
+    --------
+    >>> grid = Grid("EPSG:32632", 600000.0, 4900020.0, 10.0, 10.0, (2, 3))
+    >>> grid.bounds
+    (600000.0, 4900000.0, 600030.0, 4900020.0)
+    >>> grid.x.tolist()
+    [600005.0, 600015.0, 600025.0]
+    """
+
+    crs: str
+    left: float
+    top: float
+    res_x: float
+    res_y: float
+    shape: tuple[int, int]
+
+    @property
+    def transform(self) -> Affine:
+        """Affine transform from column, row to x, y."""
+        return Affine(self.res_x, 0.0, self.left, 0.0, -self.res_y, self.top)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Left, bottom, right, top."""
+        rows, columns = self.shape
+        return (self.left, self.top - rows * self.res_y, self.left + columns * self.res_x, self.top)
+
+    @property
+    def x(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Centres of the columns."""
+        return self.left + (np.arange(self.shape[1]) + 0.5) * self.res_x
+
+    @property
+    def y(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Centres of the rows, from north to south."""
+        return self.top - (np.arange(self.shape[0]) + 0.5) * self.res_y
+
+    def window(self, row: int, column: int, shape: tuple[int, int]) -> Grid:
+        """Return the grid of a part of this one."""
+        return Grid(
+            self.crs,
+            self.left + column * self.res_x,
+            self.top - row * self.res_y,
+            self.res_x,
+            self.res_y,
+            shape,
+        )
+
+    def touches(self, box: Bounds | None) -> bool:
+        """Tell if `box` may share area with the grid: within two pixels, or unknown, it may."""
+        if box is None:
+            return True
+        left, bottom, right, top = self.bounds
+        x, y = 2 * self.res_x, 2 * self.res_y
+        return box[0] < right + x and box[2] > left - x and box[1] < top + y and box[3] > bottom - y
+
+
+@dataclass(frozen=True, slots=True)
+class AssetGrid:
+    """What an item says of where an asset lies; anything may be missing.
+
+    Parameters
+    ----------
+    item_id : str
+        For messages.
+    crs : str or None
+        CRS of the file.
+    bounds : tuple of float or None
+        Box in that CRS.
+    res : tuple of float or None
+        Pixel size in x and y.
+    lonlat : tuple of float or None
+        Box in degrees; right of 180 where it crosses the antimeridian.
+    """
+
+    item_id: str
+    crs: str | None = None
+    bounds: Bounds | None = None
+    res: tuple[float, float] | None = None
+    lonlat: Bounds | None = None
+
+    def bounds_in(self, crs: str) -> Bounds | None:
+        """Return the box in another CRS or None where it cannot be known."""
+        if self.crs is not None and self.bounds is not None:
+            if self.crs == crs:
+                return self.bounds
+            return transform_box(self.bounds, self.crs, crs)
+        if self.lonlat is not None and not (self.lonlat[2] > 180 and is_geographic(crs)):
+            return transform_box(self.lonlat, "EPSG:4326", crs)
+        return None
+
+
+def asset_grid(item: Mapping[str, Any], key: str, crs: str | None, gsd: float | None = None) -> AssetGrid:
+    """Read where an asset of an item lies from the projection fields, on the asset first.
+
+    Parameters
+    ----------
+    item : mapping
+        The item as plain JSON.
+    key : str
+        Key of the asset.
+    crs : str or None
+        CRS of the item, as the plan tells it.
+    gsd : float, optional
+        Pixel size in metres, used where the item tells no transform.
+
+    Returns
+    -------
+    AssetGrid
+
+    Examples
+    --------
+    >>> item = {"id": "a", "properties": {}, "assets": {"red": {
+    ...     "proj:shape": [2, 3], "proj:transform": [10, 0, 500, 0, -10, 900]}}}
+    >>> asset_grid(item, "red", "EPSG:32632").bounds
+    (500.0, 880.0, 530.0, 900.0)
+    """
+    asset, properties = item["assets"][key], item.get("properties", {})
+    transform = asset.get("proj:transform") or properties.get("proj:transform")
+    shape = asset.get("proj:shape") or properties.get("proj:shape")
+    box = asset.get("proj:bbox") or properties.get("proj:bbox")
+    lonlat = lonlat_box(item)
+    bounds: Bounds | None = None
+    res: tuple[float, float] | None = None
+    if transform and _is_north_up(transform):
+        step_x, _, left, _, step_y, top = (float(value) for value in transform[:6])
+        res = (step_x, -step_y)
+        if shape:
+            bounds = (left, top + float(shape[0]) * step_y, left + float(shape[1]) * step_x, top)
+    if bounds is None and box:
+        bounds = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+    if res is None and bounds is not None and shape:
+        res = ((bounds[2] - bounds[0]) / float(shape[1]), (bounds[3] - bounds[1]) / float(shape[0]))
+    if gsd and crs and is_metric(crs) and (res is None or not math.isclose(*res, rel_tol=1e-3)):
+        # Products have square pixels: others are those of a preview, which old items of USGS state.
+        res = (gsd, gsd)
+    return AssetGrid(str(item.get("id", "?")), crs, bounds, res, lonlat)
+
+
+def make_grid(
+    assets: Sequence[AssetGrid],
+    *,
+    crs: Any = None,
+    resolution: float | tuple[float, float] | None = None,
+    bbox: Sequence[float] | None = None,
+    geometry: Any = None,
+) -> Grid:
+    """Work out the grid that a stack of assets shares.
+
+    The CRS is the one asked for, else the most frequent one among the items (with a warning if there are
+    several); the resolution is the one asked for, else the finest. Pixel edges fall on those of the items
+    where the resolution is theirs, else on whole multiples of the resolution. The extent is that of
+    `bbox` or `geometry` (in degrees, both outward to whole pixels), else the union of the items.
+
+    Parameters
+    ----------
+    assets : sequence of AssetGrid
+        One for each asset of each item that is to be loaded.
+    crs, resolution, bbox, geometry
+        As for :func:`xcloudmask.load_stac`.
+
+    Returns
+    -------
+    Grid
+
+    Examples
+    --------
+    >>> tile = AssetGrid("a", "EPSG:32632", (500.0, 880.0, 530.0, 900.0), (10.0, 10.0))
+    >>> make_grid([tile]).shape
+    (2, 3)
+    """
+    name = parse_crs(crs) if crs is not None else _common_crs(assets)
+    res = _resolution(assets, name, resolution)
+    anchor = _anchor(assets, name, res)
+    if bbox is not None and geometry is not None:
+        raise CloudMaskError("bbox= and geometry= both set the extent: give one of them")
+    if bbox is not None:
+        extent = transform_box(check_bbox(bbox), "EPSG:4326", name)
+    elif geometry is not None:
+        extent = transform_box(geometry_box(geometry), "EPSG:4326", name)
+    else:
+        extent = _union(assets, name)
+    return _snap(name, extent, res, anchor)
+
+
+def grid_like(like: Any) -> Grid:
+    """Return the grid of a DataArray or Dataset that has ``x``, ``y`` and a CRS."""
+    import rioxarray  # noqa: F401 -- registers .rio
+
+    crs = like.rio.crs
+    if crs is None:
+        raise CloudMaskError("like= has no CRS: set it with like.rio.write_crs('EPSG:...')")
+    x, y = (np.asarray(like[name].values, dtype="float64") for name in (like.rio.x_dim, like.rio.y_dim))
+    if x.size < 2 or y.size < 2:
+        raise CloudMaskError("like= needs at least two pixels along x and along y to tell their size")
+    res_x, res_y = float(x[-1] - x[0]) / (x.size - 1), float(y[0] - y[-1]) / (y.size - 1)
+    if res_x <= 0 or res_y <= 0:
+        raise CloudMaskError("like= must run west to east and north to south: sort it by x, and by y falling")
+    for axis, values, step in (("x", x, res_x), ("y", y, -res_y)):
+        if np.abs(values - (values[0] + np.arange(values.size) * step)).max() > 0.01 * abs(step):
+            raise CloudMaskError(f"like= has an uneven {axis} axis; its pixels must be of one size")
+    left, top = float(x[0]) - res_x / 2, float(y[0]) + res_y / 2
+    return Grid(parse_crs(crs), left, top, res_x, res_y, (y.size, x.size))
+
+
+def _is_north_up(transform: Sequence[float]) -> bool:
+    return not transform[1] and not transform[3] and transform[0] > 0 and transform[4] < 0
+
+
+def _common_crs(assets: Sequence[AssetGrid]) -> str:
+    """Most frequent CRS by item; the first seen wins a tie."""
+    by_item = {asset.item_id: asset.crs for asset in assets if asset.crs is not None}
+    if not by_item:
+        names = sorted({asset.item_id for asset in assets})
+        raise CloudMaskError(
+            f"no item tells its CRS (item {names[0]!r} has no proj:code or proj:epsg that can be used):"
+            " pass crs= and resolution="
+        )
+    counts = Counter(by_item.values())
+    chosen = counts.most_common(1)[0][0]
+    if len(counts) > 1:
+        found = ", ".join(f"{crs} ({number})" for crs, number in counts.most_common())
+        warnings.warn(
+            f"the items lie in several CRSs: {found}. All are brought to {chosen}, the most frequent one;"
+            f" pass crs={chosen!r} to accept that quietly, or another crs=",
+            UserWarning,
+            stacklevel=2,
+        )
+    return str(chosen)
+
+
+def _resolution(
+    assets: Sequence[AssetGrid], crs: str, resolution: float | tuple[float, float] | None
+) -> tuple[float, float]:
+    if resolution is not None:
+        pair = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+        res_x, res_y = float(pair[0]), abs(float(pair[1]))
+        if not (res_x > 0 and res_y > 0 and math.isfinite(res_x + res_y)):
+            raise OptionError(
+                "resolution", resolution, hint="Give a pixel size above 0, in units of the CRS."
+            )
+        return res_x, res_y
+    known = {asset.res for asset in assets if asset.crs == crs and asset.res is not None}
+    if known:
+        return min(known)
+    sizes = sorted({asset.res[0] for asset in assets if asset.res is not None and asset.crs is not None})
+    raise CloudMaskError(
+        f"the pixel size on {crs} cannot be told: no item in that CRS carries proj:transform"
+        f" (pixel sizes in other CRSs: {sizes or 'none'}). Pass resolution=, in units of {crs}"
+    )
+
+
+def _anchor(assets: Sequence[AssetGrid], crs: str, res: tuple[float, float]) -> tuple[float, float]:
+    """Where pixel edges fall, as x and y below one pixel: most items decide, if they have this resolution."""
+    offsets: Counter[tuple[float, float]] = Counter()
+    exact: dict[tuple[float, float], tuple[float, float]] = {}
+    for asset in assets:
+        if asset.crs != crs or asset.bounds is None or asset.res is None:
+            continue
+        if not np.allclose(asset.res, res, rtol=1e-9, atol=0):
+            continue
+        corner = (asset.bounds[0], asset.bounds[3])
+        parts = (round((corner[0] / res[0]) % 1.0, 3) % 1.0, round((corner[1] / res[1]) % 1.0, 3) % 1.0)
+        offsets[parts] += 1
+        exact.setdefault(parts, corner)
+    if not offsets:
+        return 0.0, 0.0
+    return exact[offsets.most_common(1)[0][0]]
+
+
+def _union(assets: Sequence[AssetGrid], crs: str) -> Bounds:
+    boxes = {box for asset in assets if (box := asset.bounds_in(crs)) is not None}
+    if not boxes:
+        raise CloudMaskError(
+            f"item {assets[0].item_id!r} tells neither proj:shape, proj:bbox nor a geometry, so the extent is"
+            " unknown: pass bbox= or like="
+        )
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    return min(lefts), min(bottoms), max(rights), max(tops)
+
+
+def _snap(crs: str, box: Bounds, res: tuple[float, float], anchor: tuple[float, float]) -> Grid:
+    def outward(low: float, high: float, step: float, origin: float) -> tuple[int, int]:
+        first = math.floor((low - origin) / step + _TOLERANCE)
+        last = math.ceil((high - origin) / step - _TOLERANCE)
+        return first, max(last, first + 1)
+
+    west, east = outward(box[0], box[2], res[0], anchor[0])
+    south, north = outward(box[1], box[3], res[1], anchor[1])
+    left, top = anchor[0] + west * res[0], anchor[1] + north * res[1]
+    return Grid(crs, left, top, res[0], res[1], (north - south, east - west))

@@ -1,0 +1,298 @@
+"""From items to one lazy, calibrated, described DataArray."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from xcloudmask.describe import describe_bands, describe_scene, describe_times
+from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
+from xcloudmask.stac.arrange import (
+    PlannedItem,
+    Scene,
+    by_time_step,
+    make_layers,
+    make_scenes,
+    newest,
+    on_grid,
+)
+from xcloudmask.stac.bands import BandChoice, Survey, choose_bands, survey
+from xcloudmask.stac.contract import ItemPlan
+from xcloudmask.stac.engines import Engine, Stack, build
+from xcloudmask.stac.grid import Grid, grid_like, make_grid
+from xcloudmask.stac.items import plain_items
+from xcloudmask.stac.offset import OffsetMode
+from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_user
+from xcloudmask.types import parse_level
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_MOSAICS = (None, "day")
+_DUPLICATES = ("newest", "keep")
+_DTYPES = ("float32", "float64")
+
+
+def load_stac(
+    items_or_search: Any,
+    *,
+    bands: str | Sequence[str] = "auto",
+    resolution: float | tuple[float, float] | None = None,
+    crs: Any = None,
+    bbox: Sequence[float] | None = None,
+    geometry: Any = None,
+    like: Any = None,
+    chunks: int | str | tuple[int, int] | Mapping[str, int] = 1024,
+    engine: Engine = "stackstac",
+    mosaic: Literal["day"] | None = None,
+    level: str | None = None,
+    offset: OffsetMode = "auto",
+    sun_elevation: float | Mapping[str, float] | None = None,
+    resampling: str = "nearest",
+    duplicates: Literal["newest", "keep"] = "newest",
+    patch_url: Callable[[str], str] | None = None,
+    modifier: Callable[[Any], Any] | None = None,
+    on_error: OnError = "raise",
+    retries: int = 4,
+    timeout: float = 60.0,
+    gdal_env: Mapping[str, Any] | None = None,
+    filesystem: Any = None,
+    dtype: str = "float32",
+) -> xr.DataArray:
+    """Load STAC items as one lazy array of calibrated values.
+
+    Reflectance is 0 to 1, temperature in kelvin, no data NaN, whatever the catalogue, the product level and
+    the processing baseline. No asset is opened before the result is computed.
+
+    Parameters
+    ----------
+    items_or_search : pystac-client search, ItemCollection, items or FeatureCollection
+        What to load.
+    bands : "auto", "all" or sequence of str
+        ``"auto"`` takes what the models of this library can use: blue, green, red, one near infrared and the
+        two short-wave infrareds, as far as every sensor at hand has them. Names may be common names, the
+        provider's own, or aliases.
+    resolution : float or (float, float), optional
+        Pixel size in units of the CRS; the finest of the chosen bands if left out.
+    crs : str, int or CRS, optional
+        The grid's CRS; by default that of the items, the most frequent one (with a warning) if there are
+        several.
+    bbox : (west, south, east, north), optional
+        Extent in degrees. West greater than east means that it crosses the antimeridian.
+    geometry : GeoJSON or shapely geometry, optional
+        Extent in degrees, as its bounding box; pixels outside of the geometry are not masked.
+    like : DataArray or Dataset, optional
+        Take the grid of this one; it must have ``x``, ``y`` and a CRS.
+    chunks : int, "auto", (int, int) or mapping, default 1024
+        Rows and columns of a chunk. Time steps and bands are chunks of one.
+    engine : {"stackstac", "odc"}
+        What builds the graph. Grid and pixels are the same; stackstac's graph is smaller.
+    mosaic : {"day"}, optional
+        Merge the items of one sensor and solar day into one time step; where they overlap, the earlier
+        valid pixel counts.
+    level : {"toa", "boa"}, optional
+        Take the items of this level only. Needed where both are among the items.
+    offset : {"auto", "apply", "skip"}
+        Whether Sentinel-2's offset of baseline 04.00 and later is added; ``"auto"`` decides for each item.
+    sun_elevation : float or mapping of item id to float, optional
+        Degrees, for items that need it and do not tell.
+    resampling : str
+        Name of rasterio's method, ``"nearest"`` or ``"bilinear"`` for instance. Quality bands are always
+        nearest.
+    duplicates : {"newest", "keep"}
+        Of a scene that was processed more than once, keep the latest baseline (with a warning), or all.
+    patch_url : callable, optional
+        Called with each URL just before it is opened, ``planetary_computer.sign`` for instance.
+    modifier : callable, optional
+        Called with a copy of each item before it is interpreted.
+    on_error : {"raise", "skip"}
+        An asset that is missing or broken is an error, or no data and a warning that names it.
+    retries : int
+        Attempts after the first, with growing pauses, for 429, 5xx and broken connections.
+    timeout : float
+        Seconds that one request may take.
+    gdal_env : mapping, optional
+        Settings for GDAL. They travel in the graph: keep secrets in the environment of the workers.
+    filesystem : fsspec file system, optional
+        Opens the assets in GDAL's place (obstore's fsspec adapter too).
+    dtype : {"float32", "float64"}
+        Of the result.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``(time, band, y, x)``, with the wavelengths of the bands, the items and sensors of the time steps,
+        and the CRS as coordinates.
+
+    Examples
+    --------
+    >>> from xcloudmask.stac import load_stac
+    >>> place = {"proj:shape": [3, 4], "proj:transform": [10, 0, 300000, 0, -10, 4900020]}
+    >>> item = {
+    ...     "id": "S2A_T34RCT_20240517T091933_L2A",
+    ...     "collection": "sentinel-2-c1-l2a",
+    ...     "properties": {"datetime": "2024-05-17T09:19:33Z", "proj:code": "EPSG:32634",
+    ...                    "s2:processing_baseline": "05.10"},
+    ...     "assets": {"red": {"href": "https://example.com/B04.tif", **place,
+    ...                        "raster:bands": [{"scale": 0.0001, "offset": -0.1, "nodata": 0}]}},
+    ... }
+    >>> scene = load_stac([item])
+    >>> dict(scene.sizes), scene.band.values.tolist(), scene.attrs["level"]
+    ({'time': 1, 'band': 1, 'y': 3, 'x': 4}, ['red'], 'boa')
+    """
+    _check_choice("mosaic", mosaic, _MOSAICS)
+    _check_choice("duplicates", duplicates, _DUPLICATES)
+    _check_choice("dtype", dtype, _DTYPES)
+    _check_resampling(resampling)
+    transport = Transport(retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem)
+
+    items = plain_items(items_or_search, modifier)
+    surveys = [survey(item) for item in items]
+    choices = choose_bands(surveys, bands)
+    plans = _plan(items, surveys, choices, offset, sun_elevation, transport)
+    planned = [(item, plan) for item, plan in zip(items, plans, strict=True) if plan is not None]
+    if not planned:
+        raise CloudMaskError("no item is left: every one was left out, for the reasons in the warnings")
+    scenes = make_scenes(_of_level(planned, level), choices, on_error)
+    if duplicates == "newest":
+        scenes = newest(scenes)
+    grid = _grid(scenes, like, crs, resolution, bbox, geometry)
+    groups = by_time_step(on_grid(scenes, grid), mosaic)
+    stack = Stack(
+        np.array([group[0].time for group in groups], dtype="datetime64[ns]"),
+        tuple(make_layers(group, choices, grid) for group in groups),
+        grid,
+        _chunk_shape(chunks, grid.shape),
+        resampling,
+        transport,
+    )
+    return _describe(build(stack, engine).astype(dtype), stack, groups, choices, like)
+
+
+def _check_choice(what: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise OptionError(what, value, allowed=[repr(name) for name in allowed])
+
+
+def _check_resampling(name: str) -> None:
+    from rasterio.enums import Resampling
+
+    if name not in Resampling.__members__:
+        raise OptionError("resampling", name, allowed=Resampling.__members__)
+
+
+def _plan(
+    items: Sequence[Mapping[str, Any]],
+    surveys: Sequence[Survey],
+    choices: Sequence[BandChoice],
+    offset: OffsetMode,
+    sun_elevation: float | Mapping[str, float] | None,
+    transport: Transport,
+) -> list[ItemPlan | None]:
+    """Plan each item for those of the chosen bands that it holds; None if its coefficients cannot be had."""
+    from xcloudmask.stac.plan import plan_item
+
+    read_text = make_read_text(transport)
+
+    def plan(item: Mapping[str, Any], found: Survey) -> ItemPlan | None:
+        names = [name for choice in choices if (name := choice.name_for(found)) is not None]
+        sun = sun_elevation.get(str(item["id"])) if isinstance(sun_elevation, Mapping) else sun_elevation
+        try:
+            return plan_item(item, bands=names, offset=offset, sun_elevation=sun, read_text=read_text)
+        except AssetError as error:
+            message = f"item {item['id']!r}: {error}"
+            if transport.on_error == "raise":
+                raise AssetError(f"{message} Leave it out, or pass on_error='skip'.") from error
+            warn_user(f"{message} The item is left out.")
+            return None
+
+    # Threads, as items whose coefficients are in a file of their own cost a request each.
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(plan, items, surveys))
+
+
+def _of_level(planned: Sequence[PlannedItem], level: str | None) -> list[PlannedItem]:
+    """Return the items of the wanted level; mixing top and bottom of atmosphere is never silent."""
+    counts = Counter(plan.level for _, plan in planned)
+    if level is None:
+        if len(counts) > 1:
+            found = ", ".join(
+                f"{number} {name} (such as {next(p.item_id for _, p in planned if p.level == name)!r})"
+                for name, number in counts.items()
+            )
+            raise UnitError(f"the items mix processing levels: {found}. Pass level='toa' or level='boa'")
+        return list(planned)
+    wanted = parse_level(level)
+    kept = [(item, plan) for item, plan in planned if plan.level == wanted]
+    if not kept:
+        raise CloudMaskError(f"no item is of level={wanted!r}: all {len(planned)} are {', '.join(counts)}")
+    return kept
+
+
+def _grid(
+    scenes: Sequence[Scene],
+    like: Any,
+    crs: Any,
+    resolution: float | tuple[float, float] | None,
+    bbox: Sequence[float] | None,
+    geometry: Any,
+) -> Grid:
+    if like is None:
+        places = [place for scene in scenes for place in scene.places if place is not None]
+        return make_grid(places, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry)
+    given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
+    clash = [name for name, value in given.items() if value is not None]
+    if clash:
+        raise CloudMaskError(f"like= sets the whole grid: leave out {', '.join(clash)}")
+    return grid_like(like)
+
+
+def _chunk_shape(
+    chunks: int | str | tuple[int, int] | Mapping[str, int], shape: tuple[int, int]
+) -> tuple[int, int]:
+    hint = "Give a number of pixels, 'auto', (rows, columns), or {'y': rows, 'x': columns}."
+    if isinstance(chunks, str):
+        if chunks != "auto":
+            raise OptionError("chunks", chunks, hint=hint)
+        from dask.array.core import normalize_chunks
+
+        found = normalize_chunks(  # type: ignore[no-untyped-call]
+            (1, 1, "auto", "auto"), (1, 1, *shape), dtype="float32", previous_chunks=(1, 1, 1024, 1024)
+        )
+        return int(found[2][0]), int(found[3][0])
+    if isinstance(chunks, Mapping):
+        pair = [chunks.get("y", shape[0]), chunks.get("x", shape[1])]
+        if set(chunks) - {"y", "x", "time", "band"}:
+            raise OptionError("chunks", chunks, hint=hint)
+    elif isinstance(chunks, (tuple, list)):
+        pair = list(chunks)
+    else:
+        pair = [chunks, chunks]
+    sizes = [size if value == -1 else value for value, size in zip(pair, shape, strict=False)]
+    if len(pair) != 2 or any(
+        isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1 for n in sizes
+    ):
+        raise OptionError("chunks", chunks, hint=hint)
+    return min(int(sizes[0]), shape[0]), min(int(sizes[1]), shape[1])
+
+
+def _describe(
+    data: Any, stack: Stack, groups: Sequence[Sequence[Scene]], choices: Sequence[BandChoice], like: Any
+) -> xr.DataArray:
+    import xarray as xr
+
+    plans = [[scene.plan for scene in group] for group in groups]
+    sensors = ["+".join(dict.fromkeys(plan.sensor for plan in group)) for group in plans]
+    x, y = stack.grid.x, stack.grid.y
+    if like is not None:  # the very same floats, so that xarray aligns the two
+        x, y = like[like.rio.x_dim].values, like[like.rio.y_dim].values
+    array = xr.DataArray(data, dims=("time", "band", "y", "x"), coords={"y": y, "x": x}, name="reflectance")
+    array = describe_bands(array, [choice.band for choice in choices])
+    ids = ["+".join(plan.item_id for plan in group) for group in plans]
+    array = describe_times(array, list(stack.times), ids, sensors)
+    levels = [plan.level for group in plans for plan in group]
+    return describe_scene(array, levels=levels, sensors=sensors, crs=stack.grid.crs)

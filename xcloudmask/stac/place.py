@@ -1,0 +1,89 @@
+"""The CRS an item tells, checked against where the item says it lies.
+
+A wrong code is not rare (an Antarctic EPSG:3271 for a scene off New Zealand), and tools that build a grid
+from metadata alone put such a scene elsewhere without a word.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from xcloudmask.errors import UnitWarning
+from xcloudmask.stac.view import AssetView, ItemView, crs_of
+
+
+def item_crs(view: ItemView, assets: Sequence[AssetView]) -> str | None:
+    """Return the code all `assets` agree on, else the item's; None where none is told or it cannot be right.
+
+    Sentinel-2 items that tell no code but their tile get the UTM zone of the tile.
+
+    Examples
+    --------
+    >>> from xcloudmask.stac.view import view_item
+    >>> tile = {"mgrs:utm_zone": 34, "mgrs:latitude_band": "L"}
+    >>> item_crs(view_item({"id": "x", "properties": tile, "assets": {}}), [])
+    'EPSG:32734'
+    """
+    codes = {asset.crs for asset in assets}
+    if len(codes) > 1:
+        return None
+    code = next(iter(codes), None) or crs_of(view.properties) or _tile_crs(view)
+    if code and any(_lies_elsewhere(code, source, view.bbox) for source in _sources(view, assets)):
+        warnings.warn(
+            f"item {view.id!r}: {code} does not put its pixels where its bbox {list(view.bbox or ())} is, "
+            "so the code is not used; the CRS of the files is. Correct proj:code (proj:epsg) in the item.",
+            UnitWarning,
+            stacklevel=3,
+        )
+        return None
+    return code
+
+
+def _sources(view: ItemView, assets: Sequence[AssetView]) -> tuple[Mapping[str, Any], ...]:
+    return (view.properties, assets[0].raw) if assets else (view.properties,)
+
+
+def _tile_crs(view: ItemView) -> str | None:
+    zone, band = view.number("mgrs:utm_zone"), (view.text("mgrs:latitude_band") or "").upper()
+    if zone is None or len(band) != 1:
+        return None
+    return f"EPSG:{(32600 if band >= 'N' else 32700) + int(zone)}"
+
+
+def _lies_elsewhere(code: str, source: Mapping[str, Any], bbox: tuple[float, ...] | None) -> bool:
+    """Whether the centre of the pixels, taken back to longitude and latitude, is far outside `bbox`."""
+    centre = _native_centre(source)
+    if centre is None or bbox is None or len(bbox) < 4:
+        return False
+    west, south, east, north = bbox[0], bbox[1], bbox[len(bbox) // 2], bbox[len(bbox) // 2 + 1]
+    try:
+        longitude, latitude = _to_lonlat(code).transform(*centre)
+    except Exception:  # a code that pyproj does not know is left for whoever opens the files
+        return False
+    spare = 1 + north - south
+    if not south - spare <= latitude <= north + spare:
+        return True
+    crosses = east < west or east - west > 180
+    spare = 1 + east - west
+    return not crosses and not west - spare <= longitude <= east + spare
+
+
+def _native_centre(source: Mapping[str, Any]) -> tuple[float, float] | None:
+    box = source.get("proj:bbox")
+    if box and len(box) == 4:
+        return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    transform, shape = source.get("proj:transform"), source.get("proj:shape")
+    # old items give GDAL's order, the corner first: its second number is the pixel's size, not a rotation
+    if not transform or not shape or len(transform) < 6 or len(shape) != 2 or transform[1]:
+        return None
+    return transform[2] + transform[0] * shape[1] / 2, transform[5] + transform[4] * shape[0] / 2
+
+
+@lru_cache(maxsize=256)
+def _to_lonlat(code: str) -> Any:
+    from pyproj import Transformer
+
+    return Transformer.from_crs(code, "EPSG:4326", always_xy=True)

@@ -1,0 +1,199 @@
+"""From a STAC item to an `ItemPlan`: which asset is which band, and what its numbers mean; reads no pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from xcloudmask import sensors
+from xcloudmask.errors import CloudMaskError, OptionError, UnitError
+from xcloudmask.stac.calibration import ReadText, calibrate, check_sun_elevation
+from xcloudmask.stac.choose import choose
+from xcloudmask.stac.contract import AssetPlan, ItemPlan, ValidRule
+from xcloudmask.stac.offset import OffsetMode, baseline_text
+from xcloudmask.stac.place import item_crs
+from xcloudmask.stac.profiles import (
+    Profile,
+    Quality,
+    coarse_level_of,
+    find_profile,
+    level_of,
+    sensor_by_name,
+    unlisted_profile,
+)
+from xcloudmask.stac.view import ItemView, view_item
+from xcloudmask.types import Level, Sensor
+
+__all__ = ["plan_item"]
+
+
+def plan_item(
+    item: Any,
+    *,
+    bands: Sequence[str] | Literal["all"] | None = "all",
+    offset: OffsetMode = "auto",
+    sun_elevation: float | None = None,
+    read_text: ReadText | None = None,
+) -> ItemPlan:
+    """Return everything that is needed to load an item as calibrated reflectance.
+
+    Parameters
+    ----------
+    item : pystac.Item or mapping
+        A STAC item of any version; pystac is not needed for a mapping.
+    bands : sequence of str, or "all"
+        Common names, names or aliases of the sensor's bands; "all" or None takes every band there is.
+    offset : {"auto", "apply", "skip"}
+        Whether Sentinel-2's offset is added. "auto" decides by what the item says
+        (`xcloudmask.stac.offset` lists the rules).
+    sun_elevation : float, optional
+        Degrees above the horizon; wins over the item's own. Landsat level 1 needs it.
+    read_text : callable, optional
+        Returns the text behind an href. Landsat level 1 needs it for the MTL file.
+
+    Returns
+    -------
+    ItemPlan
+
+    Raises
+    ------
+    UnitError
+        Where scale, offset, level or the sun's elevation are unknown or contradict each other.
+    BandError, OptionError
+        Where a band is unknown or the item does not hold it.
+
+    Warns
+    -----
+    UnitWarning
+        Where the offset rests on metadata that is known to be wrong at times.
+
+    Examples
+    --------
+    >>> item = {
+    ...     "id": "S2A_T34RCT_20240517T091933_L2A",
+    ...     "collection": "sentinel-2-c1-l2a",
+    ...     "properties": {
+    ...         "platform": "sentinel-2a",
+    ...         "datetime": "2024-05-17T09:19:33Z",
+    ...         "s2:processing_baseline": "05.10",
+    ...         "proj:epsg": 32634,
+    ...     },
+    ...     "assets": {
+    ...         "red": {"href": "B04.tif", "raster:bands": [{"scale": 0.0001, "offset": -0.1, "nodata": 0}]}
+    ...     },
+    ... }
+    >>> plan = plan_item(item, bands=["red"])
+    >>> plan.sensor, plan.level, plan.crs
+    ('sentinel-2a', 'boa', 'EPSG:32634')
+    >>> plan.assets[0].band.name, plan.assets[0].scale, plan.assets[0].offset
+    ('B04', 0.0001, -0.1)
+    """
+    if offset not in get_args(OffsetMode):
+        raise OptionError("offset", offset, allowed=get_args(OffsetMode))
+    view = view_item(item)
+    profile = find_profile(view)
+    sensor = _sensor(view, profile)
+    choices = choose(view, sensor, bands)
+    level = _level(view, profile)
+    profile = profile or unlisted_profile(sensor, level)
+    elevation = sun_elevation if sun_elevation is not None else _sun_elevation(view)
+    if sun_elevation is not None:
+        check_sun_elevation(view, sun_elevation)
+    numbers = calibrate(
+        view,
+        choices,
+        profile,
+        offset=offset,
+        sun_elevation=elevation,
+        read_text=read_text,
+        every=bands is None or bands == "all",
+    )
+    return ItemPlan(
+        item_id=view.id,
+        collection=view.collection,
+        catalogue=profile.catalogue,
+        sensor=sensor.name if sensor else "unknown",
+        level=level,
+        datetime=_datetime(view),
+        assets=numbers.assets,
+        valid=_valid_rule(view, profile.quality, numbers.assets),
+        sun_elevation=numbers.sun_elevation,
+        crs=item_crs(view, [choice.asset for choice in choices]),
+        baseline=baseline_text(view) if profile.calibration == "sentinel-2" else None,
+        updated=view.text("updated"),
+        offset_rule=numbers.rule,
+        evidence=numbers.evidence,
+    )
+
+
+def _sensor(view: ItemView, profile: Profile | None) -> Sensor | None:
+    """Return the sensor: the product's own, or by the item's properties, or by its name."""
+    if profile and profile.sensor:
+        return sensors.get(profile.sensor)
+    instruments = view.first("instruments", "eo:instrument")
+    if isinstance(instruments, str):
+        instruments = (instruments,)
+    found = sensors.identify(
+        view.text("platform", "eo:platform"),
+        [str(name) for name in instruments or ()],
+        view.text("constellation", "eo:constellation"),
+    )
+    if found is None or found.name == "sentinel-2":  # the family only: the name may tell which satellite
+        by_name = sensor_by_name(view.id)
+        found = sensors.get(by_name) if by_name else found
+    return found
+
+
+def _level(view: ItemView, profile: Profile | None) -> Level:
+    if profile and profile.level:
+        return profile.level
+    where = f"item {view.id!r} (collection {view.collection!r})"
+    level = coarse_level_of(view) if profile else level_of(view)
+    if level is None and profile:
+        raise UnitError(
+            f"{where}: neither TOA nor TOC is told by its name, or it is level 1C, which is in the "
+            "instrument's geometry and on no map. Take a level 2A or a synthesis (S1, S5, S10) product."
+        )
+    if level is None:
+        raise UnitError(
+            f"{where}: whether it holds reflectance at the top or the bottom of the atmosphere is not told. "
+            'State "processing:level" in the properties of the item before loading it: "L1C" or "L2A".'
+        )
+    return level
+
+
+def _datetime(view: ItemView) -> str:
+    told = view.text("datetime", "start_datetime")
+    if told is None:
+        raise CloudMaskError(
+            f"item {view.id!r}: it has neither datetime nor start_datetime. State one in its properties."
+        )
+    return told
+
+
+def _sun_elevation(view: ItemView) -> float | None:
+    elevation = view.number("view:sun_elevation", "eo:sun_elevation", "s2:mean_solar_elevation")
+    if elevation is not None:
+        return elevation
+    zenith = view.number("s2:mean_solar_zenith", "view:sun_zenith")
+    return None if zenith is None else 90 - zenith
+
+
+def _valid_rule(view: ItemView, quality: Quality | None, assets: Sequence[AssetPlan]) -> ValidRule | None:
+    """Return how the product's quality layer is read, None where the product or the item has none."""
+    if quality is None:
+        return None
+    asset = next((view.assets[key] for key in quality.keys if key in view.assets), None)
+    if asset is None:
+        asset = next((a for a in view.assets.values() if _ends_in(a.key, quality.keys)), None)
+    if asset is None:
+        return None
+    if quality.mask is not None:
+        return ValidRule(asset.key, asset.href, quality.mask, quality.expected)
+    mask = sum(1 << quality.good_bits[plan.band.name] for plan in assets)
+    return ValidRule(asset.key, asset.href, mask, mask)
+
+
+def _ends_in(key: str, names: Sequence[str]) -> bool:
+    """Whether a key that is a file's name ends in one of `names`, its ending aside."""
+    return key.rsplit(".", 1)[0].upper().endswith(tuple(f"_{name.upper()}" for name in names))

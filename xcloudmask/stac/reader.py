@@ -1,0 +1,332 @@
+"""Read one part of the grid from one or several files: mask, warp, calibrate.
+
+This is the only place that opens an asset. Both engines call it, so both give the same pixels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcloudmask.errors import AssetError
+from xcloudmask.stac.boxes import Bounds, parse_crs
+from xcloudmask.stac.contract import AssetPlan, ItemPlan, ValidRule
+from xcloudmask.stac.grid import Grid
+from xcloudmask.stac.transport import (
+    Transport,
+    as_warning,
+    explain,
+    forget_failures,
+    gdal_path,
+    warn_user,
+    with_retries,
+)
+
+#: Parts of a pixel by which two grids may differ and still be read without warping.
+_ALIGNED = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One asset of one item, reduced to what reading needs; small, since each task carries some.
+
+    Parameters
+    ----------
+    item_id, key, href : str
+        Which asset, and where.
+    index : int
+        Band of the file, from 1.
+    scale, offset, nodata, k1, k2 : float or None
+        The calibration, as in `AssetPlan`.
+    crs : str or None
+        CRS that the item declares.
+    bounds : tuple of float or None
+        Box on the grid's CRS, None if unknown.
+    valid : ValidRule or None
+        Which pixels count.
+    """
+
+    item_id: str
+    key: str
+    href: str
+    index: int = 1
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+    k1: float | None = None
+    k2: float | None = None
+    crs: str | None = None
+    bounds: Bounds | None = None
+    valid: ValidRule | None = None
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        rule = self.valid
+        box = None if rule is None else (rule.href, rule.mask, rule.expected, rule.invalid_values, rule.index)
+        numbers = (self.index, self.scale, self.offset, self.nodata, self.k1, self.k2)
+        return (self.item_id, self.key, self.href, *numbers, self.crs, self.bounds, box)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The sources of one band of one time step, in the order in which they are laid: the first wins."""
+
+    sources: tuple[Source, ...] = ()
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return tuple(source.__dask_tokenize__() for source in self.sources)
+
+
+def make_source(plan: ItemPlan, asset: AssetPlan, bounds: Bounds | None) -> Source:
+    """Return what reading `asset` of `plan` needs."""
+    return Source(
+        plan.item_id,
+        asset.key,
+        asset.href,
+        asset.index,
+        asset.scale,
+        asset.offset,
+        asset.nodata,
+        asset.k1,
+        asset.k2,
+        plan.crs,
+        bounds,
+        plan.valid,
+    )
+
+
+def read_layer(layer: Layer, grid: Grid, resampling: str, transport: Transport) -> NDArray[np.float32]:
+    """Return a part of the grid as calibrated values, NaN where there is no data."""
+    out: NDArray[np.float32] | None = None
+    for source in layer.sources:
+        if not grid.touches(source.bounds):
+            continue
+        values = _read_or_skip(source, grid, resampling, transport)
+        if values is None:
+            continue
+        if out is None:
+            out = values
+        else:
+            np.copyto(out, values, where=np.isnan(out))
+        if not np.isnan(out).any():
+            break
+    return np.full(grid.shape, np.nan, dtype="float32") if out is None else out
+
+
+def _read_or_skip(
+    source: Source, grid: Grid, resampling: str, transport: Transport
+) -> NDArray[np.float32] | None:
+    try:
+        return _read_source(source, grid, resampling, transport)
+    except AssetError as error:
+        if transport.on_error == "raise":
+            raise
+        warn_user(as_warning(error))
+        return None
+
+
+def _read_source(source: Source, grid: Grid, resampling: str, transport: Transport) -> NDArray[np.float32]:
+    raw = _fetch(source.item_id, source.key, source.href, source.index, source.crs, source.nodata,
+                 grid, resampling, transport)  # fmt: skip
+    values = np.ma.filled(raw.astype("float32"), np.nan)
+    if source.nodata is not None:
+        values[values == np.float32(source.nodata)] = np.nan
+    if source.valid is not None and not np.isnan(values).all():
+        values[~_valid_pixels(source, source.valid, grid, transport)] = np.nan
+    return calibrate(values, source.scale, source.offset, source.k1, source.k2)
+
+
+def calibrate(
+    values: NDArray[np.float32], scale: float, offset: float, k1: float | None = None, k2: float | None = None
+) -> NDArray[np.float32]:
+    """Turn numbers into reflectance, or radiance and then kelvin where K1 and K2 are given, in place.
+
+    Examples
+    --------
+    >>> calibrate(np.array([5120.0, np.nan], "float32"), 2.0**-13, -0.125).tolist()
+    [0.5, nan]
+    """
+    values *= np.float32(scale)
+    values += np.float32(offset)
+    if k1 is not None and k2 is not None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values[values <= 0] = np.nan  # no radiance has no temperature
+            values[:] = np.float32(k2) / np.log(np.float32(k1) / values + np.float32(1.0))
+    return values
+
+
+class _Cell:
+    """A result that is made once, whoever asks first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._packed: NDArray[np.uint8] | None = None
+
+    def get(self, make: Callable[[], NDArray[np.bool_]], shape: tuple[int, int]) -> NDArray[np.bool_]:
+        with self._lock:
+            if self._packed is None:
+                self._packed = np.packbits(make())
+            flat = np.unpackbits(self._packed, count=shape[0] * shape[1])
+        return flat.reshape(shape).astype(bool)
+
+
+@lru_cache(maxsize=64)
+def _cell(rule: ValidRule, item_id: str, grid: Grid) -> _Cell:
+    """Share one reading of a quality asset among the bands of a chunk; at most 64 bit maps are kept."""
+    return _Cell()
+
+
+def _valid_pixels(source: Source, rule: ValidRule, grid: Grid, transport: Transport) -> NDArray[np.bool_]:
+    def make() -> NDArray[np.bool_]:
+        raw = _fetch(source.item_id, rule.key, rule.href, rule.index, source.crs, None,
+                     grid, "nearest", transport)  # fmt: skip
+        flags = np.asarray(raw.data)
+        if rule.mask is not None:
+            valid = (flags.astype("int64") & rule.mask) == rule.expected
+        else:
+            valid = ~np.isin(flags, rule.invalid_values)
+        return np.asarray(valid & ~np.ma.getmaskarray(raw))
+
+    return _cell(rule, source.item_id, grid).get(make, grid.shape)
+
+
+def _fetch(
+    item_id: str,
+    key: str,
+    href: str,
+    index: int,
+    crs: str | None,
+    nodata: float | None,
+    grid: Grid,
+    resampling: str,
+    transport: Transport,
+) -> Any:
+    """Read one band on `grid` as a masked array of the file's own numbers, with retries; name what fails."""
+    url = href
+    by_gdal = transport.filesystem is None
+    try:
+        url = transport.url(href)
+        return with_retries(
+            lambda: _open_and_read(url, index, crs, nodata, grid, resampling, transport),
+            transport.retries,
+            f"item {item_id!r}, asset {key!r}",
+            partial(forget_failures, gdal_path(url), transport) if by_gdal else None,
+        )
+    except Exception as error:
+        failure = explain(item_id, key, url, error, transport)
+    # Not inside the handler: GDAL's errors, as cause or context, cannot be unpickled, and a cluster would
+    # hand back a nameless Exception. The message holds all that they said.
+    raise failure
+
+
+def _open_and_read(
+    url: str,
+    index: int,
+    crs: str | None,
+    nodata: float | None,
+    grid: Grid,
+    resampling: str,
+    transport: Transport,
+) -> Any:
+    import rasterio
+
+    with transport.environment():
+        if transport.filesystem is not None:
+            opened = rasterio.open(url, opener=transport.filesystem)
+        else:
+            opened = rasterio.open(gdal_path(url), sharing=False)
+        with opened as dataset:
+            if not 1 <= index <= dataset.count:
+                raise AssetError(f"band {index} is asked for, the file has {dataset.count}")
+            _check_crs(dataset.crs, crs)
+            offset = _aligned_offset(dataset, grid)
+            if offset is not None:
+                return _read_aligned(dataset, index, offset, grid.shape)
+            return _read_warped(dataset, index, crs, nodata, grid, resampling)
+
+
+def _check_crs(found: Any, declared: str | None) -> None:
+    if found is None or declared is None:
+        return
+    name = parse_crs(found)
+    if name != declared and found != _rasterio_crs(declared):
+        raise AssetError(
+            f"the file is in {name[:60]}, the item says {declared}: its place on the grid would be wrong."
+            " Correct the item's proj:code (modifier=), or leave it out."
+        )
+
+
+@lru_cache(maxsize=64)
+def _rasterio_crs(name: str) -> Any:
+    from rasterio.crs import CRS
+
+    return CRS.from_user_input(name)
+
+
+def _aligned_offset(dataset: Any, grid: Grid) -> tuple[int, int] | None:
+    """Row and column of the grid's corner in the file, if their pixels coincide; else None."""
+    if dataset.crs is not None and dataset.crs != _rasterio_crs(grid.crs):
+        return None
+    a, b, left, d, e, top = tuple(dataset.transform)[:6]
+    if b or d or a <= 0 or e >= 0:
+        return None
+    drift = max(abs(a / grid.res_x - 1) * grid.shape[1], abs(-e / grid.res_y - 1) * grid.shape[0])
+    column, row = (grid.left - left) / a, (grid.top - top) / e
+    if drift > _ALIGNED or max(abs(column - round(column)), abs(row - round(row))) > _ALIGNED:
+        return None
+    return round(row), round(column)
+
+
+def _read_aligned(dataset: Any, index: int, offset: tuple[int, int], shape: tuple[int, int]) -> Any:
+    from rasterio.windows import Window
+
+    out = np.ma.masked_array(np.zeros(shape, dtype=dataset.dtypes[index - 1]), mask=True)
+    row0, col0 = max(offset[0], 0), max(offset[1], 0)
+    row1, col1 = min(offset[0] + shape[0], dataset.height), min(offset[1] + shape[1], dataset.width)
+    if row1 > row0 and col1 > col0:
+        window = Window(col0, row0, col1 - col0, row1 - row0)
+        part = dataset.read(index, window=window, masked=True)
+        rows = slice(row0 - offset[0], row1 - offset[0])
+        out[rows, col0 - offset[1] : col1 - offset[1]] = part
+    return out
+
+
+def _read_warped(
+    dataset: Any, index: int, crs: str | None, nodata: float | None, grid: Grid, resampling: str
+) -> Any:
+    from rasterio.dtypes import in_dtype_range
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
+    # The file's own value keeps out of the interpolation; the item's, if another, is masked afterwards.
+    source_nodata = nodata if dataset.nodata is None else dataset.nodata
+    if source_nodata is not None and not in_dtype_range(source_nodata, dataset.dtypes[index - 1]):
+        source_nodata = None  # a value that the file cannot hold marks nothing
+    options: dict[str, Any] = {}
+    if dataset.crs is None:
+        options["src_crs"] = crs or grid.crs
+    if resampling != "nearest":
+        # Interpolated numbers are no integers, and the nodata value must not take part.
+        options["dtype"] = "float32"
+    if source_nodata is None:
+        options["add_alpha"] = True
+    else:
+        options.update(src_nodata=source_nodata, nodata=source_nodata)
+    with WarpedVRT(
+        dataset,
+        crs=_rasterio_crs(grid.crs),
+        transform=grid.transform,
+        height=grid.shape[0],
+        width=grid.shape[1],
+        resampling=Resampling[resampling],
+        **options,
+    ) as vrt:
+        data = vrt.read(index, masked=True)
+        if source_nodata is None:
+            data = np.ma.masked_array(data.data, mask=vrt.read(vrt.count) == 0)
+    return data

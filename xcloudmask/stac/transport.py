@@ -1,0 +1,323 @@
+"""How bytes are fetched: retries, URL patches, what GDAL is told, and what an error says.
+
+Authentication stays the user's: a function that patches URLs, GDAL's own settings, or a file system.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from xcloudmask.errors import AssetError, NoDataWarning, OptionError
+
+OnError = Literal["raise", "skip"]
+Fault = Literal["refused", "absent", "busy", "broken", "short", "unclear", "other"]
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before the first retry; each further one waits about twice as long, up to the second figure.
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
+
+_SKIP = "on_error='skip' makes it no data."
+_REMOTE = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsiadls/"
+_VSI_PREFIXES = {
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+    "az": "/vsiaz/",
+    "abfs": "/vsiadls/",
+    "abfss": "/vsiadls/",
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "file": "",
+}
+
+
+def _words(codes: str, *phrases: str) -> re.Pattern[str]:
+    """Find a phrase, or a status where a status stands: paths hold such numbers too."""
+    status = rf"(?:code|error|status|occurred)\W{{0,3}}(?:{codes})\b|\b(?:{codes}), message"
+    return re.compile("|".join((status, *phrases)), re.IGNORECASE)
+
+
+#: What a fault is, told by the words of GDAL, curl and the servers; the first that fits counts.
+_FAULTS: tuple[tuple[Fault, re.Pattern[str]], ...] = (
+    (
+        "refused",
+        _words(
+            "40[13]", "access ?denied", "access ?key", "credential", "signature", "unauthorized", "forbidden"
+        ),
+    ),
+    ("absent", _words("404|410", "no such file", "nosuchkey", "filenotfound")),
+    ("busy", _words("408|429|50[0234]", "slow ?down", "too many requests", "temporarily unavailable")),
+    (
+        "broken",
+        _words("-", "curl error", "timed? ?out", "connection", "transfer closed", "range downloading"),
+    ),
+    # GDAL says the same of a file that ends too early and of an answer that was cut short, ...
+    ("short", _words("-", "readencoded", "fill(tile|strip)", r"got \d+ bytes", "readblock failed")),
+    # ... and of a file that is not there and of a server that hung up.
+    ("unclear", _words("-", "does not exist in the file system", "not recognized as being in a")),
+)
+#: The most retries for each; where the fault may as well be for good, a few do.
+_RETRIES: dict[Fault, int] = {"busy": 1_000_000, "broken": 1_000_000, "short": 2, "unclear": 2}
+
+_REMEDIES: dict[Fault, str] = {
+    "refused": "The server refuses the credentials: pass patch_url=, or gdal_env= (AWS_ACCESS_KEY_ID, ...).",
+    "absent": "The file is not there: leave the item out, or correct its address with patch_url=.",
+    "busy": "Given up after {retries} retries: raise retries=, or try later.",
+    "broken": "Given up after {retries} retries: raise retries= or timeout=, or try later.",
+    "short": "The file is truncated or damaged: leave the item out.",
+    "unclear": "The file is not there, or no image: leave the item out, or correct its address (patch_url=).",
+    "other": "The file may be damaged or of another kind than the catalogue says: leave the item out.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How assets are fetched; goes into the task graph, so it holds no open connection.
+
+    Parameters
+    ----------
+    retries : int
+        Attempts after the first, for faults that may pass (429, 5xx, broken connections).
+    timeout : float
+        Seconds that one request may take.
+    on_error : {"raise", "skip"}
+        What happens when an asset cannot be read at last.
+    patch_url : callable, optional
+        Called with each URL just before it is opened, so that signatures do not expire.
+    gdal_env : tuple of (name, value)
+        GDAL settings.
+    filesystem : fsspec file system, optional
+        Opens the assets in GDAL's place.
+    """
+
+    retries: int = 4
+    timeout: float = 60.0
+    on_error: OnError = "raise"
+    patch_url: Callable[[str], str] | None = None
+    gdal_env: tuple[tuple[str, str], ...] = ()
+    filesystem: Any = None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip"):
+            raise OptionError("on_error", self.on_error, allowed=("raise", "skip"))
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise OptionError("retries", self.retries, hint="Give a whole number, 0 or more.")
+        if not self.timeout > 0:
+            raise OptionError("timeout", self.timeout, hint="Give seconds, above 0.")
+        if self.patch_url is not None and not callable(self.patch_url):
+            raise OptionError("patch_url", self.patch_url, hint="Give a function from URL to URL.")
+
+    def settings(self) -> dict[str, str]:
+        """Return what GDAL is told; what the user set in the environment or `gdal_env` wins."""
+        defaults = {
+            "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no hunt for side-car files
+            "GDAL_HTTP_MAX_RETRY": str(self.retries),
+            "GDAL_HTTP_RETRY_DELAY": str(_FIRST_DELAY),
+            "GDAL_HTTP_TIMEOUT": str(self.timeout),
+            "GDAL_HTTP_CONNECTTIMEOUT": str(min(self.timeout, 15.0)),
+            "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+            "GDAL_HTTP_MULTIRANGE": "YES",
+        }
+        ours = {name: value for name, value in defaults.items() if name not in os.environ}
+        return {**ours, **dict(self.gdal_env)}
+
+    def environment(self, more: Mapping[str, str] | None = None) -> Any:
+        """Return the context in which GDAL reads; `more` settings win over all others."""
+        from rasterio import Env
+        from rasterio.session import Session
+
+        settings = {**self.settings(), **(more or {})}
+        keys = {name: settings.pop(name) for name in list(settings) if name.startswith("AWS_")}
+        if not keys:
+            return Env(**settings)
+
+        class Given(Session):  # type: ignore[misc]
+            """Rasterio takes keys from a session only; those of its own making need boto3."""
+
+            def get_credential_options(self) -> dict[str, str]:
+                return keys
+
+        return Env(session=Given(), **settings)
+
+    def url(self, href: str) -> str:
+        """Return the address that is opened for `href`."""
+        return self.patch_url(href) if self.patch_url is not None else href
+
+
+def gdal_path(url: str) -> str:
+    """Return the path under which GDAL knows a URL.
+
+    Examples
+    --------
+    >>> gdal_path("s3://bucket/a.tif")
+    '/vsis3/bucket/a.tif'
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or url.startswith("/vsi"):
+        return url
+    prefix = _VSI_PREFIXES.get(scheme.lower())
+    return url if prefix is None else prefix + rest
+
+
+def with_retries(
+    action: Callable[[], T], retries: int, what: str, forget: Callable[[], None] | None = None
+) -> T:
+    """Call `action` until it succeeds, its fault is one that stays, or `retries` are used up.
+
+    Parameters
+    ----------
+    action : callable
+    retries : int
+    what : str
+        For the log.
+    forget : callable, optional
+        Called before each further attempt. Where it is given, GDAL is at work, which has repeated by itself
+        each request to which the server answered that it is busy.
+    """
+    for attempt in range(retries + 1):
+        try:
+            return action()
+        except Exception as error:
+            fault = fault_of(error)
+            if attempt >= min(retries, _RETRIES.get(fault, 0)) or (forget is not None and fault == "busy"):
+                raise
+            delay = min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY) * (0.75 + random.random() / 2)
+            logger.info("%s: %s; trying again in %.1f s", what, error, delay)
+            time.sleep(delay)
+            if forget is not None:
+                forget()
+    raise AssertionError("unreachable")
+
+
+def forget_failures(path: str, transport: Transport) -> None:
+    """Make GDAL ask again.
+
+    It remembers for the life of the process that a file "does not exist", or half a block, also where the
+    server only hung up. Closing a file that was opened as one that is not to be cached clears that.
+    """
+    import rasterio
+
+    once = {"CPL_VSIL_CURL_NON_CACHED": _REMOTE, "GDAL_HTTP_MAX_RETRY": "0"}
+    with transport.environment(once), suppress(Exception):
+        rasterio.open(path, sharing=False).close()
+
+
+def messages(error: BaseException) -> str:
+    """All that an error and its causes say: rasterio keeps GDAL's own words in the cause."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        text = str(current) or type(current).__name__
+        if text not in parts:
+            parts.append(text)
+        current = current.__cause__ or current.__context__
+    return "; ".join(parts)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Return what kind of fault an error is.
+
+    Examples
+    --------
+    >>> fault_of(OSError("HTTP response code: 503"))
+    'busy'
+    """
+    if isinstance(error, AssetError):
+        return "other"
+    text = messages(error)
+    found: list[Fault] = [fault for fault, words in _FAULTS if words.search(text)]
+    if not found and isinstance(error, (ConnectionError, TimeoutError)):
+        return "broken"
+    return found[0] if found else "other"
+
+
+def explain(item_id: str, key: str, url: str, error: BaseException, transport: Transport) -> AssetError:
+    """Return the error that names item, asset, cause and remedy. Query strings (signatures) are left out."""
+    shown = url.split("?", 1)[0]
+    text = messages(error).replace(url, shown).rstrip(".")
+    parts = [f"item {item_id!r}, asset {key!r} ({shown}) cannot be read: {text}."]
+    if not isinstance(error, AssetError):
+        parts.append(_REMEDIES[fault_of(error)].format(retries=transport.retries))
+    return AssetError(" ".join([*parts, _SKIP]))
+
+
+def as_warning(error: AssetError) -> str:
+    """Return what is said where `explain`'s error is not raised."""
+    return str(error).replace(_SKIP, "Taken as no data.")
+
+
+def warn_user(message: str) -> None:
+    """Warn, also when this runs on a worker of a cluster: there the client gets to see it."""
+    import sys
+    import warnings
+
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+        from distributed.worker import warn
+
+        try:
+            get_worker()
+        except ValueError:
+            pass
+        else:
+            warn(message, NoDataWarning)
+            return
+    warnings.warn(message, NoDataWarning, stacklevel=2)
+
+
+def make_read_text(transport: Transport) -> Callable[[str], str]:
+    """Return the function that fetches a small text (a Landsat MTL) for the planner."""
+
+    def read_text(href: str) -> str:
+        import fsspec
+
+        url = transport.url(href)
+
+        def fetch() -> str:
+            if transport.filesystem is not None:
+                return str(transport.filesystem.cat_file(url).decode("utf-8"))
+            if url.startswith(("http://", "https://")):
+                return _read_http(url, transport.timeout)
+            with fsspec.open(url, "rt", encoding="utf-8") as file:
+                return str(file.read())
+
+        try:
+            return with_retries(fetch, transport.retries, url.split("?", 1)[0])
+        except (OSError, ValueError) as error:
+            shown = url.split("?", 1)[0]
+            raise AssetError(f"{shown} cannot be read: {messages(error)}.") from error
+
+    return read_text
+
+
+def _read_http(url: str, timeout: float) -> str:
+    from urllib.request import urlopen
+
+    with urlopen(url, timeout=timeout) as answer:
+        content: bytes = answer.read()
+    return content.decode("utf-8")
+
+
+def freeze_env(gdal_env: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    """Return GDAL settings as a sorted, hashable tuple of texts.
+
+    Examples
+    --------
+    >>> freeze_env({"AWS_HTTPS": False})
+    (('AWS_HTTPS', 'NO'),)
+    """
+    words = {True: "YES", False: "NO"}
+    pairs = {
+        str(name): words[value] if isinstance(value, bool) else str(value)
+        for name, value in (gdal_env or {}).items()
+    }
+    return tuple(sorted(pairs.items()))

@@ -1,0 +1,250 @@
+"""One view of a STAC item, whatever its version: assets, bands and numbers in one shape.
+
+STAC 1.0 keeps bands in ``eo:bands`` and numbers in ``raster:bands``; 1.1 merges both into ``bands`` and lets
+an asset (or the item) state what all its bands share; 0.7 to 0.9 list the bands in the item's properties and
+point at them by index. Nothing here knows a catalogue, and pystac is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from posixpath import dirname, normpath
+from typing import Any
+from urllib.parse import urlsplit
+
+from xcloudmask.errors import OptionError
+
+#: What a band entry may say of its numbers, under the names of each version; the first found wins.
+_NUMBERS = {
+    "scale": ("raster:scale", "scale", "gee:scale"),
+    "offset": ("raster:offset", "offset", "gee:offset"),
+    "nodata": ("nodata", "raster:nodata"),
+    "unit": ("unit", "raster:unit"),
+    "data_type": ("data_type", "raster:data_type"),
+    "spatial_resolution": ("raster:spatial_resolution", "spatial_resolution", "gsd"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BandEntry:
+    """What an item says of one band of one asset."""
+
+    name: str | None = None
+    common_name: str | None = None
+    center_um: float | None = None
+    fwhm_um: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+    unit: str | None = None
+    data_type: str | None = None
+    gsd: float | None = None
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the pixels are stored as whole numbers, as far as the item tells."""
+        return bool(self.data_type) and str(self.data_type).lower().lstrip("c").startswith(("int", "uint"))
+
+
+@dataclass(frozen=True, slots=True)
+class AssetView:
+    """One asset, with its bands in one shape."""
+
+    key: str
+    href: str
+    title: str
+    media_type: str
+    roles: tuple[str, ...]
+    bands: tuple[BandEntry, ...]
+    gsd: float | None
+    crs: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+    @property
+    def is_jp2(self) -> bool:
+        """Whether the file is JPEG 2000, the form in which ESA delivers Sentinel-2."""
+        return "jp2" in self.media_type or urlsplit(self.href).path.lower().endswith(".jp2")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemView:
+    """An item, in one shape."""
+
+    id: str
+    collection: str | None
+    properties: Mapping[str, Any]
+    assets: Mapping[str, AssetView]
+    links: tuple[str, ...] = ()
+    bbox: tuple[float, ...] | None = None
+
+    def first(self, *names: str) -> Any:
+        """Return the first of the named properties that is there and not None."""
+        for name in names:
+            value = self.properties.get(name)
+            if value is not None:
+                return value
+        return None
+
+    def text(self, *names: str) -> str | None:
+        """Return `first` as text."""
+        value = self.first(*names)
+        return None if value is None else str(value)
+
+    def number(self, *names: str) -> float | None:
+        """Return `first` as a number, None where it is not one."""
+        return to_number(self.first(*names))
+
+
+def view_item(item: Any) -> ItemView:
+    """Return the view of a STAC item: a mapping, or an object with the attributes of ``pystac.Item``.
+
+    Examples
+    --------
+    >>> asset = {"href": "red.tif", "eo:bands": [{"name": "B04"}], "raster:bands": [{"scale": 0.0001}]}
+    >>> view = view_item({"id": "one", "properties": {}, "assets": {"red": asset}})
+    >>> view.assets["red"].bands[0].scale
+    0.0001
+    """
+    if isinstance(item, Mapping):
+        item_id, collection = item.get("id"), item.get("collection")
+        properties = item.get("properties") or {}
+        raw_assets, bbox = item.get("assets") or {}, item.get("bbox")
+        links = tuple((str(link.get("rel")), str(link.get("href"))) for link in item.get("links") or ())
+    elif hasattr(item, "assets") and hasattr(item, "properties"):
+        item_id, collection = item.id, getattr(item, "collection_id", None)
+        properties = item.properties
+        raw_assets, bbox = {key: asset.to_dict() for key, asset in item.assets.items()}, item.bbox
+        # get_href() of a link to a catalogue in memory may walk to its root: `target` holds the text as read
+        links = tuple((str(k.rel), k.target) for k in item.links if isinstance(k.target, str))
+        if item.datetime is not None and not properties.get("datetime"):
+            properties = {**properties, "datetime": item.datetime.isoformat().replace("+00:00", "Z")}
+    else:
+        raise OptionError("item", item, hint="Give a pystac.Item or the dictionary of a STAC item.")
+    base = next((href for rel, href in links if rel == "self"), "")
+    listed = properties.get("eo:bands") or properties.get("bands") or ()
+    shared = {
+        key: value for key, value in properties.items() if key in ("raster:scale", "raster:offset", "nodata")
+    }
+    return ItemView(
+        id=str(item_id),
+        collection=None if collection is None else str(collection),
+        properties=properties,
+        assets={key: _asset(key, raw, listed, shared, base) for key, raw in raw_assets.items()},
+        links=tuple(href for _, href in links),
+        bbox=tuple(bbox) if bbox else None,
+    )
+
+
+def crs_of(properties: Mapping[str, Any]) -> str | None:
+    """Return ``"EPSG:n"`` or another code from ``proj:code`` or ``proj:epsg``; None where neither is there.
+
+    Examples
+    --------
+    >>> crs_of({"proj:epsg": 32632}), crs_of({"proj:code": "EPSG:4326"}), crs_of({"proj:code": None})
+    ('EPSG:32632', 'EPSG:4326', None)
+    """
+    code = properties.get("proj:code")
+    if code:
+        return str(code)
+    epsg = properties.get("proj:epsg")
+    return f"EPSG:{int(epsg)}" if epsg else None
+
+
+def to_number(value: Any) -> float | None:
+    """Return a number for a number or its text (``"nan"`` too), None for anything else.
+
+    Examples
+    --------
+    >>> to_number("-9999"), to_number(None), to_number("none")
+    (-9999.0, None, None)
+    """
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _asset(
+    key: str, raw: Mapping[str, Any], listed: Sequence[Any], shared: Mapping[str, Any], base: str
+) -> AssetView:
+    roles = tuple(str(role) for role in raw.get("roles") or ())
+    gsd = to_number(raw.get("gsd", raw.get("eo:gsd")))
+    if gsd is None:
+        gsd = next((_role_gsd(role) for role in roles if role.startswith("gsd:")), None)
+    return AssetView(
+        key=key,
+        href=_absolute(str(raw.get("href", "")), base),
+        title=str(raw.get("title") or ""),
+        media_type=str(raw.get("type") or "").lower(),
+        roles=roles,
+        bands=_bands(raw, listed, shared),
+        gsd=gsd,
+        crs=crs_of(raw),
+        raw=raw,
+    )
+
+
+def _bands(raw: Mapping[str, Any], listed: Sequence[Any], shared: Mapping[str, Any]) -> tuple[BandEntry, ...]:
+    """Zip the bands' names with their numbers; an asset with numbers only has one nameless entry each."""
+    named = raw.get("bands") or raw.get("eo:bands") or ()
+    numbers = raw.get("raster:bands") or ()
+    count = max(len(named), len(numbers), 1)
+    entries = []
+    for i in range(count):
+        name = named[i] if i < len(named) else {}
+        if isinstance(name, int):  # STAC < 1.0: an index into the item's own list
+            name = listed[name] if name < len(listed) else {}
+        elif isinstance(name, str):
+            name = {"name": name}
+        number = numbers[i] if i < len(numbers) else {}
+        entries.append(_band(name, (name, number, raw, shared)))
+    return tuple(entries)
+
+
+def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> BandEntry:
+    found = {field: _stated(sources, keys) for field, keys in _NUMBERS.items()}
+    return BandEntry(
+        name=_text(name.get("name", name.get("id"))),
+        common_name=_text(name.get("eo:common_name", name.get("common_name"))),
+        center_um=to_number(name.get("eo:center_wavelength", name.get("center_wavelength"))),
+        fwhm_um=to_number(name.get("eo:full_width_half_max", name.get("full_width_half_max"))),
+        scale=to_number(found["scale"]),
+        offset=to_number(found["offset"]),
+        nodata=to_number(found["nodata"]),
+        unit=_text(found["unit"]),
+        data_type=_text(found["data_type"]),
+        gsd=to_number(found["spatial_resolution"]),
+    )
+
+
+def _stated(sources: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Any:
+    for source in sources:
+        for key in keys:
+            value = source.get(key)
+            if value is not None:
+                return value
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+@lru_cache(maxsize=256)
+def _role_gsd(role: str) -> float | None:
+    """Return 20 for the role ``"gsd:20m"`` of the Copernicus Data Space."""
+    return to_number(role.removeprefix("gsd:").removesuffix("m"))
+
+
+def _absolute(href: str, base: str) -> str:
+    """Resolve a relative href against the item's own address; leave it where there is none."""
+    if not href or not base or "://" in href or href.startswith("/"):
+        return href
+    scheme, separator, path = base.partition("://")
+    if not separator:
+        return href if base.startswith(".") else normpath(f"{dirname(base)}/{href}")
+    return f"{scheme}://{normpath(f'{dirname(path)}/{href}')}"
