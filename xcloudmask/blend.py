@@ -31,9 +31,9 @@ def quantise(values: Float) -> Float:
     return values
 
 
-def upsample_axis(length: tuple[int, int], factor: int, cells: tuple[int, int], size: int) -> tuple[
-    npt.NDArray[np.intp], npt.NDArray[np.intp], Float
-]:
+def upsample_axis(
+    length: tuple[int, int], factor: int, cells: tuple[int, int], size: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float]:
     """Left cell, right cell and the right one's share, for each pixel of the range `length`.
 
     Positions follow from the pixel's number in the whole array, so every chunk computes the same ones.
@@ -47,8 +47,11 @@ def upsample_axis(length: tuple[int, int], factor: int, cells: tuple[int, int], 
 
 
 def upsample(
-    sums: Float, pixels: tuple[tuple[int, int], tuple[int, int]], factors: tuple[int, int],
-    cells: tuple[tuple[int, int], tuple[int, int]], sizes: tuple[int, int],
+    sums: Float,
+    pixels: tuple[tuple[int, int], tuple[int, int]],
+    factors: tuple[int, int],
+    cells: tuple[tuple[int, int], tuple[int, int]],
+    sizes: tuple[int, int],
 ) -> Float:
     """Bilinear return from cells to pixels among the cells that hold data.
 

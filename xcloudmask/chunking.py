@@ -109,7 +109,11 @@ class ChunkedAxis:
             needs = self.needed_cells((first, stop)) if first < stop else (0, 0)
             out.append(
                 AxisChunk(
-                    (first, stop), windows, tuple(reads(windows)), tuple(sums(needs)) if stop > first else (), needs
+                    (first, stop),
+                    windows,
+                    tuple(reads(windows)),
+                    tuple(sums(needs)) if stop > first else (),
+                    needs,
                 )
             )
         return tuple(out)

@@ -47,9 +47,7 @@ def _write(
     plan: Plan, pixels: Array, out: Array, band: AxisChunk, col: AxisChunk, sums: dict[int, Array]
 ) -> None:
     top, left = band.needs[0], col.needs[0]
-    pieces = [
-        (sums[piece.chunk][..., piece.start : piece.stop, :], piece.offset, 0) for piece in band.sums
-    ]
+    pieces = [(sums[piece.chunk][..., piece.start : piece.stop, :], piece.offset, 0) for piece in band.sums]
     shape = (plan.classes, band.needs[1] - top, col.needs[1] - left)
     rows = slice(*band.pixels)
     valid = valid_pixels(plan, pixels[:, rows])

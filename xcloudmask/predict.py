@@ -29,7 +29,10 @@ def spatial_dims(da: xr.DataArray) -> tuple[str, str]:
         if y in da.dims and x in da.dims:
             return y, x
     raise OptionError(
-        "spatial dimensions", da.dims, allowed=[f"{y}/{x}" for y, x in SPATIAL], hint="Rename them with da.rename."
+        "spatial dimensions",
+        da.dims,
+        allowed=[f"{y}/{x}" for y, x in SPATIAL],
+        hint="Rename them with da.rename.",
     )
 
 
@@ -73,12 +76,16 @@ def choose_model(model: str | ModelSpec, bands: Any, level: str | None) -> Model
 
 def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
     """Return the pixel size in metres along rows and columns, or None where nothing tells it."""
-    out = []
+    out: list[float] = []
     for dim in (y, x):
-        if dim not in da.coords or da.sizes[dim] < 2:
+        if dim not in da.coords:
             return None
         values = da[dim].values
-        out.append(abs(float(values[-1]) - float(values[0])) / (len(values) - 1))
+        if len(values) > 1:
+            out.append(abs(float(values[-1]) - float(values[0])) / (len(values) - 1))
+    if not out:
+        return None
+    out = [out[0], out[-1]]  # an axis of one pixel takes the other's spacing
     crs = da.rio.crs
     if (crs is not None and crs.is_geographic) or (crs is None and y in ("lat", "latitude")):
         middle = math.radians(float(np.mean(da[y].values[[0, -1]])))
@@ -123,7 +130,9 @@ def calibration_of(da: xr.DataArray, picked: xr.DataArray, nodata: float | None)
     """Return how the stored numbers become reflectance; an error where nothing tells."""
     kind = da.dtype.kind
     if kind not in "fiu":
-        raise UnitError(f"reflectance must be real numbers, got dtype {da.dtype}; take the real part, or convert")
+        raise UnitError(
+            f"reflectance must be real numbers, got dtype {da.dtype}; take the real part, or convert"
+        )
     if nodata is None:
         nodata = next((da.attrs[k] for k in ("_FillValue", "nodata", "missing_value") if k in da.attrs), None)
     elif kind in "iu" and not np.iinfo(da.dtype).min <= nodata <= np.iinfo(da.dtype).max:

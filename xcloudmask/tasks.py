@@ -150,9 +150,7 @@ def finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Ar
     """Make the output of pixels rows x cols from the complete sums of the cells they need."""
     options = plan.options
     needs = (plan.y.needed_cells(rows), plan.x.needed_cells(cols))
-    found = upsample(
-        sums, (rows, cols), options.factors, needs, (plan.y.plan.size, plan.x.plan.size)
-    )
+    found = upsample(sums, (rows, cols), options.factors, needs, (plan.y.plan.size, plan.x.plan.size))
     # A network that returns NaN has told nothing; such a pixel must not become class 0.
     valid = valid & (found.sum(axis=-3) > 0)
     found = to_scheme(found, options.scheme)
