@@ -66,6 +66,7 @@ def test_the_result_is_the_same_for_any_chunking(data: st.DataObject) -> None:
     assert (np.isnan(pixels).any(axis=1) == (classes.values == 255)).all()
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 400), patch=st.integers(1, 64), share=st.floats(0, 0.99))
 def test_weights_sum_to_one_in_every_cell(size: int, patch: int, share: float) -> None:
     plan = AxisPlan(size, patch, int(patch * share))

@@ -206,7 +206,7 @@ def predict(
 
 
 def _run(picked: xr.DataArray, options: Options) -> Any:
-    plan = Plan.make(options, picked.shape[-2:])
+    plan = Plan.make(options, (picked.shape[-2], picked.shape[-1]))
     if picked.chunks is None:
         from xcloudmask import direct
 

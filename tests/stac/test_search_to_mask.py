@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import xarray as xr
 
 from tests.stac.helpers import ENGINES, equal
 from tests.stac.scenes import PROFILES, Site
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import BandError, CloudMaskError
 from xcloudmask.stac import load_stac
 
 pytestmark = pytest.mark.services
@@ -102,11 +101,8 @@ def test_search_to_zarr_on_s3(catalogue, client, s3_server, bucket, engine):
     equal(back.sel(band="nir")[0], scene.expected["nir"])
 
 
-@pytest.mark.skipif(find_spec("xcloudmask.accessor") is None, reason="xcloudmask.accessor is not there yet")
-@pytest.mark.parametrize("profile", ["planetary-computer L2A", "USGS Landsat L1", "Terrascope Proba-V TOA"])
+@pytest.mark.parametrize("profile", ["planetary-computer L2A", "USGS Landsat L1"])
 def test_search_to_mask_on_s3(catalogue, client, s3_server, bucket, profile):
-    import xcloudmask  # noqa: F401 -- registers the accessor
-
     scene = catalogue[profile]
     da = load_stac(client.search(ids=[scene.item["id"]], collections=[scene.item["collection"]]), chunks=128)
     mask = da.cloudmask.predict()
@@ -119,3 +115,10 @@ def test_search_to_mask_on_s3(catalogue, client, s3_server, bucket, profile):
     assert missing.any()
     assert (back.values[0][missing.any(axis=0)] == 255).all()
     assert (back.values[0] != 255).any()
+
+
+def test_proba_v_loads_but_no_model_of_today_takes_it(catalogue, client):
+    scene = catalogue["Terrascope Proba-V TOA"]
+    da = load_stac(client.search(ids=[scene.item["id"]], collections=[scene.item["collection"]]), chunks=128)
+    with pytest.raises(BandError, match=r"missing: green"):
+        da.cloudmask.predict()

@@ -67,8 +67,8 @@ def _numbers(href: str, corner: tuple[int, int], shape: tuple[int, int]) -> Any:
 def _open(path: str) -> tuple[Any, Any]:
     """Open the plane of a file; the caller holds the lock and calls what comes second."""
     try:
-        from pyhdf.error import HDF4Error  # type: ignore[import-untyped]
-        from pyhdf.SD import SD  # type: ignore[import-untyped]
+        from pyhdf.error import HDF4Error
+        from pyhdf.SD import SD
     except ImportError as error:
         raise CloudMaskError(
             f"{path}: this is HDF4, which needs the package pyhdf: pip install 'xcloudmask[local]' (or pip"
