@@ -215,6 +215,18 @@ def test_bad_input_is_answered_with_the_remedy(make, options, error, words) -> N
         make().cloudmask.predict(**options)
 
 
+def test_scaled_numbers_held_as_floats_are_refused_when_seen() -> None:
+    lazy = scene(GOOD * 1e4, NAMES).chunk(y=32).cloudmask.predict()
+    with pytest.raises(UnitError, match="describe"):
+        lazy.compute()
+
+
+def test_wavelengths_in_nanometres_are_refused() -> None:
+    da = scene(GOOD, ["a", "b", "c", "d"]).assign_coords(center_wavelength=("band", [490.0, 560, 665, 842]))
+    with pytest.raises(UnitError, match="µm"):
+        da.cloudmask.predict()
+
+
 def test_import_is_light() -> None:
     import subprocess
     import sys

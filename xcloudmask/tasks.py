@@ -17,6 +17,7 @@ from xcloudmask.blend import Bool, Float, upsample, window_weights
 from xcloudmask.chunking import ChunkedAxis, Range
 from xcloudmask.classes import NO_DATA
 from xcloudmask.engine import WindowJob, get_predictor
+from xcloudmask.errors import UnitError
 from xcloudmask.tiling import TilePlan, reflect_indices
 from xcloudmask.types import Calibration, Options, Scheme
 
@@ -99,6 +100,16 @@ def fill_gaps(pixels: Float, valid: Bool) -> Float:
     return np.where(valid, pixels, means[:, None, None])
 
 
+def check_units(values: Float, valid: Bool) -> None:
+    """Refuse values that cannot be reflectance, from a sample; a lazy array can be asked no sooner."""
+    sample = values[:, ::16, ::16][:, valid[::16, ::16]]
+    if sample.size and (middle := float(np.median(sample))) > 5:
+        raise UnitError(
+            f"half of the values are above {middle:.4g}: reflectance is 0 to 1. If these are scaled, "
+            "say so: da.cloudmask.describe(scale=0.0001, offset=0.0), with the figures of your product"
+        )
+
+
 def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[WindowJob]:
     """Cut windows rows x cols of the plan out of raw pixels (scene, band, y, x) that begin with them.
 
@@ -111,6 +122,7 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
         values, valid = calibrate(raw[scene], plan.options.calibration)
         if not valid.any():
             continue
+        check_units(values, valid)
         cells, there = coarsen(values, valid, plan.options.factors)
         for row in range(*rows):
             top = tiles.y.start(row) - row0
