@@ -16,7 +16,7 @@ def run(plan: Plan, raw: Array) -> Array:
     lead = raw.shape[:-3]
     height, width = raw.shape[-2:]
     scenes = raw.reshape(-1, *raw.shape[-3:])
-    classes = (len(plan.options.scheme.codes),) if plan.options.output == "probabilities" else ()
+    classes = plan.class_axis
     dtype = np.float32 if classes else np.uint8
     out = np.empty((scenes.shape[0], *classes, height, width), dtype)
     for scene, pixels in enumerate(scenes):

@@ -39,11 +39,10 @@ def run(plan: Plan, source: da.Array) -> da.Array:
     if len(source.chunks[-3]) > 1:
         source = source.rechunk({source.ndim - 3: -1})
     layer = CloudMaskLayer(plan, source.name, source.chunks)
-    probabilities = plan.options.output == "probabilities"
-    classes = ((len(plan.options.scheme.codes),),) if probabilities else ()
-    chunks = (*source.chunks[:-3], *classes, *source.chunks[-2:])
+    classes = plan.class_axis
+    chunks = (*source.chunks[:-3], *((count,) for count in classes), *source.chunks[-2:])
     graph = HighLevelGraph.from_collections(layer.name, layer, dependencies=[source])
-    meta = np.empty((0,) * len(chunks), np.float32 if probabilities else np.uint8)
+    meta = np.empty((0,) * len(chunks), np.float32 if classes else np.uint8)
     return da.Array(graph, layer.name, chunks=chunks, meta=meta)
 
 
@@ -168,7 +167,7 @@ def finish(
 ) -> Array:
     """Add what the chunk and its neighbours found, and make the chunk's output."""
     if 0 in valid.shape[-2:]:  # an empty chunk
-        classes = (len(plan.options.scheme.codes),) if plan.options.output == "probabilities" else ()
+        classes = plan.class_axis
         dtype = np.float32 if classes else np.uint8
         return np.empty((*valid.shape[:-2], *classes, *valid.shape[-2:]), dtype)
     (top, bottom), (left, right) = plan.y.needed_cells(rows), plan.x.needed_cells(cols)

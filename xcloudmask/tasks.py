@@ -49,6 +49,11 @@ class Plan:
         """How many probabilities the model gives a pixel."""
         return len(self.options.spec.classes)
 
+    @property
+    def class_axis(self) -> tuple[int, ...]:
+        """Shape of the output's class axis; empty where the output has none."""
+        return (len(self.options.scheme.codes),) if self.options.output == "probabilities" else ()
+
 
 def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
     """Turn stored numbers (..., band, y, x) into reflectance and the pixels where every band has one."""
@@ -91,8 +96,8 @@ def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float
 def fill_gaps(pixels: Float, valid: Bool) -> Float:
     """Replace invalid cells of one window (band, y, x) by the mean of its valid ones.
 
-    Networks take no NaN. The mean of what is there disturbs them least, and depends on nothing but the
-    window's valid pixels: not on the number stored in the gap, and not on the chunking.
+    Networks take no NaN. The mean depends on nothing but the window's valid pixels: not on the number
+    stored in the gap, and not on the chunking. It was not measured against other fills.
     """
     if valid.all():
         return pixels
