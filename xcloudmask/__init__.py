@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from xcloudmask import accessor as _accessor  # registers .cloudmask
+from xcloudmask import accessor as _accessor  # noqa: F401  registers .cloudmask
 from xcloudmask import models, sensors
 from xcloudmask.local import open
 from xcloudmask.stac import load_stac

@@ -1,72 +1,85 @@
-"""The accessor: ``da.cloudmask``. It only forwards."""
+"""The accessors: ``da.cloudmask`` and ``ds.cloudmask``. They only forward."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
-import numpy as np
 import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
-from xcloudmask import sensors
-from xcloudmask.errors import CloudMaskError
-from xcloudmask.predict import band_dim, predict
-from xcloudmask.types import Band, ModelSpec, Sensor, parse_level
+from xcloudmask import post
+from xcloudmask.bands import read_bands, sensor_of
+from xcloudmask.datasets import stack as stack_bands
+from xcloudmask.describe import describe
+from xcloudmask.dims import band_dim
+from xcloudmask.predict import Request, predict
+from xcloudmask.types import Band, ModelSpec, Sensor
 
 
-@xr.register_dataarray_accessor("cloudmask")
-class CloudMaskAccessor:
-    """Cloud masks of a DataArray with a band dimension."""
+class _Reflectance:
+    """What an array and a dataset of bands have in common."""
 
-    def __init__(self, da: xr.DataArray) -> None:
-        self._da = da
+    def _array(self) -> xr.DataArray:
+        raise NotImplementedError
 
     @property
     def bands(self) -> tuple[Band, ...]:
         """What is known of each band."""
-        from xcloudmask.bands import read_bands
-
-        return read_bands(self._da, band_dim(self._da))
+        da = self._array()
+        return read_bands(da, band_dim(da))
 
     @property
     def sensor(self) -> Sensor | None:
-        """The sensor that the array names, if it names one."""
-        name = self._da.attrs.get("sensor")
-        return sensors.get(name) if name else None
+        """The sensor that the data names, if it names one."""
+        return sensor_of(self._array())
+
+    def __repr__(self) -> str:
+        from xcloudmask import summary
+
+        return summary.text(self._array())
+
+    def _repr_html_(self) -> str:
+        from xcloudmask import summary
+
+        return summary.html(self._array())
 
     def describe(
         self,
         sensor: str | None = None,
         *,
-        bands: Sequence[str] | None = None,
+        bands: Sequence[str | Band] | None = None,
         level: str | None = None,
         scale: float | Sequence[float] | None = None,
         offset: float | Sequence[float] | None = None,
+        nodata: float | None = None,
     ) -> xr.DataArray:
-        """Return the array with its sensor, band names, level and scale written on it.
+        """Return the data with its sensor, bands, level and units written on it.
+
+        Parameters
+        ----------
+        sensor : str, optional
+            A name from `xcloudmask.sensors.list`. Bands are then looked up by their labels.
+        bands : sequence of str or Band, optional
+            What each band is, in order: common names, the sensor's own names, or `Band` objects.
+        level : str, optional
+            Processing level, in any usual word: L1C, TOA, L2A, BOA, SR.
+        scale, offset : float or sequence of float, optional
+            ``reflectance = stored * scale + offset``, one figure or one a band.
+        nodata : float, optional
+            The stored number that means no data.
 
         Examples
         --------
         >>> import numpy as np, xarray as xr, xcloudmask
-        >>> da = xr.DataArray(np.zeros((4, 32, 32), "f4"), dims=("band", "y", "x"))
-        >>> da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L2A").attrs["level"]
-        'boa'
+        >>> da = xr.DataArray(np.zeros((4, 32, 32), "u2"), dims=("band", "y", "x"))
+        >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L2A", scale=1e-4)
+        >>> da.attrs["level"], da.band.values.tolist()
+        ('boa', ['blue', 'green', 'red', 'nir'])
         """
-        da, dim = self._da.copy(deep=False), band_dim(self._da)
-        count = da.sizes[dim]
-        if bands is not None:
-            if len(bands) != count:
-                raise CloudMaskError(f"bands names {len(bands)} bands, the array has {count}")
-            da = da.assign_coords({dim: list(bands)})
-        if sensor is not None:
-            da.attrs["sensor"] = sensors.get(sensor).name
-        if level is not None:
-            da.attrs["level"] = parse_level(level)
-        if scale is not None or offset is not None:
-            pairs = {"scale": 1.0 if scale is None else scale, "offset": 0.0 if offset is None else offset}
-            full = {name: np.broadcast_to(np.asarray(v, float), (count,)) for name, v in pairs.items()}
-            da = da.assign_coords({name: (dim, v) for name, v in full.items()})
-        return da
+        return describe(
+            self._array(), sensor, bands=bands, level=level, scale=scale, offset=offset, nodata=nodata
+        )
 
     def predict(
         self,
@@ -84,7 +97,7 @@ class CloudMaskAccessor:
         valid: xr.DataArray | None = None,
         tta: bool = False,
     ) -> xr.DataArray:
-        """Return classes as uint8, 255 for no data; lazy if the array is.
+        """Return classes as uint8, 255 for no data; lazy if the data is.
 
         Parameters
         ----------
@@ -92,16 +105,46 @@ class CloudMaskAccessor:
             A name from `xcloudmask.models.list`, or ``"auto"``: the richest that bands and level allow.
         threshold : float, optional
             Cloud where the probability of cloud reaches it; without it, the most probable class.
-        scheme : str
-            Classes of the answer: default, binary, cloudsen12, senseiv2 or native.
-        patch_size, overlap, batch_size, device, dtype, resolution, nodata, valid, tta
-            Window, hardware and data choices; the defaults suit the model and the machine.
+        scheme : {"default", "binary", "cloudsen12", "senseiv2", "native"}
+            Codes of the answer. Default: 0 clear, 1 cloud, 2 thin_cloud, 3 cloud_shadow, 4 snow, 5 water.
+        patch_size, overlap : int, optional
+            Side of a window and what it shares with the next, in pixels of the working resolution.
+        batch_size : int or "auto"
+            Windows inferred at a time.
+        device : {"auto", "cpu", "cuda", "cuda:0", "mps"}
+            Where to infer.
+        dtype : {"auto", "float32", "bfloat16", "float16"}
+            What to infer in. The blend is float32 always.
+        resolution : "auto", "native" or float
+            Pixel size to infer at, in metres; auto brings fine pixels to what the model was trained on. The
+            mask has the pixels of the data in any case.
+        nodata : float, optional
+            Stored number that means no data, beside NaN and what the attributes declare.
+        valid : DataArray, optional
+            True where pixels are to be used; the others become no data.
+        tta : bool
+            Whether to average over the eight turns and mirrors of each window; eight times slower.
+
+        Returns
+        -------
+        DataArray
+            uint8, same pixels, chunks and coordinates, without the band dimension. The attributes name the
+            classes (``flag_values``, ``flag_meanings``) and the model with its hash and options.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> da = xr.DataArray(np.full((4, 64, 64), 0.1, "f4"), dims=("band", "y", "x"))
+        >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
+        >>> mask = da.cloudmask.predict(resolution="native")
+        >>> mask.dtype, mask.attrs["model"]
+        (dtype('uint8'), 'ukis-4band-l1c')
         """
-        return predict(
-            self._da, output="classes", model=model, threshold=threshold, scheme_name=scheme,
-            patch_size=patch_size, overlap=overlap, batch_size=batch_size, device=device, dtype=dtype,
-            resolution=resolution, nodata=nodata, valid=valid, tta=tta,
+        request = Request(
+            "classes", model, threshold, scheme, patch_size, overlap, batch_size, device, dtype, resolution,
+            nodata, valid, tta,
         )  # fmt: skip
+        return predict(self._array(), request)
 
     def predict_proba(
         self,
@@ -118,9 +161,121 @@ class CloudMaskAccessor:
         valid: xr.DataArray | None = None,
         tta: bool = False,
     ) -> xr.DataArray:
-        """Return probabilities as float32 along a ``class`` dimension, NaN for no data."""
-        return predict(
-            self._da, output="probabilities", model=model, scheme_name=scheme,
-            patch_size=patch_size, overlap=overlap, batch_size=batch_size, device=device, dtype=dtype,
-            resolution=resolution, nodata=nodata, valid=valid, tta=tta,
+        """Return probabilities as float32 along a ``class`` dimension, NaN for no data.
+
+        The parameters are those of `predict`.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> da = xr.DataArray(np.full((4, 64, 64), 0.1, "f4"), dims=("band", "y", "x"))
+        >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
+        >>> da.cloudmask.predict_proba(resolution="native")["class"].values.tolist()
+        ['clear', 'cloud', 'cloud_shadow']
+        """
+        request = Request(
+            "probabilities", model, None, scheme, patch_size, overlap, batch_size, device, dtype, resolution,
+            nodata, valid, tta,
         )  # fmt: skip
+        return predict(self._array(), request)
+
+
+@xr.register_dataset_accessor("cloudmask")  # type: ignore[no-untyped-call]
+class DatasetAccessor(_Reflectance):
+    """Cloud masks of a Dataset whose variables are bands, as odc-stac gives it."""
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._ds = ds
+
+    def _array(self) -> xr.DataArray:
+        return stack_bands(self._ds)
+
+    def apply(
+        self,
+        mask: xr.DataArray,
+        drop: Sequence[str] = post.DROP,
+        buffer: str | float | None = None,
+    ) -> xr.Dataset:
+        """Return the dataset with NaN where `mask` says so; see `DataArrayAccessor.apply`."""
+        return self._ds.map(
+            lambda variable: (
+                post.apply(variable, mask, drop, buffer) if set(mask.dims) <= set(variable.dims) else variable
+            )
+        )
+
+    def plot(self, mask: xr.DataArray | None = None, **how: Any) -> Any:
+        """Draw the picture, with the mask over it; see `xcloudmask.plot.plot`."""
+        from xcloudmask.plot import plot
+
+        return plot(self._array(), mask, **how)
+
+
+@xr.register_dataarray_accessor("cloudmask")  # type: ignore[no-untyped-call]
+class DataArrayAccessor(_Reflectance):
+    """Cloud masks of a DataArray with a band dimension, and what is done with a mask."""
+
+    def __init__(self, da: xr.DataArray) -> None:
+        self._da = da
+
+    def _array(self) -> xr.DataArray:
+        return self._da
+
+    def apply(
+        self,
+        mask: xr.DataArray,
+        drop: Sequence[str] = post.DROP,
+        buffer: str | float | None = None,
+    ) -> xr.DataArray:
+        """Return the data with NaN where `mask` has one of the classes `drop`, or no data.
+
+        Parameters
+        ----------
+        mask : DataArray
+            From `predict`, on the same grid.
+        drop : sequence of str
+            Classes to take out; those that the mask does not have are passed over.
+        buffer : str or float, optional
+            Take out what lies this near to them, too: ``"150 m"``, or a number of pixels.
+
+        Examples
+        --------
+        >>> import xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([0, 1], dims="x", attrs={"flag_values": [0, 1, 255],
+        ...                     "flag_meanings": "clear cloud no_data"})
+        >>> xr.DataArray([0.2, 0.9], dims="x").cloudmask.apply(mask).values
+        array([0.2, nan])
+        """
+        return post.apply(self._da, mask, drop, buffer)
+
+    def clear_fraction(
+        self, clear: Sequence[str] = post.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
+    ) -> xr.DataArray:
+        """Return the clear share of the pixels that hold data, of a mask.
+
+        Parameters
+        ----------
+        clear : sequence of str
+            Classes that count as clear.
+        dim : hashable or sequence of hashable, optional
+            Dimensions to count over; rows and columns by default.
+
+        Returns
+        -------
+        DataArray
+            0 to 1; NaN where no pixel holds data.
+
+        Examples
+        --------
+        >>> import xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[0, 1, 255]], dims=("y", "x"), attrs={"flag_values": [0, 1, 255],
+        ...                     "flag_meanings": "clear cloud no_data"})
+        >>> mask.cloudmask.clear_fraction().item()
+        0.5
+        """
+        return post.clear_fraction(self._da, clear, dim)
+
+    def plot(self, mask: xr.DataArray | None = None, **how: Any) -> Any:
+        """Draw the picture, with the mask over it, or a mask alone; see `xcloudmask.plot.plot`."""
+        from xcloudmask.plot import plot
+
+        return plot(self._da, mask, **how)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import xarray as xr
 
 from xcloudmask import sensors
+from xcloudmask.dims import coordinate
 from xcloudmask.errors import BandError, UnitError
-from xcloudmask.types import Band, ModelSpec
+from xcloudmask.types import Band, ModelSpec, Sensor
 
 #: Names in use for the same input, the better one first.
 EQUIVALENT = {
@@ -28,56 +31,149 @@ RANGES = {
     "swir16": (1550.0, 1750.0, 1610.0),
     "swir22": (2080.0, 2350.0, 2200.0),
 }
+#: Wavelengths of optical and thermal bands, in nm. Beyond them, the unit is another one.
+SHORTEST, LONGEST = 100.0, 50_000.0
+
+
+def sensor_of(da: xr.DataArray) -> Sensor | None:
+    """Return the sensor that the array names, in its attributes or as one for all times."""
+    name = da.attrs.get("sensor")
+    if not name and "sensor" in da.coords:
+        names = {str(value) for value in coordinate(da["sensor"]).reshape(-1)}
+        name = names.pop() if len(names) == 1 else None
+    if not name or "+" in name:  # a mosaic of several
+        return None
+    return sensors.get(name)
+
+
+def name_bands(names: Sequence[str | Band], sensor: Sensor | None) -> list[Band]:
+    """Turn names, as a user gives them, into bands: the sensor's where it has them."""
+    found: Sequence[Band | None] = [None] * len(names)
+    if sensor is not None:
+        found = sensors.match([n.name if isinstance(n, Band) else str(n) for n in names], sensor)
+    out = []
+    for name, band in zip(names, found, strict=True):
+        if isinstance(name, Band):
+            out.append(name)
+        elif band is not None:
+            out.append(band)
+        else:
+            out.append(Band(str(name), common_name(str(name))))
+    return out
+
+
+def common_name(label: str) -> str | None:
+    """Return the label as a common name if it is one."""
+    return label.lower() if label.lower() in COMMON else None
+
+
+def labels_of(da: xr.DataArray, dim: str) -> list[str]:
+    """Return the labels of the band dimension, or its positions where it has none."""
+    return (
+        [str(v) for v in coordinate(da[dim])] if dim in da.coords else [str(i) for i in range(da.sizes[dim])]
+    )
 
 
 def read_bands(da: xr.DataArray, dim: str) -> tuple[Band, ...]:
     """Return what is known of each band of `da`: from its coordinates, else its sensor, else its label."""
-    labels = [str(v) for v in da[dim].values] if dim in da.coords else [str(i) for i in range(da.sizes[dim])]
-    sensor = da.attrs.get("sensor")
+    labels = labels_of(da, dim)
+    columns = {
+        name: _column(da, dim, name)
+        for name in (
+            "common_name",
+            "center_wavelength",
+            "full_width_half_max",
+            "min_nm",
+            "max_nm",
+            "gsd",
+            "kind",
+        )
+    }
+    told = [any(column[i] is not None for column in columns.values()) for i in range(len(labels))]
+    sensor = sensor_of(da)
     known: Sequence[Band | None] = [None] * len(labels)
-    if sensor and "center_wavelength" not in da.coords:
-        known = sensors.match(labels, sensors.get(sensor))
-
-    def column(name: str) -> list[object]:
-        coord = da.coords.get(name)
-        if coord is None or coord.dims != (dim,):
-            return [None] * len(labels)
-        return [None if value != value or value in ("", "None") else value for value in coord.values.tolist()]
-
-    names, centres = column("common_name"), column("center_wavelength")
+    if sensor is not None and not all(told):
+        known = sensors.match(labels, sensor)
     out = []
-    for label, found, name, centre in zip(labels, known, names, centres, strict=True):
-        nm = None if centre is None else float(str(centre)) * 1000
-        if nm is not None and nm > 50_000:
-            raise UnitError(
-                f"band {label!r} has center_wavelength={centre}: expected µm (0.665 for red), as STAC gives it, "
-                f"found what looks like nm; divide by 1000, or use describe(sensor=...)"
-            )
-        if found is not None:
-            out.append(found)
-            continue
-        common = str(name) if name is not None else label.lower() if label.lower() in COMMON else None
-        out.append(Band(label, common, center_nm=nm))
+    for i, label in enumerate(labels):
+        own = {name: column[i] for name, column in columns.items()}
+        out.append(_band(label, own, known[i], _wavelength_label(da, dim, i)))
     return tuple(out)
+
+
+def _column(da: xr.DataArray, dim: str, name: str) -> list[Any]:
+    """Return a coordinate along the bands, None where it says nothing."""
+    coord = da.coords.get(name)
+    if coord is None or coord.dims not in ((dim,), ()):
+        return [None] * da.sizes[dim]
+    values = coordinate(coord).reshape(-1).tolist() * (da.sizes[dim] if coord.dims == () else 1)
+    return [None if value is None or value != value or value in ("", "None") else value for value in values]
+
+
+def _wavelength_label(da: xr.DataArray, dim: str, i: int) -> float | None:
+    """Return the wavelength in nm where the band dimension itself is one."""
+    if dim != "wavelength" or dim not in da.coords or da[dim].dtype.kind not in "fiu":
+        return None
+    value = float(coordinate(da[dim])[i])
+    return value * 1000 if value < SHORTEST else value
+
+
+def _band(label: str, own: dict[str, Any], known: Band | None, nm: float | None) -> Band:
+    """Put together what is known of one band: its own coordinates go before the sensor's figures."""
+    centre = own["center_wavelength"]
+    if centre is not None:
+        nm = float(centre) * 1000
+        _check_wavelength(label, "center_wavelength", centre, nm, "µm (0.665 for red), as STAC gives it")
+    edges: dict[str, float | None] = {"min_nm": None, "max_nm": None}
+    for name in edges:
+        if own[name] is not None:
+            edges[name] = float(own[name])
+            _check_wavelength(label, name, own[name], float(own[name]), "nm (650 for red)")
+    width = own["full_width_half_max"]
+    if nm is not None and width is not None and edges["min_nm"] is None:
+        edges = {"min_nm": nm - float(width) * 500, "max_nm": nm + float(width) * 500}
+    name = own["common_name"]
+    band = known or Band(label)
+    low, high = edges["min_nm"] or band.min_nm, edges["max_nm"] or band.max_nm
+    centre_nm = nm if nm is not None else band.center_nm
+    if centre_nm is None and low is not None and high is not None:
+        centre_nm = (low + high) / 2
+    return replace(
+        band,
+        common_name=str(name) if name is not None else band.common_name or common_name(label),
+        min_nm=low,
+        center_nm=centre_nm,
+        max_nm=high,
+        gsd=float(own["gsd"]) if own["gsd"] is not None else band.gsd,
+        kind=own["kind"] if own["kind"] is not None else band.kind,
+    )
+
+
+def _check_wavelength(label: str, name: str, value: object, nm: float, expected: str) -> None:
+    if not SHORTEST <= nm <= LONGEST:
+        found = "nm" if nm > LONGEST else "µm"
+        raise UnitError(
+            f"band {label!r} has {name}={value}: expected {expected}, found what looks like {found}; "
+            f"convert the coordinate {name!r}, or use describe(sensor=...)"
+        )
 
 
 def match_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[int, ...]:
     """Return where each input of `spec` is among `bands`; a BandError says what is missing."""
-    found: list[int] = []
-    missing = []
-    for need in spec.bands:
-        at = _find(bands, need)
-        if at is None:
-            missing.append(need)
-        else:
-            found.append(at)
+    places = [_find(bands, need) for need in spec.bands]
+    missing = [need for need, at in zip(spec.bands, places, strict=True) if at is None]
     if missing:
+        have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
         raise BandError(
-            f"model {spec.name!r} needs {', '.join(spec.bands)}; missing: {', '.join(missing)}. "
-            f"The array has {', '.join(b.common_name or b.name for b in bands) or 'no bands'}. Name them with "
-            "describe(sensor=...) or describe(bands=[...])"
+            f"model {spec.name!r} needs {', '.join(spec.bands)}; missing: {', '.join(missing)}. The array "
+            f"has {have}. Name its bands with describe(sensor=...) or describe(bands=[...])"
         )
-    return tuple(found)
+    return tuple(at for at in places if at is not None)
+
+
+def missing_bands(bands: Sequence[Band], spec: ModelSpec) -> list[str]:
+    """Return the inputs of `spec` that none of `bands` serves."""
+    return [need for need in spec.bands if _find(bands, need) is None]
 
 
 def _find(bands: Sequence[Band], need: str) -> int | None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xcloudmask.types import Band, Level
+from xcloudmask.errors import BandError, CloudMaskError
+from xcloudmask.types import Band, Level, parse_level
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,20 +54,26 @@ def band_labels(bands: Sequence[Band]) -> list[str]:
     ]
 
 
-def describe_bands(da: xr.DataArray, bands: Sequence[Band]) -> xr.DataArray:
+def describe_bands(
+    da: xr.DataArray, bands: Sequence[Band], *, dim: str = "band", labels: Sequence[str] | None = None
+) -> xr.DataArray:
     """Return `da` with its band dimension labelled and described.
 
     Parameters
     ----------
     da : DataArray
-        With a dimension ``band``.
+        With a dimension `dim`.
     bands : sequence of Band
         One for each position, in order.
+    dim : str
+        The band dimension.
+    labels : sequence of str, optional
+        Labels to give it instead of those of `band_labels`.
 
     Returns
     -------
     DataArray
-        The same data. Along ``band``: labels as `band_labels` gives them; common_name, band_name,
+        The same data. Along `dim`: labels as `band_labels` gives them; common_name, band_name,
         center_wavelength and full_width_half_max (µm), min_nm, max_nm, gsd (m), kind.
 
     Examples
@@ -76,7 +83,7 @@ def describe_bands(da: xr.DataArray, bands: Sequence[Band]) -> xr.DataArray:
     >>> da.center_wavelength.item(), da.band.item()
     (0.66, 'red')
     """
-    if da.sizes.get("band") != len(bands):
+    if da.sizes.get(dim) != len(bands):
         raise ValueError(f"{len(bands)} bands were given for dimensions {dict(da.sizes)}: one is needed each")
 
     def numbers(values: Sequence[float | None]) -> Any:
@@ -93,8 +100,8 @@ def describe_bands(da: xr.DataArray, bands: Sequence[Band]) -> xr.DataArray:
         "gsd": numbers([b.gsd for b in bands]),
         "kind": texts(b.kind for b in bands),
     }
-    coords: dict[str, Any] = {name: ("band", columns[name]) for name in BAND_COORDS}
-    return da.assign_coords({"band": texts(band_labels(bands)), **coords})
+    coords: dict[str, Any] = {name: (dim, columns[name]) for name in BAND_COORDS}
+    return da.assign_coords({dim: (dim, texts(band_labels(bands) if labels is None else labels)), **coords})
 
 
 def describe_times(
@@ -156,3 +163,60 @@ def describe_scene(
             attrs[name] = str(value)
     described: xr.DataArray = da.assign_attrs(attrs).rio.write_crs(crs)
     return described
+
+
+def describe(
+    da: xr.DataArray,
+    sensor: str | None = None,
+    *,
+    bands: Sequence[str | Band] | None = None,
+    level: str | None = None,
+    scale: float | Sequence[float] | None = None,
+    offset: float | Sequence[float] | None = None,
+    nodata: float | None = None,
+) -> xr.DataArray:
+    """Do what `xcloudmask.accessor.DataArrayAccessor.describe` documents."""
+    from xcloudmask import sensors
+    from xcloudmask.bands import labels_of, name_bands, sensor_of
+    from xcloudmask.dims import band_dim
+
+    dim = band_dim(da)
+    count = da.sizes[dim]
+    known = sensor_of(da) if sensor is None else sensors.get(sensor)
+    out = da.copy(deep=False)
+    if bands is not None:
+        if isinstance(bands, str) or len(bands) != count:
+            raise CloudMaskError(
+                f"bands={bands!r} must name every band: the array has {count}"
+                + (f" ({', '.join(labels_of(da, dim))})" if dim in da.coords else "")
+            )
+        out = describe_bands(out, name_bands(bands, known), dim=dim)
+    elif sensor is not None and known is not None:
+        labels = labels_of(da, dim)
+        found = name_bands(labels, known)
+        if not any(band in known.bands for band in found):
+            raise BandError(
+                f"none of the labels {', '.join(labels)} is a band of {known.name} "
+                f"({', '.join(band.name for band in known.bands)}); say which they are with "
+                "describe(sensor=..., bands=[...]), in order"
+            )
+        out = describe_bands(out, found, dim=dim, labels=labels)
+    if known is not None:
+        out.attrs["sensor"] = known.name
+    if level is not None:
+        out.attrs["level"] = parse_level(level)
+    if nodata is not None:
+        out.attrs["nodata"] = nodata
+    if scale is None and offset is None:
+        return out
+    figures = {"scale": 1.0 if scale is None else scale, "offset": 0.0 if offset is None else offset}
+    for name, value in figures.items():
+        one_each = np.asarray(value, float)
+        if one_each.shape not in ((), (count,)):
+            raise CloudMaskError(
+                f"{name} has {one_each.size} figures, the array {count} bands: give one, or one each"
+            )
+        out = out.assign_coords({name: (dim, np.broadcast_to(one_each, (count,)).copy())})
+    for name in ("scale_factor", "add_offset"):  # what was said just now replaces them
+        out.attrs.pop(name, None)
+    return out

@@ -1,98 +1,151 @@
-"""From an array and a call's arguments to a mask: normalise, plan, build, wrap."""
+"""From an array and a call's arguments to a mask: normalise, plan, run, wrap."""
 
 from __future__ import annotations
 
 import math
-import warnings
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 import xcloudmask
-from xcloudmask import models
 from xcloudmask.bands import match_bands, read_bands
+from xcloudmask.choose import choose_model
 from xcloudmask.classes import NO_DATA, scheme
+from xcloudmask.dims import band_dim, pixel_size, spatial_dims
 from xcloudmask.engine import check_device, check_dtype
-from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, UnitWarning
+from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
 from xcloudmask.tasks import Plan
 from xcloudmask.tiling import MIN_PATCH
-from xcloudmask.types import Calibration, ModelSpec, Options, parse_level
+from xcloudmask.types import ModelSpec, Options
+from xcloudmask.units import calibration_of, check_numbers
+from xcloudmask.warn import warn_user
 
-SPATIAL = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("northing", "easting"))
-BAND_DIMS = ("band", "bands", "wavelength", "channel")
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What the caller asked for, in the caller's words; `CloudMaskAccessor.predict` tells what they mean."""
+
+    output: Literal["classes", "probabilities"] = "classes"
+    model: str | ModelSpec = "auto"
+    threshold: float | None = None
+    scheme: str = "default"
+    patch_size: int | None = None
+    overlap: int | None = None
+    batch_size: int | str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    resolution: str | float = "auto"
+    nodata: float | None = None
+    valid: xr.DataArray | None = None
+    tta: bool = False
 
 
-def spatial_dims(da: xr.DataArray) -> tuple[str, str]:
-    """Return the names of the row and the column dimension."""
-    for y, x in SPATIAL:
-        if y in da.dims and x in da.dims:
-            return y, x
-    raise OptionError(
-        "spatial dimensions",
-        da.dims,
-        allowed=[f"{y}/{x}" for y, x in SPATIAL],
-        hint="Rename them with da.rename.",
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A request made definite for one array; no pixel has been read yet."""
+
+    source: xr.DataArray
+    pixels: xr.DataArray  # (..., band, y, x): the bands of the model, in its order
+    plan: Plan
+    pixel: tuple[float, float] | None  # metres, rows and columns
+
+    @property
+    def options(self) -> Options:
+        """Every choice of the call."""
+        return self.plan.options
+
+    def wrap(self, data: Any) -> xr.DataArray:
+        """Return the output (..., y, x) or (..., class, y, x) as the source's kind of array."""
+        return _wrap(self, data)
+
+
+def predict(da: xr.DataArray, request: Request) -> xr.DataArray:
+    """Return classes or probabilities for `da`; lazy if it is."""
+    job = prepare(da, request)
+    return job.wrap(run(job))
+
+
+def prepare(da: xr.DataArray, request: Request) -> Job:
+    """Check a request against an array and settle every choice."""
+    y, x = spatial_dims(da)
+    band = band_dim(da)
+    if da.size == 0:
+        raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
+    bands = read_bands(da, band)
+    spec = choose_model(request.model, bands, da.attrs.get("level"))
+    picked = da.isel({band: list(match_bands(bands, spec))})
+    calibration = calibration_of(picked, request.nodata)
+    patch, overlap = _window(request, spec)
+    pixel = pixel_size(da, y, x)
+    options = Options(
+        spec=spec,
+        scheme=scheme(request.scheme, spec.classes),
+        calibration=calibration,
+        patch=patch,
+        overlap=overlap,
+        factors=working_factors(pixel, spec, request.resolution),
+        output=request.output,
+        threshold=_threshold(request),
+        batch_size=_batch_size(request.batch_size),
+        device=request.device,
+        dtype=request.dtype,
+        tta=request.tta,
     )
+    check_device(request.device)
+    check_dtype(request.dtype, spec)
+    if request.valid is not None:
+        picked = _masked(picked, request.valid, da)
+    lead = [str(dim) for dim in da.dims if dim not in (band, y, x)]
+    plan = Plan.make(options, (da.sizes[y], da.sizes[x]))
+    return Job(da, picked.transpose(*lead, band, y, x), plan, pixel)
 
 
-def band_dim(da: xr.DataArray) -> str:
-    """Return the name of the band dimension."""
-    for name in BAND_DIMS:
-        if name in da.dims:
-            return name
-    raise BandError(
-        f"the array's dimensions are {da.dims}: none of them is a band dimension ({', '.join(BAND_DIMS)}). "
-        "Rename it: da.rename(NAME='band')"
-    )
+def run(job: Job) -> Any:
+    """Carry a job out: now on NumPy arrays, as a graph on Dask's."""
+    if job.pixels.chunks is None:
+        from xcloudmask import direct
+
+        values = job.pixels.values
+        check_numbers(values, job.options.calibration.nodata)
+        return direct.run(job.plan, values)
+    from xcloudmask import lazy
+
+    return lazy.run(job.plan, job.pixels.data)
 
 
-def choose_model(model: str | ModelSpec, bands: Any, level: str | None) -> ModelSpec:
-    """Return the model that was named or, for ``auto``, the richest that bands and level allow."""
-    if isinstance(model, ModelSpec):
-        return model
-    if model != "auto":
-        return models.get(model)
-    if level is None:
-        warnings.warn(
-            "the processing level is not told: taking the values as top-of-atmosphere (L1C). "
-            "Say describe(level='L1C') or describe(level='L2A')",
-            UnitWarning,
-            stacklevel=5,
+def _window(request: Request, spec: ModelSpec) -> tuple[int, int]:
+    patch = spec.patch if request.patch_size is None else request.patch_size
+    for name, value in (("patch_size", patch), ("overlap", request.overlap)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
+            raise CloudMaskError(f"{name}={value!r} must be a whole number of pixels")
+    if patch < MIN_PATCH or (spec.patch_fixed and patch != spec.patch):
+        need = f"exactly {spec.patch}" if spec.patch_fixed else f"at least {MIN_PATCH}"
+        raise CloudMaskError(
+            f"patch_size={patch}: model {spec.name!r} takes {need}; leave it out for the default"
         )
-    wanted = parse_level(level) if level is not None else "toa"
-    needs = []
-    for spec in models.ukis.SPECS:
-        if spec.level != wanted:
-            continue
-        try:
-            match_bands(bands, spec)
-        except BandError as error:
-            needs.append(str(error))
-            continue
-        return spec
-    raise BandError("no model fits the bands of this array. " + " | ".join(needs))
+    overlap = min(spec.overlap, patch // 2) if request.overlap is None else request.overlap
+    if not 0 <= overlap < patch:
+        raise CloudMaskError(f"overlap={overlap} must be at least 0 and less than patch_size={patch}")
+    return int(patch), int(overlap)
 
 
-def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
-    """Return the pixel size in metres along rows and columns, or None where nothing tells it."""
-    out: list[float] = []
-    for dim in (y, x):
-        if dim not in da.coords:
-            return None
-        values = da[dim].values
-        if len(values) > 1:
-            out.append(abs(float(values[-1]) - float(values[0])) / (len(values) - 1))
-    if not out:
+def _threshold(request: Request) -> float | None:
+    value = request.threshold
+    if value is not None and not (isinstance(value, (int, float)) and 0 < value < 1):
+        raise CloudMaskError(
+            f"threshold={value!r} must lie between 0 and 1: the probability of cloud that suffices"
+        )
+    return value
+
+
+def _batch_size(value: int | str) -> int | None:
+    if value == "auto":
         return None
-    out = [out[0], out[-1]]  # an axis of one pixel takes the other's spacing
-    crs = da.rio.crs
-    if (crs is not None and crs.is_geographic) or (crs is None and y in ("lat", "latitude")):
-        middle = math.radians(float(np.mean(da[y].values[[0, -1]])))
-        return out[0] * 111_320, out[1] * 111_320 * max(math.cos(middle), 0.01)
-    if crs is None and min(out) <= 1:  # a plain index
-        return None
-    return out[0], out[1]
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise CloudMaskError(f"batch_size={value!r} must be 'auto' or a whole number above 0")
+    return int(value)
 
 
 def working_factors(
@@ -102,17 +155,16 @@ def working_factors(
     if resolution == "native":
         return 1, 1
     if resolution != "auto" and (
-        isinstance(resolution, str) or not math.isfinite(resolution) or resolution <= 0
+        isinstance(resolution, (str, bool)) or not math.isfinite(resolution) or resolution <= 0
     ):
         raise OptionError("resolution", resolution, allowed=("auto", "native", "metres, such as 30"))
     if resolution == "auto" and spec.gsd is None:
         return 1, 1
     if size is None:
-        warnings.warn(
-            f"the pixel size is not known (no coordinates in metres or degrees): model {spec.name!r} runs on the "
-            "pixels as they are. Give the array y and x coordinates, or say resolution='native'",
+        warn_user(
+            f"the pixel size is not known (no coordinates in metres or degrees): model {spec.name!r} runs on "
+            "the pixels as they are. Give the array y and x coordinates, or say resolution='native'",
             UnitWarning,
-            stacklevel=5,
         )
         return 1, 1
     if resolution != "auto":
@@ -126,115 +178,66 @@ def working_factors(
     return factor(size[0]), factor(size[1])
 
 
-def calibration_of(da: xr.DataArray, picked: xr.DataArray, nodata: float | None) -> Calibration:
-    """Return how the stored numbers become reflectance; an error where nothing tells."""
-    kind = da.dtype.kind
-    if kind not in "fiu":
-        raise UnitError(
-            f"reflectance must be real numbers, got dtype {da.dtype}; take the real part, or convert"
+def _masked(picked: xr.DataArray, valid: xr.DataArray, da: xr.DataArray) -> xr.DataArray:
+    """Return the picked bands with NaN where `valid` is false."""
+    if not isinstance(valid, xr.DataArray):
+        raise CloudMaskError(f"valid must be a DataArray of booleans, got {type(valid).__name__}")
+    if not set(valid.dims) <= set(da.dims) or any(valid.sizes[d] != da.sizes[d] for d in valid.dims):
+        raise CloudMaskError(
+            f"valid has sizes {dict(valid.sizes)}, which do not fit {dict(da.sizes)}; "
+            "bring it to the same grid with valid.reindex_like(da, fill_value=False)"
         )
-    if nodata is None:
-        nodata = next((da.attrs[k] for k in ("_FillValue", "nodata", "missing_value") if k in da.attrs), None)
-    elif kind in "iu" and not np.iinfo(da.dtype).min <= nodata <= np.iinfo(da.dtype).max:
-        raise UnitError(f"nodata={nodata} cannot occur in {da.dtype}; name a value of that type")
-    scale = offset = None
-    if "scale" in picked.coords:
-        scale = tuple(float(v) for v in np.atleast_1d(picked["scale"].values))
-        offset = tuple(float(v) for v in np.atleast_1d(picked["offset"].values))
-    elif kind in "iu":
-        factor = float(da.attrs.get("scale_factor", 1.0))
-        if factor == 1.0:
-            raise UnitError(
-                f"the values are integers ({da.dtype}) and nothing tells their scale. Reflectance must be 0 to 1: "
-                "da.cloudmask.describe(scale=0.0001, offset=0.0), with the figures of your product"
+    for dim in valid.dims:
+        if dim in valid.indexes and dim in da.indexes and not valid.indexes[dim].equals(da.indexes[dim]):
+            raise CloudMaskError(
+                f"valid and the array have other coordinates along {dim!r}; bring it to the same grid with "
+                "valid.reindex_like(da, fill_value=False)"
             )
-        scale, offset = (factor,), (float(da.attrs.get("add_offset", 0.0)),)
-    return Calibration(scale, offset, None if nodata is None else float(nodata))
+    if picked.dtype.kind != "f":  # so that there is a NaN to mark the masked pixels with
+        picked = picked.astype(np.float32)
+    return picked.where(valid.astype(bool).drop_vars(valid.coords))
 
 
-def predict(
-    da: xr.DataArray,
-    *,
-    output: Literal["classes", "probabilities"],
-    model: str | ModelSpec = "auto",
-    threshold: float | None = None,
-    scheme_name: str = "default",
-    patch_size: int | None = None,
-    overlap: int | None = None,
-    batch_size: int | str = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
-    resolution: str | float = "auto",
-    nodata: float | None = None,
-    valid: xr.DataArray | None = None,
-    tta: bool = False,
-) -> xr.DataArray:
-    """Do what `accessor.CloudMaskAccessor.predict` documents."""
-    y, x = spatial_dims(da)
-    band = band_dim(da)
-    if da.size == 0:
-        raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
-    bands = read_bands(da, band)
-    spec = choose_model(model, bands, da.attrs.get("level"))
-    picked = da.isel({band: list(match_bands(bands, spec))})
-    check_device(device)
-    check_dtype(dtype, spec)
-    if threshold is not None and not 0 < threshold < 1:
-        raise CloudMaskError(f"threshold={threshold} must lie between 0 and 1")
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise CloudMaskError(f"batch_size={batch_size!r} must be 'auto' or a whole number above 0")
-    patch = spec.patch if patch_size is None else patch_size
-    if patch < MIN_PATCH or (spec.patch_fixed and patch != spec.patch):
-        need = f"exactly {spec.patch}" if spec.patch_fixed else f"at least {MIN_PATCH}"
-        raise CloudMaskError(f"patch_size={patch}: model {spec.name!r} takes {need}")
-    shared = min(spec.overlap, patch // 2) if overlap is None else overlap
-    if not 0 <= shared < patch:
-        raise CloudMaskError(f"overlap={shared} must be at least 0 and less than patch_size={patch}")
-    options = Options(
-        spec, scheme(scheme_name, spec.classes), calibration_of(da, picked, nodata), patch, shared,
-        working_factors(pixel_size(da, y, x), spec, resolution), output, threshold,
-        None if batch_size == "auto" else int(batch_size), device, dtype, tta,
-    )  # fmt: skip
-    if valid is not None:
-        if not set(valid.dims) <= set(da.dims) or any(valid.sizes[d] != da.sizes[d] for d in valid.dims):
-            raise CloudMaskError(f"valid has sizes {dict(valid.sizes)}, which do not fit {dict(da.sizes)}")
-        if picked.dtype.kind != "f":  # so that there is a NaN to mark the masked pixels with
-            picked = picked.astype(np.float32)
-        picked = picked.where(valid.astype(bool).reset_coords(drop=True))
-    lead = [str(dim) for dim in da.dims if dim not in (band, y, x)]
-    return _wrap(_run(picked.transpose(*lead, band, y, x), options), da, options, lead, (band, y, x))
-
-
-def _run(picked: xr.DataArray, options: Options) -> Any:
-    plan = Plan.make(options, (picked.shape[-2], picked.shape[-1]))
-    if picked.chunks is None:
-        from xcloudmask import direct
-
-        return direct.run(plan, picked.values)
-    from xcloudmask import lazy
-
-    return lazy.run(plan, picked.data)
-
-
-def _wrap(
-    data: Any, da: xr.DataArray, options: Options, lead: list[str], dims: tuple[str, str, str]
-) -> xr.DataArray:
-    band, y, x = dims
+def _wrap(job: Job, data: Any) -> xr.DataArray:
+    da, options = job.source, job.options
+    band, y, x = (str(dim) for dim in job.pixels.dims[-3:])
     probabilities = options.output == "probabilities"
-    spec, answer = options.spec, options.scheme
-    attrs = {
-        "model": spec.name, "model_version": spec.version, "model_sha256": spec.sha256,
-        "patch_size": options.patch, "overlap": options.overlap, "working_factors": list(options.factors),
-        "xcloudmask_version": xcloudmask.__version__,
-    }  # fmt: skip
+    coords = {name: coord for name, coord in da.coords.items() if band not in coord.dims}
+    lead = job.pixels.dims[:-3]
+    dims = [*lead, *(["class"] if probabilities else []), y, x]
+    out = xr.DataArray(data, dims=dims, coords=coords, attrs=_attrs(job))
     if not probabilities:
+        out.name = "cloud_mask"
+        return out.transpose(*(dim for dim in da.dims if dim != band))
+    out.name = "cloud_probability"
+    out = out.assign_coords({"class": list(options.scheme.names)})
+    return out.transpose(*("class" if dim == band else dim for dim in da.dims))
+
+
+def _attrs(job: Job) -> dict[str, Any]:
+    """Return what made the mask, in forms that netCDF and Zarr can hold."""
+    options = job.options
+    spec, answer = options.spec, options.scheme
+    attrs: dict[str, Any] = {
+        "long_name": "cloud mask",
+        "model": spec.name,
+        "model_version": spec.version,
+        "model_sha256": spec.sha256,
+        "scheme": answer.name,
+        "patch_size": options.patch,
+        "overlap": options.overlap,
+        "working_factors": list(options.factors),
+        "xcloudmask_version": xcloudmask.__version__,
+    }
+    if job.pixel is not None:
+        attrs["working_resolution_m"] = [
+            round(size * factor, 3) for size, factor in zip(job.pixel, options.factors, strict=True)
+        ]
+    if options.threshold is not None:
+        attrs["threshold"] = options.threshold
+    if options.output == "probabilities":
+        attrs["long_name"] = "class probability"
+    else:
         attrs["flag_values"] = [*answer.codes, NO_DATA]
         attrs["flag_meanings"] = " ".join([*answer.names, "no_data"])
-    coords = {name: c for name, c in da.coords.items() if band not in c.dims}
-    out_dims = [*lead, *(["class"] if probabilities else []), y, x]
-    out = xr.DataArray(data, dims=out_dims, coords=coords, attrs=attrs)
-    out.name = "cloud_probability" if probabilities else "cloud_mask"
-    if probabilities:
-        out = out.assign_coords({"class": list(answer.names)})
-    order = ["class" if d == band and probabilities else d for d in da.dims if d != band or probabilities]
-    return out.transpose(*order)
+    return attrs

@@ -57,15 +57,16 @@ class Plan:
 
 def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
     """Turn stored numbers (..., band, y, x) into reflectance and the pixels where every band has one."""
-    values = raw.astype(np.float32, copy=False)
-    valid = np.isfinite(values)
+    values: Float = raw.astype(np.float32, copy=False)
+    valid: Bool = np.isfinite(values)
     if calibration.nodata is not None and not np.isnan(calibration.nodata):
         valid &= raw != calibration.nodata
     if calibration.scale is not None:
         values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
     if calibration.offset is not None:
         values = values + np.asarray(calibration.offset, np.float32)[:, None, None]
-    return values, valid.all(axis=-3)
+    everywhere: Bool = valid.all(axis=-3)
+    return values, everywhere
 
 
 def valid_pixels(plan: Plan, raw: Array) -> Bool:
@@ -90,7 +91,8 @@ def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float
             part, there = values[:, dy::fy, dx::fx], valid[dy::fy, dx::fx]
             total[:, : part.shape[1], : part.shape[2]] += part
             count[: there.shape[0], : there.shape[1]] += there
-    return total / np.maximum(count, 1), count > 0
+    mean: Float = total / np.maximum(count, np.float32(1))
+    return mean, count > 0
 
 
 def fill_gaps(pixels: Float, valid: Bool) -> Float:
@@ -105,9 +107,12 @@ def fill_gaps(pixels: Float, valid: Bool) -> Float:
     return np.where(valid, pixels, means[:, None, None])
 
 
-def check_units(values: Float, valid: Bool) -> None:
-    """Refuse values that cannot be reflectance, from a sample; a lazy array can be asked no sooner."""
-    sample = values[:, ::16, ::16][:, valid[::16, ::16]]
+def check_units(pixels: Float, valid: Bool) -> None:
+    """Refuse a window whose values cannot be reflectance; a lazy array can be asked no sooner.
+
+    Asked of a window, as those lie the same however the array is chunked.
+    """
+    sample = pixels[:, ::8, ::8][:, valid[::8, ::8]]
     if sample.size and (middle := float(np.median(sample))) > 5:
         raise UnitError(
             f"half of the values are above {middle:.4g}: reflectance is 0 to 1. If these are scaled, "
@@ -127,7 +132,6 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
         values, valid = calibrate(raw[scene], plan.options.calibration)
         if not valid.any():
             continue
-        check_units(values, valid)
         cells, there = coarsen(values, valid, plan.options.factors)
         for row in range(*rows):
             top = tiles.y.start(row) - row0
@@ -136,7 +140,9 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
                 inside = there[top : top + patch, left : left + patch]
                 if not inside.any():
                     continue
-                pixels = fill_gaps(cells[:, top : top + patch, left : left + patch], inside)
+                pixels = cells[:, top : top + patch, left : left + patch]
+                check_units(pixels, inside)
+                pixels = fill_gaps(pixels, inside)
                 if inside.shape != (patch, patch):
                     pixels = pixels[:, reflect_indices(inside.shape[0], patch)]
                     pixels = pixels[:, :, reflect_indices(inside.shape[1], patch)]
@@ -183,7 +189,7 @@ def to_scheme(found: Float, scheme: Scheme) -> Float:
     matrix = scheme.matrix
     if all(row[k] == (i == k) for i, row in enumerate(matrix) for k in range(len(row))):
         return found
-    parts = []
+    parts: list[Float] = []
     for row in matrix:
         channels = [found[..., k, :, :] for k, share in enumerate(row) if share]
         parts.append(sum(channels[1:], channels[0]))
@@ -199,7 +205,8 @@ def choose(found: Float, scheme: Scheme, threshold: float | None) -> npt.NDArray
     there = found[..., cloudy, :, :]
     as_cloud = np.flatnonzero(cloudy)[there.argmax(axis=-3)]
     as_ground = np.flatnonzero(~cloudy)[found[..., ~cloudy, :, :].argmax(axis=-3)]
-    return np.where(there.sum(axis=-3) >= threshold, as_cloud, as_ground)
+    decided: npt.NDArray[np.intp] = np.where(there.sum(axis=-3) >= threshold, as_cloud, as_ground)
+    return decided
 
 
 def add_pieces(shape: tuple[int, ...], pieces: Sequence[tuple[Float, int, int]]) -> Float:

@@ -74,3 +74,8 @@ def register(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
         raise ValueError(f"a model called {spec.name!r} exists already; choose another name, or replace=True")
     _registry[spec.name] = spec
     return spec
+
+
+def automatic() -> tuple[ModelSpec, ...]:
+    """Return the models that ``model="auto"`` may take, the best first."""
+    return ukis.SPECS

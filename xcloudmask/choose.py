@@ -1,0 +1,71 @@
+"""Which model answers: the one that was named or, for ``auto``, the richest that bands and level allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xcloudmask import models
+from xcloudmask.bands import missing_bands
+from xcloudmask.errors import BandError, UnitWarning
+from xcloudmask.types import Band, Level, ModelSpec, parse_level
+from xcloudmask.warn import warn_user
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that ``auto`` considers, and why it cannot be taken; no reasons if it can."""
+
+    spec: ModelSpec
+    missing: tuple[str, ...]
+    other_level: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether bands and level allow it."""
+        return not self.missing and not self.other_level
+
+    @property
+    def reason(self) -> str:
+        """Why not, in words; empty if it fits."""
+        why = [f"needs {', '.join(self.missing)}"] if self.missing else []
+        if self.other_level:
+            why.append(f"is for {'top' if self.spec.level == 'toa' else 'bottom'} of atmosphere")
+        return "; ".join(why)
+
+
+def candidates(bands: Sequence[Band], level: Level | None) -> list[Candidate]:
+    """Return every model that ``auto`` may take, the richest first, with what speaks against it."""
+    wanted = level or "toa"
+    return [
+        Candidate(spec, tuple(missing_bands(bands, spec)), spec.level not in (None, wanted))
+        for spec in models.automatic()
+    ]
+
+
+def choose_model(model: str | ModelSpec, bands: Sequence[Band], level: str | None) -> ModelSpec:
+    """Return the model to run; for ``auto``, a BandError lists what each needs if none fits."""
+    if isinstance(model, ModelSpec):
+        return model
+    if model != "auto":
+        return models.get(model)
+    if level is None:
+        warn_user(
+            "the processing level is not told: taking the values as top-of-atmosphere reflectance (L1C). "
+            "Say da.cloudmask.describe(level='L1C') or describe(level='L2A')",
+            UnitWarning,
+        )
+    found = candidates(bands, None if level is None else parse_level(level))
+    for candidate in found:
+        if candidate.fits:
+            return candidate.spec
+    have = ", ".join(band.common_name or band.name for band in bands)
+    needs = "".join(
+        f"\n  {c.spec.name} needs {', '.join(c.spec.bands)}; missing: {', '.join(c.missing)}"
+        for c in found
+        if not c.other_level
+    )
+    raise BandError(
+        f"no model fits the bands of this array ({have}). If they have other names, say "
+        f"da.cloudmask.describe(sensor=...) or describe(bands=[...]).{needs}"
+    )

@@ -1,0 +1,77 @@
+"""Which dimension of an array is which, and how large its pixels are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xcloudmask.errors import BandError, OptionError
+
+SPATIAL = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("northing", "easting"))
+BAND_DIMS = ("band", "bands", "wavelength", "channel")
+#: Metres in a degree of latitude.
+DEGREE = 111_320.0
+
+
+def spatial_dims(da: xr.DataArray | xr.Dataset) -> tuple[str, str]:
+    """Return the names of the row and the column dimension."""
+    for y, x in SPATIAL:
+        if y in da.dims and x in da.dims:
+            return y, x
+    raise OptionError(
+        "spatial dimensions",
+        tuple(da.dims),
+        allowed=[f"{y}/{x}" for y, x in SPATIAL],
+        hint="Rename them with da.rename.",
+    )
+
+
+def band_dim(da: xr.DataArray) -> str:
+    """Return the name of the band dimension."""
+    for name in BAND_DIMS:
+        if name in da.dims:
+            return name
+    hint = (
+        "This looks like a mask: predict takes the reflectance it was made from."
+        if "flag_values" in da.attrs
+        else "Rename it with da.rename(NAME='band'), or add one with da.expand_dims('band')."
+    )
+    raise BandError(
+        f"the array's dimensions are {da.dims}: none of them is a band dimension ({', '.join(BAND_DIMS)}). "
+        + hint
+    )
+
+
+def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
+    """Return the pixel size in metres along rows and columns, or None where nothing tells it."""
+    out: list[float] = []
+    for dim in (y, x):
+        if dim not in da.coords:
+            return None
+        values = da[dim].values
+        if len(values) > 1:
+            out.append(abs(float(values[-1]) - float(values[0])) / (len(values) - 1))
+    if not out:
+        return None
+    out = [out[0], out[-1]]  # an axis of one pixel takes the other's spacing
+    crs = da.rio.crs
+    if (crs is not None and crs.is_geographic) or (crs is None and y in ("lat", "latitude")):
+        middle = math.radians(float(np.mean(da[y].values[[0, -1]])))
+        return out[0] * DEGREE, out[1] * DEGREE * max(math.cos(middle), 0.01)
+    if crs is None and min(out) <= 1:  # a plain index
+        return None
+    return out[0], out[1]
+
+
+def coordinate(coord: xr.DataArray) -> np.ndarray[Any, Any]:
+    """Return the values of a small coordinate.
+
+    ``da.chunk`` makes Dask arrays of coordinates, too; their values are in the graph, so they are had here
+    and now, without asking the user's scheduler or cluster.
+    """
+    if coord.chunks is None:
+        return np.asarray(coord.values)
+    return np.asarray(coord.data.compute(scheduler="synchronous"))

@@ -1,0 +1,118 @@
+"""How stored numbers become reflectance: never guessed silently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xcloudmask.dims import coordinate
+from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning
+from xcloudmask.types import Calibration
+from xcloudmask.warn import warn_user
+
+NODATA_ATTRS = ("_FillValue", "nodata", "missing_value")
+REMEDY = "da.cloudmask.describe(scale=0.0001, offset=0.0), with the figures of your product"
+#: Where catalogues' item properties end up as coordinates, the baseline of Sentinel-2 is called so.
+BASELINE = "s2:processing_baseline"
+OFFSET_DONE = "earthsearch:boa_offset_applied"
+
+
+def calibration_of(picked: xr.DataArray, nodata: float | None) -> Calibration:
+    """Return how the numbers of the picked bands become reflectance; an error where nothing tells."""
+    kind = picked.dtype.kind
+    if kind not in "fiu":
+        raise UnitError(
+            f"reflectance must be real numbers, got dtype {picked.dtype}: convert with da.astype('float32') "
+            "(for complex numbers take da.real)"
+        )
+    attrs = {str(key): value for key, value in picked.attrs.items()}
+    nodata = _nodata(attrs, picked.dtype, nodata)
+    if "scale" in picked.coords:
+        scale, offset = (
+            np.atleast_1d(coordinate(picked[name])).astype(float) for name in ("scale", "offset")
+        )
+    else:
+        scale, offset = _from_attrs(attrs, picked.dtype)
+    if not np.isfinite(scale).all() or not np.isfinite(offset).all() or (scale == 0).any():
+        raise UnitError(f"scale {scale.tolist()} and offset {offset.tolist()} must be finite, scale not 0")
+    _check_sentinel2_offset(picked, offset)
+    if (scale == 1).all() and (offset == 0).all():
+        return Calibration(None, None, nodata)
+    return Calibration(tuple(scale.tolist()), tuple(offset.tolist()), nodata)
+
+
+def _nodata(attrs: Mapping[str, Any], dtype: Any, nodata: float | None) -> float | None:
+    if nodata is None:
+        found = next((attrs[name] for name in NODATA_ATTRS if attrs.get(name) is not None), None)
+        return None if found is None else float(found)
+    if isinstance(nodata, bool) or not isinstance(nodata, (int, float, np.number)):
+        raise CloudMaskError(f"nodata={nodata!r} must be a number, as it is stored in the array")
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if nodata != nodata or not limits.min <= nodata <= limits.max or nodata != int(nodata):
+            raise UnitError(
+                f"nodata={nodata} cannot occur in {dtype} ({limits.min} to {limits.max}); name the number "
+                "that is stored there"
+            )
+    return float(nodata)
+
+
+def _from_attrs(attrs: Mapping[str, Any], dtype: Any) -> tuple[Any, Any]:
+    factor, addend = float(attrs.get("scale_factor", 1.0)), float(attrs.get("add_offset", 0.0))
+    if dtype.kind == "f":
+        if factor != 1 or addend != 0:
+            warn_user(
+                f"the values are {dtype}, the attributes say scale_factor={factor:g}, add_offset={addend:g}"
+                ": taking the values as they are. If they still need scaling, say "
+                f"da.cloudmask.describe(scale={factor:g}, offset={addend:g}); if not, delete the attributes",
+                UnitWarning,
+            )
+        return np.array([1.0]), np.array([0.0])
+    if factor == 1:
+        raise UnitError(
+            f"the values are integers ({dtype}) and nothing tells their scale. Reflectance "
+            f"must be 0 to 1: {REMEDY}"
+        )
+    return np.array([factor]), np.array([addend])
+
+
+def _check_sentinel2_offset(picked: xr.DataArray, offset: Any) -> None:
+    """Warn where the array says baseline 04.00 or later and no offset is declared for its integers."""
+    if picked.dtype.kind not in "iu" or BASELINE not in picked.coords or (offset != 0).any():
+        return
+    done = picked.coords.get(OFFSET_DONE)
+    if done is not None and all(bool(value) for value in coordinate(done).reshape(-1)):
+        return
+    baselines = {str(value) for value in coordinate(picked[BASELINE]).reshape(-1)}
+    late = sorted(value for value in baselines if value >= "04.00" and value[:2].isdigit())
+    if late:
+        warn_user(
+            f"Sentinel-2 processing baseline {', '.join(late)} stores reflectance with an offset of -1000, "
+            "and none is declared here: say da.cloudmask.describe(scale=0.0001, offset=-0.1), or 0.0 after "
+            "checking that the catalogue took it away; xcloudmask.load_stac decides it from the items",
+            UnitWarning,
+        )
+
+
+def check_numbers(values: Any, nodata: float | None) -> None:
+    """Warn of an array in memory that holds infinities, or no usable pixel at all."""
+    if values.dtype.kind != "f":
+        usable = nodata is None or bool((values != nodata).any())
+    else:
+        infinite = int(np.isinf(values).sum())
+        if infinite:
+            warn_user(
+                f"{infinite} values are infinite: they are taken as no data (255). Look for a division by "
+                "zero, or replace them with NaN: da.where(np.isfinite(da))",
+                NoDataWarning,
+            )
+        usable = bool(np.isfinite(values).any())
+    if not usable:
+        warn_user(
+            "no pixel holds data (all are NaN, infinite or the nodata value), so the mask is 255 everywhere: "
+            "check the area, the date and nodata=",
+            NoDataWarning,
+        )
