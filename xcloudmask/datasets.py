@@ -29,6 +29,7 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
     y, x = spatial_dims(ds)
     names = _band_names(ds, y, x)
     variables = [ds[name] for name in names]
+    described = {**_columns(variables), **_units(variables)}
     gaps = [_gap(variable) for variable in variables]
     if len(set(gaps)) > 1:  # no one number means no data: mark it as NaN
         variables = [_with_nan(v, gap) for v, gap in zip(variables, gaps, strict=True)]
@@ -37,7 +38,7 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
         [variable.drop_attrs(deep=False) for variable in variables],
         dim="band", coords="minimal", compat="override", join="exact",
     )  # fmt: skip
-    out = out.assign_coords({"band": names, **_columns(variables), **_units(variables)})
+    out = out.assign_coords({"band": names, **described})
     attrs = {**ds.attrs, **({} if gaps[0] is None else {"nodata": gaps[0]})}
     out = out.transpose(*(dim for dim in out.dims if dim not in ("band", y, x)), "band", y, x)
     return out.assign_attrs(attrs).rename(None)

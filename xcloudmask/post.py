@@ -14,6 +14,7 @@ import xarray as xr
 from xcloudmask.classes import NO_DATA
 from xcloudmask.dims import pixel_size, spatial_dims
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.units import NODATA_ATTRS
 
 #: Classes taken out of a scene, and classes that count as clear, unless the caller says otherwise.
 DROP = ("cloud", "thick_cloud", "thin_cloud", "cloud_shadow")
@@ -69,9 +70,9 @@ def apply(
     keep = keep.drop_vars([name for name in keep.coords if name not in keep.dims])
     if da.dtype.kind != "f":
         da = da.astype(np.float32)
-    return da.where(keep).assign_attrs(
-        {key: v for key, v in da.attrs.items() if key not in ("nodata", "_FillValue")}
-    )
+    out = da.where(keep)
+    out.attrs = {key: value for key, value in da.attrs.items() if key not in NODATA_ATTRS}
+    return out
 
 
 def clear_fraction(
@@ -100,10 +101,6 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
     reach = _reach(taken, buffer, y, x)
     if reach[0] < 1 and reach[1] < 1:
         return taken
-    depth = {
-        axis: math.floor(r)
-        for axis, r in zip((taken.get_axis_num(y), taken.get_axis_num(x)), reach, strict=True)
-    }
     turned = taken.transpose(..., y, x)
     if turned.chunks is None:
         grown: Any = _dilate(turned.values, reach)
@@ -114,12 +111,11 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
         grown = dask_array.map_overlap(  # type: ignore[no-untyped-call]
             _dilate,
             turned.data,
-            reach,
+            reach=reach,
             depth=depth,
             boundary=False,
-            dtype=bool,
             meta=np.empty((0,) * turned.ndim, bool),
-        )
+        ).rechunk(turned.chunks)  # chunks smaller than the buffer were merged
     return turned.copy(data=grown).transpose(*taken.dims)
 
 

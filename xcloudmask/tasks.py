@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -159,14 +160,14 @@ def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
     top, bottom = plan.y.plan.span(*rows)
     left, right = plan.x.plan.span(*cols)
     options = plan.options
+    shape = (scenes.shape[0], plan.classes, bottom - top, right - left)
+    jobs = window_jobs(plan, scenes, rows, cols)
+    first = next(jobs, None)
+    if first is None:  # nothing but gaps: no model need be loaded
+        return np.zeros((*lead, *shape[1:]), np.float32)
     predictor = get_predictor(options.spec, options.device, options.dtype)
-    sums = predictor.blend(
-        window_jobs(plan, scenes, rows, cols),
-        (scenes.shape[0], plan.classes, bottom - top, right - left),
-        batch_size=options.batch_size,
-        tta=options.tta,
-    )
-    return sums.reshape(*lead, plan.classes, bottom - top, right - left)
+    sums = predictor.blend(chain([first], jobs), shape, batch_size=options.batch_size, tta=options.tta)
+    return sums.reshape(*lead, *shape[1:])
 
 
 def finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Array:

@@ -1,0 +1,176 @@
+"""Every mistake gets its own message, which names the remedy, before anything is computed."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from xcloudmask import engine, testing
+from xcloudmask.errors import (
+    BandError,
+    CloudMaskError,
+    NoDataWarning,
+    OptionError,
+    UnitError,
+    UnitWarning,
+)
+
+NAMES = ["blue", "green", "red", "nir"]
+GOOD = np.random.default_rng(5).random((4, 64, 64), dtype=np.float32)
+COUNTS = (GOOD * 1e4).astype("u2")
+
+
+def scene(pixels, names=NAMES, level="L1C"):
+    coords = {"y": -30.0 * np.arange(pixels.shape[-2]), "x": 30.0 * np.arange(pixels.shape[-1])}
+    da = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords)
+    return da.cloudmask.describe(bands=names, level=level)
+
+
+def ones(size):
+    return xr.DataArray(np.ones((size, size), bool), dims=("y", "x"))
+
+
+def wavelengths(name, values):
+    return scene(GOOD, ["a", "b", "c", "d"]).assign_coords({name: ("band", values)})
+
+
+TABLE = {
+    "integers without scale": (lambda: scene(COUNTS), {}, UnitError, r"describe\(scale=0.0001"),
+    "wrong band names": (lambda: scene(GOOD, list("abcd")), {}, BandError, r"missing: .*|describe\(sensor"),
+    "no band dimension": (lambda: xr.DataArray(GOOD, dims=("k", "y", "x")), {}, BandError, "rename"),
+    "a mask": (lambda: scene(GOOD)[0].assign_attrs(flag_values=[0]), {}, BandError, "looks like a mask"),
+    "no rows and columns": (lambda: xr.DataArray(GOOD, dims=("band", "i", "j")), {}, OptionError, "y/x"),
+    "empty": (lambda: scene(GOOD)[:, :0], {}, CloudMaskError, "empty.*selection"),
+    "complex": (lambda: scene(GOOD).astype("c8"), {}, UnitError, r"da\.real"),
+    "booleans": (lambda: scene(GOOD) > 0.5, {}, UnitError, "astype"),
+    "one band": (lambda: scene(GOOD[:1], ["red"]), {}, BandError, "missing: blue, green, nir"),
+    "two bands of a name": (lambda: scene(GOOD, ["red", "red", "green", "nir"]), {}, BandError, "select"),
+    "wavelengths in nm": (
+        lambda: wavelengths("center_wavelength", [490.0, 560, 665, 842]), {}, UnitError, "expected µm"
+    ),
+    "edges in µm": (lambda: wavelengths("min_nm", [0.45, 0.54, 0.63, 0.76]), {}, UnitError, "expected nm"),
+    "patch below 32": (lambda: scene(GOOD), {"patch_size": 16}, CloudMaskError, "patch_size=16.*exactly 256"),
+    "patch of a toy": (
+        lambda: scene(GOOD), {"patch_size": 16, "model": testing.TOY}, CloudMaskError, "at least 32"
+    ),
+    "patch of another type": (lambda: scene(GOOD), {"patch_size": "256"}, CloudMaskError, "whole number"),
+    "overlap as large as the patch": (lambda: scene(GOOD), {"overlap": 256}, CloudMaskError, "less than"),
+    "negative overlap": (lambda: scene(GOOD), {"overlap": -1}, CloudMaskError, "at least 0"),
+    "unknown model": (lambda: scene(GOOD), {"model": "ukis-4bnd-l1c"}, OptionError, "did you mean 'ukis"),
+    "unknown device": (lambda: scene(GOOD), {"device": "gpu"}, OptionError, "cuda"),
+    "unknown dtype": (lambda: scene(GOOD), {"dtype": "half"}, OptionError, "float16"),
+    "a precision ONNX cannot change to": (lambda: scene(GOOD), {"dtype": "float16"}, CloudMaskError, "auto"),
+    "unknown scheme": (lambda: scene(GOOD), {"scheme": "binray"}, OptionError, "did you mean 'binary'"),
+    "unknown resolution": (lambda: scene(GOOD), {"resolution": "30m"}, OptionError, "such as 30"),
+    "negative batch": (lambda: scene(GOOD), {"batch_size": -1}, CloudMaskError, "above 0"),
+    "threshold in percent": (lambda: scene(GOOD), {"threshold": 50}, CloudMaskError, "between 0 and 1"),
+    "nodata of another dtype": (
+        lambda: scene(COUNTS).cloudmask.describe(scale=1e-4), {"nodata": -9999}, UnitError, "uint16"
+    ),
+    "nodata as text": (lambda: scene(GOOD), {"nodata": "none"}, CloudMaskError, "must be a number"),
+    "a mask of other size": (lambda: scene(GOOD), {"valid": ones(3)}, CloudMaskError, "reindex_like"),
+    "a mask elsewhere": (
+        lambda: scene(GOOD), {"valid": ones(64).assign_coords(x=np.arange(64.0))}, CloudMaskError, "'x'"
+    ),
+    "a mask in NumPy": (lambda: scene(GOOD), {"valid": np.ones((64, 64))}, CloudMaskError, "DataArray"),
+    "scale of nothing": (
+        lambda: scene(COUNTS).cloudmask.describe(scale=0.0), {}, UnitError, "scale not 0"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", TABLE)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_message_names_the_remedy_and_nothing_is_computed(mistake, chunked, monkeypatch):
+    make, options, error, words = TABLE[mistake]
+    da = make()
+    if chunked:
+        da = da.chunk()
+    monkeypatch.setattr(
+        engine.Predictor, "blend", lambda *args, **kwargs: pytest.fail("a window was inferred")
+    )
+    with pytest.raises(error, match=words) as caught:
+        da.cloudmask.predict(**options)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_typo_in_an_argument_fails():
+    with pytest.raises(TypeError, match="treshold"):
+        scene(GOOD).cloudmask.predict(treshold=0.5)
+
+
+def test_all_nan_is_told_and_no_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(engine.Predictor, "_load", lambda self: pytest.fail("loaded"))
+    with pytest.warns(NoDataWarning, match="no pixel holds data.*nodata="):
+        mask = scene(np.full_like(GOOD, np.nan)).cloudmask.predict()
+    assert (mask == 255).all()
+    with pytest.warns(NoDataWarning, match="no pixel holds data"):
+        mask = scene(np.zeros_like(COUNTS)).cloudmask.describe(scale=1e-4).cloudmask.predict(nodata=0)
+    assert (mask == 255).all()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinities_are_told_and_are_no_data(value):
+    pixels = GOOD.copy()
+    pixels[2, 5, 7] = value
+    with pytest.warns(NoDataWarning, match="1 values are infinite"):
+        mask = scene(pixels).cloudmask.predict(testing.TOY)
+    assert (mask.values == 255).sum() == 1
+    assert mask.values[5, 7] == 255
+    lazy = scene(pixels).chunk(y=20).cloudmask.predict(testing.TOY)
+    np.testing.assert_array_equal(lazy.values, mask.values)
+
+
+def test_a_level_that_is_not_told_is_warned_of_at_the_users_line():
+    with pytest.warns(UnitWarning, match="level is not told") as caught:
+        scene(GOOD, level=None).chunk().cloudmask.predict()
+    assert caught[0].filename == __file__
+
+
+def test_a_pixel_size_that_is_not_known_is_warned_of():
+    da = scene(GOOD).drop_vars(["y", "x"])
+    with pytest.warns(UnitWarning, match="resolution='native'"):
+        da.chunk().cloudmask.predict()
+
+
+def test_floats_with_a_scale_that_was_not_applied_are_warned_of():
+    da = scene(GOOD).assign_attrs(scale_factor=1e-4, level="toa")
+    with pytest.warns(UnitWarning, match="delete the attributes"):
+        da.chunk().cloudmask.predict()
+    scaled = (da * 1e4).assign_attrs(da.attrs).cloudmask.describe(scale=1e-4).cloudmask.predict(testing.TOY)
+    plain = scene(GOOD).cloudmask.predict(testing.TOY)
+    assert (scaled == plain).mean() > 0.999
+
+
+def test_a_sentinel2_baseline_without_its_offset_is_warned_of():
+    da = scene(COUNTS).cloudmask.describe(scale=1e-4).assign_coords({"s2:processing_baseline": "05.09"})
+    with pytest.warns(UnitWarning, match="offset=-0.1"):
+        da.chunk().cloudmask.predict()
+    for settled in (
+        da.cloudmask.describe(scale=1e-4, offset=-0.1),
+        da.assign_coords({"s2:processing_baseline": "03.01"}),
+        da.assign_coords({"earthsearch:boa_offset_applied": True}),
+    ):
+        settled.chunk().cloudmask.predict()  # a warning would be an error
+
+
+@pytest.mark.parametrize("chunks", [{"y": 64}, {"y": 7, "x": 11}, None])
+def test_scaled_numbers_held_as_floats_are_refused_whatever_the_chunks(chunks):
+    pixels = GOOD.copy()
+    pixels[:, 10:60, 10:60] *= 1e4
+    da = scene(pixels)
+    with pytest.raises(UnitError, match=r"describe\(scale=0.0001"):
+        (da if chunks is None else da.chunk(chunks)).cloudmask.predict(testing.TOY).compute()
+
+
+def test_bands_are_found_by_wavelength_and_by_the_sensors_names():
+    by_name = scene(GOOD).cloudmask.predict()
+    by_wavelength = wavelengths("center_wavelength", [0.49, 0.56, 0.665, 0.842])
+    xr.testing.assert_equal(by_wavelength.cloudmask.predict().drop_attrs(), by_name.drop_attrs())
+    own = xr.DataArray(GOOD, dims=("band", "y", "x"), coords={"band": ["B02", "B03", "B04", "B08"]})
+    own = own.assign_coords(y=by_name.y, x=by_name.x).cloudmask.describe("sentinel-2", level="L1C")
+    assert own.band.values.tolist() == ["B02", "B03", "B04", "B08"]
+    np.testing.assert_array_equal(own.cloudmask.predict().values, by_name.values)
+    with pytest.raises(BandError, match="none of the labels"):
+        scene(GOOD, list("klmn")).cloudmask.describe("sentinel-2")
+    with pytest.raises(CloudMaskError, match="the array has 4"):
+        scene(GOOD).cloudmask.describe(bands=["red"])
