@@ -1,0 +1,154 @@
+"""Make an archive of ``torch.export`` safe to load: keep what is data, refuse what is code.
+
+torch itself unpickles parts of such an archive (sample inputs, custom objects, odd tensors), loads shared
+libraries from it (AOTInductor), evaluates its shape expressions as Python, writes its names into source that
+it executes, and calls whatever operator a dotted name leads to. So the archive is taken apart here. Raw
+tensors are kept; the graph is kept if every string in it is harmless and every operator is one of ATen's;
+sample inputs are replaced by none; anything else is refused. What torch loads is written anew from that.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from typing import Any
+
+from xcloudmask.errors import WeightsError
+
+MAX_TOTAL = 4 * 2**30
+MAX_GRAPH = 64 * 2**20
+
+_VERSIONS = re.compile(r"archive_format|archive_version|version|byteorder|\.data/(version|serialization_id)")
+_TENSOR = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
+_CONFIG = re.compile(r"data/(weights|constants)/model_(weights|constants)_config\.json")
+_GRAPH, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
+
+_WORD = re.compile(r"[A-Za-z0-9_.+\-]{0,300}")
+_OPERATOR = re.compile(
+    r"torch\.ops\.aten\.(?!from_file|_print)\w+\.\w+"
+    r"|_operator\.(add|sub|mul|floordiv|truediv|mod|neg|pow|getitem|eq|ne|lt|le|gt|ge|and_)"
+    r"|torch\.sym_(max|min|int|float|not|ite)"
+)
+_SHAPE = re.compile(
+    r"(Symbol\('[a-z]+\d+'(, (positive|nonnegative|integer)=True)*\)|Integer\(-?\d+\)|Rational\(-?\d+, \d+\)"
+    r"|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|[su]\d+|-?\d+|[-+*/(), ])*"
+)
+#: How arguments are nested: tuples, lists and nothing else.
+_NESTING = re.compile(r'([\[\]{}", :\d]|null|type|context|children_spec|builtins\.(tuple|list|dict))*')
+#: Keys whose values only help people to debug; some of them hold source text.
+_DROPPED = ("metadata", "guards_code", "verifiers")
+#: Keys that lead to subgraphs, scripted objects and operators as values.
+_REFUSED = ("as_graph", "as_custom_obj", "as_operator")
+
+
+def pt2(data: bytes, origin: str) -> bytes:
+    """Return an archive with the same network and nothing that can run code."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _rewritten(archive, origin)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise WeightsError(
+            f"{origin} is no torch.export archive, or did not arrive whole: {error}"
+        ) from error
+
+
+def _rewritten(archive: zipfile.ZipFile, origin: str) -> bytes:
+    entries = _entries(archive, origin)
+    if _GRAPH not in entries:
+        raise WeightsError(f"{origin} holds no {_GRAPH}: it is no archive of torch.export.save")
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as clean:
+        for name, info in entries.items():
+            if name == _SAMPLES:
+                body = b""
+            elif name == _GRAPH:
+                body = json.dumps(_graph(_json(archive, info, origin), origin)).encode()
+            elif _CONFIG.fullmatch(name):
+                body = json.dumps(_config(_json(archive, info, origin), origin)).encode()
+            else:
+                body = archive.read(info)
+            clean.writestr(f"model/{name}", body)
+    return out.getvalue()
+
+
+def _entries(archive: zipfile.ZipFile, origin: str) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries by their names below the archive's own folder; every one must be known."""
+    infos = archive.infolist()
+    total = sum(info.file_size for info in infos)
+    if total > MAX_TOTAL or any(info.file_size > 100 * max(info.compress_size, 2**16) for info in infos):
+        raise WeightsError(f"{origin} unpacks to {total / 2**30:.1f} GB: refused (a zip bomb?)")
+    out: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        name = info.filename.partition("/")[2]
+        known = _VERSIONS.fullmatch(name) or _TENSOR.fullmatch(name) or _CONFIG.fullmatch(name)
+        if not known and name not in (_GRAPH, _SAMPLES):
+            raise WeightsError(
+                f"{origin} holds {info.filename!r}, which is neither a graph nor a raw tensor and could run "
+                "code: refused. Save the network with torch.export.save, in one piece, or as safetensors or ONNX"
+            )
+        if name in out:
+            raise WeightsError(f"{origin} holds {info.filename!r} twice: refused")
+        out[name] = info
+    return out
+
+
+def _json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, origin: str) -> Any:
+    if info.file_size > MAX_GRAPH:
+        raise WeightsError(f"{origin}: {info.filename} has {info.file_size:,} bytes: no graph is so large")
+    try:
+        return json.loads(archive.read(info))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{origin}: {info.filename} is no JSON: {error}") from error
+
+
+def _config(config: Any, origin: str) -> Any:
+    """Check that every tensor is raw and lies where a tensor lies."""
+    entries = config.get("config") if isinstance(config, dict) else None
+    if not isinstance(entries, dict):
+        raise WeightsError(f"{origin}: the list of its tensors is damaged")
+    for name, meta in entries.items():
+        path = meta.get("path_name") if isinstance(meta, dict) else None
+        if (
+            not isinstance(path, str)
+            or meta.get("use_pickle") is not False
+            or not re.fullmatch(r"(weight|tensor)_\d+", path)
+        ):
+            raise WeightsError(f"{origin}: its tensor {name!r} is kept as a pickle or an object: refused")
+    return _graph(config, origin)
+
+
+def _graph(value: Any, origin: str, key: str = "") -> Any:
+    """Return a copy of a graph without its notes; refuse any string that is not plainly harmless."""
+    if isinstance(value, dict):
+        for name in value:
+            if name in _REFUSED and value[name] is not None:
+                raise WeightsError(
+                    f"{origin}: its graph has a part of kind {name!r}, which could run code: refused"
+                )
+            if not _SHAPE.fullmatch(name):  # ranges are listed by shape expressions
+                _check(name, "", origin)
+        return {
+            name: _nothing(part) if name in _DROPPED else _graph(part, origin, name)
+            for name, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_graph(part, origin, key) for part in value]
+    if isinstance(value, str):
+        _check(value, key, origin)
+    return value
+
+
+def _nothing(value: Any) -> Any:
+    return {} if isinstance(value, dict) else [] if isinstance(value, list) else None
+
+
+def _check(text: str, key: str, origin: str) -> None:
+    rules = {"target": _OPERATOR, "expr_str": _SHAPE, "in_spec": _NESTING, "out_spec": _NESTING}
+    rule = rules.get(key, _WORD)
+    if len(text) > 10_000 or not rule.fullmatch(text):
+        what = {"target": "calls", "expr_str": "computes a shape by"}.get(key, "holds")
+        raise WeightsError(
+            f"{origin}: its graph {what} {text[:80]!r}, which is not known to be harmless: refused"
+        )
