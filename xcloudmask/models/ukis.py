@@ -50,7 +50,8 @@ def _spec(count: int, product: str, level: Level) -> ModelSpec:
         weights=f"ukis_csmask/{stem}.onnx",
         licence="Apache-2.0",
         citation="Wieland, Li, Martinis (2019), doi:10.1016/j.rse.2019.05.022; ukis-csmask 1.0.0",
-        description=f"U-Net, EfficientNet-B4; {count} bands, {'top' if level == 'toa' else 'bottom'} of atmosphere",
+        description=f"U-Net, EfficientNet-B4; {count} bands, "
+        f"{'top' if level == 'toa' else 'bottom'} of atmosphere",
     )
 
 

@@ -19,7 +19,7 @@ def refuse_pickle(data: bytes, origin: str) -> None:
     """Refuse Python pickles, whatever the file is called: loading one runs what its author wrote."""
     if data[:1] == b"\x80" or data[:2] == b"PK" or data[:6] == b"\x1f\x8b" or b".pkl" in data[:200]:
         raise WeightsError(
-            f"{origin} is a Python pickle (or an archive that may hold one), and loading one runs whatever its "
+            f"{origin} is a Python pickle (or an archive that may hold one), and loading one runs what its "
             f"author wrote; {CONVERT}"
         )
 
@@ -64,8 +64,8 @@ def onnx(data: bytes, origin: str) -> bytes:
             for field, value in _fields(message):
                 if kind == "tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1)):
                     raise WeightsError(
-                        f"{origin} keeps weights in other files (ONNX external data), which are not read; save it "
-                        "as one file: onnx.save(onnx.load(FILE), OUT, save_as_external_data=False)"
+                        f"{origin} keeps weights in other files (ONNX external data), which are not read; save "
+                        "it as one file: onnx.save(onnx.load(FILE), OUT, save_as_external_data=False)"
                     )
                 next_kind = _PATHS.get(kind, {}).get(field)
                 if next_kind is not None and isinstance(value, bytes):

@@ -86,7 +86,7 @@ def _entries(archive: zipfile.ZipFile, origin: str) -> dict[str, zipfile.ZipInfo
         if not known and name not in (_GRAPH, _SAMPLES):
             raise WeightsError(
                 f"{origin} holds {info.filename!r}, which is neither a graph nor a raw tensor and could run "
-                "code: refused. Save the network with torch.export.save, in one piece, or as safetensors or ONNX"
+                "code: refused. Save the network with torch.export.save, or as safetensors or ONNX"
             )
         if name in out:
             raise WeightsError(f"{origin} holds {info.filename!r} twice: refused")
