@@ -31,6 +31,20 @@ RANGES = {
     "swir16": (1550.0, 1750.0, 1610.0),
     "swir22": (2080.0, 2350.0, 2200.0),
 }
+#: Edges (nm) of a band of which only the common name is known: those of Sentinel-2 and Landsat 8, roughly.
+TYPICAL = {
+    "coastal": (433.0, 453.0),
+    "blue": (455.0, 520.0),
+    "green": (540.0, 580.0),
+    "red": (645.0, 682.0),
+    "nir": (780.0, 890.0),
+    "nir08": (850.0, 880.0),
+    "cirrus": (1360.0, 1390.0),
+    "swir16": (1565.0, 1655.0),
+    "swir1": (1565.0, 1655.0),
+    "swir22": (2105.0, 2290.0),
+    "swir2": (2105.0, 2290.0),
+}
 #: Wavelengths of optical and thermal bands, in nm. Beyond them, the unit is another one.
 SHORTEST, LONGEST = 100.0, 50_000.0
 
@@ -171,8 +185,51 @@ def match_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[int, ...]:
     return tuple(at for at in places if at is not None)
 
 
+def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...], tuple[Band, ...]]:
+    """Return which bands a model is given and, where it takes any, what it is told of them.
+
+    A model for any bands gets them by rising wavelength, so their order in the array never matters.
+    """
+    if not spec.any_bands:
+        return match_bands(bands, spec), ()
+    usable = sorted(
+        (
+            (band.center_nm or 0.0, i, band)
+            for i, old in enumerate(bands)
+            if (band := with_edges(old)) is not None
+        ),
+        key=lambda found: (found[0], found[2].min_nm or 0.0, found[2].name),
+    )
+    if len(usable) < spec.min_bands:
+        have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
+        raise BandError(
+            f"model {spec.name!r} needs {spec.min_bands} or more reflectance bands of known wavelength; "
+            f"the array has {len(usable)} ({have}). Say what they are with describe(sensor=...) or "
+            "describe(bands=[...])"
+        )
+    return tuple(i for _, i, _ in usable), tuple(band for _, _, band in usable)
+
+
+def with_edges(band: Band) -> Band | None:
+    """Return a reflectance band with its wavelengths, typical ones if only its name is known; else None."""
+    if band.kind != "reflectance":
+        return None
+    low, high = band.min_nm, band.max_nm
+    if low is None or high is None:
+        if band.center_nm is not None:
+            low, high = band.center_nm * 0.97, band.center_nm * 1.03
+        elif band.common_name in TYPICAL:
+            low, high = TYPICAL[band.common_name]
+        else:
+            return None
+    return replace(band, min_nm=low, center_nm=band.center_nm or (low + high) / 2, max_nm=high)
+
+
 def missing_bands(bands: Sequence[Band], spec: ModelSpec) -> list[str]:
     """Return the inputs of `spec` that none of `bands` serves."""
+    if spec.any_bands:
+        short = spec.min_bands - sum(with_edges(band) is not None for band in bands)
+        return [f"{short} more bands of known wavelength"] if short > 0 else []
     return [need for need in spec.bands if _find(bands, need) is None]
 
 

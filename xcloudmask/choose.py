@@ -61,7 +61,7 @@ def choose_model(model: str | ModelSpec, bands: Sequence[Band], level: str | Non
             return candidate.spec
     have = ", ".join(band.common_name or band.name for band in bands)
     needs = "".join(
-        f"\n  {c.spec.name} needs {', '.join(c.spec.bands)}; missing: {', '.join(c.missing)}"
+        f"\n  {c.spec.name} needs {', '.join(c.spec.bands) or 'any bands'}; missing: {', '.join(c.missing)}"
         for c in found
         if not c.other_level
     )

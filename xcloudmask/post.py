@@ -79,7 +79,7 @@ def clear_fraction(
     mask: xr.DataArray, clear: Sequence[str] = CLEAR, dim: Hashable | Sequence[Hashable] | None = None
 ) -> xr.DataArray:
     """Do what `xcloudmask.accessor.DataArrayAccessor.clear_fraction` documents."""
-    over = spatial_dims(mask) if dim is None else dim
+    over: Any = spatial_dims(mask) if dim is None else dim
     valid = (mask != NO_DATA).sum(over)
     share = one_of(mask, clear).sum(over) / valid.where(valid > 0)
     return share.rename("clear_fraction").assign_attrs(

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 import xcloudmask
-from xcloudmask.bands import match_bands, read_bands
+from xcloudmask.bands import choose_bands, read_bands
 from xcloudmask.choose import choose_model
 from xcloudmask.classes import NO_DATA, scheme
 from xcloudmask.dims import band_dim, pixel_size, spatial_dims
@@ -75,7 +75,8 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
         raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
     bands = read_bands(da, band)
     spec = choose_model(request.model, bands, da.attrs.get("level"))
-    picked = da.isel({band: list(match_bands(bands, spec))})
+    places, inputs = choose_bands(bands, spec)
+    picked = da.isel({band: list(places)})
     calibration = calibration_of(picked, request.nodata)
     patch, overlap = _window(request, spec)
     pixel = pixel_size(da, y, x)
@@ -86,6 +87,7 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
         patch=patch,
         overlap=overlap,
         factors=working_factors(pixel, spec, request.resolution),
+        inputs=inputs,
         output=request.output,
         threshold=_threshold(request),
         batch_size=_batch_size(request.batch_size),

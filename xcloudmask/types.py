@@ -124,12 +124,16 @@ class ModelSpec:
     name, version : str
         How it is called.
     bands : tuple of str
-        STAC common names of its inputs, in order.
+        STAC common names of its inputs, in order; empty for a model that takes any bands.
     classes : tuple of str
         What each output channel means, in the words of `xcloudmask.classes`.
     loader : str
         ``"package.module:function"``; called as ``function(spec)`` in each process that infers, returns a
         `xcloudmask.models.Network`.
+    any_bands : bool
+        True if it takes any reflectance bands and is told their wavelengths.
+    min_bands : int
+        How many of them it needs at least.
     level : {"toa", "boa", None}
         Processing level it was trained on; None if either.
     gsd : (float, float)
@@ -153,6 +157,8 @@ class ModelSpec:
     bands: tuple[str, ...]
     classes: tuple[str, ...]
     loader: str
+    any_bands: bool = False
+    min_bands: int = 1
     level: Level | None = None
     gsd: tuple[float, float] | None = None
     patch: int = 256
@@ -166,8 +172,8 @@ class ModelSpec:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if not self.bands or not self.classes:
-            raise ValueError(f"model {self.name!r} needs at least one band and one class")
+        if bool(self.bands) == self.any_bands or not self.classes:
+            raise ValueError(f"model {self.name!r} needs bands, or any_bands=True, and at least one class")
         if len(set(self.bands)) != len(self.bands) or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"model {self.name!r}: bands and classes must not repeat")
         if ":" not in self.loader:
@@ -209,6 +215,7 @@ class Options:
     patch: int
     overlap: int
     factors: tuple[int, int]
+    inputs: tuple[Band, ...] = ()  # for a model that takes any bands: those it is given
     output: Literal["classes", "probabilities"] = "classes"
     threshold: float | None = None
     batch_size: int | None = None  # None: chosen for the device

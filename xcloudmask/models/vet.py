@@ -64,8 +64,8 @@ def onnx(data: bytes, origin: str) -> bytes:
             for field, value in _fields(message):
                 if kind == "tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1)):
                     raise WeightsError(
-                        f"{origin} keeps weights in other files (ONNX external data), which are not read; save "
-                        "it as one file: onnx.save(onnx.load(FILE), OUT, save_as_external_data=False)"
+                        f"{origin} keeps weights in other files (ONNX external data), which are not read; "
+                        "save it as one file: onnx.save(onnx.load(FILE), OUT, save_as_external_data=False)"
                     )
                 next_kind = _PATHS.get(kind, {}).get(field)
                 if next_kind is not None and isinstance(value, bytes):
