@@ -107,7 +107,9 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
     else:
         import dask.array as dask_array
 
-        depth = {turned.ndim - 2: math.floor(reach[0]), turned.ndim - 1: math.floor(reach[1])}
+        depth = {  # no deeper than the array, which dask refuses
+            turned.ndim - 2 + axis: min(math.floor(reach[axis]), turned.shape[-2 + axis]) for axis in (0, 1)
+        }
         grown = dask_array.map_overlap(  # type: ignore[no-untyped-call]
             _dilate,
             turned.data,
