@@ -66,8 +66,7 @@ def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
         values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
     if calibration.offset is not None:
         values = values + np.asarray(calibration.offset, np.float32)[:, None, None]
-    everywhere: Bool = valid.all(axis=-3)
-    return values, everywhere
+    return values, np.asarray(valid.all(axis=-3))
 
 
 def valid_pixels(plan: Plan, raw: Array) -> Bool:
@@ -92,8 +91,8 @@ def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float
             part, there = values[:, dy::fy, dx::fx], valid[dy::fy, dx::fx]
             total[:, : part.shape[1], : part.shape[2]] += part
             count[: there.shape[0], : there.shape[1]] += there
-    mean: Float = total / np.maximum(count, np.float32(1))
-    return mean, count > 0
+    total /= np.maximum(count, np.float32(1))
+    return total, count > 0
 
 
 def fill_gaps(pixels: Float, valid: Bool) -> Float:
