@@ -1,0 +1,202 @@
+"""Check this installation: versions, devices, memory, optional parts, and the default model at work."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Literal, NamedTuple
+
+from xcloudmask.cli.parse import Parser
+from xcloudmask.cli.text import table
+
+#: Distributions that the core cannot do without, in the order in which they are shown.
+NEEDED = (
+    "numpy", "xarray", "dask", "torch", "onnxruntime", "ukis-csmask", "rioxarray", "rasterio", "zarr",
+    "pystac-client", "stackstac",
+)  # fmt: skip
+#: What the extras of pyproject.toml are for; those for developers are left out.
+EXTRAS = {
+    "odc": "load_stac(engine='odc')",
+    "local": "Proba-V HDF5 and SPOT-VGT files",
+    "plot": "pictures",
+    "demo": "xcloudmask demo",
+}
+#: GDAL drivers, what they are for, and whether the command line cannot do without them.
+DRIVERS = (
+    ("GTiff", "GeoTIFF, Landsat", True),
+    ("COG", "the masks that predict writes", True),
+    ("JP2OpenJPEG", "Sentinel-2 .SAFE", False),
+)
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    state: Literal["ok", "missing", "BROKEN"]
+    what: str
+    told: str
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare them: none."""
+
+
+def run(args: Namespace) -> int:
+    """Print the report; 1 if something needed is broken."""
+    broken = 0
+    for title, check in SECTIONS.items():
+        print(f"{title}")
+        found = list(_guarded(check))
+        print(table([(f"  {finding.state:<7}", finding.what, finding.told) for finding in found]), flush=True)
+        broken += sum(finding.state == "BROKEN" for finding in found)
+    print(
+        f"\n{broken} needed {'part is' if broken == 1 else 'parts are'} broken."
+        if broken
+        else "\nAll is well."
+    )
+    return 1 if broken else 0
+
+
+def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Turn an exception, which here is news like any other, into a finding."""
+    try:
+        yield from check()
+    except Exception as error:
+        text = " ".join(str(error).split())
+        yield Finding("BROKEN", check.__name__.strip("_"), f"{type(error).__name__}: {text}")
+
+
+def _versions() -> Iterator[Finding]:
+    import xcloudmask
+
+    yield Finding("ok", "xcloudmask", xcloudmask.__version__)
+    yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in NEEDED:
+        try:
+            yield Finding("ok", name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding("BROKEN", name, f"pip install {name}")
+
+
+def _machine() -> Iterator[Finding]:
+    import psutil  # type: ignore[import-untyped,unused-ignore]
+
+    from xcloudmask.engine import cpu_threads
+
+    memory = psutil.virtual_memory()
+    yield Finding("ok", "cpu", f"{os.cpu_count()} cores, {cpu_threads()} threads an inference")
+    yield Finding("ok", "memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free")
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        yield Finding("ok", f"cuda:{index}", f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
+    if torch.backends.mps.is_available():
+        yield Finding("ok", "mps", "Apple GPU")
+    import onnxruntime
+
+    providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    yield Finding("ok", "onnxruntime runs on", ", ".join(providers))
+    if torch.cuda.device_count() and "CUDA" not in providers:
+        yield Finding(
+            "missing", "onnxruntime on cuda",
+            "the ONNX models run on the CPU. pip uninstall onnxruntime; pip install onnxruntime-gpu",
+        )  # fmt: skip
+
+
+def _drivers() -> Iterator[Finding]:
+    import rasterio
+
+    with rasterio.Env() as env:
+        there = env.drivers()
+    for name, purpose, needed in DRIVERS:
+        if name in there:
+            yield Finding("ok", name, f"{purpose} (GDAL {rasterio.__gdal_version__})")
+        else:
+            remedy = "install rasterio's own wheel: pip install --force-reinstall rasterio"
+            yield Finding("BROKEN" if needed else "missing", name, f"{purpose}. GDAL lacks it; {remedy}")
+
+
+def _extras() -> Iterator[Finding]:
+    declared = _declared()
+    for extra, purpose in EXTRAS.items():
+        absent = [name for name in declared.get(extra, []) if not _installed(name)]
+        if extra not in declared:
+            continue
+        if absent:
+            remedy = f"{purpose}; lacks {', '.join(absent)}: pip install 'xcloudmask[{extra}]'"
+            yield Finding("missing", extra, remedy)
+        else:
+            yield Finding("ok", extra, purpose)
+
+
+def _declared() -> dict[str, list[str]]:
+    """Return the distributions of each extra, as the installed package declares them."""
+    from packaging.requirements import Requirement
+
+    out: dict[str, list[str]] = {}
+    nested: list[tuple[str, str]] = []
+    wanted = [Requirement(text) for text in metadata.requires("xcloudmask") or []]
+    for extra in metadata.metadata("xcloudmask").get_all("Provides-Extra") or []:
+        for need in wanted:
+            if need.marker is None or not need.marker.evaluate({"extra": extra}):
+                continue
+            if need.marker.evaluate({"extra": ""}):
+                continue
+            if need.name == "xcloudmask":
+                nested += [(extra, other) for other in need.extras]
+            else:
+                out.setdefault(extra, []).append(need.name)
+    for extra, other in nested:
+        out.setdefault(extra, []).extend(out.get(other, []))
+    return out
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _model() -> Iterator[Finding]:
+    import importlib
+
+    import numpy as np
+
+    from xcloudmask import models
+    from xcloudmask.engine import get_predictor
+
+    spec = models.get(models.list()[0])
+    module, _, function = spec.loader.partition(":")
+    getattr(importlib.import_module(module), function)(spec)  # raises unless the SHA-256 is right
+    yield Finding("ok", spec.name, f"weights are there, SHA-256 {spec.sha256[:12]}... is right")
+    # One window through the whole way, bright as a cloud.
+    import xarray as xr
+
+    pixels = np.full((len(spec.bands), spec.patch, spec.patch), 0.6, np.float32)
+    scene = xr.DataArray(pixels, dims=("band", "y", "x"))
+    scene = scene.cloudmask.describe(bands=list(spec.bands), level=spec.level)
+    get_predictor(spec)
+    start = time.monotonic()
+    found = scene.cloudmask.predict_proba(spec.name, resolution="native")
+    total = float(abs(found.sum("class") - 1).max())
+    if not total < 1e-3:
+        yield Finding("BROKEN", "one window", f"probabilities do not add up to 1 (off by {total:g})")
+    else:
+        yield Finding("ok", "one window", f"inferred in {time.monotonic() - start:.1f} s, loading included")
+
+
+#: Headings and checks, in order.
+SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "versions": _versions,
+    "machine": _machine,
+    "GDAL drivers": _drivers,
+    "optional parts": _extras,
+    "default model": _model,
+}

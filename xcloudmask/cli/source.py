@@ -1,0 +1,189 @@
+"""From IN and its options to one lazy, described array.
+
+A product or a raster of a known sensor goes through `xcloudmask.open`; a raster whose bands bear names that
+models know needs no sensor; a Zarr store or netCDF file holds an array that was described in Python.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcloudmask.cli.parse import Parser, UsageError, nearest
+from xcloudmask.errors import CloudMaskError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_STORES = ("zarr.json", ".zgroup", ".zmetadata")
+_NETCDF = (".nc", ".nc4", ".cdf")
+#: A multiple of the blocks that the output is written in.
+CHUNKS = 2048
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare what tells how IN is read."""
+    parser.add_argument(
+        "path", metavar="IN", help="GeoTIFF, .SAFE, Landsat folder or tar, HDF5, Zarr, netCDF"
+    )
+    what = parser.add_argument_group("what IN holds, where it does not tell itself")
+    what.add_argument("--sensor", metavar="S", help="see: xcloudmask sensors")
+    what.add_argument("--bands", metavar="A,B,..", type=_names, help="names of the bands, in order")
+    what.add_argument("--level", metavar="L", help="L1C (top of atmosphere) or L2A (surface)")
+    what.add_argument("--scale", metavar="X", type=float, help="reflectance = number * scale + offset")
+    what.add_argument("--offset", metavar="X", type=float, help="see --scale")
+    what.add_argument("--nodata", metavar="X", type=float, help="the number that stands for no data")
+    what.add_argument("--sun-elevation", metavar="DEG", type=float, help="for raw Landsat numbers")
+    what.add_argument("--date", metavar="DATE", help="UTC, to work the sun's elevation out")
+    what.add_argument("--variable", metavar="NAME", help="of a Zarr store or netCDF file")
+    what.add_argument(
+        "--chunks", metavar="N", type=positive, default=CHUNKS,
+        help=f"pixels a side worked on at a time ({CHUNKS}); fewer need less memory",
+    )  # fmt: skip
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ArgumentTypeError(f"{text!r} must be names with commas between: blue,green,red,nir")
+    return names
+
+
+def positive(text: str) -> int:
+    """Parse a whole number above 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise ArgumentTypeError(f"{text!r} must be a whole number above 0")
+    return value
+
+
+def open_scene(args: Namespace) -> xr.DataArray:
+    """Return the input as a lazy array with a band dimension, described.
+
+    Parameters
+    ----------
+    args : Namespace
+        With what `add_arguments` declares.
+    """
+    path = Path(args.path).expanduser()
+    if (path.is_dir() and any((path / name).exists() for name in _STORES)) or path.suffix.lower() in _NETCDF:
+        return _open_store(path, args)
+    if args.variable is not None:
+        raise UsageError(f"--variable is for Zarr stores and netCDF files, and {path} is neither")
+    if args.sensor is None and _bears_no_sensor(path):
+        return _open_raster(path, args)
+    import xcloudmask
+
+    scene = xcloudmask.open(
+        path, bands=args.bands or "auto", sensor=args.sensor, level=args.level, scale=args.scale,
+        offset=args.offset, nodata=args.nodata, chunks=args.chunks, sun_elevation=args.sun_elevation,
+        date=args.date,
+    )  # fmt: skip
+    return _with_transform(scene, path)
+
+
+def _describe(data: Any, args: Namespace, **figures: Any) -> xr.DataArray:
+    """Write on a DataArray or Dataset what the options say."""
+    said = {"bands": args.bands, "scale": args.scale, "offset": args.offset, **figures}
+    out: xr.DataArray = data.cloudmask.describe(args.sensor, level=args.level, nodata=args.nodata, **said)
+    if args.nodata is not None:  # said here, it takes the place of what the file states
+        for name in ("_FillValue", "missing_value"):
+            out.attrs.pop(name, None)
+    return out
+
+
+# --- rasters of no sensor in particular ---
+
+
+def _bears_no_sensor(path: Path) -> bool:
+    """Whether this is one raster file whose name tells no sensor."""
+    from xcloudmask.local import geotiff
+    from xcloudmask.local.files import list_files
+
+    files = list_files(path)
+    return files.is_single and geotiff.recognises(files) and not geotiff._by_name(geotiff.read_layers(files))
+
+
+def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
+    import rioxarray
+
+    from xcloudmask.local import geotiff
+    from xcloudmask.local.files import list_files
+
+    layers = geotiff.read_layers(list_files(path))
+    chunks = {"band": -1, "y": args.chunks, "x": args.chunks}
+    da: Any = rioxarray.open_rasterio(path, chunks=chunks, lock=False)
+    stem = path.stem
+    names = [layer.label for layer in layers]
+    nameless = all(name in (stem, f"{stem} band {at}") for at, name in enumerate(names, start=1))
+    if args.bands is None and nameless:
+        raise CloudMaskError(
+            f"{path}: its {len(names)} bands bear no names. Say what they are: "
+            "--bands blue,green,red,nir (in order), or --sensor S with --bands in its own names"
+        )
+    if args.bands and len(args.bands) != len(names):
+        if not set(args.bands) <= set(names):
+            raise CloudMaskError(
+                f"{path}: --bands gives {len(args.bands)} names, the file has {len(names)} bands"
+                f" ({', '.join(names)}). Name every one, in order, or some of these"
+            )
+        places = [names.index(name) for name in args.bands]
+        layers, names, da = [layers[at] for at in places], args.bands, da.isel(band=places)
+    figures: dict[str, Any] = {"bands": args.bands or names}
+    if args.scale is None and any((layer.scale, layer.offset) != (1.0, 0.0) for layer in layers):
+        figures |= {"scale": [la.scale for la in layers], "offset": [la.offset for la in layers]}
+    return _describe(da, args, **figures)
+
+
+def _with_transform(scene: xr.DataArray, path: Path) -> xr.DataArray:
+    """Carry a raster file's own transform: taken from coordinates it would differ in the last digit."""
+    if not path.is_file():
+        return scene
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    try:
+        with rasterio.open(path) as file:
+            if file.shape == (scene.sizes["y"], scene.sizes["x"]):
+                scene = scene.rio.write_transform(file.transform)
+    except RasterioIOError:  # an archive
+        pass
+    return scene
+
+
+# --- Zarr and netCDF ---
+
+
+def _open_store(path: Path, args: Namespace) -> xr.DataArray:
+    import xarray as xr
+
+    from xcloudmask.dims import BAND_DIMS, spatial_dims
+
+    engine = "zarr" if path.is_dir() else None
+    if not path.exists():
+        raise CloudMaskError(f"{path}: there is no such file or folder. Check the path.")
+    try:
+        ds = xr.open_dataset(path, engine=engine, chunks={}, decode_coords="all")
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        hint = " For netCDF 4: pip install h5netcdf" if engine is None else ""
+        raise CloudMaskError(f"{path}: cannot be opened: {reason}.{hint}") from error
+    arrays = [str(name) for name, v in ds.data_vars.items() if set(BAND_DIMS) & set(v.dims)]
+    if args.variable is not None:
+        if args.variable not in ds.data_vars:
+            there = [str(name) for name in ds.data_vars]
+            raise UsageError(
+                f"{path} has no variable {args.variable!r}.{nearest(args.variable, there)}"
+                f" There are: {', '.join(there)}"
+            )
+        data: Any = ds[args.variable]
+    elif len(arrays) > 1:
+        raise UsageError(f"{path} holds several arrays with bands: say --variable {' or '.join(arrays)}")
+    else:  # else its variables may be the bands
+        data = ds[arrays[0]] if arrays else ds
+    y, x = spatial_dims(data)
+    return _describe(data.chunk({y: args.chunks, x: args.chunks}), args)
