@@ -174,3 +174,14 @@ def test_bands_are_found_by_wavelength_and_by_the_sensors_names():
         scene(GOOD, list("klmn")).cloudmask.describe("sentinel-2")
     with pytest.raises(CloudMaskError, match="the array has 4"):
         scene(GOOD).cloudmask.describe(bands=["red"])
+
+
+def test_what_describe_says_of_nodata_replaces_the_attributes():
+    da = (
+        scene(COUNTS)
+        .assign_attrs(_FillValue=5, level="toa")
+        .cloudmask.describe(scale=1e-4, nodata=COUNTS[0, 3, 4])
+    )
+    mask = da.cloudmask.predict()
+    assert mask.values[3, 4] == 255
+    assert "_FillValue" not in da.attrs

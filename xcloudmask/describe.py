@@ -179,6 +179,7 @@ def describe(
     from xcloudmask import sensors
     from xcloudmask.bands import labels_of, name_bands, sensor_of
     from xcloudmask.dims import band_dim
+    from xcloudmask.units import NODATA_ATTRS
 
     dim = band_dim(da)
     count = da.sizes[dim]
@@ -206,6 +207,8 @@ def describe(
     if level is not None:
         out.attrs["level"] = parse_level(level)
     if nodata is not None:
+        for name in NODATA_ATTRS:  # what was said just now replaces them
+            out.attrs.pop(name, None)
         out.attrs["nodata"] = nodata
     if scale is None and offset is None:
         return out

@@ -20,6 +20,8 @@ class OptionError(CloudMaskError, KeyError):
         message = f"unknown {what} {value!r}"
         if near:
             message += f"; did you mean {folded[near[0]]!r}?"
+        elif names or hint:
+            message += "."
         if names:
             message += f" Allowed: {', '.join(names)}."
         if hint:
