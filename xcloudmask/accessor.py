@@ -179,6 +179,36 @@ class _Reflectance:
         )  # fmt: skip
         return predict(self._array(), request)
 
+    def plot(
+        self,
+        mask: xr.DataArray | None = None,
+        *,
+        rgb: str | Sequence[str] = ("red", "green", "blue"),
+        time: Any = None,
+        ax: Any = None,
+        stretch: tuple[float, float] = (2, 98),
+        alpha: float | None = None,
+        size: float = 5.0,
+        legend: bool = True,
+    ) -> Any:
+        """Draw the picture, with the mask beside and over it; of a mask, the mask alone.
+
+        The parameters are those of `xcloudmask.plot.plot`, which returns matplotlib's Axes.
+        """
+        from xcloudmask.plot import plot
+
+        return plot(
+            self._array(),
+            mask,
+            rgb=rgb,
+            time=time,
+            ax=ax,
+            stretch=stretch,
+            alpha=alpha,
+            size=size,
+            legend=legend,
+        )
+
 
 @xr.register_dataset_accessor("cloudmask")  # type: ignore[no-untyped-call]
 class DatasetAccessor(_Reflectance):
@@ -202,12 +232,6 @@ class DatasetAccessor(_Reflectance):
                 post.apply(variable, mask, drop, buffer) if set(mask.dims) <= set(variable.dims) else variable
             )
         )
-
-    def plot(self, mask: xr.DataArray | None = None, **how: Any) -> Any:
-        """Draw the picture, with the mask over it; see `xcloudmask.plot.plot`."""
-        from xcloudmask.plot import plot
-
-        return plot(self._array(), mask, **how)
 
 
 @xr.register_dataarray_accessor("cloudmask")  # type: ignore[no-untyped-call]
@@ -273,9 +297,3 @@ class DataArrayAccessor(_Reflectance):
         0.5
         """
         return post.clear_fraction(self._da, clear, dim)
-
-    def plot(self, mask: xr.DataArray | None = None, **how: Any) -> Any:
-        """Draw the picture, with the mask over it, or a mask alone; see `xcloudmask.plot.plot`."""
-        from xcloudmask.plot import plot
-
-        return plot(self._da, mask, **how)
