@@ -76,7 +76,7 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
     bands = read_bands(da, band)
     spec = choose_model(request.model, bands, da.attrs.get("level"))
     places, inputs = choose_bands(bands, spec)
-    picked = da.isel({band: list(places)})
+    picked = da.isel({band: _as_slice(places)})
     calibration = calibration_of(picked, request.nodata)
     patch, overlap = _window(request, spec)
     pixel = pixel_size(da, y, x)
@@ -89,7 +89,7 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
         factors=working_factors(pixel, spec, request.resolution),
         inputs=inputs,
         output=request.output,
-        threshold=_threshold(request),
+        threshold=_threshold(request, spec),
         batch_size=_batch_size(request.batch_size),
         device=request.device,
         dtype=request.dtype,
@@ -117,6 +117,13 @@ def run(job: Job) -> Any:
     return lazy.run(job.plan, job.pixels.data)
 
 
+def _as_slice(places: tuple[int, ...]) -> slice | list[int]:
+    """Return positions as a slice where they follow each other: a list makes a copy of every chunk."""
+    if places == tuple(range(places[0], places[0] + len(places))):
+        return slice(places[0], places[0] + len(places))
+    return list(places)
+
+
 def _window(request: Request, spec: ModelSpec) -> tuple[int, int]:
     patch = spec.patch if request.patch_size is None else request.patch_size
     for name, value in (("patch_size", patch), ("overlap", request.overlap)):
@@ -133,8 +140,10 @@ def _window(request: Request, spec: ModelSpec) -> tuple[int, int]:
     return int(patch), int(overlap)
 
 
-def _threshold(request: Request) -> float | None:
+def _threshold(request: Request, spec: ModelSpec) -> float | None:
     value = request.threshold
+    if value is None and request.output == "classes":
+        value = spec.threshold
     if value is not None and not (isinstance(value, (int, float)) and 0 < value < 1):
         raise CloudMaskError(
             f"threshold={value!r} must lie between 0 and 1: the probability of cloud that suffices"
