@@ -68,4 +68,5 @@ def upsample(
         else:
             sums = sums[..., left] * (1 - share) + sums[..., right] * share
     total = sums.sum(axis=-3, keepdims=True)
-    return np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
+    out: Float = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
+    return out

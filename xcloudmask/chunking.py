@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from xcloudmask.tiling import AxisPlan
 
@@ -79,7 +80,7 @@ class ChunkedAxis:
             edges.append(edges[-1] + length)
         owned = [
             self.plan.owned(-(-first // self.factor), -(-stop // self.factor))
-            for first, stop in zip(edges, edges[1:], strict=False)
+            for first, stop in pairwise(edges)
         ]
         spans: list[Range | None] = [self.plan.span(lo, hi) if lo < hi else None for lo, hi in owned]
         producers = [index for index, span in enumerate(spans) if span is not None]
@@ -105,7 +106,7 @@ class ChunkedAxis:
                     yield Piece(index, first - edges[index], stop - edges[index], first - lo, whole)
 
         out = []
-        for (first, stop), windows in zip(zip(edges, edges[1:], strict=False), owned, strict=True):
+        for (first, stop), windows in zip(pairwise(edges), owned, strict=True):
             needs = self.needed_cells((first, stop)) if first < stop else (0, 0)
             out.append(
                 AxisChunk(

@@ -10,19 +10,19 @@ from __future__ import annotations
 import importlib
 import itertools
 import logging
-import os
 import re
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from xcloudmask.blend import Bool, Float, quantise
+from xcloudmask.backends import Backend, Place, available_devices, make_backend
+from xcloudmask.backends import cpu_threads as cpu_threads
+from xcloudmask.blend import Bool, Float
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.network import Network
 from xcloudmask.types import ModelSpec
@@ -36,6 +36,13 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 #: time (its threads are busy already) and one keeps results independent of how windows fall into batches.
 AUTO_BATCH = {"cpu": 1, "cuda": 32, "mps": 8}
 
+#: The eight turns and mirrors of a square: which axes to reverse, and whether to swap rows and columns.
+TURNS = [(axes, swap) for axes in ((), (2,), (3,), (2, 3)) for swap in (False, True)]
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|outofmemory|failed to allocate|can(no|')t allocate memory|bad_alloc|alloc_failed"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class WindowJob:
@@ -48,25 +55,17 @@ class WindowJob:
     valid: Bool  # (rows, cols) cells within the sums that hold data
     weights: Float  # (rows, cols)
 
+    @property
+    def place(self) -> Place:
+        """Where its cells lie in the sums."""
+        rows, cols = self.weights.shape
+        cells = slice(self.row, self.row + rows), slice(self.col, self.col + cols)
+        return (self.scene, slice(None), *cells)
 
-class Backend(Protocol):
-    """A loaded network on one device."""
-
-    #: Hold the device for a whole task rather than a batch (its sums live on the device).
-    exclusive: bool
-    kind: str
-
-    def probabilities(self, pixels: Float) -> Any:
-        """(n, band, y, x) to (n, class, y, x), kept on the device."""
-
-    def zeros(self, shape: tuple[int, ...]) -> Any:
-        """Return sums to add to, on the device."""
-
-    def add(self, sums: Any, job: WindowJob, probabilities: Any) -> None:
-        """Add one window's weighted probabilities."""
-
-    def fetch(self, sums: Any) -> Float:
-        """Bring sums to the host."""
+    @property
+    def shares(self) -> Float:
+        """Weights of the cells that hold data, zero elsewhere; never negative, never zero in between."""
+        return np.where(self.valid, self.weights, np.float32(0))
 
 
 def check_device(device: str) -> None:
@@ -81,204 +80,30 @@ def check_dtype(dtype: str, spec: ModelSpec) -> None:
         raise OptionError("dtype", dtype, allowed=DTYPES)
     if spec.runtime == "onnx" and dtype not in ("auto", "float32"):
         raise CloudMaskError(
-            f"dtype={dtype!r}: model {spec.name!r} is an ONNX graph and runs in the precision it was exported "
-            "in; leave dtype='auto'"
+            f"dtype={dtype!r}: model {spec.name!r} is an ONNX graph and runs in the precision it was "
+            "exported in; leave dtype='auto'"
         )
-
-
-def cpu_threads() -> int:
-    """Threads one inference may use: this process's share of the machine.
-
-    On a Dask worker that is the worker's own thread count, so that several workers on one machine do not
-    claim the same cores. ``XCLOUDMASK_NUM_THREADS`` overrides both.
-    """
-    override = os.environ.get("XCLOUDMASK_NUM_THREADS")
-    if override:
-        return max(1, int(override))
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        try:
-            return min(available, int(get_worker().state.nthreads))
-        except ValueError:  # not on a worker
-            pass
-    return available
-
-
-def softmax(logits: Float) -> Float:
-    """Softmax over the class axis of (n, class, y, x)."""
-    logits = logits - logits.max(axis=1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=1, keepdims=True)
-    return logits
-
-
-class OnnxBackend:
-    """onnxruntime, on the CPU or a CUDA device; sums in NumPy."""
-
-    exclusive = False
-
-    def __init__(self, network: Network, device: str) -> None:
-        import onnxruntime as ort
-
-        self.kind = device.partition(":")[0]
-        self.network = network
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = cpu_threads()
-        options.inter_op_num_threads = 1
-        # Idle threads must sleep, not spin: other Dask threads read and write meanwhile.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if self.kind == "cuda":
-            if "CUDAExecutionProvider" not in ort.get_available_providers():
-                raise CloudMaskError(
-                    f"device={device!r}: the installed onnxruntime has no CUDA; install onnxruntime-gpu, "
-                    "or use device='cpu'"
-                )
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
-        self.session = ort.InferenceSession(network.body, sess_options=options, providers=providers)
-        self.input = self.session.get_inputs()[0].name
-        shape = (1, -1, 1, 1)
-        self.mean = np.asarray(network.mean or 0.0, np.float32).reshape(shape)
-        self.std = np.asarray(network.std or 1.0, np.float32).reshape(shape)
-
-    def probabilities(self, pixels: Float) -> Float:
-        """See `Backend`."""
-        pixels = (pixels - self.mean) / self.std
-        out: Float = self.session.run(None, {self.input: pixels})[0]
-        if self.network.activation == "softmax":
-            return softmax(out)
-        if self.network.activation == "sigmoid":
-            cloud = 1 / (1 + np.exp(-out))
-            return np.concatenate([1 - cloud, cloud], axis=1)
-        return out
-
-    def zeros(self, shape: tuple[int, ...]) -> Float:
-        """See `Backend`."""
-        return np.zeros(shape, np.float32)
-
-    def add(self, sums: Float, job: WindowJob, probabilities: Float) -> None:
-        """See `Backend`."""
-        rows, cols = job.weights.shape
-        part = probabilities[:, :rows, :cols] * job.weights
-        part[:, ~job.valid] = 0
-        sums[job.scene, :, job.row : job.row + rows, job.col : job.col + cols] += quantise(part)
-
-    def fetch(self, sums: Float) -> Float:
-        """See `Backend`."""
-        return sums
-
-
-class TorchBackend:
-    """torch on any device; sums stay there until the task is done."""
-
-    def __init__(self, network: Network, device: str, dtype: str) -> None:
-        import torch
-
-        self.torch = torch
-        self.device = torch.device(device)
-        self.kind = self.device.type
-        self.exclusive = self.kind != "cpu"
-        if self.kind == "cpu":
-            torch.set_num_threads(cpu_threads())
-        self.network = network
-        self.module = network.body.to(self.device).eval().requires_grad_(False)
-        self.autocast = self._autocast_dtype(dtype)
-        shape = (1, -1, 1, 1)
-        self.mean = torch.tensor(network.mean or (0.0,), device=self.device).reshape(shape)
-        self.std = torch.tensor(network.std or (1.0,), device=self.device).reshape(shape)
-
-    def _autocast_dtype(self, dtype: str) -> Any:
-        """Return the dtype to compute in, or None for fp32."""
-        torch = self.torch
-        if dtype == "auto":
-            if self.kind != "cuda":
-                return None
-            major, _ = torch.cuda.get_device_capability(self.device)
-            return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else None
-        return None if dtype == "float32" else getattr(torch, dtype)
-
-    def _upload(self, array: npt.NDArray[Any]) -> Any:
-        """Copy to the device, without waiting where it can be done."""
-        tensor = self.torch.from_numpy(np.ascontiguousarray(array))
-        if self.kind == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
-
-    def probabilities(self, pixels: Float) -> Any:
-        """See `Backend`."""
-        torch = self.torch
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            batch = (self._upload(pixels) - self.mean) / self.std
-            if self.autocast is not None:
-                stack.enter_context(torch.autocast(self.kind, dtype=self.autocast))
-            out = self.module(batch)
-        with torch.inference_mode():
-            out = out.float()  # the blend is fp32 whatever the network computes in
-            if self.network.activation == "softmax":
-                return torch.softmax(out, dim=1)
-            if self.network.activation == "sigmoid":
-                cloud = torch.sigmoid(out)
-                return torch.cat([1 - cloud, cloud], dim=1)
-            return out
-
-    def zeros(self, shape: tuple[int, ...]) -> Any:
-        """See `Backend`."""
-        with self.torch.inference_mode():
-            return self.torch.zeros(shape, device=self.device)
-
-    def add(self, sums: Any, job: WindowJob, probabilities: Any) -> None:
-        """See `Backend`."""
-        rows, cols = job.weights.shape
-        with self.torch.inference_mode():
-            part = probabilities[:, :rows, :cols] * self._upload(job.weights)
-            part = part.masked_fill(~self._upload(job.valid), 0.0)
-            part = self.torch.round(part * 2.0**23) / 2.0**23  # as blend.quantise
-            sums[job.scene, :, job.row : job.row + rows, job.col : job.col + cols] += part
-
-    def fetch(self, sums: Any) -> Float:
-        """See `Backend`."""
-        with self.torch.inference_mode():
-            out: Float = sums.cpu().numpy()
-        return out
-
-
-def available_devices(device: str, runtime: str) -> list[str]:
-    """Turn ``auto`` and ``cuda`` into the devices of this machine; several GPUs are used in turn."""
-    if device == "cpu" or (device == "auto" and os.environ.get("CUDA_VISIBLE_DEVICES") == ""):
-        return ["cpu"]
-    import torch
-
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if device == "auto":
-        if runtime == "onnx":
-            import onnxruntime as ort
-
-            return gpus if gpus and "CUDAExecutionProvider" in ort.get_available_providers() else ["cpu"]
-        return gpus or (["mps"] if torch.backends.mps.is_available() else ["cpu"])
-    if device == "cuda":
-        found = gpus
-    elif device == "mps":
-        found = ["mps"] if runtime == "torch" and torch.backends.mps.is_available() else []
-    else:
-        found = [gpu for gpu in gpus if gpu == device]
-    if not found:
-        raise CloudMaskError(
-            f"device={device!r} is not on this machine (there: {', '.join(['cpu', *gpus])}); "
-            "use device='auto', or run on workers that have it"
-        )
-    return found
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, in any of the runtimes' words."""
-    if isinstance(error, MemoryError):
-        return True
+    """Whether `error` says that memory ran out, in any of the runtimes' words.
+
+    Examples
+    --------
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    True
+    """
     text = f"{type(error).__name__} {error}".lower()
-    return any(words in text for words in ("out of memory", "outofmemory", "failed to allocate", "bad_alloc"))
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text) is not None
+
+
+@dataclass(slots=True)
+class _Device:
+    """A device, the lock that lets one inference at a time onto it, and how many tasks use it."""
+
+    backend: Backend
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    tasks: int = 0
 
 
 class Predictor:
@@ -292,34 +117,36 @@ class Predictor:
         self.device = device
         self.dtype = dtype
         self._loading = threading.Lock()
-        self._backends: list[tuple[Backend, threading.Lock]] = []
+        self._choosing = threading.Lock()
+        self._devices: list[_Device] = []
         self._turn = itertools.count()
         self._fits: int | None = None  # the largest batch that memory has allowed so far
 
-    def _load(self) -> list[tuple[Backend, threading.Lock]]:
+    def _load(self) -> list[_Device]:
         with self._loading:
-            if not self._backends:
+            if not self._devices:
                 module, _, function = self.spec.loader.partition(":")
                 load: Callable[[ModelSpec], Network] = getattr(importlib.import_module(module), function)
-                made: list[tuple[Backend, threading.Lock]] = []
+                made: list[_Device] = []
                 for device in available_devices(self.device, self.spec.runtime):
-                    network = load(self.spec)
-                    backend: Backend = (
-                        OnnxBackend(network, device)
-                        if self.spec.runtime == "onnx"
-                        else TorchBackend(network, device, self.dtype)
-                    )
-                    made.append((backend, threading.Lock()))
+                    made.append(_Device(make_backend(load(self.spec), self.spec.runtime, device, self.dtype)))
                     log.info("loaded model %s %s on %s", self.spec.name, self.spec.version, device)
-                self._backends = made
-        return self._backends
+                self._devices = made
+        return self._devices
 
-    def _next(self) -> tuple[Backend, threading.Lock]:
-        """Return a free device if there is one, else the next in turn."""
-        backends = self._load()
-        first = next(self._turn)
-        order = [backends[(first + step) % len(backends)] for step in range(len(backends))]
-        return next((pair for pair in order if not pair[1].locked()), order[0])
+    @contextmanager
+    def _borrowed(self) -> Iterator[_Device]:
+        """Lend the device that fewest tasks use; among equals, the next in turn."""
+        devices = self._load()
+        with self._choosing:
+            first = next(self._turn) % len(devices)
+            device = min(devices[first:] + devices[:first], key=lambda each: each.tasks)
+            device.tasks += 1
+        try:
+            yield device
+        finally:
+            with self._choosing:
+                device.tasks -= 1
 
     def blend(
         self,
@@ -330,82 +157,75 @@ class Predictor:
         tta: bool = False,
     ) -> Float:
         """Infer every window once and return the weighted sums, (scene, class, y, x)."""
-        backend, lock = self._next()
-        with ExitStack() as stack:
-            if backend.exclusive:
-                stack.enter_context(lock)
-            sums = backend.zeros(shape)
-            for batch in _batches(jobs, batch_size or AUTO_BATCH[backend.kind]):
-                for part in _split(batch, self._fits):
-                    self._add(backend, lock, part, sums, tta)
+        with self._borrowed() as device:
+            backend = device.backend
+            try:
+                sums = backend.zeros(shape)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise MemoryError(
+                        f"the sums of a chunk, {shape}, do not fit in the memory of {backend.kind}; "
+                        "use smaller chunks, or device='cpu'"
+                    ) from error
+                raise
+            # Two batches of a task are on the device at a time: one is computed, the next arrives.
+            earlier: deque[Callable[[], object]] = deque()
+            for batch in self._batches(jobs, batch_size or AUTO_BATCH[backend.kind]):
+                if len(earlier) == 2:
+                    earlier.popleft()()
+                todo = deque([batch])
+                while todo:
+                    part = todo.popleft()
+                    found = self._infer(device, part, tta)
+                    if found is None:
+                        backend.release()
+                        half = -(-len(part) // 2)
+                        todo.extendleft((part[half:], part[:half]))
+                    else:
+                        backend.add(sums, [job.place for job in part], found)
+                earlier.append(backend.mark())
             return backend.fetch(sums)
 
-    def _add(
-        self, backend: Backend, lock: threading.Lock, jobs: list[WindowJob], sums: Any, tta: bool
-    ) -> None:
-        """Infer a batch and add it; halve it if it does not fit."""
-        pixels = np.stack([job.pixels for job in jobs])
+    def _batches(self, jobs: Iterable[WindowJob], size: int) -> Iterator[list[WindowJob]]:
+        source = iter(jobs)
+        while batch := list(itertools.islice(source, min(size, self._fits or size))):
+            yield batch
+
+    def _infer(self, device: _Device, jobs: Sequence[WindowJob], tta: bool) -> Any:
+        """Return what the windows add to the sums; None if that takes more memory than there is.
+
+        Returning None, rather than trying again from within, lets go of all that the failed attempt held.
+        """
+        backend = device.backend
         try:
-            with ExitStack() as stack:
-                if not backend.exclusive:
-                    stack.enter_context(lock)
+            pixels = backend.upload([job.pixels for job in jobs])
+            weights = backend.upload([job.shares for job in jobs])
+            with device.lock:
                 found = _augmented(backend, pixels) if tta else backend.probabilities(pixels)
+            return backend.weigh(found, weights)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             if len(jobs) == 1:
+                patch = jobs[0].pixels.shape[-1]
                 raise MemoryError(
-                    f"one window of {pixels.shape[-1]} x {pixels.shape[-1]} does not fit in the memory of "
-                    f"{backend.kind}; use a smaller patch_size, or device='cpu'"
+                    f"one window of {patch} x {patch} does not fit in the memory of {backend.kind}; "
+                    "use a smaller patch_size, or device='cpu'"
                 ) from error
-            half = -(-len(jobs) // 2)
-            self._fits = half
-            log.warning("out of memory on %s: batch of %d halved to %d", backend.kind, len(jobs), half)
-        else:
-            for job, probabilities in zip(jobs, found, strict=True):
-                backend.add(sums, job, probabilities)
-            return
-        # Outside the except block, so that the failed attempt's tensors are no longer referenced.
-        if backend.kind == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
-        for part in _split(jobs, half):
-            self._add(backend, lock, part, sums, tta)
+            self._fits = min(-(-len(jobs) // 2), self._fits or len(jobs))
+            log.warning("out of memory on %s: batch of %d halved", backend.kind, len(jobs))
+            return None
 
 
-def _batches(jobs: Iterable[WindowJob], size: int) -> Iterator[list[WindowJob]]:
-    source = iter(jobs)
-    while batch := list(itertools.islice(source, size)):
-        yield batch
-
-
-def _split(jobs: list[WindowJob], size: int | None) -> Iterator[list[WindowJob]]:
-    size = size or len(jobs)
-    for first in range(0, len(jobs), size):
-        yield jobs[first : first + size]
-
-
-def _augmented(backend: Backend, pixels: Float) -> Any:
+def _augmented(backend: Backend, pixels: Any) -> Any:
     """Mean over the eight turns and mirrors of the window (test-time augmentation)."""
     total: Any = None
-    for turns in range(4):
-        for mirror in (False, True):
-            turned = np.rot90(pixels, turns, axes=(2, 3))
-            turned = turned[..., ::-1] if mirror else turned
-            found = backend.probabilities(np.ascontiguousarray(turned))
-            found = _undo(found, turns, mirror)
-            total = found if total is None else total + found
-    return total / 8
-
-
-def _undo(found: Any, turns: int, mirror: bool) -> Any:
-    """Turn a result (NumPy or torch) back."""
-    if isinstance(found, np.ndarray):
-        found = found[..., ::-1] if mirror else found
-        return np.rot90(found, -turns, axes=(2, 3))
-    found = found.flip(-1) if mirror else found
-    return found.rot90(-turns, dims=(2, 3))
+    for axes, swap in TURNS:
+        turned = backend.flip(pixels, axes)
+        found = backend.probabilities(turned.swapaxes(2, 3) if swap else turned)
+        found = backend.flip(found.swapaxes(2, 3) if swap else found, axes)
+        total = found if total is None else total + found
+    return total / len(TURNS)
 
 
 _predictors: dict[tuple[ModelSpec, str, str], Predictor] = {}

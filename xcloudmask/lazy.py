@@ -28,6 +28,7 @@ import numpy as np
 from dask._task_spec import DataNode, Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph, Layer
+from dask.typing import Key
 
 from xcloudmask import tasks
 from xcloudmask.chunking import AxisChunk, Range
@@ -37,16 +38,16 @@ from xcloudmask.tasks import Array, Plan
 def run(plan: Plan, source: da.Array) -> da.Array:
     """Return the output (..., y, x) or (..., class, y, x), lazily, for pixels (..., band, y, x)."""
     if len(source.chunks[-3]) > 1:
-        source = source.rechunk({source.ndim - 3: -1})
+        source = source.rechunk({source.ndim - 3: -1})  # type: ignore[no-untyped-call]
     layer = CloudMaskLayer(plan, source.name, source.chunks)
     classes = plan.class_axis
     chunks = (*source.chunks[:-3], *((count,) for count in classes), *source.chunks[-2:])
-    graph = HighLevelGraph.from_collections(layer.name, layer, dependencies=[source])
+    graph = HighLevelGraph.from_collections(layer.name, layer, dependencies=[source])  # type: ignore[list-item]
     meta = np.empty((0,) * len(chunks), np.float32 if classes else np.uint8)
-    return da.Array(graph, layer.name, chunks=chunks, meta=meta)
+    return da.Array(graph, layer.name, chunks=chunks, meta=meta)  # type: ignore[no-untyped-call]
 
 
-class CloudMaskLayer(Layer):  # type: ignore[misc]
+class CloudMaskLayer(Layer):
     """All tasks of one call, written when first asked for."""
 
     def __init__(self, plan: Plan, source: str, chunks: tuple[tuple[int, ...], ...]) -> None:
@@ -116,6 +117,7 @@ class _Writer:
     def chunk(self, i: int, j: int, row: AxisChunk, col: AxisChunk) -> Iterator[Task]:
         """Tasks of chunk (i, j)."""
         here = (*self.lead, i, j)
+        key: Key
         yield Task((self.valid, *here), tasks.valid_pixels, self.plan, self._source(i, j))
         if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
             blocks = []
@@ -133,18 +135,20 @@ class _Writer:
         for r, c in product(row.sums, col.sums):
             key = (self.sums, *self.lead, r.chunk, c.chunk)
             if not (r.whole and c.whole):
-                strip = (self.part, *here, r.chunk, c.chunk)
+                strip: Key = (self.part, *here, r.chunk, c.chunk)
                 yield Task(strip, cut, TaskRef(key), r.start, r.stop, c.start, c.stop)
                 key = strip
             parts.append(TaskRef(key))
             places.append((r.offset, c.offset))
+        key = (self.valid, *here)
         yield Task(
             (self.layer.name, *self.lead, *self.extra, i, j),
-            finish, self.plan, TaskRef((self.valid, *here)), row.pixels, col.pixels, tuple(places), *parts,
+            finish, self.plan, TaskRef(key), row.pixels, col.pixels, tuple(places), *parts,
         )  # fmt: skip
 
     def _source(self, i: int, j: int) -> TaskRef:
-        return TaskRef((self.layer.source, *self.lead, 0, i, j))
+        key: Key = (self.layer.source, *self.lead, 0, i, j)
+        return TaskRef(key)
 
 
 def cut(block: Array, top: int, bottom: int, left: int, right: int) -> Array:

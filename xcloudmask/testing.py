@@ -40,6 +40,31 @@ COUNTING = ModelSpec(
     description="says how bright a pixel is, and counts the windows it sees",
 )
 
+LOCAL = ModelSpec(
+    name="local",
+    version="1",
+    bands=("red",),
+    classes=("clear", "cloud"),
+    loader="xcloudmask.testing:load_local",
+    patch=32,
+    overlap=8,
+    licence="Apache-2.0",
+    description="says how bright the surroundings of a pixel are",
+)
+
+SILENT = ModelSpec(
+    name="silent",
+    version="1",
+    bands=("red",),
+    classes=("clear", "cloud"),
+    loader="xcloudmask.testing:load_silent",
+    gsd=(20.0, 40.0),
+    patch=32,
+    overlap=8,
+    licence="Apache-2.0",
+    description="answers NaN for bright pixels",
+)
+
 #: What `COUNTING` has seen in this process: the first pixel of each window, and how often it was loaded.
 seen: list[float] = []
 loads: list[str] = []
@@ -54,10 +79,11 @@ def load_toy(spec: ModelSpec) -> Network:
     class Toy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            kernel = dict(kernel_size=5, padding=8, dilation=4, padding_mode="reflect")
-            self.spread = nn.Sequential(
-                nn.Conv2d(len(spec.bands), 4, **kernel), nn.Tanh(), nn.Conv2d(4, 4, **kernel), nn.Tanh()
-            )
+            spread: list[nn.Module] = []
+            for count in (len(spec.bands), 4):
+                conv = nn.Conv2d(count, 4, kernel_size=5, padding=8, dilation=4, padding_mode="reflect")
+                spread += [conv, nn.Tanh()]
+            self.spread = nn.Sequential(*spread)
             self.head = nn.Conv2d(8, len(spec.classes), 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -84,3 +110,32 @@ def load_counting(spec: ModelSpec) -> Network:
     with _lock:
         loads.append(spec.name)
     return Network(body=Counting(), activation="sigmoid")
+
+
+def load_local(spec: ModelSpec) -> Network:
+    """Return a network that sees two pixels around each and zeros beyond the window, so that edges show."""
+    from torch import nn
+
+    class Local(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = nn.Conv2d(len(spec.bands), 1, kernel_size=5, padding=2, bias=False)
+            nn.init.constant_(self.mean.weight, 4 / 25)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.mean(x) - 2
+            return out
+
+    return Network(body=Local(), activation="sigmoid")
+
+
+def load_silent(spec: ModelSpec) -> Network:
+    """Return a model that answers NaN for bright pixels."""
+    import torch
+    from torch import nn
+
+    class Silent(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.where(x[:, :1] > 0.8, torch.nan, x[:, :1])
+
+    return Network(body=Silent(), activation="sigmoid")

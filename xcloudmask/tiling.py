@@ -155,7 +155,7 @@ class TilePlan:
 
 
 def reflect_indices(size: int, length: int) -> npt.NDArray[np.intp]:
-    """Indices that continue an axis of `size` cells to `length` by reflection.
+    """Return the indices that continue an axis of `size` cells to `length` by reflection.
 
     Examples
     --------

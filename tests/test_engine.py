@@ -1,0 +1,333 @@
+"""The engine against made-up backends: batches, memory, devices, locks, turns."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.scenes import noise, scene
+from xcloudmask import engine, testing
+from xcloudmask.backends import OnnxBackend, TorchBackend
+from xcloudmask.engine import Predictor, WindowJob, check_device, check_dtype, get_predictor, is_out_of_memory
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.models import get
+from xcloudmask.testing import COUNTING, TOY
+
+SHAPE = (1, 2, 40, 400)
+
+
+class FakeBackend(OnnxBackend):
+    """NumPy all through: brightness is the probability of cloud. Refuses batches over `most` windows."""
+
+    def __init__(self, kind: str = "cuda", most: int = 1000, refuse: str = "CUDA out of memory") -> None:
+        self.kind = kind
+        self.most = most
+        self.refuse = refuse
+        self.batches: list[int] = []
+        self.at_once = self.peak = self.released = self.marked = self.waited = 0
+        self.nap = 0.0
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        self.at_once += 1
+        self.peak = max(self.peak, self.at_once)
+        time.sleep(self.nap)
+        self.at_once -= 1
+        if len(pixels) > self.most:
+            raise RuntimeError(self.refuse)
+        self.batches.append(len(pixels))
+        return np.concatenate([1 - pixels, pixels], axis=1)
+
+    def release(self) -> None:
+        self.released += 1
+
+    def mark(self) -> Any:
+        self.marked += 1
+
+        def wait() -> None:
+            self.waited += 1
+
+        return wait
+
+
+def predictor(*backends: FakeBackend) -> Predictor:
+    made = Predictor(COUNTING)
+    made._devices = [engine._Device(backend) for backend in backends]
+    return made
+
+
+def jobs(count: int, gap: bool = False) -> list[WindowJob]:
+    rng = np.random.default_rng(1)
+    out = []
+    for k in range(count):
+        valid = np.ones((8, 8), bool)
+        valid[:3, :3] = not gap
+        weights = rng.random((8, 8), dtype=np.float32)
+        out.append(WindowJob(0, k % 30, 3 * k, rng.random((1, 8, 8), dtype=np.float32), valid, weights))
+    return out
+
+
+def by_hand(count: int, gap: bool = False) -> np.ndarray:
+    sums = np.zeros(SHAPE)
+    for job in jobs(count, gap):
+        both = np.concatenate([1 - job.pixels, job.pixels]) * job.weights * job.valid
+        sums[0, :, job.row : job.row + 8, job.col : job.col + 8] += both
+    return sums
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_the_sums_are_weights_times_probabilities(gap: bool) -> None:
+    found = predictor(FakeBackend()).blend(jobs(50, gap), SHAPE)
+    np.testing.assert_allclose(found, by_hand(50, gap), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 50, 1000, None])
+def test_batches_are_of_the_size_asked_for_and_the_sums_the_same(size: int | None) -> None:
+    backend = FakeBackend()
+    found = predictor(backend).blend(jobs(50), SHAPE, batch_size=size)
+    np.testing.assert_array_equal(found, predictor(FakeBackend()).blend(jobs(50), SHAPE, batch_size=1))
+    size = size or engine.AUTO_BATCH["cuda"]
+    full, rest = divmod(50, size)
+    assert backend.batches == [size] * full + [rest] * (rest > 0)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 31])
+@pytest.mark.parametrize("tta", [False, True])
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    most: int, tta: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = FakeBackend(most=most)
+    ours = predictor(backend)
+    with caplog.at_level(logging.WARNING, "xcloudmask"):
+        found = ours.blend(jobs(50), SHAPE, batch_size=32, tta=tta)
+    np.testing.assert_array_equal(found, predictor(FakeBackend()).blend(jobs(50), SHAPE, tta=tta))
+    assert max(backend.batches) <= most
+    assert "halved" in caplog.text
+    refusals = backend.released
+    assert refusals >= 1
+    ours.blend(jobs(50), SHAPE, batch_size=32)
+    assert backend.released == refusals, "what fits is remembered"
+    assert min(backend.batches) >= 1
+
+
+def test_one_window_that_does_not_fit_is_a_memory_error_that_names_the_remedy() -> None:
+    with pytest.raises(MemoryError, match=r"8 x 8 .* cuda; use a smaller patch_size, or device='cpu'"):
+        predictor(FakeBackend(most=0)).blend(jobs(3), SHAPE)
+
+
+def test_sums_that_do_not_fit_are_a_memory_error_that_names_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: FakeBackend, shape: tuple[int, ...]) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(FakeBackend, "zeros", refuse)
+    ours = predictor(FakeBackend())
+    with pytest.raises(MemoryError, match="smaller chunks"):
+        ours.blend(jobs(3), SHAPE)
+    assert [device.tasks for device in ours._devices] == [0], "the device is given back"
+
+
+def test_any_other_error_is_passed_on_at_once() -> None:
+    backend = FakeBackend(most=0, refuse="the shape is wrong")
+    with pytest.raises(RuntimeError, match="the shape is wrong"):
+        predictor(backend).blend(jobs(3), SHAPE)
+    assert backend.released == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
+        (RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("no words"), True),
+        (RuntimeError("Expected 4 channels, got 3"), False),
+        (ValueError("allocate"), False),
+    ],
+)
+def test_running_out_of_memory_is_known_by_its_words(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_two_batches_of_a_task_are_under_way_at_a_time() -> None:
+    backend = FakeBackend()
+    predictor(backend).blend(jobs(50), SHAPE, batch_size=10)
+    assert backend.marked == 5
+    assert backend.waited == 3
+
+
+def in_threads(count: int, work: Any) -> list[Any]:
+    """Results of `count` threads that all start at once."""
+    barrier, out = threading.Barrier(count), [None] * count
+
+    def run(k: int) -> None:
+        barrier.wait()
+        out[k] = work(k)
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return out
+
+
+def test_one_inference_at_a_time_runs_on_a_device() -> None:
+    backend = FakeBackend()
+    backend.nap = 0.002
+    ours = predictor(backend)
+    found = in_threads(8, lambda k: ours.blend(jobs(20), SHAPE, batch_size=5))
+    assert backend.peak == 1
+    for sums in found:
+        np.testing.assert_array_equal(sums, found[0])
+
+
+def test_devices_are_used_in_turn() -> None:
+    backends = [FakeBackend(), FakeBackend(), FakeBackend()]
+    ours = predictor(*backends)
+    for _ in range(9):
+        ours.blend(jobs(2), SHAPE)
+    assert [len(backend.batches) for backend in backends] == [3, 3, 3]
+
+
+def test_a_busy_device_is_passed_over() -> None:
+    first, second = FakeBackend(), FakeBackend()
+    ours = predictor(first, second)
+
+    def watched() -> Iterator[WindowJob]:
+        yield from jobs(2)
+        for _ in range(4):  # while this task goes on, the others find its device busy
+            ours.blend(jobs(1), SHAPE)
+
+    ours.blend(watched(), SHAPE)
+    assert (len(first.batches), len(second.batches)) == (1, 4)
+
+
+def test_devices_work_at_the_same_time() -> None:
+    backends = [FakeBackend(), FakeBackend()]
+    meet = threading.Barrier(2, timeout=20)
+    for backend in backends:
+        backend.probabilities = lambda pixels: (meet.wait(), np.repeat(pixels, 2, axis=1))[1]
+    ours = predictor(*backends)
+    in_threads(2, lambda k: ours.blend(jobs(1), SHAPE))
+
+
+def test_many_threads_load_a_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.unload()
+    testing.loads.clear()
+    real = testing.load_counting
+    monkeypatch.setattr(testing, "load_counting", lambda spec: (time.sleep(0.05), real(spec))[1])
+    one = np.zeros((1, 32, 32), np.float32)
+    job = WindowJob(0, 0, 0, one, one[0] == 0, one[0] + 1)
+    in_threads(12, lambda k: get_predictor(COUNTING, "cpu").blend([job], (1, 2, 32, 32)))
+    assert testing.loads == ["counting"]
+
+
+def test_one_network_a_device_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    testing.loads.clear()
+    monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr(engine, "make_backend", lambda network, runtime, device, dtype: FakeBackend(device))
+    found = Predictor(COUNTING)._load()
+    assert [device.backend.kind for device in found] == ["cuda:0", "cuda:1"]
+    assert testing.loads == ["counting"] * 2
+
+
+def test_a_failed_load_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Predictor(COUNTING, "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(testing, "load_counting", lambda spec: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ours._load()
+    assert len(ours._load()) == 1
+
+
+def test_predictors_are_shared_until_unloaded() -> None:
+    one = get_predictor(TOY, "cpu")
+    assert get_predictor(TOY, "cpu") is one
+    assert get_predictor(TOY, "cpu", "bfloat16") is not one
+    assert get_predictor(COUNTING, "cpu") is not one
+    engine.unload()
+    assert get_predictor(TOY, "cpu") is not one
+
+
+def test_turning_is_the_mean_over_the_eight_turns_of_the_scene() -> None:
+    """A square scene of one window, turned by hand, predicted, turned back."""
+    pixels = noise(2, 32, 32)
+
+    def predicted(image: np.ndarray, **options: Any) -> np.ndarray:
+        return (
+            scene(np.ascontiguousarray(image), ["red", "nir"]).cloudmask.predict_proba(TOY, **options).values
+        )
+
+    turns = []
+    for quarter in range(4):
+        for mirror in (False, True):
+            image = np.rot90(pixels, quarter, axes=(1, 2))
+            image = image[..., ::-1] if mirror else image
+            found = predicted(image)
+            found = found[..., ::-1] if mirror else found
+            turns.append(np.rot90(found, -quarter, axes=(1, 2)))
+    assert np.ptp(turns, axis=0).max() > 1e-3, "the toy network tells the turns apart"
+    np.testing.assert_allclose(predicted(pixels, tta=True), np.mean(turns, axis=0), atol=1e-6)
+
+
+@pytest.mark.network
+def test_turning_works_in_onnxruntime_too() -> None:
+    pixels = np.kron(noise(4, 16, 16), np.ones((1, 16, 16), "f4")) * 0.6
+    da = scene(pixels, ["blue", "green", "red", "nir"])
+    turned = scene(np.ascontiguousarray(pixels.swapaxes(1, 2)[:, ::-1]), ["blue", "green", "red", "nir"])
+    one = da.cloudmask.predict_proba("ukis-4band-l1c", tta=True).values
+    two = turned.cloudmask.predict_proba("ukis-4band-l1c", tta=True).values
+    np.testing.assert_allclose(one.swapaxes(1, 2)[:, ::-1], two, atol=1e-5)
+    assert abs(one - da.cloudmask.predict_proba("ukis-4band-l1c").values).max() > 1e-3
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:11"])
+def test_device_names_that_can_be(device: str) -> None:
+    check_device(device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "", "CPU", None, 0])
+def test_device_names_that_cannot_be(device: Any) -> None:
+    with pytest.raises(OptionError, match="cuda"):
+        check_device(device)
+
+
+def test_precisions() -> None:
+    for dtype in engine.DTYPES:
+        check_dtype(dtype, TOY)
+    with pytest.raises(OptionError, match="bfloat16"):
+        check_dtype("bf16", TOY)
+    onnx = get("ukis-4band-l1c")
+    check_dtype("float32", onnx)
+    with pytest.raises(CloudMaskError, match="dtype='auto'"):
+        check_dtype("float16", onnx)
+
+
+def test_half_precision_infers_in_half_and_adds_up_in_full() -> None:
+    """DESIGN: blending in bf16 cost 1.35 % on a constant field elsewhere."""
+    pixels = np.full((2, 90, 90), 0.3, np.float32)
+    da = scene(pixels, ["red", "nir"])
+    full = da.cloudmask.predict_proba(TOY, device="cpu", dtype="float32").values
+    half = da.cloudmask.predict_proba(TOY, device="cpu", dtype="bfloat16").values
+    assert 0 < abs(full - half).max() < 0.02
+    assert np.ptp(half, axis=(1, 2)).max() < 1e-6
+    varied = scene(noise(2, 60, 60), ["red", "nir"])
+    found = varied.cloudmask.predict_proba(TOY, device="cpu", dtype="bfloat16").values
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-6)  # not so if the softmax were in half
+
+
+def test_the_engine_asks_the_runtime_that_the_model_names() -> None:
+    assert isinstance(get_predictor(TOY, "cpu")._load()[0].backend, TorchBackend)
+    assert isinstance(get_predictor(get("ukis-4band-l1c"), "cpu")._load()[0].backend, OnnxBackend)

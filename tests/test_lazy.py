@@ -1,0 +1,75 @@
+"""The graph: names, keys and what Dask may do with the layer."""
+
+import pickle
+
+import numpy as np
+from dask.core import flatten
+
+from tests.scenes import noise, scene
+from xcloudmask.testing import TOY
+
+DA = scene(noise(2, 2, 64, 64), ["red", "nir"]).chunk(time=1, y=30)
+
+
+def test_names_follow_from_pixels_and_options_alone() -> None:
+    name = DA.cloudmask.predict(TOY).data.name
+    assert DA.cloudmask.predict(TOY).data.name == name
+    others = [
+        DA.cloudmask.predict_proba(TOY),
+        DA.cloudmask.predict(TOY, overlap=4),
+        DA.cloudmask.predict(TOY, threshold=0.3),
+        DA.cloudmask.predict(TOY, tta=True),
+        DA.chunk(y=20).cloudmask.predict(TOY),
+        (DA + 0).cloudmask.predict(TOY),
+    ]
+    names = {name, *(other.data.name for other in others)}
+    assert len(names) == 1 + len(others)
+
+
+def test_two_calls_share_their_tasks() -> None:
+    one, two = DA.cloudmask.predict(TOY), DA.cloudmask.predict(TOY)
+    assert set(one.data.dask) == set((one + two).data.dask) & set(one.data.dask)
+    assert len(dict((one == two).data.dask)) < 1.5 * len(dict(one.data.dask))
+
+
+def test_the_layer_travels_and_is_the_same_there() -> None:
+    for mask in (DA.cloudmask.predict(TOY), DA.cloudmask.predict_proba(TOY)):
+        layer = mask.data.dask.layers[mask.data.name]
+        twin = pickle.loads(pickle.dumps(layer))
+        assert not twin.is_materialized()
+        assert set(twin) == set(layer)
+        assert twin.get_output_keys() == set(flatten(mask.data.__dask_keys__())) <= set(layer)
+
+
+def test_the_output_has_the_inputs_chunks() -> None:
+    mask = DA.cloudmask.predict(TOY)
+    assert mask.chunksizes == {dim: DA.chunksizes[dim] for dim in ("time", "y", "x")}
+    assert mask.dtype == np.uint8
+    odds = DA.cloudmask.predict_proba(TOY)
+    assert odds.chunksizes == {"time": (1, 1), "class": (3,), "y": (30, 30, 4), "x": (64,)}
+    assert odds.dtype == np.float32
+    assert odds.data._meta.dtype == np.float32
+
+
+def test_chunks_computed_one_by_one_are_those_of_the_whole() -> None:
+    mask = DA.cloudmask.predict(TOY)
+    whole = mask.compute().values
+    for (date, row, col), block in np.ndenumerate(mask.data.to_delayed()):
+        top = sum(DA.chunksizes["y"][:row])
+        found = block.compute(scheduler="sync")
+        np.testing.assert_array_equal(found[0], whole[date, top : top + found.shape[1]])
+        assert col == 0
+
+
+def test_no_task_is_written_that_no_output_needs() -> None:
+    mask = (
+        scene(noise(2, 130, 110), ["red", "nir"]).chunk(y=7, x=9).cloudmask.predict(TOY, resolution="native")
+    )
+    layer = mask.data.dask.layers[mask.data.name]
+    needed, waiting = set(), list(layer.get_output_keys())
+    while waiting:
+        key = waiting.pop()
+        if key not in needed and key in layer:
+            needed.add(key)
+            waiting.extend(layer[key].dependencies)
+    assert needed == set(layer)
