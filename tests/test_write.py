@@ -177,6 +177,14 @@ def test_a_zarr_store_reads_back_as_it_was(tmp_path: Path, chunks: Any) -> None:
     assert listing(tmp_path) == ["m.zarr"]
 
 
+def test_texts_along_time_are_written_though_chunk_made_them_lazy(tmp_path: Path) -> None:
+    scenes = mask(40, 50).expand_dims(time=2)
+    scenes = scenes.assign_coords(item_id=("time", np.array(["a", "b"], dtype=object))).chunk(y=20)
+    assert scenes.item_id.chunks is not None
+    write(scenes, tmp_path / "m.zarr")
+    assert xr.open_zarr(tmp_path / "m.zarr").item_id.values.tolist() == ["a", "b"]
+
+
 def test_a_geotiff_takes_one_scene(tmp_path: Path) -> None:
     two = xr.concat([mask(40, 40)] * 2, dim="time").assign_attrs(ATTRS)
     with pytest.raises(CloudMaskError, match=r"\{'time': 2\}.*\.zarr"):

@@ -20,6 +20,8 @@ from xcloudmask.types import Band, ModelSpec, Sensor
 class _Reflectance:
     """What an array and a dataset of bands have in common."""
 
+    _data: xr.DataArray | xr.Dataset
+
     def _array(self) -> xr.DataArray:
         raise NotImplementedError
 
@@ -37,12 +39,12 @@ class _Reflectance:
     def __repr__(self) -> str:
         from xcloudmask import summary
 
-        return summary.text(self._array())
+        return summary.text(self._data)
 
     def _repr_html_(self) -> str:
         from xcloudmask import summary
 
-        return summary.html(self._array())
+        return summary.html(self._data)
 
     def describe(
         self,
@@ -215,7 +217,7 @@ class DatasetAccessor(_Reflectance):
     """Cloud masks of a Dataset whose variables are bands, as odc-stac gives it."""
 
     def __init__(self, ds: xr.Dataset) -> None:
-        self._ds = ds
+        self._ds = self._data = ds
 
     def _array(self) -> xr.DataArray:
         return stack_bands(self._ds)
@@ -239,7 +241,7 @@ class DataArrayAccessor(_Reflectance):
     """Cloud masks of a DataArray with a band dimension, and what is done with a mask."""
 
     def __init__(self, da: xr.DataArray) -> None:
-        self._da = da
+        self._da = self._data = da
 
     def _array(self) -> xr.DataArray:
         return self._da

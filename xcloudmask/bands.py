@@ -174,7 +174,7 @@ def _check_wavelength(label: str, name: str, value: object, nm: float, expected:
 
 def match_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[int, ...]:
     """Return where each input of `spec` is among `bands`; a BandError says what is missing."""
-    places = [_find(bands, need) for need in spec.bands]
+    places = [find_band(bands, need) for need in spec.bands]
     missing = [need for need, at in zip(spec.bands, places, strict=True) if at is None]
     if missing:
         have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
@@ -230,10 +230,11 @@ def missing_bands(bands: Sequence[Band], spec: ModelSpec) -> list[str]:
     if spec.any_bands:
         short = spec.min_bands - sum(with_edges(band) is not None for band in bands)
         return [f"{short} more bands of known wavelength"] if short > 0 else []
-    return [need for need in spec.bands if _find(bands, need) is None]
+    return [need for need in spec.bands if find_band(bands, need) is None]
 
 
-def _find(bands: Sequence[Band], need: str) -> int | None:
+def find_band(bands: Sequence[Band], need: str) -> int | None:
+    """Return which of `bands` serves as the one called `need`: by its name, else by its wavelength."""
     for name in EQUIVALENT.get(need, (need,)):
         hits = [i for i, band in enumerate(bands) if band.common_name == name]
         if len(hits) > 1:

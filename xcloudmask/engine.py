@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from xcloudmask.backends import cpu_threads as cpu_threads
 from xcloudmask.blend import Bool, Float
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.network import Network
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import Band, ModelSpec
 
 log = logging.getLogger("xcloudmask")
 
@@ -112,8 +112,11 @@ class Predictor:
     Get one with `get_predictor`; making one loads nothing, the first window does.
     """
 
-    def __init__(self, spec: ModelSpec, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self, spec: ModelSpec, device: str = "auto", dtype: str = "auto", inputs: tuple[Band, ...] = ()
+    ) -> None:
         self.spec = spec
+        self.inputs = inputs
         self.device = device
         self.dtype = dtype
         self._loading = threading.Lock()
@@ -129,7 +132,8 @@ class Predictor:
                 load: Callable[[ModelSpec], Network] = getattr(importlib.import_module(module), function)
                 made: list[_Device] = []
                 for device in available_devices(self.device, self.spec.runtime):
-                    made.append(_Device(make_backend(load(self.spec), self.spec.runtime, device, self.dtype)))
+                    network = _told_of_bands(load(self.spec), self.inputs)
+                    made.append(_Device(make_backend(network, self.spec.runtime, device, self.dtype)))
                     log.info("loaded model %s %s on %s", self.spec.name, self.spec.version, device)
                 self._devices = made
         return self._devices
@@ -217,6 +221,16 @@ class Predictor:
             return None
 
 
+def _told_of_bands(network: Network, inputs: tuple[Band, ...]) -> Network:
+    """Tie a network that takes any bands to those of a scene; others know theirs by their place."""
+    if not inputs:
+        return network
+    from xcloudmask.models.arch.descriptors import BandInput
+    from xcloudmask.models.arch.setnet import Bound
+
+    return replace(network, body=Bound(network.body, [BandInput.from_band(band) for band in inputs]))
+
+
 def _augmented(backend: Backend, pixels: Any) -> Any:
     """Mean over the eight turns and mirrors of the window (test-time augmentation)."""
     total: Any = None
@@ -228,16 +242,21 @@ def _augmented(backend: Backend, pixels: Any) -> Any:
     return total / len(TURNS)
 
 
-_predictors: dict[tuple[ModelSpec, str, str], Predictor] = {}
+_predictors: dict[tuple[ModelSpec, str, str, tuple[Band, ...]], Predictor] = {}
 _predictors_lock = threading.Lock()
 
 
-def get_predictor(spec: ModelSpec, device: str = "auto", dtype: str = "auto") -> Predictor:
-    """Return this process's `Predictor` for a model; the same one every time."""
-    key = (spec, device, dtype)
+def get_predictor(
+    spec: ModelSpec, device: str = "auto", dtype: str = "auto", inputs: tuple[Band, ...] = ()
+) -> Predictor:
+    """Return this process's `Predictor` for a model; the same one every time.
+
+    `inputs` are the bands that a model for any bands is given.
+    """
+    key = (spec, device, dtype, inputs)
     with _predictors_lock:
         if key not in _predictors:
-            _predictors[key] = Predictor(spec, device, dtype)
+            _predictors[key] = Predictor(spec, device, dtype, inputs)
         return _predictors[key]
 
 

@@ -167,7 +167,7 @@ def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
     first = next(jobs, None)
     if first is None:  # nothing but gaps: no model need be loaded
         return np.zeros((*lead, *shape[1:]), np.float32)
-    predictor = get_predictor(options.spec, options.device, options.dtype)
+    predictor = get_predictor(options.spec, options.device, options.dtype, options.inputs)
     sums = predictor.blend(chain([first], jobs), shape, batch_size=options.batch_size, tta=options.tta)
     return sums.reshape(*lead, *shape[1:])
 

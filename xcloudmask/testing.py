@@ -65,6 +65,20 @@ SILENT = ModelSpec(
     description="answers NaN for bright pixels",
 )
 
+ANY = ModelSpec(
+    name="any",
+    version="1",
+    bands=(),
+    any_bands=True,
+    min_bands=2,
+    classes=("land", "water", "snow", "thin_cloud", "thick_cloud", "cloud_shadow"),
+    loader="xcloudmask.testing:load_any",
+    patch=32,
+    overlap=8,
+    licence="Apache-2.0",
+    description="random weights, for any bands",
+)
+
 #: What `COUNTING` has seen in this process: the first pixel of each window, and how often it was loaded.
 seen: list[float] = []
 loads: list[str] = []
@@ -139,3 +153,10 @@ def load_silent(spec: ModelSpec) -> Network:
             return torch.where(x[:, :1] > 0.8, torch.nan, x[:, :1])
 
     return Network(body=Silent(), activation="sigmoid")
+
+
+def load_any(spec: ModelSpec) -> Network:
+    """Return a set network: it takes any bands and is told their wavelengths."""
+    from xcloudmask.models.arch import build
+
+    return Network(body=build("spectral", {"classes": len(spec.classes)}, seed=5))

