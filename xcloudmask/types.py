@@ -14,6 +14,7 @@ from xcloudmask.errors import OptionError
 
 Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
+Activation = Literal["softmax", "sigmoid", "complement"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -150,6 +151,17 @@ class ModelSpec:
         Where they are, in words that `loader` understands.
     licence, citation, description : str
         For `xcloudmask models`.
+    architecture, config : str
+        Where `weights` are tensors alone: the network they belong to, a name that `xcloudmask.models.arch`
+        knows, and its settings in JSON.
+    mean, std : tuple of float or None
+        The network is given ``(reflectance - mean) / std``; one number for all inputs, or one each.
+    activation : {"softmax", "sigmoid", "complement", None}
+        What makes probabilities of its output, see `xcloudmask.models.Network`.
+    threshold : float or None
+        The probability of cloud that its author says suffices; used where the caller names none.
+    training_data, scores, limits : str
+        What it was trained on; how well it does, and who says so; what it cannot do.
     """
 
     name: str
@@ -170,6 +182,15 @@ class ModelSpec:
     licence: str = ""
     citation: str = ""
     description: str = ""
+    architecture: str = ""
+    config: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    activation: Activation | None = "softmax"
+    threshold: float | None = None
+    training_data: str = ""
+    scores: str = ""
+    limits: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.bands) == self.any_bands or not self.classes:
@@ -180,6 +201,15 @@ class ModelSpec:
             raise ValueError(f"model {self.name!r}: loader must read 'package.module:function'")
         if self.gsd is not None and not 0 < self.gsd[0] <= self.gsd[1]:
             raise ValueError(f"model {self.name!r}: gsd must be (from, to) in metres, got {self.gsd}")
+        for what, numbers in (("mean", self.mean), ("std", self.std)):
+            if numbers is not None and len(numbers) not in (1, len(self.bands) or 1):
+                raise ValueError(f"model {self.name!r}: {what} has {len(numbers)} numbers; one, or one a band")
+        if self.std is not None and not all(number > 0 for number in self.std):
+            raise ValueError(f"model {self.name!r}: std must be above 0, got {self.std}")
+        if self.activation not in (None, *get_args(Activation)):
+            raise OptionError("activation", self.activation, allowed=(*get_args(Activation), None))
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise ValueError(f"model {self.name!r}: threshold must lie between 0 and 1, got {self.threshold}")
 
 
 @dataclass(frozen=True, slots=True)

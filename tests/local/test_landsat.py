@@ -3,13 +3,14 @@
 import json
 import math
 import tarfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import xcloudmask.local
-from xcloudmask.errors import CloudMaskError, OptionError, UnitError
+from xcloudmask.errors import CloudMaskError, NoDataWarning, OptionError, UnitError
 
 SINE = math.sin(math.radians(40.0))
 SHARED = Path(__file__).parents[3] / "shared" / "stac-items" / "usgs-mtl"
@@ -240,13 +241,26 @@ def test_missing_files(landsat):
     folder, _ = landsat()
     for path in folder.glob("*_B4.TIF"):
         path.unlink()
-    assert "red" not in xcloudmask.local.open(folder).band
+    with pytest.warns(NoDataWarning, match=r"_MTL.txt: the files of B4 \(red\) are not there"):
+        assert "red" not in xcloudmask.local.open(folder).band
     with pytest.raises(OptionError, match="'red'"):
         xcloudmask.local.open(folder, bands=["red"])
     for path in folder.glob("*_B*.TIF"):
         path.unlink()
     with pytest.raises(CloudMaskError, match=r"_MTL.txt: none of the band files.*_B1.TIF"):
         xcloudmask.local.open(folder)
+
+
+@pytest.mark.parametrize("part", [0.15, 0.3, 0.5, 0.7])
+def test_an_mtl_file_that_was_cut_short_is_told(landsat, part):
+    folder, _ = landsat()
+    mtl = next(folder.glob("*_MTL.txt"))
+    whole = mtl.read_text()
+    mtl.write_text(whole[: int(part * len(whole))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(CloudMaskError, match=r"_MTL.txt"):
+            xcloudmask.local.open(folder)
 
 
 def test_two_scenes_in_one_folder(landsat):

@@ -1,8 +1,6 @@
 """What every format shares: description, laziness, chunks, and what is said of paths that nobody knows."""
 
 import pickle
-import subprocess
-import sys
 import time
 from datetime import date, datetime
 
@@ -11,6 +9,7 @@ import pytest
 import xarray as xr
 
 import xcloudmask.local
+from tests.stac.helpers import loaded_by
 from xcloudmask.describe import BAND_COORDS
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
 from xcloudmask.local import build
@@ -167,16 +166,16 @@ def test_whole_archives_are_not_searched(tmp_path, monkeypatch):
         xcloudmask.local.open(tmp_path)
 
 
+MODULES = "import xcloudmask.local, xcloudmask.stac, xcloudmask.sensors, xcloudmask.describe, xcloudmask.sun"
+
+
 def test_importing_is_light():
-    """Opening is offered by `import xcloudmask`, so the module must not bring readers and rasters with it."""
-    code = (
-        "import sys, xcloudmask.local, xcloudmask.describe, xcloudmask.sun;"
-        "print([m for m in ('torch', 'onnxruntime', 'zarr', 'pystac', 'h5py', 'pyhdf',"
-        " 'stackstac')"
-        " if m in sys.modules])"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
+    """`import xcloudmask` registers an accessor, which needs xarray and rioxarray; nothing else comes."""
+    assert loaded_by(MODULES) - loaded_by("import rioxarray, xarray") == {"xcloudmask"}
+
+
+def test_opening_alone_brings_no_reader():
+    assert loaded_by("import xcloudmask.local", alone=True) - loaded_by("pass") == {"xcloudmask"}
 
 
 def test_warnings_name_no_line_of_ours(scene_file):

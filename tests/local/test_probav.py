@@ -163,6 +163,11 @@ def test_what_is_wrong_is_said(probav, tmp_path):
         xcloudmask.local.open(path)
     with pytest.raises(CloudMaskError, match="holds 2 HDF5 files"):
         xcloudmask.local.open(tmp_path)
+    whole, _, _ = probav()
+    content = whole.read_bytes()
+    whole.write_bytes(content[: len(content) // 2])
+    with pytest.raises(AssetError, match=r"HDF5: cannot be opened as HDF5: .*truncated.*Fetch it again"):
+        xcloudmask.local.open(whole)
     path.write_bytes(b"nothing")
     with pytest.raises(AssetError, match=r"NDVI.HDF5: cannot be opened as HDF5.*Fetch it again"):
         xcloudmask.local.open(path)

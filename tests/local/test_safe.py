@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import xcloudmask.local
-from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
+from xcloudmask.errors import AssetError, CloudMaskError, NoDataWarning, OptionError, UnitError
 
 IDS = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"]
 SIZES = dict(zip(IDS, [60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 60, 20, 20], strict=True))
@@ -224,6 +224,17 @@ def test_broken_products_say_which_file(safe):
     xml.write_text(xml.read_text()[:200])
     with pytest.raises(CloudMaskError, match=r"MTD_MSIL1C.xml: not well-formed XML"):
         xcloudmask.local.open(root)
+
+
+def test_a_band_whose_file_is_missing_is_told(safe):
+    root, _ = safe()
+    (root / "GRANULE" / TILE / "IMG_DATA" / f"{IMAGE}_B12.jp2").unlink()
+    with pytest.warns(NoDataWarning, match=r"MTD_MSIL1C.xml: the files of B12 \(swir22\) are not there"):
+        scene = xcloudmask.local.open(root)
+    assert scene.band.values.tolist() == ["blue", "green", "red", "nir", "swir16"]
+    assert xcloudmask.local.open(root, bands=["red", "nir"]).sizes["band"] == 2  # nobody asked for it
+    with pytest.raises(OptionError, match="'swir22'"):
+        xcloudmask.local.open(root, bands=["swir22"])
 
 
 def test_metadata_without_quantification(safe):

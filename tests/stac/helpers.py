@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -30,3 +33,24 @@ def warns(category, match):
     ours = [str(w.message) for w in caught if issubclass(w.category, category)
             and not issubclass(w.category, PendingDeprecationWarning)]  # fmt: skip
     assert any(re.search(match, text) for text in ours), ours
+
+
+#: Makes an empty package, so that a module of it can be imported without xcloudmask/__init__.py.
+_ALONE = (
+    "import sys, types; package = types.ModuleType('xcloudmask'); package.__path__ = [{!r}];"
+    " sys.modules['xcloudmask'] = package;"
+)
+_PACKAGE = str(Path(__file__).parents[2] / "xcloudmask")
+
+
+def loaded_by(code, *, alone=False):
+    """Return the top-level packages in memory after `code` in a new process.
+
+    `alone`: without ``xcloudmask/__init__.py``, which registers the accessor and so needs xarray.
+    """
+    start = _ALONE.format(_PACKAGE) if alone else ""
+    show = "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", start + code + show], capture_output=True, text=True, check=True
+    )
+    return {name for name in done.stdout.split() if name not in sys.stdlib_module_names}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Scene:
     level: str
     sensor: str
     files: list[Path] = field(default_factory=list)
+    warning: str = ""  # what a loader must warn of, if of anything
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def sentinel2(
     level: str = "boa",
     shifted: bool | None = None,
     has_offset: bool = True,
+    warning: str = "",
     unit: str = "A",
     left: float = LEFT,
     top: float = TOP,
@@ -115,19 +117,21 @@ def sentinel2(
 
     `has_offset`: whether the pixels carry ESA's 1000. `shifted`: earth-search's flag.
     """
-    new = catalogue in ("cdse", "modern")
+    new = catalogue in ("cdse", "modern", "terrascope-new")
+    fill, dtype = (32767, "int16") if catalogue.startswith("terrascope") else (0, "uint16")
     digits = (baseline or "none").replace(".", "")
     name = f"S2{unit}_{date[:10].replace('-', '')}_{catalogue}_{level}_{digits}{tag}"
     assets, expected, files = {}, {}, []
     for common, (own, gsd) in S2_BANDS.items():
         size = SIZE // gsd
         transform = Affine(gsd, 0, left, 0, -gsd, top)
-        pixels = numbers(name + common, size, 1200, 9000)
-        href, path = site.write(f"{name}/{own}.tif", pixels, transform, f"EPSG:{epsg}", nodata=0)
+        pixels = numbers(name + common, size, 1200, 9000, dtype, fill)
+        href, path = site.write(f"{name}/{own}.tif", pixels, transform, f"EPSG:{epsg}", nodata=fill)
         files.append(path)
-        rho = known(pixels, 1e-4, -0.1 if has_offset else 0.0)
+        rho = known(pixels, 1e-4, -0.1 if has_offset else 0.0, fill)
         expected[common] = np.repeat(np.repeat(rho, gsd // 10, 0), gsd // 10, 1)
         key, asset = _s2_asset(catalogue, common, own, gsd, baseline, level)
+        key = key.format(name=name)
         place = projection(transform, (size, size), epsg, new)
         if catalogue != "cdse":  # only CDSE tells the CRS on the asset
             place = {k: v for k, v in place.items() if k not in ("proj:epsg", "proj:code")}
@@ -139,22 +143,28 @@ def sentinel2(
         "datetime": date, "platform": f"sentinel-2{unit.lower()}", "constellation": "sentinel-2",
         "instruments": ["msi"], **_s2_properties(catalogue, baseline, level, shifted),
     }  # fmt: skip
-    if catalogue != "cdse":
+    if catalogue == "terrascope":  # the tile alone tells
+        properties |= {"mgrs:utm_zone": 32, "mgrs:latitude_band": "T"}
+    elif catalogue != "cdse":
         properties |= {"proj:code": f"EPSG:{epsg}"} if new else {"proj:epsg": epsg}
     collection, version = _S2_COLLECTIONS[catalogue, level]
     scene = item(name, collection, version, properties, assets)
-    return Scene(scene, expected, level, f"sentinel-2{unit.lower()}", files)
+    return Scene(scene, expected, level, f"sentinel-2{unit.lower()}", files, warning)
 
 
 _S2_COLLECTIONS = {
     ("earth-search-v0", "boa"): ("sentinel-s2-l2a-cogs", "1.0.0-beta.2"),
+    ("earth-search-v0", "toa"): ("sentinel-s2-l1c", "1.0.0-beta.2"),
     ("earth-search-v1", "boa"): ("sentinel-2-l2a", "1.0.0"),
     ("earth-search-v1", "toa"): ("sentinel-2-l1c", "1.0.0"),
     ("earth-search-c1", "boa"): ("sentinel-2-c1-l2a", "1.0.0"),
+    ("earth-search-pre-c1", "boa"): ("sentinel-2-pre-c1-l2a", "1.0.0"),
     ("planetary-computer", "boa"): ("sentinel-2-l2a", "1.0.0"),
     ("cdse", "boa"): ("sentinel-2-l2a", "1.1.0"),
     ("cdse", "toa"): ("sentinel-2-l1c", "1.1.0"),
     ("modern", "boa"): ("sentinel-2-c1-l2a", "1.1.0"),
+    ("terrascope", "boa"): ("terrascope_s2_toc_v2", "1.0.0"),
+    ("terrascope-new", "boa"): ("terrascope-s2-toc-v2", "1.1.0"),
 }
 
 
@@ -177,11 +187,21 @@ def _s2_asset(
             "roles": roles, "bands": [{"name": own, "eo:common_name": common}], "data_type": "uint16",
             "nodata": 0, "raster:scale": 0.0001, "raster:offset": -0.1, "gsd": gsd,
         }  # fmt: skip
+    if catalogue == "terrascope":  # keys are names of files
+        numbers_of = {"scale": 1e-4, "offset": 0, "nodata": 32767, "data_type": "int16"}
+        return f"{{name}}_TOC-{own}_{gsd}M_V210.tif", {
+            "title": f"TOC-{own}_{gsd}M", "eo:bands": [{"name": common}], "raster:bands": [numbers_of],
+        }  # fmt: skip
+    if catalogue == "terrascope-new":
+        return own, {
+            "bands": [{"name": own, "eo:common_name": common}], "data_type": "int16", "nodata": 32767,
+            "raster:scale": 1e-4, "raster:offset": 0,
+        }  # fmt: skip
     if catalogue == "modern":
         band = {"name": own, "eo:common_name": common, "nodata": 0, "data_type": "uint16",
                 "raster:scale": 0.0001, "raster:offset": stated}  # fmt: skip
         return common, {"gsd": gsd, "roles": ["data", "reflectance"], "bands": [band]}
-    name = own if catalogue == "earth-search-c1" else common
+    name = own if catalogue in ("earth-search-c1", "earth-search-pre-c1") else common
     return common, {
         "gsd": gsd, "roles": ["data", "reflectance"], "eo:bands": [{"name": name, "common_name": common}],
         "raster:bands": raster,
@@ -210,44 +230,52 @@ def _s2_properties(catalogue: str, baseline: str | None, level: str, shifted: bo
 def landsat2(
     site: Site, catalogue: str, *, thermal: bool = False, date: str = "2021-07-05T10:02:00Z"
 ) -> Scene:
-    """Return a Landsat 8 Collection 2 level 2 scene."""
-    name = f"LC08_L2SP_192029_{date[:10].replace('-', '')}_20210713_02_T1" + (
-        "_SR" if catalogue == "usgs" else ""
-    )
+    """Return a Landsat 8 Collection 2 level 2 scene; ``"usgs-st"``: its temperature alone."""
+    suffix = {"usgs": "_SR", "usgs-st": "_ST"}.get(catalogue, "")
+    name = f"LC08_L2SP_192029_{date[:10].replace('-', '')}_20210713_02_T1{suffix}"
+    stated = catalogue in ("planetary-computer", "earth-search", "modern")
     transform = Affine(30, 0, LEFT - 15, 0, -30, TOP + 15)
     assets, expected, files = {}, {}, []
     place = projection(transform, (SIZE_30, SIZE_30), 32632, catalogue == "modern")
-    for common, own in LANDSAT_BANDS.items():
+    for common, own in LANDSAT_BANDS.items() if catalogue != "usgs-st" else ():
         pixels = numbers(name + catalogue + common, SIZE_30, 8000, 40000)
         href, path = site.write(f"{name}-{catalogue}/SR_{own}.TIF", pixels, transform, "EPSG:32632", nodata=0)
         files.append(path)
         expected[common] = known(pixels, 2.75e-5, -0.2)
-        assets[common] = {"href": href, "roles": ["data"], "eo:bands": [{"name": own, "common_name": common}]}
+        key = f"SR_{own}" if catalogue == "planetary-computer-old" else common
+        assets[key] = {"href": href, "roles": ["data"], "eo:bands": [{"name": own, "common_name": common}]}
         numbers_of = {"scale": 2.75e-5, "offset": -0.2, "nodata": 0, "data_type": "uint16"}
-        if catalogue == "planetary-computer":
-            assets[common]["raster:bands"] = [numbers_of]
-            assets[common]["eo:bands"][0]["name"] = "OLI_" + own
+        if stated:
+            assets[key]["raster:bands"] = [numbers_of]
+            assets[key]["eo:bands"][0]["name"] = "OLI_" + own
     if thermal:
         pixels = numbers(name + "lwir", SIZE_30, 30000, 50000)
         href, path = site.write(f"{name}-{catalogue}/ST_B10.TIF", pixels, transform, "EPSG:32632", nodata=0)
         files.append(path)
         expected["lwir11"] = known(pixels, 0.00341802, 149.0)
-        assets["lwir11"] = {
-            "href": href, "eo:bands": [{"name": "TIRS_B10", "common_name": "lwir11"}],
-            "raster:bands": [{"scale": 0.00341802, "offset": 149.0, "unit": "kelvin", "nodata": 0}],
-        }  # fmt: skip
+        key = {"usgs-st": "ST_B10.TIF", "planetary-computer-old": "ST_B10"}.get(catalogue, "lwir11")
+        own = "TIRS_B10" if stated else "ST_B10"
+        assets[key] = {"href": href, "eo:bands": [{"name": own, "common_name": "lwir11"}]}
+        if stated:
+            numbers_of = {"scale": 0.00341802, "offset": 149.0, "unit": "kelvin", "nodata": 0}
+            assets[key]["raster:bands"] = [numbers_of]
     quality = np.full((SIZE_30, SIZE_30), 21824, "uint16")
     quality[-4:, -4:] = 1  # fill, by the quality band alone
     href, path = site.write(f"{name}-{catalogue}/QA_PIXEL.TIF", quality, transform, "EPSG:32632", nodata=1)
-    assets["qa_pixel"] = {"href": href, "roles": ["cloud", "cloud-shadow"]}
+    key = {"usgs-st": "QA_PIXEL.TIF", "planetary-computer-old": "QA_PIXEL"}.get(catalogue, "qa_pixel")
+    assets[key] = {"href": href, "roles": ["cloud", "cloud-shadow"]}
     for values in expected.values():
         values[-4:, -4:] = np.nan
-    collection = "landsat-c2l2-sr" if catalogue == "usgs" else "landsat-c2-l2"
+    collection = {
+        "usgs": "landsat-c2l2-sr", "usgs-st": "landsat-c2l2-st", "planetary-computer-old": "landsat-8-c2-l2",
+    }.get(catalogue, "landsat-c2-l2")  # fmt: skip
     properties = {
         "datetime": date, "view:sun_elevation": 60.5, "landsat:correction": "L2SP",
-        "platform": "LANDSAT_8" if catalogue == "usgs" else "landsat-8",
-        "instruments": ["OLI", "TIRS"] if catalogue == "usgs" else ["oli", "tirs"], **place,
+        "platform": "LANDSAT_8" if catalogue.startswith("usgs") else "landsat-8",
+        "instruments": ["OLI", "TIRS"] if catalogue.startswith("usgs") else ["oli", "tirs"], **place,
     }  # fmt: skip
+    if catalogue == "earth-search":
+        properties["earthsearch:payload_id"] = "x"
     return Scene(item(name, collection, "1.0.0", properties, assets), expected, "boa", "landsat-8", files)
 
 
@@ -342,44 +370,3 @@ def hls(site: Site, *, date: str = "2021-06-01T10:20:00Z") -> Scene:
     properties = {"datetime": date, "platform": "sentinel-2a", "instruments": ["msi"],
                   **projection(transform, (SIZE_30, SIZE_30), 32632, False)}  # fmt: skip
     return Scene(item(name, "hls2-s30", "1.0.0", properties, assets), expected, "boa", "hls-s30", files)
-
-
-#: Every profile, with the versions and baselines that matter.
-PROFILES: dict[str, Callable[[Site], Scene]] = {
-    "earth-search-v0, shifted": lambda s: sentinel2(
-        s, "earth-search-v0", baseline="04.00", shifted=True, has_offset=False, date="2022-03-01T10:10:00Z"
-    ),
-    "earth-search-v0, before 04.00": lambda s: sentinel2(
-        s, "earth-search-v0", baseline="02.14", has_offset=False, date="2020-07-14T10:10:00Z"
-    ),
-    "earth-search-v1 L2A, shifted": lambda s: sentinel2(s, "earth-search-v1", shifted=True, has_offset=False),
-    "earth-search-v1 L2A, before 04.00": lambda s: sentinel2(
-        s, "earth-search-v1", baseline="02.12", shifted=False, has_offset=False, date="2019-05-17T10:10:31Z"
-    ),
-    "earth-search-v1 L1C": lambda s: sentinel2(s, "earth-search-v1", level="toa"),
-    "earth-search-v1 L1C, before 04.00": lambda s: sentinel2(
-        s, "earth-search-v1", level="toa", baseline="02.09", has_offset=False, date="2020-05-17T10:10:31Z"
-    ),
-    "earth-search C1 L2A": lambda s: sentinel2(s, "earth-search-c1", baseline="05.00"),
-    "earth-search C1 L2A, STAC 1.1": lambda s: sentinel2(s, "modern", baseline="05.00", unit="B"),
-    "planetary-computer L2A": lambda s: sentinel2(s, "planetary-computer"),
-    "planetary-computer L2A, before 04.00": lambda s: sentinel2(
-        s, "planetary-computer", baseline="02.12", has_offset=False, date="2018-05-17T10:10:31Z"
-    ),
-    "CDSE L2A": lambda s: sentinel2(s, "cdse", baseline="05.11"),
-    "CDSE L2A, before 04.00": lambda s: sentinel2(
-        s, "cdse", baseline="03.01", has_offset=False, date="2021-05-17T10:10:31Z"
-    ),
-    "CDSE L1C": lambda s: sentinel2(s, "cdse", level="toa", baseline="05.11", unit="C"),
-    "CDSE L1C, before 04.00": lambda s: sentinel2(
-        s, "cdse", level="toa", baseline="02.07", has_offset=False, date="2017-05-17T10:10:31Z"
-    ),
-    "planetary-computer Landsat L2": lambda s: landsat2(s, "planetary-computer", thermal=True),
-    "USGS Landsat L2": lambda s: landsat2(s, "usgs"),
-    "STAC 1.1 Landsat L2": lambda s: landsat2(s, "modern", date="2021-07-21T10:02:00Z"),
-    "USGS Landsat L1": landsat1,
-    "HLS S30": hls,
-    "Terrascope Proba-V TOA": probav,
-    "Terrascope Proba-V TOC": lambda s: probav(s, level="boa"),
-    "VITO Proba-V, old": lambda s: probav(s, new=False),
-}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from xcloudmask.errors import UnitError, UnitWarning
+from xcloudmask.errors import AssetError, UnitError, UnitWarning
 from xcloudmask.stac.mtl import IMAGE, RESCALING, THERMAL, mtl_number, parse_mtl
 from xcloudmask.stac.plan import plan_item
 
@@ -397,7 +397,8 @@ def test_an_mtl_file_is_read_by_group_in_each_of_its_forms(form: str) -> None:
     "text", ["", "404 not found", "<html><body>no</body></html>", "{]", "<a", "[1]", '{"a": 1}']
 )
 def test_what_is_no_mtl_file_is_named(text: str) -> None:
-    with pytest.raises(UnitError, match=r"item 'LC08_scene', asset 'MTL\.json': not a Landsat MTL file"):
+    says = r"item 'LC08_scene', asset 'MTL\.json': not a Landsat MTL file.*truncated, or a page that asks"
+    with pytest.raises(AssetError, match=says):
         plan_item(_landsat("L1TP"), read_text=lambda href: text)
 
 

@@ -1,4 +1,4 @@
-"""Plans of real items against hand-checked expectations, and of made-up items for what the material lacks."""
+"""Plans of real items against reviewed expectations, and of made-up items for what the material lacks."""
 
 from __future__ import annotations
 

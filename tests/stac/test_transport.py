@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import shutil
@@ -11,6 +12,7 @@ import uuid
 import numpy as np
 import pytest
 
+from tests.services.process import unavailable
 from tests.stac.helpers import equal, warns
 from tests.stac.scenes import Site, landsat1, sentinel2
 from xcloudmask.errors import AssetError, CloudMaskError, NoDataWarning
@@ -126,6 +128,16 @@ def test_a_file_that_is_no_image_is_told(scene, engine):
         da.compute()
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>please log in</html>"], ids=["empty", "login page"])
+def test_an_answer_of_200_that_is_no_image_is_told(scene, content):
+    next(path for path in scene.files if path.name == "B04.tif").write_bytes(content)
+    da = load_stac([scene.item], bands=["red"], retries=0)
+    with pytest.raises(
+        AssetError, match=rf"item '{scene.item['id']}', asset 'red'.*a login page.*patch_url="
+    ):
+        da.compute()
+
+
 def test_urls_are_signed_when_they_are_opened_and_not_shown(scene, faults, engine):
     asked = []
 
@@ -182,6 +194,18 @@ def test_s3_with_gdals_settings(s3_scene, s3_server, engine):
     equal(da[0, 0], s3_scene.expected["red"])
 
 
+def test_the_coefficients_of_landsat_level_1_on_s3(s3_server, tmp_path, engine):
+    """The MTL file is no image, so s3fs reads it, with the keys that GDAL is given."""
+    made = landsat1(Site(tmp_path, "s3://scenes/landsat"))
+    fs = s3_server.filesystem()
+    for path in tmp_path.rglob("*.*"):
+        fs.put_file(str(path), f"scenes/landsat/{path.relative_to(tmp_path)}")
+    da = load_stac([made.item], bands=["red"], engine=engine, gdal_env=s3_server.gdal_env())
+    equal(da[0, 0], made.expected["red"])
+    with pytest.raises(AssetError, match=rf"{made.item['id']}.*MTL.json"):
+        load_stac([made.item], engine=engine, gdal_env=s3_server.gdal_env("wrong"), retries=0)
+
+
 def test_s3_refuses_a_wrong_key(s3_scene, s3_server, engine):
     item = json.loads(
         json.dumps(s3_scene.item).replace("s3://scenes", "s3://scenes/.")
@@ -195,6 +219,35 @@ def test_s3_refuses_a_wrong_key(s3_scene, s3_server, engine):
 def test_s3_with_a_file_system(s3_scene, s3_server, engine):
     da = load_stac([s3_scene.item], bands=["red"], engine=engine, filesystem=s3_server.filesystem())
     equal(da[0, 0], s3_scene.expected["red"])
+
+
+def _obstore(s3_server, secret=None):
+    try:
+        from obstore.fsspec import FsspecStore
+    except ImportError:
+        unavailable("obstore is not installed (the extra 'test' installs it)")
+    return FsspecStore(
+        "s3", access_key_id=s3_server.key, secret_access_key=secret or s3_server.secret, region="us-east-1",
+        endpoint=s3_server.url, client_options={"allow_http": True}, virtual_hosted_style_request=False,
+    )  # fmt: skip
+
+
+def test_s3_with_obstore(s3_scene, s3_server, engine):
+    da = load_stac([s3_scene.item], bands=["red"], engine=engine, filesystem=_obstore(s3_server))
+    equal(da[0, 0], s3_scene.expected["red"])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # obstore's half-opened file
+@pytest.mark.parametrize("through", ["s3fs", "obstore"])
+def test_a_file_system_with_a_wrong_key_is_told(s3_scene, s3_server, through):
+    fs = _obstore(s3_server, "wrong") if through == "obstore" else s3_server.filesystem("wrong", attempts=1)
+    da = load_stac([s3_scene.item], bands=["red"], filesystem=fs, retries=0)
+    name = s3_scene.item["id"]
+    with pytest.raises(AssetError, match=rf"item '{name}', asset 'B04_10m'.*credentials") as caught:
+        da.compute()
+    assert "wrong" not in str(caught.value)
+    del caught
+    gc.collect()
 
 
 # ------------------------------------------------------------------------------------------------- pieces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -56,6 +57,15 @@ class Files:
         """Return the names that end in one of `ends`; case does not matter."""
         folded = tuple(end.casefold() for end in ends)
         return [name for name in self.names if name.casefold().endswith(folded)]
+
+    def only(self, pattern: re.Pattern[str], products: str) -> str:
+        """Return the one name that fits `pattern`, which each product has once."""
+        found = [name for name in self.names if pattern.search(name)]
+        if len(found) != 1:
+            raise CloudMaskError(
+                f"{self.path}: holds {len(found)} {products}: {', '.join(found[:4])}. Open the folder of one."
+            )
+        return found[0]
 
     def href(self, name: str) -> str:
         """Return what rasterio opens."""

@@ -27,6 +27,7 @@ from xcloudmask.local.scene import (
     need,
     parse_time,
     settle_level,
+    warn_of_absent,
 )
 from xcloudmask.stac.contract import AssetPlan
 from xcloudmask.stac.mtl import IMAGE, RESCALING, THERMAL, Groups, mtl_number, parse_mtl
@@ -90,6 +91,8 @@ def scene(files: Files, given: Overrides) -> Scene:
             " them without the MTL file: sensor=, sun_elevation=."
         )
     planes = []
+    named = [sensor.band(f"B{number}") for number, _ in _named_files(groups)]
+    warn_of_absent(named, [band for band, _, _ in held], given, where)
     for band in choose([band for band, _, _ in held], given.bands, sensor):
         number, file = next((number, file) for one, number, file in held if one == band)
         numbers = _numbers(groups, band, number, level, elevation, where, given)

@@ -14,7 +14,16 @@ from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, UnitError
 from xcloudmask.local.build import grid_of
 from xcloudmask.local.files import Files
-from xcloudmask.local.scene import Overrides, Plane, Scene, choose, need, parse_time, settle_level
+from xcloudmask.local.scene import (
+    Overrides,
+    Plane,
+    Scene,
+    choose,
+    need,
+    parse_time,
+    settle_level,
+    warn_of_absent,
+)
 from xcloudmask.stac.contract import AssetPlan
 from xcloudmask.types import Band, Sensor
 
@@ -44,19 +53,16 @@ def scene(files: Files, given: Overrides) -> Scene:
     files : Files
     given : Overrides
     """
-    found = [name for name in files.names if _PRODUCT_XML.search(name)]
-    if len(found) > 1:
-        raise CloudMaskError(
-            f"{files.path}: holds {len(found)} Sentinel-2 products: {', '.join(found[:4])}. Open one of the"
-            f" folders."
-        )
-    where = f"{files.path}/{found[0]}"
-    product = _parse(files, found[0])
+    name = files.only(_PRODUCT_XML, "Sentinel-2 products")
+    where = f"{files.path}/{name}"
+    product = _parse(files, name)
     granule = _one_granule(files)
-    level = settle_level("L2A" if "L2A" in found[0].rsplit("/", 1)[-1].upper() else "L1C", given.level, where)
+    level = settle_level("L2A" if "L2A" in name.rsplit("/", 1)[-1].upper() else "L1C", given.level, where)
     sensor = given.sensor or _sensor(product, where)
     images = _images(files, granule, sensor)
-    chosen = choose([sensor.band(name) for name in images], given.bands, sensor)
+    held = [sensor.band(name) for name in images]
+    warn_of_absent(sensor.bands, held, given, where)
+    chosen = choose(held, given.bands, sensor)
     scale, offsets = _numbers(product, level, where, given)
     planes = tuple(
         _plane(files, images[band.name], band, scale, offsets.get(band.name, 0.0), given) for band in chosen

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from xcloudmask.errors import CloudMaskError, UnitError, UnitWarning
-from xcloudmask.stac.bands import Survey, choose_bands
+from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning
+from xcloudmask.stac.bands import AUTO_BANDS, Survey, choose_bands
 from xcloudmask.stac.contract import AssetPlan, ValidRule
 from xcloudmask.stac.grid import Grid
 from xcloudmask.types import Band, Level, Sensor, parse_level
@@ -118,6 +118,31 @@ def choose(held: Sequence[Band], asked: BandsAsked, sensor: Sensor) -> list[Band
     """
     choices = choose_bands([Survey(sensor.name, tuple(held))], asked)
     return [dict(choice.by_sensor)[sensor.name] for choice in choices]
+
+
+def warn_of_absent(product: Sequence[Band], held: Sequence[Band], given: Overrides, where: str) -> None:
+    """Warn where ``bands="auto"`` goes without a band whose file the product should have.
+
+    Parameters
+    ----------
+    product : sequence of Band
+        What the product has when it is whole.
+    held : sequence of Band
+        Of these, the bands whose file is there.
+    given : Overrides
+    where : str
+    """
+    if given.bands != "auto":
+        return
+    wanted = (next((b for b in product if b.common_name in names), None) for names in AUTO_BANDS)
+    absent = [band for band in wanted if band is not None and band not in held]
+    if absent:
+        warnings.warn(
+            f"{where}: the files of {', '.join(f'{b.name} ({b.common_name})' for b in absent)} are not there:"
+            " opened without. Fetch them, or name the bands you want: bands=[...]",
+            NoDataWarning,
+            stacklevel=2,
+        )
 
 
 def settle_level(found: str | None, given: Level | None, where: str) -> Level:

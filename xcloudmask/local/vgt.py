@@ -53,14 +53,9 @@ def scene(files: Files, given: Overrides) -> Scene:
     files : Files
     given : Overrides
     """
-    logs = [name for name in files.names if _LOG.search(name)]
-    if len(logs) > 1:
-        raise CloudMaskError(
-            f"{files.path}: holds {len(logs)} SPOT-VGT products ({', '.join(logs[:4])}). Open the folder of"
-            f" one."
-        )
-    where = f"{files.path}/{logs[0]}"
-    log = _read_log(files.read_text(logs[0]))
+    name = files.only(_LOG, "SPOT-VGT products")
+    where = f"{files.path}/{name}"
+    log = _read_log(files.read_text(name))
     product = log.get("PRODUCT_ID") or files.name
     planes = _planes(files)
     sensor = given.sensor or _sensor(log, product, where)

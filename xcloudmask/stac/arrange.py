@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ import numpy as np
 from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.stac.bands import BandChoice
 from xcloudmask.stac.contract import ItemPlan
+from xcloudmask.stac.doubts import name_items
 from xcloudmask.stac.grid import AssetGrid, Grid, asset_grid
 from xcloudmask.stac.reader import Layer, make_source
 from xcloudmask.stac.transport import OnError, warn_user
 
+_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(?![^T ])[^/]*$")
 #: An item as plain JSON, and its plan.
 PlannedItem: TypeAlias = tuple[Mapping[str, Any], ItemPlan]
 
@@ -35,48 +38,56 @@ def make_scenes(
 ) -> list[Scene]:
     """Find the place of each item's assets; in order of time."""
     scenes = []
+    lacking: dict[str, list[ItemPlan]] = {}
     for item, plan in planned:
         places: list[AssetGrid | None] = []
         for choice in choices:
             asset = choice.asset(plan)
             if asset is None:
-                _missing(plan, choice, on_error)
+                lacking.setdefault(choice.label, []).append(plan)
                 places.append(None)
             else:
                 places.append(asset_grid(item, asset.key, plan.crs, asset.band.gsd))
         box = next((place.lonlat for place in places if place is not None and place.lonlat), None)
         longitude = float("nan") if box is None else (box[0] + box[2]) / 2
         scenes.append(Scene(plan, tuple(places), _time(plan), longitude))
+    _tell_lacking(lacking, on_error)
     return sorted(scenes, key=lambda scene: (scene.time, scene.plan.item_id))
 
 
-def _missing(plan: ItemPlan, choice: BandChoice, on_error: OnError) -> None:
-    message = (
-        f"item {plan.item_id!r} has no asset for band {choice.label!r}"
-        f" (it has {', '.join(asset.key for asset in plan.assets) or 'none'})."
-    )
-    if on_error == "raise":
-        raise AssetError(f"{message} Leave the item or the band out, or pass on_error='skip' for no data.")
-    warn_user(f"{message} Taken as no data.")
+def _tell_lacking(lacking: Mapping[str, Sequence[ItemPlan]], on_error: OnError) -> None:
+    for label, plans in lacking.items():
+        keys = ", ".join(asset.key for asset in plans[0].assets) or "none"
+        message = (
+            f"{name_items([plan.item_id for plan in plans])}: no asset for band {label!r} (found: {keys})."
+        )
+        if on_error == "raise":
+            raise AssetError(f"{message} Leave item or band out, or pass on_error='skip' for no data.")
+        warn_user(f"{message} Taken as no data.")
 
 
 def _time(plan: ItemPlan) -> np.datetime64:
     import pandas as pd
 
-    stamp = pd.Timestamp(plan.datetime)
-    if pd.isna(stamp):
+    try:
+        if not _ISO_8601.match(plan.datetime):
+            raise ValueError("not ISO 8601")
+        stamp = pd.Timestamp(plan.datetime)
+        if stamp.tz is not None:
+            stamp = stamp.tz_convert(None)
+        time: np.datetime64 = stamp.as_unit("ns").to_datetime64()
+    except ValueError as error:
         raise CloudMaskError(
-            f"item {plan.item_id!r} has no datetime: give it one with modifier=, or leave it out"
-        )
-    if stamp.tz is not None:
-        stamp = stamp.tz_convert(None)
-    time: np.datetime64 = stamp.to_datetime64()
+            f"item {plan.item_id!r}: its datetime {plan.datetime!r} is none ({error}): give it one with"
+            " modifier=, or leave it out"
+        ) from None
     return time
 
 
 def newest(scenes: Sequence[Scene]) -> list[Scene]:
     """Of one scene processed more than once, keep the latest baseline and say so."""
     best: dict[object, Scene] = {}
+    older: list[tuple[ItemPlan, ItemPlan]] = []
     for scene in scenes:
         place = next((place for place in scene.places if place is not None), None)
         told = scene.plan.baseline is not None and place is not None and place.bounds is not None
@@ -90,12 +101,16 @@ def newest(scenes: Sequence[Scene]) -> list[Scene]:
         else:
             old, new = sorted((other, scene), key=lambda one: one.plan.baseline or "")
             best[same] = new
-            warnings.warn(
-                f"item {old.plan.item_id!r} (baseline {old.plan.baseline}) is an older processing of"
-                f" {new.plan.item_id!r} ({new.plan.baseline}) and is left out; duplicates='keep' keeps both",
-                UserWarning,
-                stacklevel=3,
-            )
+            older.append((old.plan, new.plan))
+    if older:
+        old_plan, new_plan = older[0]
+        pair = f"baseline {old_plan.baseline}, beside {new_plan.item_id!r} of {new_plan.baseline}"
+        warnings.warn(
+            f"{name_items([plan.item_id for plan, _ in older])}: an older processing of a scene that is there"
+            f" twice ({pair}) is left out; duplicates='keep' keeps both",
+            UserWarning,
+            stacklevel=3,
+        )
     return sorted(best.values(), key=lambda scene: (scene.time, scene.plan.item_id))
 
 

@@ -49,12 +49,11 @@ def survey(item: Mapping[str, Any]) -> Survey:
     ('sentinel-2a', 'red')
     """
     from xcloudmask.stac.choose import choose
-    from xcloudmask.stac.plan import _sensor
-    from xcloudmask.stac.profiles import find_profile
+    from xcloudmask.stac.profiles import find_profile, sensor_of
     from xcloudmask.stac.view import view_item
 
     view = view_item(item)
-    sensor = _sensor(view, find_profile(view))
+    sensor = sensor_of(view, find_profile(view))
     bands = tuple(choice.band for choice in choose(view, sensor, "all"))
     return Survey(sensor.name if sensor else "unknown", bands)
 
@@ -110,6 +109,8 @@ def choose_bands(surveys: Sequence[Survey], bands: str | Sequence[str]) -> tuple
     >>> [choice.label for choice in choose_bands([Survey("landsat-8", (red, pan))], "auto")]
     ['red']
     """
+    if not isinstance(bands, Iterable):
+        raise OptionError("bands", bands, hint="Give 'auto', 'all', or a list of names.")
     sensors = _bands_by_sensor(surveys)
     if bands == "auto":
         chosen = _auto(sensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.stac.view import to_box
 
 Bounds: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top
 
@@ -79,13 +81,26 @@ def transform_box(box: Bounds, source: str, target: str) -> Bounds:
     y = np.concatenate([np.full(_EDGE_POINTS, bottom), np.full(_EDGE_POINTS, top), along_y, along_y])
     out_x, out_y = _transformer(source, target).transform(x, y)
     out_x, out_y = np.asarray(out_x), np.asarray(out_y)
-    if not (np.isfinite(out_x).all() and np.isfinite(out_y).all()):
+    if not (np.isfinite(out_x).all() and np.isfinite(out_y).all()) or (
+        is_geographic(source) and not _holds_inside(box, (out_x, out_y), source, target)
+    ):
         raise CloudMaskError(
             f"the box {box} of {source} cannot be expressed in {target}: choose another crs="
         )
     if is_geographic(target) and out_x.max() - out_x.min() > 180:
         raise _antimeridian(box, source)
     return float(out_x.min()), float(out_y.min()), float(out_x.max()), float(out_y.max())
+
+
+def _holds_inside(box: Bounds, edges: tuple[Any, Any], source: str, target: str) -> bool:
+    """Tell if what is inside a box in degrees stays inside its edges: far from its zone UTM turns over."""
+    x, y = np.meshgrid(np.linspace(box[0], box[2], 9)[1:-1], np.linspace(box[1], box[3], 9)[1:-1])
+    inside = [np.asarray(part) for part in _transformer(source, target).transform(x.ravel(), y.ravel())]
+    for values, edge in zip(inside, edges, strict=True):
+        slack = 0.01 * (edge.max() - edge.min())
+        if not ((values >= edge.min() - slack) & (values <= edge.max() + slack)).all():  # also for inf
+            return False
+    return True
 
 
 def _antimeridian(box: Bounds, source: str) -> CloudMaskError:
@@ -98,10 +113,10 @@ def _antimeridian(box: Bounds, source: str) -> CloudMaskError:
 def lonlat_box(item: Mapping[str, Any]) -> Bounds | None:
     """Box of an item in degrees, from its geometry or else its bbox, east of west."""
     points = np.array(list(_points(item.get("geometry") or {})), dtype="float64").reshape(-1, 2)
-    if len(points):
+    if len(points) and np.isfinite(points).all():
         return _unwrap(points)
-    box = item.get("bbox")
-    if not box:
+    box = to_box(item.get("bbox"))
+    if box is None:
         return None
     west, south, east, north = (box[0], box[1], box[2], box[3]) if len(box) == 4 else (*box[:2], *box[3:5])
     return float(west), float(south), float(east + 360 if east < west else east), float(north)
@@ -115,14 +130,16 @@ def _unwrap(points: np.ndarray[Any, np.dtype[np.float64]]) -> Bounds:
 
 
 def _points(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
-    for member in [*geometry.get("geometries", ()), *geometry.get("features", ())]:
+    for member in [*(geometry.get("geometries") or ()), *(geometry.get("features") or ())]:
         yield from _points(member.get("geometry", member))
     if "geometry" in geometry:
         yield from _points(geometry["geometry"])
-    stack = [geometry.get("coordinates", ())]
+    stack = [geometry.get("coordinates")]
     while stack:
         value = stack.pop()
-        if value and isinstance(value[0], (int, float)):
+        if not isinstance(value, (list, tuple)):
+            continue
+        if len(value) > 1 and all(isinstance(number, (int, float)) for number in value[:2]):
             yield float(value[0]), float(value[1])
         else:
             stack.extend(value)
@@ -132,7 +149,7 @@ def geometry_box(geometry: Any) -> Bounds:
     """Box in degrees of GeoJSON, or of anything with ``__geo_interface__``."""
     mapping = getattr(geometry, "__geo_interface__", geometry)
     points = np.array(list(_points(mapping)) if isinstance(mapping, Mapping) else [])
-    if not len(points):
+    if not len(points) or not np.isfinite(points).all():
         raise OptionError("geometry", geometry, hint="Give GeoJSON or a shapely geometry, in degrees.")
     if np.abs(points[:, 0]).max() > 360 or np.abs(points[:, 1]).max() > 90:
         raise CloudMaskError(f"geometry= must be in degrees (EPSG:4326); it holds {tuple(points[0])}")
@@ -141,10 +158,18 @@ def geometry_box(geometry: Any) -> Bounds:
 
 def check_bbox(bbox: Sequence[float]) -> Bounds:
     """Check a box in degrees; west of east means that it crosses the antimeridian."""
-    values = [float(value) for value in bbox]
-    if len(values) != 4:
+    try:
+        values = [float(value) for value in bbox]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) != 4 or not all(math.isfinite(value) for value in values):
         raise OptionError("bbox", bbox, hint="Give (west, south, east, north) in degrees.")
     west, south, east, north = values
+    if 180 >= west > east >= -180 and east + 360 - west > 180:
+        raise CloudMaskError(
+            f"bbox={tuple(values)}: west of east means that it crosses the antimeridian, and then it would be"
+            f" {east + 360 - west:g} degrees wide. Give (west, south, east, north)"
+        )
     if abs(west) > 360 or abs(east) > 360 or abs(south) > 90 or abs(north) > 90 or south >= north:
         raise CloudMaskError(
             f"bbox={tuple(values)} is not (west, south, east, north) in degrees; for projected units use"

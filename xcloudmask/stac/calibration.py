@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from xcloudmask.errors import UnitError, UnitWarning
+from xcloudmask.errors import AssetError, OptionError, UnitError
 from xcloudmask.stac import mtl
 from xcloudmask.stac.choose import Choice
 from xcloudmask.stac.contract import AssetPlan
+from xcloudmask.stac.doubts import Doubt
 from xcloudmask.stac.offset import OffsetEvidence, OffsetMode, decide, gather
 from xcloudmask.stac.profiles import Numbers, Profile
 from xcloudmask.stac.view import ItemView
@@ -42,6 +42,7 @@ class Calibrated:
     rule: str = "none"
     evidence: tuple[str, ...] = ()
     sun_elevation: float | None = None
+    doubts: tuple[Doubt, ...] = ()
 
 
 def calibrate(
@@ -103,6 +104,9 @@ def check_sun_elevation(view: ItemView, degrees: float | None) -> float:
             f"item {view.id!r}: reflectance at the top of the atmosphere needs the sun's elevation, which "
             "neither the item nor its MTL file tells. Give it in degrees: sun_elevation=..."
         )
+    given: object = degrees
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise OptionError("sun_elevation", given, hint="Give degrees, or a mapping of item id to degrees.")
     if not 0 < degrees <= 90:
         raise UnitError(
             f"item {view.id!r}: the sun's elevation is {degrees:g} degrees; reflectance needs one above 0 "
@@ -118,6 +122,9 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> AssetPlan:
     where = f"item {view.id!r}, asset {key!r}"
     if entry.unit and entry.unit.lower().startswith("w"):  # watt/steradian/square_meter/micrometer
         raise UnitError(f"{where}: its scale gives radiance ({entry.unit}), not reflectance. {_STATE_SCALE}")
+    if not all(math.isfinite(number) for number in (entry.scale or 0.0, entry.offset or 0.0)):
+        told = f"a scale of {entry.scale} and an offset of {entry.offset}"
+        raise UnitError(f"{where}: {told} are no numbers to calibrate with. {_STATE_SCALE}")
     scale = entry.scale if entry.scale is not None else default.scale
     if scale is None and entry.data_type and not entry.is_integer:
         scale = 1.0
@@ -142,6 +149,7 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> AssetPlan:
         offset=offset,
         nodata=entry.nodata if entry.nodata is not None else default.nodata,
         index=choice.index,
+        dtype=entry.data_type or ("int" if profile.is_listed else None),  # no listed product is of floats
     )
 
 
@@ -154,7 +162,8 @@ def _sentinel_2(
 ) -> Calibrated:
     """Decide the offset once for all assets that say the same, and see that they do."""
     decided: dict[tuple[object, ...], tuple[OffsetEvidence, float, str]] = {}
-    assets = []
+    assets: list[AssetPlan] = []
+    doubts: list[Doubt] = []
     for choice, plan in zip(choices, plans, strict=True):
         kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale)
         if kind not in decided:
@@ -169,12 +178,8 @@ def _sentinel_2(
             )
             decision = decide(evidence, mode)
             if decision.warning:
-                warnings.warn(
-                    f"item {view.id!r}: {decision.warning}. The item says: {'; '.join(evidence.found)}. "
-                    'offset="apply" or offset="skip" settles it.',
-                    UnitWarning,
-                    stacklevel=4,
-                )
+                remedy = 'offset="apply" or offset="skip" settles it.'
+                doubts.append(Doubt(decision.warning, "; ".join(evidence.found), remedy))
             decided[kind] = (evidence, decision.offset, decision.rule)
         assets.append(replace(plan, offset=decided[kind][1]))
     stated = {evidence.stated for evidence, _, _ in decided.values()}
@@ -186,7 +191,7 @@ def _sentinel_2(
         _disagreeing_bands(view, choices)
     rules = dict.fromkeys(rule for _, _, rule in decided.values())
     found = dict.fromkeys(fact for evidence, _, _ in decided.values() for fact in evidence.found)
-    return Calibrated(tuple(assets), "; ".join(rules), tuple(found))
+    return Calibrated(tuple(assets), "; ".join(rules), tuple(found), doubts=tuple(doubts))
 
 
 def _disagreeing_bands(view: ItemView, choices: Sequence[Choice]) -> None:
@@ -286,5 +291,8 @@ def _read_mtl(
             f"item {view.id!r}: Landsat level 1 needs the coefficients of its MTL file (asset {key!r}; "
             f"{told}). Give read_text=, a function that returns the text of an href."
         )
-    href = view.assets[key].href
-    return key, mtl.parse_mtl(read_text(href), where=f"item {view.id!r}, asset {key!r}")
+    text = read_text(view.assets[key].href)
+    try:
+        return key, mtl.parse_mtl(text, where=f"item {view.id!r}, asset {key!r}")
+    except UnitError as error:
+        raise AssetError(f"{error}. The file is truncated, or a page that asks for a login.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from xcloudmask.stac.doubts import Doubt
 from xcloudmask.types import Band, Level
 
 
@@ -23,6 +24,7 @@ class AssetPlan:
     k1: float | None = None
     k2: float | None = None
     index: int = 1  # band of the file, counted from 1
+    dtype: str | None = None  # what the file holds, as far as scale and offset rest on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +61,4 @@ class ItemPlan:
     updated: str | None = None
     offset_rule: str = "none"  # what decided the offset, in words
     evidence: tuple[str, ...] = field(default=())
+    doubts: tuple[Doubt, ...] = ()  # what had to be assumed

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,14 @@ from xcloudmask.stac.boxes import (
     parse_crs,
     transform_box,
 )
+from xcloudmask.stac.view import to_numbers
 
 #: Parts of a pixel below which a difference is rounding, not position.
 _TOLERANCE = 1e-4
+#: Along one axis; the globe at 10 m has 4 million.
+_MOST_PIXELS = 10_000_000
+#: Pixels of more degrees are metres that were meant.
+_LARGEST_DEGREES = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +170,25 @@ def asset_grid(item: Mapping[str, Any], key: str, crs: str | None, gsd: float | 
     (500.0, 880.0, 530.0, 900.0)
     """
     asset, properties = item["assets"][key], item.get("properties", {})
-    transform = asset.get("proj:transform") or properties.get("proj:transform")
-    shape = asset.get("proj:shape") or properties.get("proj:shape")
-    box = asset.get("proj:bbox") or properties.get("proj:bbox")
+
+    def stated(name: str, least: int) -> tuple[float, ...] | None:
+        return to_numbers(asset.get(name), least) or to_numbers(properties.get(name), least)
+
+    transform, shape, box = stated("proj:transform", 6), stated("proj:shape", 2), stated("proj:bbox", 4)
+    if shape and min(shape[:2]) < 1:
+        shape = None
     lonlat = lonlat_box(item)
     bounds: Bounds | None = None
     res: tuple[float, float] | None = None
     if transform and _is_north_up(transform):
-        step_x, _, left, _, step_y, top = (float(value) for value in transform[:6])
+        step_x, _, left, _, step_y, top = transform[:6]
         res = (step_x, -step_y)
         if shape:
-            bounds = (left, top + float(shape[0]) * step_y, left + float(shape[1]) * step_x, top)
+            bounds = (left, top + shape[0] * step_y, left + shape[1] * step_x, top)
     if bounds is None and box:
-        bounds = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+        bounds = (box[0], box[1], box[2], box[3])
     if res is None and bounds is not None and shape:
-        res = ((bounds[2] - bounds[0]) / float(shape[1]), (bounds[3] - bounds[1]) / float(shape[0]))
+        res = ((bounds[2] - bounds[0]) / shape[1], (bounds[3] - bounds[1]) / shape[0])
     if gsd and crs and is_metric(crs) and (res is None or not math.isclose(*res, rel_tol=1e-3)):
         # Products have square pixels: others are those of a preview, which old items of USGS state.
         res = (gsd, gsd)
@@ -235,6 +245,8 @@ def grid_like(like: Any) -> Grid:
     """Return the grid of a DataArray or Dataset that has ``x``, ``y`` and a CRS."""
     import rioxarray  # noqa: F401 -- registers .rio
 
+    if not hasattr(like, "rio"):
+        raise OptionError("like", like, hint="Give a DataArray or Dataset with x, y and a CRS.")
     crs = like.rio.crs
     if crs is None:
         raise CloudMaskError("like= has no CRS: set it with like.rio.write_crs('EPSG:...')")
@@ -281,13 +293,7 @@ def _resolution(
     assets: Sequence[AssetGrid], crs: str, resolution: float | tuple[float, float] | None
 ) -> tuple[float, float]:
     if resolution is not None:
-        pair = resolution if isinstance(resolution, tuple) else (resolution, resolution)
-        res_x, res_y = float(pair[0]), abs(float(pair[1]))
-        if not (res_x > 0 and res_y > 0 and math.isfinite(res_x + res_y)):
-            raise OptionError(
-                "resolution", resolution, hint="Give a pixel size above 0, in units of the CRS."
-            )
-        return res_x, res_y
+        return _check_resolution(resolution, crs)
     known = {asset.res for asset in assets if asset.crs == crs and asset.res is not None}
     if known:
         return min(known)
@@ -296,6 +302,20 @@ def _resolution(
         f"the pixel size on {crs} cannot be told: no item in that CRS carries proj:transform"
         f" (pixel sizes in other CRSs: {sizes or 'none'}). Pass resolution=, in units of {crs}"
     )
+
+
+def _check_resolution(resolution: Any, crs: str) -> tuple[float, float]:
+    hint = "Give a pixel size above 0, in units of the CRS, or two: (x, y)."
+    pair = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)
+    if len(pair) != 2 or any(isinstance(n, (bool, str)) or not isinstance(n, Real) for n in pair):
+        raise OptionError("resolution", resolution, hint=hint)
+    res_x, res_y = float(pair[0]), abs(float(pair[1]))
+    if not (res_x > 0 and res_y > 0 and math.isfinite(res_x + res_y)):
+        raise OptionError("resolution", resolution, hint=hint)
+    if is_geographic(crs) and max(res_x, res_y) > _LARGEST_DEGREES:
+        hint = f"Units of {crs} are degrees: 10 m are about 9e-5. Pass a crs= in metres, or degrees."
+        raise OptionError("resolution", resolution, hint=hint)
+    return res_x, res_y
 
 
 def _anchor(assets: Sequence[AssetGrid], crs: str, res: tuple[float, float]) -> tuple[float, float]:
@@ -335,5 +355,10 @@ def _snap(crs: str, box: Bounds, res: tuple[float, float], anchor: tuple[float, 
 
     west, east = outward(box[0], box[2], res[0], anchor[0])
     south, north = outward(box[1], box[3], res[1], anchor[1])
+    if max(east - west, north - south) > _MOST_PIXELS:
+        raise CloudMaskError(
+            f"the grid would have {north - south:,} rows and {east - west:,} columns of {res[0]:g} x"
+            f" {res[1]:g} in units of {crs}: check resolution= and bbox=, and the proj: fields of the items"
+        )
     left, top = anchor[0] + west * res[0], anchor[1] + north * res[1]
     return Grid(crs, left, top, res[0], res[1], (north - south, east - west))

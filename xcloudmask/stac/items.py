@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.stac.doubts import name_items
 
 _WHAT_IS_TAKEN = (
     "Give a pystac-client search, an ItemCollection, items (pystac or plain), or a FeatureCollection."
@@ -49,7 +50,7 @@ def _iterate(given: Any) -> Iterable[Any]:
     if hasattr(given, "items_as_dicts"):  # a pystac-client search: its plain items, not migrated by pystac
         return list(given.items_as_dicts())
     if isinstance(given, Mapping):
-        return list(given["features"]) if given.get("type") == "FeatureCollection" else [given]
+        return list(given.get("features") or ()) if given.get("type") == "FeatureCollection" else [given]
     if hasattr(given, "assets") and hasattr(given, "to_dict"):
         return [given]
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
@@ -62,6 +63,10 @@ def _plain(item: Any) -> dict[str, Any]:
         item = item.to_dict(transform_hrefs=False)
     if not isinstance(item, Mapping) or "assets" not in item:
         raise OptionError("item", item, hint=_WHAT_IS_TAKEN)
+    if item.get("id") in (None, ""):
+        raise CloudMaskError(
+            f"an item has no id (properties: {str(item.get('properties'))[:80]}): give it one"
+        )
     return copy.deepcopy(dict(item))
 
 
@@ -80,6 +85,7 @@ def _of_search(given: Any) -> str:
 def _unique(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One item an id and collection: the one updated last. Pages of a search may repeat items."""
     kept: dict[tuple[Any, Any], dict[str, Any]] = {}
+    differing: dict[str, str] = {}
     for item in items:
         name = (item.get("collection"), item.get("id"))
         other = kept.get(name)
@@ -89,13 +95,15 @@ def _unique(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if other["assets"] == item["assets"] and other.get("properties") == item.get("properties"):
             continue
         newest = max(other, item, key=_updated)
-        warnings.warn(
-            f"item {item.get('id')!r} occurs twice, with different contents: the one updated last"
-            f" ({_updated(newest) or 'undated'}) is used",
-            UserWarning,
-            stacklevel=2,
-        )
+        differing[str(item.get("id"))] = _updated(newest) or "undated"
         kept[name] = newest
+    if differing:
+        warnings.warn(
+            f"{name_items(list(differing))}: occurs twice, with different contents; the one updated last"
+            f" ({next(iter(differing.values()))}) is used",
+            UserWarning,
+            stacklevel=4,
+        )
     return list(kept.values())
 
 

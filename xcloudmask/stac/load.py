@@ -22,6 +22,7 @@ from xcloudmask.stac.arrange import (
 )
 from xcloudmask.stac.bands import BandChoice, Survey, choose_bands, survey
 from xcloudmask.stac.contract import ItemPlan
+from xcloudmask.stac.doubts import name_items, warn_of
 from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.grid import Grid, grid_like, make_grid
 from xcloudmask.stac.items import plain_items
@@ -146,17 +147,20 @@ def load_stac(
     """
     _check_choice("mosaic", mosaic, _MOSAICS)
     _check_choice("duplicates", duplicates, _DUPLICATES)
+    dtype = _dtype_name(dtype)
     _check_choice("dtype", dtype, _DTYPES)
     _check_resampling(resampling)
     transport = Transport(retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem)
 
     items = plain_items(items_or_search, modifier)
+    _check_sun_elevation(sun_elevation, items)
     surveys = [survey(item) for item in items]
     choices = choose_bands(surveys, bands)
     plans = _plan(items, surveys, choices, offset, sun_elevation, transport)
     planned = [(item, plan) for item, plan in zip(items, plans, strict=True) if plan is not None]
+    warn_of((plan.item_id, doubt) for _, plan in planned for doubt in plan.doubts)
     if not planned:
-        raise CloudMaskError("no item is left: every one was left out, for the reasons in the warnings")
+        raise CloudMaskError("no item is left: every one was left out, for the reasons in the warning")
     scenes = make_scenes(_of_level(planned, level), choices, on_error)
     if duplicates == "newest":
         scenes = newest(scenes)
@@ -178,6 +182,22 @@ def _check_choice(what: str, value: object, allowed: Sequence[object]) -> None:
         raise OptionError(what, value, allowed=[repr(name) for name in allowed])
 
 
+def _dtype_name(dtype: Any) -> str:
+    try:
+        return str(np.dtype(dtype))
+    except TypeError:
+        return str(dtype)
+
+
+def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a mapping that names an item which is not loaded: a slip that would go unseen."""
+    if isinstance(given, Mapping):
+        ids = [str(item["id"]) for item in items]
+        for name in given:
+            if name not in ids:
+                raise OptionError("item in sun_elevation", name, allowed=ids[:20])
+
+
 def _check_resampling(name: str) -> None:
     from rasterio.enums import Resampling
 
@@ -194,25 +214,31 @@ def _plan(
     transport: Transport,
 ) -> list[ItemPlan | None]:
     """Plan each item for those of the chosen bands that it holds; None if its coefficients cannot be had."""
-    from xcloudmask.stac.plan import plan_item
+    from xcloudmask.stac.plan import make_plan
 
     read_text = make_read_text(transport)
+
+    lost: dict[str, AssetError] = {}
 
     def plan(item: Mapping[str, Any], found: Survey) -> ItemPlan | None:
         names = [name for choice in choices if (name := choice.name_for(found)) is not None]
         sun = sun_elevation.get(str(item["id"])) if isinstance(sun_elevation, Mapping) else sun_elevation
         try:
-            return plan_item(item, bands=names, offset=offset, sun_elevation=sun, read_text=read_text)
+            return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read_text)
         except AssetError as error:
-            message = f"item {item['id']!r}: {error}"
             if transport.on_error == "raise":
-                raise AssetError(f"{message} Leave it out, or pass on_error='skip'.") from error
-            warn_user(f"{message} The item is left out.")
+                who = "" if repr(item["id"]) in str(error) else f"item {item['id']!r}: "
+                raise AssetError(f"{who}{error} Leave it out, or pass on_error='skip'.") from error
+            lost[str(item["id"])] = error
             return None
 
     # Threads, as items whose coefficients are in a file of their own cost a request each.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(plan, items, surveys))
+        plans = list(pool.map(plan, items, surveys))
+    if lost:
+        left_out = sorted(lost)
+        warn_user(f"{name_items(left_out)}: left out. {lost[left_out[0]]}")
+    return plans
 
 
 def _of_level(planned: Sequence[PlannedItem], level: str | None) -> list[PlannedItem]:

@@ -6,17 +6,20 @@ from metadata alone put such a scene elsewhere without a word.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from xcloudmask.errors import UnitWarning
-from xcloudmask.stac.view import AssetView, ItemView, crs_of
+from xcloudmask.errors import OptionError
+from xcloudmask.stac.boxes import parse_crs
+from xcloudmask.stac.doubts import Doubt
+from xcloudmask.stac.view import AssetView, ItemView, crs_of, to_numbers
 
 
-def item_crs(view: ItemView, assets: Sequence[AssetView]) -> str | None:
-    """Return the code all `assets` agree on, else the item's; None where none is told or it cannot be right.
+def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, Doubt | None]:
+    """Return the code all `assets` agree on, else the item's, and the doubt where it cannot be right.
+
+    It is None where none is told, and where it cannot be right.
 
     Sentinel-2 items that tell no code but their tile get the UTM zone of the tile.
 
@@ -25,21 +28,32 @@ def item_crs(view: ItemView, assets: Sequence[AssetView]) -> str | None:
     >>> from xcloudmask.stac.view import view_item
     >>> tile = {"mgrs:utm_zone": 34, "mgrs:latitude_band": "L"}
     >>> item_crs(view_item({"id": "x", "properties": tile, "assets": {}}), [])
-    'EPSG:32734'
+    ('EPSG:32734', None)
     """
     codes = {asset.crs for asset in assets}
     if len(codes) > 1:
-        return None
+        return None, None
     code = next(iter(codes), None) or crs_of(view.properties) or _tile_crs(view)
-    if code and any(_lies_elsewhere(code, source, view.bbox) for source in _sources(view, assets)):
-        warnings.warn(
-            f"item {view.id!r}: {code} does not put its pixels where its bbox {list(view.bbox or ())} is, "
-            "so the code is not used; the CRS of the files is. Correct proj:code (proj:epsg) in the item.",
-            UnitWarning,
-            stacklevel=3,
+    if code and not _is_known(code):
+        return None, Doubt(
+            f"{code} is no known CRS, so it is not used", "no other", "Correct proj:code in the item."
         )
-        return None
-    return code
+    if code and any(_lies_elsewhere(code, source, view.bbox) for source in _sources(view, assets)):
+        return None, Doubt(
+            f"{code} does not put the pixels where the bbox is; the CRS of the files is used",
+            f"bbox {list(view.bbox or ())}",
+            "Correct proj:code (proj:epsg) in the item.",
+        )
+    return code, None
+
+
+@lru_cache(maxsize=256)
+def _is_known(code: str) -> bool:
+    try:
+        parse_crs(code)
+    except OptionError:
+        return False
+    return True
 
 
 def _sources(view: ItemView, assets: Sequence[AssetView]) -> tuple[Mapping[str, Any], ...]:
@@ -72,12 +86,12 @@ def _lies_elsewhere(code: str, source: Mapping[str, Any], bbox: tuple[float, ...
 
 
 def _native_centre(source: Mapping[str, Any]) -> tuple[float, float] | None:
-    box = source.get("proj:bbox")
-    if box and len(box) == 4:
+    box = to_numbers(source.get("proj:bbox"), 4)
+    if box:
         return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    transform, shape = source.get("proj:transform"), source.get("proj:shape")
+    transform, shape = to_numbers(source.get("proj:transform"), 6), to_numbers(source.get("proj:shape"), 2)
     # old items give GDAL's order, the corner first: its second number is the pixel's size, not a rotation
-    if not transform or not shape or len(transform) < 6 or len(shape) != 2 or transform[1]:
+    if not transform or not shape or transform[1] or not transform[0]:
         return None
     return transform[2] + transform[0] * shape[1] / 2, transform[5] + transform[4] * shape[0] / 2
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
 from xcloudmask.stac.calibration import ReadText, calibrate, check_sun_elevation
 from xcloudmask.stac.choose import choose
 from xcloudmask.stac.contract import AssetPlan, ItemPlan, ValidRule
+from xcloudmask.stac.doubts import warn_of
 from xcloudmask.stac.offset import OffsetMode, baseline_text
 from xcloudmask.stac.place import item_crs
 from xcloudmask.stac.profiles import (
@@ -18,13 +18,13 @@ from xcloudmask.stac.profiles import (
     coarse_level_of,
     find_profile,
     level_of,
-    sensor_by_name,
+    sensor_of,
     unlisted_profile,
 )
 from xcloudmask.stac.view import ItemView, view_item
-from xcloudmask.types import Level, Sensor
+from xcloudmask.types import Level
 
-__all__ = ["plan_item"]
+__all__ = ["make_plan", "plan_item"]
 
 
 def plan_item(
@@ -88,11 +88,25 @@ def plan_item(
     >>> plan.assets[0].band.name, plan.assets[0].scale, plan.assets[0].offset
     ('B04', 0.0001, -0.1)
     """
+    plan = make_plan(item, bands=bands, offset=offset, sun_elevation=sun_elevation, read_text=read_text)
+    warn_of((plan.item_id, doubt) for doubt in plan.doubts)
+    return plan
+
+
+def make_plan(
+    item: Any,
+    *,
+    bands: Sequence[str] | Literal["all"] | None = "all",
+    offset: OffsetMode = "auto",
+    sun_elevation: float | None = None,
+    read_text: ReadText | None = None,
+) -> ItemPlan:
+    """Do what `plan_item` does, but leave the doubts in the plan: who plans many items warns once for all."""
     if offset not in get_args(OffsetMode):
         raise OptionError("offset", offset, allowed=get_args(OffsetMode))
     view = view_item(item)
     profile = find_profile(view)
-    sensor = _sensor(view, profile)
+    sensor = sensor_of(view, profile)
     choices = choose(view, sensor, bands)
     level = _level(view, profile)
     profile = profile or unlisted_profile(sensor, level)
@@ -108,6 +122,7 @@ def plan_item(
         read_text=read_text,
         every=bands is None or bands == "all",
     )
+    crs, misplaced = item_crs(view, [choice.asset for choice in choices])
     return ItemPlan(
         item_id=view.id,
         collection=view.collection,
@@ -118,30 +133,13 @@ def plan_item(
         assets=numbers.assets,
         valid=_valid_rule(view, profile.quality, numbers.assets),
         sun_elevation=numbers.sun_elevation,
-        crs=item_crs(view, [choice.asset for choice in choices]),
+        crs=crs,
         baseline=baseline_text(view) if profile.calibration == "sentinel-2" else None,
         updated=view.text("updated"),
         offset_rule=numbers.rule,
         evidence=numbers.evidence,
+        doubts=(*numbers.doubts, *([misplaced] if misplaced else [])),
     )
-
-
-def _sensor(view: ItemView, profile: Profile | None) -> Sensor | None:
-    """Return the sensor: the product's own, or by the item's properties, or by its name."""
-    if profile and profile.sensor:
-        return sensors.get(profile.sensor)
-    instruments = view.first("instruments", "eo:instrument")
-    if isinstance(instruments, str):
-        instruments = (instruments,)
-    found = sensors.identify(
-        view.text("platform", "eo:platform"),
-        [str(name) for name in instruments or ()],
-        view.text("constellation", "eo:constellation"),
-    )
-    if found is None or found.name == "sentinel-2":  # the family only: the name may tell which satellite
-        by_name = sensor_by_name(view.id)
-        found = sensors.get(by_name) if by_name else found
-    return found
 
 
 def _level(view: ItemView, profile: Profile | None) -> Level:

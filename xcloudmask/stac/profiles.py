@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal, cast
 
+from xcloudmask import sensors
 from xcloudmask.stac.view import ItemView
 from xcloudmask.types import Kind, Level, Sensor
 
@@ -90,6 +91,31 @@ def unlisted_profile(sensor: Sensor | None, level: Level | None) -> Profile:
 def sensor_by_name(item_id: str) -> str | None:
     """Return the sensor that an item's name begins with, ``"sentinel-2a"`` for ``"S2A_..."``."""
     return next((s for pattern, s in _data()["sensors"].items() if fnmatchcase(item_id, pattern)), None)
+
+
+def sensor_of(view: ItemView, profile: Profile | None) -> Sensor | None:
+    """Return the sensor of an item: its product's own, or by its properties, or by its name.
+
+    Examples
+    --------
+    >>> from xcloudmask.stac.view import view_item
+    >>> sensor_of(view_item({"id": "LC08_X", "properties": {}, "assets": {}}), None).name
+    'landsat-8'
+    """
+    if profile and profile.sensor:
+        return sensors.get(profile.sensor)
+    instruments = view.first("instruments", "eo:instrument")
+    if isinstance(instruments, str):
+        instruments = (instruments,)
+    found = sensors.identify(
+        view.text("platform", "eo:platform"),
+        [str(name) for name in instruments or ()],
+        view.text("constellation", "eo:constellation"),
+    )
+    if found is None or found.name == "sentinel-2":  # the family only: the name may tell which satellite
+        by_name = sensor_by_name(view.id)
+        found = sensors.get(by_name) if by_name else found
+    return found
 
 
 _PRODUCT_TYPES: Mapping[str, Level] = {"S2MSI1C": "toa", "S2MSI2A": "boa", "MSIL1C": "toa", "MSIL2A": "boa"}

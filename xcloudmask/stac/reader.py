@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.errors import AssetError
-from xcloudmask.stac.boxes import Bounds, parse_crs
+from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.stac.boxes import Bounds, parse_crs, transform_box
 from xcloudmask.stac.contract import AssetPlan, ItemPlan, ValidRule
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.transport import (
@@ -50,6 +50,8 @@ class Source:
         Box on the grid's CRS, None if unknown.
     valid : ValidRule or None
         Which pixels count.
+    dtype : str or None
+        Type of number that the calibration is for, as far as the item tells.
     """
 
     item_id: str
@@ -64,6 +66,7 @@ class Source:
     crs: str | None = None
     bounds: Bounds | None = None
     valid: ValidRule | None = None
+    dtype: str | None = None
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         rule = self.valid
@@ -97,6 +100,7 @@ def make_source(plan: ItemPlan, asset: AssetPlan, bounds: Bounds | None) -> Sour
         plan.crs,
         bounds,
         plan.valid,
+        asset.dtype,
     )
 
 
@@ -131,8 +135,7 @@ def _read_or_skip(
 
 
 def _read_source(source: Source, grid: Grid, resampling: str, transport: Transport) -> NDArray[np.float32]:
-    raw = _fetch(source.item_id, source.key, source.href, source.index, source.crs, source.nodata,
-                 grid, resampling, transport)  # fmt: skip
+    raw = _fetch(source, grid, resampling, transport)
     values = np.ma.filled(raw.astype("float32"), np.nan)
     if source.nodata is not None:
         values[values == np.float32(source.nodata)] = np.nan
@@ -183,8 +186,8 @@ def _cell(rule: ValidRule, item_id: str, grid: Grid) -> _Cell:
 
 def _valid_pixels(source: Source, rule: ValidRule, grid: Grid, transport: Transport) -> NDArray[np.bool_]:
     def make() -> NDArray[np.bool_]:
-        raw = _fetch(source.item_id, rule.key, rule.href, rule.index, source.crs, None,
-                     grid, "nearest", transport)  # fmt: skip
+        flags_of = replace(source, key=rule.key, href=rule.href, index=rule.index, nodata=None, dtype=None)
+        raw = _fetch(flags_of, grid, "nearest", transport)
         flags = np.asarray(raw.data)
         if rule.mask is not None:
             valid = (flags.astype("int64") & rule.mask) == rule.expected
@@ -195,44 +198,26 @@ def _valid_pixels(source: Source, rule: ValidRule, grid: Grid, transport: Transp
     return _cell(rule, source.item_id, grid).get(make, grid.shape)
 
 
-def _fetch(
-    item_id: str,
-    key: str,
-    href: str,
-    index: int,
-    crs: str | None,
-    nodata: float | None,
-    grid: Grid,
-    resampling: str,
-    transport: Transport,
-) -> Any:
+def _fetch(source: Source, grid: Grid, resampling: str, transport: Transport) -> Any:
     """Read one band on `grid` as a masked array of the file's own numbers, with retries; name what fails."""
-    url = href
+    url = source.href
     by_gdal = transport.filesystem is None
     try:
-        url = transport.url(href)
+        url = transport.url(url)
         return with_retries(
-            lambda: _open_and_read(url, index, crs, nodata, grid, resampling, transport),
+            lambda: _open_and_read(url, source, grid, resampling, transport),
             transport.retries,
-            f"item {item_id!r}, asset {key!r}",
+            f"item {source.item_id!r}, asset {source.key!r}",
             partial(forget_failures, gdal_path(url), transport) if by_gdal else None,
         )
     except Exception as error:
-        failure = explain(item_id, key, url, error, transport)
+        failure = explain(source.item_id, source.key, url, error, transport)
     # Not inside the handler: GDAL's errors, as cause or context, cannot be unpickled, and a cluster would
     # hand back a nameless Exception. The message holds all that they said.
     raise failure
 
 
-def _open_and_read(
-    url: str,
-    index: int,
-    crs: str | None,
-    nodata: float | None,
-    grid: Grid,
-    resampling: str,
-    transport: Transport,
-) -> Any:
+def _open_and_read(url: str, source: Source, grid: Grid, resampling: str, transport: Transport) -> Any:
     import rasterio
 
     with transport.environment():
@@ -241,13 +226,15 @@ def _open_and_read(
         else:
             opened = rasterio.open(gdal_path(url), sharing=False)
         with opened as dataset:
-            if not 1 <= index <= dataset.count:
-                raise AssetError(f"band {index} is asked for, the file has {dataset.count}")
-            _check_crs(dataset.crs, crs)
+            if not 1 <= source.index <= dataset.count:
+                raise AssetError(f"band {source.index} is asked for, the file has {dataset.count}")
+            _check_crs(dataset.crs, source.crs)
+            _check_dtype(dataset.dtypes[source.index - 1], source)
+            _check_place(dataset, source, grid)
             offset = _aligned_offset(dataset, grid)
             if offset is not None:
-                return _read_aligned(dataset, index, offset, grid.shape)
-            return _read_warped(dataset, index, crs, nodata, grid, resampling)
+                return _read_aligned(dataset, source.index, offset, grid.shape)
+            return _read_warped(dataset, source, grid, resampling)
 
 
 def _check_crs(found: Any, declared: str | None) -> None:
@@ -258,6 +245,41 @@ def _check_crs(found: Any, declared: str | None) -> None:
         raise AssetError(
             f"the file is in {name[:60]}, the item says {declared}: its place on the grid would be wrong."
             " Correct the item's proj:code (modifier=), or leave it out."
+        )
+
+
+def _check_dtype(found: str, source: Source) -> None:
+    """Refuse numbers that the scale is not for: those of a float copy, or of a picture."""
+    declared = np.dtype(source.dtype) if source.dtype in np.sctypeDict else None
+    smaller = declared is not None and source.dtype != "int" and np.dtype(found).itemsize < declared.itemsize
+    floats = np.dtype(found).kind == "f" and declared is not None and declared.kind in "iu"
+    if floats or smaller or np.dtype(found).kind == "c":
+        of = "whole numbers" if source.dtype == "int" else source.dtype or "real numbers"
+        raise AssetError(
+            f"the file holds {found}, the catalogue says {of}: scale {source.scale:g} and offset"
+            f" {source.offset:g} are not for these. Leave it out, or correct data_type and scale (modifier=)."
+        )
+
+
+def _check_place(dataset: Any, source: Source, grid: Grid) -> None:
+    """Refuse a file that lies nowhere, or beside the place its item states: a silent hole."""
+    if dataset.crs is None and dataset.transform.is_identity:
+        raise AssetError(
+            "the file has neither a CRS nor a transform, so its pixels have no place: leave the item out."
+        )
+    if source.bounds is None:
+        return
+    try:
+        box = tuple(dataset.bounds)
+        if dataset.crs is not None and dataset.crs != _rasterio_crs(grid.crs):
+            box = transform_box(box, parse_crs(dataset.crs), grid.crs)
+    except CloudMaskError:
+        return
+    left, bottom, right, top = source.bounds
+    if box[0] > right or box[2] < left or min(box[1], box[3]) > top or max(box[1], box[3]) < bottom:
+        raise AssetError(
+            f"the file lies at {tuple(round(n, 6) for n in box)}, the item says {source.bounds} (both in"
+            f" {grid.crs[:60]}). Correct the item's proj: fields (modifier=), or leave it out."
         )
 
 
@@ -296,20 +318,18 @@ def _read_aligned(dataset: Any, index: int, offset: tuple[int, int], shape: tupl
     return out
 
 
-def _read_warped(
-    dataset: Any, index: int, crs: str | None, nodata: float | None, grid: Grid, resampling: str
-) -> Any:
+def _read_warped(dataset: Any, source: Source, grid: Grid, resampling: str) -> Any:
     from rasterio.dtypes import in_dtype_range
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
 
     # The file's own value keeps out of the interpolation; the item's, if another, is masked afterwards.
-    source_nodata = nodata if dataset.nodata is None else dataset.nodata
-    if source_nodata is not None and not in_dtype_range(source_nodata, dataset.dtypes[index - 1]):
+    source_nodata = source.nodata if dataset.nodata is None else dataset.nodata
+    if source_nodata is not None and not in_dtype_range(source_nodata, dataset.dtypes[source.index - 1]):
         source_nodata = None  # a value that the file cannot hold marks nothing
     options: dict[str, Any] = {}
     if dataset.crs is None:
-        options["src_crs"] = crs or grid.crs
+        options["src_crs"] = source.crs or grid.crs
     if resampling != "nearest":
         # Interpolated numbers are no integers, and the nodata value must not take part.
         options["dtype"] = "float32"
@@ -326,7 +346,7 @@ def _read_warped(
         resampling=Resampling[resampling],
         **options,
     ) as vrt:
-        data = vrt.read(index, masked=True)
+        data = vrt.read(source.index, masked=True)
         if source_nodata is None:
             data = np.ma.masked_array(data.data, mask=vrt.read(vrt.count) == 0)
     return data

@@ -74,7 +74,7 @@ _REMEDIES: dict[Fault, str] = {
     "busy": "Given up after {retries} retries: raise retries=, or try later.",
     "broken": "Given up after {retries} retries: raise retries= or timeout=, or try later.",
     "short": "The file is truncated or damaged: leave the item out.",
-    "unclear": "The file is not there, or no image: leave the item out, or correct its address (patch_url=).",
+    "unclear": "The file is not there, or no image (a login page?): leave it out, or pass patch_url=.",
     "other": "The file may be damaged or of another kind than the catalogue says: leave the item out.",
 }
 
@@ -111,10 +111,14 @@ class Transport:
             raise OptionError("on_error", self.on_error, allowed=("raise", "skip"))
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise OptionError("retries", self.retries, hint="Give a whole number, 0 or more.")
-        if not self.timeout > 0:
+        seconds: object = self.timeout
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
             raise OptionError("timeout", self.timeout, hint="Give seconds, above 0.")
         if self.patch_url is not None and not callable(self.patch_url):
             raise OptionError("patch_url", self.patch_url, hint="Give a function from URL to URL.")
+        if self.filesystem is not None and not hasattr(self.filesystem, "open"):
+            hint = "Give an fsspec file system: fsspec.filesystem('s3'), for instance."
+            raise OptionError("filesystem", self.filesystem, hint=hint)
 
     def settings(self) -> dict[str, str]:
         """Return what GDAL is told; what the user set in the environment or `gdal_env` wins."""
@@ -150,7 +154,10 @@ class Transport:
 
     def url(self, href: str) -> str:
         """Return the address that is opened for `href`."""
-        return self.patch_url(href) if self.patch_url is not None else href
+        url = self.patch_url(href) if self.patch_url is not None else href
+        if not isinstance(url, str):
+            raise AssetError(f"patch_url= gave {url!r} for {href.split('?', 1)[0]}: it must return a URL.")
+        return url
 
 
 def gdal_path(url: str) -> str:
@@ -287,11 +294,14 @@ def make_read_text(transport: Transport) -> Callable[[str], str]:
                 return str(transport.filesystem.cat_file(url).decode("utf-8"))
             if url.startswith(("http://", "https://")):
                 return _read_http(url, transport.timeout)
-            with fsspec.open(url, "rt", encoding="utf-8") as file:
+            options = s3_options(dict(transport.gdal_env)) if url.startswith("s3://") else {}
+            with fsspec.open(url, "rt", encoding="utf-8", **options) as file:
                 return str(file.read())
 
         try:
             return with_retries(fetch, transport.retries, url.split("?", 1)[0])
+        except ImportError as error:
+            raise AssetError(f"{url} needs s3fs: pip install s3fs ({error}).") from error
         except (OSError, ValueError) as error:
             shown = url.split("?", 1)[0]
             raise AssetError(f"{shown} cannot be read: {messages(error)}.") from error
@@ -299,11 +309,40 @@ def make_read_text(transport: Transport) -> Callable[[str], str]:
     return read_text
 
 
+def s3_options(gdal_env: Mapping[str, str]) -> dict[str, Any]:
+    """Return for s3fs what GDAL is told of S3, by `gdal_env` and the environment: one account for both.
+
+    Examples
+    --------
+    >>> s3_options({"AWS_S3_ENDPOINT": "127.0.0.1:9000", "AWS_HTTPS": "NO", "AWS_REQUEST_PAYER": "requester"})
+    {'requester_pays': True, 'endpoint_url': 'http://127.0.0.1:9000'}
+    """
+    told = {**os.environ, **gdal_env}
+    names = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
+    options: dict[str, Any] = {ours: told[name] for name, ours in names.items() if name in told}
+    if told.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1", "ON"):
+        options = {"anon": True}
+    if told.get("AWS_REQUEST_PAYER") == "requester":
+        options["requester_pays"] = True
+    endpoint = told.get("AWS_S3_ENDPOINT")
+    if endpoint:
+        plain = told.get("AWS_HTTPS", "YES").upper() in ("NO", "FALSE", "0", "OFF")
+        options["endpoint_url"] = (
+            endpoint if "://" in endpoint else f"http{'' if plain else 's'}://{endpoint}"
+        )
+    return options
+
+
 def _read_http(url: str, timeout: float) -> str:
+    from urllib.error import HTTPError
     from urllib.request import urlopen
 
-    with urlopen(url, timeout=timeout) as answer:
-        content: bytes = answer.read()
+    try:
+        with urlopen(url, timeout=timeout) as answer:
+            content: bytes = answer.read()
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise
     return content.decode("utf-8")
 
 
@@ -315,6 +354,8 @@ def freeze_env(gdal_env: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...
     >>> freeze_env({"AWS_HTTPS": False})
     (('AWS_HTTPS', 'NO'),)
     """
+    if gdal_env is not None and not isinstance(gdal_env, Mapping):
+        raise OptionError("gdal_env", gdal_env, hint="Give a mapping of GDAL's names to values.")
     words = {True: "YES", False: "NO"}
     pairs = {
         str(name): words[value] if isinstance(value, bool) else str(value)

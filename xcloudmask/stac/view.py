@@ -7,6 +7,7 @@ point at them by index. Nothing here knows a catalogue, and pystac is not import
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -131,9 +132,13 @@ def view_item(item: Any) -> ItemView:
         id=str(item_id),
         collection=None if collection is None else str(collection),
         properties=properties,
-        assets={key: _asset(key, raw, listed, shared, base) for key, raw in raw_assets.items()},
+        assets={
+            key: _asset(key, raw, listed, shared, base)
+            for key, raw in raw_assets.items()
+            if isinstance(raw, Mapping) and raw.get("href")  # the others cannot be read
+        },
         links=tuple(href for _, href in links),
-        bbox=tuple(bbox) if bbox else None,
+        bbox=to_box(bbox),
     )
 
 
@@ -166,6 +171,33 @@ def to_number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def to_numbers(value: Any, least: int) -> tuple[float, ...] | None:
+    """Return a list of at least so many finite numbers, None for anything else.
+
+    Examples
+    --------
+    >>> to_numbers([10, "0", 5], 2), to_numbers([10, None], 2), to_numbers("10", 2)
+    ((10.0, 0.0, 5.0), None, None)
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) < least:
+        return None
+    numbers = [to_number(part) for part in value]
+    finite = tuple(number for number in numbers if number is not None and math.isfinite(number))
+    return finite if len(finite) == len(value) else None
+
+
+def to_box(value: Any) -> tuple[float, ...] | None:
+    """Return four or six finite numbers as they are, None for anything else that stands for a box.
+
+    Examples
+    --------
+    >>> to_box(["10", 44, 11, 45]), to_box([None] * 4), to_box([1, 2, 3])
+    ((10.0, 44.0, 11.0, 45.0), None, None)
+    """
+    box = to_numbers(value, 4)
+    return box if box and len(box) in (4, 6) else None
 
 
 def _asset(
