@@ -1,0 +1,149 @@
+"""DeepLabV3+ (Chen et al. 2018, ECCV, arXiv 1802.02611) on MobileNetV2 or ResNet-34.
+
+The paper leaves the decoder's size to the reader ("a few" 3x3 convolutions); `decoder` says what is here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.models.arch.mobilenet_v2 import MobileNetV2
+from xcloudmask.models.arch.parts import conv_norm, init_convolutions, resize_as, separable_conv
+from xcloudmask.models.arch.resnet import ResNet34
+
+Encoder = Literal["mobilenet-v2", "mobilenet-v2-320", "resnet34"]
+Decoder = Literal["v3plus", "v3plus-separable", "v3", "pooled"]
+STRIDES = (8, 16)
+
+
+class Pyramid(nn.Module):
+    """Atrous spatial pyramid pooling: the same features seen at several distances and as one mean.
+
+    Parameters
+    ----------
+    channels, out : int
+        Of the input, and of each branch and the output.
+    rates : tuple of int
+        Dilation of each 3x3 branch; beside them stand a 1x1 branch and the mean over the window.
+    separable : bool
+        Whether the 3x3 branches filter each channel on its own first.
+
+    Examples
+    --------
+    >>> Pyramid(8, 4, (6, 12))(torch.zeros(2, 8, 16, 16)).shape
+    torch.Size([2, 4, 16, 16])
+    """
+
+    def __init__(self, channels: int, out: int, rates: tuple[int, ...], *, separable: bool = False) -> None:
+        super().__init__()
+        atrous = separable_conv if separable else conv_norm
+        self.branches = nn.ModuleList(
+            [conv_norm(channels, out, 1), *(atrous(channels, out, dilation=rate) for rate in rates)]
+        )
+        self.pooled = conv_norm(channels, out, 1)
+        self.project = conv_norm(out * (len(rates) + 2), out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of `x`, same size."""
+        everywhere = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        out: Tensor = self.project(torch.cat([*(branch(x) for branch in self.branches), everywhere], dim=1))
+        return out
+
+
+class DeepLab(nn.Module):
+    """Encoder, pyramid, decoder, and logits at the input's size.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Returns shallow and deep features; has `low_channels` and `deep_channels`.
+    classes : int
+        Output channels.
+    output_stride : {8, 16}
+        That of the encoder; at 8 the pyramid's rates (6, 12, 18) are doubled, as in the paper.
+    decoder : {"v3plus", "v3plus-separable", "v3", "pooled"}
+        ``"v3plus"``: the pyramid's output, enlarged, beside 48 channels of shallow features, then one 3x3
+        convolution. ``"v3plus-separable"``: separable convolutions in pyramid and decoder, two of them.
+        ``"v3"``: DeepLabV3, one 3x3 convolution and no shallow features. ``"pooled"``: neither atrous
+        branches nor decoder, the small form that TensorFlow's model zoo gives MobileNetV2.
+
+    Examples
+    --------
+    >>> net = DeepLab(MobileNetV2(3), 2)
+    >>> net(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 2, 64, 64])
+    """
+
+    def __init__(
+        self, encoder: nn.Module, classes: int, *, output_stride: int = 16, decoder: Decoder = "v3plus"
+    ) -> None:
+        super().__init__()
+        width = 256
+        low, deep = int(encoder.low_channels), int(encoder.deep_channels)  # type: ignore[arg-type]
+        rates = () if decoder == "pooled" else tuple(rate * 16 // output_stride for rate in (6, 12, 18))
+        separable = decoder == "v3plus-separable"
+        self.encoder = encoder
+        self.pyramid = Pyramid(deep, width, rates, separable=separable)
+        self.low = conv_norm(low, 48, 1) if decoder.startswith("v3plus") else None
+        if decoder == "v3plus":
+            self.decode = nn.Sequential(conv_norm(width + 48, width))
+        elif separable:
+            self.decode = nn.Sequential(separable_conv(width + 48, width), separable_conv(width, width))
+        elif decoder == "v3":
+            self.decode = nn.Sequential(conv_norm(width, width))
+        else:
+            self.decode = nn.Sequential()
+        self.logits = nn.Conv2d(width, classes, 1)
+        init_convolutions(self)
+        self.logits.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits of `x`."""
+        low, deep = self.encoder(x)
+        out = self.pyramid(deep)
+        if self.low is not None:
+            out = torch.cat([resize_as(out, low), self.low(low)], dim=1)
+        return resize_as(self.logits(self.decode(out)), x)
+
+
+def deeplabv3plus(
+    *,
+    bands: int = 3,
+    classes: int = 2,
+    encoder: Encoder = "mobilenet-v2",
+    output_stride: int = 16,
+    decoder: Decoder = "v3plus",
+) -> DeepLab:
+    """Return a DeepLab of the kinds that the published cloud maskers use.
+
+    Parameters
+    ----------
+    bands, classes : int
+        Channels in and out.
+    encoder : {"mobilenet-v2", "mobilenet-v2-320", "resnet34"}
+        ``-320`` leaves out MobileNetV2's last 1x1 convolution.
+    output_stride : {8, 16}
+        How much smaller the deep features are than the input.
+    decoder : str
+        See `DeepLab`.
+
+    Examples
+    --------
+    >>> small = deeplabv3plus(bands=13, encoder="mobilenet-v2-320", output_stride=8, decoder="pooled")
+    >>> sum(p.numel() for p in small.parameters())  # SEnSeI, table VII: 2.11 million
+    2111554
+    """
+    if output_stride not in STRIDES:
+        raise OptionError("output_stride", output_stride, allowed=STRIDES)
+    if bands < 1 or classes < 1:
+        raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
+    backbone: nn.Module = (
+        ResNet34(bands, output_stride=output_stride)
+        if encoder == "resnet34"
+        else MobileNetV2(bands, output_stride=output_stride, last=encoder == "mobilenet-v2")
+    )
+    return DeepLab(backbone, classes, output_stride=output_stride, decoder=decoder)
