@@ -149,8 +149,14 @@ def _by_us(mask: xr.DataArray, store: Path) -> None:
     write(mask, store)
 
 
-#: Ways to write a lazy mask: they decide in which order Dask walks over the scene.
-WRITERS = {"xarray": _by_xarray, "write": _by_us}
+def _by_stream(mask: xr.DataArray, store: Path) -> None:
+    from xcloudmask.stream import to_zarr
+
+    to_zarr(mask, store, progress=False)
+
+
+#: Ways to write a lazy mask: they decide in which order the scene is walked over.
+WRITERS = {"stream": _by_stream, "write": _by_us, "xarray": _by_xarray}
 
 
 def ours(size: int, repeat: int, name: str) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import dask
 import numpy as np
 import xarray as xr
 from hypothesis import strategies as st
@@ -41,6 +44,22 @@ def weather(height: int, width: int, bands: int = 6, seed: int = 0) -> np.ndarra
     cloud = np.clip(field() - 0.3, 0, 1) * np.array([0.6, 0.58, 0.58, 0.6, 0.4, 0.3])[:bands, None, None]
     shadow = 1 - 0.6 * np.clip(field() - 0.4, 0, 1)
     return (land * shadow + cloud).astype(np.float32)
+
+
+class CountingScheduler:
+    """Dask's synchronous scheduler, which notes each call."""
+
+    def __init__(self) -> None:
+        self.computes = 0
+
+    def __call__(self, graph: Any, keys: Any, **options: Any) -> Any:
+        self.computes += 1
+        return dask.get(graph, keys, **options)
+
+
+def forbidden(block: np.ndarray) -> np.ndarray:
+    """Stand in for pixels that must not be read."""
+    raise AssertionError("a pixel was read")
 
 
 @st.composite

@@ -1,5 +1,7 @@
 """The backends against each other, and the rules for devices, precision and threads."""
 
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -160,6 +162,23 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(
     machine(monkeypatch, gpus=0 if device == "cuda" else 2)
     with pytest.raises(CloudMaskError, match=rf"device='{device}' is not on this machine \(there: cpu"):
         available_devices(device, "torch")
+
+
+def test_an_onnx_model_on_a_machine_without_cuda_imports_no_torch() -> None:
+    """Importing torch takes seconds, and served to count GPUs that onnxruntime could not use."""
+    code = """if True:
+        import sys
+        import numpy as np, onnxruntime, xarray as xr, xcloudmask
+        onnxruntime.get_available_providers = lambda: ["CPUExecutionProvider"]
+        da = xr.DataArray(np.full((4, 64, 64), 0.1, "f4"), dims=("band", "y", "x"))
+        da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
+        print((da.cloudmask.predict(resolution="native").values != 255).all(), "torch" in sys.modules)
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.stdout.split() == ["True", "False"], done.stderr
 
 
 def test_hidden_gpus_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

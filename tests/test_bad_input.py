@@ -1,9 +1,13 @@
 """Every mistake gets its own message, which names the remedy, before anything is computed."""
 
+from dataclasses import replace
+
+import dask
 import numpy as np
 import pytest
 import xarray as xr
 
+from tests.scenes import CountingScheduler, forbidden
 from xcloudmask import engine, testing
 from xcloudmask.errors import (
     BandError,
@@ -33,9 +37,11 @@ def wavelengths(name, values):
     return scene(GOOD, ["a", "b", "c", "d"]).assign_coords({name: ("band", values)})
 
 
+NO_CLOUD = replace(testing.TOY, name="no-cloud", classes=("a", "b", "c"))
+
 TABLE = {
     "integers without scale": (lambda: scene(COUNTS), {}, UnitError, r"describe\(scale=0.0001"),
-    "wrong band names": (lambda: scene(GOOD, list("abcd")), {}, BandError, r"missing: .*|describe\(sensor"),
+    "wrong band names": (lambda: scene(GOOD, list("abcd")), {}, BandError, r"(?s)describe\(sensor.*missing: blue, green"),
     "no band dimension": (lambda: xr.DataArray(GOOD, dims=("k", "y", "x")), {}, BandError, "rename"),
     "a mask": (lambda: scene(GOOD)[0].assign_attrs(flag_values=[0]), {}, BandError, "looks like a mask"),
     "no rows and columns": (lambda: xr.DataArray(GOOD, dims=("band", "i", "j")), {}, OptionError, "y/x"),
@@ -75,6 +81,16 @@ TABLE = {
     "scale of nothing": (
         lambda: scene(COUNTS).cloudmask.describe(scale=0.0), {}, UnitError, "scale not 0"
     ),
+    "nodata in the attributes that is text": (
+        lambda: scene(GOOD).assign_attrs(nodata="none", level="toa"), {}, UnitError, "delete it"
+    ),
+    "a quality layer as valid": (
+        lambda: scene(GOOD), {"valid": ones(64).astype("u1")}, CloudMaskError, r"quality == 0"
+    ),
+    "a threshold where nothing is cloud": (
+        lambda: scene(GOOD), {"threshold": 0.5, "scheme": "native", "model": NO_CLOUD},
+        CloudMaskError, "leave threshold",
+    ),
 }  # fmt: skip
 
 
@@ -83,14 +99,16 @@ TABLE = {
 def test_the_message_names_the_remedy_and_nothing_is_computed(mistake, chunked, monkeypatch):
     make, options, error, words = TABLE[mistake]
     da = make()
-    if chunked:
-        da = da.chunk()
+    if chunked:  # coordinates stay as they are: they are told of pixels, and may be read
+        da = da.copy(data=da.chunk().data.map_blocks(forbidden, dtype=da.dtype, meta=da.data.flat[:0]))
     monkeypatch.setattr(
         engine.Predictor, "blend", lambda *args, **kwargs: pytest.fail("a window was inferred")
     )
-    with pytest.raises(error, match=words) as caught:
+    scheduler = CountingScheduler()
+    with dask.config.set(scheduler=scheduler), pytest.raises(error, match=words) as caught:
         da.cloudmask.predict(**options)
     assert isinstance(caught.value, ValueError)
+    assert scheduler.computes == 0
 
 
 def test_a_typo_in_an_argument_fails():
@@ -185,3 +203,83 @@ def test_what_describe_says_of_nodata_replaces_the_attributes():
     mask = da.cloudmask.predict()
     assert mask.values[3, 4] == 255
     assert "_FillValue" not in da.attrs
+
+
+def test_all_declared_numbers_and_the_named_one_mean_no_data():
+    stored = COUNTS.copy()
+    stored[:, 1, 1], stored[:, 2, 2], stored[:, 3, 3] = 11, 12, 13
+    da = scene(stored).cloudmask.describe(scale=1e-4).assign_attrs(_FillValue=11, nodata=[12], level="toa")
+    mask = da.cloudmask.predict(testing.TOY, nodata=13).values
+    assert mask[1, 1] == mask[2, 2] == mask[3, 3] == 255
+    assert (mask == 255).sum() == np.isin(stored[2:], [11, 12, 13]).any(axis=0).sum()
+
+
+def test_gdals_lowest_double_beside_float32_is_no_data():
+    pixels = GOOD.copy()
+    pixels[:, 4, 4] = -np.inf
+    da = scene(np.where(np.isinf(pixels), np.finfo("f4").min, pixels)).assign_attrs(
+        _FillValue=np.finfo("f4").min, nodata=-1.797693e308, level="toa"
+    )
+    mask = da.cloudmask.predict(testing.TOY)
+    assert np.argwhere(mask.values == 255).tolist() == [[4, 4]]
+
+
+def test_one_band_without_data_is_told():
+    pixels = GOOD.copy()
+    pixels[0] = np.nan
+    with pytest.warns(NoDataWarning, match="no pixel holds data in every band"):
+        assert (scene(pixels).cloudmask.predict() == 255).all()
+
+
+def test_valid_may_have_bands_and_other_chunks():
+    keep = GOOD[0] > 0.2
+    da = scene(GOOD).chunk(y=40)
+    by_pixel = xr.DataArray(keep, dims=("y", "x")).chunk(y=33)
+    mask = da.cloudmask.predict(testing.TOY, valid=by_pixel)
+    assert mask.chunks == ((40, 24), (64,))
+    np.testing.assert_array_equal(mask.values == 255, ~keep)
+    by_band = scene(GOOD) > 0.05
+    mask = da.cloudmask.predict(testing.TOY, valid=by_band.drop_vars(by_band.coords))
+    np.testing.assert_array_equal(mask.values == 255, (GOOD <= 0.05).any(axis=0))
+
+
+def test_units_are_not_applied_twice():
+    counts = scene(COUNTS).cloudmask.describe(scale=1e-4)
+    already = (counts * 1e-4).assign_attrs(level="toa")
+    with pytest.raises(UnitError, match="scaled already"):
+        already.cloudmask.predict(testing.TOY)
+    held_as_floats = counts.astype("f4").cloudmask.predict(testing.TOY)
+    np.testing.assert_array_equal(held_as_floats.values, counts.cloudmask.predict(testing.TOY).values)
+
+
+def test_describe_keeps_the_figure_that_is_not_said():
+    da = scene(COUNTS).cloudmask.describe(scale=1e-4).cloudmask.describe(offset=-0.1)
+    assert (da["scale"].values == 1e-4).all()
+    assert (da["offset"].values == -0.1).all()
+    da = scene(COUNTS).assign_attrs(scale_factor=2e-4).cloudmask.describe(offset=-0.1)
+    assert (da["scale"].values == 2e-4).all()
+
+
+def test_feet_are_not_metres():
+    feet = scene(GOOD).assign_coords(y=-32.808 * np.arange(64), x=32.808 * np.arange(64)).rio.write_crs(2263)
+    mask = feet.chunk().cloudmask.predict(testing.TOY)
+    assert mask.attrs["working_factors"] == [3, 3]
+    assert mask.attrs["working_resolution_m"][0] == pytest.approx(30, abs=0.1)
+
+
+def test_pixels_that_the_model_never_saw_are_told_of():
+    coarse = scene(GOOD).assign_coords(y=-1000.0 * np.arange(64), x=1000.0 * np.arange(64)).chunk()
+    with pytest.warns(UnitWarning, match="pixels are 1000 m and model 'toy' was trained on 20 to 40 m"):
+        coarse.cloudmask.predict(testing.TOY)
+    with pytest.warns(UnitWarning, match="finer than the pixels"):
+        coarse.cloudmask.predict(testing.TOY, resolution=30)
+    with pytest.warns(UnitWarning, match="bottom-of-atmosphere.*level='toa'"):
+        scene(GOOD).chunk().cloudmask.predict("ukis-4band-l2a")
+
+
+def test_a_threshold_may_be_a_numpy_number():
+    scene(GOOD).chunk().cloudmask.predict(testing.TOY, threshold=np.float32(0.5))
+
+
+def test_a_huge_working_cell_is_the_mean_of_all():
+    assert len(np.unique(scene(GOOD).cloudmask.predict_proba(testing.TOY, resolution=90_000))) == 3

@@ -20,6 +20,7 @@ import xarray as xr
 import xcloudmask
 from xcloudmask import models
 from xcloudmask.cli import COMMANDS, doctor, main, source
+from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.text import as_options
 from xcloudmask.testing import TOY
@@ -168,6 +169,27 @@ def test_a_scale_that_the_file_states_is_used(tmp_path: Path) -> None:
         file.scales = (1e-4,) * 4
     assert main(["predict", str(scene), str(out), "--level", "L1C", "--model", "toy"]) == 0
     np.testing.assert_array_equal(read(out)[0], expected)
+
+
+@pytest.mark.parametrize("stated", [{"scales": (1e-4,) * 4}, {"offsets": (-0.05,) * 4}, {}])
+@pytest.mark.parametrize("said", [["--offset", "-0.1"], ["--scale", "2e-4"], ["--offset", "0", "--scale", "1"]])
+def test_what_is_said_of_scale_or_offset_stands_over_what_the_file_states(
+    tmp_path: Path, stated: dict[str, Any], said: list[str]
+) -> None:
+    path = raster(tmp_path / "scene.tif")
+    with rasterio.open(path, "r+") as file:
+        for name, values in stated.items():
+            setattr(file, name, values)
+    parser = Parser("x", "")
+    source.add_arguments(parser)
+    found = source.open_scene(parser.parse_args([str(path), "--level", "L2A", *said]))
+    options = dict(zip(said[::2], map(float, said[1::2]), strict=True))
+    scale = options.get("--scale", stated.get("scales", (1.0,))[0])
+    offset = options.get("--offset", stated.get("offsets", (0.0,))[0])
+    told = {name: np.broadcast_to(found[name].values, 4) for name in ("scale", "offset") if name in found.coords}
+    np.testing.assert_array_equal(told["offset"], offset)
+    if stated or "--scale" in options:
+        np.testing.assert_array_equal(told["scale"], scale)
 
 
 @pytest.mark.parametrize("form", ["array", "bands as variables"])

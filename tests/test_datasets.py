@@ -60,6 +60,15 @@ def test_gaps_of_each_variable_are_gaps():
     np.testing.assert_array_equal(mask == 255, expected)
 
 
+def test_a_store_that_holds_one_array_with_bands():
+    base = an_array()
+    ds = base.to_dataset(name="reflectance")
+    mask = ds.cloudmask.predict(testing.TOY)
+    np.testing.assert_array_equal(mask.values, base.cloudmask.predict(testing.TOY).values)
+    with pytest.raises(BandError, match="several variables have a band dimension"):
+        ds.assign(other=base).cloudmask.predict()
+
+
 def test_what_does_not_fit_is_told():
     ds = a_dataset()
     del ds["red"].attrs["scale_factor"]

@@ -3,11 +3,14 @@
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.scenes import noise, scene
 from xcloudmask import engine, testing
@@ -223,9 +226,92 @@ def test_devices_work_at_the_same_time() -> None:
     in_threads(2, lambda k: ours.blend(jobs(1), SHAPE))
 
 
-def test_many_threads_load_a_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def nothing_loaded() -> Iterator[None]:
+    """No network is loaded before, and none that a test made up is left behind."""
     engine.unload()
     testing.loads.clear()
+    yield
+    engine.unload()
+
+
+def test_one_inference_at_a_time_runs_on_a_device_whatever_the_models(
+    nothing_loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, peaks = [], []
+
+    class Watched(FakeBackend):
+        def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+            under_way.append(self)
+            peaks.append(len(under_way))
+            time.sleep(0.002)
+            under_way.pop()
+            return np.repeat(pixels, 2, axis=1)
+
+    monkeypatch.setattr(engine, "make_backend", lambda *args: Watched("cpu"))
+    specs = [COUNTING, replace(COUNTING, name="another"), TOY, replace(COUNTING, name="a third")]
+    ours = [Predictor(spec, device) for spec, device in zip(specs, ["cpu", "cpu", "cpu", "auto"], strict=True)]
+    monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cpu"])
+    in_threads(4, lambda k: ours[k].blend(jobs(20), SHAPE))
+    assert len(peaks) == 80
+    assert max(peaks) == 1
+
+
+def test_two_devices_have_locks_of_their_own(nothing_loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr(engine, "make_backend", lambda *args: FakeBackend())
+    first, second = Predictor(COUNTING)._load()
+    assert first.lock is not second.lock
+
+
+def test_weights_are_loaded_once_whatever_the_precision_and_the_name_of_the_device(
+    nothing_loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cpu"])
+    made = [Predictor(COUNTING, *how)._load()[0] for how in (("cpu",), ("auto",), ("cpu", "bfloat16"))]
+    assert testing.loads == ["counting"]
+    assert made[0].backend is made[1].backend
+    assert made[0].backend is not made[2].backend
+    assert made[0].backend.module is made[2].backend.module
+    graph = get("ukis-4band-l1c")
+    assert Predictor(graph, "cpu", "float32")._load()[0].backend is Predictor(graph)._load()[0].backend
+
+
+def test_a_model_for_any_bands_is_loaded_once_and_told_of_each_set(
+    nothing_loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads, real = [], testing.load_any
+    monkeypatch.setattr(testing, "load_any", lambda spec: (loads.append(spec.name), real(spec))[1])
+    da = scene(noise(3, 40, 40), ["red", "nir", "green"])
+    one, two = (da[:count].cloudmask.predict_proba(testing.ANY, device="cpu") for count in (2, 3))
+    assert loads == ["any"]
+    assert abs(one - two).max() > 1e-4
+    again = da[:2].cloudmask.predict_proba(testing.ANY, device="cpu")
+    np.testing.assert_array_equal(again, one)
+    engine.unload()
+    fresh = da[:2].cloudmask.predict_proba(testing.ANY, device="cpu")
+    np.testing.assert_array_equal(fresh, one)
+    assert loads == ["any"] * 2
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_unloading_lets_go_of_the_weights_and_then_gives_memory_back(
+    there: bool, nothing_loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = weakref.ref(Predictor(TOY, "cpu")._load()[0].backend.module)
+    told: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there)
+    for name, part in (("cuda", torch.cuda), ("mps", torch.mps)):
+        monkeypatch.setattr(
+            part, "empty_cache", lambda name=name: told.append(name if weights() is None else "too early")
+        )
+    engine.unload()
+    assert weights() is None
+    assert told == ["cuda", "mps"] * there
+
+
+def test_many_threads_load_a_model_once(nothing_loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     real = testing.load_counting
     monkeypatch.setattr(testing, "load_counting", lambda spec: (time.sleep(0.05), real(spec))[1])
     one = np.zeros((1, 32, 32), np.float32)
@@ -234,8 +320,7 @@ def test_many_threads_load_a_model_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert testing.loads == ["counting"]
 
 
-def test_one_network_a_device_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    testing.loads.clear()
+def test_one_network_a_device_is_loaded(nothing_loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(engine, "make_backend", lambda network, runtime, device, dtype: FakeBackend(device))
     found = Predictor(COUNTING)._load()
@@ -243,7 +328,7 @@ def test_one_network_a_device_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None
     assert testing.loads == ["counting"] * 2
 
 
-def test_a_failed_load_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_load_is_tried_again(nothing_loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Predictor(COUNTING, "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(testing, "load_counting", lambda spec: 1 / 0)

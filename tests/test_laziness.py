@@ -10,25 +10,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tests.scenes import scene
+from tests.scenes import CountingScheduler, forbidden, scene
 from xcloudmask import engine, testing
 from xcloudmask.testing import COUNTING, TOY
 from xcloudmask.tiling import AxisPlan
-
-
-class CountingScheduler:
-    """Dask's synchronous scheduler, which notes each call."""
-
-    def __init__(self) -> None:
-        self.computes = 0
-
-    def __call__(self, graph: Any, keys: Any, **options: Any) -> Any:
-        self.computes += 1
-        return dask.get(graph, keys, **options)
-
-
-def forbidden(block: np.ndarray) -> np.ndarray:
-    raise AssertionError("a pixel was read")
 
 
 @pytest.fixture
@@ -110,16 +95,18 @@ def test_windows_without_a_valid_pixel_are_not_inferred_and_no_model_is_loaded_f
     assert len(testing.seen) == 1
 
 
-def big(name: str) -> xr.DataArray:
+def big(name: str, step: float | None = None) -> xr.DataArray:
     """100 x 100 chunks."""
     rows = {"chunks of 512": 512, "chunks of 256": 256, "chunks of a patch and a bit": 300}[name]
     side = 100 * rows
     data = darr.zeros((2, side, side), chunks=(2, rows, rows), dtype="f4")
-    return xr.DataArray(data, dims=("band", "y", "x")).cloudmask.describe(bands=["red", "nir"])
+    coords = {} if step is None else {"y": -step * np.arange(side), "x": step * np.arange(side)}
+    da = xr.DataArray(data, dims=("band", "y", "x"), coords=coords)
+    return da.cloudmask.describe(bands=["red", "nir"], level="L1C")
 
 
 def plan_and_write(da: xr.DataArray, **options: Any) -> tuple[Any, dict[Any, Any]]:
-    mask = da.cloudmask.predict(TOY, resolution="native", **options)
+    mask = da.cloudmask.predict(TOY, **{"resolution": "native", **options})
     layer = mask.data.dask.layers[mask.data.name]
     return layer, dict(layer)
 
@@ -150,15 +137,19 @@ def test_predict_itself_takes_the_same_time_for_any_number_of_chunks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "factor", "options"),
     [
-        ("chunks of 512", {}),
-        ("chunks of 256", {"patch_size": 256, "overlap": 48}),
-        ("chunks of a patch and a bit", {"patch_size": 256, "overlap": 48}),
+        ("chunks of 512", 1, {}),
+        ("chunks of 256", 1, {"patch_size": 256, "overlap": 48}),
+        ("chunks of a patch and a bit", 1, {"patch_size": 256, "overlap": 48}),
+        ("chunks of 512", 3, {"patch_size": 256, "overlap": 48}),
+        ("chunks of 256", 3, {"patch_size": 256, "overlap": 48}),
     ],
 )
-def test_a_chunk_costs_less_than_a_kilobyte(name: str, options: dict[str, int]) -> None:
-    layer, tasks = plan_and_write(big(name), **options)
+def test_a_chunk_costs_less_than_a_kilobyte(name: str, factor: int, options: dict[str, Any]) -> None:
+    """At factor 3, that of Sentinel-2's 10 m, a chunk of 512 is smaller than a window and most tasks are strips."""
+    layer, tasks = plan_and_write(big(name, step=30 / factor), resolution=30.0, **options)
+    assert layer.plan.options.factors == (factor, factor)
     assert len(pickle.dumps(layer)) < 10_000
     assert len(pickle.dumps(tasks)) < 1024 * 10_000
 

@@ -2,7 +2,9 @@
 
 import pickle
 
+import dask
 import numpy as np
+import pytest
 from dask.core import flatten
 
 from tests.scenes import noise, scene
@@ -39,6 +41,21 @@ def test_the_layer_travels_and_is_the_same_there() -> None:
         assert not twin.is_materialized()
         assert set(twin) == set(layer)
         assert twin.get_output_keys() == set(flatten(mask.data.__dask_keys__())) <= set(layer)
+
+
+@pytest.mark.parametrize("elsewhere", [{}, {"priority": 9}])
+def test_annotations_travel_with_the_layer(elsewhere: dict[str, int]) -> None:
+    said = {"resources": {"GPU": 1}, "retries": 2}
+    with dask.annotate(**said), dask.config.set(collection_annotations={"note": "measured"}):
+        mask = DA.cloudmask.predict(TOY)
+    plain = DA.cloudmask.predict_proba(TOY)
+    layers = [each.data.dask.layers[each.data.name] for each in (mask, plain)]
+    assert layers[0].annotations == said
+    with dask.annotate(**elsewhere):  # what is said where it arrives is not its own
+        twin, twin_of_plain = (pickle.loads(pickle.dumps(layer)) for layer in layers)
+    assert twin.annotations == said
+    assert twin.collection_annotations == layers[0].collection_annotations == {"note": "measured"}
+    assert twin_of_plain.annotations is None
 
 
 def test_the_output_has_the_inputs_chunks() -> None:

@@ -34,10 +34,24 @@ def test_apply_takes_out_clouds_shadows_and_gaps():
     )
 
 
+def test_apply_leaves_the_quality_layers_of_a_dataset_alone():
+    mask = a_mask([[0, 1], [3, 255]])
+    ds = xr.Dataset(
+        {"red": mask.astype("f4"), "nir": mask.astype("f4"), "scl": mask.astype("u1")}
+    ).drop_attrs()
+    out = ds.cloudmask.apply(mask)
+    assert out["scl"].dtype == np.uint8
+    assert int(np.isnan(out["red"]).sum()) == 3
+
+
 def test_apply_refuses_what_does_not_fit():
     mask = a_mask([[0, 1], [3, 255]])
     with pytest.raises(CloudMaskError, match="do not fit"):
         xr.DataArray(np.ones((2, 3)), dims=("y", "x")).cloudmask.apply(mask)
+    with pytest.raises(CloudMaskError, match="other coordinates along 'y'"):
+        xr.ones_like(mask, dtype="f4").cloudmask.apply(mask.assign_coords(y=mask.y + 1e-6))
+    with pytest.raises(OptionError, match="150 m"):
+        mask.cloudmask.apply(mask, buffer=[1])
     with pytest.raises(CloudMaskError, match="keep_attrs"):
         mask.cloudmask.apply(mask.drop_attrs())
     with pytest.raises(OptionError, match="did you mean 'cloud'"):

@@ -1,9 +1,8 @@
 """Cloud masks from satellite reflectance held in xarray."""
 
-__version__ = "0.1.0"
-
 from xcloudmask import accessor as _accessor  # noqa: F401  registers .cloudmask
 from xcloudmask import models, sensors
+from xcloudmask._version import __version__
 from xcloudmask.local import open
 from xcloudmask.stac import load_stac
 from xcloudmask.types import ModelSpec

@@ -10,6 +10,7 @@ import xarray as xr
 
 from xcloudmask import post
 from xcloudmask.bands import read_bands, sensor_of
+from xcloudmask.datasets import band_names
 from xcloudmask.datasets import stack as stack_bands
 from xcloudmask.describe import describe
 from xcloudmask.dims import band_dim
@@ -143,8 +144,9 @@ class _Reflectance:
         (dtype('uint8'), 'ukis-4band-l1c')
         """
         request = Request(
-            "classes", model, threshold, scheme, patch_size, overlap, batch_size, device, dtype, resolution,
-            nodata, valid, tta,
+            output="classes", model=model, threshold=threshold, scheme=scheme, patch_size=patch_size,
+            overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=resolution,
+            nodata=nodata, valid=valid, tta=tta,
         )  # fmt: skip
         return predict(self._array(), request)
 
@@ -176,8 +178,9 @@ class _Reflectance:
         ['clear', 'cloud', 'cloud_shadow']
         """
         request = Request(
-            "probabilities", model, None, scheme, patch_size, overlap, batch_size, device, dtype, resolution,
-            nodata, valid, tta,
+            output="probabilities", model=model, scheme=scheme, patch_size=patch_size,
+            overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=resolution,
+            nodata=nodata, valid=valid, tta=tta,
         )  # fmt: skip
         return predict(self._array(), request)
 
@@ -228,11 +231,9 @@ class DatasetAccessor(_Reflectance):
         drop: Sequence[str] = post.DROP,
         buffer: str | float | None = None,
     ) -> xr.Dataset:
-        """Return the dataset with NaN where `mask` says so; see `DataArrayAccessor.apply`."""
-        return self._ds.map(
-            lambda variable: (
-                post.apply(variable, mask, drop, buffer) if set(mask.dims) <= set(variable.dims) else variable
-            )
+        """Return the dataset with NaN in its bands where `mask` says so; see `DataArrayAccessor.apply`."""
+        return self._ds.assign(
+            {name: post.apply(self._ds[name], mask, drop, buffer) for name in band_names(self._ds)}
         )
 
 

@@ -242,8 +242,23 @@ class TorchBackend:
 
     def release(self) -> None:
         """See `Backend`."""
-        if self.kind == "cuda":
-            self.torch.cuda.empty_cache()
+        give_back()
+
+
+def give_back() -> None:
+    """Give memory that torch keeps for later back to every accelerator it has used in this process.
+
+    Examples
+    --------
+    >>> give_back()
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _nothing() -> None:
@@ -293,15 +308,16 @@ def available_devices(device: str, runtime: str) -> list[str]:
     """Turn ``auto`` and ``cuda`` into the devices of this machine; several GPUs are used in turn."""
     if device == "cpu" or (device == "auto" and os.environ.get("CUDA_VISIBLE_DEVICES") == ""):
         return ["cpu"]
+    if device == "auto" and runtime == "onnx":
+        import onnxruntime as ort
+
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            return ["cpu"]  # and importing torch, which takes seconds, only counts GPUs
     import torch
 
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     mps = ["mps"] if runtime == "torch" and torch.backends.mps.is_available() else []
     if device == "auto":
-        if runtime == "onnx":
-            import onnxruntime as ort
-
-            return gpus if gpus and "CUDAExecutionProvider" in ort.get_available_providers() else ["cpu"]
         return gpus or mps or ["cpu"]
     found = [name for name in (*gpus, *mps) if device in (name, name.partition(":")[0])]
     if not found:

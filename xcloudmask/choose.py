@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from xcloudmask import models
 from xcloudmask.bands import missing_bands
 from xcloudmask.errors import BandError, UnitWarning
-from xcloudmask.types import Band, Level, ModelSpec, parse_level
+from xcloudmask.types import LEVEL_TITLES, Band, Level, ModelSpec, parse_level
 from xcloudmask.warn import warn_user
 
 
@@ -29,8 +30,8 @@ class Candidate:
     def reason(self) -> str:
         """Why not, in words; empty if it fits."""
         why = [f"needs {', '.join(self.missing)}"] if self.missing else []
-        if self.other_level:
-            why.append(f"is for {'top' if self.spec.level == 'toa' else 'bottom'} of atmosphere")
+        if self.other_level and self.spec.level is not None:
+            why.append(f"is for {LEVEL_TITLES[self.spec.level]} reflectance")
         return "; ".join(why)
 
 
@@ -43,12 +44,27 @@ def candidates(bands: Sequence[Band], level: Level | None) -> list[Candidate]:
     ]
 
 
-def choose_model(model: str | ModelSpec, bands: Sequence[Band], level: str | None) -> ModelSpec:
-    """Return the model to run; for ``auto``, a BandError lists what each needs if none fits."""
+def _named(model: Any) -> ModelSpec:
     if isinstance(model, ModelSpec):
         return model
+    return models.get(model) if isinstance(model, str) else models.spec_of(model)
+
+
+def choose_model(model: Any, bands: Sequence[Band], level: str | None) -> ModelSpec:
+    """Return the model to run, for a name, a card or a module that was registered.
+
+    For ``auto``, a BandError lists what each needs if none fits.
+    """
     if model != "auto":
-        return models.get(model)
+        spec = _named(model)
+        wanted = None if level is None else parse_level(level)
+        if wanted is not None and spec.level not in (None, wanted):
+            warn_user(
+                f"model {spec.name!r} was trained on {LEVEL_TITLES[spec.level]} reflectance and the array "
+                f"says level={level!r}: take a model of that level, or model='auto'",
+                UnitWarning,
+            )
+        return spec
     if level is None:
         warn_user(
             "the processing level is not told: taking the values as top-of-atmosphere reflectance (L1C). "

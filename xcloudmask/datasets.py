@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import xarray as xr
 
 from xcloudmask import sensors
 from xcloudmask.bands import name_bands
-from xcloudmask.dims import spatial_dims
+from xcloudmask.dims import BAND_DIMS, spatial_dims
 from xcloudmask.errors import BandError, UnitError
-from xcloudmask.units import NODATA_ATTRS
+from xcloudmask.units import NODATA_ATTRS, declared_nodata
 
 #: What a variable's attributes may tell of its band, and what stands for nothing told.
 COLUMNS = {
@@ -26,31 +27,40 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
     Variables that are no band (a classification, a quality layer) are left out where it is known which are;
     where nothing tells, all variables over rows and columns are taken.
     """
+    stacked = [str(name) for name, variable in ds.data_vars.items() if set(BAND_DIMS) & set(variable.dims)]
+    if len(stacked) == 1:  # an array that was written to a store
+        return ds[stacked[0]].assign_attrs({**ds.attrs, **ds[stacked[0]].attrs})
+    if stacked:
+        raise BandError(
+            f"several variables have a band dimension ({', '.join(stacked)}); take one: ds[{stacked[0]!r}]"
+        )
     y, x = spatial_dims(ds)
-    names = _band_names(ds, y, x)
+    names = band_names(ds)
     variables = [ds[name] for name in names]
     described = {**_columns(variables), **_units(variables)}
-    gaps = [_gap(variable) for variable in variables]
+    gaps = [declared_nodata(variable.attrs) for variable in variables]
     if len(set(gaps)) > 1:  # no one number means no data: mark it as NaN
         variables = [_with_nan(v, gap) for v, gap in zip(variables, gaps, strict=True)]
-        gaps = [None]
+        gaps = [()]
     out = xr.concat(
         [variable.drop_attrs(deep=False) for variable in variables],
         dim="band", coords="minimal", compat="override", join="exact",
     )  # fmt: skip
-    out = out.assign_coords({"band": names, **described})
-    attrs = {**ds.attrs, **({} if gaps[0] is None else {"nodata": gaps[0]})}
+    out = out.assign_coords({"band": [str(name) for name in names], **described})
+    attrs = {**ds.attrs, **dict(zip(NODATA_ATTRS, gaps[0], strict=False))}
     out = out.transpose(*(dim for dim in out.dims if dim not in ("band", y, x)), "band", y, x)
     return out.assign_attrs(attrs).rename(None)
 
 
-def _band_names(ds: xr.Dataset, y: str, x: str) -> list[str]:
-    names = [str(name) for name, variable in ds.data_vars.items() if {y, x} <= set(variable.dims)]
+def band_names(ds: xr.Dataset) -> list[Hashable]:
+    """Return which variables are bands."""
+    y, x = spatial_dims(ds)
+    names = [name for name, variable in ds.data_vars.items() if {y, x} <= set(variable.dims)]
     if not names:
         there = ", ".join(f"{name} {v.dims}" for name, v in ds.data_vars.items()) or "none"
         raise BandError(f"no variable of the dataset lies over {y} and {x}; its variables: {there}")
     sensor = sensors.get(ds.attrs["sensor"]) if ds.attrs.get("sensor") else None
-    bands = name_bands(names, sensor)
+    bands = name_bands([str(name) for name in names], sensor)
     known = [
         name
         for name, band in zip(names, bands, strict=True)
@@ -59,16 +69,11 @@ def _band_names(ds: xr.Dataset, y: str, x: str) -> list[str]:
     return known or names
 
 
-def _gap(variable: xr.DataArray) -> float | None:
-    found = next(
-        (variable.attrs[name] for name in NODATA_ATTRS if variable.attrs.get(name) is not None), None
-    )
-    return None if found is None or found != found else float(found)
-
-
-def _with_nan(variable: xr.DataArray, gap: float | None) -> xr.DataArray:
+def _with_nan(variable: xr.DataArray, gaps: tuple[float, ...]) -> xr.DataArray:
     variable = variable if variable.dtype.kind == "f" else variable.astype(np.float32)
-    return variable if gap is None else variable.where(variable != gap)
+    for gap in gaps:
+        variable = variable.where(variable != gap)
+    return variable
 
 
 def _columns(variables: list[xr.DataArray]) -> dict[str, Any]:

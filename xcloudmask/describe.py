@@ -212,7 +212,13 @@ def describe(
         out.attrs["nodata"] = nodata
     if scale is None and offset is None:
         return out
-    figures = {"scale": 1.0 if scale is None else scale, "offset": 0.0 if offset is None else offset}
+    # The one of the two that is not said now stays as it was said before.
+    figures = {
+        "scale": scale if scale is not None else out.coords.get("scale", out.attrs.get("scale_factor", 1.0)),
+        "offset": offset
+        if offset is not None
+        else out.coords.get("offset", out.attrs.get("add_offset", 0.0)),
+    }
     for name, value in figures.items():
         one_each = np.asarray(value, float)
         if one_each.shape not in ((), (count,)):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.errors import BandError, OptionError
+from xcloudmask.errors import BandError, CloudMaskError, OptionError
 
 SPATIAL = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("northing", "easting"))
 BAND_DIMS = ("band", "bands", "wavelength", "channel")
@@ -63,7 +63,23 @@ def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
         return out[0] * DEGREE, out[1] * DEGREE * max(math.cos(middle), 0.01)
     if crs is None and min(out) <= 1:  # a plain index
         return None
-    return out[0], out[1]
+    metres = crs.linear_units_factor[1] if crs is not None else 1.0
+    return out[0] * metres, out[1] * metres
+
+
+def check_same_grid(other: xr.DataArray, da: xr.DataArray, what: str) -> None:
+    """Refuse `other` where it does not lie on `da`: xarray would keep only what the two share."""
+    if not set(other.dims) <= set(da.dims) or any(other.sizes[d] != da.sizes[d] for d in other.dims):
+        raise CloudMaskError(
+            f"{what} has sizes {dict(other.sizes)}, which do not fit {dict(da.sizes)}; "
+            f"bring it to the same grid with {what}.reindex_like(da, fill_value=...)"
+        )
+    for dim in other.dims:
+        if dim in other.indexes and dim in da.indexes and not other.indexes[dim].equals(da.indexes[dim]):
+            raise CloudMaskError(
+                f"{what} and the array have other coordinates along {dim!r}; bring it to the same grid with "
+                f"{what}.reindex_like(da, method='nearest', tolerance=...)"
+            )
 
 
 def coordinate(coord: xr.DataArray) -> np.ndarray[Any, Any]:

@@ -1,30 +1,30 @@
 """The engine: windows in, blended sums out, on whatever device there is.
 
-One `Predictor` per (model, device, precision) lives in a process. It owns the loaded networks, one per
-device, each behind a lock: one inference runs at a time on a device, while other threads read, prepare
-and write. Windows are batched; a batch that does not fit in memory is halved and tried again.
+One `Predictor` per (model, device, precision) lives in a process. A network is loaded once for a device,
+whichever predictors use it, and a device has one lock for all: one inference runs at a time on it, while other
+threads read, prepare and write. Windows are batched; a batch that does not fit in memory is halved and tried
+again.
 """
 
 from __future__ import annotations
 
-import importlib
+import gc
 import itertools
 import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from xcloudmask.backends import Backend, Place, available_devices, make_backend
-from xcloudmask.backends import cpu_threads as cpu_threads
+from xcloudmask.backends import Backend, Place, available_devices, give_back, make_backend
 from xcloudmask.blend import Bool, Float
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.models.network import Network
+from xcloudmask.models.network import Network, load_network
 from xcloudmask.types import Band, ModelSpec
 
 log = logging.getLogger("xcloudmask")
@@ -97,9 +97,41 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text) is not None
 
 
+T = TypeVar("T")
+
+
+class _Once(Generic[T]):
+    """Values by key, each made once however many threads ask for it; a making that fails is tried again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._made: dict[Hashable, T] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._made.clear()
+
+
+#: By device: whoever infers on it holds its lock.
+_locks: _Once[threading.Lock] = _Once()
+#: By card and device: the weights, whatever precision they are used in and whatever bands they are told of.
+_networks: _Once[Network] = _Once()
+#: By card, device, precision and bands.
+_backends: _Once[Backend] = _Once()
+
+
 @dataclass(slots=True)
 class _Device:
-    """A device, the lock that lets one inference at a time onto it, and how many tasks use it."""
+    """A device as one predictor sees it: its lock, and how many of the predictor's tasks use it."""
 
     backend: Backend
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -128,14 +160,12 @@ class Predictor:
     def _load(self) -> list[_Device]:
         with self._loading:
             if not self._devices:
-                module, _, function = self.spec.loader.partition(":")
-                load: Callable[[ModelSpec], Network] = getattr(importlib.import_module(module), function)
-                made: list[_Device] = []
-                for device in available_devices(self.device, self.spec.runtime):
-                    network = _told_of_bands(load(self.spec), self.inputs)
-                    made.append(_Device(make_backend(network, self.spec.runtime, device, self.dtype)))
-                    log.info("loaded model %s %s on %s", self.spec.name, self.spec.version, device)
-                self._devices = made
+                self._devices = [
+                    _Device(
+                        _loaded(self.spec, name, self.dtype, self.inputs), _locks.get(name, threading.Lock)
+                    )
+                    for name in available_devices(self.device, self.spec.runtime)
+                ]
         return self._devices
 
     @contextmanager
@@ -221,6 +251,22 @@ class Predictor:
             return None
 
 
+def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) -> Backend:
+    """Return a model on a device; its weights are read if no predictor has had them read yet."""
+    dtype = "auto" if spec.runtime == "onnx" else dtype  # a graph runs in the one it was exported in
+
+    def load() -> Network:
+        network = load_network(spec)
+        log.info("loaded model %s %s for %s", spec.name, spec.version, device)
+        return network
+
+    def make() -> Backend:
+        network = _told_of_bands(_networks.get((spec, device), load), inputs)
+        return make_backend(network, spec.runtime, device, dtype)
+
+    return _backends.get((spec, device, dtype, inputs), make)
+
+
 def _told_of_bands(network: Network, inputs: tuple[Band, ...]) -> Network:
     """Tie a network that takes any bands to those of a scene; others know theirs by their place."""
     if not inputs:
@@ -261,6 +307,21 @@ def get_predictor(
 
 
 def unload() -> None:
-    """Forget every loaded model of this process, and give their memory back."""
+    """Forget every loaded model of this process, and give their memory back, that of GPUs included.
+
+    What a computation under way uses goes when that ends. The next prediction loads anew.
+
+    Examples
+    --------
+    >>> from xcloudmask.testing import TOY
+    >>> predictor = get_predictor(TOY, "cpu")
+    >>> unload()
+    >>> get_predictor(TOY, "cpu") is predictor
+    False
+    """
     with _predictors_lock:
         _predictors.clear()
+    _backends.clear()
+    _networks.clear()
+    gc.collect()  # modules may hold each other
+    give_back()

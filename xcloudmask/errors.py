@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import partial
+from typing import Any
 
 
 class CloudMaskError(ValueError):
@@ -27,8 +29,14 @@ class OptionError(CloudMaskError, KeyError):
         if hint:
             message += f" {hint}"
         super().__init__(message)
+        self.what = what
         self.value = value
         self.allowed = tuple(names)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:  # an exception remembers what it told, not what it was told
+        again = partial(type(self), self.what, self.value, allowed=self.allowed, hint=self.hint)
+        return again, (), self.__dict__
 
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return str(self.args[0])

@@ -60,7 +60,9 @@ class CloudMaskLayer(Layer):
         self._tasks: dict[Any, Any] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.plan, self.source, self.chunks)
+        # What `dask.annotate` said where the layer was made travels with it: resources, retries, workers.
+        said = {"annotations": self.annotations, "collection_annotations": self.collection_annotations}
+        return type(self), (self.plan, self.source, self.chunks), said
 
     def __repr__(self) -> str:
         return f"CloudMaskLayer<{self.name}>"

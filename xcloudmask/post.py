@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA
-from xcloudmask.dims import pixel_size, spatial_dims
+from xcloudmask.dims import check_same_grid, pixel_size, spatial_dims
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.units import NODATA_ATTRS
 
@@ -57,20 +57,14 @@ def apply(
     da: xr.DataArray, mask: xr.DataArray, drop: Sequence[str] = DROP, buffer: str | float | None = None
 ) -> xr.DataArray:
     """Do what `xcloudmask.accessor.DataArrayAccessor.apply` documents."""
-    for dim in mask.dims:
-        if mask.sizes[dim] != da.sizes.get(dim):
-            raise CloudMaskError(
-                f"the mask has sizes {dict(mask.sizes)}, which do not fit the data's {dict(da.sizes)}"
-            )
+    check_same_grid(mask, da, "mask")
     taken = one_of(mask, drop)
     if buffer is not None:
         taken = grow(taken, buffer)
     keep = ~(taken | (mask == NO_DATA))
-    # Only what the two share decides; a mask's own coordinates must not appear on the data.
-    keep = keep.drop_vars([name for name in keep.coords if name not in keep.dims])
     if da.dtype.kind != "f":
         da = da.astype(np.float32)
-    out = da.where(keep)
+    out = da.where(keep.drop_vars(keep.coords))
     out.attrs = {key: value for key, value in da.attrs.items() if key not in NODATA_ATTRS}
     return out
 
@@ -121,7 +115,7 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
     return turned.copy(data=grown).transpose(*taken.dims)
 
 
-def _reach(taken: xr.DataArray, buffer: str | float, y: str, x: str) -> tuple[float, float]:
+def _reach(taken: xr.DataArray, buffer: Any, y: str, x: str) -> tuple[float, float]:
     """Return the buffer in rows and columns."""
     if isinstance(buffer, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(m|km|px)\s*", buffer)
@@ -138,7 +132,11 @@ def _reach(taken: xr.DataArray, buffer: str | float, y: str, x: str) -> tuple[fl
                 "give a number of pixels"
             )
         return metres / size[0], metres / size[1]
-    if isinstance(buffer, bool) or not math.isfinite(buffer) or buffer < 0:
+    if (
+        isinstance(buffer, bool)
+        or not isinstance(buffer, (int, float, np.number))
+        or not 0 <= buffer < math.inf
+    ):
         raise OptionError("buffer", buffer, allowed=("150 m", "0.5 km", "3 px", "a number of pixels"))
     return float(buffer), float(buffer)
 

@@ -9,23 +9,23 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-import xcloudmask
+from xcloudmask._version import __version__
 from xcloudmask.bands import choose_bands, read_bands
 from xcloudmask.choose import choose_model
 from xcloudmask.classes import NO_DATA, scheme
-from xcloudmask.dims import band_dim, pixel_size, spatial_dims
+from xcloudmask.dims import band_dim, check_same_grid, pixel_size, spatial_dims
 from xcloudmask.engine import check_device, check_dtype
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
 from xcloudmask.tasks import Plan
 from xcloudmask.tiling import MIN_PATCH
-from xcloudmask.types import ModelSpec, Options
+from xcloudmask.types import ModelSpec, Options, Scheme
 from xcloudmask.units import calibration_of, check_numbers
 from xcloudmask.warn import warn_user
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Request:
-    """What the caller asked for, in the caller's words; `CloudMaskAccessor.predict` tells what they mean."""
+    """What the caller asked for, in the caller's words; `xcloudmask.accessor` tells what they mean."""
 
     output: Literal["classes", "probabilities"] = "classes"
     model: str | ModelSpec = "auto"
@@ -80,16 +80,17 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
     calibration = calibration_of(picked, request.nodata)
     patch, overlap = _window(request, spec)
     pixel = pixel_size(da, y, x)
+    answer = scheme(request.scheme, spec.classes)
     options = Options(
         spec=spec,
-        scheme=scheme(request.scheme, spec.classes),
+        scheme=answer,
         calibration=calibration,
         patch=patch,
         overlap=overlap,
         factors=working_factors(pixel, spec, request.resolution),
         inputs=inputs,
         output=request.output,
-        threshold=_threshold(request, spec),
+        threshold=_threshold(request, spec, answer),
         batch_size=_batch_size(request.batch_size),
         device=request.device,
         dtype=request.dtype,
@@ -98,7 +99,7 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
     check_device(request.device)
     check_dtype(request.dtype, spec)
     if request.valid is not None:
-        picked = _masked(picked, request.valid, da)
+        picked = _masked(picked, request.valid, da, band)
     lead = [str(dim) for dim in da.dims if dim not in (band, y, x)]
     plan = Plan.make(options, (da.sizes[y], da.sizes[x]))
     return Job(da, picked.transpose(*lead, band, y, x), plan, pixel)
@@ -110,10 +111,11 @@ def run(job: Job) -> Any:
         from xcloudmask import direct
 
         values = job.pixels.values
-        check_numbers(values, job.options.calibration.nodata)
+        check_numbers(values, job.options.calibration)
         return direct.run(job.plan, values)
-    from xcloudmask import lazy
+    from xcloudmask import lazy, models
 
+    models.ready(job.options.spec)
     return lazy.run(job.plan, job.pixels.data)
 
 
@@ -140,15 +142,22 @@ def _window(request: Request, spec: ModelSpec) -> tuple[int, int]:
     return int(patch), int(overlap)
 
 
-def _threshold(request: Request, spec: ModelSpec) -> float | None:
-    value = request.threshold
-    if value is None and request.output == "classes":
-        value = spec.threshold
-    if value is not None and not (isinstance(value, (int, float)) and 0 < value < 1):
+def _threshold(request: Request, spec: ModelSpec, answer: Scheme) -> float | None:
+    value: Any = request.threshold
+    if value is None and request.output == "classes" and any(answer.cloudy) and not all(answer.cloudy):
+        value = spec.threshold  # what the model's author says suffices
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
         raise CloudMaskError(
             f"threshold={value!r} must lie between 0 and 1: the probability of cloud that suffices"
         )
-    return value
+    if not any(answer.cloudy) or all(answer.cloudy):
+        raise CloudMaskError(
+            f"threshold={value!r} decides between cloud and the rest, and the scheme {answer.name!r} of "
+            f"model {spec.name!r} has only {', '.join(answer.names)}; leave threshold out"
+        )
+    return float(value)
 
 
 def _batch_size(value: int | str) -> int | None:
@@ -179,34 +188,49 @@ def working_factors(
         )
         return 1, 1
     if resolution != "auto":
-        return max(1, round(float(resolution) / size[0])), max(1, round(float(resolution) / size[1]))
-    low, high = spec.gsd or (1.0, 1.0)
+        wanted = float(resolution)
+        if wanted < 0.75 * min(size):
+            warn_user(
+                f"resolution={resolution} m is finer than the pixels ({min(size):.3g} m): model "
+                f"{spec.name!r} runs on the pixels as they are",
+                UnitWarning,
+            )
+        return max(1, round(wanted / size[0])), max(1, round(wanted / size[1]))
+    low, high = spec.gsd or size
+    if max(size) > 1.5 * high:
+        warn_user(
+            f"the pixels are {max(size):.4g} m and model {spec.name!r} was trained on {low:g} to {high:g} m: "
+            "what it says of them was never tested. xcloudmask.models.list() names others; "
+            "resolution='native' runs it without this warning",
+            UnitWarning,
+        )
     best = math.sqrt(low * high)
 
     def factor(pixel: float) -> int:
-        return 1 if pixel >= low else min(range(1, 200), key=lambda k: abs(math.log(k * pixel / best)))
+        if pixel >= low:
+            return 1
+        guess = math.floor(best / pixel)
+        return min((max(guess, 1), guess + 1), key=lambda k: abs(math.log(k * pixel / best)))
 
     return factor(size[0]), factor(size[1])
 
 
-def _masked(picked: xr.DataArray, valid: xr.DataArray, da: xr.DataArray) -> xr.DataArray:
+def _masked(picked: xr.DataArray, valid: xr.DataArray, da: xr.DataArray, band: str) -> xr.DataArray:
     """Return the picked bands with NaN where `valid` is false."""
-    if not isinstance(valid, xr.DataArray):
-        raise CloudMaskError(f"valid must be a DataArray of booleans, got {type(valid).__name__}")
-    if not set(valid.dims) <= set(da.dims) or any(valid.sizes[d] != da.sizes[d] for d in valid.dims):
+    if not isinstance(valid, xr.DataArray) or valid.dtype != bool:
+        kind = f"{valid.dtype}" if isinstance(valid, xr.DataArray) else type(valid).__name__
         raise CloudMaskError(
-            f"valid has sizes {dict(valid.sizes)}, which do not fit {dict(da.sizes)}; "
-            "bring it to the same grid with valid.reindex_like(da, fill_value=False)"
+            f"valid must be a DataArray of booleans, True where pixels are to be used, got {kind}; say, for "
+            "example, valid=(quality == 0)"
         )
-    for dim in valid.dims:
-        if dim in valid.indexes and dim in da.indexes and not valid.indexes[dim].equals(da.indexes[dim]):
-            raise CloudMaskError(
-                f"valid and the array have other coordinates along {dim!r}; bring it to the same grid with "
-                "valid.reindex_like(da, fill_value=False)"
-            )
+    check_same_grid(valid, da, "valid")
+    if band in valid.dims:
+        valid = valid.all(band)
+    if picked.chunks is not None:  # chunks of the data stay as they are
+        valid = valid.chunk({dim: da.chunksizes[dim] for dim in valid.dims})
     if picked.dtype.kind != "f":  # so that there is a NaN to mark the masked pixels with
         picked = picked.astype(np.float32)
-    return picked.where(valid.astype(bool).drop_vars(valid.coords))
+    return picked.where(valid.drop_vars(valid.coords))
 
 
 def _wrap(job: Job, data: Any) -> xr.DataArray:
@@ -238,7 +262,7 @@ def _attrs(job: Job) -> dict[str, Any]:
         "patch_size": options.patch,
         "overlap": options.overlap,
         "working_factors": list(options.factors),
-        "xcloudmask_version": xcloudmask.__version__,
+        "xcloudmask_version": __version__,
     }
     if job.pixel is not None:
         attrs["working_resolution_m"] = [

@@ -58,20 +58,30 @@ class Plan:
 
 def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
     """Turn stored numbers (..., band, y, x) into reflectance and the pixels where every band has one."""
-    values: Float = raw.astype(np.float32, copy=False)
-    valid: Bool = np.isfinite(values)
-    if calibration.nodata is not None and not np.isnan(calibration.nodata):
-        valid &= raw != calibration.nodata
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and that is no data
+        values: Float = raw.astype(np.float32, copy=False)
     if calibration.scale is not None:
         values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
     if calibration.offset is not None:
         values = values + np.asarray(calibration.offset, np.float32)[:, None, None]
-    return values, np.asarray(valid.all(axis=-3))
+    return values, holds_data(raw, calibration)
+
+
+def holds_data(raw: Array, calibration: Calibration) -> Bool:
+    """Pixels of stored numbers (..., band, y, x) that hold data in every band."""
+    if raw.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            valid: Bool = np.isfinite(raw.astype(np.float32, copy=False))
+    else:
+        valid = np.ones(raw.shape, bool)
+    for gap in calibration.nodata:
+        valid &= raw != raw.dtype.type(gap)
+    return np.asarray(valid.all(axis=-3))
 
 
 def valid_pixels(plan: Plan, raw: Array) -> Bool:
     """Pixels of a chunk (..., band, y, x) that hold data in every band."""
-    return calibrate(raw, plan.options.calibration)[1]
+    return holds_data(raw, plan.options.calibration)
 
 
 def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float, Bool]:
@@ -86,8 +96,8 @@ def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float
     total = np.zeros((values.shape[0], rows, cols), np.float32)
     count = np.zeros((rows, cols), np.float32)
     values = np.where(valid, values, np.float32(0))
-    for dy in range(fy):
-        for dx in range(fx):
+    for dy in range(min(fy, valid.shape[0])):
+        for dx in range(min(fx, valid.shape[1])):
             part, there = values[:, dy::fy, dx::fx], valid[dy::fy, dx::fx]
             total[:, : part.shape[1], : part.shape[2]] += part
             count[: there.shape[0], : there.shape[1]] += there
@@ -110,16 +120,22 @@ def fill_gaps(pixels: Float, valid: Bool) -> Float:
     return filled
 
 
-def check_units(pixels: Float, valid: Bool) -> None:
+def check_units(pixels: Float, valid: Bool, scaled_floats: bool) -> None:
     """Refuse a window whose values cannot be reflectance; a lazy array can be asked no sooner.
 
-    Asked of a window, as those lie the same however the array is chunked.
+    Asked of a window, as those lie the same however the array is chunked. `scaled_floats` says that a scale
+    was applied to floats: those may have been reflectance already.
     """
     sample = pixels[:, ::8, ::8][:, valid[::8, ::8]]
     if sample.size and (middle := float(np.median(sample))) > 5:
         raise UnitError(
             f"half of the values are above {middle:.4g}: reflectance is 0 to 1. If these are scaled, "
             "say so: da.cloudmask.describe(scale=0.0001, offset=0.0), with the figures of your product"
+        )
+    if scaled_floats and sample.size and (largest := float(np.abs(sample).max())) < 2e-3:
+        raise UnitError(
+            f"no value is above {largest:.2g} after the declared scale was applied to floats: they were "
+            "scaled already, it seems. Drop the coordinates: da.drop_vars(['scale', 'offset'])"
         )
 
 
@@ -129,6 +145,7 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
     Windows without a valid pixel are left out.
     """
     tiles = plan.tiles
+    scaled_floats = raw.dtype.kind == "f" and plan.options.calibration.scale is not None
     row0, col0 = tiles.y.start(rows[0]), tiles.x.start(cols[0])
     patch = plan.options.patch
     for scene in range(raw.shape[0]):
@@ -144,7 +161,7 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
                 if not inside.any():
                     continue
                 pixels = cells[:, top : top + patch, left : left + patch]
-                check_units(pixels, inside)
+                check_units(pixels, inside, scaled_floats)
                 pixels = fill_gaps(pixels, inside)
                 if inside.shape != (patch, patch):
                     pixels = pixels[:, reflect_indices(inside.shape[0], patch)]

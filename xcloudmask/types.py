@@ -18,6 +18,8 @@ Activation = Literal["softmax", "sigmoid", "complement"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
+LEVEL_TITLES: Mapping[Level, str] = {"toa": "top-of-atmosphere", "boa": "bottom-of-atmosphere"}
+
 #: What people write for the two processing levels, and what we call them.
 LEVEL_ALIASES: Mapping[str, Level] = {
     **dict.fromkeys(("toa", "l1", "l1c", "l1t", "l1tp", "l1gt", "l1gs", "1c"), "toa"),
@@ -203,7 +205,9 @@ class ModelSpec:
             raise ValueError(f"model {self.name!r}: gsd must be (from, to) in metres, got {self.gsd}")
         for what, numbers in (("mean", self.mean), ("std", self.std)):
             if numbers is not None and len(numbers) not in (1, len(self.bands) or 1):
-                raise ValueError(f"model {self.name!r}: {what} has {len(numbers)} numbers; one, or one a band")
+                raise ValueError(
+                    f"model {self.name!r}: {what} has {len(numbers)} numbers; one, or one a band"
+                )
         if self.std is not None and not all(number > 0 for number in self.std):
             raise ValueError(f"model {self.name!r}: std must be above 0, got {self.std}")
         if self.activation not in (None, *get_args(Activation)):
@@ -216,12 +220,12 @@ class ModelSpec:
 class Calibration:
     """How stored numbers become reflectance: ``value * scale + offset``, one pair a band.
 
-    `nodata` is compared with the stored number, before scaling.
+    Any of `nodata` is compared with the stored number, before scaling.
     """
 
     scale: tuple[float, ...] | None = None
     offset: tuple[float, ...] | None = None
-    nodata: float | None = None
+    nodata: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import xarray as xr
 
 from xcloudmask.dims import coordinate
 from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning
+from xcloudmask.tasks import holds_data
 from xcloudmask.types import Calibration
 from xcloudmask.warn import warn_user
 
@@ -29,35 +30,68 @@ def calibration_of(picked: xr.DataArray, nodata: float | None) -> Calibration:
             "(for complex numbers take da.real)"
         )
     attrs = {str(key): value for key, value in picked.attrs.items()}
-    nodata = _nodata(attrs, picked.dtype, nodata)
-    if "scale" in picked.coords:
-        scale, offset = (
-            np.atleast_1d(coordinate(picked[name])).astype(float) for name in ("scale", "offset")
-        )
+    gaps = _gaps(attrs, picked.dtype, nodata)
+    if "scale" in picked.coords or "offset" in picked.coords:
+        scale, offset = _from_coords(picked)
     else:
         scale, offset = _from_attrs(attrs, picked.dtype)
     if not np.isfinite(scale).all() or not np.isfinite(offset).all() or (scale == 0).any():
         raise UnitError(f"scale {scale.tolist()} and offset {offset.tolist()} must be finite, scale not 0")
     _check_sentinel2_offset(picked, offset)
     if (scale == 1).all() and (offset == 0).all():
-        return Calibration(None, None, nodata)
-    return Calibration(tuple(scale.tolist()), tuple(offset.tolist()), nodata)
+        return Calibration(None, None, gaps)
+    return Calibration(tuple(scale.tolist()), tuple(offset.tolist()), gaps)
 
 
-def _nodata(attrs: Mapping[str, Any], dtype: Any, nodata: float | None) -> float | None:
-    if nodata is None:
-        found = next((attrs[name] for name in NODATA_ATTRS if attrs.get(name) is not None), None)
-        return None if found is None else float(found)
-    if isinstance(nodata, bool) or not isinstance(nodata, (int, float, np.number)):
-        raise CloudMaskError(f"nodata={nodata!r} must be a number, as it is stored in the array")
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if nodata != nodata or not limits.min <= nodata <= limits.max or nodata != int(nodata):
+def declared_nodata(attrs: Mapping[Any, Any]) -> tuple[float, ...]:
+    """Return every number that the attributes call no data, but NaN, which is that anyway.
+
+    Examples
+    --------
+    >>> declared_nodata({"_FillValue": 0, "nodata": -9999, "units": "1"})
+    (0.0, -9999.0)
+    """
+    found: dict[float, None] = {}
+    for name in NODATA_ATTRS:
+        for value in np.atleast_1d(attrs.get(name, [])):
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                raise UnitError(
+                    f"the attribute {name}={attrs[name]!r} is no number: delete it, or say what means no "
+                    "data with da.cloudmask.describe(nodata=...)"
+                ) from None
+            if number == number:
+                found[number] = None
+    return tuple(found)
+
+
+def _gaps(attrs: Mapping[str, Any], dtype: Any, nodata: Any) -> tuple[float, ...]:
+    """Return the stored numbers that mean no data: those declared, and the one that the caller names."""
+    gaps = list(declared_nodata(attrs))
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    if limits is not None:  # others cannot occur
+        gaps = [gap for gap in gaps if limits.min <= gap <= limits.max and gap == int(gap)]
+    if nodata is not None:
+        if isinstance(nodata, bool) or not isinstance(nodata, (int, float, np.number)):
+            raise CloudMaskError(f"nodata={nodata!r} must be a number, as it is stored in the array")
+        if limits is not None and not (limits.min <= nodata <= limits.max and nodata == int(nodata)):
             raise UnitError(
                 f"nodata={nodata} cannot occur in {dtype} ({limits.min} to {limits.max}); name the number "
                 "that is stored there"
             )
-    return float(nodata)
+        gaps += [float(nodata)] if nodata == nodata else []
+    with np.errstate(over="ignore"):  # GDAL writes -1.8e308 beside float32
+        return tuple(dict.fromkeys(float(dtype.type(gap)) for gap in gaps))
+
+
+def _from_coords(picked: xr.DataArray) -> tuple[Any, Any]:
+    pair = []
+    for name, none in (("scale", 1.0), ("offset", 0.0)):
+        known = name in picked.coords
+        pair.append(np.atleast_1d(coordinate(picked[name])).astype(float) if known else np.array([none]))
+    scale, offset = np.broadcast_arrays(*pair)
+    return scale, offset
 
 
 def _from_attrs(attrs: Mapping[str, Any], dtype: Any) -> tuple[Any, Any]:
@@ -97,22 +131,17 @@ def _check_sentinel2_offset(picked: xr.DataArray, offset: Any) -> None:
         )
 
 
-def check_numbers(values: Any, nodata: float | None) -> None:
-    """Warn of an array in memory that holds infinities, or no usable pixel at all."""
-    if values.dtype.kind != "f":
-        usable = nodata is None or bool((values != nodata).any())
-    else:
-        infinite = int(np.isinf(values).sum())
-        if infinite:
-            warn_user(
-                f"{infinite} values are infinite: they are taken as no data (255). Look for a division by "
-                "zero, or replace them with NaN: da.where(np.isfinite(da))",
-                NoDataWarning,
-            )
-        usable = bool(np.isfinite(values).any())
-    if not usable:
+def check_numbers(values: Any, calibration: Calibration) -> None:
+    """Warn of an array in memory (..., band, y, x) that holds infinities, or no usable pixel at all."""
+    if values.dtype.kind == "f" and (infinite := int(np.isinf(values).sum())):
         warn_user(
-            "no pixel holds data (all are NaN, infinite or the nodata value), so the mask is 255 everywhere: "
-            "check the area, the date and nodata=",
+            f"{infinite} values are infinite: they are taken as no data (255). Look for a division by "
+            "zero, or replace them with NaN: da.where(np.isfinite(da))",
+            NoDataWarning,
+        )
+    if not holds_data(values, calibration).any():
+        warn_user(
+            "no pixel holds data in every band (the others are NaN, infinite or a nodata value), so the mask "
+            "is 255 everywhere: check the area, the date and nodata=",
             NoDataWarning,
         )

@@ -3,7 +3,7 @@
 To add a command, add a module with ``add_arguments(parser)`` and ``run(args)`` (None, or an exit code) and a
 row to `COMMANDS`. A module is imported only when its command is called.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations

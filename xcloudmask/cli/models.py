@@ -1,68 +1,88 @@
-"""List the models, or show one."""
+"""List the models, show one, write one as files, fetch its weights, or take tensors out of a pickle."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.text import paragraph, table
 
-ACTIONS = ("list", "show")
-LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "surface (L2A)", None: "either"}
-
 
 def add_arguments(parser: Parser) -> None:
     """Declare them."""
-    parser.add_argument("action", nargs="?", default="list", help="list (default) or show")
-    parser.add_argument("name", nargs="?", help="of the model to show")
+    parser.add_argument("action", nargs="?", default="list", help=", ".join(ACTIONS))
+    parser.add_argument(
+        "what", nargs="*", help="show NAME, export NAME FOLDER, fetch NAME or convert FILE OUT"
+    )
+    parser.add_argument(
+        "--prefix", default="", help="convert: what names begin with and shall not ('module.')"
+    )
 
 
 def run(args: Namespace) -> None:
-    """Print."""
-    if pick("action", args.action, ACTIONS) == "show":
-        if args.name is None:
-            raise UsageError("say which model: xcloudmask models show NAME")
-        _show(args.name)
-    elif args.name is not None:
-        raise UsageError(f"models list takes no name. To see one: xcloudmask models show {args.name}")
-    else:
-        _list()
+    """Do it."""
+    action = pick("action", args.action, ACTIONS)
+    wanted, do = ACTIONS[action]
+    if len(args.what) != len(wanted):
+        if not wanted:
+            shown = " ".join(args.what)
+            raise UsageError(f"models list takes no name. To see one: xcloudmask models show {shown}")
+        raise UsageError(f"say which: xcloudmask models {action} {' '.join(wanted)}")
+    do(args)
 
 
-def _pixels(gsd: tuple[float, float] | None) -> str:
-    if gsd is None:
-        return "any"
-    return f"{gsd[0]:g} m" if gsd[0] == gsd[1] else f"{gsd[0]:g}-{gsd[1]:g} m"
-
-
-def _list() -> None:
+def _list(args: Namespace) -> None:
     from xcloudmask import models
+    from xcloudmask.models import card
 
-    rows = [("model", "level", "pixel", "bands")]
+    rows = [("model", "level", "pixel", "licence", "bands")]
     for name in models.list():
         spec = models.get(name)
         level = {"toa": "L1C", "boa": "L2A", None: "either"}[spec.level]
-        rows.append((name, level, _pixels(spec.gsd), ", ".join(spec.bands)))
+        bands = ", ".join(spec.bands) or f"any, {spec.min_bands} or more"
+        rows.append((name, level, card.pixels(spec).partition(";")[0], spec.licence or "not told", bands))
     print(table(rows))
-    print("\nBands, classes, licence of one: xcloudmask models show NAME")
+    print("\nAll of one: xcloudmask models show NAME")
 
 
-def _show(name: str) -> None:
+def _show(args: Namespace) -> None:
+    from xcloudmask import models
+    from xcloudmask.models import card
+
+    spec = models.get(args.what[0])
+    print(paragraph(f"{spec.name} {spec.version}: {spec.description}"))
+    print(table([(f"  {label}", value) for label, value in card.rows_of(spec)]))
+
+
+def _export(args: Namespace) -> None:
     from xcloudmask import models
 
-    spec = models.get(name)
-    fixed = ", fixed" if spec.patch_fixed else ""
-    rows = [
-        ("bands", ", ".join(spec.bands)),
-        ("classes", ", ".join(spec.classes)),
-        ("level", LEVELS[spec.level]),
-        ("pixel", f"{_pixels(spec.gsd)}; finer input is averaged to it, and the mask brought back"),
-        ("window", f"{spec.patch} x {spec.patch}{fixed}; overlap {spec.overlap}"),
-        ("runs on", {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime]),
-        ("weights", spec.weights or "-"),
-        ("sha256", spec.sha256 or "-"),
-        ("licence", spec.licence or "not told"),
-        ("cite", spec.citation or "-"),
-    ]
-    print(paragraph(f"{spec.name} {spec.version}: {spec.description}"))
-    print(table([(f"  {what}", text) for what, text in rows]))
+    for path in models.export(*args.what):
+        print(path)
+
+
+def _fetch(args: Namespace) -> None:
+    from xcloudmask import models
+    from xcloudmask.models.network import load_network
+
+    spec = models.get(args.what[0])
+    load_network(spec)
+    print(f"{spec.name} is here and loads: {spec.weights}")
+
+
+def _convert(args: Namespace) -> None:
+    from xcloudmask.models.convert import convert
+
+    names = convert(*args.what, prefix=args.prefix, keymap=args.keymap)
+    print(f"{args.what[1]}: {len(names)} tensors, {names[0]} to {names[-1]}")
+
+
+#: What each action is told, and what it does.
+ACTIONS: dict[str, tuple[tuple[str, ...], Callable[[Namespace], None]]] = {
+    "list": ((), _list),
+    "show": (("NAME",), _show),
+    "export": (("NAME", "FOLDER"), _export),
+    "fetch": (("NAME",), _fetch),
+    "convert": (("FILE", "OUT.safetensors"), _convert),
+}

@@ -105,7 +105,7 @@ def _bears_no_sensor(path: Path) -> bool:
     from xcloudmask.local.files import list_files
 
     files = list_files(path)
-    return files.is_single and geotiff.recognises(files) and not geotiff._by_name(geotiff.read_layers(files))
+    return files.is_single and geotiff.recognises(files) and not geotiff.told_by_names(geotiff.read_layers(files))
 
 
 def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
@@ -134,8 +134,9 @@ def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
         places = [names.index(name) for name in args.bands]
         layers, names, da = [layers[at] for at in places], args.bands, da.isel(band=places)
     figures: dict[str, Any] = {"bands": args.bands or names}
-    if args.scale is None and any((layer.scale, layer.offset) != (1.0, 0.0) for layer in layers):
-        figures |= {"scale": [la.scale for la in layers], "offset": [la.offset for la in layers]}
+    if any((layer.scale, layer.offset) != (1.0, 0.0) for layer in layers):
+        stated = {"scale": [la.scale for la in layers], "offset": [la.offset for la in layers]}
+        figures |= {name: values for name, values in stated.items() if getattr(args, name) is None}
     return _describe(da, args, **figures)
 
 

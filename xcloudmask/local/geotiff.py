@@ -93,7 +93,7 @@ def scene(files: Files, given: Overrides) -> Scene:
     """
     where = str(files.path)
     layers = read_layers(files)
-    known = _by_name(layers)
+    known = told_by_names(layers)
     sensor = given.sensor or (sensors.get(known["sensor"]) if known else None)
     if sensor is None:
         raise CloudMaskError(
@@ -200,7 +200,7 @@ def _date(tag: str | None) -> str | None:
     return f"{match[1]}-{match[2]}-{match[3]}T{match[4]}" if match else None
 
 
-def _by_name(layers: Sequence[Layer]) -> Mapping[str, str]:
+def told_by_names(layers: Sequence[Layer]) -> Mapping[str, str]:
     """Return sensor, level and day where the files bear an agency's names."""
     for layer in layers:
         for pattern, sensor in _NAMES:

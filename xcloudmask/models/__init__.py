@@ -12,11 +12,28 @@ from __future__ import annotations
 import builtins
 
 from xcloudmask.errors import OptionError
-from xcloudmask.models import ukis
+from xcloudmask.models import card as _card
+from xcloudmask.models import plugins, shipped, ukis
+from xcloudmask.models.exporting import export
+from xcloudmask.models.loading import load
+from xcloudmask.models.modules import ready, register, send, spec_of
 from xcloudmask.models.network import Network
 from xcloudmask.types import ModelSpec
 
-__all__ = ["ModelSpec", "Network", "get", "list", "register"]
+__all__ = [
+    "ModelSpec",
+    "Network",
+    "add",
+    "export",
+    "get",
+    "list",
+    "load",
+    "ready",
+    "register",
+    "send",
+    "show",
+    "spec_of",
+]
 
 _registry: dict[str, ModelSpec] = {spec.name: spec for spec in ukis.SPECS}
 
@@ -30,7 +47,7 @@ def list() -> builtins.list[str]:  # the name users look for, as in models.list(
     >>> "ukis-6band-l1c" in xcloudmask.models.list()
     True
     """
-    return builtins.list(_registry)
+    return builtins.list(dict.fromkeys((*_registry, *shipped.names(), *plugins.names())))
 
 
 def get(name: str) -> ModelSpec:
@@ -42,34 +59,40 @@ def get(name: str) -> ModelSpec:
     >>> xcloudmask.models.get("ukis-6band-l1c").licence
     'Apache-2.0'
     """
-    try:
-        return _registry[name]
-    except (KeyError, TypeError):
-        raise OptionError("model", name, allowed=("auto", *_registry)) from None
+    if isinstance(name, str):
+        if name in _registry:
+            return _registry[name]
+        if name in shipped.names():
+            return shipped.read(name)
+        if name in plugins.names():
+            return plugins.read(name)
+    raise OptionError("model", name, allowed=("auto", *list()))
 
 
-def register(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
-    """Add a model, so that ``predict(model=NAME)`` finds it.
+def show(name: str) -> str:
+    """Return the card of a model as text.
 
-    Its `loader` names a function that every process that infers can import; on a cluster the package that
-    holds it must be installed on the workers.
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> print(xcloudmask.models.show("ukis-6band-l1c").splitlines()[1].split()[:3])
+    ['bands', 'blue,', 'green,']
+    """
+    return _card.text(get(name))
 
-    Parameters
-    ----------
-    spec : ModelSpec
-        The model's card.
-    replace : bool
-        Whether a model of the same name may be replaced.
+
+def add(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
+    """Add a model by its card, so that ``predict(model=NAME)`` finds it; see `register`.
 
     Examples
     --------
     >>> import xcloudmask
     >>> from xcloudmask.testing import TOY
-    >>> xcloudmask.models.register(TOY, replace=True).name
+    >>> xcloudmask.models.add(TOY, replace=True).name
     'toy'
     """
-    if not isinstance(spec, ModelSpec):
-        raise TypeError(f"register takes a ModelSpec, got {type(spec).__name__}")
+    if spec.name == "auto":
+        raise ValueError("no model may be called 'auto'")
     if spec.name in _registry and _registry[spec.name] != spec and not replace:
         raise ValueError(f"a model called {spec.name!r} exists already; choose another name, or replace=True")
     _registry[spec.name] = spec

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from xcloudmask.errors import WeightsError
-from xcloudmask.types import ModelSpec
+from xcloudmask.errors import OptionError, WeightsError
+from xcloudmask.types import Activation, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +22,46 @@ class Network:
         A serialised ONNX graph, or a module; either maps (n, bands, y, x) to (n, classes, y, x).
     mean, std : tuple of float or None
         Normalisation of each band, ``(reflectance - mean) / std``, done before the network.
-    activation : {"softmax", "sigmoid", None}
+    activation : {"softmax", "sigmoid", "complement", None}
         Turns its output into probabilities. ``"sigmoid"`` is for one channel that tells cloud: it becomes
-        the two classes not cloud, cloud.
+        the two classes not cloud, cloud. ``"complement"`` is for one channel that is the probability of
+        cloud already. None is for probabilities of every class.
     """
 
     body: Any
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    activation: Literal["softmax", "sigmoid"] | None = "softmax"
+    activation: Activation | None = "softmax"
+
+
+def load_network(spec: ModelSpec) -> Network:
+    """Call the loader that a card names.
+
+    Examples
+    --------
+    >>> from xcloudmask.testing import TOY
+    >>> load_network(TOY).activation
+    'softmax'
+    """
+    module, _, function = spec.loader.partition(":")
+    load: Callable[[ModelSpec], Network] = getattr(importlib.import_module(module), function)
+    return load(spec)
+
+
+def parse_activation(said: str) -> Activation | None:
+    """Return what `Network` calls an activation, for what users write.
+
+    Examples
+    --------
+    >>> parse_activation("none") is None, parse_activation("sigmoid")
+    (True, 'sigmoid')
+    """
+    names: dict[str, Activation | None] = {
+        "softmax": "softmax", "sigmoid": "sigmoid", "complement": "complement", "none": None,
+    }  # fmt: skip
+    if said not in names:
+        raise OptionError("activation", said, allowed=names)
+    return names[said]
 
 
 def checked_bytes(data: bytes, spec: ModelSpec, origin: str) -> bytes:

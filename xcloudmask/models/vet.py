@@ -61,7 +61,7 @@ def onnx(data: bytes, origin: str) -> bytes:
     try:
         while todo:
             kind, message = todo.pop()
-            for field, value in _fields(message):
+            for field, value in fields(message):
                 if kind == "tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1)):
                     raise WeightsError(
                         f"{origin} keeps weights in other files (ONNX external data), which are not read; "
@@ -80,8 +80,14 @@ def onnx(data: bytes, origin: str) -> bytes:
     return data
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Read a protobuf message: field numbers with numbers or bytes."""
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Read a protobuf message: field numbers with numbers or bytes.
+
+    Examples
+    --------
+    >>> list(fields(bytes([0x08, 0x96, 0x01])))
+    [(1, 150)]
+    """
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)

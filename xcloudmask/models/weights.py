@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import xcloudmask
@@ -32,7 +32,14 @@ TRIES = 5
 #: Answers that are worth asking again for.
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
+#: Text that describes a model is never larger.
+MAX_TEXT = 16 * 2**20
+#: Weights that a name needs no file for: bytes by their hash, put there by `hold`.
+HELD, PACKAGE = "held:", "package:"
+_held: dict[str, bytes] = {}
+
 Progress = Callable[[int, int | None], None]
+Answer = TypeVar("Answer")
 
 
 def cache_dir() -> Path:
@@ -68,6 +75,8 @@ def local_path(href: str) -> Path | None:
     >>> local_path("https://example.com/model.onnx") is None
     True
     """
+    if href.startswith(PACKAGE):
+        return Path(__file__).parent / "weights" / Path(href.removeprefix(PACKAGE)).name
     parts = urlsplit(href)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
@@ -88,6 +97,13 @@ def read(href: str, sha256: str, *, progress: Progress | None = None) -> bytes:
     progress : callable, optional
         Called with bytes had and bytes expected (or None); by default a bar if there is a terminal.
     """
+    if sha256.lower() in _held:
+        return _held[sha256.lower()]
+    if href.startswith(HELD):
+        raise WeightsError(
+            f"the model's weights {sha256[:12]} were registered in another process and have not come to this "
+            "one: call predict, or xcloudmask.models.send(NAME), after the cluster's Client is made"
+        )
     path = local_path(href)
     if path is not None:
         return _checked(_read_file(path), sha256, href) if sha256 else _read_file(path)
@@ -104,6 +120,57 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def hold(data: bytes) -> str:
+    """Keep weights in this process under their hash, which is returned; `read` then gives them.
+
+    Examples
+    --------
+    >>> read("held:", hold(b"weights"))
+    b'weights'
+    """
+    sha256 = digest(data)
+    _held[sha256] = data
+    return sha256
+
+
+def read_text(href: str) -> bytes:
+    """Return a small file, such as a STAC item, from a path or an address. It is not kept.
+
+    Parameters
+    ----------
+    href : str
+        See `read`.
+    """
+    path = local_path(href)
+    if path is not None:
+        data = _read_file(path)
+    elif offline():
+        raise WeightsError(
+            f"{href} is on a network and XCLOUDMASK_OFFLINE is set: save it, and give its path"
+        )
+    else:
+        data = _small(href)
+    if len(data) > MAX_TEXT:
+        raise WeightsError(f"{href} has more than {MAX_TEXT:,} bytes: no description of a model is so large")
+    return data
+
+
+def _small(href: str) -> bytes:
+    def once() -> bytes:
+        data = b""
+        for block, _, _ in _source(href, 0):
+            data += block
+            if len(data) > MAX_TEXT:
+                break
+        return data
+
+    return _patiently(href, once)
+
+
+def _source(href: str, have: int) -> Iterator[tuple[bytes, int, int | None]]:
+    return _http(href, have) if urlsplit(href).scheme in ("http", "https") else _fsspec(href, have)
+
+
 def _read_file(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -112,7 +179,10 @@ def _read_file(path: Path) -> bytes:
             )
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise WeightsError(f"the weights {path} cannot be read: {error.strerror}") from error
+        raise WeightsError(
+            f"the weights {path} cannot be read: {error.strerror}. To workers of a cluster that do not see "
+            "this file, xcloudmask.models.send(NAME) takes it"
+        ) from error
 
 
 def _checked(data: bytes, sha256: str, href: str) -> bytes:
@@ -174,17 +244,25 @@ def _fetch(href: str, sha256: str, part: Path, progress: Progress) -> bytes:
 
 
 def _download(href: str, part: Path, progress: Progress) -> None:
-    for attempt in range(TRIES):
+    def once() -> None:
         have = part.stat().st_size if part.exists() else 0
+        _append(part, _source(href, have), progress, href)
+
+    _patiently(href, once)
+
+
+def _patiently(href: str, once: Callable[[], Answer]) -> Answer:
+    """Call `once` until it works, a few times."""
+    attempt = 0
+    while True:
+        attempt += 1
         try:
-            blocks = _http(href, have) if urlsplit(href).scheme in ("http", "https") else _fsspec(href, have)
-            _append(part, blocks, progress, href)
-            return
+            return once()
         except _TransientError as error:
-            if attempt == TRIES - 1:
+            if attempt == TRIES:
                 raise WeightsError(f"{href} cannot be fetched after {TRIES} attempts: {error}") from error
             log.warning("%s: %s; trying again", href, error)
-            time.sleep(error.wait or min(0.25 * 2**attempt, 8))
+            time.sleep(error.wait or min(0.25 * 2 ** (attempt - 1), 8))
 
 
 class _TransientError(Exception):

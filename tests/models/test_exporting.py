@@ -1,0 +1,241 @@
+"""A model that is exported and loaded again says the same; its item keeps the extension's rules."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.helpers import BANDS, CLASSES, CONFIG, as_safetensors, mlp, sha
+from tests.scenes import NAMES, noise, scene
+from xcloudmask import models
+from xcloudmask.errors import CloudMaskError, WeightsError
+from xcloudmask.models import arch
+from xcloudmask.models.convert import convert
+from xcloudmask.models.exporting import MLM
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    monkeypatch.setattr(models, "_registry", dict(models._registry))
+
+
+def check_mlm(item, folder):
+    """Hold an item against the rules of MLM 1.5.0, written down by hand from its schema."""
+    assert item["type"] == "Feature"
+    assert MLM in item["stac_extensions"]
+    properties, assets = item["properties"], item["assets"]
+    assert properties.keys() >= {
+        "mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output", "datetime", "start_datetime",
+        "end_datetime",
+    }  # fmt: skip
+    known = {
+        "name", "architecture", "tasks", "framework", "framework_version", "memory_size", "total_parameters",
+        "pretrained", "pretrained_source", "batch_size_suggestion", "accelerator", "accelerator_constrained",
+        "accelerator_summary", "accelerator_count", "input", "output", "hyperparameters",
+    }  # fmt: skip
+    assert {key[4:] for key in properties if key.startswith("mlm:")} <= known
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", properties["mlm:name"])
+    assert isinstance(properties["mlm:architecture"], str)
+    assert set(properties["mlm:tasks"]) <= {"segmentation", "semantic-segmentation"}
+    assert properties["mlm:framework"] in ("PyTorch", "ONNX")
+    assert isinstance(properties.get("mlm:total_parameters", 0), int)
+    hyper = properties["mlm:hyperparameters"]
+    assert hyper
+    assert all(re.fullmatch(r"[0-9a-zA-Z_.-]+", key) for key in hyper)
+    (source,), (result,) = properties["mlm:input"], properties["mlm:output"]
+    assert source.keys() <= {
+        "name", "bands", "input", "description", "value_scaling", "resize_type", "pre_processing_function",
+    }  # fmt: skip
+    assert result.keys() <= {
+        "name", "tasks", "result", "classification:classes", "description", "post_processing_function",
+    }  # fmt: skip
+    for structure in (source["input"], result["result"]):
+        assert structure.keys() == {"shape", "dim_order", "data_type"}
+        assert len(structure["shape"]) == len(structure["dim_order"]) == len(set(structure["dim_order"]))
+        assert all(isinstance(size, int) and size >= -1 for size in structure["shape"])
+        assert all(re.fullmatch(r"[a-z-_]+", name) for name in structure["dim_order"])
+        assert structure["data_type"] == "float32"
+    assert bool(source["bands"]) == ("bands" in source["input"]["dim_order"])
+    if source["bands"]:  # described by STAC 1.1's own bands
+        assert re.fullmatch(r"1\.[1-9]\d*\.\d+", item["stac_version"])
+        assert {band["name"] for band in properties["bands"]} == set(source["bands"])
+    for step in source.get("value_scaling") or ():
+        assert step.keys() == {"type", "mean", "stddev"}
+    for place, one in enumerate(result["classification:classes"]):
+        assert one["value"] == place
+        assert re.fullmatch(r"[0-9A-Za-z-_]+", one["name"])
+        assert one["description"]
+    assert any("mlm:model" in asset["roles"] for asset in assets.values())
+    for asset in assets.values():
+        assert ("mlm:model" in asset["roles"]) == bool(asset.get("mlm:artifact_type"))
+        assert asset.get("bands", []) == properties.get("bands", [])
+        assert {key for key in asset if key.startswith("mlm:")} == {"mlm:artifact_type"}
+        data = (folder / asset["href"]).read_bytes()
+        assert asset["file:checksum"] == f"1220{sha(data)}"
+        assert asset["file:size"] == len(data)
+
+
+def check_core(item):
+    """Hold an item against STAC's own schema, which pystac carries."""
+    pystac = pytest.importorskip("pystac")
+    pytest.importorskip("jsonschema")
+    from pystac.validation import stac_validator
+
+    stac_validator.JsonSchemaSTACValidator().validate_core(
+        item, pystac.STACObjectType.ITEM, item["stac_version"]
+    )
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return models.load(
+        as_safetensors(mlp(), tmp_path),
+        architecture="pixel-mlp",
+        config=CONFIG,
+        bands=BANDS,
+        classes=CLASSES,
+        mean=[0.2],
+        std=[0.1, 0.3],
+        level="L2A",
+        gsd=(20, 40),
+        patch=32,
+        overlap=10,
+        threshold=0.4,
+        licence="CC0-1.0",
+    )
+
+
+def test_an_exported_model_comes_back(tmp_path, spec):
+    written = models.export(spec.name, tmp_path / "out")
+    assert [path.name for path in written] == ["net.safetensors", "net.onnx", "net.json"]
+    item = json.loads(written[-1].read_text())
+    check_mlm(item, tmp_path / "out")
+    check_core(item)
+    again = models.load(written[-1], name="again")
+    pixels = noise(2, 70, 50)
+    da = scene(pixels, BANDS, level="L2A")
+    for field in (
+        "bands",
+        "classes",
+        "level",
+        "gsd",
+        "patch",
+        "overlap",
+        "threshold",
+        "licence",
+        "activation",
+    ):
+        assert getattr(again, field) == getattr(spec, field)
+    expected = da.cloudmask.predict_proba("net").values
+    np.testing.assert_array_equal(da.cloudmask.predict_proba("again").values, expected)
+    np.testing.assert_array_equal(da.cloudmask.predict("again").values, da.cloudmask.predict("net").values)
+    graph = models.load(
+        written[1], name="graph", bands=BANDS, classes=CLASSES, activation="softmax", gsd=(20, 40), overlap=10,
+        mean=spec.mean, std=spec.std,
+    )  # fmt: skip
+    np.testing.assert_allclose(da.cloudmask.predict_proba(graph).values, expected, atol=1e-4)
+    alone = models.load(written[0], name="alone", bands=BANDS, classes=CLASSES)
+    assert json.loads(alone.config) == CONFIG
+
+
+def test_exports_are_the_same_bytes_every_time(tmp_path, spec):
+    first, second = models.export(spec, tmp_path / "a"), models.export(spec, tmp_path / "b")
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_set_network_is_exported_without_a_graph(tmp_path):
+    config = {"classes": 3, "width": 8, "heads": 2, "rounds": 1, "hidden": 8}
+    path = as_safetensors(arch.build("spectral", config), tmp_path)
+    models.load(path, name="any", architecture="spectral", config=config, classes=CLASSES, patch=32)
+    written = models.export("any", tmp_path / "out")
+    assert [path.name for path in written] == ["any.safetensors", "any.json"]
+    check_mlm(json.loads(written[-1].read_text()), tmp_path / "out")
+    again = models.load(written[-1], name="again")
+    assert again.any_bands
+    assert again.sha256 == sha(written[0].read_bytes())
+
+
+@pytest.mark.network
+def test_the_default_model_comes_back(tmp_path):
+    written = models.export("ukis-4band-l1c", tmp_path)
+    check_mlm(json.loads(written[-1].read_text()), tmp_path)
+    again = models.load(written[-1], name="again")
+    assert again.sha256 == models.get("ukis-4band-l1c").sha256
+    da = scene(noise(4, 256, 256), NAMES[:4])
+    for call in ("predict", "predict_proba"):
+        expected = getattr(da.cloudmask, call)("ukis-4band-l1c").values
+        np.testing.assert_allclose(getattr(da.cloudmask, call)("again").values, expected, atol=1e-6)
+
+
+def test_a_module_of_ones_own_is_exported_as_a_graph(tmp_path):
+    module = torch.nn.Conv2d(2, 1, 3, padding=1)
+    spec = models.register(
+        module, name="mine", bands=BANDS, classes=["clear", "cloud"], activation="sigmoid", patch=32
+    )
+    written = models.export(spec, tmp_path)
+    assert [path.name for path in written] == ["mine.onnx", "mine.json"]
+    again = models.load(written[-1], name="again")
+    da = scene(noise(2, 40, 40), BANDS)
+    expected = da.cloudmask.predict_proba("mine").values
+    np.testing.assert_allclose(da.cloudmask.predict_proba(again).values, expected, atol=1e-4)
+
+
+def test_convert_takes_tensors_and_runs_nothing(tmp_path):
+    from tests.models.test_vet import Canary
+
+    state = {f"module.{name}": value for name, value in mlp().state_dict().items()}
+    torch.save({"epoch": 3, "model": {"state_dict": state}}, tmp_path / "net.pt")
+    convert(tmp_path / "net.pt", tmp_path / "net.safetensors", prefix="module.")
+    spec = models.load(
+        tmp_path / "net.safetensors", architecture="pixel-mlp", config=CONFIG, bands=BANDS, classes=CLASSES
+    )
+    da = scene(noise(2, 32, 32), BANDS)
+    with torch.inference_mode():
+        expected = torch.softmax(mlp()(torch.from_numpy(da.values[None])), dim=1)[0].numpy()
+    found = da.cloudmask.predict_proba(spec, scheme="native", resolution="native").values
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    canary = tmp_path / "canary"
+    torch.save({"state_dict": state, "extra": Canary(canary)}, tmp_path / "evil.pt")
+    with pytest.raises(WeightsError, match="more than tensors"):
+        convert(tmp_path / "evil.pt", tmp_path / "evil.safetensors")
+    assert not canary.exists()
+    torch.save(mlp(), tmp_path / "module.pt")
+    with pytest.raises(WeightsError, match=r"torch\.save\(model\.state_dict"):
+        convert(tmp_path / "module.pt", tmp_path / "m.safetensors")
+    torch.save({"epoch": 3}, tmp_path / "empty.pt")
+    with pytest.raises(WeightsError, match="no state dict"):
+        convert(tmp_path / "empty.pt", tmp_path / "m.safetensors")
+    with pytest.raises(WeightsError, match="does not exist"):
+        convert(tmp_path / "none.pt", tmp_path / "m.safetensors")
+    with pytest.raises(CloudMaskError, match="must end with"):
+        convert(tmp_path / "net.pt", tmp_path / "m.bin")
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_shared_tensors_are_converted(tmp_path):
+    weight = torch.arange(4.0)
+    torch.save({"a": weight, "b": weight, "c": weight[::2]}, tmp_path / "net.pt")
+    assert convert(tmp_path / "net.pt", tmp_path / "net.safetensors") == ["a", "b", "c"]
+
+
+def test_the_command_line(tmp_path, capsys, spec):
+    from xcloudmask.cli import main
+
+    torch.save(mlp().state_dict(), tmp_path / "net.pt")
+    assert main(["models", "convert", str(tmp_path / "net.pt"), str(tmp_path / "out.safetensors")]) == 0
+    assert "tensors" in capsys.readouterr().out
+    assert main(["models", "export", "net", str(tmp_path / "out")]) == 0
+    assert str(tmp_path / "out" / "net.json") in capsys.readouterr().out
+    assert main(["models", "fetch", "net"]) == 0
+    assert main(["models", "show", "net"]) == 0
+    told = capsys.readouterr().out
+    assert "probability of 0.4" in told
+    assert "CC0-1.0" in told
+    assert main(["models"]) == 0
+    assert re.search(r"net +L2A +20-40 m +CC0-1.0 +red, nir", capsys.readouterr().out)
+    assert main(["models", "convert", str(tmp_path / "net.pt")]) == 2
+    assert "convert FILE OUT.safetensors" in capsys.readouterr().err

@@ -1,0 +1,235 @@
+"""Scores from confusion counts: pooled over pixels, the median scene, the worst, and how sure we are.
+
+Pooled scores and per-scene ones answer different questions, and papers report either: a pooled score weighs
+scenes by their labelled pixels, a median hides the bad scene. The interval is a bootstrap over scenes,
+because pixels of one scene are no independent evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.labels import QUESTIONS, question
+from xcloudmask.metrics.tally import Confusion, Tally, confusion_counts, tells
+
+Floats = NDArray[np.float64]
+
+METRICS: tuple[str, ...] = (
+    "oa", "balanced_accuracy", "precision", "recall", "f1", "f2", "iou", "kappa",
+)  # fmt: skip
+
+#: Of the scores along the last axis: pooled, ends of the interval, median scene, worst scene.
+STATISTICS: tuple[str, ...] = ("pooled", "low", "high", "median", "worst")
+
+
+def metrics(counts: NDArray[np.integer]) -> Floats:
+    """Return `METRICS` along a last axis, for counts tp, fp, fn, tn (and more) along the last axis.
+
+    NaN where a score is not defined: recall without positives, precision without a positive answer,
+    balanced accuracy without both kinds.
+
+    Examples
+    --------
+    >>> metrics(np.array([8, 2, 2, 8])).round(2).tolist()
+    [0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.67, 0.6]
+    """
+    tp, fp, fn, tn = (np.asarray(counts[..., i], np.float64) for i in range(4))
+    n = tp + fp + fn + tn
+
+    def over(part: Floats, whole: Floats) -> Floats:
+        out = np.full(np.shape(whole), np.nan)
+        np.divide(part, whole, out=out, where=whole > 0)
+        return out
+
+    oa = over(tp + tn, n)
+    recall, specificity = over(tp, tp + fn), over(tn, tn + fp)
+    by_chance = over((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp), n * n)
+    return np.stack(
+        [
+            oa,
+            (recall + specificity) / 2,
+            over(tp, tp + fp),
+            recall,
+            over(2 * tp, 2 * tp + fp + fn),
+            over(5 * tp, 5 * tp + fp + 4 * fn),
+            over(tp, tp + fp + fn),
+            over(oa - by_chance, 1 - by_chance),
+        ],
+        axis=-1,
+    )
+
+
+def bootstrap(
+    counts: NDArray[np.integer], *, samples: int = 1000, level: float = 0.95, seed: int = 0
+) -> Floats:
+    """Return the ends of the interval of each pooled metric, scenes drawn with replacement.
+
+    Parameters
+    ----------
+    counts : array of integer, (scenes, 4 or more)
+        tp, fp, fn, tn of each scene.
+    samples, level, seed : int, float, int
+        Number of draws, coverage, and the seed that makes the draw repeatable.
+
+    Returns
+    -------
+    array of float, (2, metrics)
+
+    Examples
+    --------
+    >>> low, high = bootstrap(np.array([[9, 1, 1, 9], [5, 5, 5, 5]]), samples=200)
+    >>> float(low[0]), float(high[0])
+    (0.5, 0.9)
+    """
+    counts = np.asarray(counts)[..., :4]
+    if counts.ndim != 2 or len(counts) == 0:
+        raise CloudMaskError(f"bootstrap takes counts of scenes, (scenes, 4), got {counts.shape}")
+    scenes = len(counts)
+    drawn = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=samples)
+    values = metrics(drawn @ counts)
+    return _quantiles(values, ((1 - level) / 2, (1 + level) / 2))
+
+
+def summary(
+    counts: NDArray[np.integer], *, samples: int = 1000, level: float = 0.95, seed: int = 0
+) -> Floats:
+    """Return ``[metric, statistic]`` in the order of `METRICS` and `STATISTICS`, for counts of scenes.
+
+    The worst scene is the lowest of each metric on its own; scenes where it is not defined do not count.
+    """
+    counts = np.asarray(counts)[..., :4]
+    labelled = counts[counts.sum(axis=-1) > 0]
+    if len(labelled) == 0:
+        return np.full((len(METRICS), len(STATISTICS)), np.nan)
+    pooled, each = metrics(labelled.sum(axis=0)), metrics(labelled)
+    low, high = bootstrap(labelled, samples=samples, level=level, seed=seed)
+    median, worst = _quantiles(each, (0.5, 0.0))
+    return np.stack([pooled, low, high, median, worst], axis=-1)
+
+
+def _quantiles(values: Floats, at: Sequence[float]) -> Floats:
+    """Return quantiles along the first axis that ignore NaN, NaN where there is nothing else."""
+    out = np.full((len(at), values.shape[1]), np.nan)
+    for column in range(values.shape[1]):
+        known = values[:, column][~np.isnan(values[:, column])]
+        if known.size:
+            out[:, column] = np.quantile(known, at)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of a set of scenes: ``values[question, metric, statistic]``.
+
+    Parameters
+    ----------
+    questions : tuple of str
+        What was asked, from `QUESTIONS`.
+    values : array of float
+        In the order of `questions`, `METRICS` and `STATISTICS`.
+    confusions : tuple of Confusion
+        Pooled counts of each question.
+    worst_scenes : tuple of str
+        The scene with the lowest overall accuracy, for each question.
+    scenes : int
+        How many scenes were counted.
+    """
+
+    questions: tuple[str, ...]
+    values: Floats
+    confusions: tuple[Confusion, ...]
+    worst_scenes: tuple[str, ...]
+    scenes: int
+
+    def get(self, asked: str, metric: str, statistic: str = "pooled") -> float:
+        """Return one number.
+
+        Examples
+        --------
+        >>> one = Tally.of(np.array([1, 6], "u1"), np.array([0, 1], "u1"), {0: "clear", 1: "cloud"})
+        >>> score({"a": one}).get("cloud", "f1")
+        1.0
+        """
+        at = (self.questions, METRICS, STATISTICS)
+        try:
+            index = tuple(names.index(n) for names, n in zip(at, (asked, metric, statistic), strict=True))
+        except ValueError:
+            raise CloudMaskError(
+                f"there is no {asked}/{metric}/{statistic}; asked were {', '.join(self.questions)}, "
+                f"metrics {', '.join(METRICS)}, statistics {', '.join(STATISTICS)}"
+            ) from None
+        return float(self.values[index])
+
+    def to_dict(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Return question, metric, statistic: number, fit for JSON (None where not defined)."""
+        return {
+            asked: {
+                metric: {
+                    name: None if np.isnan(v) else round(float(v), 4)
+                    for name, v in zip(STATISTICS, self.values[q, m], strict=True)
+                }
+                for m, metric in enumerate(METRICS)
+            }
+            for q, asked in enumerate(self.questions)
+        }
+
+    def to_markdown(self, shown: Sequence[str] = METRICS) -> str:
+        """Return a table, one row a question: pooled [interval], and the median and worst scene's OA."""
+        head = ["question", "pixels", *shown, "OA median scene", "OA worst scene"]
+        lines = [" | ".join(head), " | ".join("---" for _ in head)]
+        for q, asked in enumerate(self.questions):
+            pixels = sum(self.confusions[q].as_tuple()[:4])
+            cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*self.values[q, METRICS.index(m), :3]) for m in shown]
+            worst = f"{self.get(asked, 'oa', 'worst'):.3f} ({self.worst_scenes[q]})"
+            row = [asked, str(pixels), *cells, f"{self.get(asked, 'oa', 'median'):.3f}", worst]
+            lines.append(" | ".join(row))
+        return "\n".join(f"| {line} |" for line in lines)
+
+
+def score(
+    tallies: Mapping[str, Tally],
+    questions: Iterable[str] | None = None,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Scores:
+    """Return the scores of a set of scenes.
+
+    Parameters
+    ----------
+    tallies : mapping of str to Tally
+        One tally a scene. Add up those of patches of one scene first: the bootstrap draws scenes.
+    questions : iterable of str, optional
+        Names from `QUESTIONS`; by default each that the mask's classes can answer.
+    samples, level, seed : int, float, int
+        See `bootstrap`.
+
+    Examples
+    --------
+    >>> one = Tally.of(np.array([1, 6], "u1"), np.array([0, 1], "u1"), {0: "clear", 1: "cloud"})
+    >>> score({"a": one}, ["cloud"]).confusions
+    (Confusion(tp=1, fp=0, fn=0, tn=1, refused=0),)
+    """
+    if not tallies:
+        raise CloudMaskError("there is no scene to score")
+    names, items = list(tallies), list(tallies.values())
+    legend = dict(items[0].legend)
+    if any(dict(t.legend) != legend for t in items):
+        raise CloudMaskError("the scenes' masks have different classes; score them apart, or use one scheme")
+    asked = [q for q in QUESTIONS if tells(legend, QUESTIONS[q])] if questions is None else list(questions)
+    tables = np.stack([t.table for t in items])
+    values, confusions, worst = [], [], []
+    for name in asked:
+        counts = confusion_counts(tables, legend.items(), question(name))
+        values.append(summary(counts, samples=samples, level=level, seed=seed))
+        confusions.append(Confusion(*(int(v) for v in counts.sum(axis=0))))
+        oa = metrics(counts)[:, 0]
+        worst.append("" if np.isnan(oa).all() else names[int(np.nanargmin(oa))])
+    shape = (len(asked), len(METRICS), len(STATISTICS))
+    return Scores(tuple(asked), np.array(values).reshape(shape), tuple(confusions), tuple(worst), len(names))

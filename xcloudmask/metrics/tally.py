@@ -1,0 +1,166 @@
+"""Confusion counts: everything that scores need, in a small table that adds up.
+
+A tally counts how often each label met each answer. Tallies of chunks add up to that of a scene, those of
+scenes to that of a data set; every question and every score is read from them afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.labels import EVERY, Question, answers, elementary, open_classes
+
+LABELS = 128  # values of a bit mask
+ANSWERS = 16  # class codes 0 to 14; the last column is no data (255)
+
+
+def count(possible: NDArray[np.uint8], codes: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return the table ``[label, code]`` of how often each pair occurs.
+
+    Examples
+    --------
+    >>> count(np.array([1, 1, 6], "u1"), np.array([0, 1, 1], "u1"))[6, 1]
+    np.int64(1)
+    """
+    possible, codes = np.asarray(possible), np.asarray(codes)
+    if possible.shape != codes.shape:
+        raise CloudMaskError(f"mask and reference differ in shape: {codes.shape} and {possible.shape}")
+    if codes.dtype != np.uint8:
+        raise CloudMaskError(f"class codes must be uint8, got {codes.dtype}; threshold probabilities first")
+    elementary(possible[:0])  # its dtype
+    if possible.size and int(possible.max()) >= LABELS:
+        elementary(possible)
+    pairs = possible.ravel().astype(np.intp) * ANSWERS + np.minimum(codes.ravel(), ANSWERS - 1)
+    table = np.bincount(pairs, minlength=LABELS * ANSWERS).reshape(LABELS, ANSWERS)
+    return table.astype(np.int64, copy=False)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tally:
+    """Counts of one scene, or of many: ``table[label, code]``, and what the codes mean.
+
+    Parameters
+    ----------
+    table : array of int64, (128, 16)
+        From `count`.
+    legend : tuple of (int, str)
+        Codes of the mask and their words, ``no_data`` included if it has one.
+
+    Examples
+    --------
+    >>> from xcloudmask.metrics import QUESTIONS
+    >>> one = Tally.of(np.array([1, 6], "u1"), np.array([0, 1], "u1"), {0: "clear", 1: "cloud"})
+    >>> (one + one).confusion(QUESTIONS["cloud"]).tp
+    2
+    """
+
+    table: NDArray[np.int64]
+    legend: tuple[tuple[int, str], ...]
+
+    def __post_init__(self) -> None:
+        if self.table.shape != (LABELS, ANSWERS):
+            raise CloudMaskError(f"a tally is a table of {LABELS} x {ANSWERS}, got {self.table.shape}")
+        check_legend(code for code, _ in self.legend)
+
+    @classmethod
+    def of(cls, possible: NDArray[np.uint8], codes: NDArray[np.generic], legend: Mapping[int, str]) -> Tally:
+        """Count one scene."""
+        return cls(count(possible, codes), tuple(sorted(legend.items())))
+
+    def __add__(self, other: Tally) -> Tally:
+        if self.legend != other.legend:
+            raise CloudMaskError(f"tallies of different classes do not add: {self.legend}, {other.legend}")
+        return Tally(self.table + other.table, self.legend)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tally):
+            return NotImplemented
+        return self.legend == other.legend and np.array_equal(self.table, other.table)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def confusion(self, question: Question) -> Confusion:
+        """Return the four counts of a yes-or-no question, where label and class both decide it."""
+        return Confusion(*(int(v) for v in confusion_counts(self.table, self.legend, question)))
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """True and false positives and negatives of a question; `refused`: labelled, but the mask has no data.
+
+    Examples
+    --------
+    >>> Confusion(1, 0, 0, 1) + Confusion(1, 1, 0, 0, 2)
+    Confusion(tp=2, fp=1, fn=0, tn=1, refused=2)
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    refused: int = 0
+
+    def __add__(self, other: Confusion) -> Confusion:
+        mine, theirs = self.as_tuple(), other.as_tuple()
+        return Confusion(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+    def as_tuple(self) -> tuple[int, int, int, int, int]:
+        """Return tp, fp, fn, tn, refused."""
+        return self.tp, self.fp, self.fn, self.tn, self.refused
+
+
+def confusion_counts(
+    table: NDArray[np.int64], legend: Iterable[tuple[int, str]], question: Question
+) -> NDArray[np.int64]:
+    """Return tp, fp, fn, tn, refused along a last axis, for tables ``[..., label, code]``."""
+    truth = answers(elementary(np.arange(LABELS, dtype=np.uint8)), question.positive)
+    said = said_by_code(dict(legend), question)
+    out = np.zeros((*table.shape[:-2], 5), np.int64)
+    for at, (t, s) in enumerate(((1, 1), (0, 1), (1, 0), (0, 0))):
+        out[..., at] = table[..., truth == t, :][..., said == s].sum(axis=(-1, -2))
+    out[..., 4] = table[..., truth >= 0, :][..., said == 2].sum(axis=(-1, -2))
+    return out
+
+
+def check_legend(codes: Iterable[int]) -> None:
+    """Refuse class codes that the table has no column for."""
+    wrong = [code for code in codes if not 0 <= code < ANSWERS - 1 and code != 255]
+    if wrong:
+        raise CloudMaskError(f"class codes must be 0 to {ANSWERS - 2}, or 255 for no data; got {wrong}")
+
+
+def said_by_code(legend: Mapping[int, str], question: Question) -> NDArray[np.int8]:
+    """Return for each column of a tally 1 yes, 0 no, 2 no data (or no class at all).
+
+    A class that leaves the question open is read as no unless all it can be is yes: a mask without shadow
+    that says clear is taken at its word.
+    """
+    said = np.full(ANSWERS, 2, np.int8)
+    words = open_classes(word for word in legend.values())
+    for code, word in legend.items():
+        bits = words[word]
+        if bits:
+            said[code] = int((bits & question.positive) > 0 and (bits & EVERY & ~question.positive) == 0)
+    # "clear" of a mask without shadow may hide one, yet it is an answer: clear.
+    if "clear" in words and question.name == "clear":
+        for code, word in legend.items():
+            if word == "clear":
+                said[code] = 1
+    return said
+
+
+def tells(legend: Mapping[int, str], question: Question) -> bool:
+    """Return whether a mask with these classes can answer yes, so that scoring it is fair.
+
+    Examples
+    --------
+    >>> from xcloudmask.metrics import QUESTIONS
+    >>> tells({0: "clear", 1: "cloud"}, QUESTIONS["cloud_shadow"])
+    False
+    """
+    return bool((said_by_code(legend, question) == 1).any())

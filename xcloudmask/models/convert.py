@@ -1,0 +1,112 @@
+"""From a pickle that its owner trusts to a safetensors file, without running what the pickle says.
+
+``torch.load(weights_only=True)`` builds tensors and plain containers and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xcloudmask.errors import CloudMaskError, WeightsError
+from xcloudmask.models import vet
+from xcloudmask.models.keymaps import translate
+
+#: Names under which training scripts keep the weights.
+PLACES = ("state_dict", "model_state_dict", "model", "ema", "net", "network", "weights")
+MAX_TOTAL = 4 * 2**30
+#: Before it, weights_only could be got round (CVE-2025-32434).
+SAFE_TORCH = (2, 6)
+
+
+def convert(
+    source: str | Path, target: str | Path, *, prefix: str = "", keymap: str | None = None
+) -> list[str]:
+    """Write the tensors of a ``.pt`` or ``.pth`` file as safetensors.
+
+    Parameters
+    ----------
+    source : str or Path
+        What ``torch.save`` wrote: a state dict, or a checkpoint that holds one; or a safetensors file.
+    target : str or Path
+        The ``.safetensors`` file to write.
+    prefix : str
+        What the names begin with and shall not, such as ``"module."``.
+    keymap : str, optional
+        One of `xcloudmask.models.keymaps.KEYMAPS`, where the names are those of another library.
+
+    Returns
+    -------
+    list of str
+        Names of the tensors.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> torch.save({"state_dict": {"module.a": torch.ones(2)}}, folder / "a.pt")
+    >>> convert(folder / "a.pt", folder / "a.safetensors", prefix="module.")
+    ['a']
+    """
+    from safetensors.torch import save
+
+    source, target = Path(source), Path(target)
+    if target.suffix != ".safetensors":
+        raise CloudMaskError(f"{target} must end with .safetensors")
+    state = {name.removeprefix(prefix): value for name, value in _state(_read(source), source).items()}
+    if keymap is not None:
+        state = translate(keymap, state)
+    tensors = {name: state[name].detach().clone().contiguous() for name in sorted(state)}
+    target.write_bytes(save(tensors))
+    return sorted(tensors)
+
+
+def _read(source: Path) -> Any:
+    import torch
+
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < SAFE_TORCH:
+        raise CloudMaskError(
+            f"torch {torch.__version__} cannot read pickles safely: install torch 2.6 or newer"
+        )
+    if not source.exists():
+        raise WeightsError(f"{source} does not exist")
+    if source.suffix == ".safetensors":
+        from safetensors.torch import load
+
+        return load(vet.safetensors(source.read_bytes(), str(source)))
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            names = [info.filename for info in archive.infolist()]
+            total = sum(info.file_size for info in archive.infolist())
+        if total > MAX_TOTAL:
+            raise WeightsError(f"{source} unpacks to {total / 2**30:.1f} GB: refused (a zip bomb?)")
+        if any("/code/" in name for name in names):
+            raise WeightsError(
+                f"{source} is TorchScript, which is code: it has no tensors alone to take out. Export the "
+                "network "
+                "it came from as ONNX"
+            )
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"{source} holds more than tensors and plain values, and nothing else is built from it: "
+            f"{str(error).splitlines()[0]}. Save the state dict alone, where the network was made: "
+            "torch.save(model.state_dict(), FILE)"
+        ) from error
+
+
+def _state(found: Any, source: Path) -> Mapping[str, Any]:
+    """Return the state dict in what was read."""
+    import torch
+
+    for _ in range(3):
+        if isinstance(found, Mapping) and any(isinstance(value, torch.Tensor) for value in found.values()):
+            return {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
+        inner = [found[place] for place in PLACES if isinstance(found, Mapping) and place in found]
+        if not inner:
+            break
+        found = inner[0]
+    raise WeightsError(f"{source} holds no state dict, neither itself nor as {', '.join(PLACES)}")

@@ -1,0 +1,396 @@
+"""From a file or an address to a model: what it is, who checks it, and how a worker loads it.
+
+The forms are data: tensors for an architecture that is known by name, an ONNX graph, an exported program.
+Whatever would run code of its author's is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
+from xcloudmask.models import card, peek, vet, weights
+from xcloudmask.models.network import Network, parse_activation
+from xcloudmask.models.units import normalisation
+from xcloudmask.types import Activation, Level, ModelSpec, parse_level
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Form = Literal["safetensors", "onnx", "pt2"]
+
+_FORMS: Mapping[str, Form] = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".tar", ".npy", ".npz")
+#: Architectures that are told which bands they get.
+SETS = ("sensei-v1", "sensei-v2", "spectral")
+LOADER = "xcloudmask.models.loading:network"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the caller of `load` says; None where nothing is said."""
+
+    name: str | None = None
+    sha256: str | None = None
+    architecture: str | None = None
+    config: Mapping[str, object] | None = None
+    bands: Sequence[str] | None = None
+    classes: Sequence[str] | None = None
+    level: str | None = None
+    gsd: tuple[float, float] | None = None
+    units: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    activation: str | None = None
+    threshold: float | None = None
+    patch: int | None = None
+    overlap: int | None = None
+    licence: str | None = None
+    citation: str | None = None
+    description: str | None = None
+
+    def over(self, other: Given) -> Given:
+        """Return `other` with what is said here put in its place."""
+        said = {name: getattr(self, name) for name in self.__slots__}
+        return dataclasses.replace(
+            other, **{name: value for name, value in said.items() if value is not None}
+        )
+
+
+def load(
+    href: str | Path,
+    *,
+    name: str | None = None,
+    sha256: str | None = None,
+    architecture: str | None = None,
+    config: Mapping[str, object] | None = None,
+    bands: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    level: str | None = None,
+    gsd: tuple[float, float] | None = None,
+    units: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    activation: str | None = None,
+    threshold: float | None = None,
+    patch: int | None = None,
+    overlap: int | None = None,
+    licence: str | None = None,
+    replace: bool = False,
+) -> ModelSpec:
+    """Add a model that lies in a file or at an address, so that ``predict(model=NAME)`` finds it.
+
+    Parameters
+    ----------
+    href : str or Path
+        A path or an address (http(s), s3, gs, hf) of weights (``.safetensors``, ``.onnx``, ``.pt2``), or of a
+        ``.json`` that tells most of what follows: a STAC item with the MLM extension, or a model's card. No
+        code is fetched or run; pickles (``.pt``, ``.pth``) are refused.
+    name : str, optional
+        How it is to be called; the file's name if not given.
+    sha256 : str, optional
+        Of the weights. Needed where they come over a network and no item gives it.
+    architecture, config : str, dict, optional
+        For ``.safetensors``: which network (`xcloudmask.models.arch.NAMES`) and its settings. Files that
+        `xcloudmask.models.export` wrote say it themselves.
+    bands : sequence of str, optional
+        STAC common names of the inputs, in order. Not for architectures that take any bands.
+    classes : sequence of str, optional
+        What each output channel means (`xcloudmask.classes.VOCABULARY`).
+    level : {"toa", "boa"}, optional
+        Processing level it was trained on (L1C, L2A and the like are understood).
+    gsd : (float, float), optional
+        Pixel sizes it was trained on, in metres, from and to.
+    units : str, optional
+        In which numbers `mean` and `std` are, and the network wants its input: ``"reflectance"`` (0 to 1,
+        the default) or such as ``"reflectance*10000"``.
+    mean, std : sequence of float, optional
+        The network is given (value - mean) / std; one number, or one a band.
+    activation : {"softmax", "sigmoid", "complement", "none"}, optional
+        What makes probabilities of the output: ``"sigmoid"`` for one channel that tells cloud,
+        ``"complement"`` where that channel is a probability already, ``"none"`` for probabilities of all
+        classes. Needed for ONNX and exported programs, which may end with either.
+    threshold : float, optional
+        Probability of cloud that suffices where the caller of predict says none.
+    patch, overlap : int, optional
+        Window size and overlap, in pixels.
+    licence : str, optional
+        Of the weights.
+    replace : bool
+        Whether a model of the same name may be replaced.
+
+    Returns
+    -------
+    ModelSpec
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from xcloudmask import models
+    >>> from xcloudmask.models.arch import build
+    >>> from xcloudmask.train.checkpoint import write_weights
+    >>> path = Path(tempfile.mkdtemp(), "tiny.safetensors")
+    >>> write_weights(path, build("pixel-mlp", {"bands": 2}).state_dict())
+    >>> spec = models.load(path, architecture="pixel-mlp", config={"bands": 2}, bands=["red", "nir"],
+    ...                    classes=["clear", "cloud"], replace=True)
+    >>> spec.name, len(spec.sha256)
+    ('tiny', 64)
+    """
+    from xcloudmask import models
+
+    given = Given(
+        name, sha256, architecture, config, bands, classes, level, gsd, units, mean, std, activation,
+        threshold, patch, overlap, licence,
+    )  # fmt: skip
+    where = str(href)
+    if PurePosixPath(urlsplit(where).path).suffix.lower() in (".json", ".geojson"):
+        from xcloudmask.models import mlm
+
+        text = weights.read_text(where)
+        if card.is_card(text):
+            spec = from_card(text, where, given)
+            return models.add(spec, replace=replace)
+        where, given = mlm.read(where, text, given)
+    return models.add(make(where, given), replace=replace)
+
+
+def make(href: str, given: Given) -> ModelSpec:
+    """Return the card of the weights at `href`, after looking at them; nothing is registered."""
+    form = form_of(href)
+    data = weights.read(href, (given.sha256 or "").lower())
+    clean = vetted(data, form, href)
+    shapes = peek.Shapes()
+    if form == "safetensors":
+        given = _from_notes(given, peek.metadata(clean), href)
+    else:
+        shapes = peek.onnx(clean) if form == "onnx" else peek.pt2(clean)
+    activation = _activation(given, form, href)
+    any_bands = given.architecture in SETS
+    if given.classes is None or (given.bands is None) != any_bands:
+        what = "classes" if given.classes is None else "bands"
+        raise CloudMaskError(
+            f"{href}: say {what}=[...], what its {'output' if what == 'classes' else 'input'} channels are, "
+            "in order"
+            if not (any_bands and what == "bands")
+            else f"architecture {given.architecture!r} takes any bands: leave bands= out"
+        )
+    shapes.check(None if any_bands else len(given.bands or ()), len(given.classes), activation, href)
+    mean, std = normalisation(given.units, given.mean, given.std)
+    path = weights.local_path(href)
+    sha256 = weights.digest(data)
+    patch = given.patch or shapes.patch or 256
+    if shapes.patch is not None and patch != shapes.patch:
+        raise CloudMaskError(f"patch={patch}: {href} takes windows of {shapes.patch} alone")
+    return ModelSpec(
+        name=given.name or _plain_name(href),
+        version=sha256[:12],
+        bands=tuple(given.bands or ()),
+        classes=tuple(given.classes),
+        loader=LOADER,
+        any_bands=any_bands,
+        level=_level(given.level),
+        gsd=given.gsd,
+        patch=patch,
+        overlap=patch // 4 if given.overlap is None else given.overlap,
+        patch_fixed=shapes.patch is not None,
+        runtime="onnx" if form == "onnx" else "torch",
+        sha256=sha256,
+        weights=str(path.resolve()) if path is not None and not href.startswith(weights.PACKAGE) else href,
+        licence=given.licence or "",
+        citation=given.citation or "",
+        description=given.description or "",
+        architecture=given.architecture or "",
+        config=card.settings(given.config or {}),
+        mean=mean,
+        std=std,
+        activation=activation,
+        threshold=given.threshold,
+    )
+
+
+def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
+    """Return the model of a card that lies beside its weights, after looking at them.
+
+    Who loads it is ours to say, not the card's: a loader is code.
+    """
+    from xcloudmask.models.mlm import resolve
+
+    said = {name: value for name in Given.__slots__ if (value := getattr(given, name)) is not None}
+    if said.keys() - {"name"}:
+        raise CloudMaskError(
+            f"{href} is a model's card and tells all but its name: leave {', '.join(said)} out"
+        )
+    spec = card.from_json(text, href, loader=LOADER, **said)
+    where = resolve(href, spec.weights)
+    form: Form = form_of(where)
+    if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):
+        raise WeightsError(f"the card {href} gives no hash, or a runtime that does not fit {spec.weights}")
+    vetted(weights.read(where, spec.sha256), form, where)
+    return dataclasses.replace(spec, weights=where)
+
+
+def form_of(href: str) -> Form:
+    """Return the form of weights by the end of their name; pickles are refused.
+
+    Examples
+    --------
+    >>> form_of("https://example.com/net.onnx?download=true")
+    'onnx'
+    """
+    end = PurePosixPath(urlsplit(href).path).suffix.lower()
+    if end in _PICKLES:
+        raise WeightsError(
+            f"{href} is a Python pickle by its name ({end}), and loading one runs what its author wrote; "
+            f"{vet.CONVERT}"
+        )
+    if end not in _FORMS:
+        raise OptionError("form of weights", end or href, allowed=(*_FORMS, ".json (a STAC item)"))
+    return _FORMS[end]
+
+
+def vetted(data: bytes, form: Form, origin: str) -> bytes:
+    """Return weights that are safe to parse, or say why they are not."""
+    if form == "pt2":
+        from xcloudmask.models.vet_pt2 import pt2
+
+        return pt2(data, origin)
+    return vet.onnx(data, origin) if form == "onnx" else vet.safetensors(data, origin)
+
+
+def network(spec: ModelSpec) -> Network:
+    """Load a network whose `ModelSpec` `make` wrote, or that this package carries."""
+    form: Form = "onnx" if spec.runtime == "onnx" else "safetensors" if spec.architecture else "pt2"
+    data = vetted(weights.read(spec.weights, spec.sha256), form, spec.weights)
+    body: Any = data
+    if form == "safetensors":
+        body = built(spec.architecture, json.loads(spec.config or "{}"), data, spec.weights)
+    elif form == "pt2":
+        body = _exported(data, spec.weights)
+    return Network(body, spec.mean, spec.std, spec.activation)
+
+
+def built(architecture: str, config: Mapping[str, object], data: bytes, origin: str) -> nn.Module:
+    """Return an architecture with the tensors of a vetted safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as tensors_of
+
+    from xcloudmask.models import arch
+
+    module = arch.build(architecture, config)
+    try:
+        tensors = tensors_of(data)
+        module.load_state_dict(tensors)
+    except SafetensorError as error:
+        raise WeightsError(f"{origin} is damaged: {error}") from error
+    except RuntimeError as error:
+        wanted = module.state_dict()
+        missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+        shapes = [
+            name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape
+        ]
+        raise WeightsError(
+            f"{origin} does not fit architecture {architecture!r} with {dict(config)}: it lacks "
+            f"{_some(missing)}, "
+            f"has {_some(extra)} besides, and {_some(sorted(shapes))} of another shape. Check config="
+        ) from error
+    return module.eval()
+
+
+def _exported(clean: bytes, origin: str) -> nn.Module:
+    import warnings
+
+    import torch
+
+    class Exported(torch.nn.Module):
+        """An exported program; it has no training mode, so asking for evaluation changes nothing."""
+
+        def __init__(self, program: nn.Module) -> None:
+            super().__init__()
+            self.program = program
+
+        def train(self, mode: bool = True) -> Exported:
+            return self
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.program(pixels)
+            return out
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has no sample inputs: they were left out on purpose
+        try:
+            return Exported(torch.export.load(io.BytesIO(clean)).module())
+        except Exception as error:
+            raise WeightsError(
+                f"{origin} cannot be loaded by torch {torch.__version__}: {error}. Export it again with this "
+                "version, or as ONNX"
+            ) from error
+
+
+def _from_notes(given: Given, notes: Mapping[str, str], href: str) -> Given:
+    """Complete what the caller says by what the file says of its architecture."""
+    if given.architecture is None and {"network", "architecture"} & notes.keys():
+        try:
+            said = json.loads(notes["network"]) if "network" in notes else notes
+            config = said.get("config") or {}
+            config = dict(json.loads(config) if isinstance(config, str) else config)
+            name = str(said["architecture"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(f"{href}: its note on the architecture is damaged: {error!r}") from error
+        given = dataclasses.replace(given, architecture=name, config=given.config or config)
+    from xcloudmask.models import arch
+
+    if given.architecture is None:
+        raise WeightsError(
+            f"{href} holds tensors and does not say of which network: pass architecture=, one of "
+            f"{', '.join(arch.NAMES)}, and config="
+        )
+    if given.architecture not in arch.NAMES:
+        raise OptionError(
+            "architecture",
+            given.architecture,
+            allowed=arch.NAMES,
+            hint="Code that comes with a model is not run; export the network as ONNX to use it.",
+        )
+    return given
+
+
+def _activation(given: Given, form: Form, href: str) -> Activation | None:
+    if given.activation is not None:
+        return parse_activation(given.activation)
+    if form != "safetensors":
+        raise CloudMaskError(
+            f"{href}: nothing tells whether its output is probabilities already: say activation='softmax' "
+            "(scores "
+            "of all classes), 'sigmoid' (one score, of cloud), 'complement' (one probability, of cloud) or "
+            "'none' "
+            "(probabilities of all classes)"
+        )
+    if given.architecture == "ensemble":
+        return None
+    settings = given.config or {}
+    return "sigmoid" if settings.get("classes") == 1 else "softmax"
+
+
+def _level(level: str | None) -> Level | None:
+    return None if level is None else parse_level(level)
+
+
+def _plain_name(href: str) -> str:
+    stem = PurePosixPath(urlsplit(href).path).stem
+    return re.sub(r"[^A-Za-z0-9_.\-]+", "-", stem).strip("-.") or "model"
+
+
+def _some(names: Sequence[str]) -> str:
+    return (
+        "nothing"
+        if not names
+        else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+    )

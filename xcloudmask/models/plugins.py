@@ -1,0 +1,45 @@
+"""Models that other packages bring, found by the entry points of the group ``xcloudmask.models``.
+
+An entry point is called as its model is and leads to a `ModelSpec`, or to a function without arguments that
+returns one. It is imported when its model is first asked for; a list of names imports nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.types import ModelSpec
+
+GROUP = "xcloudmask.models"
+
+
+@cache
+def _found() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def names() -> list[str]:
+    """Return the names of the models that installed packages bring."""
+    return sorted(_found())
+
+
+@cache
+def read(name: str) -> ModelSpec:
+    """Return the card of a model that a package brings; this imports the package."""
+    entry = _found()[name]
+    try:
+        spec = entry.load()
+        spec = spec() if callable(spec) else spec
+    except ImportError as error:
+        raise CloudMaskError(
+            f"model {name!r} comes from {entry.value}, which cannot be imported: {error}"
+        ) from error
+    if not isinstance(spec, ModelSpec) or spec.name != name:
+        raise CloudMaskError(
+            f"the entry point {name!r} of group {GROUP} leads to {entry.value}, which must be a ModelSpec of "
+            "that "
+            f"name, or a function that returns it; got {spec!r}"
+        )
+    return spec

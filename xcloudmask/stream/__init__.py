@@ -1,0 +1,22 @@
+"""Masks into Zarr: streamed, resumable, each window once. The only part of the library that imports zarr.
+
+`stream` makes a mask from reflectance, `to_zarr` writes one. Both record each region in the store when it is
+durable (``stream/status``), so that a call that was stopped, by whatever, goes on when it is run again.
+"""
+
+from xcloudmask.stream.api import stream, to_zarr
+from xcloudmask.stream.problems import ContractError, StoreError, StoreLockedError, StreamWarning
+from xcloudmask.stream.progress import ProgressEvent
+from xcloudmask.stream.report import Failure, StreamReport
+
+__all__ = [
+    "ContractError",
+    "Failure",
+    "ProgressEvent",
+    "StoreError",
+    "StoreLockedError",
+    "StreamReport",
+    "StreamWarning",
+    "stream",
+    "to_zarr",
+]

@@ -1,0 +1,165 @@
+"""Where regions are worked on: threads of this process, or the workers of a Dask cluster.
+
+Both take a bounded number of regions at a time; nothing else of the plan is ever in a queue.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+Reader = Callable[[], Any]
+
+
+class Handle(Protocol):
+    """A result to come."""
+
+    def result(self) -> Any:
+        """Return it."""
+
+    def exception(self) -> BaseException | None:
+        """Return why there is none."""
+
+
+class Pool(Protocol):
+    """Runs region functions."""
+
+    #: How many regions it can keep busy.
+    size: int
+
+    def submit(self, function: Callable[..., Any], lazy: Any, *args: Any) -> Handle:
+        """Start ``function(*args[:2], pixels, *args[2:])``; `lazy` becomes the pixels where it runs."""
+
+    def then(self, function: Callable[..., Any], before: Any, *args: Any) -> Handle:
+        """Start ``function(*args, result of before)`` without moving the result."""
+
+    def wait(self, timeout: float | None) -> list[Any]:
+        """Return handles that are done; empty if none is within `timeout` seconds."""
+
+    def forget(self, handle: Any) -> None:
+        """Let a result go."""
+
+    def close(self, abort: bool) -> None:
+        """Wait for, or cancel, what is still running."""
+
+
+def _read(lazy: Any, scheduler: str) -> Any:
+    """Return the pixels of a NumPy or Dask array, or of a DataArray around one."""
+    if hasattr(lazy, "dask"):
+        return lazy.compute(scheduler=scheduler)
+    return lazy.values if hasattr(lazy, "values") else lazy
+
+
+class LocalPool:
+    """Threads of this process."""
+
+    def __init__(self, size: int | None, scheduler: str) -> None:
+        self.scheduler = scheduler
+        self.size = size or (1 if scheduler == "sync" else 3)  # one reads, one infers, one writes
+        self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="xcloudmask-stream")
+        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+
+    def submit(self, function: Callable[..., Any], lazy: Any, *args: Any) -> Future[Any]:
+        """See `Pool`."""
+
+        def run() -> Any:
+            return function(*args[:2], _read(lazy, self.scheduler), *args[2:])
+
+        return self._start(run)
+
+    def then(self, function: Callable[..., Any], before: Future[Any], *args: Any) -> Future[Any]:
+        """See `Pool`."""
+        found = before.result()
+        return self._start(lambda: function(*args, found))
+
+    def _start(self, run: Callable[[], Any]) -> Future[Any]:
+        future = self._threads.submit(run)
+        future.add_done_callback(self._done.put)
+        return future
+
+    def wait(self, timeout: float | None) -> list[Future[Any]]:
+        """See `Pool`."""
+        try:
+            out = [self._done.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        while not self._done.empty():
+            out.append(self._done.get())
+        return out
+
+    def forget(self, handle: Future[Any]) -> None:
+        """See `Pool`."""
+
+    def close(self, abort: bool) -> None:
+        """See `Pool`."""
+        self._threads.shutdown(wait=True, cancel_futures=abort)
+
+
+class ClusterPool:
+    """The workers of a distributed client. Results stay there; only their states come back."""
+
+    def __init__(self, client: Any, size: int | None) -> None:
+        self.client = client
+        self.size = size or max(2, 2 * sum(client.nthreads().values()))
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._running: set[Any] = set()
+
+    def submit(self, function: Callable[..., Any], lazy: Any, *args: Any) -> Any:
+        """See `Pool`."""
+        from dask.delayed import delayed
+
+        call = delayed(function, pure=False)(*args[:2], lazy, *args[2:])
+        return self._watch(self.client.compute(call))
+
+    def then(self, function: Callable[..., Any], before: Any, *args: Any) -> Any:
+        """See `Pool`."""
+        return self._watch(self.client.submit(function, *args, before, pure=False, priority=10))
+
+    def _watch(self, future: Any) -> Any:
+        self._running.add(future)
+        future.add_done_callback(self._done.put)
+        return future
+
+    def wait(self, timeout: float | None) -> list[Any]:
+        """See `Pool`."""
+        try:
+            out = [self._done.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        while not self._done.empty():
+            out.append(self._done.get())
+        return out
+
+    def forget(self, handle: Any) -> None:
+        """See `Pool`."""
+        self._running.discard(handle)
+        handle.release()
+
+    def close(self, abort: bool) -> None:
+        """See `Pool`."""
+        if abort and self._running:
+            self.client.cancel(list(self._running))
+        self._running.clear()
+
+
+def choose_pool(size: int | None, in_memory: bool, in_process: bool) -> Pool:
+    """Return the pool to use: the current client's workers if there is one, else threads.
+
+    Pixels that are in this process already, and stores that only this process sees, stay in it.
+    """
+    import sys
+
+    import dask
+
+    if not in_memory and not in_process and "distributed" in sys.modules:
+        from distributed import get_client
+
+        try:
+            return ClusterPool(get_client(), size)
+        except ValueError:  # there is no client
+            pass
+    chosen = dask.config.get("scheduler", None)
+    inline = chosen in ("sync", "synchronous", "single-threaded")
+    return LocalPool(size, "sync" if inline else "threads")

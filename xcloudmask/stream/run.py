@@ -1,0 +1,229 @@
+"""The loop that carries a stream out: a bounded number of regions in flight, each recorded when durable.
+
+A region goes through
+
+    infer -> waiting (until all that it needs is inferred) -> finish -> done
+
+and a failed one lets the others go on; those that need its strips cannot be finished and are recorded as
+such. What a region waits for comes before it in order, and has been started before it: there is no deadlock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from xcloudmask.stream.layout import Index, Layout
+from xcloudmask.stream.ledger import DONE, FAILED, Ledger
+from xcloudmask.stream.lock import Lock
+from xcloudmask.stream.pools import Pool
+from xcloudmask.stream.problems import StoreError, brief
+from xcloudmask.stream.progress import Display, ProgressEvent
+from xcloudmask.stream.report import Failure
+
+log = logging.getLogger("xcloudmask.stream")
+
+#: Seconds before a region is tried again, doubled each time.
+PAUSE = 1.0
+
+
+@dataclass
+class Steps:
+    """How one region is made: the two stages, and what the first needs. `finish` None: one stage."""
+
+    start: Callable[[Index], Any]
+    finish: Callable[[Index, Any], Any] | None = None
+    producers: Callable[[Index], list[Index]] | None = None
+    scene_done: Callable[[Index], None] = lambda lead: None
+
+
+@dataclass
+class _Region:
+    at: Index
+    attempt: int = 0
+    stage: Literal["infer", "waiting", "finish"] = "infer"
+    handle: Any = None
+    found: Any = None
+
+
+@dataclass
+class Run:
+    """One run over the regions that are not done."""
+
+    layout: Layout
+    ledger: Ledger
+    lock: Lock
+    pool: Pool
+    steps: Steps
+    display: Display
+    scene_name: Callable[[Index], str]
+    regions: list[Index]
+    retries: int = 2
+    failures: list[Failure] = field(default_factory=list)
+    pixels: int = 0
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        self._todo = deque(at for at in self.regions if self.ledger[at] != DONE)
+        self._skipped = len(self.regions) - len(self._todo)
+        self._left = sum(self.layout.area(at) for at in self._todo)
+        self._held: dict[Index, _Region] = {}
+        self._by_handle: dict[Any, _Region] = {}
+        self._later: list[tuple[float, _Region]] = []
+        self._inferred: set[Index] = set()
+        self._failed: set[Index] = set()
+        self._began = time.monotonic()
+
+    def go(self) -> None:
+        """Carry out all regions."""
+        self._tell("start")
+        while self._todo or self._held:
+            self.lock.check()
+            self._start_more()
+            handles = self.pool.wait(self._pause())
+            for handle in handles:
+                self._settle(self._by_handle.pop(handle))
+            self._finish_ready()
+            self.ledger.save()
+            self._close_scenes(handles)
+        self._tell("end")
+
+    def _start_more(self) -> None:
+        now = time.monotonic()
+        for due, region in [pair for pair in self._later if pair[0] <= now]:
+            self._later.remove((due, region))
+            self._start(region)
+        while self._todo and len(self._held) < self.pool.size:
+            region = _Region(self._todo.popleft())
+            self._held[region.at] = region
+            self._start(region)
+
+    def _start(self, region: _Region) -> None:
+        region.attempt += 1
+        region.stage = "infer"
+        try:
+            region.handle = self.steps.start(region.at)
+        except StoreError:
+            raise
+        except Exception as error:  # the graph of this region cannot be built
+            self._fail(region, error)
+            return
+        self._by_handle[region.handle] = region
+
+    def _pause(self) -> float | None:
+        if not self._by_handle:
+            due = min((due for due, _ in self._later), default=0.0)
+            return max(due - time.monotonic(), 0.001)
+        return 0.5
+
+    def _settle(self, region: _Region) -> None:
+        """Take note that a stage of a region has ended."""
+        error = region.handle.exception()
+        if isinstance(error, StoreError):
+            raise error
+        if error is not None:
+            self._fail(region, error)
+        elif region.stage == "infer" and self.steps.finish is not None:
+            region.stage, region.found, region.handle = "waiting", region.handle, None
+            self._inferred.add(region.at)
+        else:
+            self._done(region)
+
+    def _finish_ready(self) -> None:
+        """Finish the regions that have all they need, and give up those that never will."""
+        if self.steps.finish is None or self.steps.producers is None:
+            return
+        for region in [one for one in self._held.values() if one.stage == "waiting"]:
+            needed = [at for at in self.steps.producers(region.at) if at not in self._inferred]
+            missing = [at for at in needed if self.ledger[at] != DONE]
+            lost = [at for at in missing if at in self._failed]
+            if lost:
+                self._give_up(region, f"waits for region {lost[0]}, which failed")
+            elif not missing:
+                region.stage = "finish"
+                region.handle = self.steps.finish(region.at, region.found)
+                self._by_handle[region.handle] = region
+
+    def _fail(self, region: _Region, error: BaseException) -> None:
+        message = brief(error)
+        if region.stage == "infer" and region.attempt <= self.retries:
+            pause = PAUSE * 2 ** (region.attempt - 1)
+            log.warning(
+                "region %s of %s: trying again in %.0f s: %s", region.at, self._scene(region), pause, message
+            )
+            self._later.append((time.monotonic() + pause, region))
+            return
+        log.error("region %s of %s failed: %s", region.at, self._scene(region), message)
+        self._failed.add(region.at)
+        self._give_up(region, message)
+
+    def _give_up(self, region: _Region, message: str) -> None:
+        self._drop(region)
+        self.failures.append(Failure(region.at, self._scene(region), message))
+        self.ledger.mark(region.at, FAILED, message)
+        self._left -= self.layout.area(region.at)
+        self._tell("failed", region, message)
+
+    def _done(self, region: _Region) -> None:
+        area = self.layout.area(region.at)
+        self._drop(region)
+        self.ledger.mark(region.at, DONE)
+        self.pixels += area
+        self._left -= area
+        self.written += 1
+        log.debug("region %s of %s done", region.at, self._scene(region))
+        self._tell("done", region)
+
+    def _drop(self, region: _Region) -> None:
+        del self._held[region.at]
+        for handle in (region.found, region.handle):
+            if handle is not None:
+                self.pool.forget(handle)
+        region.found = region.handle = None
+
+    def _close_scenes(self, ended: Iterable[Any]) -> None:
+        if not ended:
+            return
+        for lead in {at[:-2] for at in self._inferred}:
+            if self.ledger.scene_done(lead):
+                self.steps.scene_done(lead)
+                self._inferred = {at for at in self._inferred if at[:-2] != lead}
+                log.info("scene %s done", self.scene_name(lead) or lead)
+
+    def _scene(self, region: _Region) -> str:
+        return self.scene_name(region.at[:-2]) or "the image"
+
+    def _tell(
+        self,
+        kind: Literal["start", "done", "failed", "end"],
+        region: _Region | None = None,
+        message: str = "",
+    ) -> None:
+        event = ProgressEvent(
+            kind=kind,
+            done=self._skipped + self.written,
+            total=len(self.regions),
+            failed=len(self.failures),
+            skipped=self._skipped,
+            megapixels=self.pixels / 1e6,
+            seconds=time.monotonic() - self._began,
+            left=self._left / 1e6,
+            scene="" if region is None else self._scene(region),
+            region=None if region is None else region.at,
+            message=message,
+        )
+        self.display(event)
+
+    @property
+    def skipped(self) -> int:
+        """Regions that an earlier run did."""
+        return self._skipped
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._began

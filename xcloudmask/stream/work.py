@@ -1,0 +1,158 @@
+"""What is done to one region, on whichever worker: infer and leave strips; finish and write.
+
+Plain functions of what they are given; nothing large comes back to the one who asked, but the region's own
+sums, which go straight to `finish`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from xcloudmask.blend import Bool, Float
+from xcloudmask.stream.layout import Index, WindowLayout
+from xcloudmask.stream.packing import Packing
+from xcloudmask.stream.problems import persistently
+from xcloudmask.stream.store import settle_region
+from xcloudmask.tasks import Array, Plan, add_pieces, infer_windows, valid_pixels
+from xcloudmask.tasks import finish as finish_pixels
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all regions of a call have in common; travels with each task, so it is small."""
+
+    array: Any  # the output, a zarr Array
+    packing: Packing
+    label: str
+    windows: WindowLayout | None = None  # None: blocks of a graph are written as they come
+    plan: Plan | None = None
+    strips: Any = None  # a zarr Array, or None if no region has a neighbour
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a region's windows said of its own cells, and which of its pixels hold data."""
+
+    sums: Float | None
+    valid: Bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `finish` tells."""
+
+    valid: int  # pixels with data
+    seconds: float  # inference and writing
+
+
+def read_box(windows: WindowLayout, at: Index) -> tuple[slice, slice]:
+    """Rows and columns of pixels that region `at` reads."""
+    return slice(*windows.rows[at[-2]].reads), slice(*windows.cols[at[-1]].reads)
+
+
+def infer(work: Work, at: Index, raw: Array) -> Found:
+    """Infer a region's windows from the pixels (..., band, y, x) of its read box; leave what others need."""
+    began = time.perf_counter()
+    windows, plan = work.windows, work.plan
+    if windows is None or plan is None:
+        raise TypeError("infer needs a window plan")
+    row, col = windows.rows[at[-2]], windows.cols[at[-1]]
+    top, left = row.reads[0], col.reads[0]
+    own = raw[..., row.pixels[0] - top : row.pixels[1] - top, col.pixels[0] - left : col.pixels[1] - left]
+    valid = valid_pixels(plan, own)
+    sums: Float | None = None
+    if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
+        (y0, y1), (x0, x1) = plan.y.pixel_span(row.windows), plan.x.pixel_span(col.windows)
+        part = raw[..., y0 - top : y1 - top, x0 - left : x1 - left]
+        found = infer_windows(plan, part, row.windows, col.windows)
+        _leave_strips(work, windows, at, found)
+        r, c = row.sums[-1], col.sums[-1]
+        if (r.chunk, c.chunk) == at[-2:]:
+            sums = found[..., r.start : r.stop, c.start : c.stop].copy()
+    return Found(sums, valid, time.perf_counter() - began)
+
+
+def _leave_strips(work: Work, windows: WindowLayout, at: Index, found: Float) -> None:
+    strips = windows.strips(at)
+    if not strips or work.strips is None:
+        return
+    line = np.zeros(work.strips.shape[-1], np.float32)
+    for strip in strips:
+        part = found[..., strip.rows.start : strip.rows.stop, strip.cols.start : strip.cols.stop]
+        line[strip.start : strip.stop] = part.ravel()
+    place = tuple(slice(index, index + 1) for index in at)
+
+    def write() -> None:
+        work.strips[at] = line
+        settle_region(work.strips, (*place, slice(0, line.size)))
+
+    persistently(f"write the strips of region {at} to {work.label}", write)
+
+
+def _read_strips(strips: Any, at: Index) -> Float:
+    line: Float = strips[at]
+    if np.isnan(line[0]):  # the fill value: what a store answers for a key that it does not have
+        raise OSError("they were written, but the store does not have them")
+    return line
+
+
+def finish(work: Work, at: Index, found: Found) -> Written:
+    """Make a region's output of its own sums and its neighbours' strips, and write it."""
+    began = time.perf_counter()
+    windows, plan = work.windows, work.plan
+    if windows is None or plan is None:
+        raise TypeError("finish needs a window plan")
+    row, col = windows.rows[at[-2]], windows.cols[at[-1]]
+    pieces: list[tuple[Float, int, int]] = []
+    leading = windows.leading(at)
+    for producer in windows.producers(at[-2:]):
+        if producer == at[-2:]:
+            if found.sums is not None:
+                pieces.append((found.sums, row.sums[-1].offset, col.sums[-1].offset))
+            continue
+        other = (*at[:-2], *producer)
+        line = persistently(
+            f"read the strips of region {other} from {work.label}", partial(_read_strips, work.strips, other)
+        )
+        for strip in windows.strips(other):
+            if strip.consumer == at[-2:]:
+                part = line[strip.start : strip.stop].reshape(strip.shape(leading))
+                pieces.append((part, strip.rows.offset, strip.cols.offset))
+    shape = (*leading, row.needs[1] - row.needs[0], col.needs[1] - col.needs[0])
+    output = finish_pixels(plan, add_pieces(shape, pieces), found.valid, row.pixels, col.pixels)
+    write_region(work, at, output)
+    return Written(int(found.valid.sum()), found.seconds + time.perf_counter() - began)
+
+
+def copy(work: Work, at: Index, block: Array, leads: tuple[slice, ...], box: tuple[slice, slice]) -> Written:
+    """Write a region of an output that is there already."""
+    began = time.perf_counter()
+    _write(work, at, np.asarray(block), leads, box)
+    return Written(block.size, time.perf_counter() - began)
+
+
+def write_region(work: Work, at: Index, output: Array) -> None:
+    """Write a region's output (lead..., [class], y, x) and wait until it is durable."""
+    if work.windows is None:
+        raise TypeError("write_region needs a layout")
+    layout = work.windows.layout
+    rows, cols = layout.pixels(at)
+    _write(work, at, output, layout.leads(at), (slice(*rows), slice(*cols)))
+
+
+def _write(work: Work, at: Index, output: Array, leads: tuple[slice, ...], box: tuple[slice, slice]) -> None:
+    middle = output.ndim - len(leads) - 2
+    where = (*leads, *(slice(0, n) for n in output.shape[len(leads) : len(leads) + middle]), *box)
+    packed = work.packing.pack(output)
+
+    def write() -> None:
+        work.array[where] = packed
+        settle_region(work.array, where)
+
+    persistently(f"write region {at} to {work.label}", write)

@@ -1,0 +1,62 @@
+"""A training's log as a picture."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from xcloudmask.errors import CloudMaskError
+
+#: Columns of the log that are no scores.
+COUNTS = ("epoch", "steps", "rate", "loss", "gradient", "seconds")
+
+
+def read_log(folder: str | Path) -> dict[str, list[float]]:
+    """Return the columns of a training's log.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "log.csv").write_text("epoch,loss" + chr(10) + "0,0.5" + chr(10))
+    >>> read_log(folder)
+    {'epoch': [0.0], 'loss': [0.5]}
+    """
+    path = Path(folder) / "log.csv"
+    if not path.exists():
+        raise CloudMaskError(f"{path} does not exist: no epoch of this training was finished yet")
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def draw(folder: str | Path) -> Path:
+    """Draw loss and scores of a training over its epochs, as ``curves.png`` beside the log; needs matplotlib.
+
+    Parameters
+    ----------
+    folder : path
+        Of the training.
+
+    Returns
+    -------
+    Path
+        The picture.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise CloudMaskError("drawing needs matplotlib: pip install 'xcloudmask[plot]'") from error
+    log = read_log(folder)
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(log["epoch"], log["loss"], color="0.2")
+    left.set(xlabel="epoch", ylabel="training loss")
+    for name in log:
+        if name not in COUNTS:
+            right.plot(log["epoch"], log[name], label=name, linewidth=2 if name == "score" else 1)
+    right.set(xlabel="epoch", ylabel="score on scenes kept for choosing")
+    if right.lines:
+        right.legend(fontsize="small")
+    path = Path(folder) / "curves.png"
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,164 @@
+"""How well a network answers on labelled samples, for whole sets of bands and for parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from xcloudmask.errors import OptionError
+from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
+from xcloudmask.metrics.labels import open_classes
+from xcloudmask.models.arch.descriptors import BandInput
+from xcloudmask.train.augment import INSTRUMENTS, positions
+from xcloudmask.train.files import Entry
+from xcloudmask.train.samples import Sample
+
+#: Sets of bands: all of reflectance, the same without the cirrus band, and those of `INSTRUMENTS`.
+SETS: tuple[str, ...] = ("all", "no-cirrus", *INSTRUMENTS)
+LEGEND = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
+
+
+def take(sample: Sample, bands: str) -> Sample | None:
+    """Return the sample with one of `SETS`, or None where it lacks a band of it.
+
+    Examples
+    --------
+    >>> from xcloudmask.types import Band
+    >>> one = Sample(np.zeros((1, 1, 1), "f4"), (Band("a", "red"),), np.ones((1, 1), "u1"), 30.0)
+    >>> take(one, "rgb") is None, len(take(one, "all").bands)
+    (True, 1)
+    """
+    if bands not in SETS:
+        raise OptionError("set of bands", bands, allowed=SETS)
+    if bands in INSTRUMENTS:
+        at = positions(sample, bands)
+        return None if at is None else sample.select(at)
+    keep = [
+        i
+        for i, band in enumerate(sample.bands)
+        if band.kind == "reflectance" and (bands == "all" or band.common_name != "cirrus")
+    ]
+    return sample.select(keep) if keep else None
+
+
+def probabilities(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
+    """Return the probabilities of the network's classes, (classes, y, x), NaN where there is no data."""
+    device = next(network.parameters()).device
+    valid = sample.valid
+    pixels = torch.from_numpy(np.where(valid, sample.image, np.float32(0)))[None].to(device)
+    described = network.describe([BandInput.from_band(b) for b in sample.bands])  # type: ignore[operator]
+    network.eval()
+    with torch.inference_mode():
+        out = network(pixels, torch.from_numpy(np.array(described)).to(device))
+    p: NDArray[np.float32] = torch.softmax(out.float(), dim=1)[0].cpu().numpy()
+    return np.where(valid, p, np.float32(np.nan))
+
+
+def share_of(p: NDArray[np.float32], classes: Sequence[str], question: str) -> NDArray[np.float32]:
+    """Return the probability that the answer to a question is yes.
+
+    Examples
+    --------
+    >>> share_of(np.array([0.5, 0.25, 0.25]), ("clear", "thick_cloud", "thin_cloud"), "cloud").item()
+    0.5
+    """
+    positive = QUESTIONS[question].positive
+    yes = [
+        i for i, bits in enumerate(open_classes(classes).values()) if bits & positive and not bits & ~positive
+    ]
+    return np.asarray(p[yes].sum(axis=0))
+
+
+def classify(p: NDArray[np.float32], classes: Sequence[str], threshold: float) -> NDArray[np.uint8]:
+    """Return codes: cloud where its probability reaches the threshold, else the likelier of the rest.
+
+    Examples
+    --------
+    >>> p = np.array([[0.45], [0.3], [0.25]], "f4")
+    >>> classify(p, ("clear", "thick_cloud", "thin_cloud"), 0.5).tolist()
+    [1]
+    """
+    cloud = share_of(p, classes, "cloud")
+    thin, shadow, clear = (share_of(p, classes, q) for q in ("thin_cloud", "cloud_shadow", "clear"))
+    rest = np.where(shadow > clear, 3, 0)
+    codes = np.where(cloud >= threshold, np.where(thin > cloud - thin, 2, 1), rest)
+    return np.where(np.isnan(cloud), 255, codes).astype(np.uint8)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a network said of labelled samples: a tally a scene, and a histogram of cloud probabilities."""
+
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    histogram: Histogram | None = None
+
+    def add(self, scene: str, tally: Tally, histogram: Histogram) -> None:
+        """Take in a patch, or the pixels of a scene."""
+        self.tallies[scene] = self.tallies[scene] + tally if scene in self.tallies else tally
+        self.histogram = histogram if self.histogram is None else self.histogram + histogram
+
+    def scores(self, questions: Iterable[str] | None = None) -> Scores:
+        """Return the scores."""
+        return score(self.tallies, questions)
+
+
+def run_on(
+    network: nn.Module,
+    classes: Sequence[str],
+    entries: Iterable[Entry],
+    *,
+    bands: str,
+    threshold: float = 0.5,
+) -> dict[str, Outcome]:
+    """Return the outcome by source, for the samples that have the bands.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A set network.
+    classes : sequence of str
+        Its classes.
+    entries : iterable of Entry
+        What to score on.
+    bands : str
+        One of `SETS`.
+    threshold : float
+        Of the probability of cloud.
+    """
+    out: dict[str, Outcome] = {}
+    for entry in entries:
+        sample = take(entry.read(), bands)
+        if sample is None:
+            continue
+        p = probabilities(network, sample)
+        codes, cloud = classify(p, classes, threshold), share_of(p, classes, "cloud")
+        truth = QUESTIONS["cloud"].truth(sample.possible)
+        scenes = np.array([entry.scene] if sample.spatial else entry.groups())
+        outcome = out.setdefault(entry.source, Outcome())
+        for scene in np.unique(scenes):
+            at = (slice(None),) if sample.spatial else (scenes == scene,)
+            outcome.add(
+                str(scene),
+                Tally.of(sample.possible[at], codes[at], LEGEND),
+                Histogram.of(cloud[at], truth[at]),
+            )
+    return out
+
+
+def pooled(outcomes: Iterable[Outcome]) -> Outcome:
+    """Return several outcomes as one."""
+    whole = Outcome()
+    for number, outcome in enumerate(outcomes):
+        if outcome.histogram is None:
+            continue
+        for scene, tally in outcome.tallies.items():
+            whole.tallies[f"{number}:{scene}"] = tally
+        whole.histogram = (
+            outcome.histogram if whole.histogram is None else whole.histogram + outcome.histogram
+        )
+    return whole

@@ -1,0 +1,386 @@
+"""The loop: batches in, weights out; stops early, resumes exactly, runs on one CPU or many GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.models.arch.descriptors import BandInput
+from xcloudmask.train import checkpoint
+from xcloudmask.train.losses import open_to
+from xcloudmask.train.optim import Average, Plateau, rate
+from xcloudmask.train.stream import Batch, Stream
+from xcloudmask.types import Band
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+#: Called with the network that would be shipped; returns scores by name.
+Validate = Callable[[nn.Module], Mapping[str, float]]
+SCHEDULES = ("cosine", "plateau", "constant")
+AUTOCAST: dict[str, torch.dtype | None] = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes of ``stream.length`` batches.
+    rate, weight_decay : float
+        AdamW's.
+    warmup : int
+        Steps in which the rate rises from nothing.
+    schedule : {"cosine", "plateau", "constant"}
+        What it does afterwards.
+    patience : int
+        With ``"plateau"``, validations without a better score after which the rate is cut.
+    ema : float
+        Decay of the mean of the weights, which is what is validated and kept; 0 for none.
+    clip : float
+        Largest norm of the gradient; 0 for none.
+    autocast : {"off", "bf16", "fp16"}
+        Precision inside the network.
+    stop_after : int
+        Epochs without a better score after which training stops; 0 for never.
+    watch : str
+        The score of the validation that is watched, higher being better; without validation, minus the loss.
+    save_every : int
+        Steps between checkpoints within an epoch; 0 for only at its end.
+    seed, workers : int
+        Of weights and dropout (the stream has its own); threads that make batches ahead.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``...
+    deterministic : bool
+        Whether to refuse operations that may differ from run to run.
+
+    Examples
+    --------
+    >>> Settings(epochs=3).schedule
+    'cosine'
+    """
+
+    epochs: int
+    rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: int = 0
+    schedule: Literal["cosine", "plateau", "constant"] | str = "cosine"
+    patience: int = 5
+    ema: float = 0.0
+    clip: float = 0.0
+    autocast: Literal["off", "bf16", "fp16"] | str = "off"
+    stop_after: int = 0
+    watch: str = ""
+    save_every: int = 0
+    seed: int = 0
+    workers: int = 0
+    device: str = "auto"
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise OptionError("schedule", self.schedule, allowed=SCHEDULES)
+        if self.autocast not in AUTOCAST:
+            raise OptionError("autocast", self.autocast, allowed=AUTOCAST)
+        if (
+            self.epochs < 1
+            or self.rate <= 0
+            or min(self.warmup, self.clip, self.save_every, self.workers) < 0
+        ):
+            raise CloudMaskError(
+                f"epochs of at least 1, rate above 0, warmup, clip, save_every, workers from 0 on: {self}"
+            )
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, object]) -> Settings:
+        """Return settings from a table of a config file."""
+        names = [entry.name for entry in fields(cls)]
+        for key in table:
+            if key not in names:
+                raise OptionError("setting of [loop]", key, allowed=names)
+        return cls(**table)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a training is."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    total: int = 0  # steps since the beginning
+    loss: float = 0.0  # sums over the epoch
+    norm: float = 0.0
+    seconds: float = 0.0
+    best: float = -math.inf
+    best_epoch: int = -1
+
+
+class Trainer:
+    """Fits a set network to a stream.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Called as ``network(pixels, descriptors, present)``, with ``describe`` for its descriptors; see
+        `xcloudmask.models.arch.setnet.SetNetwork`.
+    classes : tuple of str
+        What its channels mean.
+    loss : callable
+        Of logits and possible classes; see `xcloudmask.train.losses`.
+    stream : Stream
+        Where batches come from.
+    settings : Settings
+        How to train.
+    folder : path
+        Where checkpoints, the log and the best weights go. A training interrupted there goes on.
+    validate : callable, optional
+        Scores the network after each epoch.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: tuple[str, ...],
+        loss: Loss,
+        stream: Stream,
+        settings: Settings,
+        folder: str | Path,
+        validate: Validate | None = None,
+    ) -> None:
+        self.classes, self.loss, self.stream, self.settings = classes, loss, stream, settings
+        self.folder, self.validate = Path(folder), validate
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.device = _device(settings.device)
+        self.network = network.to(self.device)
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
+        )
+        self.average = Average(network, settings.ema)
+        self.plateau = Plateau(settings.patience)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.autocast == "fp16")
+        self.progress = Progress()
+        self._described = lru_cache(maxsize=4096)(self._describe)
+
+    def run(self, *, stop_at: int | None = None) -> Progress:
+        """Train to the end, or until `stop_at` steps in all were made (and are saved).
+
+        Returns
+        -------
+        Progress
+            Where it stopped; the best weights are ``best.safetensors`` in the folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _repeatable(self.settings), _processes(self.network, self.device) as wrapped:
+            torch.manual_seed(self.settings.seed + self.rank)
+            self._resume()
+            while self.progress.epoch < self.settings.epochs and not self._is_stale():
+                if not self._epoch(wrapped, stop_at):
+                    return self.progress
+        return self.progress
+
+    def _epoch(self, wrapped: nn.Module, stop_at: int | None) -> bool:
+        """Train for the rest of an epoch; False if told to stop within it."""
+        at, every = self.progress, self.settings.save_every
+        for batch in self.stream.batches(at.epoch, start=at.step, workers=self.settings.workers):
+            began = time.perf_counter()
+            loss, norm = self._step(wrapped, batch)
+            at.step, at.total = at.step + 1, at.total + 1
+            at.loss, at.norm = at.loss + loss, at.norm + norm
+            at.seconds += time.perf_counter() - began
+            if stop_at is not None and at.total >= stop_at:
+                self._save()
+                return False
+            if every and at.step % every == 0 and at.step < self.stream.length:
+                self._save()
+        self._end_epoch()
+        return True
+
+    def _step(self, wrapped: nn.Module, batch: Batch) -> tuple[float, float]:
+        settings, at = self.settings, self.progress
+        steps = settings.epochs * self.stream.length
+        share = rate(at.total, steps, warmup=settings.warmup, kind=settings.schedule) * self.plateau.scale
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.rate * share
+        wrapped.train()
+        dtype = AUTOCAST[settings.autocast]
+        with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            logits = wrapped(*self._inputs(batch))
+        possible = torch.from_numpy(open_to(batch.possible, self.classes)).to(self.device)
+        loss = self.loss(logits, possible)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        limit = settings.clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise CloudMaskError(
+                f"the loss is {value} at epoch {at.epoch}, batch {at.step}: lower the rate, clip the "
+                "gradient, or look at the samples of that batch (stream.batch_at)"
+            )
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update(self.network)
+        return value, norm
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        described = [self._described(bands) for bands in batch.bands]
+        width = described[0].shape[1]
+        descriptors = np.zeros((*batch.present.shape, width), np.float32)
+        for row, one in zip(descriptors, described, strict=True):
+            row[: len(one)] = one
+        arrays = (batch.pixels, descriptors, batch.present)
+        pixels, descriptors_, present = (torch.from_numpy(a).to(self.device) for a in arrays)
+        return pixels, descriptors_, present
+
+    def _describe(self, bands: tuple[Band, ...]) -> Any:
+        return np.asarray(self.network.describe([BandInput.from_band(b) for b in bands]))  # type: ignore[operator]
+
+    def _end_epoch(self) -> None:
+        at, count = self.progress, max(self.stream.length, 1)
+        scores = dict(self._validated())
+        score = scores.get(self.settings.watch, -at.loss / count) if scores else -at.loss / count
+        if scores and self.settings.watch and self.settings.watch not in scores:
+            raise OptionError("score to watch", self.settings.watch, allowed=scores)
+        self.plateau.seen(score)
+        lr = self.optimiser.param_groups[0]["lr"]
+        row = {"epoch": at.epoch, "steps": at.total, "rate": lr, "loss": at.loss / count,
+               "gradient": at.norm / count, "seconds": round(at.seconds, 2), **scores}  # fmt: skip
+        if score > at.best:
+            at.best, at.best_epoch = score, at.epoch
+            self._write("best.safetensors")
+        self._log(row)
+        at.epoch, at.step, at.loss, at.norm, at.seconds = at.epoch + 1, 0, 0.0, 0.0, 0.0
+        self._write("last.safetensors")
+        self._save()
+
+    def _validated(self) -> Mapping[str, float]:
+        """Score the mean weights, and put the network's own back."""
+        if self.validate is None:
+            return {}
+        own = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.kept())
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                return self.validate(self.network)
+        finally:
+            self.network.load_state_dict(own)
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return the weights that would be shipped: their mean, or the last where no mean is taken."""
+        return self.average.weights if self.settings.ema else self.network.state_dict()
+
+    def _is_stale(self) -> bool:
+        after, at = self.settings.stop_after, self.progress
+        return bool(after) and at.best_epoch >= 0 and at.epoch - at.best_epoch > after
+
+    def _write(self, name: str) -> None:
+        if self.rank == 0:
+            checkpoint.write_weights(self.folder / name, self.kept())
+
+    def _save(self) -> None:
+        if self.rank:
+            return
+        checkpoint.write_state(self.folder, {
+            "network": self.network.state_dict(), "average": self.average.weights,
+            "average_steps": self.average.steps, "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(), "plateau": asdict(self.plateau),
+            "progress": asdict(self.progress), "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "settings": asdict(self.settings),
+        })  # fmt: skip
+
+    def _resume(self) -> None:
+        state = checkpoint.read_state(self.folder)
+        if state is None:
+            return
+        told = {
+            k: v for k, v in asdict(self.settings).items() if k not in ("workers", "device", "save_every")
+        }
+        other = {k: v for k, v in told.items() if state["settings"].get(k) != v}
+        if other:
+            raise CloudMaskError(
+                f"{self.folder} holds a training with other settings ({', '.join(other)}): go on with the "
+                "same ones, or train into another folder"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average.load(state["average"], state["average_steps"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.plateau, self.progress = Plateau(**state["plateau"]), Progress(**state["progress"])
+        torch.set_rng_state(state["random"])
+        if state["random_gpu"]:
+            torch.cuda.set_rng_state_all(state["random_gpu"])
+
+    def _log(self, row: Mapping[str, object]) -> None:
+        """Append to the log; rows of an epoch that is trained again are replaced."""
+        if self.rank:
+            return
+        path = self.folder / "log.csv"
+        rows: list[Mapping[str, object]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < self.progress.epoch]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(row), extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows([*rows, row])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def _repeatable(settings: Settings) -> Iterator[None]:
+    """Switch torch to operations that give the same each time, and back."""
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def _processes(network: nn.Module, device: torch.device) -> AbstractContextManager[nn.Module]:
+    """Return the network, wrapped to average gradients over processes where torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return contextlib.nullcontext(network)
+    return _joined(network, device)
+
+
+@contextlib.contextmanager
+def _joined(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        ids = [device.index] if device.type == "cuda" else None
+        yield DistributedDataParallel(network, device_ids=ids)
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,281 @@
+"""Losses for partial labels, and what else a cloud mask is trained with.
+
+Logits are (n, classes, ...); `possible` has the same shape and says which classes the label leaves open. A
+pixel whose label leaves all or none open says nothing and has no weight. Everything is computed in float32
+at least, also under autocast.
+
+References
+----------
+A. Francis, "Sensor independent cloud and shadow masking with partial labels and multimodal inputs", IEEE
+TGRS 62, 2024, equations 5 to 8 and section IV-B
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as f
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.metrics.labels import EVERY, elementary, open_classes
+
+
+def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which classes of a network each label leaves open, (n, classes, ...).
+
+    Parameters
+    ----------
+    possible : array of uint8, (n, ...)
+        Bit masks.
+    classes : sequence of str
+        The network's classes, words of `xcloudmask.classes.VOCABULARY`.
+
+    Examples
+    --------
+    >>> open_to(np.array([6, 9, 0], "u1"), ["clear", "cloud", "cloud_shadow"]).astype(int).tolist()
+    [[0, 1, 0], [1, 0, 1], [0, 0, 0]]
+    """
+    words = open_classes(classes)
+    covered = 0
+    for bits in words.values():
+        covered |= bits
+    if covered != EVERY and "land" not in words:
+        raise CloudMaskError(f"the classes {', '.join(classes)} do not cover every pixel")
+    open_bits = elementary(possible)
+    return np.stack([(open_bits & np.uint8(bits)) > 0 for bits in words.values()], axis=1)
+
+
+def ambiguous_cross_entropy(
+    logits: Tensor, possible: Tensor, *, class_weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
+    """Return the mean of -log(sum of the possible classes' probabilities).
+
+    Where labels leave one class open it is torch's cross-entropy.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (n, classes, ...).
+    possible : Tensor of bool
+        Of the same shape.
+    class_weights : Tensor, optional
+        One a class; a pixel weighs the mean over the classes it leaves open.
+    smoothing : float
+        Share of probability that labels are trusted not to have: coarse masks err at cloud edges.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[0.2, 0.3, 0.5]])
+    >>> round(ambiguous_cross_entropy(p.log(), torch.tensor([[True, True, False]])).item(), 4)
+    0.6931
+    """
+    logits, weight = _prepared(logits, possible, class_weights)
+    whole = torch.logsumexp(logits, dim=1)
+    inside = torch.logsumexp(logits.masked_fill(~possible, -torch.inf).where(_tells(possible), logits), dim=1)
+    loss = whole - inside
+    if smoothing:
+        outside = torch.logsumexp(
+            logits.masked_fill(possible, -torch.inf).where(_tells(possible), logits), dim=1
+        )
+        loss = (1 - smoothing) * loss + smoothing * (whole - outside)
+    return _mean(loss, weight)
+
+
+def ambiguous_mean_squared(
+    logits: Tensor, possible: Tensor, *, class_weights: Tensor | None = None
+) -> Tensor:
+    """Return the mean-squared twin: probability spread evenly over the possible classes, against theirs.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[0.2, 0.3, 0.5]])
+    >>> round(ambiguous_mean_squared(p.log(), torch.tensor([[True, True, False]])).item(), 4)
+    0.125
+    """
+    logits, weight = _prepared(logits, possible, class_weights)
+    p, y = torch.softmax(logits, dim=1), possible.to(logits.dtype)
+    count = y.sum(dim=1, keepdim=True).clamp(min=1)
+    proxy = (1 - y) * p + y * (y * p).sum(dim=1, keepdim=True) / count
+    return _mean(((y / count - proxy) ** 2).mean(dim=1), weight)
+
+
+def ambiguous_focal(
+    logits: Tensor, possible: Tensor, *, gamma: float = 2.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Return the focal loss of the possibility score: pixels that are right already count little.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[0.5, 0.5]])
+    >>> round(ambiguous_focal(p.log(), torch.tensor([[True, False]])).item(), 4)
+    0.1733
+    """
+    logits, weight = _prepared(logits, possible, class_weights)
+    inside = torch.logsumexp(logits.masked_fill(~possible, -torch.inf).where(_tells(possible), logits), dim=1)
+    log_phi = (inside - torch.logsumexp(logits, dim=1)).clamp(max=0)
+    missing = -torch.expm1(log_phi.clamp(max=-1e-7))
+    return _mean(missing**gamma * -log_phi, weight)
+
+
+def dice(logits: Tensor, possible: Tensor, *, eps: float = 1.0) -> Tensor:
+    """Return one minus the mean Dice coefficient of the classes, where labels leave one class open.
+
+    Examples
+    --------
+    >>> sure = torch.tensor([[[30.0, -30.0]], [[-30.0, 30.0]]]).reshape(1, 2, 2)
+    >>> dice(sure, sure > 0).item() < 1e-6
+    True
+    """
+    exact = possible.sum(dim=1, keepdim=True) == 1
+    p = torch.softmax(logits.float(), dim=1) * exact
+    y = (possible & exact).float()
+    over = [d for d in range(p.dim()) if d != 1]
+    both, each = (p * y).sum(dim=over), p.sum(dim=over) + y.sum(dim=over)
+    return 1 - ((2 * both + eps) / (each + eps)).mean()
+
+
+def bce_dice(logits: Tensor, truth: Tensor, labelled: Tensor | None = None, *, eps: float = 1.0) -> Tensor:
+    """Return binary cross-entropy plus Dice, for one channel of logits that tells cloud.
+
+    Parameters
+    ----------
+    logits, truth : Tensor
+        Of one shape; truth is 0 or 1.
+    labelled : Tensor of bool, optional
+        Where truth is known.
+    eps : float
+        Keeps the Dice of an image without cloud defined.
+
+    Examples
+    --------
+    >>> bce_dice(torch.tensor([40.0, -40.0]), torch.tensor([1.0, 0.0])).item() < 1e-6
+    True
+    """
+    logits, y = logits.float(), truth.float()
+    weight = torch.ones_like(y) if labelled is None else labelled.float()
+    y = y * weight
+    cross = _mean(f.binary_cross_entropy_with_logits(logits, y, reduction="none"), weight)
+    p = torch.sigmoid(logits) * weight
+    return cross + 1 - (2 * (p * y).sum() + eps) / (p.sum() + y.sum() + eps)
+
+
+def distillation(
+    logits: Tensor, teacher: Tensor, labelled: Tensor | None = None, *, temperature: float = 1.0
+) -> Tensor:
+    """Return the cross-entropy against a teacher's probabilities, softened by a temperature.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (n, classes, ...).
+    teacher : Tensor
+        Its probabilities, of the same shape.
+    labelled : Tensor of bool, optional
+        (n, ...), where the teacher is believed.
+    temperature : float
+        Above 1, small probabilities count more.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[0.25, 0.75]])
+    >>> round(distillation(p.log(), p).item(), 4)
+    0.5623
+    """
+    soft = teacher.float().clamp(min=1e-8) ** (1 / temperature)
+    soft = soft / soft.sum(dim=1, keepdim=True)
+    loss = -(soft * torch.log_softmax(logits.float() / temperature, dim=1)).sum(dim=1) * temperature**2
+    return _mean(loss, torch.ones_like(loss) if labelled is None else labelled.float())
+
+
+def band_recovery(estimate: Tensor, pixels: Tensor, present: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return the mean squared error of band values recovered from an embedding, over the bands there are.
+
+    Parameters
+    ----------
+    estimate, pixels : Tensor
+        (n, bands, y, x).
+    present : Tensor of bool
+        (n, bands).
+    valid : Tensor of bool, optional
+        (n, y, x).
+
+    Examples
+    --------
+    >>> x = torch.ones(1, 2, 1, 1)
+    >>> band_recovery(torch.zeros(1, 2, 1, 1), x, torch.tensor([[True, False]])).item()
+    1.0
+    """
+    weight = present[:, :, None, None].expand_as(pixels).float()
+    if valid is not None:
+        weight = weight * valid[:, None]
+    error = torch.where(weight > 0, estimate.float() - pixels.float(), 0.0)
+    return _mean(error**2, weight)
+
+
+#: Losses of logits and possible classes, by the names that a config uses.
+LOSSES: Mapping[str, Callable[..., Tensor]] = {
+    "ambiguous-ce": ambiguous_cross_entropy,
+    "ambiguous-mse": ambiguous_mean_squared,
+    "ambiguous-focal": ambiguous_focal,
+    "dice": dice,
+}
+
+
+def combined(terms: Mapping[str, float], *, smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the weighted sum of losses named in `LOSSES`; `smoothing` is the cross-entropy's.
+
+    Examples
+    --------
+    >>> loss = combined({"ambiguous-ce": 1.0, "dice": 0.5})
+    >>> loss(torch.zeros(1, 2), torch.tensor([[True, False]])).item() > 0.69
+    True
+    """
+    if not terms:
+        raise CloudMaskError(f"no loss is named; there are {', '.join(LOSSES)}")
+    for name in terms:
+        if name not in LOSSES:
+            raise OptionError("loss", name, allowed=LOSSES)
+
+    functions: dict[str, Callable[..., Tensor]] = {
+        **LOSSES,
+        "ambiguous-ce": partial(ambiguous_cross_entropy, smoothing=smoothing),
+    }
+
+    def total(logits: Tensor, possible: Tensor) -> Tensor:
+        return torch.stack(
+            [weight * functions[name](logits, possible) for name, weight in terms.items()]
+        ).sum()
+
+    return total
+
+
+def _tells(possible: Tensor) -> Tensor:
+    """Return where a label decides something, with a class dimension of one."""
+    return possible.any(dim=1, keepdim=True) & ~possible.all(dim=1, keepdim=True)
+
+
+def _prepared(logits: Tensor, possible: Tensor, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return logits in float32 at least, and the weight of each pixel."""
+    if logits.shape != possible.shape or possible.dtype != torch.bool:
+        raise CloudMaskError(
+            f"logits {tuple(logits.shape)} and possible {tuple(possible.shape)} ({possible.dtype}) must "
+            "agree in shape, possible as bool"
+        )
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    weight = _tells(possible).squeeze(1).to(logits.dtype)
+    if class_weights is not None:
+        shape = (1, -1, *(1 for _ in logits.shape[2:]))
+        of_open = (possible * class_weights.to(logits).reshape(shape)).sum(dim=1)
+        weight = weight * of_open / possible.sum(dim=1).clamp(min=1)
+    return logits, weight
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean, 0 (with a gradient of 0) where nothing has weight."""
+    whole = weight.sum()
+    return (values * weight).sum() / torch.where(whole > 0, whole, torch.ones_like(whole))

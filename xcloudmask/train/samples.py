@@ -1,0 +1,118 @@
+"""A labelled image as training sees it: reflectance, what its bands are, and what each pixel may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.labels import elementary
+from xcloudmask.types import Band
+
+Image = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sample:
+    """One image with partial labels.
+
+    Parameters
+    ----------
+    image : array of float32, (band, y, x)
+        Reflectance (0 to 1, and kelvin for thermal bands), NaN for no data.
+    bands : tuple of Band
+        What each band is.
+    possible : array of uint8, (y, x)
+        Bit mask of the classes each pixel may have, 0 for not labelled; see `xcloudmask.metrics.BITS`.
+    gsd : float
+        Pixel size in metres.
+    scene, source, level : str
+        Where it comes from; patches of one scene share its name.
+    spatial : bool
+        False for a list of pixels, whose neighbours in the array are no neighbours on the ground.
+
+    Examples
+    --------
+    >>> one = Sample(np.zeros((1, 2, 2), "f4"), (Band("red", "red"),), np.ones((2, 2), "u1"), 30.0)
+    >>> one.select([0]).image.shape
+    (1, 2, 2)
+    """
+
+    image: Image
+    bands: tuple[Band, ...]
+    possible: Labels
+    gsd: float
+    scene: str = ""
+    source: str = ""
+    level: str = ""
+    spatial: bool = True
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[0] != len(self.bands):
+            raise CloudMaskError(
+                f"sample {self.scene!r}: the image must be (band, y, x) with {len(self.bands)} bands, got "
+                f"{self.image.shape}"
+            )
+        if self.possible.shape != self.image.shape[1:]:
+            raise CloudMaskError(
+                f"sample {self.scene!r}: labels {self.possible.shape} do not fit the image {self.image.shape}"
+            )
+        elementary(self.possible[:0])
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where every band has a value."""
+        return np.asarray(~np.isnan(self.image).any(axis=0))
+
+    def select(self, at: list[int]) -> Sample:
+        """Return the sample with only the bands at these positions, in this order."""
+        return replace(self, image=self.image[at], bands=tuple(self.bands[i] for i in at))
+
+
+def from_xarray(
+    da: xr.DataArray, possible: xr.DataArray | None = None, *, gsd: float | None = None, scene: str = ""
+) -> Sample:
+    """Return a described DataArray (of a Zarr store, say) and its labels as a sample; reads its pixels.
+
+    Parameters
+    ----------
+    da : DataArray, (band, y, x)
+        Reflectance as ``load_stac`` gives it, or described by ``da.cloudmask.describe``.
+    possible : DataArray of uint8, (y, x), optional
+        Bit masks; without it nothing is labelled.
+    gsd : float, optional
+        Pixel size in metres; by default that of the coordinates.
+    scene : str
+        Name of the scene.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> da = xr.DataArray(np.zeros((2, 4, 4), "f4"), dims=("band", "y", "x"), coords={"band": ["red", "nir"]})
+    >>> [band.common_name for band in from_xarray(da, gsd=10).bands]
+    ['red', 'nir']
+    """
+    from xcloudmask.bands import read_bands
+    from xcloudmask.dims import band_dim, pixel_size, spatial_dims
+
+    dim, (y, x) = band_dim(da), spatial_dims(da)
+    if gsd is None:
+        size = pixel_size(da, y, x)
+        if size is None:
+            raise CloudMaskError("the pixel size is not known: say gsd=..., in metres")
+        gsd = size[0]
+    if np.issubdtype(da.dtype, np.integer):
+        raise CloudMaskError(
+            f"{da.dtype} is no reflectance: scale them first (da * scale + offset), NaN for no data"
+        )
+    image: Any = da.transpose(dim, y, x).values.astype(np.float32)
+    if possible is None:
+        labels = np.zeros(image.shape[1:], np.uint8)
+    else:
+        labels = np.asarray(possible.transpose(y, x).values)
+    return Sample(image, tuple(read_bands(da, dim)), labels, float(gsd), scene=scene, source="xarray")

@@ -1,0 +1,332 @@
+"""Batches without end, from samples of any sensor: streamed, in bounded memory, the same for the same seed.
+
+Every sample has a generator of its own, seeded by (seed, epoch, index). So a batch does not depend on which
+worker made it or on what was drawn before, and a training that resumes in the middle of an epoch sees
+exactly what it would have seen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.train import augment, clouds
+from xcloudmask.train.files import Entry
+from xcloudmask.train.samples import Sample
+from xcloudmask.types import Band
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done to a sample on its way into a batch; the shares are probabilities.
+
+    Parameters
+    ----------
+    size : int
+        Rows and columns of a crop.
+    pixels : int
+        If not 0, this many labelled pixels are drawn from each crop or table, for pixel-wise networks.
+    least_bands, whole : int, float
+        Fewest bands of a random subset, and the share of samples that keep all bands.
+    mix, simulate, coarsen, flip, gaps : float
+        Shares of samples with cloud laid over from another, simulated cloud, larger pixels, turns, gaps.
+    radiometry, air, noise, saturate : float
+        Shares of samples with gain and offset, more or less air light, noise, clipping.
+    coarsest : float
+        Largest pixel size made, in metres.
+    reflectance_only : bool
+        Whether thermal and other bands are left out.
+
+    Examples
+    --------
+    >>> Recipe(size=64).pixels
+    0
+    """
+
+    size: int = 128
+    pixels: int = 0
+    least_bands: int = 3
+    whole: float = 0.25
+    mix: float = 0.0
+    simulate: float = 0.0
+    coarsen: float = 0.0
+    coarsest: float = 1000.0
+    flip: float = 1.0
+    gaps: float = 0.0
+    radiometry: float = 0.0
+    air: float = 0.0
+    noise: float = 0.0
+    saturate: float = 0.0
+    reflectance_only: bool = True
+
+    def __post_init__(self) -> None:
+        shares = (
+            "whole",
+            "mix",
+            "simulate",
+            "coarsen",
+            "flip",
+            "gaps",
+            "radiometry",
+            "air",
+            "noise",
+            "saturate",
+        )
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                raise CloudMaskError(f"{name} is a share from 0 to 1, got {getattr(self, name)}")
+        if self.size < 1 or self.pixels < 0 or self.least_bands < 1:
+            raise CloudMaskError(
+                f"size and least_bands must be at least 1, pixels at least 0; got {self.size}, "
+                f"{self.least_bands}, {self.pixels}"
+            )
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, object]) -> Recipe:
+        """Return a recipe from a table of a config file."""
+        names = [entry.name for entry in fields(cls)]
+        for key in table:
+            if key not in names:
+                raise OptionError("setting of [recipe]", key, allowed=names)
+        return cls(**table)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Batch:
+    """Samples of any bands, padded to the most bands among them.
+
+    Parameters
+    ----------
+    pixels : array of float32, (n, bands, y, x)
+        0 where a band is padding or a pixel has no data.
+    bands : tuple of tuple of Band
+        The bands of each sample.
+    present : array of bool, (n, bands)
+        False for padding.
+    possible : array of uint8, (n, y, x)
+        Bit masks, 0 where not labelled or no data.
+    """
+
+    pixels: NDArray[np.float32]
+    bands: tuple[tuple[Band, ...], ...]
+    present: NDArray[np.bool_]
+    possible: NDArray[np.uint8]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Return one batch of samples that agree in rows and columns.
+
+    Examples
+    --------
+    >>> one = Sample(np.ones((1, 2, 2), "f4"), (Band("a"),), np.ones((2, 2), "u1"), 30.0)
+    >>> two = Sample(np.ones((2, 2, 2), "f4"), (Band("a"), Band("b")), np.ones((2, 2), "u1"), 10.0)
+    >>> collate([one, two]).present.tolist()
+    [[True, False], [True, True]]
+    """
+    sizes = {s.possible.shape for s in samples}
+    if len(sizes) != 1:
+        raise CloudMaskError(f"samples of a batch must agree in rows and columns, got {sorted(sizes)}")
+    most = max(len(s.bands) for s in samples)
+    pixels = np.zeros((len(samples), most, *sizes.pop()), np.float32)
+    present = np.zeros((len(samples), most), bool)
+    possible = np.zeros((len(samples), *pixels.shape[2:]), np.uint8)
+    for i, sample in enumerate(samples):
+        valid, count = sample.valid, len(sample.bands)
+        pixels[i, :count] = np.where(valid, sample.image, 0)
+        present[i, :count] = True
+        possible[i] = np.where(valid, sample.possible, 0)
+    return Batch(pixels, tuple(s.bands for s in samples), present, possible)
+
+
+class _Kept:
+    """The samples read last, up to a number of bytes."""
+
+    def __init__(self, limit: int, reflectance_only: bool) -> None:
+        self.limit, self.size, self.reflectance_only = limit, 0, reflectance_only
+        self._there: OrderedDict[Entry, Sample] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, entry: Entry) -> Sample:
+        with self._lock:
+            found = self._there.get(entry)
+            if found is not None:
+                self._there.move_to_end(entry)
+                return found
+        sample = entry.read()
+        if self.reflectance_only:
+            sample = sample.select([i for i, b in enumerate(sample.bands) if b.kind == "reflectance"])
+        with self._lock:
+            if entry not in self._there:
+                self._there[entry] = sample
+                self.size += sample.image.nbytes
+            while self.size > self.limit and len(self._there) > 1:
+                self.size -= self._there.popitem(last=False)[1].image.nbytes
+        return sample
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Batches of training samples.
+
+    Parameters
+    ----------
+    entries : tuple of Entry
+        What to draw from; see `xcloudmask.train.files.find`.
+    recipe : Recipe
+        What to do to each sample.
+    batch : int
+        Samples a batch.
+    length : int
+        Batches an epoch.
+    seed : int
+        Of everything random.
+    weights : mapping of str to float
+        How often each source is drawn, against 1 for those not named; a source's files share it.
+    memory : int
+        Bytes of samples kept.
+    rank, world : int
+        Which share of the samples this process makes, of how many (torchrun).
+
+    Examples
+    --------
+    >>> Stream((), Recipe(), batch=2, length=3)
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.CloudMaskError: there is nothing to draw from
+    """
+
+    entries: tuple[Entry, ...]
+    recipe: Recipe
+    batch: int
+    length: int
+    seed: int = 0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    memory: int = 512 * 2**20
+    rank: int = 0
+    world: int = 1
+    _kept: _Kept = field(init=False, repr=False, compare=False)
+    _chances: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.entries:
+            raise CloudMaskError("there is nothing to draw from")
+        sources = [entry.source for entry in self.entries]
+        for name in self.weights:
+            if name not in sources:
+                raise OptionError("source", name, allowed=sorted(set(sources)))
+        chances = np.array([self.weights.get(s, 1.0) / sources.count(s) for s in sources], np.float64)
+        if chances.min() < 0 or chances.sum() <= 0:
+            raise CloudMaskError(f"weights of sources must be positive, got {dict(self.weights)}")
+        object.__setattr__(self, "_kept", _Kept(self.memory, self.recipe.reflectance_only))
+        object.__setattr__(self, "_chances", chances / chances.sum())
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """Return one sample; the same for the same seed, epoch and index."""
+        rng = np.random.default_rng((self.seed, epoch, index))
+        for _ in range(20):
+            made = self._make(rng)
+            if (made.possible > 0).any():
+                return made
+        raise CloudMaskError(
+            "20 samples in a row held no labelled pixel; are the sources labelled, is the crop large enough?"
+        )
+
+    def batch_at(self, epoch: int, index: int) -> Batch:
+        """Return batch `index` of an epoch."""
+        first = (index * self.world + self.rank) * self.batch
+        return collate([self.sample(epoch, first + i) for i in range(self.batch)])
+
+    def batches(self, epoch: int, *, start: int = 0, workers: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from `start` on, made ahead by `workers` threads."""
+        if workers == 0:
+            yield from (self.batch_at(epoch, index) for index in range(start, self.length))
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            ahead: list[Future[Batch]] = []
+            try:
+                for index in range(start, self.length):
+                    ahead.append(pool.submit(self.batch_at, epoch, index))
+                    if len(ahead) > 2 * workers:
+                        yield ahead.pop(0).result()
+                while ahead:
+                    yield ahead.pop(0).result()
+            finally:
+                for waiting in ahead:
+                    waiting.cancel()
+
+    def _make(self, rng: np.random.Generator) -> Sample:
+        recipe = self.recipe
+        sample = self._draw(rng)
+        if sample.spatial:
+            sample = self._in_space(sample, rng)
+        if recipe.pixels:
+            sample = draw_pixels(sample, rng, recipe.pixels)
+        for share, change in (
+            (recipe.air, augment.air),
+            (recipe.radiometry, augment.radiometry),
+            (recipe.noise, augment.noise),
+            (recipe.saturate, augment.saturate),
+        ):
+            if rng.random() < share:
+                sample = change(sample, rng)
+        return augment.band_subset(sample, rng, least=recipe.least_bands, whole=recipe.whole)
+
+    def _draw(self, rng: np.random.Generator) -> Sample:
+        sample = self._kept.get(self.entries[int(rng.choice(len(self.entries), p=self._chances))])
+        if not sample.spatial and not self.recipe.pixels:
+            raise CloudMaskError(
+                f"{sample.scene} is a table of pixels, which a network that looks at neighbours cannot learn "
+                "from; leave it out of sources = [...], or set pixels in [recipe]"
+            )
+        return sample
+
+    def _in_space(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Do what needs neighbours: crop, cloud laid over, larger pixels, turns, gaps."""
+        recipe, factor = self.recipe, 1
+        if rng.random() < recipe.coarsen:
+            most = min(recipe.coarsest / sample.gsd, min(sample.possible.shape) / 8)
+            factor = max(1, int(np.exp(rng.uniform(0, np.log(max(most, 1) + 1)))))
+        size = min(recipe.size * factor, max(sample.possible.shape))
+        size = max(size // factor * factor, factor)
+        sample = augment.crop(sample, rng, size)
+        if rng.random() < recipe.mix:
+            other = self._draw(rng)
+            if other.spatial:
+                sample = augment.mix_cloud(sample, augment.crop(other, rng, size), rng)
+        if rng.random() < recipe.simulate:
+            sample = clouds.simulate(sample, rng)
+        sample = augment.coarsen(sample, factor)
+        if sample.possible.shape != (recipe.size, recipe.size):
+            sample = augment.crop(sample, rng, recipe.size)
+        if rng.random() < recipe.flip:
+            sample = augment.flip_rotate(sample, rng)
+        return augment.gaps(sample, rng) if rng.random() < recipe.gaps else sample
+
+
+def draw_pixels(sample: Sample, rng: np.random.Generator, count: int) -> Sample:
+    """Return `count` labelled pixels as an image of one column, drawn with replacement if there are fewer.
+
+    Examples
+    --------
+    >>> one = Sample(np.ones((1, 3, 3), "f4"), (Band("a"),), np.eye(3, dtype="u1"), 30.0)
+    >>> drawn = draw_pixels(one, np.random.default_rng(0), 5)
+    >>> drawn.image.shape, drawn.possible.ravel().tolist()
+    ((1, 5, 1), [1, 1, 1, 1, 1])
+    """
+    from dataclasses import replace
+
+    at = np.flatnonzero((sample.possible > 0) & sample.valid)
+    if at.size == 0:
+        empty = np.zeros((count, 1), np.uint8)
+        image = np.zeros((len(sample.bands), count, 1), np.float32)
+        return replace(sample, image=image, possible=empty, spatial=False)
+    chosen = rng.choice(at, count, replace=at.size < count)
+    image = sample.image.reshape(len(sample.bands), -1)[:, chosen, None]
+    return replace(sample, image=image, possible=sample.possible.ravel()[chosen, None], spatial=False)
