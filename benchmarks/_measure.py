@@ -66,6 +66,12 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(list(values))
 
 
+def spread(values: Iterable[float]) -> float:
+    """Return how far apart the largest and the smallest are, as a share of the median."""
+    found = list(values)
+    return (max(found) - min(found)) / statistics.median(found)
+
+
 def load_average() -> float | None:
     """Return the machine's load over the last minute, where the system tells it."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

@@ -1,6 +1,7 @@
 """Figures behind three defaults of the ukis networks: overlap, the filling of gaps, and the working pixel.
 
     python benchmarks/choices.py --data FOLDER
+    python benchmarks/choices.py --table     # measures nothing: prints the result file as tables
 
 FOLDER holds `val/SOURCE/*.npz`, `unlabelled/SOURCE/*.npz` and `train/s2_shadow_alberta/*.npz`: `image`
 (uint16, reflectance x 10,000, 65535 for none), `bands`, and `possible`, a bit mask of the classes a pixel may
@@ -146,15 +147,16 @@ def _mirrored(pixels: Pixels, valid: npt.NDArray[np.bool_]) -> Pixels:
     return np.where(valid, pixels, pixels[:, use[0], use[1]])
 
 
-def _nearest(pixels: Pixels, valid: npt.NDArray[np.bool_]) -> Pixels:
-    nearest = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    return pixels[:, nearest[0], nearest[1]]
+def _window_mean(pixels: Pixels, valid: npt.NDArray[np.bool_]) -> Pixels:
+    """Fill with the mean of each band's valid pixels."""
+    mean = pixels[:, valid].mean(axis=1)
+    return np.where(valid, pixels, mean[:, None, None])
 
 
 FILLS: dict[str, Callable[[Pixels, npt.NDArray[np.bool_]], Pixels]] = {
-    "mean of the window's valid (ours)": fill_gaps,
+    "nearest valid (ours)": fill_gaps,
+    "mean of the window's valid": _window_mean,
     "zero": lambda pixels, valid: np.where(valid, pixels, np.float32(0)),
-    "nearest valid": _nearest,
     "mirrored at the edge": _mirrored,
 }
 
@@ -259,23 +261,32 @@ def show(found: dict[str, Any]) -> str:
             + table(["data", "m", "right %", "cloud %", "rest %"],
                     rows("gsd", ("data", "gsd"), ("accuracy", "found", "kept")))
         )  # fmt: skip
+    for name, when in found["measured"].items():
+        told.append(f"{name}: measured {when['date']} at commit {when['commit']}")
     return "\n\n".join(told)
 
 
 def main() -> None:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="the folder of patches; needed unless --table")
+    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="keep the rest of OUT")
     parser.add_argument("--out", type=Path, default=RESULTS / "choices.json")
     args = parser.parse_args()
+    if args.table:
+        found = json.loads(args.out.read_text())
+        print(in_words(found["circumstances"]) + "\n\n" + show(found))
+        return
+    if args.data is None:
+        parser.error("say --data FOLDER, or --table")
     labelled = list(patches(args.data / "val", SCORED))
     large = [
         p for p in patches(args.data / "unlabelled", ("landsat_l1", "s2_l1c", "s2_l2a"))
         if min(p.pixels.shape[1:]) >= 512 and 10 <= p.gsd <= 60
     ]  # fmt: skip
     shaded = list(patches(args.data / "train", ("s2_shadow_alberta",), SHADOW))
-    found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    found = json.loads(args.out.read_text()) if args.out.exists() else {}
     found |= {
         "circumstances": circumstances(),
         "labelled": len(labelled), "large": len(large), "shaded": len(shaded),

@@ -41,7 +41,9 @@ NO_CLOUD = replace(testing.TOY, name="no-cloud", classes=("a", "b", "c"))
 
 TABLE = {
     "integers without scale": (lambda: scene(COUNTS), {}, UnitError, r"describe\(scale=0.0001"),
-    "wrong band names": (lambda: scene(GOOD, list("abcd")), {}, BandError, r"(?s)describe\(sensor.*missing: blue, green"),
+    "wrong band names": (
+        lambda: scene(GOOD, list("abcd")), {}, BandError, r"(?s)describe\(sensor.*missing: blue, green"
+    ),
     "no band dimension": (lambda: xr.DataArray(GOOD, dims=("k", "y", "x")), {}, BandError, "rename"),
     "a mask": (lambda: scene(GOOD)[0].assign_attrs(flag_values=[0]), {}, BandError, "looks like a mask"),
     "no rows and columns": (lambda: xr.DataArray(GOOD, dims=("band", "i", "j")), {}, OptionError, "y/x"),

@@ -101,13 +101,17 @@ def test_every_option_reaches_predict(tmp_path: Path) -> None:
         ("--resolution", "90"): {"resolution": 90.0},
         ("--patch-size", "48", "--overlap", "5"): {"patch_size": 48, "overlap": 5},
         ("--tta",): {"tta": True},
-        ("--nodata", "5000"): {"nodata": 5000},
     }
     for words, options in cases.items():
         assert main([*base, *words]) == 0
         expected = da.cloudmask.predict("toy", **options)
         assert not np.array_equal(expected.values, plain.values), words  # else the case shows nothing
         np.testing.assert_array_equal(read(out)[0], expected.values, err_msg=str(words))
+    assert main([*base, "--nodata", "5000"]) == 0  # in place of the 0 that the file states
+    np.testing.assert_array_equal(
+        read(out)[0], da.cloudmask.describe(nodata=5000).cloudmask.predict("toy").values
+    )
+    assert (read(out)[0][20:60, 30:90] != 255).any()
     same = ["--resolution", "native", "--batch-size", "3", "--device", "cpu", "--dtype", "float32"]
     assert main([*base, *same]) == 0
     np.testing.assert_array_equal(read(out)[0], da.cloudmask.predict("toy", resolution="native").values)
@@ -172,7 +176,9 @@ def test_a_scale_that_the_file_states_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stated", [{"scales": (1e-4,) * 4}, {"offsets": (-0.05,) * 4}, {}])
-@pytest.mark.parametrize("said", [["--offset", "-0.1"], ["--scale", "2e-4"], ["--offset", "0", "--scale", "1"]])
+@pytest.mark.parametrize(
+    "said", [["--offset", "-0.1"], ["--scale", "2e-4"], ["--offset", "0", "--scale", "1"]]
+)
 def test_what_is_said_of_scale_or_offset_stands_over_what_the_file_states(
     tmp_path: Path, stated: dict[str, Any], said: list[str]
 ) -> None:
@@ -186,7 +192,9 @@ def test_what_is_said_of_scale_or_offset_stands_over_what_the_file_states(
     options = dict(zip(said[::2], map(float, said[1::2]), strict=True))
     scale = options.get("--scale", stated.get("scales", (1.0,))[0])
     offset = options.get("--offset", stated.get("offsets", (0.0,))[0])
-    told = {name: np.broadcast_to(found[name].values, 4) for name in ("scale", "offset") if name in found.coords}
+    told = {
+        name: np.broadcast_to(found[name].values, 4) for name in ("scale", "offset") if name in found.coords
+    }
     np.testing.assert_array_equal(told["offset"], offset)
     if stated or "--scale" in options:
         np.testing.assert_array_equal(told["scale"], scale)

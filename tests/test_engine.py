@@ -250,7 +250,7 @@ def test_one_inference_at_a_time_runs_on_a_device_whatever_the_models(
 
     monkeypatch.setattr(engine, "make_backend", lambda *args: Watched("cpu"))
     specs = [COUNTING, replace(COUNTING, name="another"), TOY, replace(COUNTING, name="a third")]
-    ours = [Predictor(spec, device) for spec, device in zip(specs, ["cpu", "cpu", "cpu", "auto"], strict=True)]
+    ours = [Predictor(spec, "auto" if spec is TOY else "cpu") for spec in specs]
     monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cpu"])
     in_threads(4, lambda k: ours[k].blend(jobs(20), SHAPE))
     assert len(peaks) == 80

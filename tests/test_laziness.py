@@ -147,7 +147,7 @@ def test_predict_itself_takes_the_same_time_for_any_number_of_chunks() -> None:
     ],
 )
 def test_a_chunk_costs_less_than_a_kilobyte(name: str, factor: int, options: dict[str, Any]) -> None:
-    """At factor 3, that of Sentinel-2's 10 m, a chunk of 512 is smaller than a window and most tasks are strips."""
+    """At factor 3, that of 10 m pixels, a chunk is smaller than a window, and most tasks are strips."""
     layer, tasks = plan_and_write(big(name, step=30 / factor), resolution=30.0, **options)
     assert layer.plan.options.factors == (factor, factor)
     assert len(pickle.dumps(layer)) < 10_000

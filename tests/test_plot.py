@@ -15,7 +15,8 @@ import xcloudmask  # noqa: F401  registers the accessors
 from xcloudmask import picture
 from xcloudmask.classes import SCHEMES
 from xcloudmask.errors import BandError, CloudMaskError, OptionError
-from xcloudmask.plot import COLOURS, GAP_FACE, GAP_LINES, OTHER_COLOURS, class_colours
+from xcloudmask.picture import COLOURS, GAP_FACE, OTHER_COLOURS, class_colours
+from xcloudmask.plot import GAP_LINES
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

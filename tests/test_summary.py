@@ -39,7 +39,7 @@ def test_a_scene_that_is_fit_to_run():
     assert shown["Units"].value == "float32, taken as reflectance from 0 to 1; no data: NaN"
     model = shown["Model"].value.splitlines()
     assert model[0].startswith("auto is ukis-6band-l1c 1.0.0: takes blue")
-    assert "not ukis-6band-l2a: is for bottom of atmosphere" in model
+    assert "not ukis-6band-l2a: is for bottom-of-atmosphere reflectance" in model
     assert "not ukis-4band-l1c: fewer bands" in model
     assert shown["Pixels"].value == "10 m, inferred at 30 m (means of 3 × 3)"
     assert shown["Windows"].value == "8 of 256 × 256 (2 × 4 pictures), overlap 48; 2.16 megapixels"

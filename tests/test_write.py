@@ -19,6 +19,7 @@ from affine import Affine
 
 import xcloudmask
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.picture import COLOURS
 from xcloudmask.testing import TOY
 from xcloudmask.write import Written, check_output, write
 
@@ -68,7 +69,8 @@ def test_a_cog_holds_the_pixels_and_says_what_they_are(tmp_path: Path, chunks: A
         assert file.block_shapes == [(512, 512)]
         assert file.overviews(1) == [2, 4]
         colours = file.colormap(1)
-        assert len({colours[code][:3] for code in (0, 1, 3)}) == 3
+        for code, name in ((0, "clear"), (1, "cloud"), (3, "cloud_shadow")):  # as in plots
+            assert colours[code] == (*bytes.fromhex(COLOURS[name][1:]), 255)
         tags = file.tags()
         assert tags["TIFFTAG_SOFTWARE"] == "xcloudmask 0.1.0"
         for name in ("model", "model_version", "model_sha256", "flag_meanings"):
@@ -175,6 +177,17 @@ def test_a_zarr_store_reads_back_as_it_was(tmp_path: Path, chunks: Any) -> None:
     assert stored.attrs["grid_mapping"] == "spatial_ref"  # CF's way to the CRS
     assert sum(written.counts.values()) == both.size
     assert listing(tmp_path) == ["m.zarr"]
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_mask_in_memory_is_not_one_chunk(tmp_path: Path, probabilities: bool) -> None:
+    da = mask(2100, 2050).expand_dims(time=2)
+    if probabilities:
+        da = (da.expand_dims({"class": ["clear", "cloud"]}, axis=1) == 0).astype("f4")
+    write(da, tmp_path / "m.zarr")
+    stored = zarr.open_array(tmp_path / "m.zarr/cloud_mask", mode="r")
+    assert stored.chunks == ((1, 2, 2048, 2048) if probabilities else (1, 2048, 2048))
+    np.testing.assert_array_equal(stored[:], da.values)
 
 
 def test_texts_along_time_are_written_though_chunk_made_them_lazy(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import rioxarray  # noqa: F401  registers .rio
@@ -300,3 +300,55 @@ class DataArrayAccessor(_Reflectance):
         0.5
         """
         return post.clear_fraction(self._da, clear, dim)
+
+    def score(
+        self,
+        reference: xr.DataArray,
+        *,
+        questions: Sequence[str] | None = None,
+        scene_dims: Sequence[str] | None = None,
+        samples: int = 1000,
+        seed: int = 0,
+    ) -> Any:
+        """Score a mask against a reference; see `xcloudmask.metrics.score_mask`.
+
+        Parameters
+        ----------
+        reference : DataArray
+            Classes or partial labels on the same grid; lazy ones are counted chunk by chunk.
+        questions : sequence of str, optional
+            What to score: ``"cloud"``, ``"invalid"``, ``"cloud_shadow"`` and so on.
+        scene_dims : sequence of str, optional
+            Dimensions that tell scenes apart; ``"time"`` if there is one.
+        samples, seed : int
+            Of the bootstrap over scenes.
+        """
+        from xcloudmask.metrics.edge import score_mask
+
+        return score_mask(
+            self._da, reference, questions=questions, scene_dims=scene_dims, samples=samples, seed=seed
+        )
+
+    def to_zarr(
+        self,
+        store: Any,
+        *,
+        group: str | None = None,
+        append_dim: str = "time",
+        resume: bool = True,
+        overwrite: bool = False,
+        chunks: Any = None,
+        shards: Any = None,
+        encoding: Mapping[str, Any] | None = None,
+        progress: Any = True,
+    ) -> Any:
+        """Write a mask to Zarr region by region; the same call goes on where a stopped one ended.
+
+        The parameters are those of `xcloudmask.stream.to_zarr`, which returns a report.
+        """
+        from xcloudmask.stream import to_zarr
+
+        return to_zarr(
+            self._da, store, group=group, append_dim=append_dim, resume=resume, overwrite=overwrite,
+            chunks=chunks, shards=shards, encoding=encoding, progress=progress,
+        )  # fmt: skip

@@ -5,9 +5,9 @@ such multiples below 2 are exact in fp32, hence associative: the blended value i
 whatever order chunks, threads or workers deliver the windows in.
 
 The rounding costs at most 2**-24 = 6e-8 a window: a pixel that 16 windows share is within 1e-6, one of 49
-(overlap 27 of 32) within 3e-6. Up to an overlap of two thirds of the patch at most 16 share one. A finer grid
-is not to be had: weights add up to 1 give or take a rounding, and above 1 fp32 holds multiples of 2**-23 only,
-so a sum of finer ones would depend on their order again.
+(overlap 27 of 32) within 3e-6. Up to an overlap of two thirds of the patch, at most 16 share one. A finer
+grid is not to be had: weights add up to 1 give or take a rounding, and above 1 fp32 holds multiples of 2**-23
+only, so a sum of finer ones would depend on their order again.
 """
 
 from __future__ import annotations

@@ -81,7 +81,9 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None) -> ModelS
         for c in found
         if not c.other_level
     )
+    others = [name for name in models.list() if models.get(name).any_bands]
+    way_out = f"\nTakes any bands, at lower quality (see its card): model={others[0]!r}" if others else ""
     raise BandError(
         f"no model fits the bands of this array ({have}). If they have other names, say "
-        f"da.cloudmask.describe(sensor=...) or describe(bands=[...]).{needs}"
+        f"da.cloudmask.describe(sensor=...) or describe(bands=[...]).{needs}{way_out}"
     )

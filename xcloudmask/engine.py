@@ -1,9 +1,9 @@
 """The engine: windows in, blended sums out, on whatever device there is.
 
 One `Predictor` per (model, device, precision) lives in a process. A network is loaded once for a device,
-whichever predictors use it, and a device has one lock for all: one inference runs at a time on it, while other
-threads read, prepare and write. Windows are batched; a batch that does not fit in memory is halved and tried
-again.
+whichever predictors use it, and a device has one lock for all of them: one inference runs at a time on it,
+while other threads read, prepare and write. Windows are batched; a batch that does not fit in memory is
+halved and tried again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a plot shows, as small arrays: which bands, which pixels, which axes. No matplotlib here."""
+"""What a plot shows: which bands, pixels, axes and colours; arrays and names. No matplotlib here."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from xcloudmask.bands import find_band, labels_of, read_bands, sensor_of
 from xcloudmask.dims import BAND_DIMS, spatial_dims
 from xcloudmask.errors import BandError, CloudMaskError, OptionError
 from xcloudmask.types import Band
-from xcloudmask.units import NODATA_ATTRS
+from xcloudmask.units import declared_nodata
 from xcloudmask.warn import warn_user
 
 #: A plot has no more pixels than this along a side.
@@ -26,6 +26,17 @@ GAMMA = 1 / 1.5
 TRUE_COLOUR = ("red", "green", "blue")
 #: Tried in turn where there is no true colour.
 FALSE_COLOURS = (("nir", "red", "green"), ("swir16", "nir", "red"), ("swir22", "swir16", "nir"))
+#: Colours of Okabe and Ito (2008), which colour-blind people tell apart; light ones, because shadow is dark,
+#: and none of them white, because cloud is.
+COLOURS: Mapping[str, str] = {
+    "clear": "#EDF3E4", "not_cloud": "#EDF3E4", "land": "#EDF3E4",
+    "cloud": "#E69F00", "thick_cloud": "#E69F00", "thin_cloud": "#F0E442",
+    "cloud_shadow": "#CC79A7", "snow": "#56B4E9", "water": "#0072B2", "masked": "#E69F00",
+}  # fmt: skip
+#: For classes with other names, in turn.
+OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7")
+#: No data.
+GAP_FACE = "#D9D9D9"
 
 Pixels = npt.NDArray[np.float32]
 
@@ -53,7 +64,22 @@ class Frame:
         return 1 / max(math.cos(middle), 0.1)
 
 
-def choose_bands(da: xr.DataArray, dim: str, rgb: str | Sequence[str]) -> tuple[list[int], str]:
+def class_colours(names: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
+    """Return the colour of each class.
+
+    Examples
+    --------
+    >>> class_colours(["clear", "cloud", "haze"])
+    {'clear': '#EDF3E4', 'cloud': '#E69F00', 'haze': '#D55E00'}
+    """
+    others = iter(OTHER_COLOURS * (1 + len(names) // len(OTHER_COLOURS)))
+    return {
+        name: GAP_FACE if name == "no_data" else COLOURS[name] if name in COLOURS else next(others)
+        for name in names
+    }
+
+
+def bands_to_show(da: xr.DataArray, dim: str, rgb: str | Sequence[str]) -> tuple[list[int], str]:
     """Return the positions of the bands to show (three or one), and what that picture is called.
 
     The default, true colour, gives way to what there is; other bands must be there if asked for.
@@ -93,11 +119,11 @@ def picture_of(da: xr.DataArray, rgb: str | Sequence[str]) -> tuple[xr.DataArray
         shown = da.expand_dims("band")
         dim = "band"
     else:
-        positions, title = choose_bands(da, dim, rgb)
+        positions, title = bands_to_show(da, dim, rgb)
         shown = da.isel({dim: positions})
-    gap = next((da.attrs[name] for name in NODATA_ATTRS if da.attrs.get(name) is not None), None)
+    gaps = declared_nodata(da.attrs)
     numbers = shown.astype(np.float32)
-    numbers = numbers if gap is None or gap != gap else numbers.where(shown != gap)
+    numbers = numbers.where(~shown.isin(gaps)) if gaps else numbers
     return numbers.transpose(dim, y, x), title
 
 

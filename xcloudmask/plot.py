@@ -14,8 +14,10 @@ from xcloudmask.classes import NO_DATA
 from xcloudmask.dims import spatial_dims
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.picture import (
+    GAP_FACE,
     TRUE_COLOUR,
     Frame,
+    class_colours,
     frame_of,
     name_of,
     one_time,
@@ -28,18 +30,9 @@ from xcloudmask.post import codes_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Colours of Okabe and Ito (2008), which colour-blind people tell apart; light ones, because shadow is dark,
-#: and none of them white, because cloud is.
-COLOURS: Mapping[str, str] = {
-    "clear": "#EDF3E4", "not_cloud": "#EDF3E4", "land": "#EDF3E4",
-    "cloud": "#E69F00", "thick_cloud": "#E69F00", "thin_cloud": "#F0E442",
-    "cloud_shadow": "#CC79A7", "snow": "#56B4E9", "water": "#0072B2", "masked": "#E69F00",
-}  # fmt: skip
-#: For classes with other names, in turn.
-OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7")
 #: Left as the picture shows them.
 UNTINTED = frozenset({"clear", "not_cloud", "land"})
-GAP_FACE, GAP_LINES = "#D9D9D9", "#8C8C8C"
+GAP_LINES = "#8C8C8C"
 #: How opaque the outlines of the classes are over a scene.
 SEAM = 0.95
 
@@ -206,21 +199,6 @@ def _panels(
 
 def _codes(mask: xr.DataArray) -> dict[str, int]:
     return {"masked": 1} if mask.dtype.kind == "b" else {**codes_of(mask), "no_data": NO_DATA}
-
-
-def class_colours(names: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
-    """Return the colour of each class.
-
-    Examples
-    --------
-    >>> class_colours(["clear", "cloud", "haze"])
-    {'clear': '#EDF3E4', 'cloud': '#E69F00', 'haze': '#D55E00'}
-    """
-    others = iter(OTHER_COLOURS * (1 + len(names) // len(OTHER_COLOURS)))
-    return {
-        name: GAP_FACE if name == "no_data" else COLOURS[name] if name in COLOURS else next(others)
-        for name in names
-    }
 
 
 def tint(values: npt.NDArray[Any], codes: Mapping[str, int], alpha: float, over_scene: bool) -> Rgba:

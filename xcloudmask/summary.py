@@ -17,9 +17,10 @@ from xcloudmask.bands import read_bands, sensor_of
 from xcloudmask.choose import candidates
 from xcloudmask.classes import NO_DATA
 from xcloudmask.dims import BAND_DIMS, band_dim, coordinate, pixel_size, spatial_dims
+from xcloudmask.post import codes_of
 from xcloudmask.predict import Job, Request, prepare
 from xcloudmask.types import Band, parse_level
-from xcloudmask.units import NODATA_ATTRS, calibration_of
+from xcloudmask.units import calibration_of, declared_nodata
 
 WIDTH = 88
 LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "bottom of atmosphere (L2A)"}
@@ -200,9 +201,8 @@ def _level(da: xr.DataArray) -> str | Row:
 def _units(da: xr.DataArray) -> str:
     """Say how stored numbers become reflectance; raises what `predict` would."""
     calibration = calibration_of(da, None)
-    gap = next((da.attrs[name] for name in NODATA_ATTRS if da.attrs.get(name) is not None), None)
     gaps = ["NaN"] if da.dtype.kind == "f" else []
-    gaps += [f"{gap:g}"] if gap is not None and gap == gap else []
+    gaps += [f"{gap:g}" for gap in declared_nodata(da.attrs)]
     end = f"; no data: {', '.join(gaps) if gaps else 'none declared'}"
     if calibration.scale is None or calibration.offset is None:
         return f"{da.dtype}, taken as reflectance from 0 to 1{end}"
@@ -295,10 +295,9 @@ def _classes(da: xr.DataArray) -> str:
     if "flag_values" not in da.attrs:
         names = np.atleast_1d(coordinate(da["class"])).tolist()
         return f"{', '.join(map(str, names))}; NaN for no data{scheme}"
-    codes = np.atleast_1d(da.attrs["flag_values"]).tolist()
-    words = str(da.attrs["flag_meanings"]).split()
-    pairs = [f"{code} {word}" for code, word in zip(codes, words, strict=True)]
-    if NO_DATA not in codes:
+    codes = codes_of(da)
+    pairs = [f"{code} {name}" for name, code in codes.items()]
+    if NO_DATA not in codes.values():
         pairs.append(f"{NO_DATA} no_data")
     return ", ".join(pairs) + scheme
 

@@ -6,10 +6,10 @@ import json
 import warnings
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from xcloudmask.models.arch import build
-from xcloudmask.train.checkpoint import write_weights
 
 BANDS = ["red", "nir"]
 CLASSES = ["clear", "cloud", "cloud_shadow"]
@@ -72,7 +72,7 @@ def as_pt2(module, size=32):
 
 def as_safetensors(module, folder, name="net.safetensors"):
     path = folder / name
-    write_weights(path, module.state_dict())
+    save_file(module.state_dict(), path)
     return path
 
 

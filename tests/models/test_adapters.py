@@ -91,6 +91,13 @@ def test_a_script_is_given_multiples_of_32(package, tmp_path):
     found = chunked(spec, sentinel2(spec, pixels), patch_size=50, overlap=10)
     assert found.shape == (4, 80, 70)
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+    one = sentinel2(spec, pixels[:, :50, :50]).cloudmask.predict_proba(
+        spec, scheme="native", resolution="native", patch_size=50, overlap=10
+    )
+    padded = np.pad(pixels[:, :50, :50], ((0, 0), (0, 14), (0, 14)), mode="edge")
+    with torch.inference_mode():
+        expected = torch.softmax(net(torch.from_numpy(padded[None])), dim=1)[0, :, :50, :50].numpy()
+    np.testing.assert_allclose(one.values, expected, atol=1e-5)
 
 
 def test_another_file_than_the_cards_is_refused(package, tmp_path):

@@ -132,8 +132,8 @@ def test_an_exported_model_comes_back(tmp_path, spec):
     np.testing.assert_array_equal(da.cloudmask.predict_proba("again").values, expected)
     np.testing.assert_array_equal(da.cloudmask.predict("again").values, da.cloudmask.predict("net").values)
     graph = models.load(
-        written[1], name="graph", bands=BANDS, classes=CLASSES, activation="softmax", gsd=(20, 40), overlap=10,
-        mean=spec.mean, std=spec.std,
+        written[1], name="graph", bands=BANDS, classes=CLASSES, activation="softmax", gsd=(20, 40),
+        overlap=10, mean=spec.mean, std=spec.std,
     )  # fmt: skip
     np.testing.assert_allclose(da.cloudmask.predict_proba(graph).values, expected, atol=1e-4)
     alone = models.load(written[0], name="alone", bands=BANDS, classes=CLASSES)

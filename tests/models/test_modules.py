@@ -118,7 +118,7 @@ def arrivals():
 
 def test_weights_travel_once_to_each_worker(tmp_path):
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
 

@@ -269,8 +269,8 @@ def test_a_crash_at_any_write_of_an_insertion_loses_nothing_and_shows_nothing_fa
                 stream(load_stac(have, bands=["red", "nir"]), store, testing.TOY, resolution="native", **CUT)
         now = _stored(target)
         assert now is not None
-        wanted = list(ids(items[:5])) if interrupted or survived else list(ids(have))
-        assert now.items == wanted
+        begun = interrupted or (read_header(target) or {})["steps"] == 5
+        assert now.items == list(ids(items[:5] if begun else have))
         for label, mask, done in zip(now.items, now.open().values, now.done, strict=True):
             assert done == (label in ids(have))
             assert (mask == (truth[label] if done else 255)).all()

@@ -15,6 +15,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "what", nargs="*", help="show NAME, export NAME FOLDER, fetch NAME or convert FILE OUT"
     )
+    parser.add_argument("--keymap", help="convert: whose names they are (transformers-segformer)")
     parser.add_argument(
         "--prefix", default="", help="convert: what names begin with and shall not ('module.')"
     )

@@ -90,9 +90,6 @@ def _describe(data: Any, args: Namespace, **figures: Any) -> xr.DataArray:
     """Write on a DataArray or Dataset what the options say."""
     said = {"bands": args.bands, "scale": args.scale, "offset": args.offset, **figures}
     out: xr.DataArray = data.cloudmask.describe(args.sensor, level=args.level, nodata=args.nodata, **said)
-    if args.nodata is not None:  # said here, it takes the place of what the file states
-        for name in ("_FillValue", "missing_value"):
-            out.attrs.pop(name, None)
     return out
 
 
@@ -105,7 +102,9 @@ def _bears_no_sensor(path: Path) -> bool:
     from xcloudmask.local.files import list_files
 
     files = list_files(path)
-    return files.is_single and geotiff.recognises(files) and not geotiff.told_by_names(geotiff.read_layers(files))
+    if not (files.is_single and geotiff.recognises(files)):
+        return False
+    return not geotiff.told_by_names(geotiff.read_layers(files))
 
 
 def _open_raster(path: Path, args: Namespace) -> xr.DataArray:

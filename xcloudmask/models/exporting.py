@@ -81,7 +81,7 @@ def export(model: str | ModelSpec, folder: str | Path) -> list[Path]:
 
 
 def safetensors(spec: ModelSpec, network: Network) -> bytes:
-    """Return a network's tensors, in one order, with a note on its architecture."""
+    """Return a network's tensors with a note on its architecture; equal ones give equal bytes."""
     from safetensors.torch import save
 
     tensors = network.body.state_dict()
@@ -89,7 +89,7 @@ def safetensors(spec: ModelSpec, network: Network) -> bytes:
     notes = {
         "network": json.dumps({"architecture": spec.architecture, "config": json.loads(spec.config or "{}")})
     }
-    return save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, notes)
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, notes)
 
 
 def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:

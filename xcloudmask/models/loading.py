@@ -136,9 +136,9 @@ def load(
     >>> import tempfile
     >>> from xcloudmask import models
     >>> from xcloudmask.models.arch import build
-    >>> from xcloudmask.train.checkpoint import write_weights
+    >>> from safetensors.torch import save_file
     >>> path = Path(tempfile.mkdtemp(), "tiny.safetensors")
-    >>> write_weights(path, build("pixel-mlp", {"bands": 2}).state_dict())
+    >>> save_file(build("pixel-mlp", {"bands": 2}).state_dict(), path)
     >>> spec = models.load(path, architecture="pixel-mlp", config={"bands": 2}, bands=["red", "nir"],
     ...                    classes=["clear", "cloud"], replace=True)
     >>> spec.name, len(spec.sha256)

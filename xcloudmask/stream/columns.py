@@ -1,11 +1,12 @@
 """What is found out about a block of pixels by going through its steps once, a few at a time.
 
-Memory does not grow with the number of steps: of each pixel only its first and last clear moment, the count of clear
-dates and the longest gap are held.
+Memory does not grow with the number of steps: of each pixel only its first and last clear moment, the count
+of clear days and the longest gap are held.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from xcloudmask.classes import NO_DATA
 from xcloudmask.stream.problems import persistently
 
 Ints = npt.NDArray[Any]
+Box = tuple[slice, slice]
 
 #: Bytes of mask that a task reads at once.
 READ = 32 * 2**20
@@ -25,93 +27,129 @@ NEVER = -1
 
 
 @dataclass(frozen=True)
-class Areas:
-    """Which area each pixel is in: a raster of labels, or one geometry, or all of it."""
+class Shape:
+    """A geometry (GeoJSON in the CRS of the mask) and the mask's transform."""
 
-    labels: Any = None  # (y, x) of integers below `count`, negative outside; NumPy or Zarr or Dask
-    geometry: Any = None  # GeoJSON in the CRS of the mask
-    transform: Any = None
-    count: int = 1
+    geometry: Any
+    transform: Any
 
-    def of(self, rows: slice, cols: slice) -> Ints:
-        """Return the area's number of each pixel of a box; -1 outside."""
-        shape = rows.stop - rows.start, cols.stop - cols.start
-        if self.labels is not None:
-            part = self.labels[rows, cols]
-            return np.asarray(part.compute() if hasattr(part, "compute") else part)
-        if self.geometry is None:
-            return np.zeros(shape, np.int64)
+    def holds(self, box: Box) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a box have their centre in it."""
         from rasterio.features import geometry_mask
-        from rasterio.windows import Window, transform
+        from rasterio.windows import Window
+        from rasterio.windows import transform as moved
 
-        here = transform(Window(cols.start, rows.start, shape[1], shape[0]), self.transform)
-        outside = geometry_mask([self.geometry], shape, here)
-        return np.where(outside, -1, 0)
+        (rows, cols), size = box, _size(box)
+        here = moved(Window(cols.start, rows.start, size[1], size[0]), self.transform)
+        inside: npt.NDArray[np.bool_] = geometry_mask([self.geometry], size, here, invert=True)
+        return inside
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels by step and area, of the areas that a block touches."""
+
+    areas: Ints  # their numbers
+    size: Ints  # pixels of each
+    clear: Ints  # (step, area)
+    valid: Ints
 
 
 @dataclass(frozen=True)
 class Column:
-    """The result for one block: counts by step and area, and maps."""
+    """The result for one block: counts, and maps (y, x)."""
 
-    clear: Ints  # (step, area)
-    valid: Ints
-    count: Ints  # (y, x), days with a clear view
+    counts: Counts
+    days: Ints  # with a clear view
     first: Ints  # seconds, NEVER where there is none
     last: Ints
     gap: Ints
 
 
+def _size(box: Box) -> tuple[int, int]:
+    return box[0].stop - box[0].start, box[1].stop - box[1].start
+
+
 def go_through(
-    array: Any, rows: slice, cols: slice, seconds: Ints, codes: tuple[int, ...], areas: Areas
+    array: Any, box: Box, seconds: Ints, codes: tuple[int, ...], shape: Shape | None, labels: Ints | None
 ) -> Column:
-    """Read a block of the mask step by step.
+    """Read a block of the mask, a few steps at a time.
 
     Parameters
     ----------
     array : zarr.Array
         (time, y, x).
-    rows, cols : slice
-        The block.
+    box : (slice, slice)
+        Rows and columns of the block.
     seconds : ndarray
         Of each step, ascending, counted from the midnight (UTC) before the first.
     codes : tuple of int
         Classes that count as clear.
-    areas : Areas
+    shape : Shape, optional
+        What counts; without it all of the block.
+    labels : ndarray, optional
+        Number of the area of each pixel of the block, 0 and below outside.
     """
-    shape = rows.stop - rows.start, cols.stop - cols.start
-    steps = len(seconds)
-    number = areas.of(rows, cols).ravel()
-    within = number >= 0
+    pixels, steps = int(np.prod(_size(box))), len(seconds)
+    areas, number, within = _areas(box, shape, labels)
     is_clear = np.zeros(256, bool)
     is_clear[list(codes)] = True
-    clear_counts = np.zeros((steps, areas.count), np.int64)
-    valid_counts = np.zeros((steps, areas.count), np.int64)
-    first = np.full(number.size, NEVER, np.int32)
-    last, gap, count = first.copy(), np.zeros(number.size, np.int32), np.zeros(number.size, np.int32)
-    together = max(1, READ // max(1, number.size))
+    clear_counts, valid_counts = np.zeros((2, steps, len(areas)), np.int64)
+    first, last = np.full((2, pixels), NEVER, np.int32)
+    gap, days = np.zeros((2, pixels), np.int32)
+    together = max(1, READ // max(1, pixels))
     for begin in range(0, steps, together):
-        part = slice(begin, min(begin + together, steps))
-        read = partial(array.__getitem__, (part, rows, cols))
-        block = np.asarray(persistently(f"read {array.path} of {array.store}", read))
+        where = slice(begin, min(begin + together, steps)), *box
+        block = np.asarray(
+            persistently(f"read {array.path} of {array.store}", partial(array.__getitem__, where))
+        )
         for step, mask in enumerate(block.reshape(len(block), -1), begin):
             valid = mask != NO_DATA
             if not valid.any():
                 continue
             clear = is_clear[mask]
-            valid_counts[step] = np.bincount(number[valid & within], minlength=areas.count)
-            clear_counts[step] = np.bincount(number[clear & within], minlength=areas.count)
-            where = np.flatnonzero(clear)
-            _note(where, int(seconds[step]), first, last, gap, count)
-    maps = (values.reshape(shape) for values in (count, first, last, gap))
-    return Column(clear_counts, valid_counts, *maps)
+            valid_counts[step] = np.bincount(number[valid & within], minlength=len(areas))
+            clear_counts[step] = np.bincount(number[clear & within], minlength=len(areas))
+            _note(np.flatnonzero(clear), int(seconds[step]), first, last, gap, days)
+    size = np.bincount(number[within], minlength=len(areas))
+    maps = (values.reshape(_size(box)) for values in (days, first, last, gap))
+    return Column(Counts(areas, size, clear_counts, valid_counts), *maps)
 
 
-def _note(where: Ints, now: int, first: Ints, last: Ints, gap: Ints, count: Ints) -> None:
+def _areas(box: Box, shape: Shape | None, labels: Ints | None) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
+    """Return the areas of a block, which of them each pixel is in, and whether it is in any."""
+    if labels is None:
+        within = np.ones(_size(box), bool) if shape is None else shape.holds(box)
+        return np.array([0]), np.zeros(within.size, np.int64), within.ravel()
+    areas, number = np.unique(labels, return_inverse=True)
+    outside = int((areas <= 0).sum())
+    number = number.ravel() - outside
+    return areas[outside:], number, number >= 0
+
+
+def _note(where: Ints, now: int, first: Ints, last: Ints, gap: Ints, days: Ints) -> None:
     """Note a clear view of some pixels."""
     before = last[where]
     new = before == NEVER
     first[where[new]] = now
-    since = np.where(new, 0, now - before)
-    gap[where] = np.maximum(gap[where], since)
-    count[where] += new | (before // DAY != now // DAY)
+    gap[where] = np.maximum(gap[where], np.where(new, 0, now - before))
+    days[where] += new | (before // DAY != now // DAY)
     last[where] = now
+
+
+def add_counts(parts: Sequence[Counts], areas: Ints) -> Ints:
+    """Return (clear, valid, size) by step and area, added over blocks.
+
+    Examples
+    --------
+    >>> one = Counts(np.array([7]), np.array([4]), np.array([[1]]), np.array([[3]]))
+    >>> add_counts([one, one], np.array([5, 7])).tolist()
+    [[[0, 2]], [[0, 6]], [[0, 8]]]
+    """
+    total = np.zeros((3, len(parts[0].clear), len(areas)), np.int64)
+    for part in parts:
+        where = np.searchsorted(areas, part.areas)
+        total[0][:, where] += part.clear
+        total[1][:, where] += part.valid
+        total[2][:, where] += part.size
+    return total

@@ -249,7 +249,11 @@ def _rename(old: Path, new: Path) -> None:
 
 
 async def _move_keys(store: Any, old: str, new: str) -> None:
-    keys = [key async for key in store.list_prefix(f"{old}/")]
+    if isinstance(store, FsspecStore):
+        store.fs.invalidate_cache()  # which may tell of keys that are gone
+    # Some S3 servers list a folder that has become empty.
+    found = [key async for key in store.list_prefix(f"{old}/")]
+    keys = [key for key in found if key.startswith(f"{old}/") and not key.endswith("/")]
     gate = asyncio.Semaphore(TOGETHER)
 
     async def one(key: str) -> None:

@@ -25,6 +25,8 @@ __all__ = ["ENDINGS", "Written", "check_output", "write"]
 
 #: What a file's ending asks for.
 ENDINGS: Mapping[str, str] = {".tif": "cog", ".tiff": "cog", ".zarr": "zarr"}
+#: Pixels along a side of a chunk, where the mask is a NumPy array and has none; a multiple of a COG's blocks.
+CHUNK = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def write(
         What ``da.cloudmask.predict()`` or ``predict_proba()`` returned; lazy or not.
     path : str or path-like
         ``.tif``: one scene; classes as uint8 with a colour table, or one float32 band a class. ``.zarr``:
-        any dimensions, chunks as they are.
+        any dimensions, chunks as they are; a mask in memory is cut into chunks of 2048 by 2048.
     overwrite : bool
         Whether an output of that name may be replaced.
     progress : callable, optional
@@ -142,12 +144,11 @@ def write(
     """
     out = check_output(path, overwrite=overwrite)
     y, x = spatial_dims(mask)
-    if "class" in mask.dims:
-        mask = mask.transpose(..., "class", y, x).chunk({"class": -1})
-    else:
-        mask = mask.transpose(..., y, x)
+    mask = mask.transpose(..., *(["class"] if "class" in mask.dims else []), y, x)
     if mask.chunks is None or any(not sizes for sizes in mask.chunks):
-        mask = mask.chunk()
+        mask = mask.chunk({dim: CHUNK if dim in (y, x) else 1 for dim in mask.dims})
+    if "class" in mask.dims:
+        mask = mask.chunk({"class": -1})
     kind = ENDINGS[out.suffix.lower()]
     with beside(out) as work, _failures(out):
         make = make_cog if kind == "cog" else make_zarr

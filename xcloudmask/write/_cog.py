@@ -12,15 +12,10 @@ import xarray as xr
 
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.picture import class_colours
 from xcloudmask.write._sink import WORKERS, Array, Progress, Tally, flags, store, writing
 
 BLOCK = 512
-#: Colours of the classes in a GeoTIFF, told apart by colour-blind eyes too.
-COLOURS: Mapping[str, tuple[int, int, int]] = {
-    "clear": (60, 90, 60), "not_cloud": (60, 90, 60), "land": (60, 90, 60), "cloud": (255, 255, 255),
-    "thick_cloud": (255, 255, 255), "thin_cloud": (240, 228, 66), "cloud_shadow": (213, 94, 0),
-    "snow": (86, 180, 233), "water": (0, 114, 178),
-}  # fmt: skip
 
 
 class _Raster:
@@ -119,8 +114,10 @@ def _tags(mask: xr.DataArray, time: xr.DataArray | None) -> dict[str, str]:
 
 
 def _colour_table(names: Mapping[int, str]) -> dict[int, tuple[int, int, int, int]]:
-    spare = (128, 128, 128)
-    return {code: (*COLOURS.get(name, spare), 255) for code, name in names.items() if code != NO_DATA}
+    """Return the colours that plots have, as red, green, blue and opacity."""
+    codes = {name: code for code, name in names.items() if code != NO_DATA}
+    colours = {name: bytes.fromhex(colour[1:]) for name, colour in class_colours(codes).items()}
+    return {code: (*colours[name], 255) for name, code in codes.items()}
 
 
 def _categories(names: Mapping[int, str]) -> str:

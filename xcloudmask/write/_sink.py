@@ -15,6 +15,7 @@ import xarray as xr
 
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.post import codes_of
 
 #: Called with pixels done and pixels in all, after every chunk.
 Progress = Callable[[int, int], None]
@@ -68,13 +69,12 @@ class Tally:
 
 def flags(mask: xr.DataArray) -> dict[int, str]:
     """Return the name of each code."""
-    if mask.dtype != np.uint8 or not {"flag_values", "flag_meanings"} <= set(mask.attrs):
+    if mask.dtype != np.uint8:
         raise CloudMaskError(
             f"{mask.name or 'the array'} ({mask.dtype}) is neither a class map nor probabilities: "
             "write takes what predict() or predict_proba() return"
         )
-    codes = np.atleast_1d(mask.attrs["flag_values"]).tolist()
-    return {int(c): name for c, name in zip(codes, str(mask.attrs["flag_meanings"]).split(), strict=True)}
+    return {code: name for name, code in codes_of(mask).items()}
 
 
 class Target(Protocol):
