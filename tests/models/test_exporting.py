@@ -158,6 +158,23 @@ def test_a_set_network_is_exported_without_a_graph(tmp_path):
     assert again.sha256 == sha(written[0].read_bytes())
 
 
+def test_every_shipped_model_comes_back_with_its_card(tmp_path):
+    from dataclasses import fields
+
+    from xcloudmask.models import shipped
+
+    for name in shipped.names():
+        spec = models.get(name)
+        written = models.export(name, tmp_path)
+        check_mlm(json.loads(written[-1].read_text()), tmp_path)
+        again = models.load(written[-1], name="again", replace=True)
+        moved = ("name", "version", "loader", "weights", "sha256")  # the note on the architecture is ours
+        for field in fields(spec):
+            if field.name not in moved and field.name != "config":
+                assert getattr(again, field.name) == getattr(spec, field.name), field.name
+        assert json.loads(again.config) == json.loads(spec.config)
+
+
 @pytest.mark.network
 def test_the_default_model_comes_back(tmp_path):
     written = models.export("ukis-4band-l1c", tmp_path)

@@ -11,7 +11,7 @@ from tests.models.helpers import CLASSES, an_item, as_onnx, as_safetensors, mlp,
 from tests.scenes import noise, scene
 from xcloudmask import models
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, WeightsError
-from xcloudmask.models import mlm
+from xcloudmask.models import mlm, mlm_scaling
 from xcloudmask.models.loading import Given
 
 ITEMS = Path(__file__).parents[3] / "shared" / "stac-items" / "mlm" / "mlm"
@@ -62,7 +62,7 @@ def test_an_item_is_a_model(tmp_path, net):
     ],
 )
 def test_every_affine_scaling(steps, mean, std):
-    assert mlm._scaling({"value_scaling": steps}, 2, "x") == (mean, std)
+    assert mlm_scaling.scaling({"value_scaling": steps}, 2, "x") == (mean, std)
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def test_every_affine_scaling(steps, mean, std):
 )
 def test_other_scalings_are_refused(steps, words):
     with pytest.raises(WeightsError, match=words):
-        mlm._scaling({"value_scaling": steps}, 2, "x")
+        mlm_scaling.scaling({"value_scaling": steps}, 2, "x")
 
 
 def test_the_older_generation_of_scaling():
     old = {"norm_type": "z-score", "statistics": [{"mean": 1, "stddev": 2}, {"mean": 3, "stddev": 4}]}
-    assert mlm._scaling(old, 2, "x") == ((1, 3), (2, 4))
+    assert mlm_scaling.scaling(old, 2, "x") == ((1, 3), (2, 4))
     with pytest.raises(WeightsError, match="without statistics"):
-        mlm._scaling({"norm_type": "z-score"}, 2, "x")
+        mlm_scaling.scaling({"norm_type": "z-score"}, 2, "x")
     with pytest.raises(WeightsError, match="norm_clip"):
-        mlm._scaling({**old, "norm_clip": [0, 1]}, 2, "x")
+        mlm_scaling.scaling({**old, "norm_clip": [0, 1]}, 2, "x")
 
 
 def fdr4vgt(data, **changes):

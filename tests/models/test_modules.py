@@ -110,6 +110,19 @@ def test_the_graph_carries_a_hash_and_no_weights():
     assert len(pickle.dumps(layer)) < 5000
 
 
+def test_the_hash_is_of_the_content():
+    from xcloudmask.models.pickling import dumps, loads
+
+    assert dumps(mlp()) == dumps(mlp())
+    assert dumps(mlp()) != dumps(mlp(1))
+    tied = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    tied[1].weight = tied[0].weight
+    again = loads(dumps(tied))
+    assert again[1].weight is again[0].weight
+    assert torch.equal(again[0].weight, tied[0].weight)
+    assert again[0].weight is not tied[0].weight
+
+
 def arrivals():
     from xcloudmask.models import carrier
 

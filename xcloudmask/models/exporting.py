@@ -150,6 +150,10 @@ def item(
         "gsd": list(spec.gsd) if spec.gsd else None,
         "level": spec.level,
         "threshold": spec.threshold,
+        "min_bands": spec.min_bands if spec.any_bands else None,
+        "training_data": spec.training_data or None,
+        "scores": spec.scores or None,
+        "limits": spec.limits or None,
     }
     properties: dict[str, Any] = {
         "datetime": None,

@@ -56,6 +56,10 @@ class Given:
     licence: str | None = None
     citation: str | None = None
     description: str | None = None
+    min_bands: int | None = None
+    training_data: str | None = None
+    scores: str | None = None
+    limits: str | None = None
 
     def over(self, other: Given) -> Given:
         """Return `other` with what is said here put in its place."""
@@ -213,6 +217,10 @@ def make(href: str, given: Given) -> ModelSpec:
         std=std,
         activation=activation,
         threshold=given.threshold,
+        min_bands=given.min_bands or 1,
+        training_data=given.training_data or "",
+        scores=given.scores or "",
+        limits=given.limits or "",
     )
 
 

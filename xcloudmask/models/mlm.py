@@ -19,6 +19,7 @@ from xcloudmask.errors import UnitError, WeightsError
 from xcloudmask.models import weights
 from xcloudmask.models.loading import Given, form_of
 from xcloudmask.models.mlm_bands import common_names
+from xcloudmask.models.mlm_scaling import mapping, scaling
 
 #: Where an asset may lie; anything else (``file``, ``data``, ``ftp``) is refused.
 SCHEMES = ("http", "https", "s3", "gs", "az", "hf")
@@ -75,13 +76,13 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
     source, result = item.one("input"), item.one("output")
     bands = given.bands or common_names(source, item.body, asset, href)
     units = given.units or _told_units(item, asset, source)
-    mean, std = _scaling(source, len(bands) if bands else 1, href)
-    hyper = _mapping(item.properties.get("mlm:hyperparameters"))
+    mean, std = scaling(source, len(bands) if bands else 1, href)
+    hyper = mapping(item.properties.get("mlm:hyperparameters"))
     found = Given(
         name=_name(item),
         sha256=checksum(asset, href),
         architecture=_architecture(item, where),
-        config=_mapping(hyper.get("config")) or None,
+        config=mapping(hyper.get("config")) or None,
         bands=bands or None,
         classes=_classes(result, href) if given.classes is None else given.classes,
         level=_level(item, given),
@@ -96,6 +97,10 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
         licence=_text(item.properties.get("license")),
         citation=_text(item.properties.get("sci:citation")),
         description=_text(item.properties.get("description")),
+        min_bands=hyper.get("min_bands") if isinstance(hyper.get("min_bands"), int) else None,
+        training_data=_text(hyper.get("training_data")),
+        scores=_text(hyper.get("scores")),
+        limits=_text(hyper.get("limits")),
     )
     if units is None and (given.mean is None and given.std is None):
         raise UnitError(_unit_message(item, source, given))
@@ -229,55 +234,9 @@ def _architecture(item: Item, where: str) -> str | None:
     return str(item.properties["mlm:architecture"]).strip().lower().replace(" ", "-")
 
 
-def _scaling(
-    source: Mapping[str, Any], bands: int, href: str
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Return mean and deviation in the network's units, from the item's scaling of either generation."""
-    steps: Any = source.get("value_scaling")
-    if steps is None and source.get("norm_type"):
-        kind, numbers = source["norm_type"], source.get("statistics") or ()
-        steps = [{"type": kind, **_mapping(one)} for one in numbers]
-        if not steps:
-            raise WeightsError(f"{href}: its norm_type is {kind!r} without statistics: pass mean= and std=")
-    if source.get("norm_clip"):
-        raise WeightsError(f"{href} clips its input (norm_clip): export the network with that step inside")
-    if not steps:
-        return None, None
-    if not isinstance(steps, list) or len(steps) not in (1, bands):
-        raise WeightsError(f"{href}: its scaling is not one for all of its {bands} bands, nor one for each")
-    pairs = [_affine(_mapping(step), href) for step in steps]
-    return tuple(mean for mean, _ in pairs), tuple(std for _, std in pairs)
-
-
-def _affine(step: Mapping[str, Any], href: str) -> tuple[float, float]:
-    """Return (a, b) of the scaling (value - a) / b."""
-    kind = step.get("type")
-    kind = str(kind) if kind is not None else None
-    wanted = {
-        "min-max": ("minimum", "maximum"), "z-score": ("mean", "stddev"), "offset": ("value",),
-        "scale": ("value",), None: (),
-    }.get(kind)  # fmt: skip
-    if wanted is None:
-        raise WeightsError(
-            f"{href}: its scaling {kind!r} is not min-max, z-score, offset or scale: export the network with "
-            "that "
-            "step inside"
-        )
-    numbers = [step.get(name) for name in wanted]
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-        raise WeightsError(f"{href}: its scaling {kind!r} lacks {' or '.join(wanted)}")
-    values = [float(str(number)) for number in numbers]
-    first, second = {"offset": (*values, 1.0), "scale": (0.0, *values), None: (0.0, 1.0)}.get(kind, values)
-    if kind == "min-max":
-        second -= first
-    if not second > 0:
-        raise WeightsError(f"{href}: its scaling {kind!r} divides by {second:g}")
-    return first, second
-
-
 def _told_units(item: Item, asset: Mapping[str, Any], source: Mapping[str, Any]) -> str | None:
     """Return the units of the network's input where the item says them plainly."""
-    said = _mapping(item.properties.get("mlm:hyperparameters")).get("input_units")
+    said = mapping(item.properties.get("mlm:hyperparameters")).get("input_units")
     if said is not None:
         return str(said)
     bands = list(_described(item, asset))
@@ -293,7 +252,7 @@ def _told_units(item: Item, asset: Mapping[str, Any], source: Mapping[str, Any])
 def _described(item: Item, asset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for place in (asset, item.properties):
         for key in ("bands", "raster:bands"):
-            yield from (_mapping(band) for band in place.get(key) or ())
+            yield from (mapping(band) for band in place.get(key) or ())
 
 
 def _unit_message(item: Item, source: Mapping[str, Any], given: Given) -> str:
@@ -321,7 +280,7 @@ def _level(item: Item, given: Given) -> str | None:
     """Return the level the item says in plain words; one said in passing must be settled by the caller."""
     if given.level is not None:
         return given.level
-    hyper = _mapping(item.properties.get("mlm:hyperparameters"))
+    hyper = mapping(item.properties.get("mlm:hyperparameters"))
     if hyper.get("level") is not None:
         return str(hyper["level"])
     source = item.one("input")
@@ -340,7 +299,7 @@ def _classes(result: Mapping[str, Any], href: str) -> tuple[str, ...] | None:
     entries = result.get("classification:classes") or result.get("classification_classes") or ()
     named = [
         (entry.get("value", place), str(entry.get("name") or entry.get("description") or ""))
-        for place, entry in enumerate(_mapping(entry) for entry in entries)
+        for place, entry in enumerate(mapping(entry) for entry in entries)
         if not entry.get("nodata")
     ]
     if not named:
@@ -351,7 +310,7 @@ def _classes(result: Mapping[str, Any], href: str) -> tuple[str, ...] | None:
 
 
 def _channels(result: Mapping[str, Any]) -> int | None:
-    shape = _mapping(result.get("result")).get("shape")
+    shape = mapping(result.get("result")).get("shape")
     return shape[1] if isinstance(shape, list) and len(shape) == 4 else None
 
 
@@ -377,7 +336,7 @@ def _threshold(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> float | N
 
 def _patch(source: Mapping[str, Any]) -> int | None:
     """Return the window size in the item's shape, if it is one that can be meant."""
-    structure = _mapping(source.get("input"))
+    structure = mapping(source.get("input"))
     order, shape = structure.get("dim_order"), structure.get("shape")
     if not isinstance(shape, list) or len(shape) != 4:
         return None
@@ -389,10 +348,6 @@ def _patch(source: Mapping[str, Any]) -> int | None:
         )
     rows, cols = shape[2:]
     return rows if isinstance(rows, int) and rows == cols and rows >= 16 else None
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: object) -> str | None:
