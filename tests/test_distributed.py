@@ -18,7 +18,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     )
     with (
         LocalCluster(
-            processes=processes, dashboard_address=None, protocol="tcp" if processes else "inproc", **workers
+            processes=processes, dashboard_address=":0", protocol="tcp" if processes else "inproc", **workers
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -15,7 +15,7 @@ from xcloudmask.datasets import stack as stack_bands
 from xcloudmask.describe import describe
 from xcloudmask.dims import band_dim
 from xcloudmask.predict import Request, predict
-from xcloudmask.types import Band, ModelSpec, Sensor
+from xcloudmask.types import Band, ModelLike, Sensor
 
 
 class _Reflectance:
@@ -86,7 +86,7 @@ class _Reflectance:
 
     def predict(
         self,
-        model: str | ModelSpec = "auto",
+        model: ModelLike = "auto",
         *,
         threshold: float | None = None,
         scheme: str = "default",
@@ -104,8 +104,9 @@ class _Reflectance:
 
         Parameters
         ----------
-        model : str or ModelSpec
-            A name from `xcloudmask.models.list`, or ``"auto"``: the richest that bands and level allow.
+        model : str, ModelSpec, module or function
+            A name from `xcloudmask.models.list`, or ``"auto"``: the richest that bands and level allow. A
+            module or function must have been registered with `xcloudmask.models.register`.
         threshold : float, optional
             Cloud where the probability of cloud reaches it; without it, the most probable class.
         scheme : {"default", "binary", "cloudsen12", "senseiv2", "native"}
@@ -152,7 +153,7 @@ class _Reflectance:
 
     def predict_proba(
         self,
-        model: str | ModelSpec = "auto",
+        model: ModelLike = "auto",
         *,
         scheme: str = "default",
         patch_size: int | None = None,

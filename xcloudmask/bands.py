@@ -20,7 +20,10 @@ EQUIVALENT = {
     "swir16": ("swir16", "swir1"),
     "swir22": ("swir22", "swir2"),
 }
-COMMON = ("coastal", "blue", "green", "red", "nir", "nir08", "swir16", "swir22", "swir1", "swir2", "cirrus")
+COMMON = (
+    "coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09",
+    "swir16", "swir22", "swir1", "swir2", "cirrus",
+)  # fmt: skip
 #: Centre wavelengths (nm) that serve an input: from, to, and the best.
 RANGES = {
     "blue": (450.0, 525.0, 485.0),
@@ -37,8 +40,12 @@ TYPICAL = {
     "blue": (455.0, 520.0),
     "green": (540.0, 580.0),
     "red": (645.0, 682.0),
+    "rededge071": (697.0, 712.0),
+    "rededge075": (733.0, 748.0),
+    "rededge078": (773.0, 793.0),
     "nir": (780.0, 890.0),
     "nir08": (850.0, 880.0),
+    "nir09": (935.0, 955.0),
     "cirrus": (1360.0, 1390.0),
     "swir16": (1565.0, 1655.0),
     "swir1": (1565.0, 1655.0),

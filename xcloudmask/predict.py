@@ -18,7 +18,7 @@ from xcloudmask.engine import check_device, check_dtype
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
 from xcloudmask.tasks import Plan
 from xcloudmask.tiling import MIN_PATCH
-from xcloudmask.types import ModelSpec, Options, Scheme
+from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
 from xcloudmask.units import calibration_of, check_numbers
 from xcloudmask.warn import warn_user
 
@@ -28,7 +28,7 @@ class Request:
     """What the caller asked for, in the caller's words; `xcloudmask.accessor` tells what they mean."""
 
     output: Literal["classes", "probabilities"] = "classes"
-    model: str | ModelSpec = "auto"
+    model: ModelLike = "auto"
     threshold: float | None = None
     scheme: str = "default"
     patch_size: int | None = None

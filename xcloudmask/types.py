@@ -6,7 +6,7 @@ by the ten thousand. They validate themselves when made, so code further down ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -256,3 +256,7 @@ class Options:
     device: str = "auto"
     dtype: str = "auto"
     tta: bool = False
+
+
+#: What `predict` takes as a model: a name, a card, or a module or function that was registered.
+ModelLike = str | ModelSpec | Callable[..., Any]
