@@ -248,10 +248,11 @@ def test_red_green_and_blue_are_not_mixed_up():
 
 
 def test_declared_nodata_is_no_data_in_the_picture():
-    data = (scene(4, 4) * 10_000).astype("uint16").assign_attrs(nodata=7)
+    data = (scene(4, 4) * 10_000).astype("uint16").assign_attrs(nodata=7, _FillValue=9)
     data[:, 0, 0] = 7
+    data[:, 0, 2] = 9
     pixels = data.cloudmask.plot().images[0].get_array()
-    assert pixels[0, 0, 3] == 0
+    np.testing.assert_array_equal(pixels[0, :, 3], [0, 1, 0, 1])
     assert pixels[1:, :, 3].all()
 
 

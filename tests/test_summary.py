@@ -60,6 +60,8 @@ def test_the_model_and_windows_told_are_those_of_predict():
 def test_units_of_integers():
     told = scene(dtype="u2", level="toa").cloudmask.describe(scale=1e-4, offset=-0.1, nodata=0)
     assert rows(told)["Units"].value == "uint16 × 0.0001 - 0.1; no data: 0"
+    both = scene(dtype="u2", level="toa", _FillValue=0, missing_value=65535).cloudmask.describe(scale=1e-4)
+    assert rows(both)["Units"].value.endswith("no data: 0, 65535")
     untold = rows(scene(dtype="u2", level="toa"))["Units"]
     assert untold.problem
     assert "describe(scale=0.0001" in untold.value

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xcloudmask.blend import Float, quantise
+from xcloudmask.blend import GRID, Float, quantise
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.network import Network
 
@@ -217,7 +217,7 @@ class TorchBackend:
             weights = weights[:, None]
             parts = probabilities[..., : weights.shape[-2], : weights.shape[-1]] * weights
             parts = parts.masked_fill_(weights == 0, 0.0)
-            return parts.mul_(2.0**23).round_().div_(2.0**23)  # as blend.quantise
+            return parts.mul_(float(GRID)).round_().div_(float(GRID))  # as blend.quantise
 
     def add(self, sums: Any, places: Sequence[Place], parts: Any) -> None:
         """See `Backend`."""

@@ -17,16 +17,17 @@ import torch
 from torch import nn
 
 from tests.train.conftest import write_patch
+from xcloudmask.cli import main
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import arch
 from xcloudmask.train import checkpoint
-from xcloudmask.train.__main__ import main
 from xcloudmask.train.evaluate import SETS, classify, probabilities, run_on, take
 from xcloudmask.train.files import LeakError, find
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.optim import Average, Plateau, rate
-from xcloudmask.train.run import Plan, train
+from xcloudmask.train.plan import Plan
+from xcloudmask.train.run import train
 from xcloudmask.train.stream import Recipe, Stream
 
 CLASSES = ("clear", "cloud", "cloud_shadow")
@@ -205,7 +206,7 @@ def test_one_command_trains_chooses_a_threshold_and_writes_a_card(
 ) -> None:
     config = tmp_path / "tiny.toml"
     config.write_text(CONFIG)
-    assert main([str(config), "--data", str(data), "--out", str(tmp_path / "one")]) == 0
+    assert main(["train", str(config), "--data", str(data), "--out", str(tmp_path / "one")]) == 0
     assert '"threshold"' in capsys.readouterr().out
     record = train(config, data=data, out=tmp_path / "two")
     weights = (tmp_path / "two" / "tiny.safetensors").read_bytes()
@@ -251,7 +252,7 @@ def test_the_command_refuses_held_out_data(
     with pytest.raises(LeakError):
         train(bad, data=data, out=tmp_path / "one")
     write_patch(data / "train" / "l8" / "again.npz", 90, scene="another")
-    assert main([str(config), "--data", str(data), "--out", str(tmp_path / "one")]) == 2
+    assert main(["train", str(config), "--data", str(data), "--out", str(tmp_path / "one")]) == 1
     assert "held out" in capsys.readouterr().err
     assert not (tmp_path / "one" / "tiny.safetensors").exists()
 

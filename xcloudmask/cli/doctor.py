@@ -165,16 +165,14 @@ def _installed(name: str) -> bool:
 
 
 def _model() -> Iterator[Finding]:
-    import importlib
-
     import numpy as np
 
     from xcloudmask import models
     from xcloudmask.engine import get_predictor
+    from xcloudmask.models.network import load_network
 
     spec = models.get(models.list()[0])
-    module, _, function = spec.loader.partition(":")
-    getattr(importlib.import_module(module), function)(spec)  # raises unless the SHA-256 is right
+    load_network(spec)  # raises unless the SHA-256 is right
     yield Finding("ok", spec.name, f"weights are there, SHA-256 {spec.sha256[:12]}... is right")
     # One window through the whole way, bright as a cloud.
     import xarray as xr

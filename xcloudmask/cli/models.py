@@ -37,12 +37,13 @@ def _list(args: Namespace) -> None:
     from xcloudmask import models
     from xcloudmask.models import card
 
-    rows = [("model", "level", "pixel", "licence", "bands")]
+    rows = [("model", "level", "pixel", "bands; licence")]
     for name in models.list():
         spec = models.get(name)
         level = {"toa": "L1C", "boa": "L2A", None: "either"}[spec.level]
         bands = ", ".join(spec.bands) or f"any, {spec.min_bands} or more"
-        rows.append((name, level, card.pixels(spec).partition(";")[0], spec.licence or "not told", bands))
+        pixels = card.pixels(spec).partition(";")[0]
+        rows.append((name, level, pixels, f"{bands}\n{spec.licence or 'licence not told'}"))
     print(table(rows))
     print("\nAll of one: xcloudmask models show NAME")
 

@@ -69,8 +69,10 @@ def stream(
     ----------
     source : DataArray
         Reflectance, as `predict` takes it; Dask-backed or not.
-    store : path, URL, zarr Store, obstore store or Icechunk session
-        Where to write.
+    store : path, URL, zarr Store, obstore store, Icechunk repository or session
+        Where to write. To a repository one commit is made for each batch of regions, whose message names the
+        scenes; a session is the caller's transaction, who commits it. Both are written by threads of this
+        process, also where there is a Dask client.
     model, threshold, scheme, patch_size, overlap, batch_size, device, dtype, resolution, nodata, valid, tta
         As of `predict`.
     group : str, optional
@@ -96,7 +98,7 @@ def stream(
     retries : int
         How often a region whose source fails is tried again before it is recorded as failed.
     storage_options : dict, optional
-        For fsspec URLs.
+        For fsspec URLs; for an Icechunk repository ``{"branch": ...}``, by default ``"main"``.
 
     Returns
     -------
@@ -220,14 +222,11 @@ def _write(
         _sweep(target, output)
         run = prepare_run(source, target, output, sink, lock, in_flight)
         run.display, run.retries = display, retries
-        aborted = True
-        try:
-            run.go()
-            aborted = False
-        finally:
-            run.pool.close(abort=aborted)
+        run.go()
         if (sink.ledger.states == DONE).all():
             target.delete_tree(FOLDER, "strips")
+        if run.batch is not None:
+            run.batch.commit()
     finally:
         _release(lock)
     report = StreamReport(

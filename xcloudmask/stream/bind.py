@@ -11,9 +11,11 @@ import zarr
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.stream.layout import Index, WindowLayout
+from xcloudmask.stream.ledger import DONE
 from xcloudmask.stream.lock import FOLDER, Lock
 from xcloudmask.stream.pools import Pool, choose_pool
 from xcloudmask.stream.problems import persistently
+from xcloudmask.stream.repository import Batch, BranchStore
 from xcloudmask.stream.run import Run, Steps
 from xcloudmask.stream.sink import Output, Sink
 from xcloudmask.stream.source import Source
@@ -34,8 +36,14 @@ def prepare_run(
     work = Work(sink.array, output.packing, target.label)
     if source.plan is not None:
         windows = WindowLayout(layout, source.plan.y, source.plan.x, source.plan.classes)
-        strips = _strips(target, windows) if windows.longest else None
+        needed = windows.longest and not (sink.ledger.states == DONE).all()
+        strips = _strips(target, windows) if needed else None
         work = Work(sink.array, output.packing, target.label, windows, source.plan, strips)
+    scene_name = _scene_names(source.template, layout.lead, source_of)
+    batch = None
+    if isinstance(target.store, BranchStore):
+        batch = Batch(target.store, target.group, output.name, scene_name)
+        batch.commit()
     return Run(
         layout=layout,
         ledger=sink.ledger,
@@ -43,8 +51,9 @@ def prepare_run(
         pool=pool,
         steps=_steps(source, work, pool, sink, source_of),
         display=lambda event: None,
-        scene_name=_scene_names(source.template, layout.lead, source_of),
+        scene_name=scene_name,
         regions=regions,
+        batch=batch,
     )
 
 

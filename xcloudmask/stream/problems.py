@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -58,6 +59,10 @@ _FINAL_WORDS = {
     "unauthenticated": "the credentials are refused. Check them",
     "nosuchbucket": "the bucket does not exist. Create it, or name another",
     "no such bucket": "the bucket does not exist. Create it, or name another",
+    "no space left on device": _FINAL[errno.ENOSPC],
+    "quota exceeded": _FINAL[errno.EDQUOT],
+    "permission denied": _FINAL[errno.EACCES],
+    "not a directory": _FINAL[errno.ENOTDIR],
 }
 _RESUME = "then run the same call again: it goes on where it stopped"
 
@@ -110,6 +115,8 @@ def may_pass(error: BaseException) -> bool:
         ):
             return True
         if module in ("botocore", "aiobotocore", "aiohttp", "obstore", "httpx", "requests", "urllib3"):
+            return True
+        if module == "icechunk" and re.search(r"object store|storage|i/o error|dispatch", str(one).lower()):
             return True
     return False
 

@@ -21,9 +21,10 @@ from xcloudmask.stream.layout import Index, Layout
 from xcloudmask.stream.ledger import DONE, FAILED, Ledger
 from xcloudmask.stream.lock import Lock
 from xcloudmask.stream.pools import Pool
-from xcloudmask.stream.problems import StoreError, brief
+from xcloudmask.stream.problems import StoreError, StoreLockedError, brief
 from xcloudmask.stream.progress import Display, ProgressEvent
 from xcloudmask.stream.report import Failure
+from xcloudmask.stream.repository import Batch
 
 log = logging.getLogger("xcloudmask.stream")
 
@@ -63,6 +64,7 @@ class Run:
     scene_name: Callable[[Index], str]
     regions: list[Index]
     retries: int = 2
+    batch: Batch | None = None  # None: what is written is there at once
     failures: list[Failure] = field(default_factory=list)
     pixels: int = 0
     written: int = 0
@@ -79,7 +81,17 @@ class Run:
         self._began = time.monotonic()
 
     def go(self) -> None:
-        """Carry out all regions."""
+        """Carry out all regions, and close the pool."""
+        try:
+            self._go()
+        except BaseException as error:
+            self.pool.close(abort=True)
+            if self.batch is not None and not isinstance(error, StoreLockedError):
+                self.batch.save_what_is_done()
+            raise
+        self.pool.close(abort=False)
+
+    def _go(self) -> None:
         self._tell("start")
         while self._todo or self._held:
             self.lock.check()
@@ -90,6 +102,8 @@ class Run:
             self._finish_ready()
             self.ledger.save()
             self._close_scenes(handles)
+            if self.batch is not None:
+                self.batch.commit_if_due()
         self._tell("end")
 
     def _start_more(self) -> None:
@@ -165,6 +179,8 @@ class Run:
         self._drop(region)
         self.failures.append(Failure(region.at, self._scene(region), message))
         self.ledger.mark(region.at, FAILED, message)
+        if self.batch is not None:
+            self.batch.add(region.at, failed=True)
         self._left -= self.layout.area(region.at)
         self._tell("failed", region, message)
 
@@ -172,6 +188,8 @@ class Run:
         area = self.layout.area(region.at)
         self._drop(region)
         self.ledger.mark(region.at, DONE)
+        if self.batch is not None:
+            self.batch.add(region.at)
         self.pixels += area
         self._left -= area
         self.written += 1

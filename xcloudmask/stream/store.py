@@ -22,9 +22,13 @@ from xcloudmask.stream.problems import persistently
 
 
 def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Store:
-    """Return a Zarr store for a path, a URL, a store of zarr, obstore or fsspec, or an Icechunk session."""
+    """Return a Zarr store for a path, a URL, a store of zarr, obstore or fsspec, or what Icechunk has."""
     if isinstance(store, Store):
         return store
+    if hasattr(store, "writable_session"):  # an Icechunk repository
+        from xcloudmask.stream.repository import BranchStore
+
+        return BranchStore(store, **(storage_options or {}))
     if isinstance(getattr(store, "store", None), Store):  # an Icechunk session
         if getattr(store, "read_only", False):
             raise CloudMaskError("the Icechunk session is read-only: use repo.writable_session('main')")
@@ -45,7 +49,9 @@ def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Sto
     raise OptionError(
         "store",
         type(store).__name__,
-        allowed=("a path", "a URL", "a zarr Store", "an obstore store", "an Icechunk session"),
+        allowed=(
+            "a path", "a URL", "a zarr Store", "an obstore store", "an Icechunk repository or session",
+        ),
     )
 
 
@@ -60,13 +66,14 @@ class Target:
     @property
     def label(self) -> str:
         """How the place is called in messages."""
-        name = "the Icechunk session" if self.transactional else str(self.store)
+        session = type(self.store).__name__ == "IcechunkStore"
+        name = "the Icechunk session" if session else str(self.store)
         return f"{name}/{self.group}" if self.group else name
 
     @property
     def transactional(self) -> bool:
         """Whether the store keeps writers apart and makes all writes at once (Icechunk)."""
-        return type(self.store).__module__.partition(".")[0] == "icechunk"
+        return type(_innermost(self.store)).__module__.partition(".")[0] == "icechunk"
 
     @property
     def in_process(self) -> bool:

@@ -6,6 +6,7 @@ cached patch stays as it was read. All randomness comes from the generator.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -37,10 +38,23 @@ def positions(sample: Sample, instrument: str) -> list[int] | None:
     >>> positions(Sample(np.zeros((3, 1, 1), "f4"), bands, np.ones((1, 1), "u1"), 30.0), "rgb")
     [2, 1, 0]
     """
-    names = [band.common_name for band in sample.bands]
+    return places(sample, INSTRUMENTS[instrument])
+
+
+def places(sample: Sample, names: Iterable[str]) -> list[int] | None:
+    """Return where the bands with these common names are, or None if one is lacking; nir may be nir08.
+
+    Examples
+    --------
+    >>> from xcloudmask.types import Band
+    >>> one = Sample(np.zeros((1, 1, 1), "f4"), (Band("B5", "nir08"),), np.ones((1, 1), "u1"), 30.0)
+    >>> places(one, ["nir"]), places(one, ["red"])
+    ([0], None)
+    """
+    there = [band.common_name for band in sample.bands]
     out = []
-    for wanted in INSTRUMENTS[instrument]:
-        found = [names.index(name) for name in SAME.get(wanted, (wanted,)) if name in names]
+    for wanted in names:
+        found = [there.index(name) for name in SAME.get(wanted, (wanted,)) if name in there]
         if not found:
             return None
         out.append(found[0])

@@ -14,7 +14,7 @@ from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.models.arch.descriptors import BandInput
-from xcloudmask.train.augment import INSTRUMENTS, positions
+from xcloudmask.train.augment import INSTRUMENTS, places, positions
 from xcloudmask.train.files import Entry
 from xcloudmask.train.samples import Sample
 
@@ -23,8 +23,8 @@ SETS: tuple[str, ...] = ("all", "no-cirrus", *INSTRUMENTS)
 LEGEND = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
 
 
-def take(sample: Sample, bands: str) -> Sample | None:
-    """Return the sample with one of `SETS`, or None where it lacks a band of it.
+def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
+    """Return the sample with one of `SETS`, or with bands by name; None where it lacks one of them.
 
     Examples
     --------
@@ -33,6 +33,9 @@ def take(sample: Sample, bands: str) -> Sample | None:
     >>> take(one, "rgb") is None, len(take(one, "all").bands)
     (True, 1)
     """
+    if isinstance(bands, tuple):
+        at = places(sample, bands)
+        return None if at is None else sample.select(at)
     if bands not in SETS:
         raise OptionError("set of bands", bands, allowed=SETS)
     if bands in INSTRUMENTS:
@@ -112,7 +115,7 @@ def run_on(
     classes: Sequence[str],
     entries: Iterable[Entry],
     *,
-    bands: str,
+    bands: str | tuple[str, ...],
     threshold: float = 0.5,
 ) -> dict[str, Outcome]:
     """Return the outcome by source, for the samples that have the bands.
@@ -125,8 +128,8 @@ def run_on(
         Its classes.
     entries : iterable of Entry
         What to score on.
-    bands : str
-        One of `SETS`.
+    bands : str or tuple of str
+        One of `SETS`, or common names.
     threshold : float
         Of the probability of cloud.
     """

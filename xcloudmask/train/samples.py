@@ -74,6 +74,28 @@ class Sample:
         return replace(self, image=self.image[at], bands=tuple(self.bands[i] for i in at))
 
 
+def to_xarray(sample: Sample) -> xr.DataArray:
+    """Return a sample's image as a described DataArray with its pixel size, as `predict` takes it.
+
+    Where it lies on the ground is not known: its coordinates are metres from a corner.
+
+    Examples
+    --------
+    >>> red = Band("red", "red", 640, 660, 680)
+    >>> one = Sample(np.zeros((1, 2, 2), "f4"), (red,), np.ones((2, 2), "u1"), 30.0, level="toa")
+    >>> da = to_xarray(one)
+    >>> da.x.values.tolist(), da.attrs["level"]
+    ([15.0, 45.0], 'toa')
+    """
+    import xcloudmask  # noqa: F401  registers the accessor
+
+    y, x = ((np.arange(size) + 0.5) * sample.gsd for size in sample.possible.shape)
+    da = xr.DataArray(sample.image, dims=("band", "y", "x"), coords={"y": -y, "x": x})
+    da = da.cloudmask.describe(bands=list(sample.bands), level=sample.level or None)
+    out: xr.DataArray = da.rio.write_crs("EPSG:32631")  # of any place where coordinates are metres
+    return out
+
+
 def from_xarray(
     da: xr.DataArray, possible: xr.DataArray | None = None, *, gsd: float | None = None, scene: str = ""
 ) -> Sample:

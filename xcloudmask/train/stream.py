@@ -43,6 +43,8 @@ class Recipe:
         Largest pixel size made, in metres.
     reflectance_only : bool
         Whether thermal and other bands are left out.
+    bands : tuple of str
+        If any, these by common name, in this order, and no subsets: for a network of fixed bands.
 
     Examples
     --------
@@ -65,6 +67,7 @@ class Recipe:
     noise: float = 0.0
     saturate: float = 0.0
     reflectance_only: bool = True
+    bands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shares = (
@@ -276,6 +279,11 @@ class Stream:
         ):
             if rng.random() < share:
                 sample = change(sample, rng)
+        if recipe.bands:
+            at = augment.places(sample, recipe.bands)
+            if at is None:
+                raise CloudMaskError(f"{sample.scene} lacks one of the bands {', '.join(recipe.bands)}")
+            return sample.select(at)
         return augment.band_subset(sample, rng, least=recipe.least_bands, whole=recipe.whole)
 
     def _draw(self, rng: np.random.Generator) -> Sample:
