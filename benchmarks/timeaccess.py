@@ -1,10 +1,10 @@
 """Chunk shapes of a mask store: what reading in space and reading in time cost with each.
 
-    python benchmarks/timeaccess.py            # about two minutes on two cores
+    python benchmarks/timeaccess.py            # two to four minutes on two cores
     python benchmarks/timeaccess.py --quick    # small; shows that it works
 
-Seconds are of the local disk (from its cache), the least of three. Requests and bytes do not depend on the machine:
-times the latency of an object store and over its bandwidth they tell what the same costs there.
+Milliseconds are of the local disk (from its cache), the least of two. Requests and bytes do not depend on the
+machine: times the latency of an object store and over its bandwidth they tell what the same costs there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LAYOUTS = (
     Layout((1, 512, 512), (1, 2048, 2048)),  # what stream writes
     Layout((1, 1024, 1024), (1, 2048, 2048)),
     Layout((16, 512, 512), (16, 2048, 2048)),
-    Layout((64, 128, 128), (64, 2048, 2048)),
+    Layout((32, 128, 128), (32, 2048, 2048)),
 )
 
 
@@ -63,7 +63,7 @@ class Counting(LocalStore):
 
 
 def masks(steps: int, size: int) -> Any:
-    """Yield masks with clouds of some kilometres, a ragged edge, and half of every third step without data."""
+    """Yield masks with clouds of some kilometres and ragged edges; every third step lacks a half."""
     rng = np.random.default_rng(0)
     for step in range(steps):
         coarse = gaussian_filter(rng.standard_normal((size // 8 + 1,) * 2), 12)
@@ -93,7 +93,7 @@ def cost(work: Callable[[], object]) -> dict[str, float]:
     Counting.requests = Counting.bytes = 0
     work()
     requests, read = Counting.requests, Counting.bytes
-    return {"ms": 1000 * min(clocked(work).wall for _ in range(3)), "requests": requests, "MiB": read / 2**20}
+    return {"ms": 1000 * min(clocked(work).wall for _ in range(2)), "requests": requests, "MiB": read / 2**20}
 
 
 def measure(layout: Layout, cube: Any) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS / "timeaccess.json")
     args = parser.parse_args()
-    steps, size = (6, 512) if args.quick else (64, 4096)
+    steps, size = (6, 512) if args.quick else (32, 4096)
     cube = np.stack(list(masks(steps, size)))
     found = {layout.text: measure(layout, cube) for layout in LAYOUTS}
     for task in [key for key, value in next(iter(found.values())).items() if isinstance(value, dict)]:

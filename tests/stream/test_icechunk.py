@@ -142,9 +142,7 @@ def test_scenes_are_appended_replaced_and_told_apart_by_group_and_branch(repo: A
     np.testing.assert_array_equal(last(repo, "a/b", "trial").values, other)
 
 
-def test_what_was_done_is_committed_when_a_run_fails(
-    repo: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_done_is_committed_when_a_run_fails(repo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     da = numbered(2, 100, 110)
 
     def progress(event: ProgressEvent) -> None:

@@ -1,8 +1,14 @@
 """Nothing finished is lost: SIGKILL at random moments, then the same call again."""
 
 import json
+import os
 import random
+import shutil
+import signal
+import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +16,9 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.stream.helpers import COUNTED, Child, files, job, numbered, owners, windows_of
+from tests.stream.helpers import COUNTED, VARIABLE, Child, files, job, numbered, owners, windows_of
 from xcloudmask.predict import Request, prepare
+from xcloudmask.stream import ProgressEvent, StoreError
 from xcloudmask.stream.layout import Layout, WindowLayout
 from xcloudmask.tasks import Plan
 
@@ -68,3 +75,90 @@ def test_killed_at_random_moments_it_ends_byte_identical(
         assert seen == set(owner)
         assert files(store) == expected
     assert rounds < 20  # or the kills all came too late to be a test
+
+
+@pytest.mark.slow
+def test_killed_workers_lose_nothing(undisturbed: tuple[dict[str, bytes], float], tmp_path: Path) -> None:
+    """20 kills of a worker, at random moments in runs of 64 regions on a cluster."""
+    from distributed import Client, LocalCluster
+
+    expected, _ = undisturbed
+    owner, chance, kills, rounds = expected_owners(), random.Random(13), 0, 0
+    notes = tmp_path / "notes"
+    os.environ[VARIABLE] = str(notes)  # workers inherit it
+    try:
+        with (
+            LocalCluster(
+                n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            while kills < 20:
+                rounds += 1
+                notes.write_text("")
+                done_when: dict[Any, int] = {}
+
+                def note(event: ProgressEvent, done_when: dict[Any, int] = done_when) -> None:
+                    if event.kind == "done":
+                        done_when[event.region] = len(windows_of(notes))
+
+                stop, dead = threading.Event(), []
+
+                def kill(stop: threading.Event = stop, dead: list[int] = dead) -> None:
+                    while not stop.wait(chance.uniform(0.1, 0.8)):
+                        pids = [
+                            pid
+                            for pid in client.run(os.getpid, on_error="ignore").values()
+                            if pid not in dead
+                        ]
+                        if pids and not stop.is_set():
+                            dead.append(chance.choice(pids))
+                            os.kill(dead[-1], signal.SIGKILL)
+
+                killer = threading.Thread(target=kill)
+                killer.start()
+                try:
+                    job(str(tmp_path / str(rounds)), str(notes), progress=note, retries=10)
+                finally:
+                    stop.set()
+                    killer.join()
+                kills += len(dead)
+                assert files(tmp_path / str(rounds)) == expected
+                inferred = windows_of(notes)
+                assert set(inferred) == set(owner)
+                for number, value in enumerate(inferred):
+                    assert number < done_when[owner[value]], f"{owner[value]} was done and inferred again"
+    finally:
+        del os.environ[VARIABLE]
+    assert rounds < 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 160 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if shutil.which("mount") is None or os.name == "nt" or os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    command = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let root mount a file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full_is_named_and_the_run_goes_on_when_there_is_room(
+    undisturbed: tuple[dict[str, bytes], float], small_disk: Path, tmp_path: Path
+) -> None:
+    store = small_disk / "a.zarr"
+    with pytest.raises(StoreError, match=r"the disk is full\. Free some space.*run the same call again"):
+        job(str(store), str(tmp_path / "first"))
+    before = done_regions(store)
+    assert 0 < len(before) < 64
+    assert zarr.open_array(store / "cloud_mask", mode="r").shape == (4, 180, 190)
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    job(str(store), str(tmp_path / "second"))
+    owner = expected_owners()
+    again = {owner[value] for value in windows_of(tmp_path / "second")} & before
+    assert not again, f"regions {again} were done, and were inferred again"
+    assert files(store) == undisturbed[0]

@@ -54,7 +54,7 @@ def score_mask(
     """
     from xcloudmask.dims import spatial_dims
 
-    legend = _legend(mask, "mask")
+    legend = legend_of(mask, "mask")
     asked = [q for q in QUESTIONS if tells(legend, QUESTIONS[q])] if questions is None else list(questions)
     if not asked:
         raise CloudMaskError(f"a mask with the classes {', '.join(legend.values())} answers no question")
@@ -99,7 +99,7 @@ def tally_mask(mask: xr.DataArray, reference: xr.DataArray, *, scene_dims: list[
     >>> int(tally_mask(mask, mask, scene_dims=[]).sum())
     2
     """
-    check_legend(_legend(mask, "mask"))
+    check_legend(legend_of(mask, "mask"))
     try:
         mask, reference = xr.align(mask, reference, join="exact", copy=False)
     except ValueError as error:
@@ -118,7 +118,7 @@ def tally_mask(mask: xr.DataArray, reference: xr.DataArray, *, scene_dims: list[
             "one lacks (expand_dims, isel)"
         )
     over = [dim for dim in mask.dims if dim not in scene_dims]
-    reference = _possible(reference).transpose(*mask.dims)
+    reference = possible_of(reference).transpose(*mask.dims)
     if mask.chunks is None and reference.chunks is None:
         return _counted(mask, reference, over)
     return _counted_in_chunks(mask, reference, over)
@@ -161,7 +161,7 @@ def _counted_in_chunks(mask: xr.DataArray, reference: xr.DataArray, over: list[A
     return xr.DataArray(total, dims=(*scenes, "label", "answer"))
 
 
-def _legend(da: xr.DataArray, what: str) -> dict[int, str]:
+def legend_of(da: xr.DataArray, what: str) -> dict[int, str]:
     """Return code and word of each class."""
     if "flag_values" not in da.attrs or "flag_meanings" not in da.attrs:
         raise CloudMaskError(
@@ -174,7 +174,7 @@ def _legend(da: xr.DataArray, what: str) -> dict[int, str]:
     return {int(value): word for value, word in zip(values, words, strict=True)}
 
 
-def _possible(reference: xr.DataArray) -> xr.DataArray:
+def possible_of(reference: xr.DataArray) -> xr.DataArray:
     """Return the reference as bit masks."""
     if "flag_masks" in reference.attrs:
         masks = np.atleast_1d(reference.attrs["flag_masks"]).tolist()
@@ -185,7 +185,7 @@ def _possible(reference: xr.DataArray) -> xr.DataArray:
                 f"the reference's flag_masks are {told}; those of partial labels are {dict(BITS)}"
             )
         return reference
-    legend = _legend(reference, "reference")
+    legend = legend_of(reference, "reference")
     out: xr.DataArray = xr.apply_ufunc(
         possible_from_classes, reference, kwargs={"legend": legend}, dask="parallelized",
         output_dtypes=[np.uint8],

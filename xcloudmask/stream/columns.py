@@ -22,6 +22,8 @@ Box = tuple[slice, slice]
 
 #: Bytes of mask that a task reads at once.
 READ = 32 * 2**20
+#: Pixels that are taken through several steps while the processor's cache holds their maps.
+CACHED = 2**16
 DAY = 86400
 NEVER = -1
 
@@ -97,23 +99,31 @@ def go_through(
     clear_counts, valid_counts = np.zeros((2, steps, len(areas)), np.int64)
     first, last = np.full((2, pixels), NEVER, np.int32)
     gap, days = np.zeros((2, pixels), np.int32)
-    together = max(1, READ // max(1, pixels))
+    unit = int(array.chunks[0])  # steps that are stored together are read together
+    together = max(unit, READ // max(1, pixels) // unit * unit)
     for begin in range(0, steps, together):
         where = slice(begin, min(begin + together, steps)), *box
         block = np.asarray(
             persistently(f"read {array.path} of {array.store}", partial(array.__getitem__, where))
         )
-        for step, mask in enumerate(block.reshape(len(block), -1), begin):
-            valid = mask != NO_DATA
-            if not valid.any():
-                continue
-            clear = is_clear[mask]
-            valid_counts[step] = np.bincount(number[valid & within], minlength=len(areas))
-            clear_counts[step] = np.bincount(number[clear & within], minlength=len(areas))
-            _note(np.flatnonzero(clear), int(seconds[step]), first, last, gap, days)
+        for low in range(0, pixels, CACHED):
+            part = slice(low, low + CACHED)
+            maps = first[part], last[part], gap[part], days[part]
+            for step, mask in enumerate(block.reshape(len(block), -1)[:, part], begin):
+                valid = mask != NO_DATA
+                if not valid.any():
+                    continue
+                clear = is_clear[mask]
+                valid_counts[step] += _count(valid & within[part], number[part], len(areas))
+                clear_counts[step] += _count(clear & within[part], number[part], len(areas))
+                _note(np.flatnonzero(clear), int(seconds[step]), *maps)
     size = np.bincount(number[within], minlength=len(areas))
-    maps = (values.reshape(_size(box)) for values in (days, first, last, gap))
-    return Column(Counts(areas, size, clear_counts, valid_counts), *maps)
+    found = (values.reshape(_size(box)) for values in (days, first, last, gap))
+    return Column(Counts(areas, size, clear_counts, valid_counts), *found)
+
+
+def _count(chosen: npt.NDArray[np.bool_], number: Ints, areas: int) -> Any:
+    return np.count_nonzero(chosen) if areas == 1 else np.bincount(number[chosen], minlength=areas)
 
 
 def _areas(box: Box, shape: Shape | None, labels: Ints | None) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:

@@ -6,9 +6,14 @@ Both take a bounded number of regions at a time; nothing else of the plan is eve
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
+
+import dask
+import numpy as np
+from dask.system import CPU_COUNT
 
 Reader = Callable[[], Any]
 
@@ -45,19 +50,60 @@ class Pool(Protocol):
         """Wait for, or cancel, what is still running."""
 
 
-def _read(lazy: Any, scheduler: str) -> Any:
+def _read(lazy: Any, readers: ThreadPoolExecutor | None) -> Any:
     """Return the pixels of a NumPy or Dask array, or of a DataArray around one."""
-    if hasattr(lazy, "dask"):
-        return lazy.compute(scheduler=scheduler)
-    return lazy.values if hasattr(lazy, "values") else lazy
+    if not hasattr(lazy, "dask"):
+        return lazy.values if hasattr(lazy, "values") else lazy
+    import dask.array
+
+    arrays: Any = dask.array
+    gathered = _Gathered(lazy.shape)
+    how: dict[str, Any] = (
+        {"scheduler": "sync"} if readers is None else {"scheduler": "threads", "pool": readers}
+    )
+    arrays.store(lazy, gathered, lock=False, **how)
+    return lazy.compute(**how) if gathered.pixels is None else gathered.pixels
+
+
+class _Gathered:
+    """Blocks put in their places as they come: no more of them are held than are being made.
+
+    What `compute` does instead, holding all blocks until it joins them, takes twice the memory. The blocks
+    tell their type: a Dask array may not know it.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.pixels: Any = None
+        self._lock = threading.Lock()
+
+    def __setitem__(self, where: tuple[slice, ...], block: Any) -> None:
+        with self._lock:
+            if self.pixels is None:
+                self.pixels = np.empty_like(block, shape=self.shape)
+            masked = isinstance(block, np.ma.MaskedArray)
+            if masked and not isinstance(self.pixels, np.ma.MaskedArray):
+                self.pixels = np.ma.asarray(self.pixels)
+            dtype = np.result_type(self.pixels, block)
+            if dtype != self.pixels.dtype:
+                self.pixels = self.pixels.astype(dtype)
+            self.pixels[where] = block
+
+
+def _readers() -> ThreadPoolExecutor:
+    count = dask.config.get("num_workers", None) or CPU_COUNT
+    return ThreadPoolExecutor(count, thread_name_prefix="xcloudmask-read")
 
 
 class LocalPool:
     """Threads of this process."""
 
-    def __init__(self, size: int | None, scheduler: str) -> None:
-        self.scheduler = scheduler
-        self.size = size or (1 if scheduler == "sync" else 3)  # one reads, one infers, one writes
+    def __init__(self, size: int | None, inline: bool) -> None:
+        self.size = size or (1 if inline else 3)  # one reads, one infers, one writes
+        # One pool reads for all regions. Dask would have one for each of our threads: as many more blocks in
+        # memory, and as many more heaps that keep what was freed.
+        self._given = dask.config.get("pool", None)
+        self._readers = None if inline else self._given or _readers()
         self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="xcloudmask-stream")
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
@@ -65,7 +111,7 @@ class LocalPool:
         """See `Pool`."""
 
         def run() -> Any:
-            return function(*args[:2], _read(lazy, self.scheduler), *args[2:])
+            return function(*args[:2], _read(lazy, self._readers), *args[2:])
 
         return self._start(run)
 
@@ -95,6 +141,8 @@ class LocalPool:
     def close(self, abort: bool) -> None:
         """See `Pool`."""
         self._threads.shutdown(wait=True, cancel_futures=abort)
+        if self._readers is not None and self._given is None:
+            self._readers.shutdown()
 
 
 class ClusterPool:
@@ -151,8 +199,6 @@ def choose_pool(size: int | None, in_memory: bool, in_process: bool) -> Pool:
     """
     import sys
 
-    import dask
-
     if not in_memory and not in_process and "distributed" in sys.modules:
         from distributed import get_client
 
@@ -162,4 +208,4 @@ def choose_pool(size: int | None, in_memory: bool, in_process: bool) -> Pool:
             pass
     chosen = dask.config.get("scheduler", None)
     inline = chosen in ("sync", "synchronous", "single-threaded")
-    return LocalPool(size, "sync" if inline else "threads")
+    return LocalPool(size, inline)

@@ -10,7 +10,14 @@ Examples
 >>> mine = fine_tune("spectral", "my_patches", "runs/mine")  # doctest: +SKIP
 """
 
-from xcloudmask.train.finetune import fine_tune
-from xcloudmask.train.run import train
+from importlib import import_module
+from typing import Any
 
-__all__ = ["fine_tune", "train"]
+_PLACES = {"fine_tune": "finetune", "label_folder": "pseudo", "search": "search", "train": "run"}
+__all__ = ["fine_tune", "label_folder", "search", "train"]
+
+
+def __getattr__(name: str) -> Any:  # torch comes with what trains, not with what reads patches
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
