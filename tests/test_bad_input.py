@@ -178,7 +178,7 @@ def test_scaled_numbers_held_as_floats_are_refused_whatever_the_chunks(chunks):
     pixels = GOOD.copy()
     pixels[:, 10:60, 10:60] *= 1e4
     da = scene(pixels)
-    with pytest.raises(UnitError, match=r"describe\(scale=0.0001"):
+    with pytest.raises(UnitError, match=r"describe\(scale=0"):
         (da if chunks is None else da.chunk(chunks)).cloudmask.predict(testing.TOY).compute()
 
 
@@ -248,8 +248,15 @@ def test_valid_may_have_bands_and_other_chunks():
 def test_units_are_not_applied_twice():
     counts = scene(COUNTS).cloudmask.describe(scale=1e-4)
     already = (counts * 1e-4).assign_attrs(level="toa")
-    with pytest.raises(UnitError, match="scaled already"):
+    with pytest.raises(UnitError, match="applied already"):
         already.cloudmask.predict(testing.TOY)
+    with pytest.raises(UnitError, match="applied already"):
+        scene(COUNTS).cloudmask.describe(scale=1e-8).cloudmask.predict(testing.TOY)
+    shifted = scene(COUNTS // 10).cloudmask.describe(scale=1e-4, offset=-0.2)
+    with pytest.raises(UnitError, match="below -0"):
+        (shifted * 1e-4 - 0.2).assign_attrs(level="toa").cloudmask.predict(testing.TOY)
+    with pytest.raises(UnitError, match=r"scale=0\.01"):
+        scene(GOOD * 100).cloudmask.predict(testing.TOY)
     held_as_floats = counts.astype("f4").cloudmask.predict(testing.TOY)
     np.testing.assert_array_equal(held_as_floats.values, counts.cloudmask.predict(testing.TOY).values)
 
@@ -285,3 +292,23 @@ def test_a_threshold_may_be_a_numpy_number():
 
 def test_a_huge_working_cell_is_the_mean_of_all():
     assert len(np.unique(scene(GOOD).cloudmask.predict_proba(testing.TOY, resolution=90_000))) == 3
+
+
+def test_a_band_that_is_nearly_a_known_one_is_told_of():
+    with pytest.warns(UnitWarning, match="'nirr'.*did you mean 'nir'"):
+        scene(GOOD, ["blue", "green", "red", "nirr"])
+
+
+def test_other_writers_keep_no_data(tmp_path):
+    import rasterio
+
+    mask = scene(GOOD).cloudmask.predict(testing.TOY).rio.write_crs(32632)
+    mask.rio.to_raster(tmp_path / "m.tif")
+    with rasterio.open(tmp_path / "m.tif") as file:
+        assert file.nodata == 255
+    mask.to_zarr(tmp_path / "m.zarr", zarr_format=3, consolidated=False)
+    back = xr.open_zarr(tmp_path / "m.zarr", consolidated=False).cloud_mask
+    assert back.dtype == np.uint8
+    import zarr
+
+    assert zarr.open_array(tmp_path / "m.zarr" / "cloud_mask", mode="r").fill_value == 255

@@ -62,6 +62,23 @@ def test_apply_refuses_what_does_not_fit():
         post.grow(xr.DataArray(np.ones((2, 2), bool), dims=("y", "x")), "150 m")
 
 
+def test_what_where_left_empty_counts_for_nothing():
+    mask = a_mask([[0, 1], [3, 0]])
+    kept = mask.where(mask != 1)
+    assert float(kept.cloudmask.clear_fraction()) == pytest.approx(2 / 3)
+    scene = xr.ones_like(mask, dtype="f4")
+    assert np.isnan(scene.cloudmask.apply(kept).values).tolist() == [[False, True], [True, False]]
+
+
+def test_a_dataset_read_from_a_store_of_a_mask_is_one():
+    mask = a_mask([[0, 1], [3, 0]])
+    ds = mask.to_dataset(name="cloud_mask").assign(spatial_ref=0)
+    assert float(ds.cloudmask.clear_fraction()) == 0.5
+    assert "mask" in repr(mask.to_dataset(name="cloud_mask").cloudmask).splitlines()[0]
+    with pytest.raises(CloudMaskError, match=r"ds\['cloud_mask'\]"):
+        ds.drop_vars("cloud_mask").cloudmask.clear_fraction()
+
+
 def test_clear_fraction_counts_only_pixels_that_hold_data():
     mask = a_mask([[[0, 1], [3, 255]], [[255, 255], [255, 255]]])
     found = mask.cloudmask.clear_fraction()

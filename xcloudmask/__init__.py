@@ -7,4 +7,10 @@ from xcloudmask.local import open
 from xcloudmask.stac import load_stac
 from xcloudmask.types import ModelSpec
 
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)
+
+
 __all__ = ["ModelSpec", "__version__", "load_stac", "models", "open", "sensors"]

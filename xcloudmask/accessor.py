@@ -10,20 +10,26 @@ import xarray as xr
 
 from xcloudmask import post
 from xcloudmask.bands import read_bands, sensor_of
-from xcloudmask.datasets import band_names
+from xcloudmask.datasets import band_names, mask_of
 from xcloudmask.datasets import stack as stack_bands
 from xcloudmask.describe import describe
 from xcloudmask.dims import band_dim
+from xcloudmask.errors import CloudMaskError
 from xcloudmask.predict import Request, predict
 from xcloudmask.types import Band, ModelLike, Sensor
 
 
-class _Reflectance:
+class CloudMask:
     """What an array and a dataset of bands have in common."""
 
     _data: xr.DataArray | xr.Dataset
 
     def _array(self) -> xr.DataArray:
+        """Return the data as an array with a band dimension."""
+        raise NotImplementedError
+
+    def _mask(self) -> xr.DataArray:
+        """Return the data as the mask that it is."""
         raise NotImplementedError
 
     @property
@@ -185,6 +191,33 @@ class _Reflectance:
         )  # fmt: skip
         return predict(self._array(), request)
 
+    def clear_fraction(
+        self, clear: Sequence[str] = post.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
+    ) -> xr.DataArray:
+        """Return the clear share of the pixels that hold data, of a mask.
+
+        Parameters
+        ----------
+        clear : sequence of str
+            Classes that count as clear.
+        dim : hashable or sequence of hashable, optional
+            Dimensions to count over; rows and columns by default.
+
+        Returns
+        -------
+        DataArray
+            0 to 1; NaN where no pixel holds data.
+
+        Examples
+        --------
+        >>> import xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[0, 1, 255]], dims=("y", "x"), attrs={"flag_values": [0, 1, 255],
+        ...                     "flag_meanings": "clear cloud no_data"})
+        >>> mask.cloudmask.clear_fraction().item()
+        0.5
+        """
+        return post.clear_fraction(self._mask(), clear, dim)
+
     def plot(
         self,
         mask: xr.DataArray | None = None,
@@ -217,7 +250,7 @@ class _Reflectance:
 
 
 @xr.register_dataset_accessor("cloudmask")  # type: ignore[no-untyped-call]
-class DatasetAccessor(_Reflectance):
+class DatasetAccessor(CloudMask):
     """Cloud masks of a Dataset whose variables are bands, as odc-stac gives it."""
 
     def __init__(self, ds: xr.Dataset) -> None:
@@ -225,6 +258,15 @@ class DatasetAccessor(_Reflectance):
 
     def _array(self) -> xr.DataArray:
         return stack_bands(self._ds)
+
+    def _mask(self) -> xr.DataArray:
+        mask = mask_of(self._ds)
+        if mask is None:
+            raise CloudMaskError(
+                f"the dataset holds {', '.join(map(str, self._ds.data_vars)) or 'nothing'}: none, or more "
+                "than one, is a mask (with flag_values and flag_meanings); take it by its name: ds['cloud_mask']"
+            )
+        return mask
 
     def apply(
         self,
@@ -239,13 +281,16 @@ class DatasetAccessor(_Reflectance):
 
 
 @xr.register_dataarray_accessor("cloudmask")  # type: ignore[no-untyped-call]
-class DataArrayAccessor(_Reflectance):
+class DataArrayAccessor(CloudMask):
     """Cloud masks of a DataArray with a band dimension, and what is done with a mask."""
 
     def __init__(self, da: xr.DataArray) -> None:
         self._da = self._data = da
 
     def _array(self) -> xr.DataArray:
+        return self._da
+
+    def _mask(self) -> xr.DataArray:
         return self._da
 
     def apply(
@@ -274,33 +319,6 @@ class DataArrayAccessor(_Reflectance):
         array([0.2, nan])
         """
         return post.apply(self._da, mask, drop, buffer)
-
-    def clear_fraction(
-        self, clear: Sequence[str] = post.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
-    ) -> xr.DataArray:
-        """Return the clear share of the pixels that hold data, of a mask.
-
-        Parameters
-        ----------
-        clear : sequence of str
-            Classes that count as clear.
-        dim : hashable or sequence of hashable, optional
-            Dimensions to count over; rows and columns by default.
-
-        Returns
-        -------
-        DataArray
-            0 to 1; NaN where no pixel holds data.
-
-        Examples
-        --------
-        >>> import xarray as xr, xcloudmask
-        >>> mask = xr.DataArray([[0, 1, 255]], dims=("y", "x"), attrs={"flag_values": [0, 1, 255],
-        ...                     "flag_meanings": "clear cloud no_data"})
-        >>> mask.cloudmask.clear_fraction().item()
-        0.5
-        """
-        return post.clear_fraction(self._da, clear, dim)
 
     def score(
         self,
@@ -353,3 +371,22 @@ class DataArrayAccessor(_Reflectance):
             self._da, store, group=group, append_dim=append_dim, resume=resume, overwrite=overwrite,
             chunks=chunks, shards=shards, encoding=encoding, progress=progress,
         )  # fmt: skip
+
+    def save(self, path: Any, *, overwrite: bool = False) -> Any:
+        """Write a mask or probabilities to ``.tif`` (cloud-optimised) or ``.zarr``, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            Where; the ending says in which form. Chunks are computed one after another.
+        overwrite : bool
+            Whether a file that is there may be replaced.
+
+        Returns
+        -------
+        Written
+            The path, and how many pixels each class has.
+        """
+        from xcloudmask.write import write
+
+        return write(self._da, path, overwrite=overwrite)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 import xarray as xr
 
 from xcloudmask import sensors
 from xcloudmask.dims import coordinate
-from xcloudmask.errors import BandError, UnitError
+from xcloudmask.errors import BandError, UnitError, UnitWarning
 from xcloudmask.types import Band, ModelSpec, Sensor
+from xcloudmask.warn import warn_user
 
 #: Names in use for the same input, the better one first.
 EQUIVALENT = {
@@ -80,7 +82,15 @@ def name_bands(names: Sequence[str | Band], sensor: Sensor | None) -> list[Band]
             out.append(band)
         else:
             out.append(Band(str(name), common_name(str(name))))
+            _warn_of_typo(str(name), sensor)
     return out
+
+
+def _warn_of_typo(name: str, sensor: Sensor | None) -> None:
+    known = [*COMMON, *(band.name for band in sensor.bands)] if sensor is not None else list(COMMON)
+    near = get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    if near and common_name(name) is None:
+        warn_user(f"band {name!r} is none that is known by that name; did you mean {near[0]!r}?", UnitWarning)
 
 
 def common_name(label: str) -> str | None:

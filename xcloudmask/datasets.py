@@ -34,6 +34,9 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
         raise BandError(
             f"several variables have a band dimension ({', '.join(stacked)}); take one: ds[{stacked[0]!r}]"
         )
+    mask = mask_of(ds)
+    if mask is not None and len(ds.data_vars) == 1:
+        return mask.assign_attrs({**ds.attrs, **mask.attrs})
     y, x = spatial_dims(ds)
     names = band_names(ds)
     variables = [ds[name] for name in names]
@@ -102,3 +105,20 @@ def _units(variables: list[xr.DataArray]) -> dict[str, Any]:
         "scale": ("band", [float(v.attrs["scale_factor"]) for v in variables]),
         "offset": ("band", [float(v.attrs.get("add_offset", 0.0)) for v in variables]),
     }
+
+
+def mask_of(ds: xr.Dataset) -> xr.DataArray | None:
+    """Return the mask in a dataset that was read from a store of one; None if there is not exactly one.
+
+    Examples
+    --------
+    >>> mask = xr.DataArray([[0]], dims=("y", "x"), attrs={"flag_values": [0], "flag_meanings": "clear"})
+    >>> mask_of(mask.to_dataset(name="cloud_mask")).name
+    'cloud_mask'
+    """
+    found = [
+        variable
+        for variable in ds.data_vars.values()
+        if {"flag_values", "flag_meanings"} <= set(variable.attrs)
+    ]
+    return found[0] if len(found) == 1 else None

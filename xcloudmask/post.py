@@ -49,8 +49,12 @@ def one_of(mask: xr.DataArray, names: Sequence[str]) -> xr.DataArray:
     unknown = set(names) - set(codes) - set(DROP) - set(CLEAR)
     if unknown:
         raise OptionError("class", min(unknown), allowed=[*codes, *DROP, *CLEAR])
-    wanted = np.array([code for name, code in codes.items() if name in names], mask.dtype)
-    return mask.isin(wanted)
+    return mask.isin([code for name, code in codes.items() if name in names])
+
+
+def holds_class(mask: xr.DataArray) -> xr.DataArray:
+    """Return where a mask says anything: neither 255, nor the NaN that ``where`` leaves."""
+    return (mask != NO_DATA) & mask.notnull()
 
 
 def apply(
@@ -61,7 +65,7 @@ def apply(
     taken = one_of(mask, drop)
     if buffer is not None:
         taken = grow(taken, buffer)
-    keep = ~(taken | (mask == NO_DATA))
+    keep = holds_class(mask) & ~taken
     if da.dtype.kind != "f":
         da = da.astype(np.float32)
     out = da.where(keep.drop_vars(keep.coords))
@@ -74,7 +78,7 @@ def clear_fraction(
 ) -> xr.DataArray:
     """Do what `xcloudmask.accessor.DataArrayAccessor.clear_fraction` documents."""
     over: Any = spatial_dims(mask) if dim is None else dim
-    valid = (mask != NO_DATA).sum(over)
+    valid = holds_class(mask).sum(over)
     share = one_of(mask, clear).sum(over) / valid.where(valid > 0)
     return share.rename("clear_fraction").assign_attrs(
         long_name="clear share of the pixels that hold data", units="1"

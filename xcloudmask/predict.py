@@ -243,6 +243,7 @@ def _wrap(job: Job, data: Any) -> xr.DataArray:
     out = xr.DataArray(data, dims=dims, coords=coords, attrs=_attrs(job))
     if not probabilities:
         out.name = "cloud_mask"
+        out.encoding["fill_value"] = NO_DATA  # a Zarr chunk that was never written must not read as clear
         return out.transpose(*(dim for dim in da.dims if dim != band))
     out.name = "cloud_probability"
     out = out.assign_coords({"class": list(options.scheme.names)})
@@ -275,4 +276,5 @@ def _attrs(job: Job) -> dict[str, Any]:
     else:
         attrs["flag_values"] = [*answer.codes, NO_DATA]
         attrs["flag_meanings"] = " ".join([*answer.names, "no_data"])
+        attrs["nodata"] = NO_DATA  # what rioxarray looks for when it writes a GeoTIFF
     return attrs

@@ -120,23 +120,35 @@ def fill_gaps(pixels: Float, valid: Bool) -> Float:
     return filled
 
 
-def check_units(pixels: Float, valid: Bool, scaled_floats: bool) -> None:
+def check_units(pixels: Float, valid: Bool, scaled: bool) -> None:
     """Refuse a window whose values cannot be reflectance; a lazy array can be asked no sooner.
 
-    Asked of a window, as those lie the same however the array is chunked. `scaled_floats` says that a scale
-    was applied to floats: those may have been reflectance already.
+    Asked of a window, as those lie the same however the array is chunked. `scaled` says that a scale was
+    declared and applied.
     """
     sample = pixels[:, ::8, ::8][:, valid[::8, ::8]]
-    if sample.size and (middle := float(np.median(sample))) > 5:
-        raise UnitError(
-            f"half of the values are above {middle:.4g}: reflectance is 0 to 1. If these are scaled, "
-            "say so: da.cloudmask.describe(scale=0.0001, offset=0.0), with the figures of your product"
+    if not sample.size:
+        return
+    middle, largest = float(np.median(sample)), float(np.abs(sample).max())
+    if middle > 5:
+        found, scale = f"half of the values are above {middle:.4g}", "0.01" if middle <= 150 else "0.0001"
+        remedy = (
+            f"say how they are scaled: da.cloudmask.describe(scale={scale}, offset=0.0), with the figures of "
+            "your product"
         )
-    if scaled_floats and sample.size and (largest := float(np.abs(sample).max())) < 2e-3:
-        raise UnitError(
-            f"no value is above {largest:.2g} after the declared scale was applied to floats: they were "
-            "scaled already, it seems. Drop the coordinates: da.drop_vars(['scale', 'offset'])"
-        )
+    elif middle < -0.1:
+        found, remedy = f"half of the values are below {middle:.2g}", APPLIED_TWICE
+    elif scaled and largest < 1e-3:
+        found, remedy = f"no value is above {largest:.2g} after the declared scale was applied", APPLIED_TWICE
+    else:
+        return
+    raise UnitError(f"{found}: reflectance is 0 to 1, so {remedy}")
+
+
+APPLIED_TWICE = (
+    "the scale or the offset is wrong, or was applied already. Say how the numbers are stored with "
+    "da.cloudmask.describe(scale=..., offset=...), scale=1, offset=0 if they are reflectance"
+)
 
 
 def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[WindowJob]:
@@ -145,7 +157,7 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
     Windows without a valid pixel are left out.
     """
     tiles = plan.tiles
-    scaled_floats = raw.dtype.kind == "f" and plan.options.calibration.scale is not None
+    scaled = plan.options.calibration.scale is not None
     row0, col0 = tiles.y.start(rows[0]), tiles.x.start(cols[0])
     patch = plan.options.patch
     for scene in range(raw.shape[0]):
@@ -161,7 +173,7 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
                 if not inside.any():
                     continue
                 pixels = cells[:, top : top + patch, left : left + patch]
-                check_units(pixels, inside, scaled_floats)
+                check_units(pixels, inside, scaled)
                 pixels = fill_gaps(pixels, inside)
                 if inside.shape != (patch, patch):
                     pixels = pixels[:, reflect_indices(inside.shape[0], patch)]

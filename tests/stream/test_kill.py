@@ -97,15 +97,22 @@ def test_killed_workers_lose_nothing(undisturbed: tuple[dict[str, bytes], float]
                 rounds += 1
                 notes.write_text("")
                 done_when: dict[Any, int] = {}
+                stop, begun, dead = threading.Event(), threading.Event(), []
 
-                def note(event: ProgressEvent, done_when: dict[Any, int] = done_when) -> None:
+                def note(
+                    event: ProgressEvent,
+                    done_when: dict[Any, int] = done_when,
+                    begun: threading.Event = begun,
+                ) -> None:
+                    begun.set()
                     if event.kind == "done":
                         done_when[event.region] = len(windows_of(notes))
 
-                stop, dead = threading.Event(), []
-
-                def kill(stop: threading.Event = stop, dead: list[int] = dead) -> None:
-                    while not stop.wait(chance.uniform(0.1, 0.8)):
+                def kill(
+                    stop: threading.Event = stop, begun: threading.Event = begun, dead: list[int] = dead
+                ) -> None:
+                    begun.wait()
+                    while not stop.wait(chance.uniform(0.1, 1.2)):
                         pids = [
                             pid
                             for pid in client.run(os.getpid, on_error="ignore").values()
@@ -121,6 +128,7 @@ def test_killed_workers_lose_nothing(undisturbed: tuple[dict[str, bytes], float]
                     job(str(tmp_path / str(rounds)), str(notes), progress=note, retries=10)
                 finally:
                     stop.set()
+                    begun.set()
                     killer.join()
                 kills += len(dead)
                 assert files(tmp_path / str(rounds)) == expected

@@ -45,10 +45,12 @@ def paragraph(text: str, columns: int | None = None) -> str:
 
 
 def say(message: str) -> None:
-    """Write one line to stderr, in the place of a progress line."""
-    line = " ".join(message.split())
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{clear}xcloudmask: {line}", file=sys.stderr, flush=True)
+    """Write to stderr, in the place of a progress line: wrapped for a person, one line in a pipe."""
+    if sys.stderr.isatty():
+        lines = [paragraph(part) for part in f"xcloudmask: {message}".splitlines()]
+        print("\r\x1b[K" + "\n".join(lines), file=sys.stderr, flush=True)
+    else:
+        print(f"xcloudmask: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
 #: Python arguments that are options here; a message of the library may name them.

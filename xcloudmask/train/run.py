@@ -134,10 +134,8 @@ def entries_of(
     for source in table.get("weights", {}):
         if source not in there:
             raise OptionError("source in [data.weights]", source, allowed=there)
-    fit, dev = split(known, table.get("dev", 0.0), used=table.get("used", 1.0))
+    fit, dev = _parted(known, table)
     fit = [*(fit if table.get("labelled", True) else []), *weak]
-    if not table.get("dev"):
-        dev = []
     if bands:
         fit, dev = ([e for e in part if take(e.read(), tuple(bands)) is not None] for part in (fit, dev))
     if not fit:
@@ -146,6 +144,19 @@ def entries_of(
         )
     held = root / table["held_out"] if table.get("held_out") else None
     return fit, dev, find(held) if held is not None and held.is_dir() else []
+
+
+def _parted(known: list[Entry], table: Mapping[str, Any]) -> tuple[list[Entry], list[Entry]]:
+    """Part what is labelled by hand: scenes in dev_scenes, or a share `dev` of them, are for choosing."""
+    named = table.get("dev_scenes", [])
+    for scene in named:
+        if scene not in {entry.scene for entry in known}:
+            raise OptionError("scene in dev_scenes", scene, allowed={entry.scene for entry in known})
+    if named:
+        rest = [entry for entry in known if entry.scene not in named]
+        return split(rest, 0.0, used=table.get("used", 1.0))[0], [e for e in known if e.scene in named]
+    fit, dev = split(known, table.get("dev", 0.0), used=table.get("used", 1.0))
+    return fit, dev if table.get("dev") else []
 
 
 def sets_of(plan: Plan, begun: Begun) -> dict[str, str | tuple[str, ...]]:

@@ -1,0 +1,210 @@
+"""Score masks against references: pooled over pixels with intervals, the median scene and the worst.
+
+MASK and REFERENCE are files, or folders whose files agree in name. Masks are GeoTIFF, Zarr or netCDF as
+predict writes them. References are class maps of the same kinds, rasters of partial labels (bit masks), or
+patches with partial labels (.npz, with image and possible).
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcloudmask.cli.parse import Parser, UsageError
+from xcloudmask.cli.source import positive
+from xcloudmask.errors import CloudMaskError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+EXAMPLES = """examples:
+  xcloudmask score mask.tif reference.tif --reference-classes 0=clear,1=cloud
+  xcloudmask score masks/ patches/ --report report/"""
+SUFFIXES = (".tif", ".tiff", ".zarr", ".nc", ".npz")
+SHOWN = ("oa", "balanced_accuracy", "f1", "f2", "iou")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare them."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("mask", metavar="MASK", help="a mask, or a folder of masks")
+    parser.add_argument("reference", metavar="REFERENCE", help="its reference, or a folder of references")
+    parser.add_argument("--report", metavar="DIR", help="write DIR/report.html and DIR/scores.json")
+    parser.add_argument("--image", metavar="I", help="the scene, or a folder of scenes, for the pictures")
+    parser.add_argument(
+        "--classes", metavar="C", type=_classes, help="of masks that do not tell: 0=clear,1=cloud"
+    )
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument(
+        "--reference-classes", metavar="C", type=_classes, help="of references that do not tell"
+    )
+    told.add_argument("--partial", action="store_true", help="references are bit masks: 1 clear, 2 thick, 4 "
+                      "thin cloud, 8 shadow, 16 land, 32 water, 64 snow")  # fmt: skip
+    parser.add_argument(
+        "--questions", metavar="Q", help="cloud,invalid,cloud_shadow ... (all that masks tell)"
+    )
+    parser.add_argument(
+        "--worst", metavar="N", type=positive, default=4, help="scenes drawn in the report (4)"
+    )
+    parser.add_argument(
+        "--samples", metavar="N", type=positive, default=1000, help="draws of the bootstrap (1000)"
+    )
+
+
+def _classes(text: str) -> dict[int, str]:
+    try:
+        return {int(code): word.strip() for code, word in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} must be codes and classes: 0=clear,1=cloud,255=no_data") from None
+
+
+def run(args: Namespace) -> None:
+    """Score, print the table, write the report."""
+    from xcloudmask.metrics import score
+    from xcloudmask.metrics.report import Case, tally_cases, write_report
+
+    cases: list[Case] = []
+    for name, mask, reference, image in pairs(args):
+        cases += Case(name, *_opened(mask, reference, image, args)).scenes()
+    asked = None if args.questions is None else [word.strip() for word in args.questions.split(",")]
+    if args.report:
+        title = f"{Path(args.mask).name} against {Path(args.reference).name}"
+        found = write_report(
+            cases, args.report, title=title, questions=asked, worst=args.worst, samples=args.samples
+        )
+    else:
+        found = score(tally_cases(cases), asked, samples=args.samples)
+    print(found.to_markdown(SHOWN))
+    if args.report:
+        print(f"\n{Path(args.report) / 'report.html'}")
+
+
+def pairs(args: Namespace) -> list[tuple[str, Path, Path, Path | None]]:
+    """Return name, mask, reference and image of each scene."""
+    mask, reference = Path(args.mask), Path(args.reference)
+    image = None if args.image is None else Path(args.image)
+    for path in (mask, reference, *([image] if image else [])):
+        if not path.exists():
+            raise CloudMaskError(f"{path}: there is no such file or folder")
+    if _is_one(mask) != _is_one(reference):
+        raise UsageError("MASK and REFERENCE must both be files (or stores), or both be folders of them")
+    if _is_one(mask):
+        return [(mask.stem, mask, reference, image)]
+    masks, references = _by_stem(mask), _by_stem(reference)
+    images = {} if image is None else _by_stem(image)
+    both = sorted(masks.keys() & references.keys())
+    if not both:
+        raise CloudMaskError(
+            f"no file of {mask} has the name of one in {reference} ({_some(masks)}; {_some(references)}): "
+            "scene1.tif goes with scene1.npz"
+        )
+    lone = sorted(masks.keys() ^ references.keys())
+    if lone:
+        from xcloudmask.cli.text import say
+
+        say(f"warning: {len(lone)} without a counterpart are left out: {_some(lone)}")
+    return [(name, masks[name], references[name], images.get(name)) for name in both]
+
+
+def _is_one(path: Path) -> bool:
+    return (
+        path.is_file() or path.suffix == ".zarr" or any((path / n).exists() for n in ("zarr.json", ".zgroup"))
+    )
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES:
+            if path.stem in found:
+                raise CloudMaskError(
+                    f"{folder} holds {path.name} and {found[path.stem].name}: which is meant?"
+                )
+            found[path.stem] = path
+    return found
+
+
+def _some(names: Any) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+
+
+def _opened(
+    mask: Path, reference: Path, image: Path | None, args: Namespace
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray | None]:
+    said = _told(_array(mask), args.classes, mask, "--classes 0=clear,1=cloud")
+    if reference.suffix != ".npz":
+        truth = _array(reference)
+        if args.partial:
+            truth.attrs["flag_masks"] = [1, 2, 4, 8, 16, 32, 64]
+            truth.attrs.pop("flag_meanings", None)
+        hint = "--reference-classes 0=clear,1=cloud, or --partial"
+        truth = _told(truth, args.reference_classes, reference, hint)
+        return said, truth, None if image is None else _scene(image)
+    from xcloudmask.train.files import read_patch
+    from xcloudmask.train.samples import to_xarray
+
+    sample = read_patch(reference)
+    picture = to_xarray(sample)
+    truth = picture.isel(band=0, drop=True).copy(data=sample.possible)
+    truth.attrs = {"flag_masks": [1, 2, 4, 8, 16, 32, 64]}
+    if said.shape != truth.shape:
+        raise CloudMaskError(
+            f"{mask.name} has {said.shape} rows and columns, {reference.name} {truth.shape}: a patch has no "
+            "coordinates, so its mask must have its pixels"
+        )
+    bare = said.drop_vars(list(said.coords)).rename(dict(zip(said.dims, ("y", "x"), strict=True)))
+    return bare, truth.drop_vars(list(truth.coords)), picture if image is None else _scene(image)
+
+
+def _array(path: Path) -> xr.DataArray:
+    """Return a mask or class map, lazy."""
+    import xarray as xr
+
+    if path.suffix.lower() in (".tif", ".tiff"):
+        import rioxarray
+
+        raster: Any = rioxarray.open_rasterio(path, chunks={"y": 2048, "x": 2048})
+        if raster.sizes["band"] != 1:
+            raise CloudMaskError(f"{path}: a mask has one band, this has {raster.sizes['band']}")
+        da: xr.DataArray = raster.isel(band=0, drop=True)
+    elif path.suffix == ".npz":
+        raise CloudMaskError(f"{path}: patches (.npz) are references; a mask is GeoTIFF, Zarr or netCDF")
+    else:
+        ds = xr.open_dataset(path, engine="zarr" if path.is_dir() else None, chunks={}, mask_and_scale=False)
+        names = [name for name, v in ds.data_vars.items() if {"flag_values", "flag_masks"} & set(v.attrs)]
+        if len(names) != 1:
+            names = [name for name, v in ds.data_vars.items() if v.ndim >= 2]
+        if len(names) != 1:
+            raise CloudMaskError(
+                f"{path} holds {len(names)} arrays that may be masks: {_some(map(str, names))}"
+            )
+        da = ds[names[0]].drop_vars("spatial_ref", errors="ignore")
+    da.attrs = dict(da.attrs)
+    for key in ("flag_values", "flag_masks"):  # a GeoTIFF's tags are text
+        if isinstance(da.attrs.get(key), str):
+            da.attrs[key] = [int(float(word)) for word in da.attrs[key].replace(",", " ").split()]
+    return da
+
+
+def _told(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: str) -> xr.DataArray:
+    if classes is not None:
+        da.attrs |= {"flag_values": list(classes), "flag_meanings": " ".join(classes.values())}
+        da.attrs.pop("flag_masks", None)
+    elif not {"flag_values", "flag_masks"} & set(da.attrs):
+        raise UsageError(f"{path} does not tell its classes; say {hint}")
+    return da
+
+
+def _scene(path: Path) -> xr.DataArray:
+    if path.suffix == ".npz":
+        from xcloudmask.train.files import read_patch
+        from xcloudmask.train.samples import to_xarray
+
+        return to_xarray(read_patch(path))
+    from xcloudmask.cli import source
+
+    parser = Parser("image")
+    source.add_arguments(parser)
+    return source.open_scene(parser.parse_args([str(path)]))

@@ -1,0 +1,40 @@
+"""Train a model as a config file says; the same command goes on where a stopped one ended.
+
+Several GPUs: torchrun --nproc-per-node N -m xcloudmask train CONFIG ...
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+
+from xcloudmask.cli.parse import Parser
+from xcloudmask.cli.source import positive
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare them."""
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a TOML file, for instance examples/train/spectral.toml"
+    )
+    parser.add_argument("--data", metavar="D", help="the folder with the data, instead of the config's")
+    parser.add_argument("--out", metavar="O", help="where results go (default runs/NAME)")
+    parser.add_argument("--threads", metavar="N", type=positive, help="threads of torch")
+    parser.add_argument(
+        "--search", metavar="N", type=positive,
+        help="try N settings out of the config's [search] instead (needs optuna)",
+    )  # fmt: skip
+
+
+def run(args: Namespace) -> None:
+    """Train, and print the record."""
+    if args.search:
+        from xcloudmask.train.search import search
+
+        found = search(args.config, args.search, data=args.data, out=args.out, threads=args.threads)
+        print(json.dumps(found, indent=2))
+        return
+    from xcloudmask.train.run import train
+
+    record = train(args.config, data=args.data, out=args.out, threads=args.threads)
+    print(json.dumps({key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}, indent=2))

@@ -1,0 +1,94 @@
+"""A model of the zoo, trained on with labels of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.train.networks import model_of
+from xcloudmask.train.plan import Plan
+from xcloudmask.train.run import train
+from xcloudmask.types import ModelSpec
+
+
+def fine_tune(
+    model: str | Path | ModelSpec,
+    data: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+    epochs: int = 10,
+    length: int = 50,
+    batch: int = 8,
+    rate: float = 3e-4,
+    dev: float = 0.2,
+    head_only: bool = False,
+    recipe: Mapping[str, object] | None = None,
+    seed: int = 0,
+) -> ModelSpec:
+    """Train a model on with labels of your own, and return it, ready for ``predict(model=...)``.
+
+    Parameters
+    ----------
+    model : str, path or ModelSpec
+        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. It must have an
+        architecture (`xcloudmask.models.arch.NAMES`): an ONNX graph cannot be trained.
+    data : path
+        Labelled patches, ``<source>/<name>.npz``; see `xcloudmask.train.files`.
+    out : path
+        Where weights, card and log go. The same call goes on with what it finds there.
+    name : str, optional
+        Of the new model; that of `out` if not given.
+    classes : sequence of str, optional
+        Other classes than the model's; its last layer is then replaced.
+    epochs, length, batch : int
+        Rounds, batches a round, samples a batch.
+    rate : float
+        The learning rate.
+    dev : float
+        Share of the scenes kept for choosing the best round and the threshold.
+    head_only : bool
+        Whether only the last layer is trained.
+    recipe : mapping, optional
+        How samples are changed; settings of `xcloudmask.train.stream.Recipe`. By default crops of 128 pixels
+        turned and mirrored.
+    seed : int
+        Of everything random.
+
+    Returns
+    -------
+    ModelSpec
+
+    Examples
+    --------
+    >>> fine_tune("ukis-4band-l2a", "my_patches", "runs/mine")
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.CloudMaskError: model 'ukis-4band-l2a' is an ONNX graph, which cannot be trained on...
+    """
+    spec = model_of(model)
+    if not Path(data).is_dir() and spec.architecture:
+        raise CloudMaskError(f"there is no folder {data}: it must hold <source>/<name>.npz with your labels")
+    name = name or Path(out).name
+    changes: dict[str, object] = {"size": 128, "least_bands": spec.min_bands, **(recipe or {})}
+    if spec.architecture in ("spectral", "pixel-mlp"):
+        changes = {"pixels": 128, **changes}
+    config: dict[str, Any] = {
+        "name": name,
+        "description": f"{spec.name} trained on",
+        "licence": spec.licence,
+        "data": {"train": ".", "dev": dev, "batch": batch, "length": length, "seed": seed},
+        "recipe": changes,
+        "network": {
+            "start": spec, "classes": list(classes or spec.classes), "seed": seed, "head_only": head_only
+        },
+        "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0, "seed": seed},
+        "card": {"training_data": f"{spec.training_data}; then {Path(data).name}".lstrip("; ")},
+    }  # fmt: skip
+    if dev:
+        config["loop"]["watch"] = "score"
+    train(Plan.of(config), data=data, out=out)
+    return model_of(Path(out) / f"{name}.safetensors")

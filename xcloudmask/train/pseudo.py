@@ -1,0 +1,205 @@
+"""Labels from a teacher: what models are sure of on images that nobody labelled, as partial labels.
+
+The label of a pixel is the smallest set of classes that the teacher is sure the truth is in: one class where
+it is sure, two where it wavers between two, none (not labelled) where anything may be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.labels import BITS, CLOUD, EVERY, GROUND, WORDS, open_classes
+from xcloudmask.train.augment import places
+from xcloudmask.train.files import NO_DATA, Entry, find
+from xcloudmask.train.samples import Labels, Sample, to_xarray
+from xcloudmask.types import ModelSpec
+
+Floats = NDArray[np.float32]
+#: What every teacher is asked: cloud, shadow, or neither.
+ASKED: dict[str, int] = {
+    "clear": GROUND | BITS["clear"], "cloud": CLOUD, "cloud_shadow": BITS["cloud_shadow"],
+}  # fmt: skip
+
+
+def confident_labels(probabilities: Floats, classes: Sequence[str], confident: float = 0.9) -> Labels:
+    """Return the bit mask of the likeliest classes that together reach a probability of `confident`.
+
+    Parameters
+    ----------
+    probabilities : array of float, (classes, y, x)
+        NaN for no data, which gives 0.
+    classes : sequence of str
+        Words of `xcloudmask.metrics.labels.WORDS`.
+    confident : float
+        Probability from which a teacher is believed, above 0.5.
+
+    Examples
+    --------
+    >>> p = np.array([[0.95, 0.5, 0.4], [0.03, 0.05, 0.3], [0.02, 0.45, 0.3]])[:, None]
+    >>> confident_labels(p, ["clear", "cloud", "cloud_shadow"]).tolist()  # clear; clear or shadow; nothing
+    [[113, 121, 0]]
+    """
+    if not 0.5 < confident <= 1:
+        raise CloudMaskError(f"confident={confident!r} must lie above 0.5 and not above 1")
+    order = np.argsort(-probabilities, axis=0, kind="stable")
+    ranked = np.take_along_axis(probabilities, order, axis=0)
+    before = np.cumsum(ranked, axis=0) - ranked
+    needed = before < confident - 1e-6  # the classes ahead of it do not suffice
+    words = open_classes(classes)
+    bits = np.array([b | (BITS["clear"] if b & GROUND else 0) for b in words.values()], np.uint8)
+    out = np.bitwise_or.reduce(np.where(needed, bits[order], np.uint8(0)), axis=0)
+    says_nothing = (out & EVERY) == EVERY
+    return np.where(says_nothing | np.isnan(probabilities).any(axis=0), np.uint8(0), out).astype(np.uint8)
+
+
+def teach(
+    sample: Sample, models: Sequence[str | ModelSpec], *, confident: float = 0.9, tta: bool = False
+) -> Labels | None:
+    """Return labels for a sample from the mean answer of the models that fit it, or None if none does.
+
+    A model fits if the sample has its bands and level, and pixels that it was made for or finer ones. Its
+    labels are clear, cloud (of any thickness) and shadow; a model that does not tell shadow leaves clear
+    and shadow open.
+
+    Parameters
+    ----------
+    sample : Sample
+        The image; what it is labelled does not matter.
+    models : sequence of str or ModelSpec
+        Teachers. ``"ukis-4band"`` means ukis-4band-l1c or ukis-4band-l2a, as the sample's level asks.
+    confident : float
+        See `confident_labels`.
+    tta : bool
+        Whether each is asked about the eight turns and mirrors of every window.
+
+    Examples
+    --------
+    >>> from xcloudmask.types import Band
+    >>> red, label = np.zeros((1, 4, 4), "f4"), np.zeros((4, 4), "u1")
+    >>> one = Sample(red, (Band("a", "red"),), label, 30.0, level="toa")
+    >>> teach(one, ["ukis-4band"]) is None  # it has no green
+    True
+    """
+    found = [p for p in (_asked(sample, model, tta) for model in models) if p is not None]
+    if not found:
+        return None
+    tells_shadow = [p for p in found if not np.isnan(p[2]).all()]
+    if tells_shadow and len(tells_shadow) < len(found):
+        found = tells_shadow  # a mean over different questions would be none
+    if not tells_shadow:
+        p = np.mean([q[:2] for q in found], axis=0)
+        return confident_labels(p, ["clear", "cloud"], confident)
+    return confident_labels(np.mean(found, axis=0), list(ASKED), confident)
+
+
+def _asked(sample: Sample, model: str | ModelSpec, tta: bool) -> Floats | None:
+    """Return one model's probabilities of `ASKED`, shadow NaN where it does not tell it; None if unfit."""
+    spec = _resolved(model, sample.level)
+    if spec is None or (spec.level is not None and spec.level != sample.level):
+        return None
+    if spec.gsd is not None and sample.gsd > spec.gsd[1] * 1.01:
+        return None
+    if spec.any_bands:
+        bands = [i for i, band in enumerate(sample.bands) if band.kind == "reflectance"]
+        at = bands if len(bands) >= spec.min_bands else None
+    else:
+        at = places(sample, spec.bands)
+    if at is None:
+        return None
+    one = sample.select(at)
+    if not spec.any_bands:
+        names = zip(one.bands, spec.bands, strict=True)
+        one = replace(one, bands=tuple(replace(band, common_name=name) for band, name in names))
+    found = to_xarray(one).cloudmask.predict_proba(model=spec, tta=tta)
+    words = [str(word) for word in found["class"].values]
+    p = found.transpose("class", "y", "x").values
+    out = np.zeros((len(ASKED), *p.shape[1:]), np.float32)
+    for row, bits in enumerate(ASKED.values()):
+        mine = [i for i, word in enumerate(words) if WORDS[word] and not WORDS[word] & ~bits]
+        out[row] = p[mine].sum(axis=0) if mine else np.nan
+    return out
+
+
+def _resolved(model: str | ModelSpec, level: str) -> ModelSpec | None:
+    from xcloudmask import models
+    from xcloudmask.train.networks import model_of
+
+    if isinstance(model, ModelSpec) or model in models.list():
+        return model_of(model)
+    by_level = f"{model}-{'l2a' if level == 'boa' else 'l1c'}"
+    return models.get(by_level) if by_level in models.list() else model_of(model)
+
+
+def label_folder(
+    unlabelled: str | Path,
+    out: str | Path,
+    models: Sequence[str | ModelSpec],
+    *,
+    confident: float = 0.9,
+    tta: bool = False,
+) -> list[Path]:
+    """Write the patches of a folder again, with labels from a teacher; those there already are left alone.
+
+    Parameters
+    ----------
+    unlabelled : path
+        Patches as `xcloudmask.train.files` reads them, in a folder a source.
+    out : path
+        Where to. Another teacher, or other settings, need another folder.
+    models, confident, tta
+        See `teach`.
+
+    Returns
+    -------
+    list of Path
+        The labelled patches; those that no teacher fits, or says anything about, are left out.
+    """
+    folder = Path(out)
+    names = [model if isinstance(model, str) else model.name for model in models]
+    told = {"models": names, "confident": confident, "tta": tta}
+    note = folder / "teacher.json"
+    done: dict[str, Any] = json.loads(note.read_text()) if note.exists() else {**told, "patches": {}}
+    if {key: done[key] for key in told} != told:
+        raise CloudMaskError(f"{folder} holds the labels of another teacher ({done}): choose another folder")
+    written = []
+    for entry in find(unlabelled):
+        path = folder / entry.source / entry.path.name
+        key = f"{entry.source}/{entry.path.name}"
+        if key not in done["patches"]:
+            done["patches"][key] = round(_label_one(entry, path, models, told), 4)
+            folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(json.dumps(done, indent=2) + "\n")
+        if done["patches"][key]:
+            written.append(path)
+    if not written:
+        raise CloudMaskError(f"the teacher ({', '.join(names)}) is sure of nothing in {unlabelled}")
+    return written
+
+
+def _label_one(entry: Entry, path: Path, models: Sequence[str | ModelSpec], told: dict[str, Any]) -> float:
+    """Write one patch with its labels, if there are any; return the share of pixels that have one."""
+    if entry.path.suffix != ".npz":
+        return 0.0
+    sample = entry.read()
+    labels = teach(sample, models, confident=told["confident"], tta=told["tta"])
+    if labels is None or not labels.any():
+        return 0.0
+    with np.load(entry.path, allow_pickle=False) as file:
+        parts = {name: file[name] for name in file.files}
+    labels[(parts["image"] == NO_DATA).any(axis=0)] = 0
+    meta = {**json.loads(str(parts["meta"])), "labelled_by": told}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.savez_compressed(stream, **{**parts, "possible": labels, "meta": json.dumps(meta)})
+    part.replace(path)
+    return float((labels > 0).mean())
