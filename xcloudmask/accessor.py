@@ -264,7 +264,7 @@ class DatasetAccessor(CloudMask):
         if mask is None:
             raise CloudMaskError(
                 f"the dataset holds {', '.join(map(str, self._ds.data_vars)) or 'nothing'}: none, or more "
-                "than one, is a mask (with flag_values and flag_meanings); take it by its name: ds['cloud_mask']"
+                "than one, is a mask (with flag_values and flag_meanings); take it by name: ds['cloud_mask']"
             )
         return mask
 

@@ -137,8 +137,11 @@ def check_units(pixels: Float, valid: Bool, scaled: bool) -> None:
             "your product"
         )
     elif middle < -0.1:
-        found, remedy = f"half of the values are below {middle:.2g}", APPLIED_TWICE
-    elif scaled and largest < 1e-3:
+        found = f"half of the values are below {middle:.2g}"
+        remedy = (
+            f"{APPLIED_TWICE}; or these pixels hold no data: say which number means it, describe(nodata=...)"
+        )
+    elif scaled and 0 < largest < 1e-3:
         found, remedy = f"no value is above {largest:.2g} after the declared scale was applied", APPLIED_TWICE
     else:
         return

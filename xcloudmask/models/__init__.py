@@ -33,7 +33,6 @@ __all__ = [
     "send",
     "show",
     "spec_of",
-    "unload",
 ]
 
 _registry: dict[str, ModelSpec] = {spec.name: spec for spec in ukis.SPECS}
@@ -103,16 +102,3 @@ def add(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
 def automatic() -> tuple[ModelSpec, ...]:
     """Return the models that ``model="auto"`` may take, the best first."""
     return ukis.SPECS
-
-
-def unload() -> None:
-    """Forget every loaded model of this process, and give their memory back.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> xcloudmask.models.unload()
-    """
-    from xcloudmask.engine import unload as forget
-
-    forget()
