@@ -81,7 +81,7 @@ TABLE = {
     ),
     "a mask in NumPy": (lambda: scene(GOOD), {"valid": np.ones((64, 64))}, CloudMaskError, "DataArray"),
     "scale of nothing": (
-        lambda: scene(COUNTS).cloudmask.describe(scale=0.0), {}, UnitError, "scale not 0"
+        lambda: scene(COUNTS).assign_coords(scale=0.0), {}, UnitError, "must be above 0"
     ),
     "nodata in the attributes that is text": (
         lambda: scene(GOOD).assign_attrs(nodata="none", level="toa"), {}, UnitError, "delete it"

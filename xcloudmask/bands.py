@@ -11,8 +11,8 @@ import xarray as xr
 
 from xcloudmask import sensors
 from xcloudmask.dims import coordinate
-from xcloudmask.errors import BandError, UnitError, UnitWarning
-from xcloudmask.types import Band, ModelSpec, Sensor
+from xcloudmask.errors import BandError, OptionError, UnitError, UnitWarning
+from xcloudmask.types import KINDS, Band, ModelSpec, Sensor
 from xcloudmask.warn import warn_user
 
 #: Names in use for the same input, the better one first.
@@ -61,6 +61,8 @@ SHORTEST, LONGEST = 100.0, 50_000.0
 def sensor_of(da: xr.DataArray) -> Sensor | None:
     """Return the sensor that the array names, in its attributes or as one for all times."""
     name = da.attrs.get("sensor")
+    if name is not None and not isinstance(name, str):
+        raise OptionError("sensor in the attributes", name, allowed=sensors.list())
     if not name and "sensor" in da.coords:
         names = {str(value) for value in coordinate(da["sensor"]).reshape(-1)}
         name = names.pop() if len(names) == 1 else None
@@ -175,8 +177,8 @@ def _band(label: str, own: dict[str, Any], known: Band | None, nm: float | None)
         min_nm=low,
         center_nm=centre_nm,
         max_nm=high,
-        gsd=float(own["gsd"]) if own["gsd"] is not None else band.gsd,
-        kind=own["kind"] if own["kind"] is not None else band.kind,
+        gsd=float(own["gsd"]) if isinstance(own["gsd"], (int, float)) else band.gsd,
+        kind=own["kind"] if own["kind"] in KINDS else band.kind,
     )
 
 

@@ -71,6 +71,8 @@ def upsample(
     if some_silent:
         sums = np.where(silent, np.float32(0), sums)
     for axis in (0, 1):
+        if factors[axis] == 1:  # cells are pixels along this axis
+            continue
         left, right, share = upsample_axis(pixels[axis], factors[axis], cells[axis], sizes[axis])
         if axis == 0:
             share = share[:, None]

@@ -179,14 +179,14 @@ def describe(
     from xcloudmask import sensors
     from xcloudmask.bands import labels_of, name_bands, sensor_of
     from xcloudmask.dims import band_dim
-    from xcloudmask.units import NODATA_ATTRS
+    from xcloudmask.units import NODATA_ATTRS, check_figures
 
     dim = band_dim(da)
     count = da.sizes[dim]
     known = sensor_of(da) if sensor is None else sensors.get(sensor)
     out = da.copy(deep=False)
     if bands is not None:
-        if isinstance(bands, str) or len(bands) != count:
+        if isinstance(bands, str) or not isinstance(bands, Sequence) or len(bands) != count or None in bands:
             raise CloudMaskError(
                 f"bands={bands!r} must name every band: the array has {count}"
                 + (f" ({', '.join(labels_of(da, dim))})" if dim in da.coords else "")
@@ -219,13 +219,22 @@ def describe(
         if offset is not None
         else out.coords.get("offset", out.attrs.get("add_offset", 0.0)),
     }
-    for name, value in figures.items():
-        one_each = np.asarray(value, float)
-        if one_each.shape not in ((), (count,)):
-            raise CloudMaskError(
-                f"{name} has {one_each.size} figures, the array {count} bands: give one, or one each"
-            )
-        out = out.assign_coords({name: (dim, np.broadcast_to(one_each, (count,)).copy())})
+    full = {name: _one_each(name, value, count) for name, value in figures.items()}
+    check_figures(full["scale"], full["offset"])
+    out = out.assign_coords({name: (dim, values) for name, values in full.items()})
     for name in ("scale_factor", "add_offset"):  # what was said just now replaces them
         out.attrs.pop(name, None)
     return out
+
+
+def _one_each(name: str, value: Any, count: int) -> Any:
+    """Return a figure for each of `count` bands."""
+    try:
+        figures = np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise CloudMaskError(f"{name}={value!r} must be a number, or one a band") from None
+    if figures.shape not in ((), (count,)):
+        raise CloudMaskError(
+            f"{name} has {figures.size} figures, the array {count} bands: give one, or one each"
+        )
+    return np.broadcast_to(figures, (count,)).copy()

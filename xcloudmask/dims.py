@@ -14,6 +14,8 @@ SPATIAL = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("
 BAND_DIMS = ("band", "bands", "wavelength", "channel")
 #: Metres in a degree of latitude.
 DEGREE = 111_320.0
+#: What fills the gaps of things that are brought to another grid.
+_EMPTY = {"mask": 255, "valid": False}
 
 
 def spatial_dims(da: xr.DataArray | xr.Dataset) -> tuple[str, str]:
@@ -53,7 +55,7 @@ def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
             return None
         values = da[dim].values
         if len(values) > 1:
-            out.append(abs(float(values[-1]) - float(values[0])) / (len(values) - 1))
+            out.append(_spacing(values, dim))
     if not out:
         return None
     out = [out[0], out[-1]]  # an axis of one pixel takes the other's spacing
@@ -67,18 +69,44 @@ def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
     return out[0] * metres, out[1] * metres
 
 
+def _spacing(values: np.ndarray[Any, Any], dim: str) -> float:
+    """Return the distance between neighbours along an axis; an error where there is not one distance."""
+    if values.dtype.kind not in "fiu":
+        raise CloudMaskError(
+            f"the coordinate {dim!r} must hold numbers, got {values.dtype}; drop or convert it"
+        )
+    steps = np.diff(values.astype(float))
+    if not (np.isfinite(steps).all() and ((steps > 0).all() or (steps < 0).all())):
+        raise CloudMaskError(
+            f"the coordinate {dim!r} does not rise or fall all along (or holds NaN or one value twice), so "
+            f"windows would join pixels that are no neighbours: da.sortby({dim!r}); across the antimeridian "
+            "add 360 to negative longitudes"
+        )
+    middle = float(np.median(np.abs(steps)))
+    if np.abs(np.abs(steps) - middle).max() > 0.25 * middle:
+        raise CloudMaskError(
+            f"the coordinate {dim!r} has steps from {np.abs(steps).min():g} to {np.abs(steps).max():g}: rows "
+            "and columns must be evenly spaced. Fill what is missing with da.reindex, or reproject"
+        )
+    return middle
+
+
 def check_same_grid(other: xr.DataArray, da: xr.DataArray, what: str) -> None:
     """Refuse `other` where it does not lie on `da`: xarray would keep only what the two share."""
+    if not isinstance(other, xr.DataArray):
+        raise CloudMaskError(
+            f"{what} must be a DataArray on the grid of the data, got {type(other).__name__}"
+        )
     if not set(other.dims) <= set(da.dims) or any(other.sizes[d] != da.sizes[d] for d in other.dims):
         raise CloudMaskError(
             f"{what} has sizes {dict(other.sizes)}, which do not fit {dict(da.sizes)}; "
-            f"bring it to the same grid with {what}.reindex_like(da, fill_value=...)"
+            f"bring it to the same grid with {what}.reindex_like(da, fill_value={_EMPTY[what]})"
         )
     for dim in other.dims:
         if dim in other.indexes and dim in da.indexes and not other.indexes[dim].equals(da.indexes[dim]):
             raise CloudMaskError(
                 f"{what} and the array have other coordinates along {dim!r}; bring it to the same grid with "
-                f"{what}.reindex_like(da, method='nearest', tolerance=...)"
+                f"{what}.reindex_like(da, method='nearest', tolerance=..., fill_value={_EMPTY[what]})"
             )
 
 

@@ -32,29 +32,41 @@ def codes_of(mask: xr.DataArray) -> dict[str, int]:
     >>> codes_of(xr.DataArray(0, attrs={"flag_values": [0, 1], "flag_meanings": "clear cloud"}))
     {'clear': 0, 'cloud': 1}
     """
-    if "flag_values" not in mask.attrs or "flag_meanings" not in mask.attrs:
+    meanings = mask.attrs.get("flag_meanings")
+    values: Any = mask.attrs.get("flag_values")
+    try:
+        numbers = [
+            int(v)
+            for v in (re.split(r"[\s,]+", values.strip()) if isinstance(values, str) else np.ravel(values))
+        ]
+        return dict(zip(str(meanings).split(), numbers, strict=True))
+    except (TypeError, ValueError):
         raise CloudMaskError(
-            "this is no mask: it lacks the attributes flag_values and flag_meanings. Make one with "
-            "scene.cloudmask.predict(), and keep its attributes (xr.set_options(keep_attrs=True))"
-        )
-    values = np.atleast_1d(mask.attrs["flag_values"]).tolist()
-    return dict(zip(str(mask.attrs["flag_meanings"]).split(), map(int, values), strict=True))
+            f"this is no mask: its attributes are flag_values={values!r} and flag_meanings={meanings!r}. "
+            "Make one with scene.cloudmask.predict(), and keep its attributes "
+            "(xr.set_options(keep_attrs=True))"
+        ) from None
 
 
 def one_of(mask: xr.DataArray, names: Sequence[str]) -> xr.DataArray:
     """Return where a mask has one of the classes called `names`; those it does not have are passed over."""
-    if isinstance(names, str):
-        names = (names,)
+    names = (names,) if isinstance(names, str) else names
     codes = codes_of(mask)
-    unknown = set(names) - set(codes) - set(DROP) - set(CLEAR)
-    if unknown:
-        raise OptionError("class", min(unknown), allowed=[*codes, *DROP, *CLEAR])
+    if mask.dtype == bool:
+        raise CloudMaskError(
+            "a map of booleans is no mask, though it kept a mask's attributes: use da.where(...) with it, or "
+            "pass the mask itself"
+        )
+    known = dict.fromkeys((*codes, *DROP, *CLEAR))
+    if not isinstance(names, (list, tuple, set, frozenset)) or not set(names) <= set(known):
+        wrong = next((n for n in names if n not in known), names) if hasattr(names, "__iter__") else names
+        raise OptionError("class", wrong, allowed=known)
     return mask.isin([code for name, code in codes.items() if name in names])
 
 
 def holds_class(mask: xr.DataArray) -> xr.DataArray:
-    """Return where a mask says anything: neither 255, nor the NaN that ``where`` leaves."""
-    return (mask != NO_DATA) & mask.notnull()
+    """Return where a mask tells a class: not 255, nor NaN, nor a number that is none of its codes."""
+    return mask.isin([code for code in codes_of(mask).values() if code != NO_DATA])
 
 
 def apply(

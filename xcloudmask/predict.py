@@ -73,6 +73,7 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
     band = band_dim(da)
     if da.size == 0:
         raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
+    _check_form(da, band, request.output)
     bands = read_bands(da, band)
     spec = choose_model(request.model, bands, da.attrs.get("level"))
     places, inputs = choose_bands(bands, spec)
@@ -100,9 +101,21 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
     check_dtype(request.dtype, spec)
     if request.valid is not None:
         picked = _masked(picked, request.valid, da, band)
-    lead = [str(dim) for dim in da.dims if dim not in (band, y, x)]
+    lead = [dim for dim in da.dims if dim not in (band, y, x)]
     plan = Plan.make(options, (da.sizes[y], da.sizes[x]))
     return Job(da, picked.transpose(*lead, band, y, x), plan, pixel)
+
+
+def _check_form(da: xr.DataArray, band: str, output: str) -> None:
+    if any(size != size for sizes in da.chunks or () for size in sizes):
+        raise CloudMaskError(
+            "the array has chunks of unknown size: call da.data.compute_chunk_sizes(), or give it "
+            "coordinates before what made them unknown"
+        )
+    if output == "probabilities" and band != "class" and "class" in da.dims:
+        raise CloudMaskError(
+            "the array has a dimension 'class', which probabilities need: da.rename({'class': ...})"
+        )
 
 
 def run(job: Job) -> Any:
@@ -175,7 +188,9 @@ def working_factors(
     if resolution == "native":
         return 1, 1
     if resolution != "auto" and (
-        isinstance(resolution, (str, bool)) or not math.isfinite(resolution) or resolution <= 0
+        isinstance(resolution, bool)
+        or not isinstance(resolution, (int, float, np.number))
+        or not 0 < resolution < math.inf
     ):
         raise OptionError("resolution", resolution, allowed=("auto", "native", "metres, such as 30"))
     if resolution == "auto" and spec.gsd is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from xcloudmask.dims import coordinate
+from xcloudmask.dims import band_dim, coordinate
 from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning
 from xcloudmask.tasks import holds_data
 from xcloudmask.types import Calibration
@@ -35,8 +36,7 @@ def calibration_of(picked: xr.DataArray, nodata: float | None) -> Calibration:
         scale, offset = _from_coords(picked)
     else:
         scale, offset = _from_attrs(attrs, picked.dtype)
-    if not np.isfinite(scale).all() or not np.isfinite(offset).all() or (scale == 0).any():
-        raise UnitError(f"scale {scale.tolist()} and offset {offset.tolist()} must be finite, scale not 0")
+    check_figures(scale, offset)
     _check_sentinel2_offset(picked, offset)
     if (scale == 1).all() and (offset == 0).all():
         return Calibration(None, None, gaps)
@@ -88,14 +88,34 @@ def _gaps(attrs: Mapping[str, Any], dtype: Any, nodata: Any) -> tuple[float, ...
 def _from_coords(picked: xr.DataArray) -> tuple[Any, Any]:
     pair = []
     for name, none in (("scale", 1.0), ("offset", 0.0)):
-        known = name in picked.coords
-        pair.append(np.atleast_1d(coordinate(picked[name])).astype(float) if known else np.array([none]))
+        coord = picked.coords.get(name)
+        if coord is None:
+            pair.append(np.array([none]))
+            continue
+        band = picked.dims[picked.get_axis_num(band_dim(picked))]
+        if coord.dims not in ((), (band,)) or coord.dtype.kind not in "fiu":
+            raise UnitError(
+                f"the coordinate {name!r} ({coord.dtype} along {coord.dims}) would scale the pixels and must "
+                f"hold one number, or one a band: rename or drop it, da.drop_vars({name!r}), or say "
+                f"describe({name}=...)"
+            )
+        pair.append(np.atleast_1d(coordinate(coord)).astype(float))
     scale, offset = np.broadcast_arrays(*pair)
     return scale, offset
 
 
 def _from_attrs(attrs: Mapping[str, Any], dtype: Any) -> tuple[Any, Any]:
-    factor, addend = float(attrs.get("scale_factor", 1.0)), float(attrs.get("add_offset", 0.0))
+    try:
+        factor, addend = (
+            float(np.ravel(none if attrs.get(name) is None else attrs[name])[0])
+            for name, none in (("scale_factor", 1.0), ("add_offset", 0.0))
+        )
+    except (TypeError, ValueError, IndexError):
+        raise UnitError(
+            f"the attributes scale_factor={attrs.get('scale_factor')!r} and "
+            f"add_offset={attrs.get('add_offset')!r} are no numbers: delete them and say "
+            "da.cloudmask.describe(scale=..., offset=...)"
+        ) from None
     if dtype.kind == "f":
         if factor != 1 or addend != 0:
             warn_user(
@@ -121,13 +141,30 @@ def _check_sentinel2_offset(picked: xr.DataArray, offset: Any) -> None:
     if done is not None and all(bool(value) for value in coordinate(done).reshape(-1)):
         return
     baselines = {str(value) for value in coordinate(picked[BASELINE]).reshape(-1)}
-    late = sorted(value for value in baselines if value >= "04.00" and value[:2].isdigit())
+    late = sorted(value for value in baselines if _is_late(value))
     if late:
         warn_user(
             f"Sentinel-2 processing baseline {', '.join(late)} stores reflectance with an offset of -1000, "
             "and none is declared here: say da.cloudmask.describe(scale=0.0001, offset=-0.1), or 0.0 after "
             "checking that the catalogue took it away; xcloudmask.load_stac decides it from the items",
             UnitWarning,
+        )
+
+
+def _is_late(baseline: str) -> bool:
+    """Whether a baseline, written 05.10, 5.1 or N0510, is 04.00 or later."""
+    digits = re.fullmatch(r"N?(\d{1,2})\.?(\d{0,2})", baseline.strip())
+    return digits is not None and int(digits[1]) >= 4
+
+
+def check_figures(scale: Any, offset: Any) -> None:
+    """Refuse figures that cannot make reflectance of anything."""
+    if not (np.isfinite(scale).all() and np.isfinite(offset).all() and (scale > 0).all()):
+        raise UnitError(f"scale {scale.tolist()} must be above 0, and offset {offset.tolist()} finite")
+    if (np.abs(offset) > 5).any():
+        raise UnitError(
+            f"offset {offset.tolist()} is added after scaling, in reflectance: for Sentinel-2's -1000 that "
+            "is -0.1 (reflectance = stored * 0.0001 - 0.1)"
         )
 
 

@@ -89,7 +89,7 @@ def test_killed_workers_lose_nothing(undisturbed: tuple[dict[str, bytes], float]
     try:
         with (
             LocalCluster(
-                n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+                n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
             ) as cluster,
             Client(cluster) as client,
         ):
@@ -112,7 +112,7 @@ def test_killed_workers_lose_nothing(undisturbed: tuple[dict[str, bytes], float]
                     stop: threading.Event = stop, begun: threading.Event = begun, dead: list[int] = dead
                 ) -> None:
                     begun.wait()
-                    while not stop.wait(chance.uniform(0.1, 1.2)):
+                    while len(dead) < 4 and not stop.wait(chance.uniform(0.1, 1.5)):
                         pids = [
                             pid
                             for pid in client.run(os.getpid, on_error="ignore").values()

@@ -5,12 +5,10 @@ Both take a bounded number of regions at a time; nothing else of the plan is eve
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from typing import Any, Protocol
 
 import dask
@@ -90,19 +88,6 @@ class _Gathered:
             if dtype != self.pixels.dtype:
                 self.pixels = self.pixels.astype(dtype)
             self.pixels[where] = block
-
-
-@cache
-def free_pages() -> Any:
-    """Return what gives freed memory back to the system, where that is asked for (glibc), or None.
-
-    Its heaps keep what blocks of some megabytes leave behind, in other places for each thread: memory that
-    nobody holds, and more of it the longer a run goes on.
-    """
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError, TypeError):
-        return None
 
 
 def _readers() -> ThreadPoolExecutor:

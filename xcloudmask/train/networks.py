@@ -68,7 +68,7 @@ class Fixed(nn.Module):
         """Return the network's logits."""
         if pixels.shape[1] != len(self.bands):
             raise BandError(f"this network takes {', '.join(self.bands)}; got {pixels.shape[1]} bands")
-        out: Tensor = self.network(pixels)
+        out: Tensor = self.network((pixels - self.mean) / self.std)
         return torch.cat([torch.zeros_like(out), out], dim=1) if self.one_logit else out
 
 

@@ -195,7 +195,6 @@ def _label_one(entry: Entry, path: Path, models: Sequence[str | ModelSpec], told
         return 0.0
     with np.load(entry.path, allow_pickle=False) as file:
         parts = {name: file[name] for name in file.files}
-    labels[(parts["image"] == NO_DATA).any(axis=0)] = 0
     meta = {**json.loads(str(parts["meta"])), "labelled_by": told}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.stem}.{os.getpid()}.part")
