@@ -4,10 +4,10 @@
     python benchmarks/scale.py --quick    # a few regions: seconds; shows that it works
     python benchmarks/scale.py --table    # measures nothing: prints the result file as tables
 
-Real: the windows, the regions, the loop that submits them, the record of regions (in memory), the Dask graph of
-each region's pixels, and a distributed scheduler. Fake: pixels (one number, repeated), inference and writing
-(nothing is done). So what is measured is the cost of planning and scheduling alone, for one process that
-plans, schedules and works. What is multiplied from it is marked as such.
+Real: the windows, the regions, the loop that submits them, the record of regions (in memory), the Dask graph
+of each region's pixels, and a distributed scheduler. Fake: pixels (one number, repeated), inference and
+writing (nothing is done). So what is measured is the cost of planning and scheduling alone, for one process
+that plans, schedules and works. What is multiplied from it is marked as such.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ from xcloudmask.stream.run import Run, Steps
 from xcloudmask.stream.source import from_reflectance
 from xcloudmask.stream.store import Target
 from xcloudmask.stream.work import read_box
+
+
+CLUSTER: dict[str, Any] = {
+    "processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,9 @@ def simulate(size: Size) -> dict[str, Any]:
     graph = dict(piece(middle).__dask_graph__().cull(piece(middle).__dask_keys__()))
     target = Target(MemoryStore())
     with (
-        LocalCluster(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
+        LocalCluster(
+            processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         Client(cluster) as client,
     ):
         pool = ClusterPool(client, size.in_flight)
@@ -178,7 +185,8 @@ def show(found: dict[str, Any]) -> str:
     names = {
         "regions": "regions simulated", "in_flight": "regions in flight",
         "most_tasks_held": "most tasks the scheduler held", "tasks_a_region": "tasks a region",
-        "graph_bytes_a_region": "bytes of a region's graph", "plan_seconds_a_tile": "seconds to plan a tile's year",
+        "graph_bytes_a_region": "bytes of a region's graph",
+        "plan_seconds_a_tile": "seconds to plan a tile's year",
         "seconds_per_1000_regions": "seconds per 1,000 regions",
         "cpu_seconds_per_1000_regions": "processor seconds per 1,000 regions",
     }  # fmt: skip
@@ -192,12 +200,13 @@ def show(found: dict[str, Any]) -> str:
             in_words(found["circumstances"]),
             "Measured: one process plans, schedules and does nothing\n"
             + table(["", ""], [[name, measured[key]] for key, name in names.items()]),
-            f"Multiplied, not measured: {size['tiles']:,} tiles x {size['items_a_tile']} items (estimates) of "
-            f"{size['side']:,} pixels\na side; workers of {size['assumed_mpx_per_s']} Mpx/s (assumed)\n"
+            f"Multiplied, not measured: {size['tiles']:,} tiles x {size['items_a_tile']} items (estimates) "
+            f"of {size['side']:,} pixels\na side; workers of {size['assumed_mpx_per_s']} Mpx/s (assumed)\n"
             + table(["", ""], counts),
-            "Bytes are of one byte a pixel; classes compress, by how much depends on the clouds. Objects: one "
-            "a shard,\nthe record, labels and metadata of one group a tile. Tiles are independent calls: "
-            "several clients divide\nthe scheduler's hours. Not counted: asking the catalogue, and network.",
+            "Bytes: one a pixel; classes compress, by how much depends on the clouds.\n"
+            "Objects: one a shard; the record, labels and metadata of one group a\n"
+            "tile. Tiles are independent calls: several clients divide the scheduler's hours.\n"
+            "Not counted: asking the catalogue, and the network.",
         ]
     )
 

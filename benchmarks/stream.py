@@ -5,9 +5,9 @@
     python benchmarks/stream.py --quick      # a toy network and a small image: seconds; shows that it works
     python benchmarks/stream.py --table      # measures nothing: prints the result file as tables
 
-The bare network is called by hand, one window after the other, cut and normalised before. It and `stream` take
-turns in one process. Compared are medians; where rounds of the bare network lie too far apart, the machine was
-not ours and no ratio of seconds is stated.
+The bare network is called by hand, one window after the other, cut and normalised before. It and `stream`
+take turns in one process. Compared are medians; where rounds of the bare network lie too far apart, the
+machine was not ours and no ratio of seconds is stated.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def overhead(size: Size) -> dict[str, Any]:
         load.append(load_average())
     bares.append(_rates(clocked(bare), size.bare_windows * share))
     return judged(bares, ours) | {
-        "network": spec.name, "image": size.image, "windows": windows, "rounds": size.rounds, "load_averages": load,
-        "bar": BAR, "spread_limit": SPREAD_LIMIT,
+        "network": spec.name, "image": size.image, "windows": windows, "rounds": size.rounds,
+        "load_averages": load, "bar": BAR, "spread_limit": SPREAD_LIMIT,
     }  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _rates(spent: Any, megapixels: float) -> dict[str, float]:
 
 
 def judged(bares: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, Any]:
-    """Return medians, and ours over the bare network's; None for the clock's where rounds lie too far apart."""
+    """Return medians, and ours over the bare network's; None for the clock's if those are far apart."""
     found: dict[str, Any] = {
         name: {key: median(run[key] for run in runs) for key in runs[0]}
         | {"mpx_per_s_all": [round(run["mpx_per_s"], 3) for run in runs]}

@@ -18,6 +18,7 @@ from xcloudmask.backends import OnnxBackend, TorchBackend
 from xcloudmask.engine import Predictor, WindowJob, check_device, check_dtype, get_predictor, is_out_of_memory
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import get
+from xcloudmask.models.network import Network
 from xcloudmask.testing import COUNTING, TOY
 
 SHAPE = (1, 2, 40, 400)
@@ -25,6 +26,8 @@ SHAPE = (1, 2, 40, 400)
 
 class FakeBackend(OnnxBackend):
     """NumPy all through: brightness is the probability of cloud. Refuses batches over `most` windows."""
+
+    network = Network(body=None, activation="complement")
 
     def __init__(self, kind: str = "cuda", most: int = 1000, refuse: str = "CUDA out of memory") -> None:
         self.kind = kind

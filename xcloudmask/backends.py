@@ -17,6 +17,10 @@ from xcloudmask.blend import GRID, Float, quantise
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.network import Network
 
+#: Whether this process was forked from one that had run a network. The threads that libraries keep, OpenMP's
+#: above all, did not come along, and work given to them is waited for without end.
+forked = False
+
 #: Where a window's cells lie in the sums: scene, classes, rows, columns.
 Place = tuple[int, slice, slice, slice]
 
@@ -25,6 +29,7 @@ class Backend(Protocol):
     """A loaded network on one device. Arrays typed `Any` live on that device."""
 
     kind: str
+    network: Network
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """Return sums to add to."""
@@ -196,6 +201,11 @@ class TorchBackend:
             batch = (pixels - self.mean) / self.std
             with torch.autocast(self.kind, dtype=self.autocast, enabled=self.autocast is not None):
                 out = self.module(batch)
+            if not isinstance(out, torch.Tensor):
+                raise CloudMaskError(
+                    f"the network answers with a {type(out).__name__}, not with one tensor (n, class, y, x): "
+                    "wrap it in a module that returns the tensor of classes"
+                )
             out = out.float()  # the blend is fp32 whatever the network computes in
             if self.network.activation == "softmax":
                 return torch.softmax(out, dim=1)
@@ -283,8 +293,11 @@ def cpu_threads() -> int:
     """Threads one inference may use: this process's share of the machine.
 
     On a Dask worker that is the worker's own thread count, so that several workers on one machine do not
-    claim the same cores. ``XCLOUDMASK_NUM_THREADS`` overrides both.
+    claim the same cores. ``XCLOUDMASK_NUM_THREADS`` overrides both. A process that was forked from one that
+    had run a network has one.
     """
+    if forked:
+        return 1
     override = os.environ.get("XCLOUDMASK_NUM_THREADS")
     if override:
         try:
@@ -302,6 +315,14 @@ def cpu_threads() -> int:
         except ValueError:  # not on a worker
             pass
     return available
+
+
+def settle_threads(runtime: str) -> None:
+    """Let torch work without threads in a forked process, from the reading of weights on."""
+    if forked and runtime == "torch":
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def available_devices(device: str, runtime: str) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+import os
 import re
 import threading
 from collections import deque
@@ -21,11 +22,14 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from xcloudmask import backends
+from xcloudmask.answers import check_shape, doubt
 from xcloudmask.backends import Backend, Place, available_devices, give_back, make_backend
 from xcloudmask.blend import Bool, Float
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.types import Band, ModelSpec
+from xcloudmask.warn import warn_user
 
 log = logging.getLogger("xcloudmask")
 
@@ -120,6 +124,12 @@ class _Once(Generic[T]):
         with self._lock:
             self._made.clear()
 
+    def restart(self) -> dict[Hashable, T]:
+        """Begin anew, whoever may have held the locks, and return what was made."""
+        made, self._made = self._made, {}
+        self._lock, self._making = threading.Lock(), {}
+        return made
+
 
 #: By device: whoever infers on it holds its lock.
 _locks: _Once[threading.Lock] = _Once()
@@ -156,6 +166,7 @@ class Predictor:
         self._devices: list[_Device] = []
         self._turn = itertools.count()
         self._fits: int | None = None  # the largest batch that memory has allowed so far
+        self._looked = False  # whether the first batch's probabilities were looked at
 
     def _load(self) -> list[_Device]:
         with self._loading:
@@ -235,7 +246,8 @@ class Predictor:
             pixels = backend.upload([job.pixels for job in jobs])
             weights = backend.upload([job.shares for job in jobs])
             with device.lock:
-                found = _augmented(backend, pixels) if tta else backend.probabilities(pixels)
+                found = self._augmented(backend, pixels) if tta else self._probabilities(backend, pixels)
+            self._look(backend, found, jobs)
             return backend.weigh(found, weights)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -251,11 +263,40 @@ class Predictor:
             return None
 
 
+    def _probabilities(self, backend: Backend, pixels: Any) -> Any:
+        found = backend.probabilities(pixels)
+        check_shape(found, pixels, self.spec, backend.network.activation)
+        return found
+
+    def _augmented(self, backend: Backend, pixels: Any) -> Any:
+        """Mean over the eight turns and mirrors of the window (test-time augmentation)."""
+        total: Any = None
+        for axes, swap in TURNS:
+            turned = backend.flip(pixels, axes)
+            found = self._probabilities(backend, turned.swapaxes(2, 3) if swap else turned)
+            found = backend.flip(found.swapaxes(2, 3) if swap else found, axes)
+            total = found if total is None else total + found
+        return total / len(TURNS)
+
+    def _look(self, backend: Backend, found: Any, jobs: Sequence[WindowJob]) -> None:
+        """Warn, once, if the first probabilities are none."""
+        with self._choosing:
+            first, self._looked = not self._looked, True
+        if not first:
+            return
+        seen = np.stack([job.shares for job in jobs])
+        odd = doubt(backend.fetch(found), seen, self.spec, backend.network.activation)
+        if odd is not None:
+            log.warning(odd)  # a worker's warnings reach nobody
+            warn_user(odd, UserWarning)
+
+
 def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) -> Backend:
     """Return a model on a device; its weights are read if no predictor has had them read yet."""
     dtype = "auto" if spec.runtime == "onnx" else dtype  # a graph runs in the one it was exported in
 
     def load() -> Network:
+        backends.settle_threads(spec.runtime)
         network = load_network(spec)
         log.info("loaded model %s %s for %s", spec.name, spec.version, device)
         return network
@@ -275,17 +316,6 @@ def _told_of_bands(network: Network, inputs: tuple[Band, ...]) -> Network:
     from xcloudmask.models.arch.setnet import Bound
 
     return replace(network, body=Bound(network.body, [BandInput.from_band(band) for band in inputs]))
-
-
-def _augmented(backend: Backend, pixels: Any) -> Any:
-    """Mean over the eight turns and mirrors of the window (test-time augmentation)."""
-    total: Any = None
-    for axes, swap in TURNS:
-        turned = backend.flip(pixels, axes)
-        found = backend.probabilities(turned.swapaxes(2, 3) if swap else turned)
-        found = backend.flip(found.swapaxes(2, 3) if swap else found, axes)
-        total = found if total is None else total + found
-    return total / len(TURNS)
 
 
 _predictors: dict[tuple[ModelSpec, str, str, tuple[Band, ...]], Predictor] = {}
@@ -325,3 +355,23 @@ def unload() -> None:
     _networks.clear()
     gc.collect()  # modules may hold each other
     give_back()
+
+
+#: What the process that forked had loaded: not used again, and not destroyed, which would wait for threads
+#: that do not exist here.
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    """Begin anew in a forked process: locks may be held, and threads waited for, that are not there."""
+    global _predictors_lock
+    loaded = [_networks.restart(), _backends.restart(), _locks.restart(), dict(_predictors)]
+    _inherited.append(loaded)
+    _predictors.clear()
+    _predictors_lock = threading.Lock()
+    if loaded[0] or loaded[1]:
+        backends.forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -250,7 +250,7 @@ def _draw(
         lines = _legend_lines(key, width)
         _, grid = plt.subplots(
             1, len(panels), squeeze=False, sharex=True, sharey=True, layout="constrained",
-            figsize=(width, height + 0.55 + (0.14 + 0.25 * lines if key else 0)),
+            figsize=(width, height + 0.55 + (0.25 if when else 0) + (0.14 + 0.25 * lines if key else 0)),
         )  # fmt: skip
         axes = list(grid[0])
     else:
@@ -258,7 +258,9 @@ def _draw(
     for panel, target in zip(panels, axes, strict=True):
         _draw_panel(panel, target, frame, first=target is axes[0])
     last: Axes = axes[-1]
-    if when:
+    if when and own:
+        last.figure.suptitle(when, fontsize=10)
+    elif when:
         axes[0].set_title(f"{axes[0].get_title(loc='left')}\n{when}", loc="left", fontsize=10)
     if drawn:
         last.figure.colorbar(

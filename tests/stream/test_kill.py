@@ -91,7 +91,7 @@ def test_killed_workers_lose_nothing(undisturbed: tuple[dict[str, bytes], float]
             LocalCluster(
                 n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
             ) as cluster,
-            Client(cluster) as client,
+            Client(cluster),
         ):
             while kills < 20:
                 rounds += 1
@@ -113,11 +113,8 @@ def test_killed_workers_lose_nothing(undisturbed: tuple[dict[str, bytes], float]
                 ) -> None:
                     begun.wait()
                     while len(dead) < 4 and not stop.wait(chance.uniform(0.1, 1.5)):
-                        pids = [
-                            pid
-                            for pid in client.run(os.getpid, on_error="ignore").values()
-                            if pid not in dead
-                        ]
+                        pids = [nanny.pid for nanny in cluster.workers.values()]
+                        pids = [pid for pid in pids if pid is not None and pid not in dead]
                         if pids and not stop.is_set():
                             dead.append(chance.choice(pids))
                             os.kill(dead[-1], signal.SIGKILL)

@@ -207,6 +207,23 @@ def test_scenes_can_be_named_for_choosing(data: Path, tmp_path: Path, config: di
         entries_of(Plan.of(config), data, tmp_path)
 
 
+def test_scenes_without_any_cloud_choose_nothing(data: Path, tmp_path: Path) -> None:
+    for number in (2, 3):
+        path = data / "train" / "l8" / f"t{number}.npz"
+        with np.load(path) as file:
+            parts = {key: file[key] for key in file.files}
+        np.savez(path, **{**parts, "possible": np.where(parts["possible"] == 6, 0, parts["possible"])})
+    config = {
+        "name": "a", "network": {"start": "spectral", "classes": ["clear", "cloud"]},
+        "data": {"sources": ["l8"], "dev_scenes": ["l8/t2", "l8/t3"], "length": 4, "batch": 4},
+        "recipe": {"size": 16, "pixels": 16}, "loop": {"epochs": 2, "watch": "score"},
+    }  # fmt: skip
+    record = train(Plan.of(config), data=data, out=tmp_path / "a")
+    assert (record["threshold"], record["chosen_on"]) == (0.5, {})
+    loaded = models.load(str(tmp_path / "a" / "a.json"))  # as the guide says
+    assert (loaded.name, loaded.threshold, loaded.sha256) == ("a", 0.5, record["sha256"])
+
+
 # --- a teacher ---
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 from xcloudmask.cli.text import paragraph
@@ -58,13 +61,24 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; an unknown option is answered with the nearest one."""
-        found, extra = self.parse_known_args(args, namespace)
+        words = list(args if args is not None else sys.argv[1:])
+        for word in words[: words.index("--") if "--" in words else None]:
+            if self._is_file_like_an_option(word):
+                self.error(f"{word}: a name that begins with - is written ./{word}")
+        found, extra = self.parse_known_args(words, namespace)
         for word in extra:
             name = word.partition("=")[0]
+            if "--" in words and name in self._option_string_actions:
+                self.error(f"{name}: options come before --, and after it come names only")
             if name.startswith("-"):
                 self.error(f"no option {name}.{nearest(name, self._option_string_actions)}")
             self.error(f"{word!r} is one word too many")
         return found
+
+    def _is_file_like_an_option(self, word: str) -> bool:
+        if not re.match(r"-[^-]", word) or word.partition("=")[0] in self._option_string_actions:
+            return False
+        return Path(word).exists() or bool(re.search(r"\.[A-Za-z]\w*$", word))
 
     def error(self, message: str) -> NoReturn:
         """Raise what `main` reports."""

@@ -7,6 +7,7 @@ and metadata and returns a `Scene`; `build` turns any scene into a lazy DataArra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from importlib import import_module
@@ -118,7 +119,19 @@ def open(
     from xcloudmask.local.files import list_files
 
     given = _overrides(bands, sensor, level, scale, offset, nodata, sun_elevation, date)
-    return build(_scene(list_files(str(path)), given), resolution, chunks)
+    return build(_scene(list_files(_checked_path(path)), given), resolution, chunks)
+
+
+def _checked_path(path: object) -> str:
+    """Return a path as text, or say what is no path of this machine."""
+    if not isinstance(path, (str, PathLike)) or not str(path).strip():
+        raise OptionError("path", path, hint="Give the path of a product's folder or file, as text or a Path.")
+    if isinstance(path, str) and re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", path):
+        raise CloudMaskError(
+            f"{path}: open() reads files of this machine, and this is a URL. Give STAC items to load_stac(), "
+            "or fetch the product first"
+        )
+    return str(path).removeprefix("file://")
 
 
 def _scene(files: Files, given: Overrides) -> Scene:
@@ -160,6 +173,8 @@ def _overrides(
             raise OptionError(name, value, hint="Give a number.")
     if scale is not None and not scale > 0:
         raise OptionError("scale", scale, hint="reflectance = number * scale + offset: give a scale above 0.")
+    if sun_elevation is not None and not 0 < sun_elevation <= 90:
+        raise OptionError("sun_elevation", sun_elevation, hint="Give degrees above 0 and up to 90.")
     moment, day_only = _moment(when)
     if isinstance(bands, str):
         asked: str | tuple[str, ...] = bands if bands in ("auto", "all") else (bands,)

@@ -177,9 +177,12 @@ def _chunks(chunks: Any, shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple
         rows, columns = normalize_chunks(  # type: ignore[no-untyped-call]
             chunks, shape=shape, dtype=np.dtype("float32")
         )
-    except (ValueError, TypeError) as error:
+        if any(size < 1 for size in (*rows, *columns)):
+            raise ValueError("a chunk holds at least one pixel")
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        reason = "a chunk holds at least one pixel" if isinstance(error, ZeroDivisionError) else error
         raise OptionError(
-            "chunks", chunks, hint=f"{error}. Give pixels: 1024, (1024, 2048), {{'y': 1024}} or 'auto'."
+            "chunks", chunks, hint=f"{reason}. Give pixels: 1024, (1024, 2048), {{'y': 1024}} or 'auto'."
         ) from error
     return rows, columns
 

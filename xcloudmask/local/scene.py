@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from xcloudmask.stac.bands import AUTO_BANDS, Survey, choose_bands
 from xcloudmask.stac.contract import AssetPlan, ValidRule
 from xcloudmask.stac.grid import Grid
 from xcloudmask.types import Band, Level, Sensor, parse_level
+from xcloudmask.warn import warn_user
 
 #: ``"auto"``, ``"all"`` or names.
 BandsAsked = str | tuple[str, ...]
@@ -137,11 +137,10 @@ def warn_of_absent(product: Sequence[Band], held: Sequence[Band], given: Overrid
     wanted = (next((b for b in product if b.common_name in names), None) for names in AUTO_BANDS)
     absent = [band for band in wanted if band is not None and band not in held]
     if absent:
-        warnings.warn(
+        warn_user(
             f"{where}: the files of {', '.join(f'{b.name} ({b.common_name})' for b in absent)} are not there:"
             " opened without. Fetch them, or name the bands you want: bands=[...]",
             NoDataWarning,
-            stacklevel=2,
         )
 
 
@@ -156,11 +155,10 @@ def settle_level(found: str | None, given: Level | None, where: str) -> Level:
     level = given or told
     if level is None:
         level = "toa"
-        warnings.warn(
+        warn_user(
             f"{where}: nothing tells whether its reflectance is top of atmosphere or surface; taken as"
             " level='toa'. Pass level='toa' or level='boa' to settle it.",
             UnitWarning,
-            stacklevel=2,
         )
     return level
 

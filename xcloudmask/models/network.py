@@ -6,9 +6,9 @@ import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from xcloudmask.errors import OptionError, WeightsError
+from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.types import Activation, ModelSpec
 
 
@@ -43,9 +43,38 @@ def load_network(spec: ModelSpec) -> Network:
     >>> load_network(TOY).activation
     'softmax'
     """
+    load = _find_loader(spec)
+    try:
+        network = load(spec)
+    except (CloudMaskError, OSError, ImportError, MemoryError):
+        raise  # these tell what is wrong by themselves
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            raise
+        raise _broken(spec, f"fails with {type(error).__name__}: {error}") from error
+    if not isinstance(network, Network):
+        raise _broken(spec, f"returns {type(network).__name__}, not an xcloudmask.models.network.Network")
+    return network
+
+
+def _find_loader(spec: ModelSpec) -> Callable[[ModelSpec], Any]:
     module, _, function = spec.loader.partition(":")
-    load: Callable[[ModelSpec], Network] = getattr(importlib.import_module(module), function)
-    return load(spec)
+    if not module or not function:
+        raise _broken(spec, "does not have the form 'package.module:function'")
+    try:
+        load = getattr(importlib.import_module(module), function)
+    except Exception as error:  # a module may fail in any way as it is imported
+        raise _broken(spec, f"cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(load):
+        raise _broken(spec, f"is {type(load).__name__}, not a function")
+    return cast("Callable[[ModelSpec], Any]", load)
+
+
+def _broken(spec: ModelSpec, why: str) -> CloudMaskError:
+    return CloudMaskError(
+        f"model {spec.name!r}: its loader {spec.loader!r} {why}. ModelSpec(loader='package.module:function') "
+        "names a function that can be imported where the work runs, takes the ModelSpec, and returns a Network"
+    )
 
 
 def parse_activation(said: str) -> Activation | None:

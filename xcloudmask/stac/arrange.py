@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,7 +15,8 @@ from xcloudmask.stac.contract import ItemPlan
 from xcloudmask.stac.doubts import name_items
 from xcloudmask.stac.grid import AssetGrid, Grid, asset_grid
 from xcloudmask.stac.reader import Layer, make_source
-from xcloudmask.stac.transport import OnError, warn_user
+from xcloudmask.stac.transport import OnError, warn_anywhere
+from xcloudmask.warn import warn_user
 
 _ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(?![^T ])[^/]*$")
 #: An item as plain JSON, and its plan.
@@ -63,7 +63,7 @@ def _tell_lacking(lacking: Mapping[str, Sequence[ItemPlan]], on_error: OnError) 
         )
         if on_error == "raise":
             raise AssetError(f"{message} Leave item or band out, or pass on_error='skip' for no data.")
-        warn_user(f"{message} Taken as no data.")
+        warn_anywhere(f"{message} Taken as no data.")
 
 
 def _time(plan: ItemPlan) -> np.datetime64:
@@ -105,11 +105,10 @@ def newest(scenes: Sequence[Scene]) -> list[Scene]:
     if older:
         old_plan, new_plan = older[0]
         pair = f"baseline {old_plan.baseline}, beside {new_plan.item_id!r} of {new_plan.baseline}"
-        warnings.warn(
+        warn_user(
             f"{name_items([plan.item_id for plan, _ in older])}: an older processing of a scene that is there"
             f" twice ({pair}) is left out; duplicates='keep' keeps both",
             UserWarning,
-            stacklevel=3,
         )
     return sorted(best.values(), key=lambda scene: (scene.time, scene.plan.item_id))
 

@@ -22,6 +22,10 @@ AUTO_BANDS: tuple[tuple[str, ...], ...] = (
 )
 
 
+#: What `Survey.sensor` is where the item does not tell.
+UNTOLD = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What an item holds, before anything is known of its numbers.
@@ -55,7 +59,7 @@ def survey(item: Mapping[str, Any]) -> Survey:
     view = view_item(item)
     sensor = sensor_of(view, find_profile(view))
     bands = tuple(choice.band for choice in choose(view, sensor, "all"))
-    return Survey(sensor.name if sensor else "unknown", bands)
+    return Survey(sensor.name if sensor else UNTOLD, bands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +123,13 @@ def choose_bands(surveys: Sequence[Survey], bands: str | Sequence[str]) -> tuple
     else:
         chosen = [_named(sensors, str(name)) for name in ([bands] if isinstance(bands, str) else bands)]
     if not chosen:
-        raise BandError(
-            f"bands={bands!r} finds nothing that {' and '.join(sensors)} have in common. {_listing(sensors)}"
-            " Name the bands you want: bands=[...]"
-        )
+        if not isinstance(bands, str):
+            why = f"bands={bands!r} names no band."
+        elif len(sensors) == 1:
+            why = f"bands={bands!r} finds no band."
+        else:
+            why = f"bands={bands!r} finds nothing that {' and '.join(map(_holder, sensors))} have in common."
+        raise BandError(f"{why} {_listing(sensors)} Name the bands you want: bands=[...]")
     merged = [_merge(name, list(by_sensor.values())) for name, by_sensor in chosen]
     labels = band_labels(merged)
     twice = sorted({label for label in labels if labels.count(label) > 1})
@@ -188,7 +195,10 @@ def _named(sensors: Mapping[str, Sequence[Band]], name: str) -> tuple[str, dict[
         found = _match(bands, name)
         if found is None:
             names = dict.fromkeys(n for band in bands for n in (band.common_name, band.name) if n)
-            raise OptionError(f"band of {sensor}", name, allowed=names)
+            raise OptionError(
+                "band" if sensor == UNTOLD else f"band of {sensor}", name, allowed=names,
+                hint="" if names else f"{_holder(sensor).capitalize()} has no band that is known.",
+            )  # fmt: skip
         by_sensor[sensor] = found
     return name, by_sensor
 
@@ -209,9 +219,13 @@ def _match(bands: Sequence[Band], name: str) -> Band | None:
 
 def _listing(sensors: Mapping[str, Sequence[Band]]) -> str:
     return " ".join(
-        f"{sensor} has {', '.join(band.common_name or band.name for band in bands) or 'none'}."
+        f"{_holder(sensor)} has {', '.join(band.common_name or band.name for band in bands) or 'none'}."
         for sensor, bands in sensors.items()
     )
+
+
+def _holder(sensor: str) -> str:
+    return "an item of no known instrument" if sensor == UNTOLD else sensor
 
 
 def _merge(asked: str, bands: Sequence[Band]) -> Band:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xcloudmask.errors import UnitWarning
+from xcloudmask.warn import warn_user
 
 #: Items that a message names before it only counts.
 _NAMED = 3
@@ -45,15 +45,14 @@ def name_items(ids: Sequence[str]) -> str:
     return f"{len(ids):,} items ({named}{', ...' if len(ids) > _NAMED else ''})"
 
 
-def warn_of(doubts: Iterable[tuple[str, Doubt]], stacklevel: int = 3) -> None:
+def warn_of(doubts: Iterable[tuple[str, Doubt]]) -> None:
     """Warn of doubts, each with the name of its item: once for all items that share reason and remedy."""
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for item_id, doubt in doubts:
         groups.setdefault((doubt.reason, doubt.remedy), {}).setdefault(item_id, doubt.found)
     for (reason, remedy), found in groups.items():
         who = "The item" if len(found) == 1 else "The first"
-        warnings.warn(
+        warn_user(
             f"{name_items(list(found))}: {reason}. {who} says: {next(iter(found.values()))}. {remedy}",
             UnitWarning,
-            stacklevel=stacklevel,
         )

@@ -6,7 +6,6 @@ Both engines are given this grid, so neither gets to guess. Nothing here opens a
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from xcloudmask.stac.boxes import (
     transform_box,
 )
 from xcloudmask.stac.view import to_numbers
+from xcloudmask.warn import warn_user
 
 #: Parts of a pixel below which a difference is rounding, not position.
 _TOLERANCE = 1e-4
@@ -280,11 +280,10 @@ def _common_crs(assets: Sequence[AssetGrid]) -> str:
     chosen = counts.most_common(1)[0][0]
     if len(counts) > 1:
         found = ", ".join(f"{crs} ({number})" for crs, number in counts.most_common())
-        warnings.warn(
+        warn_user(
             f"the items lie in several CRSs: {found}. All are brought to {chosen}, the most frequent one;"
             f" pass crs={chosen!r} to accept that quietly, or another crs=",
             UserWarning,
-            stacklevel=2,
         )
     return str(chosen)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.stac.doubts import name_items
+from xcloudmask.warn import warn_user
 
 _WHAT_IS_TAKEN = (
     "Give a pystac-client search, an ItemCollection, items (pystac or plain), or a FeatureCollection."
@@ -98,11 +98,10 @@ def _unique(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         differing[str(item.get("id"))] = _updated(newest) or "undated"
         kept[name] = newest
     if differing:
-        warnings.warn(
+        warn_user(
             f"{name_items(list(differing))}: occurs twice, with different contents; the one updated last"
             f" ({next(iter(differing.values()))}) is used",
             UserWarning,
-            stacklevel=4,
         )
     return list(kept.values())
 

@@ -27,7 +27,7 @@ from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.grid import Grid, grid_like, make_grid
 from xcloudmask.stac.items import plain_items
 from xcloudmask.stac.offset import OffsetMode
-from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_user
+from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
 from xcloudmask.types import parse_level
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _plan(
         plans = list(pool.map(plan, items, surveys))
     if lost:
         left_out = sorted(lost)
-        warn_user(f"{name_items(left_out)}: left out. {lost[left_out[0]]}")
+        warn_anywhere(f"{name_items(left_out)}: left out. {lost[left_out[0]]}")
     return plans
 
 

@@ -24,7 +24,7 @@ from xcloudmask.stac.transport import (
     explain,
     forget_failures,
     gdal_path,
-    warn_user,
+    warn_anywhere,
     with_retries,
 )
 
@@ -130,7 +130,7 @@ def _read_or_skip(
     except AssetError as error:
         if transport.on_error == "raise":
             raise
-        warn_user(as_warning(error))
+        warn_anywhere(as_warning(error))
         return None
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from xcloudmask.errors import AssetError, NoDataWarning, OptionError
+from xcloudmask.warn import warn_user
 
 OnError = Literal["raise", "skip"]
 Fault = Literal["refused", "absent", "busy", "broken", "short", "unclear", "other"]
@@ -262,23 +263,22 @@ def as_warning(error: AssetError) -> str:
     return str(error).replace(_SKIP, "Taken as no data.")
 
 
-def warn_user(message: str) -> None:
+def warn_anywhere(message: str) -> None:
     """Warn, also when this runs on a worker of a cluster: there the client gets to see it."""
     import sys
-    import warnings
 
     if "distributed" in sys.modules:
         from distributed import get_worker
-        from distributed.worker import warn
+        from distributed.worker import warn as warn_client
 
         try:
             get_worker()
         except ValueError:
             pass
         else:
-            warn(message, NoDataWarning)
+            warn_client(message, NoDataWarning)
             return
-    warnings.warn(message, NoDataWarning, stacklevel=2)
+    warn_user(message, NoDataWarning)
 
 
 def make_read_text(transport: Transport) -> Callable[[str], str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import BITS, CLOUD, EVERY, GROUND, WORDS, open_classes
 from xcloudmask.train.augment import places
-from xcloudmask.train.files import NO_DATA, Entry, find
+from xcloudmask.train.files import Entry, find
 from xcloudmask.train.samples import Labels, Sample, to_xarray
 from xcloudmask.types import ModelSpec
 

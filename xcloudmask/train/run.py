@@ -8,13 +8,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
 import xcloudmask
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.metrics import choose_threshold, reliability
+from xcloudmask.metrics import Histogram, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.curves import draw
@@ -177,14 +177,22 @@ def validate(
     sets: Mapping[str, str | tuple[str, ...]],
     metric: str,
 ) -> dict[str, float]:
-    """Return the score of each set of bands at its best threshold, and their mean as ``score``."""
+    """Return the score of each set of bands at its best threshold, and their mean as ``score``.
+
+    A set that no scene has, or whose scenes are all cloud or all clear, has no score; if none has, nothing is
+    returned.
+    """
     out: dict[str, float] = {}
     for name, bands in sets.items():
         whole = pooled(run_on(network, classes, dev, bands=bands).values())
-        if whole.histogram is not None:
+        if _decides(whole.histogram):
             out[name] = choose_threshold(whole.histogram, metric)[1]
-    out["score"] = sum(out.values()) / max(len(out), 1)
-    return out
+    return {**out, "score": sum(out.values()) / len(out)} if out else {}
+
+
+def _decides(histogram: Histogram | None) -> TypeGuard[Histogram]:
+    """Whether there is both cloud and no cloud, which a threshold must part."""
+    return histogram is not None and bool(histogram.counts.sum(axis=1).all())
 
 
 def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder: Path) -> dict[str, Any]:
@@ -195,7 +203,7 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
     histogram = None
     for name, bands in sets_of(plan, begun).items() if dev else []:
         whole = pooled(run_on(begun.called, classes, dev, bands=bands).values())
-        if whole.histogram is None:
+        if not _decides(whole.histogram):
             continue
         best = choose_threshold(whole.histogram, metric)
         error = reliability(whole.histogram).expected_error

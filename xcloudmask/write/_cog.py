@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -13,7 +14,7 @@ import xarray as xr
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.picture import class_colours
-from xcloudmask.write._sink import WORKERS, Array, Progress, Tally, flags, store, writing
+from xcloudmask.write._sink import WORKERS, Array, Progress, SinkError, Tally, flags, store, writing
 
 BLOCK = 512
 
@@ -58,14 +59,15 @@ def make_cog(
             raw, "w", **form, tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1,
             bigtiff="if_safer", sparse_ok=True,
         )  # fmt: skip
-    with dataset:
-        dataset.update_tags(**_tags(mask, time))
-        if probabilities:
-            for index, name in enumerate(mask["class"].values, start=1):
-                dataset.set_band_description(index, f"probability of {name}")
-        else:
-            dataset.set_band_description(1, str(mask.name or "cloud_mask"))
-            dataset.write_colormap(1, _colour_table(flags(mask)))
+    with _closed(dataset):
+        with writing():
+            dataset.update_tags(**_tags(mask, time))
+            if probabilities:
+                for index, name in enumerate(mask["class"].values, start=1):
+                    dataset.set_band_description(index, f"probability of {name}")
+            else:
+                dataset.set_band_description(1, str(mask.name or "cloud_mask"))
+                dataset.write_colormap(1, _colour_table(flags(mask)))
         counts = store(mask, _Raster(dataset), progress)
     with writing():
         raster_shutil.copy(
@@ -80,6 +82,19 @@ def make_cog(
         if not probabilities:
             path.with_name(f"{path.name}.aux.xml").write_text(_categories(flags(mask)), encoding="utf-8")
     return counts
+
+
+@contextmanager
+def _closed(dataset: Any) -> Iterator[None]:
+    """Close a dataset, which writes what GDAL still holds; an error before that is the one to be told."""
+    try:
+        yield
+    except BaseException:
+        with suppress(SinkError), writing():
+            dataset.close()
+        raise
+    with writing():
+        dataset.close()
 
 
 def _read_back(path: Path, mask: xr.DataArray, counts: Mapping[str, int]) -> None:

@@ -31,13 +31,15 @@ class SinkError(Exception):
 
 @contextmanager
 def writing() -> Iterator[None]:
+    # GDAL's own errors, such as that of a full disk, are of a family of their own, and come through unwrapped.
+    from rasterio._err import CPLE_BaseError
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield
-    except (OSError, RasterioError) as error:
+    except (OSError, RasterioError, CPLE_BaseError) as error:
         raise SinkError(str(error) or type(error).__name__) from error
 
 
