@@ -37,7 +37,6 @@ from xcloudmask.stream.source import from_reflectance
 from xcloudmask.stream.store import Target
 from xcloudmask.stream.work import read_box
 
-
 CLUSTER: dict[str, Any] = {
     "processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0",
 }  # fmt: skip

@@ -23,6 +23,7 @@ from xcloudmask.cli import COMMANDS, doctor, main, source
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.text import as_options
+from xcloudmask.errors import WeightsError
 from xcloudmask.testing import TOY
 
 NAMES = ("blue", "green", "red", "nir")
@@ -490,7 +491,7 @@ def test_doctor_finds_what_is_broken(
     monkeypatch.setattr(doctor, "_declared", lambda: {"plot": ["no-such-plotter"], "odc": ["odc-stac"]})
     monkeypatch.setattr(doctor, "DRIVERS", (("NoSuchDriver", "nothing", True),))
     monkeypatch.setattr(
-        ukis, "checked_bytes", lambda data, spec, origin: (_ for _ in ()).throw(ValueError("altered"))
+        ukis, "checked_bytes", lambda data, spec, origin: (_ for _ in ()).throw(WeightsError("altered"))
     )
     assert main(["doctor"]) == 1
     told = capsys.readouterr().out
@@ -499,7 +500,7 @@ def test_doctor_finds_what_is_broken(
         r"missing +plot +pictures; lacks no-such-plotter: pip install\s+'xcloudmask\[plot\]'", told
     )
     assert re.search(r"BROKEN +NoSuchDriver", told)
-    assert re.search(r"BROKEN +model +ValueError: altered", told)
+    assert re.search(r"BROKEN +model +WeightsError: altered", told)
     assert "3 needed parts are broken" in told
 
 

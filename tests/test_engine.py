@@ -224,7 +224,7 @@ def test_devices_work_at_the_same_time() -> None:
     backends = [FakeBackend(), FakeBackend()]
     meet = threading.Barrier(2, timeout=20)
     for backend in backends:
-        backend.probabilities = lambda pixels: (meet.wait(), np.repeat(pixels, 2, axis=1))[1]
+        backend.probabilities = lambda pixels: (meet.wait(), np.concatenate([1 - pixels, pixels], 1))[1]
     ours = predictor(*backends)
     in_threads(2, lambda k: ours.blend(jobs(1), SHAPE))
 
@@ -249,11 +249,11 @@ def test_one_inference_at_a_time_runs_on_a_device_whatever_the_models(
             peaks.append(len(under_way))
             time.sleep(0.002)
             under_way.pop()
-            return np.repeat(pixels, 2, axis=1)
+            return np.concatenate([1 - pixels, pixels], axis=1)
 
     monkeypatch.setattr(engine, "make_backend", lambda *args: Watched("cpu"))
-    specs = [COUNTING, replace(COUNTING, name="another"), TOY, replace(COUNTING, name="a third")]
-    ours = [Predictor(spec, "auto" if spec is TOY else "cpu") for spec in specs]
+    others = [replace(COUNTING, name=name) for name in ("another", "a third", "a fourth")]
+    ours = [Predictor(spec, "cpu") for spec in (COUNTING, *others[:2])] + [Predictor(others[2], "auto")]
     monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cpu"])
     in_threads(4, lambda k: ours[k].blend(jobs(20), SHAPE))
     assert len(peaks) == 80
@@ -335,7 +335,7 @@ def test_a_failed_load_is_tried_again(nothing_loaded: None, monkeypatch: pytest.
     ours = Predictor(COUNTING, "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(testing, "load_counting", lambda spec: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(CloudMaskError, match=r"'counting'.*fails with ZeroDivisionError"):
             ours._load()
     assert len(ours._load()) == 1
 

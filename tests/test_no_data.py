@@ -77,6 +77,7 @@ def test_a_gap_a_cell_wide_at_the_working_resolution() -> None:
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("step", [10.0, 30.0])
+@pytest.mark.filterwarnings("ignore:model 'silent' answers with numbers that are not finite")
 def test_a_network_that_answers_nan_gives_no_data_there(lazy: bool, step: float) -> None:
     pixels = np.full((1, 96, 96), 0.4, np.float32)
     pixels[0, 39:51, 39:51] = 0.9  # the model answers NaN above 0.8

@@ -1,8 +1,9 @@
-"""What a scene holds: sensor, bands, units, and the model that would mask it."""
+"""What a scene holds: sensor, bands, units, and the model that would mask it; or what made a mask."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 from xcloudmask.cli import source
 from xcloudmask.cli.parse import Parser
@@ -16,8 +17,19 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     """Print."""
+    from xcloudmask.cli import written
     from xcloudmask.summary import summary
 
-    head, rows = summary(source.open_scene(args))
+    path = Path(args.path).expanduser()
+    mask = written.find_mask(path)
+    if mask is not None:
+        head, rows = summary(mask)
+        found = [(f"{'!' if row.problem else ' '} {row.label}", as_options(row.value)) for row in rows]
+        found[2:2] = [("  Shares", written.shares(mask))] if "flag_values" in mask.attrs else []
+    elif args.bands is None and args.sensor is None and source.bands_unnamed(path):
+        head, found = written.unnamed(path)
+    else:
+        head, rows = summary(source.open_scene(args))
+        found = [(f"{'!' if row.problem else ' '} {row.label}", as_options(row.value)) for row in rows]
     print(f"{args.path}: {head}")
-    print(table([(f"{'!' if row.problem else ' '} {row.label}", as_options(row.value)) for row in rows]))
+    print(table(found))

@@ -7,6 +7,7 @@ models know needs no sensor; a Zarr store or netCDF file holds an array that was
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,13 @@ def open_scene(args: Namespace) -> xr.DataArray:
         With what `add_arguments` declares.
     """
     path = Path(args.path).expanduser()
-    if (path.is_dir() and any((path / name).exists() for name in _STORES)) or path.suffix.lower() in _NETCDF:
+    if is_store(path):
+        _check_sun_unsaid(path, args)
         return _open_store(path, args)
     if args.variable is not None:
         raise UsageError(f"--variable is for Zarr stores and netCDF files, and {path} is neither")
     if args.sensor is None and _bears_no_sensor(path):
+        _check_sun_unsaid(path, args)
         return _open_raster(path, args)
     import xcloudmask
 
@@ -86,6 +89,12 @@ def open_scene(args: Namespace) -> xr.DataArray:
     return _with_transform(scene, path)
 
 
+def is_store(path: Path) -> bool:
+    """Whether this is a Zarr store or a netCDF file."""
+    zarr = path.is_dir() and any((path / name).exists() for name in _STORES)
+    return zarr or path.suffix.lower() in _NETCDF
+
+
 def _describe(data: Any, args: Namespace, **figures: Any) -> xr.DataArray:
     """Write on a DataArray or Dataset what the options say."""
     said = {"bands": args.bands, "scale": args.scale, "offset": args.offset, **figures}
@@ -94,6 +103,16 @@ def _describe(data: Any, args: Namespace, **figures: Any) -> xr.DataArray:
 
 
 # --- rasters of no sensor in particular ---
+
+
+def _check_sun_unsaid(path: Path, args: Namespace) -> None:
+    """Refuse what would be ignored: without a sensor the numbers are taken as the file and --scale say."""
+    for option in ("date", "sun_elevation"):
+        if getattr(args, option) is not None:
+            raise UsageError(
+                f"--{option.replace('_', '-')} does not apply to {path}: the sun's elevation counts only where "
+                "--sensor is said, or IN is a product that tells it. Say --sensor S, or leave the option out"
+            )
 
 
 def _bears_no_sensor(path: Path) -> bool:
@@ -107,6 +126,20 @@ def _bears_no_sensor(path: Path) -> bool:
     return not geotiff.told_by_names(geotiff.read_layers(files))
 
 
+def _nameless(path: Path, names: Sequence[str]) -> bool:
+    return all(name in (path.stem, f"{path.stem} band {at}") for at, name in enumerate(names, start=1))
+
+
+def bands_unnamed(path: Path) -> bool:
+    """Whether this is a raster file, of no sensor in particular, whose bands bear no names."""
+    from xcloudmask.local import geotiff
+    from xcloudmask.local.files import list_files
+
+    if not path.is_file() or is_store(path) or not _bears_no_sensor(path):
+        return False
+    return _nameless(path, [layer.label for layer in geotiff.read_layers(list_files(path))])
+
+
 def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
     import rioxarray
 
@@ -116,10 +149,8 @@ def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
     layers = geotiff.read_layers(list_files(path))
     chunks = {"band": -1, "y": args.chunks, "x": args.chunks}
     da: Any = rioxarray.open_rasterio(path, chunks=chunks, lock=False)
-    stem = path.stem
     names = [layer.label for layer in layers]
-    nameless = all(name in (stem, f"{stem} band {at}") for at, name in enumerate(names, start=1))
-    if args.bands is None and nameless:
+    if args.bands is None and _nameless(path, names):
         raise CloudMaskError(
             f"{path}: its {len(names)} bands bear no names. Say what they are: "
             "--bands blue,green,red,nir (in order), or --sensor S with --bands in its own names"
@@ -158,20 +189,25 @@ def _with_transform(scene: xr.DataArray, path: Path) -> xr.DataArray:
 # --- Zarr and netCDF ---
 
 
-def _open_store(path: Path, args: Namespace) -> xr.DataArray:
+def open_dataset(path: Path) -> xr.Dataset:
+    """Open a Zarr store or netCDF file."""
     import xarray as xr
-
-    from xcloudmask.dims import BAND_DIMS, spatial_dims
 
     engine = "zarr" if path.is_dir() else None
     if not path.exists():
         raise CloudMaskError(f"{path}: there is no such file or folder. Check the path.")
     try:
-        ds = xr.open_dataset(path, engine=engine, chunks={}, decode_coords="all")
+        return xr.open_dataset(path, engine=engine, chunks={}, decode_coords="all")
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         hint = " For netCDF 4: pip install h5netcdf" if engine is None else ""
         raise CloudMaskError(f"{path}: cannot be opened: {reason}.{hint}") from error
+
+
+def _open_store(path: Path, args: Namespace) -> xr.DataArray:
+    from xcloudmask.dims import BAND_DIMS, spatial_dims
+
+    ds = open_dataset(path)
     arrays = [str(name) for name, v in ds.data_vars.items() if set(BAND_DIMS) & set(v.dims)]
     if args.variable is not None:
         if args.variable not in ds.data_vars:

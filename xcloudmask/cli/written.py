@@ -1,0 +1,96 @@
+"""Masks as this library writes them, and rasters that tell nothing of their bands: what `info` shows of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcloudmask.cli import source
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: Pixels up to which a mask is counted; a bigger one is sampled to about that many.
+_COUNTED = 20_000_000
+_SHARE = "probability of "
+
+
+def find_mask(path: Path) -> xr.DataArray | None:
+    """Return the mask or probabilities that lie at a path, lazy; None if it is something else."""
+    if source.is_store(path):
+        return _in_store(path)
+    return _in_raster(path) if path.is_file() else None
+
+
+def _in_store(path: Path) -> xr.DataArray | None:
+    if not path.exists():
+        return None
+    for array in source.open_dataset(path).data_vars.values():
+        if "flag_values" in array.attrs or ("class" in array.dims and "model" in array.attrs):
+            return array
+    return None
+
+
+def _in_raster(path: Path) -> xr.DataArray | None:
+    import rasterio
+    import rioxarray
+    from rasterio.errors import RasterioIOError
+
+    try:
+        with rasterio.open(path) as file:
+            tags, names = file.tags(), [name or "" for name in file.descriptions]
+    except RasterioIOError:  # an archive, or broken: `open_scene` tells
+        return None
+    classes = "flag_values" in tags and "flag_meanings" in tags and len(names) == 1
+    if not classes and not ("model" in tags and all(name.startswith(_SHARE) for name in names)):
+        return None
+    da: Any = rioxarray.open_rasterio(path, chunks={"y": source.CHUNKS, "x": source.CHUNKS}, lock=False)
+    if classes:
+        tags["flag_values"] = [int(float(word)) for word in tags["flag_values"].split()]  # type: ignore[assignment]
+        da = da.squeeze("band", drop=True)
+    else:
+        da = da.rename(band="class").assign_coords({"class": [name.removeprefix(_SHARE) for name in names]})
+    attrs = {key: float(tags[key]) if key == "threshold" else tags[key] for key in tags}
+    if "working_resolution_m" in attrs:
+        attrs["working_resolution_m"] = [float(word) for word in tags["working_resolution_m"].split()]
+    out: xr.DataArray = da.assign_attrs(attrs).rename(path.stem)
+    return out
+
+
+def shares(mask: xr.DataArray) -> str:
+    """Return how much of a mask each class takes, of a sample of its pixels where it is big."""
+    import math
+
+    import numpy as np
+
+    from xcloudmask.dims import spatial_dims
+    from xcloudmask.post import codes_of
+    from xcloudmask.write import Written
+
+    step = max(1, math.ceil(math.sqrt(mask.size / _COUNTED)))
+    seen = np.bincount(mask.isel({dim: slice(None, None, step) for dim in spatial_dims(mask)}).values.ravel())
+    found = {name: int(seen[code]) if code < len(seen) else 0 for name, code in codes_of(mask).items()}
+    text = str(Written(Path(), found)).partition(": ")[2]
+    return text if step == 1 else f"{text} (of every {step}th row and column)"
+
+
+def unnamed(path: Path) -> tuple[str, list[tuple[str, str]]]:
+    """Return a heading and rows for a raster whose bands bear no names."""
+    import rasterio
+
+    with rasterio.open(path) as file:
+        head = f"scene (band: {file.count}, y: {file.height}, x: {file.width})"
+        size = " × ".join(f"{length:g}" for length in dict.fromkeys(file.res))
+        unit = (file.crs.linear_units if file.crs.is_projected else "degrees") if file.crs else "units unknown"
+        gaps = "none declared" if file.nodata is None else f"{file.nodata:g}"
+        rows = [
+            (
+                "! Bands",
+                f"its {file.count} bands bear no names. Say what they are: --bands blue,green,red,nir (in "
+                "order), or --sensor S with --bands in its own names",
+            ),
+            ("  CRS", file.crs.to_string() if file.crs else "none"),
+            ("  Pixels", f"{size} {unit}"),
+            ("  Data", f"{', '.join(dict.fromkeys(file.dtypes))}; no data: {gaps}"),
+        ]
+    return head, rows
