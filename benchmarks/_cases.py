@@ -150,7 +150,7 @@ def _by_us(mask: xr.DataArray, store: Path) -> None:
 
 
 def _by_stream(mask: xr.DataArray, store: Path) -> None:
-    from xcloudmask.stream import to_zarr
+    from xcloudmask.streaming import to_zarr
 
     to_zarr(mask, store, progress=False)
 

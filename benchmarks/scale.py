@@ -28,14 +28,14 @@ import numpy as np
 from _measure import RESULTS, circumstances, clocked, in_words, save, table
 from zarr.storage import MemoryStore
 
-from xcloudmask.stream.layout import Layout, WindowLayout
-from xcloudmask.stream.ledger import Ledger
-from xcloudmask.stream.lock import Lock
-from xcloudmask.stream.pools import ClusterPool
-from xcloudmask.stream.run import Run, Steps
-from xcloudmask.stream.source import from_reflectance
-from xcloudmask.stream.store import Target
-from xcloudmask.stream.work import read_box
+from xcloudmask.streaming.layout import Layout, WindowLayout
+from xcloudmask.streaming.ledger import Ledger
+from xcloudmask.streaming.lock import Lock
+from xcloudmask.streaming.pools import ClusterPool
+from xcloudmask.streaming.run import Run, Steps
+from xcloudmask.streaming.source import from_reflectance
+from xcloudmask.streaming.store import Target
+from xcloudmask.streaming.work import read_box
 
 CLUSTER: dict[str, Any] = {
     "processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0",

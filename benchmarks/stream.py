@@ -82,7 +82,7 @@ def overhead(size: Size) -> dict[str, Any]:
 
 
 def streamed(scene: Any, spec: ModelSpec, size: Size) -> None:
-    from xcloudmask.stream import stream
+    from xcloudmask.streaming import stream
 
     sizes = {"chunks": {"y": size.shard, "x": size.shard}, "shards": False}
     with tempfile.TemporaryDirectory() as folder, dask.config.set(num_workers=size.workers):

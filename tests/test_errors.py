@@ -8,7 +8,7 @@ import pytest
 
 from xcloudmask import errors
 from xcloudmask.errors import OptionError
-from xcloudmask.stream import problems
+from xcloudmask.streaming import problems
 
 TOLD: list[BaseException] = [
     kind("nothing at /a/b: mount it", *rest)

@@ -1,5 +1,8 @@
 """Cloud masks from satellite reflectance held in xarray."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from xcloudmask import accessor as _accessor  # noqa: F401  registers .cloudmask
 from xcloudmask import models, sensors
 from xcloudmask._version import __version__
@@ -7,10 +10,44 @@ from xcloudmask.local import open
 from xcloudmask.stac import load_stac
 from xcloudmask.types import ModelSpec
 
+if TYPE_CHECKING:
+    from xcloudmask.engine import unload
+    from xcloudmask.streaming import stream
+    from xcloudmask.streaming.plugin import WorkerPlugin
+    from xcloudmask.streaming.sync import sync
+    from xcloudmask.streaming.timeseries import timeseries
+
+#: What is imported when it is first asked for: it needs zarr, or distributed.
+_LATER = {
+    "WorkerPlugin": "xcloudmask.streaming.plugin",
+    "stream": "xcloudmask.streaming",
+    "sync": "xcloudmask.streaming.sync",
+    "timeseries": "xcloudmask.streaming.timeseries",
+    "unload": "xcloudmask.engine",
+}
+
+__all__ = [
+    "ModelSpec",
+    "WorkerPlugin",
+    "__version__",
+    "load_stac",
+    "models",
+    "open",
+    "sensors",
+    "stream",
+    "sync",
+    "timeseries",
+    "unload",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is needed only by some."""
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 def __dir__() -> list[str]:
     """Offer the public names to completion; the modules stay importable."""
     return sorted(__all__)
-
-
-__all__ = ["ModelSpec", "__version__", "load_stac", "models", "open", "sensors"]

@@ -363,9 +363,9 @@ class DataArrayAccessor(CloudMask):
     ) -> Any:
         """Write a mask to Zarr region by region; the same call goes on where a stopped one ended.
 
-        The parameters are those of `xcloudmask.stream.to_zarr`, which returns a report.
+        The parameters are those of `xcloudmask.streaming.to_zarr`, which returns a report.
         """
-        from xcloudmask.stream import to_zarr
+        from xcloudmask.streaming import to_zarr
 
         return to_zarr(
             self._da, store, group=group, append_dim=append_dim, resume=resume, overwrite=overwrite,

@@ -262,7 +262,6 @@ class Predictor:
             log.warning("out of memory on %s: batch of %d halved", backend.kind, len(jobs))
             return None
 
-
     def _probabilities(self, backend: Backend, pixels: Any) -> Any:
         found = backend.probabilities(pixels)
         check_shape(found, pixels, self.spec, backend.network.activation)

@@ -12,8 +12,8 @@ import xarray as xr
 
 import xcloudmask  # noqa: F401  registers the accessor
 from xcloudmask.models.network import Network
-from xcloudmask.stream import stream
-from xcloudmask.stream.layout import Index, WindowLayout
+from xcloudmask.streaming import stream
+from xcloudmask.streaming.layout import Index, WindowLayout
 from xcloudmask.types import ModelSpec
 
 #: Notes each window in the file that this environment variable names.

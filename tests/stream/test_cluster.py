@@ -16,7 +16,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 from tests.stream.helpers import COUNTED, VARIABLE, files, numbered, windows_of
-from xcloudmask.stream import stream
+from xcloudmask.streaming import stream
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import xarray as xr
 from tests.services.gateway import PASSWORD, dask_gateway, user
 from tests.stream.helpers import described
 from xcloudmask import testing
-from xcloudmask.stream import ProgressEvent, stream
-from xcloudmask.stream.plugin import WorkerPlugin
+from xcloudmask.streaming import ProgressEvent, stream
+from xcloudmask.streaming.plugin import WorkerPlugin
 
 pytestmark = [
     pytest.mark.services,
@@ -53,6 +53,6 @@ def test_two_workers_of_a_gateway_write_the_mask_that_numpy_gives(
 
 def _has_written() -> bool:
     """Whether this worker's process has written a region."""
-    from xcloudmask.stream import store
+    from xcloudmask.streaming import store
 
     return bool(store._settled)

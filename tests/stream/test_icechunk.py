@@ -20,9 +20,9 @@ from tests.stream.helpers import COUNTED, VARIABLE, Child, numbered, windows_of
 from tests.stream.test_kill import expected_owners
 from xcloudmask import testing
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.stream import ProgressEvent, StoreError, StoreLockedError, stream, to_zarr
-from xcloudmask.stream import repository as repository_module
-from xcloudmask.stream.repository import BranchStore
+from xcloudmask.streaming import ProgressEvent, StoreError, StoreLockedError, stream, to_zarr
+from xcloudmask.streaming import repository as repository_module
+from xcloudmask.streaming.repository import BranchStore
 
 icechunk = pytest.importorskip("icechunk")
 CUT: dict[str, Any] = {"chunks": {"y": 24, "x": 24}, "shards": {"y": 48, "x": 48}, "progress": False}
@@ -160,7 +160,7 @@ def test_what_was_done_is_committed_when_a_run_fails(repo: Any, monkeypatch: pyt
 
 
 def test_a_failed_region_is_committed_as_such(repo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xcloudmask.stream.run.PAUSE", 0.01)
+    monkeypatch.setattr("xcloudmask.streaming.run.PAUSE", 0.01)
     da = numbered(1, 100, 110)
 
     def fail(block: Any, block_info: Any = None) -> Any:
@@ -223,7 +223,7 @@ def test_writers_of_two_groups_do_not_hinder_each_other(
         if event.done == 10 and not inner:
             inner.append(stream(da, repo, COUNTED, group="b", threshold=0.9, **CUT))
 
-    with caplog.at_level(logging.INFO, "xcloudmask.stream"):
+    with caplog.at_level(logging.INFO, "xcloudmask.streaming"):
         report = stream(da, repo, COUNTED, group="a", **{**CUT, "progress": progress})
     assert report.complete
     assert "another process has committed elsewhere" in caplog.text

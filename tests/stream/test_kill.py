@@ -18,8 +18,8 @@ import zarr
 
 from tests.stream.helpers import COUNTED, VARIABLE, Child, files, job, numbered, owners, windows_of
 from xcloudmask.predict import Request, prepare
-from xcloudmask.stream import ProgressEvent, StoreError
-from xcloudmask.stream.layout import Layout, WindowLayout
+from xcloudmask.streaming import ProgressEvent, StoreError
+from xcloudmask.streaming.layout import Layout, WindowLayout
 from xcloudmask.tasks import Plan
 
 

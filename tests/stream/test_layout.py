@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from xcloudmask.chunking import ChunkedAxis
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.stream.layout import Layout, WindowLayout, cut_axis
-from xcloudmask.stream.sizes import choose_sizes
+from xcloudmask.streaming.layout import Layout, WindowLayout, cut_axis
+from xcloudmask.streaming.sizes import choose_sizes
 from xcloudmask.tiling import AxisPlan
 
 

@@ -12,8 +12,8 @@ from distributed import Client, LocalCluster
 from tests.stream.loaders import DEPENDENCY, WEIGHTS, spec, times_loaded
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.weights import digest
-from xcloudmask.stream import plugin as module
-from xcloudmask.stream.plugin import WorkerError, WorkerPlugin
+from xcloudmask.streaming import plugin as module
+from xcloudmask.streaming.plugin import WorkerError, WorkerPlugin
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import dask.array
 import numpy as np
 import pytest
 
-from xcloudmask.stream.pools import LocalPool, _read
+from xcloudmask.streaming.pools import LocalPool, _read
 
 VALUES = np.arange(40, dtype=np.uint16).reshape(5, 8)
 

@@ -16,8 +16,8 @@ from tests.services.s3 import S3
 from tests.stream.forward import Forwarder
 from tests.stream.helpers import COUNTED, Child, files, job, numbered, windows_of
 from tests.stream.test_kill import expected_owners
-from xcloudmask.stream import ProgressEvent, StoreError
-from xcloudmask.stream import lock as lock_module
+from xcloudmask.streaming import ProgressEvent, StoreError
+from xcloudmask.streaming import lock as lock_module
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -103,14 +103,14 @@ def test_a_wrong_key_and_an_absent_server_are_named(
 ) -> None:
     with pytest.raises(StoreError, match=r"(permission|access) denied"):
         job(f"s3://{bucket}/key.zarr", "", storage_options=s3_server.storage_options("wrong-secret"))
-    monkeypatch.setattr("xcloudmask.stream.problems.PATIENCE", 0.5)
+    monkeypatch.setattr("xcloudmask.streaming.problems.PATIENCE", 0.5)
     options = {**s3_server.storage_options(), "endpoint_url": "http://127.0.0.1:9"}
     with pytest.raises(StoreError, match="did not answer"):
         job(f"s3://{bucket}/absent.zarr", "", storage_options=options)
 
 
 def test_a_lock_on_s3_is_put_if_absent(s3_server: S3, bucket: str) -> None:
-    from xcloudmask.stream.store import Target, open_store
+    from xcloudmask.streaming.store import Target, open_store
 
     target = Target(open_store(f"s3://{bucket}/lock.zarr", s3_server.storage_options()))
     results: list[str] = []

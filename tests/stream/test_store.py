@@ -16,9 +16,9 @@ from zarr.storage import LocalStore, WrapperStore
 
 from tests.stream.helpers import COUNTED, VARIABLE, Child, described, files, job, numbered
 from xcloudmask import testing
-from xcloudmask.stream import ProgressEvent, StoreError, StoreLockedError, lock, progress, stream
-from xcloudmask.stream.problems import persistently
-from xcloudmask.stream.store import Target
+from xcloudmask.streaming import ProgressEvent, StoreError, StoreLockedError, lock, progress, stream
+from xcloudmask.streaming.problems import persistently
+from xcloudmask.streaming.store import Target
 
 SMALL: dict[str, Any] = {"chunks": {"y": 32, "x": 32}, "shards": {"y": 64, "x": 64}, "progress": False}
 
@@ -106,12 +106,12 @@ def test_a_limit_on_file_sizes_is_named_by_a_real_kernel(tmp_path: Path) -> None
 
 def test_an_unreachable_store_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("xcloudmask.stream.problems.time.sleep", pauses.append)
+    monkeypatch.setattr("xcloudmask.streaming.problems.time.sleep", pauses.append)
     store = Faulty(LocalStore(tmp_path), ConnectionRefusedError(111, "Connection refused"), 30, 36)
     assert stream(scene(), store, testing.TOY, regions_in_flight=1, **SMALL).complete
     assert pauses[:2] == [0.25, 0.5]
     store.after, store.until = 0, 10**9
-    monkeypatch.setattr("xcloudmask.stream.problems.PATIENCE", 0.1)
+    monkeypatch.setattr("xcloudmask.streaming.problems.PATIENCE", 0.1)
     with pytest.raises(StoreError, match=r"did not answer for 0 s.*run the same call again"):
         stream(scene(), store, testing.TOY, **SMALL)
 

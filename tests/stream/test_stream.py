@@ -18,7 +18,7 @@ from zarr.storage import MemoryStore
 from tests.stream.helpers import COUNTED, described, files, numbered
 from xcloudmask import testing
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.stream import ContractError, StreamWarning, stream, to_zarr
+from xcloudmask.streaming import ContractError, StreamWarning, stream, to_zarr
 
 RNG = np.random.default_rng(5)
 SMALL: dict[str, Any] = {"chunks": {"y": 32, "x": 32}, "shards": {"y": 64, "x": 64}, "progress": False}
@@ -250,7 +250,7 @@ class Poison:
 def test_a_poisoned_region_is_recorded_and_the_others_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("xcloudmask.stream.run.PAUSE", 0.01)
+    monkeypatch.setattr("xcloudmask.streaming.run.PAUSE", 0.01)
     da, poison = scene(2, 192, 192), Poison({(1, 1)})
     data = dask.array.map_blocks(
         poison,
@@ -262,7 +262,7 @@ def test_a_poisoned_region_is_recorded_and_the_others_finish(
     options = {**SMALL, "resolution": "native"}
     with (
         pytest.warns(StreamWarning, match="404 Not Found"),
-        caplog.at_level(logging.ERROR, "xcloudmask.stream"),
+        caplog.at_level(logging.ERROR, "xcloudmask.streaming"),
     ):
         report = stream(bad, tmp_path, testing.TOY, retries=1, **options)
     assert not report.complete
@@ -300,7 +300,7 @@ def test_a_poisoned_region_is_recorded_and_the_others_finish(
 def test_a_passing_fault_of_the_source_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xcloudmask.stream.run.PAUSE", 0.01)
+    monkeypatch.setattr("xcloudmask.streaming.run.PAUSE", 0.01)
     da, poison = scene(1, 64, 64), Poison({(0, 0)})
 
     def once(block: np.ndarray, block_info: Any = None) -> np.ndarray:

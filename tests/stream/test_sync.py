@@ -16,13 +16,13 @@ from tests.stream.items import SIZE, make_item
 from xcloudmask import testing
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.stac import load_stac
-from xcloudmask.stream import ContractError, StreamWarning, stream
-from xcloudmask.stream import insert as inserting
-from xcloudmask.stream.due import pick, plan
-from xcloudmask.stream.insert import read_header
-from xcloudmask.stream.store import Target, open_store
-from xcloudmask.stream.stored import Stored
-from xcloudmask.stream.sync import SyncReport, _stored, sync
+from xcloudmask.streaming import ContractError, StreamWarning, stream
+from xcloudmask.streaming import insert as inserting
+from xcloudmask.streaming.due import pick, plan
+from xcloudmask.streaming.insert import read_header
+from xcloudmask.streaming.store import Target, open_store
+from xcloudmask.streaming.stored import Stored
+from xcloudmask.streaming.sync import SyncReport, _stored, sync
 
 CUT = {"chunks": {"y": 16, "x": 16}, "shards": {"y": 48, "x": 48}, "progress": False}
 

@@ -9,9 +9,9 @@ import xarray as xr
 import zarr
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.stream import ContractError, columns, to_zarr
-from xcloudmask.stream import timeseries as module
-from xcloudmask.stream.timeseries import timeseries
+from xcloudmask.streaming import ContractError, columns, to_zarr
+from xcloudmask.streaming import timeseries as module
+from xcloudmask.streaming.timeseries import timeseries
 
 ATTRS = {"flag_values": [0, 1, 4, 255], "flag_meanings": "clear cloud snow no_data"}
 CLEAR = (0, 4)

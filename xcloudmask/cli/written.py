@@ -81,7 +81,9 @@ def unnamed(path: Path) -> tuple[str, list[tuple[str, str]]]:
     with rasterio.open(path) as file:
         head = f"scene (band: {file.count}, y: {file.height}, x: {file.width})"
         size = " × ".join(f"{length:g}" for length in dict.fromkeys(file.res))
-        unit = (file.crs.linear_units if file.crs.is_projected else "degrees") if file.crs else "units unknown"
+        unit = (
+            (file.crs.linear_units if file.crs.is_projected else "degrees") if file.crs else "units unknown"
+        )
         gaps = "none declared" if file.nodata is None else f"{file.nodata:g}"
         rows = [
             (

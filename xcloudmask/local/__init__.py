@@ -125,7 +125,9 @@ def open(
 def _checked_path(path: object) -> str:
     """Return a path as text, or say what is no path of this machine."""
     if not isinstance(path, (str, PathLike)) or not str(path).strip():
-        raise OptionError("path", path, hint="Give the path of a product's folder or file, as text or a Path.")
+        raise OptionError(
+            "path", path, hint="Give the path of a product's folder or file, as text or a Path."
+        )
     if isinstance(path, str) and re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", path):
         raise CloudMaskError(
             f"{path}: open() reads files of this machine, and this is a URL. Give STAC items to load_stac(), "

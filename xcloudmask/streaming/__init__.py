@@ -4,10 +4,10 @@
 durable (``stream/status``), so that a call that was stopped, by whatever, goes on when it is run again.
 """
 
-from xcloudmask.stream.api import stream, to_zarr
-from xcloudmask.stream.problems import ContractError, StoreError, StoreLockedError, StreamWarning
-from xcloudmask.stream.progress import ProgressEvent
-from xcloudmask.stream.report import Failure, StreamReport
+from xcloudmask.streaming.api import stream, to_zarr
+from xcloudmask.streaming.problems import ContractError, StoreError, StoreLockedError, StreamWarning
+from xcloudmask.streaming.progress import ProgressEvent
+from xcloudmask.streaming.report import Failure, StreamReport
 
 __all__ = [
     "ContractError",

@@ -31,14 +31,14 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
-from xcloudmask.stream.ledger import NAME as STATUS
-from xcloudmask.stream.ledger import PENDING
-from xcloudmask.stream.lock import FOLDER
-from xcloudmask.stream.metadata import consolidate
-from xcloudmask.stream.problems import persistently
-from xcloudmask.stream.store import Target, _buffer, _innermost
+from xcloudmask.streaming.ledger import NAME as STATUS
+from xcloudmask.streaming.ledger import PENDING
+from xcloudmask.streaming.lock import FOLDER
+from xcloudmask.streaming.metadata import consolidate
+from xcloudmask.streaming.problems import persistently
+from xcloudmask.streaming.store import Target, _buffer, _innermost
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 #: Objects that are copied at the same time.
 TOGETHER = 16

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from xcloudmask.blend import Bool, Float
-from xcloudmask.stream.layout import Index, WindowLayout
-from xcloudmask.stream.packing import Packing
-from xcloudmask.stream.problems import persistently
-from xcloudmask.stream.store import settle_region
+from xcloudmask.streaming.layout import Index, WindowLayout
+from xcloudmask.streaming.packing import Packing
+from xcloudmask.streaming.problems import persistently
+from xcloudmask.streaming.store import settle_region
 from xcloudmask.tasks import Array, Plan, add_pieces, infer_windows, valid_pixels
 from xcloudmask.tasks import finish as finish_pixels
 

@@ -14,11 +14,11 @@ import zarr
 from xcloudmask import post
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.stac.boxes import check_bbox, geometry_box, parse_crs, transform_box
-from xcloudmask.stream.columns import NEVER, Box, Ints, Shape, add_counts, go_through
-from xcloudmask.stream.insert import read_header
-from xcloudmask.stream.problems import ContractError, persistently
-from xcloudmask.stream.store import Target, open_store
-from xcloudmask.stream.stored import UPDATED
+from xcloudmask.streaming.columns import NEVER, Box, Ints, Shape, add_counts, go_through
+from xcloudmask.streaming.insert import read_header
+from xcloudmask.streaming.problems import ContractError, persistently
+from xcloudmask.streaming.store import Target, open_store
+from xcloudmask.streaming.stored import UPDATED
 
 #: Rows and columns of a task at least; shards that are larger are tasks of their own.
 TILE = 2048
@@ -88,8 +88,8 @@ def timeseries(
     Examples
     --------
     >>> import numpy as np, tempfile, xarray as xr, xcloudmask
-    >>> from xcloudmask.stream import to_zarr
-    >>> from xcloudmask.stream.timeseries import timeseries
+    >>> from xcloudmask.streaming import to_zarr
+    >>> from xcloudmask.streaming.timeseries import timeseries
     >>> times = np.array(["2026-05-01", "2026-05-06", "2026-05-11"], "M8[ns]")
     >>> mask = xr.DataArray(
     ...     np.array([0, 1, 0], "u1").reshape(3, 1, 1), dims=("time", "y", "x"), coords={"time": times},

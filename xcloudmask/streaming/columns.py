@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.classes import NO_DATA
-from xcloudmask.stream.problems import persistently
+from xcloudmask.streaming.problems import persistently
 
 Ints = npt.NDArray[Any]
 Box = tuple[slice, slice]

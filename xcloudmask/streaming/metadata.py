@@ -13,12 +13,12 @@ import numpy as np
 import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
-from xcloudmask.stream.lock import FOLDER
-from xcloudmask.stream.packing import Packing
-from xcloudmask.stream.problems import persistently
-from xcloudmask.stream.store import Target
+from xcloudmask.streaming.lock import FOLDER
+from xcloudmask.streaming.packing import Packing
+from xcloudmask.streaming.problems import persistently
+from xcloudmask.streaming.store import Target
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 #: Steps whose labels share a chunk.
 LABELS = 512

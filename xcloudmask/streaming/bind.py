@@ -10,19 +10,19 @@ import xarray as xr
 import zarr
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.stream.layout import Index, WindowLayout
-from xcloudmask.stream.ledger import DONE
-from xcloudmask.stream.lock import FOLDER, Lock
-from xcloudmask.stream.pools import Pool, choose_pool
-from xcloudmask.stream.problems import persistently
-from xcloudmask.stream.repository import Batch, BranchStore
-from xcloudmask.stream.run import Run, Steps
-from xcloudmask.stream.sink import Output, Sink
-from xcloudmask.stream.source import Source
-from xcloudmask.stream.store import Target
-from xcloudmask.stream.work import Work, copy, finish, infer, read_box
+from xcloudmask.streaming.layout import Index, WindowLayout
+from xcloudmask.streaming.ledger import DONE
+from xcloudmask.streaming.lock import FOLDER, Lock
+from xcloudmask.streaming.pools import Pool, choose_pool
+from xcloudmask.streaming.problems import persistently
+from xcloudmask.streaming.repository import Batch, BranchStore
+from xcloudmask.streaming.run import Run, Steps
+from xcloudmask.streaming.sink import Output, Sink
+from xcloudmask.streaming.source import Source
+from xcloudmask.streaming.store import Target
+from xcloudmask.streaming.work import Work, copy, finish, infer, read_box
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 
 def prepare_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.stream.progress import clock
+from xcloudmask.streaming.progress import clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.stream.layout import Index, Layout
+from xcloudmask.streaming.layout import Index, Layout
 
 Sizes = Mapping[Hashable, int] | Sequence[int]
 

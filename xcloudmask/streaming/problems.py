@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from xcloudmask.errors import CloudMaskError
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 #: How long an unreachable store is waited for, in seconds, and the longest pause between two attempts.
 PATIENCE = 180.0

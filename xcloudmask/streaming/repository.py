@@ -23,10 +23,10 @@ from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
-from xcloudmask.stream.layout import Index
-from xcloudmask.stream.problems import StoreError, StoreLockedError, brief, persistently
+from xcloudmask.streaming.layout import Index
+from xcloudmask.streaming.problems import StoreError, StoreLockedError, brief, persistently
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 #: Regions, and seconds, after which what is done is committed.
 BATCH = 64

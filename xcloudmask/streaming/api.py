@@ -10,22 +10,22 @@ from typing import Any, Literal
 import xarray as xr
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.stream.bind import prepare_run
-from xcloudmask.stream.contract import describe_contract
-from xcloudmask.stream.ledger import DONE
-from xcloudmask.stream.lock import FOLDER, Lock
-from xcloudmask.stream.packing import choose_compressors, choose_packing
-from xcloudmask.stream.problems import StoreError, StreamWarning, brief
-from xcloudmask.stream.progress import ProgressEvent, choose_display
-from xcloudmask.stream.report import StreamReport
-from xcloudmask.stream.sink import Output, open_sink
-from xcloudmask.stream.sizes import Sizes, choose_sizes
-from xcloudmask.stream.source import Source, from_mask, from_reflectance
-from xcloudmask.stream.store import Target, open_store
+from xcloudmask.streaming.bind import prepare_run
+from xcloudmask.streaming.contract import describe_contract
+from xcloudmask.streaming.ledger import DONE
+from xcloudmask.streaming.lock import FOLDER, Lock
+from xcloudmask.streaming.packing import choose_compressors, choose_packing
+from xcloudmask.streaming.problems import StoreError, StreamWarning, brief
+from xcloudmask.streaming.progress import ProgressEvent, choose_display
+from xcloudmask.streaming.report import StreamReport
+from xcloudmask.streaming.sink import Output, open_sink
+from xcloudmask.streaming.sizes import Sizes, choose_sizes
+from xcloudmask.streaming.source import Source, from_mask, from_reflectance
+from xcloudmask.streaming.store import Target, open_store
 from xcloudmask.types import ModelSpec
 from xcloudmask.warn import warn_user
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 Progress = bool | Callable[[ProgressEvent], None]
 
@@ -117,7 +117,7 @@ def stream(
     Examples
     --------
     >>> import numpy as np, tempfile, xarray as xr, xcloudmask
-    >>> from xcloudmask.stream import stream
+    >>> from xcloudmask.streaming import stream
     >>> from xcloudmask.testing import TOY
     >>> da = xr.DataArray(np.full((2, 90, 90), 0.2, "f4"), dims=("band", "y", "x"))
     >>> da = da.cloudmask.describe(bands=["red", "nir"])
@@ -175,7 +175,7 @@ def to_zarr(
     Examples
     --------
     >>> import numpy as np, tempfile, xarray as xr, xcloudmask
-    >>> from xcloudmask.stream import to_zarr
+    >>> from xcloudmask.streaming import to_zarr
     >>> mask = xr.DataArray(np.zeros((90, 90), "u1"), dims=("y", "x"), name="cloud_mask")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     to_zarr(mask, folder, progress=False).written

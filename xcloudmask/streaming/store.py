@@ -18,7 +18,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, WrapperStore
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.stream.problems import persistently
+from xcloudmask.streaming.problems import persistently
 
 
 def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Store:
@@ -26,7 +26,7 @@ def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Sto
     if isinstance(store, Store):
         return store
     if hasattr(store, "writable_session"):  # an Icechunk repository
-        from xcloudmask.stream.repository import BranchStore
+        from xcloudmask.streaming.repository import BranchStore
 
         return BranchStore(store, **(storage_options or {}))
     if isinstance(getattr(store, "store", None), Store):  # an Icechunk session
@@ -50,7 +50,11 @@ def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Sto
         "store",
         type(store).__name__,
         allowed=(
-            "a path", "a URL", "a zarr Store", "an obstore store", "an Icechunk repository or session",
+            "a path",
+            "a URL",
+            "a zarr Store",
+            "an obstore store",
+            "an Icechunk repository or session",
         ),
     )
 

@@ -10,9 +10,9 @@ import xarray as xr
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.stac.items import plain_items
-from xcloudmask.stream.insert import Change
-from xcloudmask.stream.problems import ContractError, StreamWarning
-from xcloudmask.stream.stored import UPDATED, Stored, encode
+from xcloudmask.streaming.insert import Change
+from xcloudmask.streaming.problems import ContractError, StreamWarning
+from xcloudmask.streaming.stored import UPDATED, Stored, encode
 from xcloudmask.warn import warn_user
 
 Item = Mapping[str, Any]

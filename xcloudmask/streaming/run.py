@@ -17,16 +17,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from xcloudmask.stream.layout import Index, Layout
-from xcloudmask.stream.ledger import DONE, FAILED, Ledger
-from xcloudmask.stream.lock import Lock
-from xcloudmask.stream.pools import Pool
-from xcloudmask.stream.problems import StoreError, StoreLockedError, brief
-from xcloudmask.stream.progress import Display, ProgressEvent
-from xcloudmask.stream.report import Failure
-from xcloudmask.stream.repository import Batch
+from xcloudmask.streaming.layout import Index, Layout
+from xcloudmask.streaming.ledger import DONE, FAILED, Ledger
+from xcloudmask.streaming.lock import Lock
+from xcloudmask.streaming.pools import Pool
+from xcloudmask.streaming.problems import StoreError, StoreLockedError, brief
+from xcloudmask.streaming.progress import Display, ProgressEvent
+from xcloudmask.streaming.report import Failure
+from xcloudmask.streaming.repository import Batch
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 #: Seconds before a region is tried again, doubled each time.
 PAUSE = 1.0

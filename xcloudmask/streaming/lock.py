@@ -30,10 +30,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xcloudmask.stream.problems import StoreError, StoreLockedError, brief
-from xcloudmask.stream.store import Target
+from xcloudmask.streaming.problems import StoreError, StoreLockedError, brief
+from xcloudmask.streaming.store import Target
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 LEASE = 90.0
 RENEWAL = 15.0

@@ -16,21 +16,21 @@ from xcloudmask.stac import load_stac
 from xcloudmask.stac.engines import Engine
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.transport import OnError
-from xcloudmask.stream.api import Progress, stream
-from xcloudmask.stream.contract import check_contract, describe_contract
-from xcloudmask.stream.due import Item, find_items, lacking, neighbours, pick, plan, with_stored_labels
-from xcloudmask.stream.insert import apply, finish, read_header
-from xcloudmask.stream.lock import FOLDER, Lock
-from xcloudmask.stream.packing import choose_packing
-from xcloudmask.stream.problems import ContractError, StoreLockedError
-from xcloudmask.stream.report import StreamReport
-from xcloudmask.stream.sizes import Sizes, choose_sizes
-from xcloudmask.stream.source import from_reflectance
-from xcloudmask.stream.store import Target, open_store
-from xcloudmask.stream.stored import Stored
+from xcloudmask.streaming.api import Progress, stream
+from xcloudmask.streaming.contract import check_contract, describe_contract
+from xcloudmask.streaming.due import Item, find_items, lacking, neighbours, pick, plan, with_stored_labels
+from xcloudmask.streaming.insert import apply, finish, read_header
+from xcloudmask.streaming.lock import FOLDER, Lock
+from xcloudmask.streaming.packing import choose_packing
+from xcloudmask.streaming.problems import ContractError, StoreLockedError
+from xcloudmask.streaming.report import StreamReport
+from xcloudmask.streaming.sizes import Sizes, choose_sizes
+from xcloudmask.streaming.source import from_reflectance
+from xcloudmask.streaming.store import Target, open_store
+from xcloudmask.streaming.stored import Stored
 from xcloudmask.types import ModelSpec
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 
 @dataclass(frozen=True, slots=True)

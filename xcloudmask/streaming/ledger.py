@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from xcloudmask.stream.layout import Index, Layout
-from xcloudmask.stream.lock import FOLDER
-from xcloudmask.stream.problems import persistently
-from xcloudmask.stream.store import Target, settle_region
+from xcloudmask.streaming.layout import Index, Layout
+from xcloudmask.streaming.lock import FOLDER
+from xcloudmask.streaming.problems import persistently
+from xcloudmask.streaming.store import Target, settle_region
 
 PENDING, DONE, FAILED = 0, 1, 2
 NAME = "status"

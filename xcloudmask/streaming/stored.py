@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from xcloudmask.stream.insert import read_header
-from xcloudmask.stream.ledger import DONE, Ledger
-from xcloudmask.stream.problems import ContractError, persistently
-from xcloudmask.stream.store import Target
+from xcloudmask.streaming.insert import read_header
+from xcloudmask.streaming.ledger import DONE, Ledger
+from xcloudmask.streaming.problems import ContractError, persistently
+from xcloudmask.streaming.store import Target
 
 #: Coordinate that tells when the catalogue last changed an item.
 UPDATED = "item_updated"

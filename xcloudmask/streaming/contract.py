@@ -10,9 +10,9 @@ import numpy as np
 import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
-from xcloudmask.stream.packing import Packing
-from xcloudmask.stream.problems import ContractError
-from xcloudmask.stream.sizes import Storage
+from xcloudmask.streaming.packing import Packing
+from xcloudmask.streaming.problems import ContractError
+from xcloudmask.streaming.sizes import Storage
 from xcloudmask.tasks import Plan
 
 #: Attributes of a finished mask that tell how it was made; used where its plan is not at hand.
@@ -97,7 +97,7 @@ def check_contract(stored: Mapping[str, Any], asked: Mapping[str, Any], label: s
     --------
     >>> check_contract({"model": "a"}, {"model": "b"}, "masks.zarr")
     Traceback (most recent call last):
-    xcloudmask.stream.problems.ContractError: masks.zarr holds another mask than this call would make:
+    xcloudmask.streaming.problems.ContractError: masks.zarr holds another mask than this call would make:
       model: 'a' in the store, 'b' in this call
     Pass overwrite=True to replace it, or name another group=
     """

@@ -17,16 +17,22 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from xcloudmask.stream.contract import check_contract
-from xcloudmask.stream.ledger import Ledger
-from xcloudmask.stream.lock import FOLDER
-from xcloudmask.stream.metadata import append_labels, array_attrs, consolidate, coordinates, write_coordinates
-from xcloudmask.stream.packing import Packing
-from xcloudmask.stream.problems import ContractError, persistently
-from xcloudmask.stream.sizes import Storage
-from xcloudmask.stream.store import Target
+from xcloudmask.streaming.contract import check_contract
+from xcloudmask.streaming.ledger import Ledger
+from xcloudmask.streaming.lock import FOLDER
+from xcloudmask.streaming.metadata import (
+    append_labels,
+    array_attrs,
+    consolidate,
+    coordinates,
+    write_coordinates,
+)
+from xcloudmask.streaming.packing import Packing
+from xcloudmask.streaming.problems import ContractError, persistently
+from xcloudmask.streaming.sizes import Storage
+from xcloudmask.streaming.store import Target
 
-log = logging.getLogger("xcloudmask.stream")
+log = logging.getLogger("xcloudmask.streaming")
 
 
 @dataclass(frozen=True)
