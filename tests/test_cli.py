@@ -272,6 +272,12 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--patch-size", "16"], 1, "--patch-size 16"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--device", "gpu"], 2, "unknown device 'gpu'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--variable", "x"], 2, "--variable is for Zarr"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--date", "2020-01-02"], 2, "--date does not apply"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--sun-elevation", "9"], 2, "-elevation does not"),
+        (["info", "{d}/s.tif", *UNITS, "--sensor", "s2", "--sun-elevation", "91"], 2, "up to 90"),
+        (["predict", "-x.tif", "{d}/m.tif"], 2, r"-x\.tif: a name that begins with - is written \./-x\.tif"),
+        (["predict", "--", "-x.tif", "{d}/m.tif", "--level", "L1C"], 2, "--level: options come before --"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", "--offset", "-0.1", "--lev", "1"], 2, "mean '--level'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--proba", "--threshold", "0.5"], 2, "leave --proba out"),
         (["predict", "{d}/s.tif", "{d}/none/m.tif"], 1, "there is no such folder.*mkdir -p"),
         (["predict", "{d}/s.tif", "{d}/m.jpg"], 2, r"'\.jpg'.*\.tif, \.tiff, \.zarr"),
@@ -470,6 +476,50 @@ def test_info_says_what_predict_would_do(tmp_path: Path, capsys: pytest.CaptureF
     assert "ukis-4band-l2a" in told
     assert "--scale" in told
     assert "describe(" not in told
+
+
+def test_info_of_bands_without_names_says_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = raster(tmp_path / "n.tif", names=())
+    assert main(["info", str(scene)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "band: 4, y: 150, x: 170", "EPSG:32632", "30 metre", "uint16; no data: 0",
+        "4 bands bear no names", "--bands blue,green,red,nir",
+    ):  # fmt: skip
+        assert words in told
+    assert main(["info", str(scene), "--bands", ",".join(NAMES), "--level", "L1C"]) == 0
+    assert "4 of 4 recognised" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["tif", "zarr"])
+@pytest.mark.parametrize("proba", [False, True])
+def test_info_of_a_mask_says_by_which_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str, proba: bool
+) -> None:
+    scene, out = raster(tmp_path / "s.tif"), tmp_path / f"m.{ending}"
+    assert main(["predict", str(scene), str(out), *UNITS, "--model", "toy", *["--proba"] * proba]) == 0
+    written = capsys.readouterr().out
+    assert main(["info", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert f"m.{ending}: {'probabilities' if proba else 'mask'} " in told
+    assert re.search(r"Model +toy 1", told)
+    if not proba:
+        assert "1 cloud, 3 cloud_shadow, 255 no_data" in told
+        assert re.findall(r"(\w+)\s+([\d.]+)\s%", told) == re.findall(r"(\w+)\s+([\d.]+)\s%", written)
+
+
+def test_a_store_that_holds_a_scene_beside_its_mask_is_a_scene(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = reference(raster(tmp_path / "s.tif"))
+    both = xr.Dataset({"mask": scene.cloudmask.predict("toy"), "pixels": scene})
+    both.drop_vars("band", errors="ignore").to_zarr(tmp_path / "b.zarr", consolidated=False)
+    assert main(["info", str(tmp_path / "b.zarr")]) == 0
+    assert ": scene pixels" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "b.zarr"), "--variable", "mask"]) == 0
+    assert ": mask mask" in capsys.readouterr().out
 
 
 def test_demo_calls_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

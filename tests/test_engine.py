@@ -1,6 +1,9 @@
 """The engine against made-up backends: batches, memory, devices, locks, turns."""
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -20,6 +23,7 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import get
 from xcloudmask.models.network import Network
 from xcloudmask.testing import COUNTING, TOY
+from xcloudmask.types import ModelSpec
 
 SHAPE = (1, 2, 40, 400)
 
@@ -419,3 +423,120 @@ def test_half_precision_infers_in_half_and_adds_up_in_full() -> None:
 def test_the_engine_asks_the_runtime_that_the_model_names() -> None:
     assert isinstance(get_predictor(TOY, "cpu")._load()[0].backend, TorchBackend)
     assert isinstance(get_predictor(get("ukis-4band-l1c"), "cpu")._load()[0].backend, OnnxBackend)
+
+
+# --- what a network answers is held against its card ---
+
+
+def answering(
+    monkeypatch: pytest.MonkeyPatch, forward: Any, activation: Any = None, classes: Any = COUNTING.classes
+) -> ModelSpec:
+    """A model that answers with what `forward` makes of its windows."""
+
+    class Answering(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return forward(x)
+
+    monkeypatch.setattr(testing, "load_counting", lambda spec: Network(Answering(), activation=activation))
+    return replace(COUNTING, name="oddity", classes=classes)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize(
+    ("forward", "activation", "classes", "says"),
+    [
+        (lambda x: x, "softmax", 2, r"\(1, 1, 32, 32\).*activation='softmax'.*'sigmoid'"),
+        (lambda x: x, None, 2, r"\(1, 1, 32, 32\).*'sigmoid'"),
+        (lambda x: x.mean((2, 3), True).repeat(1, 2, 1, 1), "softmax", 2, r"\(1, 2, 1, 1\).*every pixel"),
+        (lambda x: x[..., ::2, ::2].repeat(1, 2, 1, 1), "softmax", 2, r"\(1, 2, 16, 16\).*every pixel"),
+        (lambda x: x.repeat(1, 3, 1, 1), "softmax", 2, r"\(1, 3, 32, 32\).*2 classes \(clear, cloud\)"),
+        (lambda x: x.repeat(1, 2, 1, 1), "sigmoid", 2, r"\(1, 4, 32, 32\).*is for one channel"),
+        (lambda x: x, "sigmoid", 3, r"\(1, 2, 32, 32\).*3 classes"),
+        (lambda x: x[:, 0], None, 2, r"\(1, 32, 32\).*expected \(1, 2, 32, 32\)"),
+        (lambda x: {"out": x}, "sigmoid", 2, r"a dict, not with one tensor"),
+    ],
+)
+def test_answers_of_another_shape_are_refused_not_stretched(
+    forward: Any, activation: Any, classes: int, says: str, tta: bool, lazy: bool,
+    nothing_loaded: None, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    spec = answering(monkeypatch, forward, activation, ("clear", "cloud", "snow")[:classes])
+    da = scene(noise(1, 40, 40), ["red"])
+    da = da.chunk(y=20) if lazy else da
+    with pytest.raises(CloudMaskError, match=f"(?s){says}"):
+        da.cloudmask.predict(spec, device="cpu", tta=tta).compute()
+
+
+def test_one_answer_for_a_batch_is_refused(nothing_loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = answering(monkeypatch, lambda x: torch.cat([1 - x[:1], x[:1]], 1))
+    with pytest.raises(CloudMaskError, match=r"'oddity'.*\(1, 2, 8, 8\).*expected \(4, 2, 8, 8\)"):
+        Predictor(spec, "cpu").blend(jobs(4), SHAPE, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("forward", "says"),
+    [
+        (lambda x: torch.cat([1 - 9 * x, 4 * x], 1), "no probabilities.*activation=None.*'softmax'"),
+        (lambda x: torch.cat([2 + x, -1 - x], 1), "no probabilities.*the smallest is -"),
+        (
+            lambda x: torch.cat([1 - x, x], 1) / 0,
+            "'oddity' answers.* not finite in 100 %",
+        ),
+    ],
+)
+def test_answers_that_are_no_probabilities_are_told_once(
+    forward: Any, says: str, nothing_loaded: None, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    ours = Predictor(answering(monkeypatch, forward), "cpu")
+    with pytest.warns(UserWarning, match=says) as told:
+        ours.blend(jobs(9), SHAPE, batch_size=3)
+    assert len(told) == 1
+    assert len([record for record in caplog.records if "oddity" in record.message]) == 1
+    ours.blend(jobs(9), SHAPE)  # a second time would be an error here
+
+
+def test_what_a_network_says_of_cells_without_data_is_nobodys_business(
+    nothing_loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        out = torch.cat([1 - x, x], 1)
+        out[..., :3, :3] = torch.nan
+        return out
+
+    found = Predictor(answering(monkeypatch, forward), "cpu").blend(jobs(5, gap=True), SHAPE)
+    np.testing.assert_allclose(found, by_hand(5, gap=True), atol=1e-5)
+
+
+# --- a forked process ---
+
+FORK = """
+import multiprocessing, warnings
+warnings.simplefilter("ignore")
+import numpy as np, xarray as xr, xcloudmask
+from xcloudmask import backends, engine
+from xcloudmask.testing import TOY
+
+pixels = np.random.default_rng(0).random((2, 200, 200), "f4")
+scene = xr.DataArray(pixels, dims=("band", "y", "x")).cloudmask.describe(bands=["red", "nir"], level="L1C")
+
+def work(_):
+    return scene.cloudmask.predict(TOY, resolution="native", device="cpu").values, backends.cpu_threads()
+
+here, threads = work(0)
+engine._predictors_lock.acquire()  # as another thread may do at the moment of the fork
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    there, in_child = pool.map_async(work, [0]).get(40)[0]
+engine._predictors_lock.release()
+print("same" if (here == there).all() else "differs", in_child, work(0)[1] == threads)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_infers_too() -> None:
+    command = [sys.executable, "-c", FORK]
+    environment = {**os.environ, "XCLOUDMASK_NUM_THREADS": "2"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.stdout.strip() == "same 1 True", done.stdout + done.stderr

@@ -279,6 +279,37 @@ def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path: Path) -> None
     assert listing(tmp_path) == sorted([*kept, "m.tif", "m.tif.aux.xml"])
 
 
+@pytest.mark.parametrize("step", ["update_tags", "write", "write_colormap", "close"])
+def test_gdals_own_errors_are_told_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    from rasterio._err import CPLE_AppDefinedError
+
+    keep = rasterio.open
+
+    class Full:
+        """A dataset on a disk that is full when it comes to `step`."""
+
+        def __init__(self, dataset: Any) -> None:
+            self._dataset = dataset
+
+        def __getattr__(self, name: str) -> Any:
+            return self._full if name == step else getattr(self._dataset, name)
+
+        def _full(self, *args: Any, **more: Any) -> None:
+            self._dataset.close()
+            raise CPLE_AppDefinedError(3, 1, "Write error at scanline 0")
+
+    def opened(path: Any, *mode: str, **form: Any) -> Any:
+        dataset = keep(path, *mode, **form)
+        return Full(dataset) if mode else dataset
+
+    monkeypatch.setattr(rasterio, "open", opened)
+    with pytest.raises(CloudMaskError, match=r"cannot be written: Write error at scanline 0.*free space"):
+        write(mask(40, 40), tmp_path / "m.tif")
+    assert listing(tmp_path) == []
+
+
 FULL_DISK = """
 import resource, signal, sys, numpy as np, xarray as xr
 from xcloudmask.write import write
@@ -297,7 +328,10 @@ else:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit on file sizes in Linux's way")
-@pytest.mark.parametrize(("name", "limit"), [("m.tif", 100_000), ("m.tif", 390_000), ("m.zarr", 10_000)])
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("m.tif", limit) for limit in (0, 100, 3_000, 100_000, 390_000)] + [("m.zarr", 10_000), ("m.zarr", 0)],
+)
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, name: str, limit: int) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(tmp_path / name), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

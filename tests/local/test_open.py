@@ -3,6 +3,7 @@
 import pickle
 import time
 from datetime import date, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_chunks(scene_file, chunks):
     np.testing.assert_allclose(scene[0], np.where(raw == 0, np.nan, raw * 1e-4), atol=1e-6)
 
 
-@pytest.mark.parametrize("chunks", ["many", {"band": 1}, 0.5, (1, 2, 3)])
+@pytest.mark.parametrize("chunks", ["many", {"band": 1}, 0.5, (1, 2, 3), 0, {"y": 0}, (5, 0), -5])
 def test_chunks_that_make_no_sense(scene_file, chunks):
     with pytest.raises(OptionError, match="chunks"):
         xcloudmask.local.open(scene_file[0], **GIVEN, chunks=chunks)
@@ -129,7 +130,8 @@ def test_dates(scene_file, when):
 
 @pytest.mark.parametrize(("option", "value", "says"), [
     ("date", "yesterday", "Give ISO 8601"), ("scale", "1e-4", "Give a number"), ("scale", 0, "above 0"),
-    ("sun_elevation", True, "Give a number"), ("level", "L9", "'L9'"),
+    ("sun_elevation", True, "Give a number"), ("sun_elevation", 0, "up to 90"),
+    ("sun_elevation", 91, "above 0"), ("sun_elevation", float("nan"), "above 0"), ("level", "L9", "'L9'"),
     ("sensor", "sentinel2z", "did you mean"), ("resolution", 0, "above 0"), ("bands", ["rot"], "Allowed"),
     ("bands", "rot", "Allowed"), ("bands", ["red", "B04"], "more than once"),
 ])  # fmt: skip
@@ -179,5 +181,23 @@ def test_opening_alone_brings_no_reader():
 
 
 def test_warnings_name_no_line_of_ours(scene_file):
-    with pytest.warns(UnitWarning, match="nothing tells"):
+    with pytest.warns(UnitWarning, match="nothing tells") as told:
         xcloudmask.local.open(scene_file[0], sensor="sentinel-2", scale=1e-4)
+    assert [one.filename for one in told] == [__file__]
+
+
+def test_no_module_warns_with_a_line_of_its_own():
+    """Counting frames by hand goes wrong as soon as a function moves."""
+    package = Path(xcloudmask.local.__file__).parents[1]
+    told = [path.name for path in package.rglob("*.py") if "warnings.warn(" in path.read_text()]
+    assert told == ["warn.py"]
+
+
+@pytest.mark.parametrize(("path", "says"), [
+    ("https://example.com/x.tif", "is a URL.*load_stac"), ("s3://bucket/x.SAFE", "is a URL.*load_stac"),
+    (None, "unknown path None.*as text or a Path"), (5, "unknown path 5"), ("", "unknown path ''"),
+    (["a.tif"], "unknown path"),
+])  # fmt: skip
+def test_what_is_no_path_of_this_machine(path, says):
+    with pytest.raises(CloudMaskError, match=says):
+        xcloudmask.local.open(path)

@@ -1,5 +1,7 @@
 """A module or a function of the user's own is a model, here and on a cluster."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -178,3 +180,21 @@ def test_without_a_cluster_nothing_is_sent():
     models.ready(models.register(mlp(), name="mine", **HOW))
     with pytest.raises(WeightsError, match="registered in another process"):
         weights.read("held:" + "0" * 64, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("loader", "says"),
+    [
+        ("nope:x", "cannot be imported: ModuleNotFoundError"),
+        ("xcloudmask:missing", "cannot be imported: AttributeError"),
+        ("xcloudmask:", "does not have the form"),
+        ("os:sep", "is str, not a function"),
+        ("os:getcwd", "fails with TypeError"),
+        ("builtins:repr", "returns str, not an xcloudmask.models.network.Network"),
+    ],
+)
+def test_a_loader_that_does_not_load_is_named(loader, says):
+    spec = replace(TOY, name="broken", loader=loader)
+    remedy = r"ModelSpec\(loader='package.module:function'\)"
+    with pytest.raises(CloudMaskError, match=rf"'broken'.*{loader}.*{says}.*{remedy}"):
+        scene(noise(2, 40, 40), BANDS).cloudmask.predict(spec, device="cpu")

@@ -111,12 +111,26 @@ def test_auto_takes_what_the_sensor_has(site):
     [
         (["rde"], OptionError, "did you mean 'red'"),
         (["red", "B04"], BandError, "more than once"),
-        ([], BandError, "in common"),
+        ([], BandError, r"bands=\[\] names no band\. sentinel-2a has blue, green"),
     ],
 )
 def test_wrong_bands_are_told(site, bands, error, says):
     with pytest.raises(error, match=says):
         load_stac([sentinel2(site, "earth-search-c1").item], bands=bands)
+
+
+def test_bands_of_no_known_instrument_are_told_as_such():
+    from xcloudmask.types import Band
+
+    item = Survey("unknown", (Band("B4", "red"),))
+    with pytest.raises(OptionError, match=r"^unknown band 'junk'\. Allowed: red, B4\."):
+        choose_bands([item], ["junk"])
+    with pytest.raises(
+        OptionError, match=r"^unknown band 'junk'\. An item of no known instrument has no band"
+    ):
+        choose_bands([Survey("unknown", ())], ["junk"])
+    with pytest.raises(BandError, match=r"names no band\. an item of no known instrument has red\."):
+        choose_bands([item], [])
 
 
 def test_no_band_in_common(site):

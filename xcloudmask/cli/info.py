@@ -21,7 +21,7 @@ def run(args: Namespace) -> None:
     from xcloudmask.summary import summary
 
     path = Path(args.path).expanduser()
-    mask = written.find_mask(path)
+    mask = written.find_mask(path, args.variable)
     if mask is not None:
         head, rows = summary(mask)
         found = [(f"{'!' if row.problem else ' '} {row.label}", as_options(row.value)) for row in rows]

@@ -110,8 +110,8 @@ def _check_sun_unsaid(path: Path, args: Namespace) -> None:
     for option in ("date", "sun_elevation"):
         if getattr(args, option) is not None:
             raise UsageError(
-                f"--{option.replace('_', '-')} does not apply to {path}: the sun's elevation counts only where "
-                "--sensor is said, or IN is a product that tells it. Say --sensor S, or leave the option out"
+                f"--{option.replace('_', '-')} does not apply to {path}: it counts only where --sensor "
+                "is said, or IN is a product that tells its sensor. Say --sensor S, or leave the option out"
             )
 
 

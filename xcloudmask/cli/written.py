@@ -1,4 +1,4 @@
-"""Masks as this library writes them, and rasters that tell nothing of their bands: what `info` shows of them."""
+"""Masks as this library writes them, and rasters that do not name their bands, as `info` shows them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ _COUNTED = 20_000_000
 _SHARE = "probability of "
 
 
-def find_mask(path: Path) -> xr.DataArray | None:
+def find_mask(path: Path, variable: str | None = None) -> xr.DataArray | None:
     """Return the mask or probabilities that lie at a path, lazy; None if it is something else."""
     if source.is_store(path):
-        return _in_store(path)
+        return _in_store(path, variable)
     return _in_raster(path) if path.is_file() else None
 
 
-def _in_store(path: Path) -> xr.DataArray | None:
-    if not path.exists():
+def _in_store(path: Path, variable: str | None) -> xr.DataArray | None:
+    ds = source.open_dataset(path)
+    arrays = {str(name): array for name, array in ds.data_vars.items() if array.ndim > 1}
+    if variable is None and len(arrays) > 1:  # a scene, with a mask of its own maybe
         return None
-    for array in source.open_dataset(path).data_vars.values():
-        if "flag_values" in array.attrs or ("class" in array.dims and "model" in array.attrs):
-            return array
-    return None
+    array = next(iter(arrays.values()), None) if variable is None else arrays.get(variable)
+    if array is None or "model" not in array.attrs:
+        return None
+    return array if "flag_values" in array.attrs or "class" in array.dims else None
 
 
 def _in_raster(path: Path) -> xr.DataArray | None:
@@ -46,11 +48,14 @@ def _in_raster(path: Path) -> xr.DataArray | None:
         return None
     da: Any = rioxarray.open_rasterio(path, chunks={"y": source.CHUNKS, "x": source.CHUNKS}, lock=False)
     if classes:
-        tags["flag_values"] = [int(float(word)) for word in tags["flag_values"].split()]  # type: ignore[assignment]
         da = da.squeeze("band", drop=True)
     else:
         da = da.rename(band="class").assign_coords({"class": [name.removeprefix(_SHARE) for name in names]})
-    attrs = {key: float(tags[key]) if key == "threshold" else tags[key] for key in tags}
+    attrs: dict[str, Any] = {**tags}
+    if "threshold" in tags:
+        attrs["threshold"] = float(tags["threshold"])
+    if classes:
+        attrs["flag_values"] = [int(float(word)) for word in tags["flag_values"].split()]
     if "working_resolution_m" in attrs:
         attrs["working_resolution_m"] = [float(word) for word in tags["working_resolution_m"].split()]
     out: xr.DataArray = da.assign_attrs(attrs).rename(path.stem)

@@ -73,7 +73,7 @@ def _find_loader(spec: ModelSpec) -> Callable[[ModelSpec], Any]:
 def _broken(spec: ModelSpec, why: str) -> CloudMaskError:
     return CloudMaskError(
         f"model {spec.name!r}: its loader {spec.loader!r} {why}. ModelSpec(loader='package.module:function') "
-        "names a function that can be imported where the work runs, takes the ModelSpec, and returns a Network"
+        "names a function that workers can import, that takes the ModelSpec and returns a Network"
     )
 
 

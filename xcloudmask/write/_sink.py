@@ -31,7 +31,7 @@ class SinkError(Exception):
 
 @contextmanager
 def writing() -> Iterator[None]:
-    # GDAL's own errors, such as that of a full disk, are of a family of their own, and come through unwrapped.
+    # GDAL's own errors, such as that of a full disk, are a family of their own and may come unwrapped.
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
