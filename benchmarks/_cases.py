@@ -152,7 +152,9 @@ def _by_us(mask: xr.DataArray, store: Path) -> None:
 def _by_stream(mask: xr.DataArray, store: Path) -> None:
     from xcloudmask.streaming import to_zarr
 
-    to_zarr(mask, store, progress=False)
+    side = max(mask.chunks[-1]) if mask.chunks else 1024  # regions as large as the chunks
+    size = {"y": side, "x": side}
+    to_zarr(mask, store, chunks={"y": min(side, 512), "x": min(side, 512)}, shards=size, progress=False)
 
 
 #: Ways to write a lazy mask: they decide in which order the scene is walked over.
