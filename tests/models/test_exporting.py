@@ -149,9 +149,9 @@ def test_exports_are_the_same_bytes_every_time(tmp_path, spec):
 def test_a_set_network_is_exported_without_a_graph(tmp_path):
     config = {"classes": 3, "width": 8, "heads": 2, "rounds": 1, "hidden": 8}
     path = as_safetensors(arch.build("spectral", config), tmp_path)
-    models.load(path, name="any", architecture="spectral", config=config, classes=CLASSES, patch=32)
-    written = models.export("any", tmp_path / "out")
-    assert [path.name for path in written] == ["any.safetensors", "any.json"]
+    models.load(path, name="any-exported", architecture="spectral", config=config, classes=CLASSES, patch=32)
+    written = models.export("any-exported", tmp_path / "out")
+    assert [path.name for path in written] == ["any-exported.safetensors", "any-exported.json"]
     check_mlm(json.loads(written[-1].read_text()), tmp_path / "out")
     again = models.load(written[-1], name="again")
     assert again.any_bands
@@ -253,6 +253,6 @@ def test_the_command_line(tmp_path, capsys, spec):
     assert "probability of 0.4" in told
     assert "CC0-1.0" in told
     assert main(["models"]) == 0
-    assert re.search(r"net +L2A +20-40 m +CC0-1.0 +red, nir", capsys.readouterr().out)
+    assert re.search(r"net +L2A +20-40 m +red, nir\n +CC0-1.0", capsys.readouterr().out)
     assert main(["models", "convert", str(tmp_path / "net.pt")]) == 2
     assert "convert FILE OUT.safetensors" in capsys.readouterr().err
