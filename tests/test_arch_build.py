@@ -15,14 +15,7 @@ from xcloudmask.models.arch.mobilenet_v2 import MobileNetV2
 from xcloudmask.models.arch.segformer import SIZES, MixTransformer
 from xcloudmask.models.arch.sensei_v1 import SenseiV1
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors gain nothing from threads, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights(module: torch.nn.Module) -> int:

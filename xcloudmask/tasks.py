@@ -24,6 +24,11 @@ from xcloudmask.types import Calibration, Options, Scheme
 
 Array = npt.NDArray[Any]
 
+APPLIED_TWICE = (
+    "the scale or the offset is wrong, or was applied already. Say how the numbers are stored with "
+    "da.cloudmask.describe(scale=..., offset=...), scale=1, offset=0 if they are reflectance"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -146,12 +151,6 @@ def check_units(pixels: Float, valid: Bool, scaled: bool) -> None:
     else:
         return
     raise UnitError(f"{found}: reflectance is 0 to 1, so {remedy}")
-
-
-APPLIED_TWICE = (
-    "the scale or the offset is wrong, or was applied already. Say how the numbers are stored with "
-    "da.cloudmask.describe(scale=..., offset=...), scale=1, offset=0 if they are reflectance"
-)
 
 
 def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[WindowJob]:

@@ -17,6 +17,8 @@ from xcloudmask.warn import warn_user
 
 NODATA_ATTRS = ("_FillValue", "nodata", "missing_value")
 REMEDY = "da.cloudmask.describe(scale=0.0001, offset=0.0), with the figures of your product"
+#: Rows of an array in memory that are looked at in one go.
+ROWS = 512
 #: Where catalogues' item properties end up as coordinates, the baseline of Sentinel-2 is called so.
 BASELINE = "s2:processing_baseline"
 OFFSET_DONE = "earthsearch:boa_offset_applied"
@@ -86,13 +88,12 @@ def _gaps(attrs: Mapping[str, Any], dtype: Any, nodata: Any) -> tuple[float, ...
 
 
 def _from_coords(picked: xr.DataArray) -> tuple[Any, Any]:
-    pair = []
+    pair, band = [], band_dim(picked)
     for name, none in (("scale", 1.0), ("offset", 0.0)):
         coord = picked.coords.get(name)
         if coord is None:
             pair.append(np.array([none]))
             continue
-        band = picked.dims[picked.get_axis_num(band_dim(picked))]
         if coord.dims not in ((), (band,)) or coord.dtype.kind not in "fiu":
             raise UnitError(
                 f"the coordinate {name!r} ({coord.dtype} along {coord.dims}) would scale the pixels and must "
@@ -170,13 +171,16 @@ def check_figures(scale: Any, offset: Any) -> None:
 
 def check_numbers(values: Any, calibration: Calibration) -> None:
     """Warn of an array in memory (..., band, y, x) that holds infinities, or no usable pixel at all."""
-    if values.dtype.kind == "f" and (infinite := int(np.isinf(values).sum())):
+    # In bands of rows: a scene in memory may leave little room beside it.
+    blocks = [values[..., first : first + ROWS, :] for first in range(0, values.shape[-2], ROWS)]
+    infinite = sum(int(np.isinf(block).sum()) for block in blocks) if values.dtype.kind == "f" else 0
+    if infinite:
         warn_user(
             f"{infinite} values are infinite: they are taken as no data (255). Look for a division by "
             "zero, or replace them with NaN: da.where(np.isfinite(da))",
             NoDataWarning,
         )
-    if not holds_data(values, calibration).any():
+    if not any(holds_data(block, calibration).any() for block in blocks):
         warn_user(
             "no pixel holds data in every band (the others are NaN, infinite or a nodata value), so the mask "
             "is 255 everywhere: check the area, the date and nodata=",

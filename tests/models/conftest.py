@@ -74,3 +74,11 @@ def cache(tmp_path, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """Name a file that code hidden in weights would leave behind; there must be none."""
+    path = tmp_path / "canary"
+    yield path
+    assert not path.exists(), "code from the file was run"

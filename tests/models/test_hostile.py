@@ -34,13 +34,6 @@ def registry(monkeypatch):
     assert set(models._registry) == before, "a hostile file became a model"
 
 
-@pytest.fixture
-def canary(tmp_path):
-    path = tmp_path / "canary"
-    yield path
-    assert not path.exists(), "code from the file was run"
-
-
 def tree(folder):
     return {
         path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()

@@ -233,7 +233,8 @@ def test_cards_survive_json_and_read_well(tmp_path):
     assert from_json(to_json(spec), "x") == spec
     for name in ("ukis-6band-l1c", "ukis-4band-l2a", "spectral", "omnicloudmask", "net"):
         assert from_json(to_json(models.get(name)), "x") == models.get(name)
-        assert max(map(len, text(models.get(name)).splitlines())) <= 100
+        lines = text(models.get(name)).splitlines()
+        assert max(len(line) for line in lines if "  weights " not in line) <= 100  # a path is not broken
     told = models.show("net")
     for words in ("red, nir", "less 0.1, 0.2", "probability of 0.3", spec.sha256, "pixel-mlp", "not told"):
         assert words in told

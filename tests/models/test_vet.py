@@ -28,13 +28,6 @@ class Canary:
         return os.system, (f"touch {self.path}",)
 
 
-@pytest.fixture
-def canary(tmp_path):
-    path = tmp_path / "canary"
-    yield path
-    assert not path.exists(), "code from the file was run"
-
-
 def test_the_canary_sings(tmp_path):
     pickle.loads(pickle.dumps(Canary(tmp_path / "canary")))
     assert (tmp_path / "canary").exists()

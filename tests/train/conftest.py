@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 BANDS = ["blue", "green", "red", "nir08", "swir16", "swir22"]
 CLEAR = np.array([0.09, 0.09, 0.08, 0.28, 0.2, 0.1])
@@ -51,12 +49,8 @@ def write_table(path: Path, seed: int, rows: int = 60) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slowed by threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def quiet(one_thread: None) -> None:
+    """Every test here trains or infers something small."""
 
 
 @pytest.fixture
@@ -65,7 +59,7 @@ def data(tmp_path: Path) -> Path:
     root = tmp_path / "data"
     for number in range(4):
         write_patch(root / "train" / "l8" / f"t{number}.npz", number)
-        write_table(root / "train" / "pixels" / "landsat8.csv", 7)
+    write_table(root / "train" / "pixels" / "landsat8.csv", 7)
     write_patch(root / "val" / "l8" / "v0.npz", 90)
     write_table(root / "val" / "pixels" / "landsat8.csv", 91)
     return root

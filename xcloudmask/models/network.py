@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
+from xcloudmask.models.weights import digest
 from xcloudmask.types import Activation, ModelSpec
 
 
@@ -95,7 +95,7 @@ def parse_activation(said: str) -> Activation | None:
 
 def checked_bytes(data: bytes, spec: ModelSpec, origin: str) -> bytes:
     """Return `data` if its SHA-256 is the one that `spec` names."""
-    found = hashlib.sha256(data).hexdigest()
+    found = digest(data)
     if found != spec.sha256:
         raise WeightsError(
             f"the weights of model {spec.name!r} ({origin}) have SHA-256 {found}, expected {spec.sha256}: "

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-import xcloudmask
+from xcloudmask._version import __version__
 from xcloudmask.errors import WeightsError
 
 log = logging.getLogger("xcloudmask")
@@ -296,7 +296,7 @@ def _append(
 
 def _http(href: str, have: int) -> Iterator[tuple[bytes, int, int | None]]:
     """Read an address; urllib takes proxies from the environment and follows redirects to http(s) only."""
-    request = urllib.request.Request(href, headers={"User-Agent": f"xcloudmask/{xcloudmask.__version__}"})
+    request = urllib.request.Request(href, headers={"User-Agent": f"xcloudmask/{__version__}"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:

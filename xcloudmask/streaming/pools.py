@@ -127,13 +127,7 @@ class LocalPool:
 
     def wait(self, timeout: float | None) -> list[Future[Any]]:
         """See `Pool`."""
-        try:
-            out = [self._done.get(timeout=timeout)]
-        except queue.Empty:
-            return []
-        while not self._done.empty():
-            out.append(self._done.get())
-        return out
+        return _taken(self._done, timeout)
 
     def forget(self, handle: Future[Any]) -> None:
         """See `Pool`."""
@@ -172,13 +166,7 @@ class ClusterPool:
 
     def wait(self, timeout: float | None) -> list[Any]:
         """See `Pool`."""
-        try:
-            out = [self._done.get(timeout=timeout)]
-        except queue.Empty:
-            return []
-        while not self._done.empty():
-            out.append(self._done.get())
-        return out
+        return _taken(self._done, timeout)
 
     def forget(self, handle: Any) -> None:
         """See `Pool`."""
@@ -190,6 +178,17 @@ class ClusterPool:
         if abort and self._running:
             self.client.cancel(list(self._running))
         self._running.clear()
+
+
+def _taken(done: queue.SimpleQueue[Any], timeout: float | None) -> list[Any]:
+    """Wait for one entry, and take all that are there; none if time runs out."""
+    try:
+        out = [done.get(timeout=timeout)]
+    except queue.Empty:
+        return []
+    while not done.empty():
+        out.append(done.get())
+    return out
 
 
 def choose_pool(size: int | None, in_memory: bool, in_process: bool) -> Pool:

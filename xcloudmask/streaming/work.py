@@ -33,6 +33,12 @@ class Work:
     plan: Plan | None = None
     strips: Any = None  # a zarr Array, or None if no region has a neighbour
 
+    def planned(self) -> tuple[WindowLayout, Plan]:
+        """Return what inference follows; it is there wherever windows are inferred."""
+        if self.windows is None or self.plan is None:
+            raise TypeError("blocks of a graph are written as they come: there is no plan of windows")
+        return self.windows, self.plan
+
 
 @dataclass(frozen=True)
 class Found:
@@ -59,9 +65,7 @@ def read_box(windows: WindowLayout, at: Index) -> tuple[slice, slice]:
 def infer(work: Work, at: Index, raw: Array) -> Found:
     """Infer a region's windows from the pixels (..., band, y, x) of its read box; leave what others need."""
     began = time.perf_counter()
-    windows, plan = work.windows, work.plan
-    if windows is None or plan is None:
-        raise TypeError("infer needs a window plan")
+    windows, plan = work.planned()
     row, col = windows.rows[at[-2]], windows.cols[at[-1]]
     top, left = row.reads[0], col.reads[0]
     own = raw[..., row.pixels[0] - top : row.pixels[1] - top, col.pixels[0] - left : col.pixels[1] - left]
@@ -105,9 +109,7 @@ def _read_strips(strips: Any, at: Index) -> Float:
 def finish(work: Work, at: Index, found: Found) -> Written:
     """Make a region's output of its own sums and its neighbours' strips, and write it."""
     began = time.perf_counter()
-    windows, plan = work.windows, work.plan
-    if windows is None or plan is None:
-        raise TypeError("finish needs a window plan")
+    windows, plan = work.planned()
     row, col = windows.rows[at[-2]], windows.cols[at[-1]]
     pieces: list[tuple[Float, int, int]] = []
     leading = windows.leading(at)
@@ -126,7 +128,8 @@ def finish(work: Work, at: Index, found: Found) -> Written:
                 pieces.append((part, strip.rows.offset, strip.cols.offset))
     shape = (*leading, row.needs[1] - row.needs[0], col.needs[1] - col.needs[0])
     output = finish_pixels(plan, add_pieces(shape, pieces), found.valid, row.pixels, col.pixels)
-    write_region(work, at, output)
+    rows, cols = windows.layout.pixels(at)
+    _write(work, at, output, windows.layout.leads(at), (slice(*rows), slice(*cols)))
     return Written(int(found.valid.sum()), found.seconds + time.perf_counter() - began)
 
 
@@ -135,15 +138,6 @@ def copy(work: Work, at: Index, block: Array, leads: tuple[slice, ...], box: tup
     began = time.perf_counter()
     _write(work, at, np.asarray(block), leads, box)
     return Written(block.size, time.perf_counter() - began)
-
-
-def write_region(work: Work, at: Index, output: Array) -> None:
-    """Write a region's output (lead..., [class], y, x) and wait until it is durable."""
-    if work.windows is None:
-        raise TypeError("write_region needs a layout")
-    layout = work.windows.layout
-    rows, cols = layout.pixels(at)
-    _write(work, at, output, layout.leads(at), (slice(*rows), slice(*cols)))
 
 
 def _write(work: Work, at: Index, output: Array, leads: tuple[slice, ...], box: tuple[slice, slice]) -> None:

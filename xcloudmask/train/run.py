@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -12,10 +11,11 @@ from typing import Any, TypeGuard
 
 from torch import nn
 
-import xcloudmask
+from xcloudmask._version import __version__
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics import Histogram, choose_threshold, reliability
 from xcloudmask.models import card
+from xcloudmask.models.weights import digest
 from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import SETS, pooled, run_on, take
@@ -217,24 +217,24 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
     note = json.dumps({"architecture": begun.architecture, "config": json.loads(settings)}, sort_keys=True)
     # one entry: safetensors writes several in an order of its own, and equal weights shall be equal bytes
     checkpoint.write_weights(path, begun.kept.state_dict(), {"network": note})
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = digest(path.read_bytes())
     least = Recipe.from_dict(plan.table("recipe")).least_bands
     entries = {"min_bands": least if begun.entries["any_bands"] else 1, **begun.entries, "version": "1"}
     spec = ModelSpec(
-        name=plan.name, classes=classes, loader=LOADER, sha256=digest, weights=path.name,
+        name=plan.name, classes=classes, loader=LOADER, sha256=sha256, weights=path.name,
         licence=plan.licence, description=plan.description, architecture=begun.architecture, config=settings,
         threshold=threshold, **{**entries, **plan.table("card")},
     )  # fmt: skip
     path.with_suffix(".json").write_text(card.to_json(spec))
     record = {
         "name": plan.name,
-        "sha256": digest,
+        "sha256": sha256,
         "threshold": threshold,
         "chosen_on": by_bands,
         "sources": sorted({entry.source for entry in fit}),
         "files": len(fit),
         "config_sha256": plan.sha256,
-        "xcloudmask": xcloudmask.__version__,
+        "xcloudmask": __version__,
     }
     (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n")
     if importlib.util.find_spec("matplotlib") is not None:
