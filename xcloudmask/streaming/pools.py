@@ -15,6 +15,8 @@ import dask
 import numpy as np
 from dask.system import CPU_COUNT
 
+from xcloudmask.streaming.heap import trim
+
 Reader = Callable[[], Any]
 
 
@@ -121,7 +123,13 @@ class LocalPool:
         return self._start(lambda: function(*args, found))
 
     def _start(self, run: Callable[[], Any]) -> Future[Any]:
-        future = self._threads.submit(run)
+        def run_and_trim() -> Any:
+            try:
+                return run()
+            finally:
+                trim()
+
+        future = self._threads.submit(run_and_trim)
         future.add_done_callback(self._done.put)
         return future
 
