@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from xcloudmask.cli.parse import Parser
@@ -22,6 +23,7 @@ NEEDED = (
 EXTRAS = {
     "odc": "load_stac(engine='odc')",
     "local": "Proba-V HDF5 and SPOT-VGT files",
+    "openvino": "device='openvino', on Intel's hardware",
     "plot": "pictures",
     "demo": "xcloudmask demo",
 }
@@ -101,6 +103,10 @@ def _machine() -> Iterator[Finding]:
 
     providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     yield Finding("ok", "onnxruntime runs on", ", ".join(providers))
+    if find_spec("openvino"):
+        import openvino
+
+        yield Finding("ok", "openvino runs on", ", ".join(openvino.Core().available_devices))
     if torch.cuda.device_count() and "CUDA" not in providers:
         yield Finding(
             "missing", "onnxruntime on cuda",
