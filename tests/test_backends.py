@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -212,6 +213,22 @@ def test_threads_of_a_process_a_worker_and_an_override(monkeypatch: pytest.Monke
     monkeypatch.setenv("XCLOUDMASK_NUM_THREADS", "many")
     with pytest.raises(CloudMaskError, match="XCLOUDMASK_NUM_THREADS='many'"):
         cpu_threads()
+
+
+def test_threads_that_have_used_torch_before_are_told_how_many_to_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pool's threads keep the number they began with, and more threads add in another order."""
+    monkeypatch.setenv("XCLOUDMASK_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(torch.set_num_threads, 2).result()
+            backend = torch_backend()
+            pool.submit(backend.probabilities, torch.zeros(1, 1, 2, 2)).result()
+            assert pool.submit(torch.get_num_threads).result() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.gpu

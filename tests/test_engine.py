@@ -105,9 +105,9 @@ def test_batches_are_of_the_size_asked_for_and_the_sums_the_same(size: int | Non
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 31])
-@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("tta", [0, 3, 8])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(
-    most: int, tta: bool, caplog: pytest.LogCaptureFixture
+    most: int, tta: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = FakeBackend(most=most)
     ours = predictor(backend)
@@ -387,13 +387,22 @@ def test_turning_works_in_onnxruntime_too() -> None:
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:11"])
 def test_device_names_that_can_be(device: str) -> None:
-    check_device(device)
+    check_device(device, TOY)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "", "CPU", None, 0])
+@pytest.mark.parametrize("device", ["openvino", "openvino:CPU", "openvino:GPU.1"])
+def test_openvino_runs_graphs_and_nothing_else(device: str) -> None:
+    check_device(device, get("ukis-4band-l1c"))
+    with pytest.raises(CloudMaskError, match=r"'toy' runs in torch.*device='auto'"):
+        check_device(device, TOY)
+
+
+@pytest.mark.parametrize(
+    "device", ["gpu", "cuda:", "cuda:x", "", "CPU", "openvino:gpu", "openvino:", None, 0]
+)
 def test_device_names_that_cannot_be(device: Any) -> None:
     with pytest.raises(OptionError, match="cuda"):
-        check_device(device)
+        check_device(device, TOY)
 
 
 def test_precisions() -> None:

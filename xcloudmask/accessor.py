@@ -9,6 +9,7 @@ import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
 from xcloudmask import post
+from xcloudmask.aux_inputs import AuxLike
 from xcloudmask.bands import read_bands, sensor_of
 from xcloudmask.datasets import band_names, mask_of
 from xcloudmask.datasets import stack as stack_bands
@@ -104,7 +105,8 @@ class CloudMask:
         resolution: str | float = "auto",
         nodata: float | None = None,
         valid: xr.DataArray | None = None,
-        tta: bool = False,
+        aux: AuxLike | None = None,
+        tta: bool | int = False,
     ) -> xr.DataArray:
         """Return classes as uint8, 255 for no data; lazy if the data is.
 
@@ -121,8 +123,9 @@ class CloudMask:
             Side of a window and what it shares with the next, in pixels of the working resolution.
         batch_size : int or "auto"
             Windows inferred at a time.
-        device : {"auto", "cpu", "cuda", "cuda:0", "mps"}
-            Where to infer.
+        device : {"auto", "cpu", "cuda", "cuda:0", "mps", "openvino"}
+            Where to infer. ``openvino``, or ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it
+            is installed.
         dtype : {"auto", "float32", "bfloat16", "float16"}
             What to infer in. The blend is float32 always.
         resolution : "auto", "native" or float
@@ -132,8 +135,14 @@ class CloudMask:
             Stored number that means no data, beside NaN and what the attributes declare.
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
-        tta : bool
-            Whether to average over the eight turns and mirrors of each window; eight times slower.
+        aux : DataArray, Dataset or mapping of DataArray, optional
+            Height or radar, for models whose card has them: ``{"elevation": dem, "vv": vv, "vh": vh, "angle":
+            angle}``, metres, dB or linear (their attribute ``units`` says which) and degrees. Of any grid and
+            CRS, with or without the leading dimensions; brought to the scene's pixels (bilinear, the mean
+            where theirs are finer) when these are inferred. A gap in them makes no pixel no data.
+        tta : bool or int
+            How many of the eight turns and mirrors of each window to average, and how many times slower it
+            is: True is 8, False and 1 the window alone; 2 adds half a turn, 4 the mirrors.
 
         Returns
         -------
@@ -153,7 +162,7 @@ class CloudMask:
         request = Request(
             output="classes", model=model, threshold=threshold, scheme=scheme, patch_size=patch_size,
             overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=resolution,
-            nodata=nodata, valid=valid, tta=tta,
+            nodata=nodata, valid=valid, aux=aux, tta=tta,
         )  # fmt: skip
         return predict(self._array(), request)
 
@@ -170,11 +179,20 @@ class CloudMask:
         resolution: str | float = "auto",
         nodata: float | None = None,
         valid: xr.DataArray | None = None,
-        tta: bool = False,
+        aux: AuxLike | None = None,
+        tta: bool | int = False,
+        uncertainty: bool = False,
     ) -> xr.DataArray:
         """Return probabilities as float32 along a ``class`` dimension, NaN for no data.
 
-        The parameters are those of `predict`.
+        The parameters are those of `predict`, and:
+
+        Parameters
+        ----------
+        uncertainty : bool
+            Whether a last label of ``class``, ``"uncertainty"``, is added: how far the members of an ensemble
+            disagree, the standard deviation of the probability of cloud, from 0 to 0.5, blended as
+            probabilities are. With ``tta``, for any model: between turns and mirrors of the window.
 
         Examples
         --------
@@ -183,11 +201,14 @@ class CloudMask:
         >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
         >>> da.cloudmask.predict_proba(resolution="native")["class"].values.tolist()
         ['clear', 'cloud', 'cloud_shadow']
+        >>> odds = da.cloudmask.predict_proba(resolution="native", tta=True, uncertainty=True)
+        >>> bool((odds.sel({"class": "uncertainty"}) <= 0.5).all())
+        True
         """
         request = Request(
             output="probabilities", model=model, scheme=scheme, patch_size=patch_size,
             overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=resolution,
-            nodata=nodata, valid=valid, tta=tta,
+            nodata=nodata, valid=valid, aux=aux, tta=tta, uncertainty=uncertainty,
         )  # fmt: skip
         return predict(self._array(), request)
 

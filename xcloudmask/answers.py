@@ -25,7 +25,7 @@ def check_shape(found: Any, pixels: Any, spec: ModelSpec, activation: str | None
     >>> check_shape(np.zeros((1, 3, 8, 8)), np.zeros((1, 2, 8, 8)), TOY, "softmax")
     """
     shape = tuple(found.shape)
-    wanted = (pixels.shape[0], len(spec.classes), *pixels.shape[-2:])
+    wanted = (pixels.shape[0], len(spec.classes) + spec.uncertainty, *pixels.shape[-2:])
     if shape == wanted:
         return
     remedy = "Give the card the classes of the network, or a network that answers for every pixel"
@@ -41,7 +41,8 @@ def check_shape(found: Any, pixels: Any, spec: ModelSpec, activation: str | None
         remedy = "Give a network that answers for every pixel of its window"
     raise CloudMaskError(
         f"model {spec.name!r} answers with probabilities of shape {shape} (window, class, y, x), expected "
-        f"{wanted}: {len(spec.classes)} classes ({', '.join(spec.classes)}), activation={activation!r}. "
+        f"{wanted}: {len(spec.classes)} classes ({', '.join(spec.classes)})"
+        f"{' and the uncertainty' if spec.uncertainty else ''}, activation={activation!r}. "
         f"{remedy}."
     )
 

@@ -43,6 +43,9 @@ class Backend(Protocol):
     def flip(self, array: Any, axes: tuple[int, ...]) -> Any:
         """Reverse axes."""
 
+    def join(self, arrays: Sequence[Any]) -> Any:
+        """Put channels of (n, channel, y, x) behind one another."""
+
     def weigh(self, probabilities: Any, weights: Any) -> Any:
         """Return what (n, class, y, x) add to the sums; nothing, not even NaN, where a weight is zero."""
 
@@ -61,6 +64,10 @@ class Backend(Protocol):
 
 def make_backend(network: Network, runtime: str, device: str, dtype: str) -> Backend:
     """Put a network on a device."""
+    if device.startswith("openvino"):
+        from xcloudmask.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(network, device)
     return OnnxBackend(network, device) if runtime == "onnx" else TorchBackend(network, device, dtype)
 
 
@@ -68,10 +75,16 @@ class OnnxBackend:
     """onnxruntime, on the CPU or a CUDA device; it takes and gives host arrays, so the sums are NumPy's."""
 
     def __init__(self, network: Network, device: str) -> None:
+        self.kind, _, self.index = device.partition(":")
+        self.network = network
+        self.open(network.body)
+        self.mean = np.asarray(network.mean or 0.0, np.float32).reshape(1, -1, 1, 1)
+        self.std = np.asarray(network.std or 1.0, np.float32).reshape(1, -1, 1, 1)
+
+    def open(self, body: bytes) -> None:
+        """Make a graph ready for `run`."""
         import onnxruntime as ort
 
-        self.kind, _, index = device.partition(":")
-        self.network = network
         options = ort.SessionOptions()
         options.intra_op_num_threads = cpu_threads()
         options.inter_op_num_threads = 1
@@ -82,14 +95,17 @@ class OnnxBackend:
         if self.kind == "cuda":
             if "CUDAExecutionProvider" not in ort.get_available_providers():
                 raise CloudMaskError(
-                    f"device={device!r}: the installed onnxruntime has no CUDA; install onnxruntime-gpu, "
-                    "or use device='cpu'"
+                    "device='cuda': the installed onnxruntime has no CUDA; install onnxruntime-gpu, or use "
+                    "device='cpu'"
                 )
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(index or 0)}))
-        self.session = ort.InferenceSession(network.body, sess_options=options, providers=providers)
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(self.index or 0)}))
+        self.session = ort.InferenceSession(body, sess_options=options, providers=providers)
         self.input = self.session.get_inputs()[0].name
-        self.mean = np.asarray(network.mean or 0.0, np.float32).reshape(1, -1, 1, 1)
-        self.std = np.asarray(network.std or 1.0, np.float32).reshape(1, -1, 1, 1)
+
+    def run(self, pixels: Float) -> Float:
+        """Run the graph on normalised pixels."""
+        out: Float = self.session.run(None, {self.input: pixels})[0]
+        return out
 
     def zeros(self, shape: tuple[int, ...]) -> Float:
         """See `Backend`."""
@@ -101,7 +117,7 @@ class OnnxBackend:
 
     def probabilities(self, pixels: Float) -> Float:
         """See `Backend`."""
-        out: Float = self.session.run(None, {self.input: (pixels - self.mean) / self.std})[0]
+        out = self.run((pixels - self.mean) / self.std)
         if self.network.activation == "softmax":
             return softmax(out)
         if self.network.activation == "sigmoid":
@@ -113,6 +129,10 @@ class OnnxBackend:
     def flip(self, array: Float, axes: tuple[int, ...]) -> Float:
         """See `Backend`."""
         return np.ascontiguousarray(np.flip(array, axes))
+
+    def join(self, arrays: Sequence[Float]) -> Float:
+        """See `Backend`."""
+        return np.concatenate(arrays, axis=1)
 
     def weigh(self, probabilities: Float, weights: Float) -> Float:
         """See `Backend`."""
@@ -155,8 +175,7 @@ class TorchBackend:
         self.copies: Any = None
         if self.kind == "cuda":
             self.copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        if self.kind == "cpu":
-            torch.set_num_threads(cpu_threads())
+        self.threads = cpu_threads() if self.kind == "cpu" else None
         self.network = network
         self.module = network.body.to(self.device).eval().requires_grad_(False)
         self.autocast = self._autocast_dtype(dtype)
@@ -197,6 +216,9 @@ class TorchBackend:
     def probabilities(self, pixels: Any) -> Any:
         """See `Backend`."""
         torch = self.torch
+        if self.threads is not None and torch.get_num_threads() != self.threads:
+            # Each thread has a number of its own: those of Dask's pools keep the one they began with.
+            torch.set_num_threads(self.threads)
         with torch.inference_mode():
             batch = (pixels - self.mean) / self.std
             with torch.autocast(self.kind, dtype=self.autocast, enabled=self.autocast is not None):
@@ -219,6 +241,11 @@ class TorchBackend:
         """See `Backend`."""
         with self.torch.inference_mode():
             return self.torch.flip(array, axes)
+
+    def join(self, arrays: Sequence[Any]) -> Any:
+        """See `Backend`."""
+        with self.torch.inference_mode():
+            return self.torch.cat(list(arrays), dim=1)
 
     def weigh(self, probabilities: Any, weights: Any) -> Any:
         """See `Backend`."""
@@ -329,6 +356,8 @@ def available_devices(device: str, runtime: str) -> list[str]:
     """Turn ``auto`` and ``cuda`` into the devices of this machine; several GPUs are used in turn."""
     if device == "cpu" or (device == "auto" and os.environ.get("CUDA_VISIBLE_DEVICES") == ""):
         return ["cpu"]
+    if device.startswith("openvino"):
+        return [device]  # which says itself what is missing
     if device == "auto" and runtime == "onnx":
         import onnxruntime as ort
 

@@ -57,16 +57,18 @@ def upsample(
     factors: tuple[int, int],
     cells: tuple[tuple[int, int], tuple[int, int]],
     sizes: tuple[int, int],
+    classes: int | None = None,
 ) -> Float:
     """Bilinear return from cells to pixels among the cells that hold data.
 
-    `sums` is (..., class, cells y, cells x) and is zero in every class where a cell holds no data, so
+    `sums` is (..., class, cells y, cells x), where the first `classes` are probabilities (all of them by
+    default), and is zero in every class where a cell holds no data, so
     interpolating and dividing by the interpolated total leaves those cells out. A cell for which the network
     answered NaN is left out, too, and its own pixels stay zero: they hold data, and nothing is known of them.
     """
     if factors == (1, 1):
         return sums
-    silent = np.isnan(sums.sum(axis=-3, keepdims=True))
+    silent = np.isnan(sums[..., :classes, :, :].sum(axis=-3, keepdims=True))
     some_silent = bool(silent.any())
     if some_silent:
         sums = np.where(silent, np.float32(0), sums)
@@ -79,7 +81,7 @@ def upsample(
             sums = sums[..., left, :] * (1 - share) + sums[..., right, :] * share
         else:
             sums = sums[..., left] * (1 - share) + sums[..., right] * share
-    total = sums.sum(axis=-3, keepdims=True)
+    total = sums[..., :classes, :, :].sum(axis=-3, keepdims=True)
     out: Float = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
     if some_silent:
         rows, cols = (np.arange(*pixels[axis]) // factors[axis] - cells[axis][0] for axis in (0, 1))

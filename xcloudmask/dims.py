@@ -55,7 +55,7 @@ def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
             return None
         values = da[dim].values
         if len(values) > 1:
-            out.append(_spacing(values, dim))
+            out.append(spacing(values, dim))
     if not out:
         return None
     out = [out[0], out[-1]]  # an axis of one pixel takes the other's spacing
@@ -69,7 +69,7 @@ def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
     return out[0] * metres, out[1] * metres
 
 
-def _spacing(values: np.ndarray[Any, Any], dim: str) -> float:
+def spacing(values: np.ndarray[Any, Any], dim: str) -> float:
     """Return the distance between neighbours along an axis; an error where there is not one distance."""
     if values.dtype.kind not in "fiu":
         raise CloudMaskError(

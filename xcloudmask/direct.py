@@ -48,7 +48,7 @@ def _write(
 ) -> None:
     top, left = band.needs[0], col.needs[0]
     pieces = [(sums[piece.chunk][..., piece.start : piece.stop, :], piece.offset, 0) for piece in band.sums]
-    shape = (plan.classes, band.needs[1] - top, col.needs[1] - left)
+    shape = (plan.channels, band.needs[1] - top, col.needs[1] - left)
     rows = slice(*band.pixels)
     valid = valid_pixels(plan, pixels[:, rows])
     out[..., rows, :] = finish(plan, add_pieces(shape, pieces), valid, band.pixels, col.pixels)

@@ -26,6 +26,7 @@ from xcloudmask import backends
 from xcloudmask.answers import check_shape, doubt
 from xcloudmask.backends import Backend, Place, available_devices, give_back, make_backend
 from xcloudmask.blend import Bool, Float
+from xcloudmask.classes import CLOUDY
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.types import Band, ModelSpec
@@ -33,15 +34,16 @@ from xcloudmask.warn import warn_user
 
 log = logging.getLogger("xcloudmask")
 
-DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
+DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps", "openvino", "openvino:GPU")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 #: Windows a batch where the caller leaves the choice. A CPU gains nothing from more than one window at a
 #: time (its threads are busy already) and one keeps results independent of how windows fall into batches.
-AUTO_BATCH = {"cpu": 1, "cuda": 32, "mps": 8}
+AUTO_BATCH = {"cpu": 1, "cuda": 32, "mps": 8, "openvino": 1}
 
 #: The eight turns and mirrors of a square: which axes to reverse, and whether to swap rows and columns.
-TURNS = [(axes, swap) for axes in ((), (2,), (3,), (2, 3)) for swap in (False, True)]
+#: Test-time augmentation takes the first so many: the window itself, half a turn, two mirrors, the rest.
+TURNS = [(axes, swap) for swap in (False, True) for axes in ((), (2, 3), (2,), (3,))]
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|outofmemory|failed to allocate|can(no|')t allocate memory|bad_alloc|alloc_failed"
@@ -72,10 +74,16 @@ class WindowJob:
         return np.where(self.valid, self.weights, np.float32(0))
 
 
-def check_device(device: str) -> None:
+def check_device(device: str, spec: ModelSpec) -> None:
     """Refuse a device name that cannot be one; whether it exists is known only where the work runs."""
-    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+    known = r"auto|cpu|mps|cuda(:\d+)?|openvino(:[A-Z]+(\.\d+)?)?"
+    if not isinstance(device, str) or not re.fullmatch(known, device):
         raise OptionError("device", device, allowed=DEVICES)
+    if device.startswith("openvino") and spec.runtime != "onnx":
+        raise CloudMaskError(
+            f"device={device!r} runs ONNX graphs, and model {spec.name!r} runs in torch: use device='auto', "
+            "or export it, xcloudmask.models.export(...), and load the ONNX file"
+        )
 
 
 def check_dtype(dtype: str, spec: ModelSpec) -> None:
@@ -199,9 +207,14 @@ class Predictor:
         shape: tuple[int, int, int, int],
         *,
         batch_size: int | None = None,
-        tta: bool = False,
+        tta: int = 0,
     ) -> Float:
-        """Infer every window once and return the weighted sums, (scene, class, y, x)."""
+        """Infer every window once and return the weighted sums, (scene, channel, y, x).
+
+        `tta` is how many turns and mirrors of each window are averaged; 0 for none but the window itself.
+        Channels are the classes and, where `shape` has one more, the uncertainty: what the network says of it
+        or, if it says nothing, the standard deviation of the probability of cloud between turns.
+        """
         with self._borrowed() as device:
             backend = device.backend
             try:
@@ -221,7 +234,7 @@ class Predictor:
                 todo = deque([batch])
                 while todo:
                     part = todo.popleft()
-                    found = self._infer(device, part, tta)
+                    found = self._infer(device, part, tta, shape[1])
                     if found is None:
                         backend.release()
                         half = -(-len(part) // 2)
@@ -236,7 +249,7 @@ class Predictor:
         while batch := list(itertools.islice(source, min(size, self._fits or size))):
             yield batch
 
-    def _infer(self, device: _Device, jobs: Sequence[WindowJob], tta: bool) -> Any:
+    def _infer(self, device: _Device, jobs: Sequence[WindowJob], tta: int, channels: int) -> Any:
         """Return what the windows add to the sums; None if that takes more memory than there is.
 
         Returning None, rather than trying again from within, lets go of all that the failed attempt held.
@@ -246,7 +259,7 @@ class Predictor:
             pixels = backend.upload([job.pixels for job in jobs])
             weights = backend.upload([job.shares for job in jobs])
             with device.lock:
-                found = self._augmented(backend, pixels) if tta else self._probabilities(backend, pixels)
+                found = self._augmented(backend, pixels, tta, channels)
             self._look(backend, found, jobs)
             return backend.weigh(found, weights)
         except Exception as error:
@@ -267,15 +280,29 @@ class Predictor:
         check_shape(found, pixels, self.spec, backend.network.activation)
         return found
 
-    def _augmented(self, backend: Backend, pixels: Any) -> Any:
-        """Mean over the eight turns and mirrors of the window (test-time augmentation)."""
+    def _augmented(self, backend: Backend, pixels: Any, tta: int, channels: int) -> Any:
+        """Mean over the first `tta` turns and mirrors of the window, and their spread if it is asked for."""
+        if tta <= 1:
+            return self._probabilities(backend, pixels)[:, :channels]
+        spread = channels > len(self.spec.classes) + self.spec.uncertainty
         total: Any = None
-        for axes, swap in TURNS:
+        clouds: list[Any] = []
+        for axes, swap in TURNS[:tta]:
             turned = backend.flip(pixels, axes)
             found = self._probabilities(backend, turned.swapaxes(2, 3) if swap else turned)
             found = backend.flip(found.swapaxes(2, 3) if swap else found, axes)
             total = found if total is None else total + found
-        return total / len(TURNS)
+            if spread:
+                clouds.append(self._cloud(found))
+        if not spread:
+            return total[:, :channels] / tta
+        middle = sum(clouds) / tta
+        variance = sum((cloud - middle) ** 2 for cloud in clouds) / tta
+        return backend.join([total / tta, variance**0.5])
+
+    def _cloud(self, found: Any) -> Any:
+        """Return the probability of cloud, of whatever kind, as one channel."""
+        return sum(found[:, at : at + 1] for at, name in enumerate(self.spec.classes) if name in CLOUDY)
 
     def _look(self, backend: Backend, found: Any, jobs: Sequence[WindowJob]) -> None:
         """Warn, once, if the first probabilities are none."""
@@ -284,7 +311,8 @@ class Predictor:
         if not first:
             return
         seen = np.stack([job.shares for job in jobs])
-        odd = doubt(backend.fetch(found), seen, self.spec, backend.network.activation)
+        told = backend.fetch(found)[:, : len(self.spec.classes)]
+        odd = doubt(told, seen, self.spec, backend.network.activation)
         if odd is not None:
             log.warning(odd)  # a worker's warnings reach nobody
             warn_user(odd, UserWarning)
@@ -301,10 +329,21 @@ def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) 
         return network
 
     def make() -> Backend:
-        network = _told_of_bands(_networks.get((spec, device), load), inputs)
+        network = _told_of_bands(_told_of_aux(_networks.get((spec, device), load), spec, inputs), inputs)
         return make_backend(network, spec.runtime, device, dtype)
 
     return _backends.get((spec, device, dtype, inputs), make)
+
+
+def _told_of_aux(network: Network, spec: ModelSpec, inputs: tuple[Band, ...]) -> Network:
+    """Leave aux channels, which come scaled, out of what is done to the bands."""
+    extra = sum(band.kind != "reflectance" for band in inputs) if spec.any_bands else len(spec.aux)
+    if not extra or (network.mean is None and network.std is None):
+        return network
+    bands = len(inputs) - extra if spec.any_bands else len(spec.bands)
+    mean, std = network.mean or (0.0,), network.std or (1.0,)
+    mean, std = (each * bands if len(each) == 1 else each for each in (mean, std))
+    return replace(network, mean=mean + (0.0,) * extra, std=std + (1.0,) * extra)
 
 
 def _told_of_bands(network: Network, inputs: tuple[Band, ...]) -> Network:

@@ -19,8 +19,8 @@ The plan itself is one node that all tasks refer to: a task carries its own rang
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, product
 from typing import Any
 
 import dask.array as da
@@ -32,6 +32,7 @@ from dask.typing import Key
 
 from xcloudmask import tasks
 from xcloudmask.chunking import AxisChunk, Range
+from xcloudmask.regrid import Box, Regrid
 from xcloudmask.tasks import Array, Plan
 
 
@@ -45,6 +46,72 @@ def run(plan: Plan, source: da.Array) -> da.Array:
     graph = HighLevelGraph.from_collections(layer.name, layer, dependencies=[source])  # type: ignore[list-item]
     meta = np.empty((0,) * len(chunks), np.float32 if classes else np.uint8)
     return da.Array(graph, layer.name, chunks=chunks, meta=meta)  # type: ignore[no-untyped-call]
+
+
+def stack(
+    bands: da.Array, planes: Sequence[da.Array], places: Sequence[tuple[int, ...]], join: Callable[..., Array]
+) -> da.Array:
+    """Put lazy planes behind lazy bands (..., band, y, x), chunk by chunk.
+
+    `places` says which axes of the bands each plane has; along those their chunks are the same.
+    """
+    axes = tuple(range(bands.ndim))
+    if len(bands.chunks[-3]) > 1:
+        bands = bands.rechunk({bands.ndim - 3: -1})  # type: ignore[no-untyped-call]
+    pairs = [part for pair in zip(planes, places, strict=True) for part in pair]
+    dtype = np.result_type(bands.dtype, np.float32)
+    out: da.Array = da.blockwise(  # type: ignore[no-untyped-call]
+        join, axes, bands, axes, *pairs, places=tuple(places), dtype=dtype, align_arrays=False,
+        adjust_chunks={bands.ndim - 3: bands.shape[-3] + len(planes)},
+        meta=np.empty((0,) * bands.ndim, dtype),
+    )  # fmt: skip
+    return out
+
+
+def regrid(plan: Regrid, source: da.Array, chunks: tuple[tuple[int, ...], tuple[int, ...]]) -> da.Array:
+    """Return (..., y, x) on another grid, in `chunks`, each made of those blocks of `source` it needs."""
+    name = f"regrid-{tokenize(plan, source.name, chunks)}"
+    (ys, xs), (rows, cols) = (
+        [
+            [(stop - length, stop) for length, stop in zip(sizes, accumulate(sizes), strict=True)]
+            for sizes in pair
+        ]
+        for pair in (source.chunks[-2:], chunks)
+    )
+    boxes = plan.boxes(rows, cols)
+    plan_key = f"plan-{name}"
+    graph: dict[Any, Any] = {plan_key: DataNode(plan_key, plan)}
+    for lead in product(*(range(len(sizes)) for sizes in source.chunks[:-2])):
+        leading = tuple(sizes[at] for sizes, at in zip(source.chunks, lead, strict=False))
+        for (i, row), (j, col) in product(enumerate(rows), enumerate(cols)):
+            key, box = (name, *lead, i, j), boxes[i][j]
+            if box is None or row[0] == row[1] or col[0] == col[1]:
+                graph[key] = Task(key, nothing, (*leading, row[1] - row[0], col[1] - col[0]))
+                continue
+            down, across = ([k for k, (lo, hi) in enumerate(edges) if lo < b and a < hi]
+                            for edges, (a, b) in zip((ys, xs), box, strict=True))  # fmt: skip
+            corner = ys[down[0]][0], xs[across[0]][0]
+            blocks = [TaskRef((source.name, *lead, r, c)) for r, c in product(down, across)]
+            graph[key] = Task(key, regridded, TaskRef(plan_key), corner, box, row, col, len(across), *blocks)
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[source])  # type: ignore[list-item]
+    meta = np.empty((0,) * source.ndim, np.float32)
+    return da.Array(layers, name, chunks=(*source.chunks[:-2], *chunks), meta=meta)  # type: ignore[no-untyped-call]
+
+
+def nothing(shape: tuple[int, ...]) -> Array:
+    """Return a block of which nothing is known."""
+    return np.full(shape, np.nan, np.float32)
+
+
+def regridded(
+    plan: Regrid, corner: Range, box: Box, rows: Range, cols: Range, across: int, *blocks: Array
+) -> Array:
+    """Cut the box that a chunk is made from out of the blocks that hold it, and make the chunk."""
+    (top, bottom), (left, right) = box
+    part = joined(blocks, across)[
+        ..., top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]
+    ]
+    return plan(part, (top, left), rows, cols)
 
 
 class CloudMaskLayer(Layer):
@@ -160,12 +227,15 @@ def cut(block: Array, top: int, bottom: int, left: int, right: int) -> Array:
 
 def infer(plan: Plan, rows: Range, cols: Range, across: int, *blocks: Array) -> Array:
     """Put the blocks that a chunk's windows reach together, and infer the windows."""
+    return tasks.infer_windows(plan, joined(blocks, across), rows, cols)
+
+
+def joined(blocks: Sequence[Array], across: int) -> Array:
+    """Put blocks together, `across` of them in each line."""
     if len(blocks) == 1:
-        (pixels,) = blocks
-    else:
-        lines = [blocks[first : first + across] for first in range(0, len(blocks), across)]
-        pixels = np.concatenate([np.concatenate(line, axis=-1) for line in lines], axis=-2)
-    return tasks.infer_windows(plan, pixels, rows, cols)
+        return blocks[0]
+    lines = [blocks[first : first + across] for first in range(0, len(blocks), across)]
+    return np.concatenate([np.concatenate(line, axis=-1) for line in lines], axis=-2)
 
 
 def finish(
@@ -177,6 +247,6 @@ def finish(
         dtype = np.float32 if classes else np.uint8
         return np.empty((*valid.shape[:-2], *classes, *valid.shape[-2:]), dtype)
     (top, bottom), (left, right) = plan.y.needed_cells(rows), plan.x.needed_cells(cols)
-    shape = (*valid.shape[:-2], plan.classes, bottom - top, right - left)
+    shape = (*valid.shape[:-2], plan.channels, bottom - top, right - left)
     pieces = [(part, row, col) for part, (row, col) in zip(parts, places, strict=True)]
     return tasks.finish(plan, tasks.add_pieces(shape, pieces), valid, rows, cols)

@@ -9,14 +9,16 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from xcloudmask import models
 from xcloudmask._version import __version__
+from xcloudmask.aux_inputs import AuxLike, add_planes, take_aux
 from xcloudmask.bands import choose_bands, read_bands
 from xcloudmask.choose import choose_model
-from xcloudmask.classes import NO_DATA, scheme
+from xcloudmask.classes import CLOUDY, NO_DATA, scheme
 from xcloudmask.dims import band_dim, check_same_grid, pixel_size, spatial_dims
-from xcloudmask.engine import check_device, check_dtype
+from xcloudmask.engine import TURNS, check_device, check_dtype
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
-from xcloudmask.tasks import Plan
+from xcloudmask.tasks import Plan, reflectance
 from xcloudmask.tiling import MIN_PATCH
 from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
 from xcloudmask.units import calibration_of, check_numbers
@@ -39,7 +41,9 @@ class Request:
     resolution: str | float = "auto"
     nodata: float | None = None
     valid: xr.DataArray | None = None
-    tta: bool = False
+    tta: bool | int = False
+    aux: AuxLike | None = None
+    uncertainty: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +80,10 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
     _check_form(da, band, request.output)
     bands = read_bands(da, band)
     spec = choose_model(request.model, bands, da.attrs.get("level"))
+    planes = take_aux(request.aux, spec)
     places, inputs = choose_bands(bands, spec)
+    if spec.any_bands:
+        inputs += tuple(aux.band for aux in planes)
     picked = da.isel({band: _as_slice(places)})
     calibration = calibration_of(picked, request.nodata)
     patch, overlap = _window(request, spec)
@@ -95,15 +102,18 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
         batch_size=_batch_size(request.batch_size),
         device=request.device,
         dtype=request.dtype,
-        tta=request.tta,
+        tta=_views(request.tta),
+        aux=tuple(planes),
+        uncertainty=_uncertainty(request, spec),
     )
-    check_device(request.device)
+    check_device(request.device, spec)
     check_dtype(request.dtype, spec)
     if request.valid is not None:
         picked = _masked(picked, request.valid, da, band)
     lead = [dim for dim in da.dims if dim not in (band, y, x)]
+    picked = picked.transpose(*lead, band, y, x)
     plan = Plan.make(options, (da.sizes[y], da.sizes[x]))
-    return Job(da, picked.transpose(*lead, band, y, x), plan, pixel)
+    return Job(da, add_planes(picked, planes, da) if planes else picked, plan, pixel)
 
 
 def _check_form(da: xr.DataArray, band: str, output: str) -> None:
@@ -124,9 +134,9 @@ def run(job: Job) -> Any:
         from xcloudmask import direct
 
         values = job.pixels.values
-        check_numbers(values, job.options.calibration)
+        check_numbers(reflectance(job.plan, values), job.options.calibration)
         return direct.run(job.plan, values)
-    from xcloudmask import lazy, models
+    from xcloudmask import lazy
 
     models.ready(job.options.spec)
     return lazy.run(job.plan, job.pixels.data)
@@ -171,6 +181,34 @@ def _threshold(request: Request, spec: ModelSpec, answer: Scheme) -> float | Non
             f"model {spec.name!r} has only {', '.join(answer.names)}; leave threshold out"
         )
     return float(value)
+
+
+def _views(tta: bool | int) -> int:
+    """How many turns and mirrors of a window to average; 0 for the window alone."""
+    if isinstance(tta, (bool, np.bool_)):
+        return len(TURNS) if tta else 0
+    if not isinstance(tta, (int, np.integer)) or not 1 <= tta <= len(TURNS):
+        raise OptionError("tta", tta, allowed=("False", "True", f"how many views: 1 to {len(TURNS)}"))
+    return 0 if tta == 1 else int(tta)
+
+
+def _uncertainty(request: Request, spec: ModelSpec) -> bool:
+    """Whether the spread is asked for; an error where there is nothing to tell it from."""
+    if not request.uncertainty:
+        return False
+    if request.output != "probabilities":
+        raise CloudMaskError(
+            "uncertainty=True comes with probabilities: predict_proba(uncertainty=True), or "
+            "stream(output='probabilities', uncertainty=True)"
+        )
+    if spec.uncertainty or (_views(request.tta) and CLOUDY & set(spec.classes)):
+        return True
+    having = [name for name in models.list() if models.get(name).uncertainty]
+    raise CloudMaskError(
+        f"uncertainty=True: model {spec.name!r} has one member, which cannot disagree with itself. tta=True "
+        "tells the spread between turns and mirrors of each window"
+        + (f"; models with several members: {', '.join(having)}" if having else "")
+    )
 
 
 def _batch_size(value: int | str) -> int | None:
@@ -261,7 +299,8 @@ def _wrap(job: Job, data: Any) -> xr.DataArray:
         out.encoding["fill_value"] = NO_DATA  # a Zarr chunk that was never written must not read as clear
         return out.transpose(*(dim for dim in da.dims if dim != band))
     out.name = "cloud_probability"
-    out = out.assign_coords({"class": list(options.scheme.names)})
+    names = [*options.scheme.names, *(["uncertainty"] if options.uncertainty else [])]
+    out = out.assign_coords({"class": names})
     return out.transpose(*("class" if dim == band else dim for dim in da.dims))
 
 
@@ -286,8 +325,13 @@ def _attrs(job: Job) -> dict[str, Any]:
         ]
     if options.threshold is not None:
         attrs["threshold"] = options.threshold
+    if options.aux:
+        attrs["aux"] = " ".join(aux.name for aux in options.aux)
     if options.output == "probabilities":
         attrs["long_name"] = "class probability"
+        if options.uncertainty:
+            between = "members of the model" if spec.uncertainty else "turns and mirrors of a window"
+            attrs["uncertainty"] = f"standard deviation of the probability of cloud between {between}"
     else:
         attrs["flag_values"] = [*answer.codes, NO_DATA]
         attrs["flag_meanings"] = " ".join([*answer.names, "no_data"])

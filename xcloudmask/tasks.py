@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xcloudmask.aux_planes import encode
 from xcloudmask.blend import Bool, Float, upsample, window_weights
 from xcloudmask.chunking import ChunkedAxis, Range
 from xcloudmask.classes import NO_DATA
 from xcloudmask.engine import WindowJob, get_predictor
 from xcloudmask.errors import UnitError
 from xcloudmask.tiling import TilePlan, reflect_indices
-from xcloudmask.types import Calibration, Options, Scheme
+from xcloudmask.types import AuxInput, Calibration, Options, Scheme
 
 Array = npt.NDArray[Any]
 
@@ -51,14 +52,21 @@ class Plan:
         return TilePlan(self.y.plan, self.x.plan)
 
     @property
-    def classes(self) -> int:
-        """How many probabilities the model gives a pixel."""
-        return len(self.options.spec.classes)
+    def channels(self) -> int:
+        """How many numbers a pixel has in the sums: one a class, and the uncertainty if it is asked for."""
+        return len(self.options.spec.classes) + self.options.uncertainty
 
     @property
     def class_axis(self) -> tuple[int, ...]:
         """Shape of the output's class axis; empty where the output has none."""
-        return (len(self.options.scheme.codes),) if self.options.output == "probabilities" else ()
+        if self.options.output == "classes":
+            return ()
+        return (len(self.options.scheme.codes) + self.options.uncertainty,)
+
+    @property
+    def aux(self) -> tuple[AuxInput, ...]:
+        """What the network is given behind the bands: of fixed inputs all, whether at hand or not."""
+        return self.options.aux if self.options.spec.any_bands else self.options.spec.aux
 
 
 def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
@@ -85,8 +93,13 @@ def holds_data(raw: Array, calibration: Calibration) -> Bool:
 
 
 def valid_pixels(plan: Plan, raw: Array) -> Bool:
-    """Pixels of a chunk (..., band, y, x) that hold data in every band."""
-    return holds_data(raw, plan.options.calibration)
+    """Pixels of a chunk (..., band, y, x) that hold data in every band; aux planes have no say in it."""
+    return holds_data(reflectance(plan, raw), plan.options.calibration)
+
+
+def reflectance(plan: Plan, raw: Array) -> Array:
+    """Return the bands without the aux planes behind them."""
+    return raw[..., : raw.shape[-3] - len(plan.options.aux), :, :]
 
 
 def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float, Bool]:
@@ -159,14 +172,15 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
     Windows without a valid pixel are left out.
     """
     tiles = plan.tiles
-    scaled = plan.options.calibration.scale is not None
+    calibration, scaled = plan.options.calibration, plan.options.calibration.scale is not None
     row0, col0 = tiles.y.start(rows[0]), tiles.x.start(cols[0])
     patch = plan.options.patch
     for scene in range(raw.shape[0]):
-        values, valid = calibrate(raw[scene], plan.options.calibration)
+        values, valid = calibrate(reflectance(plan, raw[scene]), calibration)
         if not valid.any():
             continue
         cells, there = coarsen(values, valid, plan.options.factors)
+        planes = aux_cells(plan, raw[scene])
         for row in range(*rows):
             top = tiles.y.start(row) - row0
             for col in range(*cols):
@@ -177,10 +191,39 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
                 pixels = cells[:, top : top + patch, left : left + patch]
                 check_units(pixels, inside, scaled)
                 pixels = fill_gaps(pixels, inside)
+                if plan.aux:
+                    box = slice(top, top + patch), slice(left, left + patch)
+                    pixels = np.concatenate([pixels, aux_window(plan, planes, box, inside.shape)])
                 if inside.shape != (patch, patch):
                     pixels = pixels[:, reflect_indices(inside.shape[0], patch)]
                     pixels = pixels[:, :, reflect_indices(inside.shape[1], patch)]
                 yield WindowJob(scene, top, left, pixels, inside, window_weights(tiles, row, col))
+
+
+def aux_cells(plan: Plan, raw: Array) -> dict[AuxInput, tuple[Float, Bool]]:
+    """Return the cells of each aux plane that was given, (1, y, x), averaged where it holds data itself."""
+    out = {}
+    for aux, plane in zip(plan.options.aux, raw[raw.shape[0] - len(plan.options.aux) :], strict=True):
+        values: Float = plane[None].astype(np.float32, copy=False)
+        out[aux] = coarsen(values, np.isfinite(values[0]), plan.options.factors)
+    return out
+
+
+def aux_window(
+    plan: Plan,
+    planes: dict[AuxInput, tuple[Float, Bool]],
+    box: tuple[slice, slice],
+    shape: tuple[int, ...],
+) -> Float:
+    """Return the aux channels of one window (aux, y, x); gaps take the nearest value that it knows."""
+    out = np.zeros((len(plan.aux), *shape), np.float32)
+    for channel, aux in zip(out, plan.aux, strict=True):
+        if aux in planes:
+            cells, there = planes[aux]
+            valid = there[box]
+            if valid.any():
+                channel[:] = encode(fill_gaps(cells[:, *box], valid)[0], valid, aux)
+    return out
 
 
 def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
@@ -193,7 +236,7 @@ def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
     top, bottom = plan.y.plan.span(*rows)
     left, right = plan.x.plan.span(*cols)
     options = plan.options
-    shape = (scenes.shape[0], plan.classes, bottom - top, right - left)
+    shape = (scenes.shape[0], plan.channels, bottom - top, right - left)
     jobs = window_jobs(plan, scenes, rows, cols)
     first = next(jobs, None)
     if first is None:  # nothing but gaps: no model need be loaded
@@ -207,11 +250,15 @@ def finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Ar
     """Make the output of pixels rows x cols from the complete sums of the cells they need."""
     options = plan.options
     needs = (plan.y.needed_cells(rows), plan.x.needed_cells(cols))
-    found = upsample(sums, (rows, cols), options.factors, needs, (plan.y.plan.size, plan.x.plan.size))
+    sizes = (plan.y.plan.size, plan.x.plan.size)
+    count = len(options.spec.classes)
+    found = upsample(sums, (rows, cols), options.factors, needs, sizes, count)
+    found, spread = found[..., :count, :, :], found[..., count:, :, :]
     # A network that returns NaN has told nothing; such a pixel must not become class 0.
     valid = valid & (found.sum(axis=-3) > 0)
     found = to_scheme(found, options.scheme)
     if options.output == "probabilities":
+        found = np.concatenate([found, spread], axis=-3) if options.uncertainty else found
         out: Float = np.where(valid[..., None, :, :], np.clip(found, 0, 1), np.float32(np.nan))
         return out
     codes = np.asarray(options.scheme.codes, np.uint8)

@@ -7,6 +7,7 @@ import what infers.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xcloudmask.models.network import Network
@@ -28,6 +29,15 @@ TOY = ModelSpec(
     description="random weights, for tests",
 )
 
+TEAM = replace(
+    TOY,
+    name="team",
+    loader="xcloudmask.testing:load_team",
+    activation=None,
+    uncertainty=True,
+    description="three with random weights, for tests",
+)
+
 COUNTING = ModelSpec(
     name="counting",
     version="1",
@@ -38,6 +48,19 @@ COUNTING = ModelSpec(
     overlap=8,
     licence="Apache-2.0",
     description="says how bright a pixel is, and counts the windows it sees",
+)
+
+LAST = ModelSpec(
+    name="last",
+    version="1",
+    bands=("red",),
+    classes=("clear", "cloud"),
+    loader="xcloudmask.testing:load_last",
+    patch=32,
+    overlap=8,
+    activation="complement",
+    licence="Apache-2.0",
+    description="answers with its last input",
 )
 
 LOCAL = ModelSpec(
@@ -87,6 +110,18 @@ _lock = threading.Lock()
 
 def load_toy(spec: ModelSpec) -> Network:
     """Return a small network whose output in each pixel depends on the whole window."""
+    return Network(body=_toy(spec, 7), mean=(0.2,) * len(spec.bands), std=(0.2,) * len(spec.bands))
+
+
+def load_team(spec: ModelSpec) -> Network:
+    """Return an ensemble of three such networks, which tells how far they disagree."""
+    from xcloudmask.models.arch.ensemble import Ensemble
+
+    team = Ensemble([_toy(spec, seed) for seed in (7, 8, 9)], activation="softmax", spread=True, cloud=(1,))
+    return Network(team, (0.2,) * len(spec.bands), (0.2,) * len(spec.bands), activation=None)
+
+
+def _toy(spec: ModelSpec, seed: int) -> torch.nn.Module:
     import torch
     from torch import nn
 
@@ -94,7 +129,7 @@ def load_toy(spec: ModelSpec) -> Network:
         def __init__(self) -> None:
             super().__init__()
             spread: list[nn.Module] = []
-            for count in (len(spec.bands), 4):
+            for count in (len(spec.bands) + len(spec.aux), 4):
                 conv = nn.Conv2d(count, 4, kernel_size=5, padding=8, dilation=4, padding_mode="reflect")
                 spread += [conv, nn.Tanh()]
             self.spread = nn.Sequential(*spread)
@@ -107,8 +142,8 @@ def load_toy(spec: ModelSpec) -> Network:
             return out
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        return Network(body=Toy(), mean=(0.2,) * len(spec.bands), std=(0.2,) * len(spec.bands))
+        torch.manual_seed(seed)
+        return Toy()
 
 
 def load_counting(spec: ModelSpec) -> Network:
@@ -124,6 +159,17 @@ def load_counting(spec: ModelSpec) -> Network:
     with _lock:
         loads.append(spec.name)
     return Network(body=Counting(), activation="sigmoid")
+
+
+def load_last(spec: ModelSpec) -> Network:
+    """Return a model whose probability of cloud is its last input."""
+    from torch import nn
+
+    class Last(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, -1:]
+
+    return Network(body=Last(), activation="complement")
 
 
 def load_local(spec: ModelSpec) -> Network:
@@ -159,4 +205,4 @@ def load_any(spec: ModelSpec) -> Network:
     """Return a set network: it takes any bands and is told their wavelengths."""
     from xcloudmask.models.arch import build
 
-    return Network(body=build("spectral", {"classes": len(spec.classes)}, seed=5))
+    return Network(body=build(spec.architecture or "spectral", {"classes": len(spec.classes)}, seed=5))

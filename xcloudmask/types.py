@@ -6,6 +6,7 @@ by the ten thousand. They validate themselves when made, so code further down ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ from xcloudmask.errors import OptionError
 Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
 Activation = Literal["softmax", "sigmoid", "complement"]
+AuxName = Literal["elevation", "vv", "vh", "angle"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -118,6 +120,72 @@ class Sensor:
         raise OptionError("band", name, allowed=[b.name for b in self.bands])
 
 
+#: What an aux input is less, and divided by, where a card gives no figures: metres, decibels, degrees.
+AUX_SCALING: Mapping[AuxName, tuple[float, float]] = {
+    "elevation": (1000.0, 1000.0),
+    "vv": (-12.0, 6.0),
+    "vh": (-19.0, 6.0),
+    "angle": (38.0, 8.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AuxInput:
+    """An input beside reflectance that a model takes: height, or what radar saw.
+
+    The network is given ``(value - mean) / std``, and 0 where nothing is known.
+
+    Parameters
+    ----------
+    name : {"elevation", "vv", "vh", "angle"}
+        Height in metres, backscatter of Sentinel-1 in decibels, incidence angle in degrees.
+    required : bool
+        Whether the model is of no use without it.
+    mean, std : float
+        Its scaling; `AUX_SCALING` has those taken where none are given.
+
+    Examples
+    --------
+    >>> AuxInput("vv")
+    AuxInput(name='vv', required=False, mean=-12.0, std=6.0)
+    """
+
+    name: AuxName
+    required: bool = False
+    mean: float = math.nan
+    std: float = math.nan
+
+    def __post_init__(self) -> None:
+        if self.name not in AUX_SCALING:
+            raise OptionError("aux input", self.name, allowed=AUX_SCALING)
+        mean, std = AUX_SCALING[self.name]
+        object.__setattr__(self, "mean", mean if math.isnan(self.mean) else float(self.mean))
+        object.__setattr__(self, "std", std if math.isnan(self.std) else float(self.std))
+        if not self.std > 0:
+            raise ValueError(f"aux input {self.name!r}: std must be above 0, got {self.std}")
+
+    @classmethod
+    def of(cls, said: Any) -> AuxInput:
+        """Return an aux input for a name, or for its entries in a card.
+
+        Examples
+        --------
+        >>> AuxInput.of("elevation").std, AuxInput.of({"name": "vh", "required": True}).required
+        (1000.0, True)
+        """
+        if isinstance(said, cls):
+            return said
+        try:
+            return cls(**said) if isinstance(said, Mapping) else cls(said)
+        except TypeError:  # other entries than these, or of another kind
+            raise OptionError("aux input", said, allowed=AUX_SCALING) from None
+
+    @property
+    def band(self) -> Band:
+        """What a model for any bands is told of it."""
+        return Band(self.name, kind="elevation" if self.name == "elevation" else "sar")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Everything about a model but its weights: small, hashable, and the only part a task graph carries.
@@ -164,6 +232,13 @@ class ModelSpec:
         The probability of cloud that its author says suffices; used where the caller names none.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
+    aux : tuple of AuxInput
+        What it takes beside reflectance; a name stands for one that is optional and scaled as usual. A
+        network for fixed bands gets all of them behind its bands, in this order, zeros where one is not
+        given; one for any bands gets those that are given.
+    uncertainty : bool
+        Whether the network tells, in one channel behind those of the classes, how far its members disagree
+        (`xcloudmask.models.arch.ensemble`). Its channels must be probabilities already.
     """
 
     name: str
@@ -193,8 +268,18 @@ class ModelSpec:
     training_data: str = ""
     scores: str = ""
     limits: str = ""
+    aux: tuple[AuxInput, ...] = ()
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "aux", tuple(AuxInput.of(each) for each in self.aux))
+        if len({each.name for each in self.aux}) != len(self.aux):
+            raise ValueError(f"model {self.name!r}: aux inputs must not repeat")
+        if self.uncertainty and self.activation is not None:
+            raise ValueError(
+                f"model {self.name!r}: with uncertainty=True the network's channels must be probabilities, "
+                f"and activation None, got {self.activation!r}"
+            )
         if bool(self.bands) == self.any_bands or not self.classes:
             raise ValueError(f"model {self.name!r} needs bands, or any_bands=True, and at least one class")
         if len(set(self.bands)) != len(self.bands) or len(set(self.classes)) != len(self.classes):
@@ -255,7 +340,9 @@ class Options:
     batch_size: int | None = None  # None: chosen for the device
     device: str = "auto"
     dtype: str = "auto"
-    tta: bool = False
+    tta: int = 0
+    aux: tuple[AuxInput, ...] = ()  # those given; their planes follow the bands
+    uncertainty: bool = False  # whether the spread comes with the probabilities
 
 
 #: What `predict` takes as a model: a name, a card, or a module or function that was registered.
