@@ -18,12 +18,14 @@ CASES = {
     "cloud-unet": {"bands": 4, "width": 8, "dem": True},
     "deeplabv3plus": {"bands": 4, "encoder": "resnet34", "decoder": "v3plus-separable"},
     "ensemble": MEMBERS,
+    "omnicloudmask": {"bands": 4},
     "pixel-mlp": {},
     "pw-dl3plus": {},
     "segformer": {"bands": 4},
     "sensei-v1": {"head": "pixel"},
     "sensei-v2": {},
     "spectral": {},
+    "unet": {"bands": 4, "encoder": "mobilenet-v2"},
 }
 
 

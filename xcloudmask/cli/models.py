@@ -13,9 +13,12 @@ def add_arguments(parser: Parser) -> None:
     """Declare them."""
     parser.add_argument("action", nargs="?", default="list", help=", ".join(ACTIONS))
     parser.add_argument(
-        "what", nargs="*", help="show NAME, export NAME FOLDER, fetch NAME or convert FILE OUT"
+        "what", nargs="*", help="show NAME, export NAME FOLDER, fetch NAME or convert FILE [FILE ...] OUT"
     )
-    parser.add_argument("--keymap", help="convert: whose names they are (transformers-segformer)")
+    parser.add_argument(
+        "--keymap",
+        help="convert: whose names they are (omnicloudmask, senseiv2-segformer, smp, transformers-segformer)",
+    )
     parser.add_argument(
         "--prefix", default="", help="convert: what names begin with and shall not ('module.')"
     )
@@ -25,7 +28,8 @@ def run(args: Namespace) -> None:
     """Do it."""
     action = pick("action", args.action, ACTIONS)
     wanted, do = ACTIONS[action]
-    if len(args.what) != len(wanted):
+    given = len(args.what)
+    if given < len(wanted) or (given > len(wanted) and action != "convert"):
         if not wanted:
             shown = " ".join(args.what)
             raise UsageError(f"models list takes no name. To see one: xcloudmask models show {shown}")
@@ -35,26 +39,36 @@ def run(args: Namespace) -> None:
 
 def _list(args: Namespace) -> None:
     from xcloudmask import models
-    from xcloudmask.models import card
+    from xcloudmask.errors import CloudMaskError
+    from xcloudmask.models import card, plugins
 
     rows = [("model", "level", "pixel", "bands; licence")]
     for name in models.list():
-        spec = models.get(name)
+        try:
+            spec = models.get(name)
+        except CloudMaskError as error:  # another package's, and broken: the others are listed all the same
+            rows.append((name, "?", "?", f"cannot be read: {error}"))
+            continue
         level = {"toa": "L1C", "boa": "L2A", None: "either"}[spec.level]
-        bands = ", ".join(spec.bands) or f"any, {spec.min_bands} or more"
-        pixels = card.pixels(spec).partition(";")[0]
-        rows.append((name, level, pixels, f"{bands}\n{spec.licence or 'licence not told'}"))
+        lines = [", ".join(spec.bands) or f"any, {spec.min_bands} or more"]
+        lines.append(spec.licence or "licence not told")
+        if remedy := plugins.missing(spec):
+            lines.append(f"not installed: {remedy}")
+        rows.append((name, level, card.pixels(spec).partition(";")[0], "\n".join(lines)))
     print(table(rows))
     print("\nAll of one: xcloudmask models show NAME")
 
 
 def _show(args: Namespace) -> None:
     from xcloudmask import models
-    from xcloudmask.models import card
+    from xcloudmask.models import card, plugins
 
     spec = models.get(args.what[0])
+    rows = card.rows_of(spec)
+    if remedy := plugins.missing(spec):
+        rows.insert(0, ("install", f"{remedy} (its package is not here)"))
     print(paragraph(f"{spec.name} {spec.version}: {spec.description}"))
-    print(table([(f"  {label}", value) for label, value in card.rows_of(spec)]))
+    print(table([(f"  {label}", value) for label, value in rows]))
 
 
 def _export(args: Namespace) -> None:
@@ -76,8 +90,9 @@ def _fetch(args: Namespace) -> None:
 def _convert(args: Namespace) -> None:
     from xcloudmask.models.convert import convert
 
-    names = convert(*args.what, prefix=args.prefix, keymap=args.keymap)
-    print(f"{args.what[1]}: {len(names)} tensors, {names[0]} to {names[-1]}")
+    *sources, target = args.what
+    names = convert(sources, target, prefix=args.prefix, keymap=args.keymap)
+    print(f"{target}: {len(names)} tensors, {names[0]} to {names[-1]}")
 
 
 #: What each action is told, and what it does.

@@ -18,12 +18,14 @@ from xcloudmask.models.exporting import export
 from xcloudmask.models.loading import load
 from xcloudmask.models.modules import ready, register, send, spec_of
 from xcloudmask.models.network import Network
+from xcloudmask.models.together import ensemble
 from xcloudmask.types import ModelSpec
 
 __all__ = [
     "ModelSpec",
     "Network",
     "add",
+    "ensemble",
     "export",
     "get",
     "list",
@@ -100,5 +102,6 @@ def add(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
 
 
 def automatic() -> tuple[ModelSpec, ...]:
-    """Return the models that ``model="auto"`` may take, the best first."""
-    return ukis.SPECS
+    """Return the models that ``model="auto"`` may take, those for the most bands first."""
+    own = [shipped.read(name) for name in shipped.names()]
+    return (*ukis.SPECS, *sorted(own, key=lambda spec: -spec.min_bands))

@@ -15,7 +15,7 @@ from xcloudmask.types import ModelSpec
 FORMAT = 1
 
 _LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "surface (L2A)", None: "either"}
-_PAIRS = ("bands", "classes", "gsd", "mean", "std")
+_PAIRS = ("bands", "classes", "gsd", "mean", "std", "aux")
 
 
 def text(spec: ModelSpec, width: int = 100) -> str:
@@ -51,8 +51,10 @@ def rows_of(spec: ModelSpec) -> list[tuple[str, str]]:
     fixed = ", fixed" if spec.patch_fixed else ""
     rows = [
         ("bands", ", ".join(spec.bands) or any_bands),
+        ("aux", ", ".join(each.name + " (needed)" * each.required for each in spec.aux)),
         ("units", "reflectance, 0 to 1" + _normalisation(spec)),
         ("classes", ", ".join(spec.classes)),
+        ("uncertainty", "the spread between its members" if spec.uncertainty else ""),
         ("level", _LEVELS[spec.level]),
         ("pixel", pixels(spec)),
         ("window", f"{spec.patch} x {spec.patch}{fixed}; overlap {spec.overlap}"),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,19 @@ SAFE_TORCH = (2, 6)
 
 
 def convert(
-    source: str | Path, target: str | Path, *, prefix: str = "", keymap: str | None = None
+    source: str | Path | Sequence[str | Path],
+    target: str | Path,
+    *,
+    prefix: str = "",
+    keymap: str | None = None,
 ) -> list[str]:
     """Write the tensors of a ``.pt`` or ``.pth`` file as safetensors.
 
     Parameters
     ----------
-    source : str or Path
+    source : str or Path, or a sequence of them
         What ``torch.save`` wrote: a state dict, or a checkpoint that holds one; or a safetensors file.
+        Several where a model's networks come in a file each, as OmniCloudMask's do.
     target : str or Path
         The ``.safetensors`` file to write.
     prefix : str
@@ -52,12 +57,17 @@ def convert(
     """
     from safetensors.torch import save
 
-    source, target = Path(source), Path(target)
+    target = Path(target)
     if target.suffix != ".safetensors":
         raise CloudMaskError(f"{target} must end with .safetensors")
-    state = {name.removeprefix(prefix): value for name, value in _state(_read(source), source).items()}
-    if keymap is not None:
-        state = translate(keymap, state)
+    state: dict[str, Any] = {}
+    for one in [source] if isinstance(source, (str, Path)) else source:
+        path = Path(one)
+        found = {name.removeprefix(prefix): value for name, value in _state(_read(path), path).items()}
+        found = found if keymap is None else translate(keymap, found)
+        if twice := sorted(state.keys() & found.keys()):
+            raise CloudMaskError(f"{path} has {twice[0]!r}, as another of the files: are they one model's?")
+        state |= found
     tensors = {name: state[name].detach().clone().contiguous() for name in sorted(state)}
     target.write_bytes(save(tensors))
     return sorted(tensors)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +119,7 @@ def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
         with torch.inference_mode():
             torch.onnx.export(
                 body,
-                (torch.rand(2, len(spec.bands), size, size),),
+                (torch.rand(2, len(spec.bands) + len(spec.aux), size, size),),
                 file,  # type: ignore[arg-type]  # it takes files too
                 dynamo=False,
                 opset_version=OPSET,
@@ -154,6 +156,8 @@ def item(
         "training_data": spec.training_data or None,
         "scores": spec.scores or None,
         "limits": spec.limits or None,
+        "aux": [asdict(each) for each in spec.aux] or None,
+        "uncertainty": spec.uncertainty or None,
     }
     properties: dict[str, Any] = {
         "datetime": None,
@@ -162,7 +166,7 @@ def item(
         "description": spec.description or f"cloud mask {spec.name}",
         "license": spec.licence or None,
         "sci:citation": spec.citation or None,
-        "mlm:name": spec.name,
+        "mlm:name": mlm_name(spec.name),
         "mlm:architecture": spec.architecture or "not told",
         "mlm:framework": "PyTorch" if spec.architecture else "ONNX",
         "mlm:tasks": ["semantic-segmentation"],
@@ -195,6 +199,18 @@ def item(
     }
 
 
+def mlm_name(name: str) -> str:
+    """Return a model's name as MLM allows it: three signs or more, the first a letter.
+
+    Examples
+    --------
+    >>> mlm_name("ukis-4band-l1c"), mlm_name("s2")
+    ('ukis-4band-l1c', 'model-s2')
+    """
+    plain = re.sub(r"[^a-zA-Z0-9_.\-\s]", "-", name).strip("_.- ")
+    return plain if re.fullmatch(r"[a-zA-Z].+[a-zA-Z0-9]", plain) else f"model-{plain}"
+
+
 def _asset(name: str, data: bytes) -> dict[str, Any]:
     onnx_file = name.endswith(".onnx")
     return {
@@ -215,12 +231,13 @@ def _input(spec: ModelSpec, network: Network) -> dict[str, Any]:
         "name": "reflectance",
         "bands": list(spec.bands),
         "input": {
-            "shape": [-1, count or -1, spec.patch, spec.patch],
+            "shape": [-1, count + len(spec.aux) if count else -1, spec.patch, spec.patch],
             "dim_order": order,
             "data_type": "float32",
         },
         "description": "reflectance from 0 to 1"
-        + ("" if count else "; any bands, each described by its wavelengths"),
+        + ("" if count else "; any bands, each described by its wavelengths")
+        + "".join(f"; then {each.name}, less {each.mean:g}, divided by {each.std:g}" for each in spec.aux),
         "pre_processing_function": None,
     }
     mean, std = network.mean, network.std
@@ -242,7 +259,7 @@ def _output(spec: ModelSpec, network: Network) -> dict[str, Any]:
         "name": "cloud_mask",
         "tasks": ["semantic-segmentation"],
         "result": {
-            "shape": [-1, 1 if one else len(spec.classes), spec.patch, spec.patch],
+            "shape": [-1, 1 if one else len(spec.classes) + spec.uncertainty, spec.patch, spec.patch],
             "dim_order": ["batch", "class", "height", "width"],
             "data_type": "float32",
         },

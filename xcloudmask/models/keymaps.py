@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from xcloudmask.errors import OptionError
+from xcloudmask.models.keymaps_sensei import senseiv2
+from xcloudmask.models.keymaps_smp import omnicloudmask, renamed, smp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,22 +62,34 @@ def transformers_segformer(state: State) -> dict[str, Tensor]:
             joined = torch.cat([tensor, value])
             out[f"encoder.stages.{key[1]}.blocks.{key[2]}.attention.key_value.{key[3]}"] = joined
         elif ".attention.self.value." not in name:
-            renamed = _renamed(name, _SEGFORMER)
+            ours = renamed(name, _SEGFORMER)
             # each stage's projection is linear there, and a convolution of one pixel here
-            flat = renamed.startswith("project.") and tensor.dim() == 2
-            out[renamed] = tensor[:, :, None, None] if flat else tensor
+            flat = ours.startswith("project.") and tensor.dim() == 2
+            out[ours] = tensor[:, :, None, None] if flat else tensor
     return out
 
 
-def _renamed(name: str, table: Mapping[str, str]) -> str:
-    for pattern, ours in table.items():
-        found = re.match(pattern, name)
-        if found is not None:
-            return found.expand(ours) + name[found.end() :]
-    return name
+def senseiv2_segformer(state: State) -> dict[str, Tensor]:
+    """Rename the tensors of the published SEnSeI-v2 with a SegFormer behind it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> list(senseiv2_segformer({"segmenter.segformer.encoder.layer_norm.0.bias": torch.zeros(1)}))
+    ['head.encoder.stages.0.norm.bias']
+    """
+
+    def head(behind: State) -> dict[str, Tensor]:
+        known = {re.sub(r"^.*?(?=segformer\.|decode_head\.)", "", name): behind[name] for name in behind}
+        return transformers_segformer(known)
+
+    return senseiv2(state, head)
 
 
 KEYMAPS: Mapping[str, Callable[[State], dict[str, Tensor]]] = {
+    "omnicloudmask": omnicloudmask,
+    "senseiv2-segformer": senseiv2_segformer,
+    "smp": smp,
     "transformers-segformer": transformers_segformer,
 }
 
@@ -92,10 +106,10 @@ def translate(keymap: str, state: State) -> dict[str, Tensor]:
 
     Examples
     --------
-    >>> translate("nonsense", {})
+    >>> translate("nonsense", {})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    xcloudmask.errors.OptionError: unknown key map 'nonsense'. Allowed: transformers-segformer.
+    xcloudmask.errors.OptionError: unknown key map 'nonsense'. Allowed: omnicloudmask, senseiv2-segformer, ...
     """
     try:
         return KEYMAPS[keymap](state)

@@ -7,23 +7,19 @@ Whatever would run code of its author's is refused.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import card, peek, vet, weights
 from xcloudmask.models.network import Network, parse_activation
 from xcloudmask.models.units import normalisation
-from xcloudmask.types import Activation, Level, ModelSpec, parse_level
-
-if TYPE_CHECKING:
-    from torch import nn
+from xcloudmask.types import Activation, AuxInput, Level, ModelSpec, parse_level
 
 Form = Literal["safetensors", "onnx", "pt2"]
 
@@ -60,6 +56,8 @@ class Given:
     training_data: str | None = None
     scores: str | None = None
     limits: str | None = None
+    aux: Sequence[Any] | None = None
+    uncertainty: bool | None = None
 
     def over(self, other: Given) -> Given:
         """Return `other` with what is said here put in its place."""
@@ -87,6 +85,8 @@ def load(
     threshold: float | None = None,
     patch: int | None = None,
     overlap: int | None = None,
+    aux: Sequence[AuxInput | str] | None = None,
+    uncertainty: bool | None = None,
     licence: str | None = None,
     replace: bool = False,
 ) -> ModelSpec:
@@ -126,6 +126,10 @@ def load(
         Probability of cloud that suffices where the caller of predict says none.
     patch, overlap : int, optional
         Window size and overlap, in pixels.
+    aux : sequence of AuxInput or str, optional
+        What it takes behind its bands, see `ModelSpec`: ``"elevation"``, ``"vv"``, ``"vh"``, ``"angle"``.
+    uncertainty : bool, optional
+        Whether its last channel tells how far its members disagree, see `ModelSpec`.
     licence : str, optional
         Of the weights.
     replace : bool
@@ -152,7 +156,7 @@ def load(
 
     given = Given(
         name, sha256, architecture, config, bands, classes, level, gsd, units, mean, std, activation,
-        threshold, patch, overlap, licence,
+        threshold, patch, overlap, licence, aux=aux, uncertainty=uncertainty,
     )  # fmt: skip
     where = str(href)
     if PurePosixPath(urlsplit(where).path).suffix.lower() in (".json", ".geojson"):
@@ -177,7 +181,7 @@ def make(href: str, given: Given) -> ModelSpec:
     else:
         shapes = peek.onnx(clean) if form == "onnx" else peek.pt2(clean)
     activation = _activation(given, form, href)
-    any_bands = given.architecture in SETS
+    any_bands = takes_any_bands(given.architecture, given.config or {})
     if given.classes is None or (given.bands is None) != any_bands:
         what = "classes" if given.classes is None else "bands"
         raise CloudMaskError(
@@ -186,7 +190,11 @@ def make(href: str, given: Given) -> ModelSpec:
             if not (any_bands and what == "bands")
             else f"architecture {given.architecture!r} takes any bands: leave bands= out"
         )
-    shapes.check(None if any_bands else len(given.bands or ()), len(given.classes), activation, href)
+    inputs = None if any_bands else len(given.bands or ()) + len(given.aux or ())
+    uncertainty = given.uncertainty
+    if uncertainty is None and given.architecture == "ensemble":
+        uncertainty = bool((given.config or {}).get("spread", True))
+    shapes.check(inputs, len(given.classes) + bool(uncertainty), activation, href)
     mean, std = normalisation(given.units, given.mean, given.std)
     path = weights.local_path(href)
     sha256 = weights.digest(data)
@@ -221,7 +229,23 @@ def make(href: str, given: Given) -> ModelSpec:
         training_data=given.training_data or "",
         scores=given.scores or "",
         limits=given.limits or "",
+        aux=tuple(AuxInput.of(each) for each in given.aux or ()),
+        uncertainty=bool(uncertainty),
     )
+
+
+def takes_any_bands(architecture: str | None, config: Mapping[str, object]) -> bool:
+    """Whether an architecture is told which bands it gets; an ensemble is what its members are.
+
+    Examples
+    --------
+    >>> takes_any_bands("spectral", {}), takes_any_bands("ensemble", {"members": [{"name": "spectral"}]})
+    (True, True)
+    """
+    members = config.get("members")
+    if architecture == "ensemble" and isinstance(members, list | tuple) and members:
+        architecture = members[0].get("name") if isinstance(members[0], Mapping) else None
+    return architecture in SETS
 
 
 def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
@@ -278,68 +302,14 @@ def network(spec: ModelSpec) -> Network:
     form: Form = "onnx" if spec.runtime == "onnx" else "safetensors" if spec.architecture else "pt2"
     data = vetted(weights.read(spec.weights, spec.sha256), form, spec.weights)
     body: Any = data
-    if form == "safetensors":
-        body = built(spec.architecture, json.loads(spec.config or "{}"), data, spec.weights)
-    elif form == "pt2":
-        body = _exported(data, spec.weights)
+    if form != "onnx":
+        from xcloudmask.models import building
+
+        if form == "safetensors":
+            body = building.built(spec.architecture, json.loads(spec.config or "{}"), data, spec.weights)
+        else:
+            body = building.exported(data, spec.weights)
     return Network(body, spec.mean, spec.std, spec.activation)
-
-
-def built(architecture: str, config: Mapping[str, object], data: bytes, origin: str) -> nn.Module:
-    """Return an architecture with the tensors of a vetted safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load as tensors_of
-
-    from xcloudmask.models import arch
-
-    module = arch.build(architecture, config)
-    try:
-        tensors = tensors_of(data)
-        module.load_state_dict(tensors)
-    except SafetensorError as error:
-        raise WeightsError(f"{origin} is damaged: {error}") from error
-    except RuntimeError as error:
-        wanted = module.state_dict()
-        missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-        shapes = [
-            name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape
-        ]
-        raise WeightsError(
-            f"{origin} does not fit architecture {architecture!r} with {dict(config)}: it lacks "
-            f"{_some(missing)}, "
-            f"has {_some(extra)} besides, and {_some(sorted(shapes))} of another shape. Check config="
-        ) from error
-    return module.eval()
-
-
-def _exported(clean: bytes, origin: str) -> nn.Module:
-    import warnings
-
-    import torch
-
-    class Exported(torch.nn.Module):
-        """An exported program; it has no training mode, so asking for evaluation changes nothing."""
-
-        def __init__(self, program: nn.Module) -> None:
-            super().__init__()
-            self.program = program
-
-        def train(self, mode: bool = True) -> Exported:
-            return self
-
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.program(pixels)
-            return out
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it has no sample inputs: they were left out on purpose
-        try:
-            return Exported(torch.export.load(io.BytesIO(clean)).module())
-        except Exception as error:
-            raise WeightsError(
-                f"{origin} cannot be loaded by torch {torch.__version__}: {error}. Export it again with this "
-                "version, or as ONNX"
-            ) from error
 
 
 def _from_notes(given: Given, notes: Mapping[str, str], href: str) -> Given:
@@ -394,11 +364,3 @@ def _level(level: str | None) -> Level | None:
 def _plain_name(href: str) -> str:
     stem = PurePosixPath(urlsplit(href).path).stem
     return re.sub(r"[^A-Za-z0-9_.\-]+", "-", stem).strip("-.") or "model"
-
-
-def _some(names: Sequence[str]) -> str:
-    return (
-        "nothing"
-        if not names
-        else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-    )

@@ -101,6 +101,8 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
         training_data=_text(hyper.get("training_data")),
         scores=_text(hyper.get("scores")),
         limits=_text(hyper.get("limits")),
+        aux=hyper.get("aux") if isinstance(hyper.get("aux"), list) else None,
+        uncertainty=hyper.get("uncertainty") if isinstance(hyper.get("uncertainty"), bool) else None,
     )
     if units is None and (given.mean is None and given.std is None):
         raise UnitError(_unit_message(item, source, given))
@@ -223,7 +225,8 @@ def _refuse_code(item: Item) -> None:
 
 
 def _name(item: Item) -> str | None:
-    name = item.properties.get("mlm:name") or item.body.get("id")
+    name, known = item.properties.get("mlm:name"), item.body.get("id")
+    name = known if not name or name == f"model-{known}" else name  # see exporting.mlm_name
     return re.sub(r"[^A-Za-z0-9_.\-]+", "-", str(name)).strip("-.").lower() if name else None
 
 

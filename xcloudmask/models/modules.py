@@ -18,7 +18,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.models import weights
 from xcloudmask.models.network import Network, parse_activation
 from xcloudmask.models.units import normalisation
-from xcloudmask.types import ModelSpec, parse_level
+from xcloudmask.types import AuxInput, ModelSpec, parse_level
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,8 @@ def register(
     threshold: float | None = None,
     patch: int | None = None,
     overlap: int | None = None,
+    aux: Sequence[AuxInput | str] = (),
+    uncertainty: bool = False,
     licence: str | None = None,
     description: str | None = None,
     replace: bool = False,
@@ -77,6 +79,10 @@ def register(
         Probability of cloud that suffices where the caller of predict says none.
     patch, overlap : int, optional
         Window size (256) and overlap (a quarter), in pixels.
+    aux : sequence of AuxInput or str
+        What it takes behind its bands, see `ModelSpec`: ``"elevation"``, ``"vv"``, ``"vh"``, ``"angle"``.
+    uncertainty : bool
+        Whether its last channel tells how far its members disagree, see `ModelSpec`.
     licence, description : str, optional
         For the card.
     replace : bool
@@ -130,8 +136,10 @@ def register(
         description=description or "registered in this session",
         mean=centre,
         std=spread,
-        activation=parse_activation(activation or "softmax"),
+        activation=parse_activation(activation or ("none" if uncertainty else "softmax")),
         threshold=threshold,
+        aux=tuple(AuxInput.of(each) for each in aux),
+        uncertainty=uncertainty,
     )
     return models.add(_filled(spec, model), replace=replace)
 

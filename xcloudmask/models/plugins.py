@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.types import ModelSpec
 
 GROUP = "xcloudmask.models"
+
+#: What the loaders of this package's own entries import, and how it is installed. A model that another
+#: package brings by an entry point of its own comes with all it needs.
+NEEDS = {
+    "xcloudmask.models.adapters:s2cloudless": (
+        ("s2cloudless", "lightgbm"),
+        "pip install s2cloudless lightgbm",
+    ),
+    "xcloudmask.models.adapters:cloudsen12": (("sentle",), "pip install sentle"),
+    "xcloudmask.models.adapters:omnicloudmask": (("omnicloudmask",), "pip install omnicloudmask"),
+    "xcloudmask.models.ukis:load": (("ukis_csmask",), "pip install 'ukis-csmask>=1.0,<2'"),
+}
 
 
 @cache
@@ -43,3 +56,18 @@ def read(name: str) -> ModelSpec:
             f"name, or a function that returns it; got {spec!r}"
         )
     return spec
+
+
+def missing(spec: ModelSpec) -> str | None:
+    """Return how to install what a model needs and is not there, None if nothing is missing.
+
+    Packages are looked for, not imported.
+
+    Examples
+    --------
+    >>> from xcloudmask.testing import TOY
+    >>> missing(TOY) is None
+    True
+    """
+    packages, remedy = NEEDS.get(spec.loader, ((), ""))
+    return remedy if any(find_spec(package) is None for package in packages) else None

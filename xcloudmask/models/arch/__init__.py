@@ -24,12 +24,14 @@ _FACTORIES: Mapping[str, tuple[str, str]] = {
     "cloud-unet": ("cloud_unet", "cloud_unet"),
     "deeplabv3plus": ("deeplabv3plus", "deeplabv3plus"),
     "ensemble": ("ensemble", "ensemble"),
+    "omnicloudmask": ("unet", "omnicloudmask"),
     "pixel-mlp": ("pixel", "pixel_mlp"),
     "pw-dl3plus": ("pw_dl3plus", "pw_dl3plus"),
     "segformer": ("segformer", "segformer"),
     "sensei-v1": ("sensei_v1", "sensei_v1"),
     "sensei-v2": ("sensei_v2", "sensei_v2"),
     "spectral": ("pixel", "spectral"),
+    "unet": ("unet", "unet"),
 }
 
 #: The architectures that `build` knows.

@@ -70,6 +70,8 @@ class DeepLab(nn.Module):
         convolution. ``"v3plus-separable"``: separable convolutions in pyramid and decoder, two of them.
         ``"v3"``: DeepLabV3, one 3x3 convolution and no shallow features. ``"pooled"``: neither atrous
         branches nor decoder, the small form that TensorFlow's model zoo gives MobileNetV2.
+    corners : bool
+        Whether logits are enlarged with corner pixels upon corner pixels, as some libraries do.
 
     Examples
     --------
@@ -79,14 +81,20 @@ class DeepLab(nn.Module):
     """
 
     def __init__(
-        self, encoder: nn.Module, classes: int, *, output_stride: int = 16, decoder: Decoder = "v3plus"
+        self,
+        encoder: nn.Module,
+        classes: int,
+        *,
+        output_stride: int = 16,
+        decoder: Decoder = "v3plus",
+        corners: bool = False,
     ) -> None:
         super().__init__()
         width = 256
         low, deep = int(encoder.low_channels), int(encoder.deep_channels)  # type: ignore[arg-type]
         rates = () if decoder == "pooled" else tuple(rate * 16 // output_stride for rate in (6, 12, 18))
         separable = decoder == "v3plus-separable"
-        self.encoder = encoder
+        self.encoder, self.corners = encoder, corners
         self.pyramid = Pyramid(deep, width, rates, separable=separable)
         self.low = conv_norm(low, 48, 1) if decoder.startswith("v3plus") else None
         if decoder == "v3plus":
@@ -107,7 +115,7 @@ class DeepLab(nn.Module):
         out = self.pyramid(deep)
         if self.low is not None:
             out = torch.cat([resize_as(out, low), self.low(low)], dim=1)
-        return resize_as(self.logits(self.decode(out)), x)
+        return resize_as(self.logits(self.decode(out)), x, corners=self.corners)
 
 
 def deeplabv3plus(
@@ -117,6 +125,7 @@ def deeplabv3plus(
     encoder: Encoder = "mobilenet-v2",
     output_stride: int = 16,
     decoder: Decoder = "v3plus",
+    corners: bool = False,
 ) -> DeepLab:
     """Return a DeepLab of the kinds that the published cloud maskers use.
 
@@ -128,7 +137,7 @@ def deeplabv3plus(
         ``-320`` leaves out MobileNetV2's last 1x1 convolution.
     output_stride : {8, 16}
         How much smaller the deep features are than the input.
-    decoder : str
+    decoder, corners
         See `DeepLab`.
 
     Examples
@@ -146,4 +155,4 @@ def deeplabv3plus(
         if encoder == "resnet34"
         else MobileNetV2(bands, output_stride=output_stride, last=encoder == "mobilenet-v2")
     )
-    return DeepLab(backbone, classes, output_stride=output_stride, decoder=decoder)
+    return DeepLab(backbone, classes, output_stride=output_stride, decoder=decoder, corners=corners)

@@ -33,7 +33,9 @@ class Ensemble(nn.Module):
         logit they are those of cloud).
     spread : bool
         Whether a last channel, the uncertainty, is added: the standard deviation between members of the
-        probability of a class, the largest over classes; 0 where all agree, at most 0.5.
+        probability of cloud; 0 where all agree, at most 0.5.
+    cloud : sequence of int
+        Which classes are cloud. If it is not told, the uncertainty is the largest over classes.
 
     Examples
     --------
@@ -49,12 +51,13 @@ class Ensemble(nn.Module):
         activation: Activation = "softmax",
         reduce: Reduction = "mean",
         spread: bool = False,
+        cloud: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if not members:
             raise CloudMaskError("an ensemble needs at least one member")
         self.members = nn.ModuleList(members)
-        self.activation, self.reduce, self.spread = activation, reduce, spread
+        self.activation, self.reduce, self.spread, self.cloud = activation, reduce, spread, list(cloud)
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
         """Return the descriptors that the members were made for, if they take any set of bands."""
@@ -85,7 +88,8 @@ class Ensemble(nn.Module):
         joined = self._joined(each)
         if not self.spread:
             return joined
-        deviation = each.std(dim=0, correction=0).amax(dim=1, keepdim=True)
+        told = each[:, :, self.cloud].sum(dim=2, keepdim=True) if self.cloud else each
+        deviation = told.std(dim=0, correction=0).amax(dim=1, keepdim=True)
         return torch.cat([joined, deviation], dim=1)
 
 
@@ -95,6 +99,7 @@ def ensemble(
     activation: Activation = "sigmoid",
     reduce: Reduction = "mean",
     spread: bool = True,
+    cloud: tuple[int, ...] = (),
 ) -> Ensemble:
     """Return an ensemble of architectures by name.
 
@@ -103,7 +108,7 @@ def ensemble(
     members : tuple of mapping
         One ``{"name": ..., "config": {...}}`` a member, as `xcloudmask.models.arch.build` takes them; each
         starts from weights of its own.
-    activation, reduce, spread
+    activation, reduce, spread, cloud
         See `Ensemble`.
 
     Examples
@@ -124,4 +129,4 @@ def ensemble(
         if name == "ensemble":
             raise CloudMaskError("an ensemble may not hold another one")
         made.append(arch.construct(name, config))
-    return Ensemble(made, activation=activation, reduce=reduce, spread=spread)
+    return Ensemble(made, activation=activation, reduce=reduce, spread=spread, cloud=cloud)

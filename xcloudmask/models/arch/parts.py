@@ -48,8 +48,10 @@ def separable_conv(channels: int, out: int, *, stride: int = 1, dilation: int = 
     )
 
 
-def resize_as(x: Tensor, like: Tensor) -> Tensor:
+def resize_as(x: Tensor, like: Tensor, *, corners: bool = False) -> Tensor:
     """Bilinear resampling of `x` to the rows and columns of `like`.
+
+    `corners` puts the centres of the corner pixels on one another, as some published networks have it.
 
     Examples
     --------
@@ -59,7 +61,7 @@ def resize_as(x: Tensor, like: Tensor) -> Tensor:
     """
     if x.shape[-2:] == like.shape[-2:]:
         return x
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=corners)
 
 
 def init_convolutions(module: nn.Module) -> None:

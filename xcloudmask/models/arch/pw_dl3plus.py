@@ -9,8 +9,10 @@ million parameters. Left open, and chosen here:
   stride 16; only this comes near the stated size;
 - decoder: 48 shallow channels and one dense 3x3 convolution (12.77 million in all, +0.9 %). With
   ``decoder="v3"`` (no shallow features) the network without the MLP has 12,648,225 parameters, the stated
-  figure to four digits; the published file's name reads ``deeplabv3`` too. It is kept as an option for
-  published weights;
+  figure to four digits, and as many as ``DeepLabV3`` on ``mobilenet_v2`` of segmentation_models_pytorch,
+  whose U-Net++ has the 6,825,009 that the same authors state for theirs; the published file's name reads
+  ``deeplabv3`` too. So ``decoder="v3", output_stride=8, corners=True``, which is that network (tested, see
+  `xcloudmask.models.keymaps_smp`), is kept for published weights;
 - MLP: two layers of 64, each with batch norm and ReLU, then 16 features;
 - fusion: 16 features of DeepLab at full size beside those 16, one hidden layer of 32, one logit.
 """
@@ -58,7 +60,11 @@ class PixelWiseDeepLab(nn.Module):
 
 
 def pw_dl3plus(
-    *, bands: int = 4, output_stride: int = 16, decoder: Literal["v3plus", "v3"] = "v3plus"
+    *,
+    bands: int = 4,
+    output_stride: int = 16,
+    decoder: Literal["v3plus", "v3"] = "v3plus",
+    corners: bool = False,
 ) -> PixelWiseDeepLab:
     """Return PW-DL3+ for blue, red, NIR and SWIR reflectance; one logit, of cloud.
 
@@ -70,6 +76,8 @@ def pw_dl3plus(
         How much smaller the deep features are than the input.
     decoder : {"v3plus", "v3"}
         See the module's notes.
+    corners : bool
+        See `DeepLab`.
 
     Examples
     --------
@@ -77,5 +85,7 @@ def pw_dl3plus(
     12.77
     """
     features = 16  # of either part; deeplabv3plus checks the rest
-    deeplab = deeplabv3plus(bands=bands, classes=features, output_stride=output_stride, decoder=decoder)
+    deeplab = deeplabv3plus(
+        bands=bands, classes=features, output_stride=output_stride, decoder=decoder, corners=corners
+    )
     return PixelWiseDeepLab(deeplab, bands, features)

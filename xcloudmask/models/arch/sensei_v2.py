@@ -172,6 +172,10 @@ class EncoderSettings:
     entry: Entry = "linear"
     step: int = 1
     dropout: float = 0.0
+    enter: tuple[int, ...] | None = None
+    leave: tuple[int, ...] = ()
+    embed: tuple[int, ...] | None = None
+    hidden: int = 0
 
 
 class BandEmbedding(nn.Module):
@@ -190,7 +194,11 @@ class BandEmbedding(nn.Module):
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
         self.pooling, self.phase_inside = settings.pooling, settings.phase == "inside"
-        widths = (settings.width, settings.width, settings.channels)
+        widths = (
+            settings.width,
+            *((settings.width,) if settings.embed is None else settings.embed),
+            settings.channels,
+        )
         self.gain, self.frequency, self.phase = (FullyConnected(widths) for _ in range(3))
         nn.init.ones_(self.gain.layers[-1][2].bias)  # type: ignore[index]
         with torch.no_grad():
@@ -235,12 +243,14 @@ class SenseiV2(nn.Module):
         self.step = settings.step
         width = settings.width
         source = 2 * SINUSOIDS + FLAGS + len(PERCENTILES)
-        self.enter = FullyConnected((source, width, width), plain_entry=settings.entry == "linear")
+        enter = (source, *((width,) if settings.enter is None else settings.enter), width)
+        self.enter = FullyConnected(enter, plain_entry=settings.entry == "linear")
+        hidden = settings.hidden or 2 * width
         self.attention = nn.ModuleList(
-            BandAttention(width, settings.heads, 2 * width, over=settings.attention, dropout=settings.dropout)
+            BandAttention(width, settings.heads, hidden, over=settings.attention, dropout=settings.dropout)
             for _ in range(settings.layers)
         )
-        self.leave = FullyConnected((width, width))
+        self.leave = FullyConnected((width, *settings.leave, width))
         self.embed = BandEmbedding(settings)
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
@@ -297,6 +307,10 @@ def sensei_v2(
     entry: Entry = "linear",
     step: int = 1,
     dropout: float = 0.0,
+    enter: tuple[int, ...] | None = None,
+    leave: tuple[int, ...] = (),
+    embed: tuple[int, ...] | None = None,
+    hidden: int = 0,
     compact_widths: tuple[int, ...] = (32, 64, 128, 192, 256),
     compact_depth: int = 2,
 ) -> SenseiV2Network:
@@ -326,6 +340,11 @@ def sensei_v2(
         Percentiles look at every step-th pixel of every step-th row.
     dropout : float
         In attention, while training.
+    enter, leave, embed : tuple of int
+        Widths between the first and the last of the layers before attention, behind it, and of those that
+        make gain, frequency and phase; ``(width,)``, ``()`` and ``(width,)`` where nothing is said.
+    hidden : int
+        Width of the feed-forward part of attention; twice `width` if 0.
     compact_widths, compact_depth
         Of the compact head.
 
@@ -334,7 +353,18 @@ def sensei_v2(
     >>> sum(p.numel() for p in sensei_v2().parameters()) < 5_000_000
     True
     """
-    sizes = (classes, channels, width, heads, step, compact_depth, *compact_widths)
+    sizes = (
+        classes,
+        channels,
+        width,
+        heads,
+        step,
+        compact_depth,
+        *compact_widths,
+        *(enter or ()),
+        *leave,
+        *(embed or ()),
+    )
     if min(sizes) < 1 or width % heads or not compact_widths or dropout >= 1:
         raise CloudMaskError(
             "sizes must be 1 or more, width a multiple of heads and dropout below 1; got "
@@ -342,8 +372,9 @@ def sensei_v2(
             f"dropout={dropout}, compact_widths={compact_widths}, compact_depth={compact_depth}"
         )
     settings = EncoderSettings(
-        channels, width, heads, layers, attention, pooling, phase, encoding, entry, step, dropout
-    )
+        channels, width, heads, layers, attention, pooling, phase, encoding, entry, step, dropout,
+        enter, leave, embed, hidden,
+    )  # fmt: skip
     made: nn.Module
     if head == "compact":
         made = CompactUNet(channels, classes, widths=compact_widths, depth=compact_depth)

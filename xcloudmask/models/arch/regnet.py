@@ -1,0 +1,90 @@
+"""RegNetY-400MF as an encoder (Radosavovic et al. 2020, CVPR, arXiv 2003.13678, table 4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from xcloudmask.models.arch.parts import conv_norm
+
+#: Channels and blocks of each stage; each halves the size.
+STAGES = ((48, 1), (104, 3), (208, 6), (440, 6))
+STEM, GROUP = 32, 8
+
+
+class SqueezeExcite(nn.Module):
+    """Weigh channels by what the whole window holds of them.
+
+    Examples
+    --------
+    >>> SqueezeExcite(16, 4)(torch.zeros(2, 16, 8, 8)).shape
+    torch.Size([2, 16, 8, 8])
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.restore = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x`, weighed."""
+        share = self.restore(F.relu(self.reduce(x.mean(dim=(2, 3), keepdim=True))))
+        return x * torch.sigmoid(share)
+
+
+class YBlock(nn.Module):
+    """1x1, grouped 3x3, squeeze and excite, 1x1; added to the input.
+
+    Examples
+    --------
+    >>> YBlock(32, 48, stride=2)(torch.zeros(2, 32, 8, 8)).shape
+    torch.Size([2, 48, 4, 4])
+    """
+
+    def __init__(self, channels: int, out: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.expand = conv_norm(channels, out, 1)
+        self.spread = conv_norm(out, out, stride=stride, groups=out // GROUP)
+        self.squeeze = SqueezeExcite(out, round(channels / 4))
+        self.project = conv_norm(out, out, 1, act=None)
+        same = stride == 1 and channels == out
+        self.shortcut = nn.Identity() if same else conv_norm(channels, out, 1, stride=stride, act=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of `x`."""
+        return F.relu(self.project(self.squeeze(self.spread(self.expand(x)))) + self.shortcut(x))
+
+
+class RegNetY004(nn.Module):
+    """The encoder: features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size.
+
+    Parameters
+    ----------
+    bands : int
+        Input channels.
+
+    Examples
+    --------
+    >>> [tuple(f.shape[1:]) for f in RegNetY004(3)(torch.zeros(2, 3, 64, 64))]
+    [(32, 32, 32), (48, 16, 16), (104, 8, 8), (208, 4, 4), (440, 2, 2)]
+    """
+
+    channels = (STEM, *(channels for channels, _ in STAGES))
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.stem = conv_norm(bands, STEM, stride=2)
+        stages, source = [], STEM
+        for out, repeats in STAGES:
+            first = YBlock(source, out, stride=2)
+            stages.append(nn.Sequential(first, *(YBlock(out, out) for _ in range(repeats - 1))))
+            source = out
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the five features."""
+        found = [self.stem(x)]
+        for stage in self.stages:
+            found.append(stage(found[-1]))
+        return found

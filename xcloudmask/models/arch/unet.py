@@ -1,0 +1,159 @@
+"""U-Nets on encoders of classifiers, as published cloud maskers have them.
+
+A decoder of five levels, each of which doubles the size (nearest neighbour), puts the encoder's features of
+that size beside it and has two 3x3 convolutions. OmniCloudMask (Wright et al. 2025,
+doi:10.1016/j.rse.2025.114694) has it on RegNetY-400MF and EdgeNeXt-small, UnetMobV2 of CloudSEN12 (Aybar et
+al. 2022, doi:10.1038/s41597-022-01878-2) on MobileNetV2.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.models.arch.edgenext import EdgeNeXtSmall
+from xcloudmask.models.arch.mobilenet_v2 import MobileNetV2
+from xcloudmask.models.arch.parts import conv_norm, init_convolutions
+from xcloudmask.models.arch.regnet import RegNetY004
+
+Encoder = Literal["regnety-004", "edgenext-small", "mobilenet-v2"]
+WIDTHS = (256, 128, 64, 32, 16)
+#: Sides are filled up to a multiple of it.
+MULTIPLE = 32
+
+
+class MobileNetV2Levels(MobileNetV2):
+    """MobileNetV2 with its features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size.
+
+    Examples
+    --------
+    >>> [tuple(f.shape[1:]) for f in MobileNetV2Levels(4)(torch.zeros(2, 4, 64, 64))]
+    [(16, 32, 32), (24, 16, 16), (32, 8, 8), (96, 4, 4), (1280, 2, 2)]
+    """
+
+    channels = (16, 24, 32, 96, 1280)
+
+    def __init__(self, bands: int) -> None:
+        super().__init__(bands, output_stride=32)
+
+    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
+        """Return the five features."""
+        found = []
+        for at, layer in enumerate(self.features):
+            x = layer(x)
+            if at in (1, 3, 6, 13, 18):  # the last of each size
+                found.append(x)
+        return found
+
+
+class UNet(nn.Module):
+    """Encoder, decoder, and logits at the input's size.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Returns features at 1/2 to 1/32 of the input's size; `channels` tells of how many channels.
+    classes : int
+        Output channels.
+
+    Examples
+    --------
+    >>> UNet(RegNetY004(3), 4)(torch.zeros(2, 3, 64, 70)).shape
+    torch.Size([2, 4, 64, 70])
+    """
+
+    def __init__(self, encoder: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        known: tuple[int, ...] = encoder.channels  # type: ignore[assignment]
+        sources = [known[-1], *WIDTHS[:-1]]
+        beside = [*known[-2::-1], 0]
+        self.up = nn.ModuleList(
+            nn.Sequential(conv_norm(source + skip, width), conv_norm(width, width))
+            for source, skip, width in zip(sources, beside, WIDTHS, strict=True)
+        )
+        self.logits = nn.Conv2d(WIDTHS[-1], classes, 3, padding=1)
+        init_convolutions(self)
+        self.logits.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits of `x`; sides that are no multiple of 32 are filled up with their last pixels."""
+        rows, cols = x.shape[-2:]
+        x = F.pad(x, (0, -cols % MULTIPLE, 0, -rows % MULTIPLE), mode="replicate")
+        *skips, deep = self.encoder(x)
+        skips = [x[:, :0], *skips]
+        for level, skip in zip(self.up, skips[::-1], strict=True):
+            deep = F.interpolate(deep, size=skip.shape[-2:], mode="nearest")
+            deep = level(torch.cat([deep, skip], dim=1) if skip.shape[1] else deep)
+        out: Tensor = self.logits(deep)[..., :rows, :cols]
+        return out
+
+
+class ScaledPair(nn.Module):
+    """Two U-Nets on z-scores of the window, their logits averaged: OmniCloudMask.
+
+    Its package takes mean and deviation over the pixels of a window that hold data and puts zeros elsewhere.
+    Here the engine has filled gaps from the nearest pixels before, and statistics are over all of the window.
+
+    Examples
+    --------
+    >>> omnicloudmask()(torch.rand(1, 3, 64, 64)).shape
+    torch.Size([1, 4, 64, 64])
+    """
+
+    def __init__(self, regnety: nn.Module, edgenext: nn.Module) -> None:
+        super().__init__()
+        self.regnety, self.edgenext = regnety, edgenext
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean of both networks' logits."""
+        spread, mean = torch.std_mean(x.float(), dim=(2, 3), keepdim=True, correction=0)
+        x = (x - mean) / torch.where(spread == 0, 1, spread)
+        out: Tensor = (self.regnety(x) + self.edgenext(x)) / 2
+        return out
+
+
+def unet(*, bands: int = 3, classes: int = 4, encoder: Encoder = "regnety-004") -> UNet:
+    """Return a U-Net on the encoder of a classifier.
+
+    Parameters
+    ----------
+    bands, classes : int
+        Channels in and out.
+    encoder : {"regnety-004", "edgenext-small", "mobilenet-v2"}
+        What it stands on.
+
+    Examples
+    --------
+    >>> f"{sum(p.numel() for p in unet(bands=3, classes=4).parameters()):,}"
+    '6,732,716'
+    """
+    if min(bands, classes) < 1:
+        raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
+    known: dict[str, type[nn.Module]] = {
+        "regnety-004": RegNetY004, "edgenext-small": EdgeNeXtSmall, "mobilenet-v2": MobileNetV2Levels,
+    }  # fmt: skip
+    return UNet(known[encoder](bands), classes)
+
+
+def omnicloudmask(*, bands: int = 3, classes: int = 4) -> ScaledPair:
+    """Return OmniCloudMask's two U-Nets for red, green and NIR in any linear units.
+
+    Parameters
+    ----------
+    bands, classes : int
+        Channels in and out; what its weights are for by default.
+
+    Examples
+    --------
+    >>> f"{sum(p.numel() for p in omnicloudmask().parameters()):,}"
+    '14,401,144'
+    """
+    return ScaledPair(
+        unet(bands=bands, classes=classes, encoder="regnety-004"),
+        unet(bands=bands, classes=classes, encoder="edgenext-small"),
+    )

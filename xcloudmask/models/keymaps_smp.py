@@ -1,0 +1,137 @@
+"""Names of tensors as the library segmentation_models_pytorch writes them, with timm's encoders.
+
+Confirmed against segmentation_models_pytorch 0.6.0 and timm 1.0.31, by name, shape and result (the tests
+hold the figures): ``Unet`` on ``tu-regnety_004``, ``tu-edgenext_small`` and ``mobilenet_v2``, ``DeepLabV3``
+on ``mobilenet_v2``. OmniCloudMask 4 is the first two: its package (1.8.1) builds them so and loads its files
+into them strictly, so these are the names in them. With random weights in files of that form, what comes out
+here equals its networks to 1e-6; the real files cannot be fetched where this was written.
+
+FDR4VGT-CLOUD gives 12.65 million parameters, of its operational network, and 6,825,009 for its U-Net++; the
+library's ``DeepLabV3`` and ``UnetPlusPlus`` on ``mobilenet_v2`` with four bands and one class have 12,648,225
+and 6,825,009. So its DeepLab is very likely that one. What its pixel-wise part and the fusion are called is
+not known: they keep their names, and loading names them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DECODER = {
+    r"decoder\.blocks\.(\d)\.conv1\.": r"up.\1.0.",
+    r"decoder\.blocks\.(\d)\.conv2\.": r"up.\1.1.",
+    r"segmentation_head\.0\.": "logits.",
+}
+_DEEPLAB = {
+    r"decoder\.aspp\.convs\.4\.1\.": "pyramid.pooled.0.",
+    r"decoder\.aspp\.convs\.4\.2\.": "pyramid.pooled.1.",
+    r"decoder\.aspp\.convs\.(\d)\.": r"pyramid.branches.\1.",
+    r"decoder\.aspp\.project\.": "pyramid.project.",
+    r"decoder\.conv\.": "decode.0.0.",
+    r"decoder\.bn\.": "decode.0.1.",
+}
+_TIMM = r"encoder\.model\."
+
+
+def _regnet() -> dict[str, str]:
+    names = {_TIMM + r"stem\.conv\.": "encoder.stem.0.", _TIMM + r"stem\.bn\.": "encoder.stem.1."}
+    parts = {"conv1": "expand", "conv2": "spread", "conv3": "project", "downsample": "shortcut"}
+    for stage in range(4):
+        for block in range(6):
+            theirs = _TIMM + rf"s{stage + 1}\.b{block + 1}\."
+            ours = f"encoder.stages.{stage}.{block}."
+            for part, name in parts.items():
+                names[theirs + part + r"\.conv\."] = f"{ours}{name}.0."
+                names[theirs + part + r"\.bn\."] = f"{ours}{name}.1."
+            names[theirs + r"se\.fc1\."] = f"{ours}squeeze.reduce."
+            names[theirs + r"se\.fc2\."] = f"{ours}squeeze.restore."
+    return names
+
+
+_STAGE = _TIMM + r"stages_(\d)\."
+_BLOCK, _OURS = _STAGE + r"blocks\.(\d)\.", r"encoder.stages.\1.\2."
+_EDGENEXT = {
+    _TIMM + r"stem_(\d)\.": r"encoder.enter.0.\1.",
+    _STAGE + r"downsample\.(\d)\.": r"encoder.enter.\1.\2.",
+    _BLOCK + r"gamma_xca$": _OURS + "gain",
+    _BLOCK + r"gamma$": _OURS + "feed_forward.gain",
+    _BLOCK + r"conv_dw\.": _OURS + "spread.",
+    _BLOCK + r"convs\.(\d)\.": _OURS + r"spread.\3.",
+    _BLOCK + r"norm\.": _OURS + "feed_forward.norm.",
+    _BLOCK + r"mlp\.fc1\.": _OURS + "feed_forward.first.",
+    _BLOCK + r"mlp\.fc2\.": _OURS + "feed_forward.second.",
+    _BLOCK + r"pos_embd\.token_projection\.": _OURS + "place.",
+    _BLOCK + r"norm_xca\.": _OURS + "norm.",
+    _BLOCK + r"xca\.temperature$": _OURS + "attention.temperature",
+    _BLOCK + r"xca\.qkv\.": _OURS + "attention.query_key_value.",
+    _BLOCK + r"xca\.proj\.": _OURS + "attention.out.",
+}
+_ALL = {**_DECODER, **_DEEPLAB, **_regnet(), **_EDGENEXT}
+
+#: A tensor that each encoder has and no other, behind whatever a file puts before all its names.
+_REGNETY, _EDGE = "encoder.model.s1.b1.se.fc1.weight", "encoder.model.stem_0.weight"
+_MARKS = (_REGNETY, _EDGE, "encoder.features.0.0.weight")
+
+
+def smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a U-Net or DeepLabV3 of segmentation_models_pytorch.
+
+    What all names begin with (``model.``, ``net.``) is kept in front of them; tensors elsewhere keep theirs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> one = torch.zeros(1)
+    >>> list(smp({"encoder.features.0.0.weight": one, "segmentation_head.0.bias": one, "mlp.0.bias": one}))
+    ['encoder.features.0.0.weight', 'logits.bias', 'mlp.0.bias']
+    """
+    prefix = _prefix(state)
+    out: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        inside = name.startswith(prefix)
+        out[prefix + renamed(name.removeprefix(prefix), _ALL) if inside else name] = tensor
+    return out
+
+
+def omnicloudmask(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of one of OmniCloudMask's two networks; which, its names tell.
+
+    Examples
+    --------
+    >>> import torch
+    >>> list(omnicloudmask({"encoder.model.stem_0.weight": torch.zeros(1)}))
+    ['edgenext.encoder.enter.0.0.weight']
+    """
+    prefix = _prefix(state)
+    part = {_REGNETY: "regnety.", _EDGE: "edgenext."}
+    found = [ours for mark, ours in part.items() if prefix + mark in state]
+    if not found:
+        return dict(state)
+    return {found[0] + name.removeprefix(prefix): tensor for name, tensor in smp(state).items()}
+
+
+def _prefix(state: Mapping[str, Tensor]) -> str:
+    for name in state:
+        for mark in _MARKS:
+            if name == mark or name.endswith("." + mark):
+                return name.removesuffix(mark)
+    return ""
+
+
+def renamed(name: str, table: Mapping[str, str]) -> str:
+    r"""Return `name` with its beginning replaced as the first fitting entry says; itself if none fits.
+
+    Examples
+    --------
+    >>> renamed("a.0.weight", {r"a\.(\d)\.": r"b.\1."})
+    'b.0.weight'
+    """
+    for pattern, ours in table.items():
+        found = re.match(pattern, name)
+        if found is not None:
+            return found.expand(ours) + name[found.end() :]
+    return name

@@ -1,0 +1,114 @@
+"""Several models as one: an ensemble, whose members' weights become one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.models import card, weights
+from xcloudmask.models.loading import LOADER, vetted
+from xcloudmask.types import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLOUDS = ("cloud", "thick_cloud", "thin_cloud")
+#: What members must agree in: what goes into a network, and what comes out.
+SHARED = ("bands", "any_bands", "min_bands", "classes", "mean", "std", "activation", "level", "aux")
+
+
+def ensemble(
+    members: Sequence[str | ModelSpec],
+    *,
+    name: str,
+    reduce: Literal["mean", "max", "min"] = "mean",
+    uncertainty: bool = False,
+    replace: bool = False,
+) -> ModelSpec:
+    """Add a model that is several others at once: each window is given to all, and they are averaged.
+
+    Parameters
+    ----------
+    members : sequence of str or ModelSpec
+        Two or more whose weights belong to an architecture of `xcloudmask.models.arch` (not ONNX graphs),
+        with the same inputs and classes.
+    name : str
+        How it is to be called.
+    reduce : {"mean", "max", "min"}
+        How their probabilities are joined.
+    uncertainty : bool
+        Whether it tells how far they disagree, too.
+    replace : bool
+        Whether a model of the same name may be replaced.
+
+    Returns
+    -------
+    ModelSpec
+        Window, threshold and pixel size are those of the first member.
+
+    Examples
+    --------
+    >>> from xcloudmask import models
+    >>> models.ensemble(["spectral", "spectral"], name="twice-the-same", replace=True).architecture
+    'ensemble'
+    """
+    from xcloudmask import models
+
+    specs = [models.get(each) if isinstance(each, str) else each for each in members]
+    if len(specs) < 2:
+        raise CloudMaskError(f"an ensemble has two members or more, got {len(specs)}")
+    for spec in specs:
+        if not spec.architecture or spec.architecture == "ensemble":
+            raise CloudMaskError(
+                f"model {spec.name!r} cannot be a member of an ensemble: only one whose weights belong to a "
+                "single architecture of xcloudmask.models.arch.NAMES can"
+            )
+        for what in SHARED:
+            if getattr(spec, what) != getattr(specs[0], what):
+                raise CloudMaskError(
+                    f"members of an ensemble must agree in {what}: {specs[0].name!r} has "
+                    f"{getattr(specs[0], what)}, {spec.name!r} has {getattr(spec, what)}"
+                )
+    return models.add(_joined(specs, name, reduce, uncertainty), replace=replace)
+
+
+def _joined(specs: Sequence[ModelSpec], name: str, reduce: str, uncertainty: bool) -> ModelSpec:
+    """Return the card of an ensemble after keeping its weights."""
+    from safetensors.torch import load, save
+
+    tensors: dict[str, Tensor] = {}
+    settings: list[dict[str, object]] = []
+    for at, spec in enumerate(specs):
+        data = vetted(weights.read(spec.weights, spec.sha256), "safetensors", spec.weights)
+        tensors |= {f"members.{at}.{key}": tensor for key, tensor in load(data).items()}
+        settings.append({"name": spec.architecture, "config": json.loads(spec.config or "{}")})
+    activation = specs[0].activation
+    if activation not in ("softmax", "sigmoid"):
+        raise CloudMaskError(
+            f"members of an ensemble answer with scores, not with {activation or 'probabilities'}"
+        )
+    sha256 = weights.hold(save(tensors))
+    config: dict[str, object] = {"members": settings, "activation": activation, "reduce": reduce}
+    config["spread"] = uncertainty
+    if uncertainty:
+        config["cloud"] = [at for at, one in enumerate(specs[0].classes) if one in CLOUDS]
+    names = ", ".join(spec.name for spec in specs)
+    return replace(
+        specs[0],
+        name=name,
+        version=sha256[:12],
+        loader=LOADER,
+        weights=f"{weights.HELD}{sha256}",
+        sha256=sha256,
+        architecture="ensemble",
+        config=card.settings(config),
+        activation=None,
+        uncertainty=uncertainty,
+        description=f"{reduce} of {names}",
+        licence="; ".join(dict.fromkeys(spec.licence for spec in specs if spec.licence)),
+        citation="; ".join(dict.fromkeys(spec.citation for spec in specs if spec.citation)),
+        scores="",
+    )
