@@ -88,7 +88,7 @@ def planned(size: Size) -> tuple[Any, WindowLayout]:
     scene = scene.cloudmask.describe(bands=list(spec.bands), level="L1C", scale=1e-4)
     source = from_reflectance(scene, Request(model=spec, resolution="native"))
     layout = Layout((size.items_a_tile,), (size.side, size.side), (1,), (size.region, size.region))
-    return source, WindowLayout(layout, source.plan.y, source.plan.x, source.plan.classes)
+    return source, WindowLayout(layout, source.plan.y, source.plan.x, source.plan.channels)
 
 
 def simulate(size: Size) -> dict[str, Any]:

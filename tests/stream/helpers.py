@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import xarray as xr
 
 import xcloudmask  # noqa: F401  registers the accessor
@@ -92,16 +93,11 @@ def owners(windows: WindowLayout, da: xr.DataArray) -> dict[float, Index]:
 
 #: One store's worth of work for the kill tests: 4 scenes of 4 x 4 regions.
 def job(store: Any, notes: str, **options: Any) -> None:
-    os.environ[VARIABLE] = notes
+    cut = {"chunks": {"y": 24, "x": 24}, "shards": {"y": 48, "x": 48}, "progress": False}
     da = numbered(4, 180, 190).chunk(time=1, y=70, x=190)
-    stream(
-        da,
-        store,
-        COUNTED,
-        chunks={"y": 24, "x": 24},
-        shards={"y": 48, "x": 48},
-        **{"progress": False, **options},
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, notes)
+        stream(da, store, COUNTED, **{**cut, **options})
 
 
 def _silently(function: Any, arguments: tuple[Any, ...], options: dict[str, Any], errors: Any) -> None:

@@ -23,12 +23,13 @@ def make_item(
     left: float = LEFT,
     baseline: str = "05.10",
     level: str = "l2a",
+    keys: tuple[str, ...] = ("red", "nir"),
 ) -> dict[str, Any]:
-    """Write two bands and return the item; its pixels follow from the name, or the seed."""
+    """Write the bands and return the item; its pixels follow from the name, or the seed."""
     rng = np.random.default_rng(sum(name.encode()) if seed is None else seed)
     place = Affine(10, 0, left, 0, -10, TOP)
     assets = {}
-    for key in ("red", "nir"):
+    for key in keys:
         path = root / f"{name}_{key}_{seed}.tif"
         with rasterio.open(
             path, "w", driver="GTiff", dtype="uint16", count=1, height=SIZE, width=SIZE, crs="EPSG:32632",

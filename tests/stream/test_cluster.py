@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -23,6 +24,8 @@ from xcloudmask.streaming import stream
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     os.environ[VARIABLE] = str(tmp_path_factory.mktemp("notes") / "windows")
     with (
+        # LocalCluster would give up a worker that is just coming back after a second kill.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
         Client(cluster) as client,
     ):
@@ -86,8 +89,6 @@ def test_killed_workers_lose_nothing(client: Client, tmp_path: Path) -> None:
     assert kills
     environment = os.environ.pop(VARIABLE)
     try:
-        import dask
-
         with dask.config.set(scheduler="sync"):
             alone = numbered(2, 180, 190)
             stream(alone, tmp_path / "b", COUNTED, **cut())

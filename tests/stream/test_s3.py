@@ -15,9 +15,12 @@ from zarr.storage import FsspecStore
 from tests.services.s3 import S3
 from tests.stream.forward import Forwarder
 from tests.stream.helpers import COUNTED, Child, files, job, numbered, windows_of
+from tests.stream.killing import KillableCluster, killable
 from tests.stream.test_kill import expected_owners
 from xcloudmask.streaming import ProgressEvent, StoreError
 from xcloudmask.streaming import lock as lock_module
+
+__all__ = ["killable"]
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -78,6 +81,22 @@ def test_killed_on_s3_it_ends_byte_identical(
         if kills >= 20:
             return
     raise AssertionError("the kills all came too late to be a test")
+
+
+@pytest.mark.timeout(280)
+def test_killed_workers_lose_nothing_on_s3(
+    s3_server: S3, bucket: str, expected: dict[str, bytes], killable: KillableCluster
+) -> None:
+    options = s3_server.storage_options()
+
+    def target(number: int) -> dict[str, Any]:
+        return {"store": f"s3://{bucket}/workers-{number}.zarr", "storage_options": options}
+
+    killable.kill_20_times(17, target, expected_owners())
+    written = [name for name in s3_server.filesystem().ls(bucket) if "/workers-" in name]
+    assert 0 < len(written) < 20
+    for name in written:
+        assert objects(s3_server, name) == expected
 
 
 def test_a_server_that_is_down_for_20_seconds_is_waited_for(

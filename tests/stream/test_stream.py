@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dask.array
 import numpy as np
@@ -13,7 +13,7 @@ import rasterio
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 from tests.stream.helpers import COUNTED, described, files, numbered
 from xcloudmask import testing
@@ -158,21 +158,58 @@ def test_it_opens_plainly_with_crs_items_and_what_made_it(tmp_path: Path) -> Non
     assert document["fill_value"] == 255  # so that what was never written is no data
 
 
-def test_gdal_lists_the_arrays(tmp_path: Path) -> None:
-    """GDAL 3.10 (of rasterio's wheels) knows neither the codec `bytes` nor sharding of Zarr 3."""
-    stream(scene(), tmp_path, testing.TOY, **{**SMALL, "shards": False})
+@pytest.mark.parametrize("shards", [False, None], ids=["no shards", "shards"])
+def test_gdal_reads_the_mask_where_it_lies(shards: Any, tmp_path: Path) -> None:
+    """GDAL 3.10 (rasterio 1.4) does not know the codec `bytes`, 3.12 (rasterio 1.5) no shards."""
+    stream(scene(), tmp_path, testing.TOY, **{**SMALL, "shards": shards})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with rasterio.open(tmp_path) as group:
-            assert any(name.endswith("/cloud_mask") for name in group.subdatasets)
+        if shards is False:
+            with rasterio.open(tmp_path) as group:
+                assert any(name.endswith("/cloud_mask") for name in group.subdatasets)
         try:
             opened = rasterio.open(f'ZARR:"{tmp_path}":/cloud_mask:0')
         except rasterio.errors.RasterioIOError as error:
-            pytest.skip(f"GDAL {rasterio.__gdal_version__} cannot read arrays of Zarr 3: {error}")
+            pytest.skip(f"GDAL {rasterio.__gdal_version__} cannot read these arrays of Zarr 3: {error}")
     with opened:
         assert opened.crs.to_epsg() == 32632
         assert opened.nodata == 255
+        assert opened.transform == xr.open_zarr(tmp_path).cloud_mask.rio.transform()
         np.testing.assert_array_equal(opened.read(1), xr.open_zarr(tmp_path).cloud_mask.values[0])
+
+
+class Counting(WrapperStore[Any]):
+    """Notes which documents are read and which folders are listed."""
+
+    asked: ClassVar[list[str]] = []
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        if key.endswith("zarr.json"):
+            self.asked.append(key)
+        return await self._store.get(key, *args, **options)
+
+    def list_dir(self, prefix: str) -> Any:
+        self.asked.append(f"list {prefix}")
+        return self._store.list_dir(prefix)
+
+    def with_read_only(self, read_only: bool = False) -> Any:
+        return Counting(self._store.with_read_only(read_only))
+
+
+def test_a_mask_opens_with_one_document_in_a_group_or_not(tmp_path: Path) -> None:
+    da = scene()
+    stream(da.isel(time=[0]), tmp_path, testing.TOY, group="tiles/32TPR", **SMALL)
+    stream(da, tmp_path, testing.TOY, group="tiles/32TPR", **SMALL)  # the list keeps up
+    stream(da, tmp_path / "plain", testing.TOY, **SMALL)
+    for folder in ("plain", "tiles/32TPR"):
+        Counting.asked.clear()
+        found = xr.open_zarr(Counting(LocalStore(tmp_path / folder)))
+        assert found.sizes["time"] == 2
+        assert Counting.asked == ["zarr.json"]
+    stream(da, tmp_path, testing.TOY, group="tiles/32TPR/strict", threshold=0.3, **SMALL)
+    for group in ("tiles/32TPR", "tiles/32TPR/strict"):  # a group that holds groups has no list to hide them
+        assert xr.open_zarr(tmp_path, group=group, consolidated=False).sizes["time"] == 2
+    assert "/tiles/32TPR/strict" in xr.open_datatree(tmp_path, engine="zarr", consolidated=False).groups
 
 
 def test_another_option_or_grid_is_refused_with_both_values(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
 from tests.stream.helpers import files
-from tests.stream.items import SIZE, make_item
+from tests.stream.items import BOX, LEFT, SIZE, make_item
 from xcloudmask import testing
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.stac import load_stac
@@ -120,6 +120,73 @@ def test_a_later_baseline_takes_the_place_of_the_older(items: list[dict[str, Any
     with pytest.warns(UserWarning, match="an older processing"):
         report = run([items[0], old, new, items[1]], tmp_path / "a")
     assert (report.left_out, report.added, report.replaced) == (("S2A_N0400",), (), ())
+
+
+def test_scenes_of_one_moment_are_steps_of_their_own(tmp_path: Path) -> None:
+    """Neighbours of one datatake: each keeps its step, whichever comes first, and can be made again alone."""
+    here, there = (
+        make_item(tmp_path, "T32TPQ", "2026-05-02"),
+        make_item(tmp_path, "T32TQQ", "2026-05-02", left=LEFT + 480),
+    )
+    after = make_item(tmp_path, "T32TPQ-later", "2026-05-07")
+    box = [BOX[0], BOX[1], BOX[2] + 0.006, BOX[3]]
+    run([there, after], tmp_path / "a", bbox=box)
+    report = run([here, there, after], tmp_path / "a", bbox=box)
+    assert (report.added, report.skipped, report.moved) == (("T32TPQ",), ("T32TQQ", "T32TPQ-later"), 1)
+    found = xr.open_zarr(tmp_path / "a").load()
+    assert list(found.item_id.values) == ["T32TQQ", "T32TPQ", "T32TPQ-later"]
+    assert found.time.values[0] == found.time.values[1] < found.time.values[2]
+    run([here, there, after], tmp_path / "b", bbox=box)
+    fresh = xr.open_zarr(tmp_path / "b").set_index(time="item_id").cloud_mask
+    np.testing.assert_array_equal(found.cloud_mask.values, fresh.sel(time=found.item_id.values).values)
+    again = make_item(tmp_path, "T32TPQ", "2026-05-02", seed=5, updated="2026-06-02T00:00:00Z")
+    assert run([again, there, after], tmp_path / "a", bbox=box).replaced == ("T32TPQ",)
+    changed = xr.open_zarr(tmp_path / "a").cloud_mask.values != found.cloud_mask.values
+    assert changed.any(axis=(1, 2)).tolist() == [False, True, False]
+
+
+def test_probabilities_and_every_option_of_the_model(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"output": "probabilities", "tta": True, "patch_size": 64, "overlap": 16}
+    how = {**options, "dtype": "float32", "scheme": "native"}
+    run([items[0], items[2]], tmp_path / "a", encoding={"dtype": "float32"}, **how)
+    report = run(items[:3], tmp_path / "a", encoding={"dtype": "float32"}, **how)
+    assert (report.added, report.moved) == (("S2A_001",), 1)
+    da = load_stac(items[:3], bands=["red", "nir"])
+    del how["output"]
+    expected = da.cloudmask.predict_proba(testing.TOY, resolution="native", **how)
+    found = xr.open_zarr(tmp_path / "a").cloud_probability
+    assert found.dims == expected.dims
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+    with pytest.raises(ContractError, match=r"tta: \w+ in the store, \w+ in this call"):
+        run(
+            items[:4],
+            tmp_path / "a",
+            encoding={"dtype": "float32"},
+            **{**options, "tta": False, "scheme": "native"},
+        )
+    with pytest.raises(ContractError, match="cloud_probability"):
+        run(items[:4], tmp_path / "a")
+
+
+def test_late_items_in_an_icechunk_repository(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    icechunk = pytest.importorskip("icechunk")
+    repo = icechunk.Repository.open_or_create(icechunk.local_filesystem_storage(str(tmp_path)))
+    run([items[0], items[3]], repo, group="masks")
+    before = repo.lookup_branch("main")
+    report = run(items[:4], repo, group="masks")
+    assert (report.moved, report.added, report.skipped) == (1, ids(items[1:3]), ids([items[0], items[3]]))
+    store = repo.readonly_session("main").store
+    found = xr.open_zarr(store, group="masks", consolidated=False)
+    assert list(found.item_id.values) == list(ids(items[:4]))
+    np.testing.assert_array_equal(found.cloud_mask.values, expected(items[:4]).values)
+    newest = next(iter(repo.ancestry(branch="main")))
+    assert "S2A_001" in newest.message
+    assert "S2A_002" in newest.message
+    old = xr.open_zarr(repo.readonly_session(snapshot_id=before).store, group="masks", consolidated=False)
+    np.testing.assert_array_equal(old.cloud_mask.values, expected([items[0], items[3]]).values)
+    tip = repo.lookup_branch("main")
+    assert run(items[:4], repo, group="masks").skipped == ids(items[:4])
+    assert repo.lookup_branch("main") == tip  # nothing to do is no commit
 
 
 def test_items_beside_the_grid_are_left_out(items: list[dict[str, Any]], tmp_path: Path) -> None:

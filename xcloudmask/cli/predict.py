@@ -11,7 +11,10 @@ import math
 import os
 import time
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from xcloudmask.cli import source
 from xcloudmask.cli.parse import Parser, UsageError
@@ -32,6 +35,13 @@ def add_arguments(parser: Parser) -> None:
     parser.epilog = EXAMPLES
     source.add_arguments(parser)
     parser.add_argument("out", metavar="OUT", help="mask.tif or mask.zarr")
+    add_model_arguments(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    add_volume(parser)
+
+
+def add_model_arguments(parser: Parser) -> None:
+    """Declare what tells how a scene is masked, and on what."""
     how = parser.add_argument_group("how it is masked")
     how.add_argument(
         "--model", metavar="M", default="auto", help="see: xcloudmask models (auto: the richest)"
@@ -48,10 +58,13 @@ def add_arguments(parser: Parser) -> None:
     how.add_argument("--overlap", metavar="N", type=int, help="pixels that windows share")
     how.add_argument("--tta", action="store_true", help="average over 8 turns and mirrors; 8 times slower")
     where = parser.add_argument_group("what does the work")
-    where.add_argument("--device", metavar="D", default="auto", help="cpu, cuda, cuda:0, mps")
+    where.add_argument("--device", metavar="D", default="auto", help="cpu, cuda, cuda:0, mps, openvino")
     where.add_argument("--dtype", metavar="T", default="auto", help="float32, bfloat16, float16")
     where.add_argument("--batch-size", metavar="N", type=positive, help="windows inferred at a time")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def add_volume(parser: Parser) -> None:
+    """Declare how much is said."""
     loud = parser.add_mutually_exclusive_group()
     loud.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     loud.add_argument("--verbose", action="store_true", help="tell what is done")
@@ -66,6 +79,17 @@ def _resolution(text: str) -> str | float:
         raise ArgumentTypeError(f"{text!r} must be auto, native, or metres such as 30") from None
 
 
+def model_options(args: Namespace) -> dict[str, Any]:
+    """Return what `add_model_arguments` has taken, as `predict` and `stream` take it; not the threshold."""
+    if args.proba and args.threshold is not None:
+        raise UsageError("--threshold turns probabilities into classes: leave it out, or leave --proba out")
+    return {
+        "model": args.model, "scheme": args.scheme, "patch_size": args.patch_size, "overlap": args.overlap,
+        "batch_size": args.batch_size or "auto", "device": args.device, "dtype": args.dtype,
+        "resolution": args.resolution, "tta": args.tta,
+    }  # fmt: skip
+
+
 class _Said(logging.Handler):
     """Tells what the library logs."""
 
@@ -74,23 +98,28 @@ class _Said(logging.Handler):
         say(record.getMessage())
 
 
-def run(args: Namespace) -> None:
-    """Run it."""
-    log, said = logging.getLogger("xcloudmask"), _Said()
+@contextmanager
+def said(level: int) -> Iterator[logging.Logger]:
+    """Tell what the library logs at a level or above."""
+    log, handler = logging.getLogger("xcloudmask"), _Said()
     before = log.level
-    if args.verbose:
-        log.addHandler(said)
-        log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.setLevel(level)
     try:
-        _run(args, log)
+        yield log
     finally:
-        log.removeHandler(said)
+        log.removeHandler(handler)
         log.setLevel(before)
 
 
+def run(args: Namespace) -> None:
+    """Run it."""
+    with said(logging.INFO) if args.verbose else nullcontext(logging.getLogger("xcloudmask")) as log:
+        _run(args, log)
+
+
 def _run(args: Namespace, log: logging.Logger) -> None:
-    if args.proba and args.threshold is not None:
-        raise UsageError("--threshold turns probabilities into classes: leave it out, or leave --proba out")
+    shared = model_options(args)
     # A twentieth of the machine's memory is GDAL's own choice; blocks are used once here.
     os.environ.setdefault("GDAL_CACHEMAX", "128")
     from xcloudmask.write import check_output, write
@@ -99,11 +128,6 @@ def _run(args: Namespace, log: logging.Logger) -> None:
     if out == Path(args.path).expanduser().absolute():
         raise UsageError(f"OUT is IN ({out}): name another file")
     scene = source.open_scene(args)
-    shared = {
-        "model": args.model, "scheme": args.scheme, "patch_size": args.patch_size, "overlap": args.overlap,
-        "batch_size": args.batch_size or "auto", "device": args.device, "dtype": args.dtype,
-        "resolution": args.resolution, "tta": args.tta,
-    }  # fmt: skip
     if args.proba:
         result = scene.cloudmask.predict_proba(**shared)
     else:

@@ -23,11 +23,13 @@ _NETCDF = (".nc", ".nc4", ".cdf")
 CHUNKS = 2048
 
 
-def add_arguments(parser: Parser) -> None:
-    """Declare what tells how IN is read."""
-    parser.add_argument(
-        "path", metavar="IN", help="GeoTIFF, .SAFE, Landsat folder or tar, HDF5, Zarr, netCDF"
-    )
+def add_arguments(parser: Parser, *, several: bool = False) -> None:
+    """Declare what tells how IN is read; several of them are ``args.paths``."""
+    kinds = "GeoTIFF, .SAFE, Landsat folder or tar, HDF5, Zarr, netCDF"
+    if several:
+        parser.add_argument("paths", metavar="IN", nargs="+", help=kinds)
+    else:
+        parser.add_argument("path", metavar="IN", help=kinds)
     what = parser.add_argument_group("what IN holds, where it does not tell itself")
     what.add_argument("--sensor", metavar="S", help="see: xcloudmask sensors")
     what.add_argument("--bands", metavar="A,B,..", type=_names, help="names of the bands, in order")

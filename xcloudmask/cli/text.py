@@ -57,7 +57,7 @@ def say(message: str) -> None:
 _ARGUMENTS = (
     "sensor", "bands", "level", "scale", "offset", "nodata", "sun_elevation", "date", "model", "threshold",
     "scheme", "patch_size", "overlap", "batch_size", "resolution", "device", "dtype", "tta", "chunks",
-    "overwrite",
+    "overwrite", "group",
 )  # fmt: skip
 _ARGUMENT = re.compile(rf"(?<![\w.-])({'|'.join(_ARGUMENTS)})=(\[[^\]]*\]|'[^']*'|\.\.\.|[\w.-]*\w)?")
 
@@ -72,6 +72,7 @@ def as_options(message: str) -> str:
     >>> as_options("patch_size=16: model takes 256; use overwrite=True")
     '--patch-size 16: model takes 256; use --overwrite'
     """
+    message = message.replace("pass resume=True", "leave --no-resume out")
     message = re.sub(r"(?:da\.cloudmask\.)?describe\(([^()]+)\)", lambda m: m[1].replace(", ", " "), message)
 
     def option(match: re.Match[str]) -> str:

@@ -5,11 +5,18 @@ durable (``stream/status``), so that a call that was stopped, by whatever, goes 
 """
 
 from xcloudmask.streaming.api import stream, to_zarr
-from xcloudmask.streaming.problems import ContractError, StoreError, StoreLockedError, StreamWarning
+from xcloudmask.streaming.problems import (
+    ClusterError,
+    ContractError,
+    StoreError,
+    StoreLockedError,
+    StreamWarning,
+)
 from xcloudmask.streaming.progress import ProgressEvent
 from xcloudmask.streaming.report import Failure, StreamReport
 
 __all__ = [
+    "ClusterError",
     "ContractError",
     "Failure",
     "ProgressEvent",

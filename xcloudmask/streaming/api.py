@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from xcloudmask.aux_inputs import AuxLike
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.streaming.bind import prepare_run
 from xcloudmask.streaming.contract import describe_contract
@@ -48,7 +49,9 @@ def stream(
     resolution: str | float = "auto",
     nodata: float | None = None,
     valid: xr.DataArray | None = None,
-    tta: bool = False,
+    aux: AuxLike | None = None,
+    tta: bool | int = False,
+    uncertainty: bool = False,
     resume: bool = True,
     overwrite: bool = False,
     chunks: Sizes | None = None,
@@ -73,8 +76,12 @@ def stream(
         Where to write. To a repository one commit is made for each batch of regions, whose message names the
         scenes; a session is the caller's transaction, who commits it. Both are written by threads of this
         process, also where there is a Dask client.
-    model, threshold, scheme, patch_size, overlap, batch_size, device, dtype, resolution, nodata, valid, tta
+    model, threshold, scheme, patch_size, overlap, batch_size, device, dtype, resolution, nodata, valid
         As of `predict`.
+    aux, tta
+        As of `predict`.
+    uncertainty : bool
+        As of `predict_proba`; with ``output="probabilities"``.
     group : str, optional
         Group within the store; one mask lives in one group.
     append_dim : str
@@ -94,9 +101,10 @@ def stream(
         A bar; or a function that is called with each `ProgressEvent`.
     regions_in_flight : int, optional
         How many regions are held at once; memory is in proportion. By default 3, or two for each thread of a
-        cluster.
+        cluster, as it grows and shrinks.
     retries : int
-        How often a region whose source fails is tried again before it is recorded as failed.
+        How often a region that fails (its source, or too many workers died of it) is tried again before it is
+        recorded as failed.
     storage_options : dict, optional
         For fsspec URLs; for an Icechunk repository ``{"branch": ...}``, by default ``"main"``.
 
@@ -113,6 +121,8 @@ def stream(
         The store refuses (read-only, full, no permission), or does not answer for some minutes.
     StoreLockedError
         Another process is writing there.
+    ClusterError
+        The Dask cluster is gone, or all of its workers have been for an hour.
 
     Examples
     --------
@@ -139,7 +149,7 @@ def stream(
         output=output, model=model, threshold=threshold, scheme=scheme, patch_size=patch_size,
         overlap=overlap,
         batch_size=batch_size, device=device, dtype=dtype, resolution=resolution, nodata=nodata, valid=valid,
-        tta=tta,
+        aux=aux, tta=tta, uncertainty=uncertainty,
     )  # fmt: skip
     return _write(
         from_reflectance(source, request), Target(open_store(store, storage_options), group or ""),

@@ -35,7 +35,7 @@ def prepare_run(
     pool = choose_pool(in_flight, source.in_memory, target.in_process)
     work = Work(sink.array, output.packing, target.label)
     if source.plan is not None:
-        windows = WindowLayout(layout, source.plan.y, source.plan.x, source.plan.classes)
+        windows = WindowLayout(layout, source.plan.y, source.plan.x, source.plan.channels)
         needed = windows.longest and not (sink.ledger.states == DONE).all()
         strips = _strips(target, windows) if needed else None
         work = Work(sink.array, output.packing, target.label, windows, source.plan, strips)

@@ -65,6 +65,8 @@ def _options(template: xr.DataArray, plan: Plan | None) -> dict[str, Any]:
         "overlap": options.overlap,
         "working_factors": list(options.factors),
         "tta": options.tta,
+        "aux": " ".join(aux.name for aux in options.aux) or None,
+        "uncertainty": options.uncertainty or None,
         "dtype": options.dtype,
         "scale": None if calibration.scale is None else list(calibration.scale),
         "offset": None if calibration.offset is None else list(calibration.offset),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 import os
 import uuid
@@ -251,9 +252,7 @@ def _rename(old: Path, new: Path) -> None:
 async def _move_keys(store: Any, old: str, new: str) -> None:
     if isinstance(store, FsspecStore):
         store.fs.invalidate_cache()  # which may tell of keys that are gone
-    # Some S3 servers list a folder that has become empty.
-    found = [key async for key in store.list_prefix(f"{old}/")]
-    keys = [key for key in found if key.startswith(f"{old}/") and not key.endswith("/")]
+    keys = await (_keys_of_grid if type(store).__name__ == "IcechunkStore" else _keys)(store, old)
     gate = asyncio.Semaphore(TOGETHER)
 
     async def one(key: str) -> None:
@@ -267,7 +266,26 @@ async def _move_keys(store: Any, old: str, new: str) -> None:
                 await obstore.copy_async(store.store, key, goal)
             else:
                 data = await store.get(key, default_buffer_prototype())
+                if data is None:
+                    return
                 await store.set(goal, _buffer(data.to_bytes()))
             await store.delete(key)
 
     await asyncio.gather(*(one(key) for key in keys))
+
+
+async def _keys(store: Any, prefix: str) -> list[str]:
+    # Some S3 servers list a folder that has become empty.
+    found = [key async for key in store.list_prefix(f"{prefix}/")]
+    return [key for key in found if key.startswith(f"{prefix}/") and not key.endswith("/")]
+
+
+async def _keys_of_grid(store: Any, prefix: str) -> list[str]:
+    """Return all keys that a step can have, there or not: Icechunk lists whole arrays only."""
+    path = prefix.rpartition("/c/")[0]
+    document = await store.get(f"{path}/zarr.json", default_buffer_prototype())
+    if document is None:
+        return []
+    array = json.loads(document.to_bytes())
+    sizes = zip(array["shape"][1:], array["chunk_grid"]["configuration"]["chunk_shape"][1:], strict=True)
+    return ["/".join(map(str, (prefix, *at))) for at in np.ndindex(*(-(-size // n) for size, n in sizes))]

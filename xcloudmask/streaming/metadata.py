@@ -130,9 +130,9 @@ def array_attrs(template: xr.DataArray, packing: Packing, coords: xr.Dataset) ->
 def consolidate(target: Target, names: Sequence[str]) -> None:
     """Write the arrays' metadata into the group's, too, so that readers ask for one document.
 
-    Not zarr's own function: that would include the ledger, which changes with every region. Only the
-    outermost group's list is read by xarray, and hides whatever group is not in it: where groups lie in
-    groups there is none (open those with ``consolidated=False``).
+    Not zarr's own function: that would include the ledger, which changes with every region. A list hides
+    whatever is not in it, so a group in which others lie has none. Xarray reads that of the group that a path
+    or URL ends in; with ``group=`` it looks in the outermost one, and is best told ``consolidated=False``.
     """
     document = target.get_json("zarr.json") or {"zarr_format": 3, "node_type": "group", "attributes": {}}
     # xarray notes the other coordinates here, those of the last call only; the mask's own note is complete.
@@ -142,7 +142,7 @@ def consolidate(target: Target, names: Sequence[str]) -> None:
     metadata = {name: target.get_json(name, "zarr.json") for name in sorted({*members, *names})}
     document.pop("consolidated_metadata", None)
     plain = all(meta and meta["node_type"] == "array" for meta in metadata.values())
-    if plain and not target.group and not target.transactional:
+    if plain and not target.transactional:
         document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
     target.put_json(document, "zarr.json")
     _open_up(target)

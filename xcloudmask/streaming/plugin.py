@@ -79,7 +79,7 @@ def _warm(spec: ModelSpec, device: str, dtype: str) -> None:
         load_network(spec)
         return
     size = spec.patch, spec.patch
-    pixels = np.zeros((len(spec.bands), *size), np.float32)
+    pixels = np.zeros((len(spec.bands) + len(spec.aux), *size), np.float32)
     job = WindowJob(0, 0, 0, pixels, np.ones(size, bool), np.ones(size, np.float32))
     get_predictor(spec, device, dtype).blend([job], (1, len(spec.classes), *size))
 

@@ -15,35 +15,30 @@ import dask
 import numpy as np
 from dask.system import CPU_COUNT
 
+from xcloudmask.streaming.cluster import ClusterPool
 from xcloudmask.streaming.heap import trim
 
 Reader = Callable[[], Any]
 
 
-class Handle(Protocol):
-    """A result to come."""
-
-    def result(self) -> Any:
-        """Return it."""
-
-    def exception(self) -> BaseException | None:
-        """Return why there is none."""
-
-
 class Pool(Protocol):
-    """Runs region functions."""
+    """Runs region functions; a handle stands for a result to come."""
 
-    #: How many regions it can keep busy.
-    size: int
+    @property
+    def size(self) -> int:
+        """How many regions it can keep busy."""
 
-    def submit(self, function: Callable[..., Any], lazy: Any, *args: Any) -> Handle:
+    def submit(self, function: Callable[..., Any], lazy: Any, *args: Any) -> Any:
         """Start ``function(*args[:2], pixels, *args[2:])``; `lazy` becomes the pixels where it runs."""
 
-    def then(self, function: Callable[..., Any], before: Any, *args: Any) -> Handle:
+    def then(self, function: Callable[..., Any], before: Any, *args: Any) -> Any:
         """Start ``function(*args, result of before)`` without moving the result."""
 
     def wait(self, timeout: float | None) -> list[Any]:
         """Return handles that are done; empty if none is within `timeout` seconds."""
+
+    def error(self, handle: Any) -> BaseException | None:
+        """Return why a handle that is done has no result; None if it has one."""
 
     def forget(self, handle: Any) -> None:
         """Let a result go."""
@@ -137,6 +132,10 @@ class LocalPool:
         """See `Pool`."""
         return _taken(self._done, timeout)
 
+    def error(self, handle: Future[Any]) -> BaseException | None:
+        """See `Pool`."""
+        return handle.exception()
+
     def forget(self, handle: Future[Any]) -> None:
         """See `Pool`."""
 
@@ -145,47 +144,6 @@ class LocalPool:
         self._threads.shutdown(wait=True, cancel_futures=abort)
         if self._readers is not None and self._given is None:
             self._readers.shutdown()
-
-
-class ClusterPool:
-    """The workers of a distributed client. Results stay there; only their states come back."""
-
-    def __init__(self, client: Any, size: int | None) -> None:
-        self.client = client
-        self.size = size or max(2, 2 * sum(client.nthreads().values()))
-        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._running: set[Any] = set()
-
-    def submit(self, function: Callable[..., Any], lazy: Any, *args: Any) -> Any:
-        """See `Pool`."""
-        from dask.delayed import delayed
-
-        call = delayed(function, pure=False)(*args[:2], lazy, *args[2:])
-        return self._watch(self.client.compute(call))
-
-    def then(self, function: Callable[..., Any], before: Any, *args: Any) -> Any:
-        """See `Pool`."""
-        return self._watch(self.client.submit(function, *args, before, pure=False, priority=10))
-
-    def _watch(self, future: Any) -> Any:
-        self._running.add(future)
-        future.add_done_callback(self._done.put)
-        return future
-
-    def wait(self, timeout: float | None) -> list[Any]:
-        """See `Pool`."""
-        return _taken(self._done, timeout)
-
-    def forget(self, handle: Any) -> None:
-        """See `Pool`."""
-        self._running.discard(handle)
-        handle.release()
-
-    def close(self, abort: bool) -> None:
-        """See `Pool`."""
-        if abort and self._running:
-            self.client.cancel(list(self._running))
-        self._running.clear()
 
 
 def _taken(done: queue.SimpleQueue[Any], timeout: float | None) -> list[Any]:

@@ -28,6 +28,10 @@ class StoreLockedError(StoreError):
     """Another process is writing to the same store."""
 
 
+class ClusterError(CloudMaskError):
+    """The cluster is gone, or all of its workers are. What was recorded as done stays done."""
+
+
 class ContractError(CloudMaskError):
     """The store holds a mask that was made otherwise; the message shows both."""
 
@@ -157,7 +161,10 @@ def persistently(what: str, call: Callable[[], T], patience: float | None = None
 
 
 def _brief(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    told = str(error)
+    if "See previous exception" in told and error.__cause__ is not None:  # rasterio's way of saying nothing
+        told = str(error.__cause__)
+    text = f"{type(error).__name__}: {told}" if told else type(error).__name__
     return text if len(text) < 300 else text[:297] + "..."
 
 

@@ -15,21 +15,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from xcloudmask.streaming.layout import Index, Layout
 from xcloudmask.streaming.ledger import DONE, FAILED, Ledger
 from xcloudmask.streaming.lock import Lock
 from xcloudmask.streaming.pools import Pool
-from xcloudmask.streaming.problems import StoreError, StoreLockedError, brief
+from xcloudmask.streaming.problems import ClusterError, StoreError, StoreLockedError, brief
 from xcloudmask.streaming.progress import Display, ProgressEvent
 from xcloudmask.streaming.report import Failure
 from xcloudmask.streaming.repository import Batch
 
 log = logging.getLogger("xcloudmask.streaming")
 
-#: Seconds before a region is tried again, doubled each time.
-PAUSE = 1.0
+#: Seconds before a region is tried again, doubled each time up to the longest.
+PAUSE, LONGEST = 1.0, 60.0
 
 
 @dataclass
@@ -85,6 +86,8 @@ class Run:
         try:
             self._go()
         except BaseException as error:
+            if not isinstance(error, Exception):
+                log.warning("stopping, when the regions that are being worked on are done with")
             self.pool.close(abort=True)
             if self.batch is not None and not isinstance(error, StoreLockedError):
                 self.batch.save_what_is_done()
@@ -119,14 +122,17 @@ class Run:
     def _start(self, region: _Region) -> None:
         region.attempt += 1
         region.stage = "infer"
+        self._launch(region, partial(self.steps.start, region.at))
+
+    def _launch(self, region: _Region, step: Callable[[], Any]) -> None:
         try:
-            region.handle = self.steps.start(region.at)
-        except StoreError:
+            region.handle = step()
+        except (StoreError, ClusterError):
             raise
         except Exception as error:  # the graph of this region cannot be built
             self._fail(region, error)
-            return
-        self._by_handle[region.handle] = region
+        else:
+            self._by_handle[region.handle] = region
 
     def _pause(self) -> float | None:
         if not self._by_handle:
@@ -136,7 +142,7 @@ class Run:
 
     def _settle(self, region: _Region) -> None:
         """Take note that a stage of a region has ended."""
-        error = region.handle.exception()
+        error = self.pool.error(region.handle)
         if isinstance(error, StoreError):
             raise error
         if error is not None:
@@ -159,13 +165,14 @@ class Run:
                 self._give_up(region, f"waits for region {lost[0]}, which failed")
             elif not missing:
                 region.stage = "finish"
-                region.handle = self.steps.finish(region.at, region.found)
-                self._by_handle[region.handle] = region
+                self._launch(region, partial(self.steps.finish, region.at, region.found))
 
     def _fail(self, region: _Region, error: BaseException) -> None:
         message = brief(error)
-        if region.stage == "infer" and region.attempt <= self.retries:
-            pause = PAUSE * 2 ** (region.attempt - 1)
+        if region.attempt <= self.retries:
+            # From the start: what it had found may be gone with the worker that held it.
+            self._let_go(region)
+            pause = min(PAUSE * 2 ** (region.attempt - 1), LONGEST)
             log.warning(
                 "region %s of %s: trying again in %.0f s: %s", region.at, self._scene(region), pause, message
             )
@@ -198,6 +205,9 @@ class Run:
 
     def _drop(self, region: _Region) -> None:
         del self._held[region.at]
+        self._let_go(region)
+
+    def _let_go(self, region: _Region) -> None:
         for handle in (region.found, region.handle):
             if handle is not None:
                 self.pool.forget(handle)

@@ -96,11 +96,16 @@ def sync(
     modifier: Callable[[Any], Any] | None = None,
     on_error: OnError = "raise",
     gdal_env: Mapping[str, Any] | None = None,
+    output: Literal["classes", "probabilities"] = "classes",
     threshold: float | None = None,
     scheme: str = "default",
+    patch_size: int | None = None,
+    overlap: int | None = None,
     working_resolution: str | float = "auto",
     batch_size: int | str = "auto",
     device: str = "auto",
+    dtype: str = "auto",
+    tta: bool | int = False,
     overwrite: bool = False,
     chunks: Sizes | None = None,
     shards: Sizes | Literal[False] | None = None,
@@ -127,7 +132,7 @@ def sync(
     ----------
     items_or_search : pystac-client search, ItemCollection, items or FeatureCollection
         What there should be. What the store has beyond that is kept.
-    store, model, group, threshold, scheme, batch_size, device
+    store, model, group, output, threshold, scheme, patch_size, overlap, batch_size, device, dtype, tta
         As of `stream`.
     bands, resolution, crs, bbox, geometry, level, offset, resampling
         As of `load_stac`. They make the grid and the pixels, so they must not change from call to call.
@@ -161,6 +166,11 @@ def sync(
     >>> print(report)  # doctest: +SKIP
     s3://bucket/masks.zarr: 3 added, 0 replaced, 140 skipped, 0 left out, 0 failed
     """
+    request = Request(
+        output=output, model=model, threshold=threshold, scheme=scheme, patch_size=patch_size,
+        overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=working_resolution,
+        tta=tta,
+    )  # fmt: skip
     target = Target(open_store(store, storage_options), group or "")
     stored = None if overwrite else _stored(target)
     found = find_items(items_or_search, modifier, stored)
@@ -196,17 +206,13 @@ def sync(
         _write_record(target, asked, scene)
     else:
         scene = with_stored_labels(scene, stored)
-        request = Request(
-            model=model, threshold=threshold, scheme=scheme, batch_size=batch_size, device=device,
-            resolution=working_resolution,
-        )  # fmt: skip
         _check_same(stored, scene, request, chunks, shards, encoding)
         moved = _make_room(stored, scene, ousted)
     done = stream(
-        scene, target.store, model, group=group, threshold=threshold, scheme=scheme,
-        resolution=working_resolution, batch_size=batch_size, device=device, overwrite=overwrite,
-        chunks=chunks, shards=shards, encoding=encoding, progress=progress,
-        regions_in_flight=regions_in_flight, retries=retries,
+        scene, target.store, model, group=group, output=output, threshold=threshold, scheme=scheme,
+        patch_size=patch_size, overlap=overlap, resolution=working_resolution, batch_size=batch_size,
+        device=device, dtype=dtype, tta=tta, overwrite=overwrite, chunks=chunks, shards=shards,
+        encoding=encoding, progress=progress, regions_in_flight=regions_in_flight, retries=retries,
     )  # fmt: skip
     return _report(
         target,

@@ -1,0 +1,133 @@
+"""Search a STAC API, or read a file of items, and list what is found; with --to, mask it into a store.
+
+The store is kept up to date: only the items that it lacks are computed, late ones find their place, and a run
+that was stopped is carried on by the next. Run the same command every night.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xcloudmask.cli import predict, store
+from xcloudmask.cli.parse import Parser, UsageError
+from xcloudmask.cli.source import positive
+from xcloudmask.cli.text import paragraph, table
+from xcloudmask.errors import CloudMaskError
+
+EXAMPLES = """examples:
+  xcloudmask stac --api https://earth-search.aws.element84.com/v1 \\
+    --collection sentinel-2-l2a --bbox 10 44 10.2 44.2 --datetime 2026-05
+  xcloudmask stac ... --to masks.zarr
+  xcloudmask stac items.json --to s3://bucket/masks.zarr --workers 4"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare them."""
+    parser.usage = f"{parser.prog} [ITEMS] [options]"
+    parser.epilog = EXAMPLES
+    parser.add_argument("items", metavar="ITEMS", nargs="?", help="a FeatureCollection of items, JSON")
+    what = parser.add_argument_group("what is searched")
+    what.add_argument("--api", metavar="URL", help="of the STAC API")
+    what.add_argument("--collection", metavar="C", action="append", help="again for more")
+    what.add_argument(
+        "--bbox", metavar=("W", "S", "E", "N"), nargs=4, type=float, help="degrees; also what is masked"
+    )
+    what.add_argument("--datetime", metavar="D", help="2026-05, 2026-05-01/2026-06-15")
+    what.add_argument(
+        "--query", metavar="Q", action="append", help='such as "eo:cloud_cover<50"; again for more'
+    )
+    what.add_argument("--limit", metavar="N", type=positive, help="at most N items")
+    parser.add_argument("--save", metavar="FILE", help="write the items to a JSON file")
+    parser.add_argument("--to", metavar="STORE", help="mask them into masks.zarr, or a URL")
+    grid = parser.add_argument_group("on what grid (fixed by the first run)")
+    grid.add_argument("--bands", metavar="A,B,..", default="auto", help="names of bands (those of models)")
+    grid.add_argument("--pixel", metavar="R", type=float, help="pixel size, in units of the CRS")
+    grid.add_argument("--crs", metavar="CRS", help="such as EPSG:32632 (that of the items)")
+    grid.add_argument("--level", metavar="L", help="L1C (top of atmosphere) or L2A (surface)")
+    grid.add_argument("--engine", metavar="E", choices=("stackstac", "odc"), default="stackstac",
+                      help="stackstac or odc")  # fmt: skip
+    predict.add_model_arguments(parser)
+    store.add_arguments(parser)
+    predict.add_volume(parser)
+
+
+def run(args: Namespace) -> int:
+    """Run it."""
+    with predict.said(logging.INFO if args.verbose else logging.WARNING), store.resumable():
+        return _run(args)
+
+
+def _run(args: Namespace) -> int:
+    how = predict.model_options(args)
+    found = _from_file(args) if args.items else _search(args)
+    if args.save:
+        Path(args.save).write_text(json.dumps({"type": "FeatureCollection", "features": found}))
+    if args.to is None:
+        _list(found)
+        return 0
+    os.environ.setdefault("GDAL_CACHEMAX", "128")
+    from xcloudmask.streaming.sync import sync
+
+    working = how.pop("resolution")
+    with store.connected(args):
+        report = sync(
+            found, args.to, bbox=args.bbox, crs=args.crs, resolution=args.pixel, level=args.level,
+            bands=args.bands if args.bands in ("auto", "all") else args.bands.split(","), engine=args.engine,
+            output="probabilities" if args.proba else "classes", threshold=args.threshold,
+            working_resolution=working, **how, **store.options(args),
+        )  # fmt: skip
+    return store.finish(report, quiet=args.quiet)
+
+
+def _from_file(args: Namespace) -> list[dict[str, Any]]:
+    for option in ("api", "collection", "datetime", "query", "limit"):
+        if getattr(args, option) is not None:
+            raise UsageError(f"--{option} searches an API, and {args.items} is a file: leave one of them out")
+    try:
+        given = json.loads(Path(args.items).expanduser().read_text())
+    except ValueError as error:
+        raise CloudMaskError(f"{args.items}: it is no JSON ({error}). Name a FeatureCollection") from error
+    from xcloudmask.stac.items import plain_items
+
+    return plain_items(given)
+
+
+def _search(args: Namespace) -> list[dict[str, Any]]:
+    if args.api is None:
+        raise UsageError("say where to look: --api URL with --collection C, or a file ITEMS")
+    import pystac_client
+
+    from xcloudmask.streaming.problems import brief
+
+    try:
+        search = pystac_client.Client.open(args.api).search(
+            collections=args.collection, bbox=args.bbox, datetime=args.datetime, query=args.query,
+            max_items=args.limit,
+        )  # fmt: skip
+        return list(search.items_as_dicts())
+    except Exception as error:  # pystac-client raises whatever it meets
+        raise CloudMaskError(
+            f"{args.api}: the search failed: {brief(error)}. Check the URL, and what is asked for"
+        ) from error
+
+
+def _list(found: Sequence[Mapping[str, Any]]) -> None:
+    rows = [("time", "cloud", "item")]
+    for item in sorted(found, key=lambda one: str(_properties(one).get("datetime"))):
+        cloud = _properties(item).get("eo:cloud_cover")
+        when = str(_properties(item).get("datetime") or _properties(item).get("start_datetime") or "?")
+        rows.append((when[:16].replace("T", " "), "" if cloud is None else f"{cloud:.0f} %", str(item["id"])))
+    print(table(rows) if found else "no items. Widen --datetime or --bbox, and check the collection's name")
+    if found:
+        count = f"{len(found)} item{'s' if len(found) > 1 else ''}"
+        print(paragraph(f"\n{count}. To mask them: the same command with --to masks.zarr"))
+
+
+def _properties(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    return item.get("properties") or {}

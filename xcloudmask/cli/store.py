@@ -1,0 +1,108 @@
+"""What commands that write into a store share: where to, on which cluster, and how a run ends."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from xcloudmask.cli.parse import Parser
+from xcloudmask.cli.source import positive
+from xcloudmask.cli.text import as_options, paragraph, say
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare them."""
+    into = parser.add_argument_group("how it is stored")
+    into.add_argument("--group", metavar="G", help="group within the store")
+    into.add_argument("--overwrite", action="store_true", help="replace the mask that is there")
+    into.add_argument(
+        "--zarr-chunk", metavar="N", type=positive, help="pixels a side of what is read at once (512)"
+    )
+    into.add_argument("--zarr-shard", metavar="N", type=positive, help="pixels a side of a file (2048)")
+    into.add_argument("--no-shards", action="store_true", help="a file for each chunk")
+    into.add_argument(
+        "--store-option", metavar="KEY=VALUE", type=_pair, action="append", default=[],
+        help="of a URL's file system: endpoint_url=http://..., anon=true; again for more",
+    )  # fmt: skip
+    run = parser.add_argument_group("how it is run")
+    run.add_argument("--regions", metavar="N", type=positive, help="regions in memory at a time (3)")
+    run.add_argument("--retries", metavar="N", type=_whole, default=2, help="of a region that fails (2)")
+    cluster = run.add_mutually_exclusive_group()
+    cluster.add_argument("--workers", metavar="N", type=positive, help="processes on this machine")
+    cluster.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster: tcp://host:8786")
+
+
+def _whole(text: str) -> int:
+    return 0 if text == "0" else positive(text)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise ArgumentTypeError(f"{text!r} must be KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def options(args: Namespace, rows: str = "y", columns: str = "x") -> dict[str, Any]:
+    """Return what `add_arguments` has taken, as `stream` and `sync` take it."""
+
+    def square(side: int | None) -> dict[str, int] | None:
+        return None if side is None else {rows: side, columns: side}
+
+    return {
+        "group": args.group, "overwrite": args.overwrite, "chunks": square(args.zarr_chunk),
+        "shards": False if args.no_shards else square(args.zarr_shard), "regions_in_flight": args.regions,
+        "retries": args.retries, "progress": not args.quiet,
+        "storage_options": dict(args.store_option) or None,
+    }  # fmt: skip
+
+
+@contextmanager
+def connected(args: Namespace) -> Iterator[None]:
+    """Have the workers that were asked for, if any."""
+    with ExitStack() as stack:
+        if args.workers or args.scheduler:
+            import dask
+            import distributed
+
+            tools: Any = distributed
+            address = args.scheduler
+            if args.workers:
+                # LocalCluster would give up, for good, a worker that died twice within some seconds.
+                patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "10 days"})
+                stack.enter_context(patience)
+                address = stack.enter_context(
+                    tools.LocalCluster(
+                        n_workers=args.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+                    )
+                )
+            stack.enter_context(tools.Client(address))
+        yield
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say how an interrupted run goes on."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, (Exception, SystemExit, GeneratorExit)):
+            say("stopped. What is done is recorded: run the same command again, and it goes on there")
+        raise
+
+
+def finish(report: Any, *, quiet: bool) -> int:
+    """Print what was done; on stderr, with an exit code, if not all of it could be."""
+    if report.complete:
+        if not quiet:
+            print("\n".join(paragraph(line) for line in str(report).splitlines()))
+        return 0
+    for line in str(report).replace("same call", "same command").splitlines():
+        say(as_options(line.strip()))
+    return 1

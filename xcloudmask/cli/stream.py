@@ -1,0 +1,88 @@
+"""Mask scenes into a Zarr store, region by region; a run that was stopped goes on where it stopped.
+
+Memory does not grow with the scene. Scenes that tell their date become steps of one array over time: name
+several, or run again with later ones. Each region is recorded in the store when it is written, so the same
+command, run again, makes only what is lacking. OUT is a folder or a URL such as s3://bucket/masks.zarr.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from xcloudmask.cli import predict, source, store
+from xcloudmask.cli.parse import Parser, UsageError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+EXAMPLES = """examples:
+  xcloudmask stream S2B_MSIL1C_....SAFE masks.zarr
+  xcloudmask stream 2026/*.SAFE s3://bucket/masks.zarr --workers 4
+  xcloudmask stream cube.zarr masks.zarr --proba --stored float16"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare them."""
+    parser.usage = f"{parser.prog} [options] IN... OUT"
+    parser.epilog = EXAMPLES
+    source.add_arguments(parser, several=True)
+    parser.add_argument("out", metavar="OUT", help="masks.zarr, or a URL")
+    predict.add_model_arguments(parser)
+    store.add_arguments(parser)
+    parser.add_argument("--no-resume", action="store_true", help="refuse a store that holds a mask already")
+    parser.add_argument(
+        "--stored", metavar="T", choices=("uint8", "float16", "float32"),
+        help="form of probabilities: uint8 (scaled), float16, float32",
+    )  # fmt: skip
+    predict.add_volume(parser)
+
+
+def run(args: Namespace) -> int:
+    """Run it."""
+    with predict.said(logging.INFO if args.verbose else logging.WARNING), store.resumable():
+        return _run(args)
+
+
+def _run(args: Namespace) -> int:
+    how = predict.model_options(args)
+    if args.stored and not args.proba:
+        raise UsageError("--stored is for probabilities: say --proba too, or leave it out")
+    os.environ.setdefault("GDAL_CACHEMAX", "128")
+    from xcloudmask.dims import spatial_dims
+    from xcloudmask.streaming import stream
+
+    scenes = _in_order([_open(args, path) for path in args.paths], args.paths)
+    with store.connected(args):
+        code = 0
+        for number, scene in enumerate(scenes):
+            options = store.options(args, *spatial_dims(scene))
+            options["overwrite"] &= number == 0  # the later ones are appended
+            report = stream(
+                scene, args.out, output="probabilities" if args.proba else "classes",
+                threshold=args.threshold, resume=not args.no_resume or number > 0,
+                encoding={"dtype": args.stored} if args.stored else None, **how, **options,
+            )  # fmt: skip
+            code |= store.finish(report, quiet=args.quiet)
+    return code
+
+
+def _open(args: Namespace, path: str) -> xr.DataArray:
+    return source.open_scene(Namespace(**{**vars(args), "path": path}))
+
+
+def _in_order(scenes: list[xr.DataArray], paths: list[str]) -> list[xr.DataArray]:
+    """Sort scenes by time, as they are stored; several must have one."""
+    import numpy as np
+
+    if len(scenes) == 1:
+        return scenes
+    for scene, path in zip(scenes, paths, strict=True):
+        if "time" not in scene.dims or "time" not in scene.coords or np.isnat(scene.time.values).any():
+            raise UsageError(
+                f"{path} does not tell its date, so it cannot be one of several: give each a store or a "
+                "--group of its own, or say --sensor S where the name tells the rest"
+            )
+    return sorted(scenes, key=lambda scene: scene.time.values[0])
