@@ -1,13 +1,20 @@
-"""Which model answers: the one that was named or, for ``auto``, the richest that bands and level allow."""
+"""Which model answers: the one that was named or, for ``auto``, the one that scored best with such bands.
+
+``evidence.json`` holds, for the bands of several instruments, the models in the order of their scores on
+held-out scenes; ``examples/train/score_models.py`` writes it, and ``docs/scores.md`` shows it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from xcloudmask import models
-from xcloudmask.bands import missing_bands
+from xcloudmask.bands import find_band, missing_bands
 from xcloudmask.errors import BandError, UnitWarning
 from xcloudmask.types import LEVEL_TITLES, Band, Level, ModelSpec, parse_level
 from xcloudmask.warn import warn_user
@@ -35,12 +42,80 @@ class Candidate:
         return "; ".join(why)
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The models that were scored with some bands, the best first.
+
+    Parameters
+    ----------
+    bands : tuple of str
+        Common names.
+    order : tuple of str
+        Models; those that differ by level alone share a name (ukis-4band).
+    scores : mapping of str to (float, float, float)
+        Balanced accuracy and its 95 % interval.
+    scenes : int
+        How many were scored on.
+    """
+
+    bands: tuple[str, ...]
+    order: tuple[str, ...]
+    scores: Mapping[str, tuple[float, float, float]]
+    scenes: int
+
+
+@cache
+def evidence() -> tuple[Evidence, ...]:
+    """Return what is known, for the most bands first.
+
+    Examples
+    --------
+    >>> evidence()[0].bands
+    ('blue', 'green', 'red', 'nir', 'swir16', 'swir22')
+    """
+    sets = json.loads(Path(__file__).with_name("evidence.json").read_text(encoding="utf-8"))["sets"]
+    found = [
+        Evidence(
+            tuple(one["bands"]),
+            tuple(one["order"]),
+            {model: (low[0], low[1], low[2]) for model, low in one["balanced_accuracy"].items()},
+            one["scenes"],
+        )
+        for one in sets.values()
+    ]
+    return tuple(sorted(found, key=lambda one: -len(one.bands)))
+
+
+def evidence_for(bands: Sequence[Band]) -> Evidence | None:
+    """Return the evidence for the most of these bands; None where there is none."""
+    return next(
+        (one for one in evidence() if all(find_band(bands, name) is not None for name in one.bands)), None
+    )
+
+
+def family(spec: ModelSpec) -> str:
+    """Return a model's name without its level.
+
+    Examples
+    --------
+    >>> family(models.get("ukis-4band-l2a"))
+    'ukis-4band'
+    """
+    return spec.name.removesuffix("-l1c").removesuffix("-l2a")
+
+
 def candidates(bands: Sequence[Band], level: Level | None) -> list[Candidate]:
-    """Return every model that ``auto`` may take, the richest first, with what speaks against it."""
+    """Return every model that ``auto`` may take, the best first, with what speaks against it.
+
+    Models that were scored with the most of these bands go first, in the order of their scores; the scores
+    are of top-of-atmosphere scenes, and serve for both levels, as there are too few others.
+    """
     wanted = level or "toa"
+    known = evidence_for(bands)
+    order = {} if known is None else {name: at for at, name in enumerate(known.order)}
+    specs = sorted(models.automatic(), key=lambda spec: order.get(family(spec), len(order)))
     return [
-        Candidate(spec, tuple(missing_bands(bands, spec)), spec.level not in (None, wanted))
-        for spec in models.automatic()
+        Candidate(spec, tuple(missing_bands(bands, spec)), spec.level not in (None, wanted)) for spec in specs
     ]
 
 
@@ -74,6 +149,8 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None) -> ModelS
     found = candidates(bands, None if level is None else parse_level(level))
     for candidate in found:
         if candidate.fits:
+            if candidate.spec.any_bands:
+                warn_user(_doubt(candidate.spec, bands), UserWarning)
             return candidate.spec
     have = ", ".join(band.common_name or band.name for band in bands)
     needs = "".join(
@@ -81,9 +158,24 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None) -> ModelS
         for c in found
         if not c.other_level
     )
-    others = [name for name in models.list() if models.get(name).any_bands]
-    way_out = f"\nTakes any bands, at lower quality (see its card): model={others[0]!r}" if others else ""
     raise BandError(
         f"no model fits the bands of this array ({have}). If they have other names, say "
-        f"da.cloudmask.describe(sensor=...) or describe(bands=[...]).{needs}{way_out}"
+        f"da.cloudmask.describe(sensor=...) or describe(bands=[...]).{needs}"
+    )
+
+
+def _doubt(spec: ModelSpec, bands: Sequence[Band]) -> str:
+    """Say how good the answer of a model for any bands may be."""
+    known = evidence_for(bands)
+    if known is None or spec.name not in known.scores:
+        worth = "how well it does with these bands was never measured"
+    else:
+        value, low, high = known.scores[spec.name]
+        worth = (
+            f"with {', '.join(known.bands)} it scored a balanced accuracy of {value:.2f} [{low:.2f}, "
+            f"{high:.2f}] on {known.scenes} scenes of Landsat 8"
+        )
+    return (
+        f"no model was made for these bands; {spec.name!r} answers, which takes any: {worth}. Say "
+        f"model={spec.name!r} to take it without this warning, or describe(...) if bands have other names"
     )

@@ -216,10 +216,14 @@ def _model(da: xr.DataArray, bands: tuple[Band, ...]) -> Row:
     found = candidates(bands, None if level is None else parse_level(level))
     chosen = next((c.spec for c in found if c.fits), None)
     lines = [f"not {c.spec.name}: {c.reason}" for c in found if not c.fits]
-    lines += [f"not {c.spec.name}: fewer bands" for c in found if c.fits and c.spec is not chosen]
     if chosen is None:
         return Row("Model", "\n".join(["none fits", *lines]), True)
-    why = f"takes {', '.join(chosen.bands)}"
+    lines += [
+        f"not {c.spec.name}: {'fewer bands' if len(c.spec.bands) < len(chosen.bands) else 'scored lower'}"
+        for c in found
+        if c.fits and c.spec is not chosen and not (c.spec.any_bands and not chosen.any_bands)
+    ]
+    why = f"takes {', '.join(chosen.bands) or 'any bands'}"
     if level is not None and chosen.level is not None:
         why += f" at {LEVELS[chosen.level].split(' (')[0]}"
     return Row("Model", "\n".join([f"auto is {chosen.name} {chosen.version}: {why}", *lines]))
@@ -293,8 +297,9 @@ def _made_by(da: xr.DataArray) -> str:
 def _classes(da: xr.DataArray) -> str:
     scheme = f"; scheme {da.attrs['scheme']}" if da.attrs.get("scheme") else ""
     if "flag_values" not in da.attrs:
-        names = np.atleast_1d(coordinate(da["class"])).tolist()
-        return f"{', '.join(map(str, names))}; NaN for no data{scheme}"
+        labels = map(str, np.atleast_1d(coordinate(da["class"])).tolist())
+        names = [label for label in labels if label != "uncertainty"]  # which comes with them and is none
+        return f"{', '.join(names)}; NaN for no data{scheme}"
     codes = codes_of(da)
     pairs = [f"{code} {name}" for name, code in codes.items()]
     if NO_DATA not in codes.values():

@@ -14,7 +14,7 @@ from tests.stac.cases import PROFILES
 from tests.stac.helpers import ENGINES, equal, warns
 from tests.stac.scenes import Site
 from xcloudmask import models
-from xcloudmask.errors import BandError, CloudMaskError, UnitWarning
+from xcloudmask.errors import CloudMaskError, UnitWarning
 from xcloudmask.stac import load_stac
 
 pytestmark = pytest.mark.services
@@ -152,11 +152,12 @@ def test_search_to_mask_with_no_argument(catalogue, client, s3_server, bucket, p
     assert (back.values[0][~missing] != 255).mean() > 0.99
 
 
-def test_proba_v_loads_but_no_model_of_today_takes_it(catalogue, client):
+def test_proba_v_is_masked_by_a_model_for_any_bands_with_a_warning(catalogue, client):
     scene = catalogue["Terrascope Proba-V TOA"]
     da = load_stac(_search(client, scene), chunks=128)
-    with pytest.raises(BandError, match=r"missing: green"):
-        da.cloudmask.predict()
+    with pytest.warns(UserWarning, match="no model was made for these bands"):
+        mask = da.cloudmask.predict()
+    assert mask.attrs["model"] in ("sensei", "spectral")
 
 
 def test_a_wrong_key_for_the_mask_is_refused(catalogue, client, s3_server, bucket):

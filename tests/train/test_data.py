@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.train.conftest import write_patch, write_table
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import augment, clouds
 from xcloudmask.train.files import LeakError, check_no_leak, find, read_patch, read_pixels, split
+from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import Sample, from_xarray
 from xcloudmask.train.stream import Recipe, Stream, collate
 from xcloudmask.types import Band
@@ -270,6 +272,47 @@ def test_a_stream_is_a_function_of_seed_epoch_and_index(data: Path) -> None:
     assert other.pixels.shape != made[0].shape or not np.array_equal(other.pixels, made[0])
     ranks = [Stream(entries, Recipe(size=24), 3, 4, rank=r, world=2).batch_at(0, 0).pixels for r in (0, 1)]
     assert ranks[0].shape != ranks[1].shape or not np.array_equal(*ranks)
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_fixed_bands_stay_whatever_is_mixed_in(
+    data: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Clouds of a sample with fewer bands would leave only what both have: they are not laid over."""
+    entries = tuple(find(data / "train", ["l8"]))
+    below, above = entries[0].read(), entries[1].read().select(list(range(count)))
+    ground, cloud = (np.full(below.possible.shape, label, "u1") for label in (9, 6))
+    drawn = iter([replace(below, possible=ground), replace(above, possible=cloud)])
+    monkeypatch.setattr(Stream, "_draw", lambda *_: next(drawn))
+    bands = ("blue", "red", "nir", "swir16")
+    made = Stream(entries, Recipe(size=24, mix=1.0, flip=0.0, bands=bands), 1, 1).sample(0, 0)
+    assert len(made.bands) == 4
+    assert (made.possible == 9).any() == (count == 4)
+
+
+def test_tables_become_mosaics_of_one_scene(data: Path) -> None:
+    entry = find(data / "train", ["pixels/landsat8"])[0]
+    table, scenes = entry.read(), np.array(entry.groups())
+    spectra = np.random.default_rng(0).uniform(0.1, 1, table.image.shape).astype(np.float32)
+    table = replace(table, image=spectra)
+    shares = table.image[:, :, 0].T / table.image[:, :, 0].sum(axis=0)[:, None]
+    seen = set()
+    for seed in range(20):
+        made = mosaic(table, list(scenes), np.random.default_rng(seed), 24)
+        assert made.possible.shape == (24, 24)
+        assert made.spatial
+        pixels = made.image.reshape(len(made.bands), -1).T
+        of = np.abs((pixels / pixels.sum(axis=1)[:, None])[:, None] - shares).sum(axis=2).argmin(axis=1)
+        assert len(set(scenes[of])) == 1  # light changes, spectra and their labels do not
+        np.testing.assert_array_equal(table.possible[of, 0], made.possible.ravel())
+        seen.add(len(set(of)))
+    assert max(seen) > 2
+    stream = Stream(tuple(find(data / "train")), Recipe(size=24, mosaic=True), batch=4, length=2, seed=3)
+    batch = stream.batch_at(0, 0)
+    assert batch.pixels.shape[2:] == (24, 24)
+    np.testing.assert_array_equal(stream.batch_at(0, 0).pixels, batch.pixels)
+    with pytest.raises(CloudMaskError, match="mosaic = true"):
+        list(Stream((entry,), Recipe(size=24), batch=1, length=1).batches(0))
 
 
 def test_a_stream_keeps_no_more_than_it_may(data: Path) -> None:

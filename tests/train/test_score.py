@@ -200,3 +200,42 @@ def test_scenes_of_one_name_are_one_and_none_is_an_error() -> None:
     assert tallies["a"].table.sum() == 2 * tallies["b"].table.sum()
     with pytest.raises(CloudMaskError, match="no scene"):
         write_report([], "unused")
+
+
+def test_probabilities_give_a_reliability_curve(
+    folders: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from xcloudmask.metrics import QUESTIONS, Histogram, reliability
+
+    (folders / "p").mkdir()
+    whole = None
+    for seed in range(3):
+        possible = patch(seed)[1]
+        rng = np.random.default_rng(seed)
+        cloud = np.where(
+            possible == 6, rng.uniform(0.4, 1, possible.shape), rng.uniform(0, 0.7, possible.shape)
+        )
+        cloud = cloud.astype(np.float32)
+        cloud[:3] = np.nan
+        said = placed(np.stack([1 - cloud, cloud * 0, cloud])[0]).expand_dims({"class": 3}).copy()
+        said = said.assign_coords({"class": ["clear", "cloud_shadow", "cloud"]})
+        said.values[:] = np.stack([1 - cloud, cloud * 0, cloud])
+        said.attrs = {"model": "any"}
+        write(said, folders / "p" / f"s{seed}.tif")
+        possible[:, -1] = 0
+        part = Histogram.of(cloud, QUESTIONS["cloud"].truth(possible))
+        whole = part if whole is None else whole + part
+    told = ["score", str(folders / "masks"), str(folders / "patches"), "--report", str(folders / "r")]
+    assert main([*told, "--probability", str(folders / "p")]) == 0
+    numbers = json.loads((folders / "r" / "scores.json").read_text())
+    assert whole is not None
+    assert numbers["reliability"]["expected_error"] == round(reliability(whole).expected_error, 4) > 0.05
+    assert sum(numbers["reliability"]["pixels"]) == whole.counts.sum()
+    page = (folders / "r" / "report.html").read_text()
+    assert "Reliability" in page
+    assert page.count("data:image/png") == 4
+    assert main(told) == 0
+    assert "Reliability" not in (folders / "r" / "report.html").read_text()
+    capsys.readouterr()
+    assert main([*told, "--probability", str(folders / "masks")]) == 1
+    assert "predict --proba" in capsys.readouterr().err

@@ -33,6 +33,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--report", metavar="DIR", help="write DIR/report.html and DIR/scores.json")
     parser.add_argument("--image", metavar="I", help="the scene, or a folder of scenes, for the pictures")
     parser.add_argument(
+        "--probability", metavar="P", help="probabilities, or a folder of them, for a curve of reliability"
+    )
+    parser.add_argument(
         "--classes", metavar="C", type=_classes, help="of masks that do not tell: 0=clear,1=cloud"
     )
     told = parser.add_mutually_exclusive_group()
@@ -66,7 +69,9 @@ def run(args: Namespace) -> None:
 
     cases: list[Case] = []
     for name, mask, reference, image in pairs(args):
-        cases += Case(name, *_opened(mask, reference, image, args)).scenes()
+        opened = _opened(mask, reference, image, args)
+        said = _probability(args.probability, mask) if args.probability else None
+        cases += Case(name, *opened, said).scenes()
     asked = None if args.questions is None else [word.strip() for word in args.questions.split(",")]
     if args.report:
         title = f"{Path(args.mask).name} against {Path(args.reference).name}"
@@ -186,6 +191,24 @@ def _array(path: Path) -> xr.DataArray:
         if isinstance(da.attrs.get(key), str):
             da.attrs[key] = [int(float(word)) for word in da.attrs[key].replace(",", " ").split()]
     return da
+
+
+def _probability(given: str, mask: Path) -> xr.DataArray:
+    """Return the probabilities that go with a mask, as ``predict --proba`` writes them."""
+    from xcloudmask.cli.written import find_mask
+
+    path = Path(given)
+    if not path.exists():
+        raise CloudMaskError(f"{path}: there is no such file or folder")
+    if not _is_one(path):
+        found = _by_stem(path)
+        if mask.stem not in found:
+            raise CloudMaskError(f"{path} holds no probabilities called {mask.stem} ({_some(found)})")
+        path = found[mask.stem]
+    said = find_mask(path)
+    if said is None or "class" not in said.dims:
+        raise CloudMaskError(f"{path} holds no probabilities; write them with xcloudmask predict --proba")
+    return said
 
 
 def _told(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: str) -> xr.DataArray:

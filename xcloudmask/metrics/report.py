@@ -16,8 +16,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.calibration import Histogram, reliability
+from xcloudmask.metrics.curve import draw_reliability
 from xcloudmask.metrics.edge import legend_of, possible_of, tally_mask
-from xcloudmask.metrics.labels import BITS, QUESTIONS, question
+from xcloudmask.metrics.labels import BITS, QUESTIONS, open_classes, question
 from xcloudmask.metrics.scores import METRICS, Scores, metrics, score
 from xcloudmask.metrics.tally import Tally, said_by_code
 
@@ -45,12 +47,15 @@ class Case:
         As `xcloudmask.metrics.edge.score_mask` takes them.
     image : DataArray, optional
         With bands, on the same grid, for the pictures.
+    probability : DataArray, optional
+        Of cloud, on the same grid, for the reliability curve; or of classes along ``class``.
     """
 
     name: str
     mask: xr.DataArray
     reference: xr.DataArray
     image: xr.DataArray | None = None
+    probability: xr.DataArray | None = None
 
     def scenes(self) -> list[Case]:
         """Return one case a scene, where arrays hold several along a dimension such as time.
@@ -67,7 +72,10 @@ class Case:
         if not over:
             return [self]
         dim = over[0]
-        arrays = {"mask": self.mask, "reference": self.reference, "image": self.image}
+        arrays = {
+            "mask": self.mask, "reference": self.reference, "image": self.image,
+            "probability": self.probability,
+        }  # fmt: skip
         out: list[Case] = []
         for at in range(self.mask.sizes[dim]):
             label = str(self.mask[dim].values[at])[:19] if dim in self.mask.coords else str(at)
@@ -82,6 +90,22 @@ class Case:
         """Count it."""
         table = tally_mask(self.mask, self.reference, scene_dims=[])
         return Tally(np.asarray(table.values), tuple(sorted(legend_of(self.mask, "mask").items())))
+
+    def histogram(self) -> Histogram | None:
+        """Count probabilities of cloud against the reference; None if there are none."""
+        if self.probability is None:
+            return None
+        said = self.probability
+        if "class" in said.dims:
+            bits = open_classes(str(word) for word in said["class"].values)
+            cloud = [word for word, b in bits.items() if b and not b & ~QUESTIONS["cloud"].positive]
+            said = said.sel({"class": cloud}).sum("class", skipna=False)
+        truth = QUESTIONS["cloud"].truth(np.asarray(possible_of(self.reference).values))
+        if said.shape != truth.shape:
+            raise CloudMaskError(
+                f"{self.name}: probabilities {said.shape} and reference {truth.shape} differ in shape"
+            )
+        return Histogram.of(np.asarray(said.values), truth)
 
 
 def tally_cases(cases: Iterable[Case]) -> dict[str, Tally]:
@@ -138,6 +162,8 @@ def write_report(
     if not found.questions:
         raise CloudMaskError("masks with these classes answer no question")
     rows = _ranked(tallies, found.questions[0])
+    told = [histogram for case in cases if (histogram := case.histogram()) is not None]
+    calibration = sum(told[1:], start=told[0]) if told else None
     pictures = [
         (name, png)
         for name, _, _ in rows[:worst]
@@ -145,12 +171,12 @@ def write_report(
     ]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text(_page(title, found, rows, pictures), encoding="utf-8")
-    (folder / "scores.json").write_text(json.dumps(_numbers(found, tallies), indent=2) + "\n")
+    (folder / "report.html").write_text(_page(title, found, rows, pictures, calibration), encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps(_numbers(found, tallies, calibration), indent=2) + "\n")
     return found
 
 
-def _numbers(found: Scores, tallies: dict[str, Tally]) -> dict[str, Any]:
+def _numbers(found: Scores, tallies: dict[str, Tally], calibration: Histogram | None) -> dict[str, Any]:
     """Return the scores of all and of each scene, fit for JSON."""
     scenes: dict[str, dict[str, dict[str, float | None]]] = {}
     for name, tally in tallies.items():
@@ -159,7 +185,17 @@ def _numbers(found: Scores, tallies: dict[str, Tally]) -> dict[str, Any]:
             asked: {metric: values["pooled"] for metric, values in by_metric.items()}
             for asked, by_metric in one.items()
         }
-    return {"all": found.to_dict(), "scenes": scenes}
+    numbers: dict[str, Any] = {"all": found.to_dict(), "scenes": scenes}
+    if calibration is not None:
+        curve = reliability(calibration)
+        there = curve.pixels > 0
+        numbers["reliability"] = {
+            "expected_error": round(curve.expected_error, 4),
+            "said": curve.said[there].round(4).tolist(),
+            "seen": curve.seen[there].round(4).tolist(),
+            "pixels": curve.pixels[there].tolist(),
+        }
+    return numbers
 
 
 def _ranked(tallies: dict[str, Tally], asked: str) -> list[tuple[str, NDArray[np.float64], int]]:
@@ -263,6 +299,7 @@ def _page(
     found: Scores,
     rows: Sequence[tuple[str, NDArray[np.float64], int]],
     pictures: Sequence[tuple[str, bytes]],
+    calibration: Histogram | None = None,
 ) -> str:
     asked = found.questions[0].replace("_", " ")
     head = ["question", "pixels", *(WORDS[m] for m in METRICS), "no answer"]
@@ -284,6 +321,7 @@ def _page(
         f"src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
         for name, png in pictures
     )
+    curve = "" if calibration is None else _reliability(calibration)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style><h1>{html.escape(title)}</h1>
 <p>{found.scenes} scene{"s" if found.scenes != 1 else ""}. A pixel counts where its label decides the question
@@ -293,10 +331,20 @@ and the mask has an answer; “no answer” counts labelled pixels where the mas
 little, with one nothing.</small></p>
 <h2>Over scenes</h2>{_table(["", *(WORDS[m] for m in METRICS)], scenes)}
 <p><small>The worst is the lowest of each score on its own. Where a scene has no cloud, say, F1 of cloud is
-0 as soon as one pixel is wrong.</small></p>
+0 as soon as one pixel is wrong.</small></p>{curve}
 <h2>Each scene: {asked}, worst first</h2>{_table(["scene", "pixels", *(WORDS[m] for m in METRICS)], each)}
 <h2>The worst scenes</h2>{shown}</html>
 """
+
+
+def _reliability(calibration: Histogram) -> str:
+    png = base64.b64encode(draw_reliability(calibration)).decode()
+    error = reliability(calibration).expected_error
+    return (
+        f"<h2>Reliability</h2><p>Said and seen lie {error:.3f} apart, in the mean over pixels (expected "
+        "calibration error).</p><img alt='share that was cloud against the probability of cloud that was "
+        f"said' src='data:image/png;base64,{png}'>"
+    )
 
 
 def _figure(value: float) -> str:

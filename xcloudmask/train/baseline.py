@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.metrics import QUESTIONS, Histogram, choose_threshold
-from xcloudmask.train.evaluate import take
+from xcloudmask.train.evaluate import Answer, Outcome, take, tallied
 from xcloudmask.train.files import Entry
 from xcloudmask.train.samples import Sample
 
@@ -54,3 +54,22 @@ def fit_threshold(entries: Iterable[Entry], bands: str) -> float:
             part = Histogram.of(brightness(sample), QUESTIONS["cloud"].truth(sample.possible))
             whole = part if whole is None else whole + part
     return 0.5 if whole is None else choose_threshold(whole)[0]
+
+
+def run_baseline(training: Iterable[Entry], held: Iterable[Entry], bands: str) -> dict[str, Outcome]:
+    """Return the baseline's outcome by source, with the threshold that suits the training samples best.
+
+    Parameters
+    ----------
+    training, held : iterable of Entry
+        What the threshold is fitted to, and what is scored.
+    bands : str
+        One of `xcloudmask.train.evaluate.SETS`.
+    """
+    threshold = fit_threshold(training, bands)
+
+    def answer(sample: Sample) -> Answer:
+        light = np.where(sample.valid, brightness(sample), np.float32(np.nan))
+        return np.stack([1 - light, light]), ("clear", "cloud"), threshold
+
+    return tallied(held, bands, answer)

@@ -1,8 +1,9 @@
-"""How well a network answers on labelled samples, for whole sets of bands and for parts of them."""
+"""How well a network, or a model of the zoo, answers on labelled samples: with all bands and with few."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,13 +15,18 @@ from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.models.arch.descriptors import BandInput
-from xcloudmask.train.augment import INSTRUMENTS, places, positions
+from xcloudmask.train.augment import INSTRUMENTS, coarsen, places, positions
 from xcloudmask.train.files import Entry
 from xcloudmask.train.samples import Sample
+from xcloudmask.types import ModelSpec
 
 #: Sets of bands: all of reflectance, the same without the cirrus band, and those of `INSTRUMENTS`.
 SETS: tuple[str, ...] = ("all", "no-cirrus", *INSTRUMENTS)
 LEGEND = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
+#: The codes of `LEGEND` for the words of models.
+CODES = {"clear": 0, "cloud": 1, "thick_cloud": 1, "thin_cloud": 2, "cloud_shadow": 3}
+#: What is said of a sample: probabilities (classes, y, x), their classes, the threshold of cloud.
+Answer = tuple[NDArray[np.float32], Sequence[str], float | None]
 
 
 def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
@@ -49,8 +55,8 @@ def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
     return sample.select(keep) if keep else None
 
 
-def probabilities(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
-    """Return the probabilities of the network's classes, (classes, y, x), NaN where there is no data."""
+def logits(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
+    """Return what the network says before the softmax, (classes, y, x), NaN where there is no data."""
     device = next(network.parameters()).device
     valid = sample.valid
     pixels = torch.from_numpy(np.where(valid, sample.image, np.float32(0)))[None].to(device)
@@ -58,8 +64,14 @@ def probabilities(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
     network.eval()
     with torch.inference_mode():
         out = network(pixels, torch.from_numpy(np.array(described)).to(device))
-    p: NDArray[np.float32] = torch.softmax(out.float(), dim=1)[0].cpu().numpy()
-    return np.where(valid, p, np.float32(np.nan))
+    said: NDArray[np.float32] = out.float()[0].cpu().numpy()
+    return np.where(valid, said, np.float32(np.nan))
+
+
+def probabilities(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
+    """Return the probabilities of the network's classes, (classes, y, x), NaN where there is no data."""
+    p: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits(network, sample)), dim=0).numpy()
+    return p
 
 
 def share_of(p: NDArray[np.float32], classes: Sequence[str], question: str) -> NDArray[np.float32]:
@@ -77,8 +89,10 @@ def share_of(p: NDArray[np.float32], classes: Sequence[str], question: str) -> N
     return np.asarray(p[yes].sum(axis=0))
 
 
-def classify(p: NDArray[np.float32], classes: Sequence[str], threshold: float) -> NDArray[np.uint8]:
+def classify(p: NDArray[np.float32], classes: Sequence[str], threshold: float | None) -> NDArray[np.uint8]:
     """Return codes: cloud where its probability reaches the threshold, else the likelier of the rest.
+
+    Without a threshold the likeliest class, as `predict` has it for a model whose card names none.
 
     Examples
     --------
@@ -87,6 +101,9 @@ def classify(p: NDArray[np.float32], classes: Sequence[str], threshold: float) -
     [1]
     """
     cloud = share_of(p, classes, "cloud")
+    if threshold is None:
+        of_class = np.array([CODES[word] for word in classes], np.uint8)
+        return np.where(np.isnan(cloud), np.uint8(255), of_class[p.argmax(axis=0)])
     thin, shadow, clear = (share_of(p, classes, q) for q in ("thin_cloud", "cloud_shadow", "clear"))
     rest = np.where(shadow > clear, 3, 0)
     codes = np.where(cloud >= threshold, np.where(thin > cloud - thin, 2, 1), rest)
@@ -133,13 +150,66 @@ def run_on(
     threshold : float
         Of the probability of cloud.
     """
+    return tallied(entries, bands, lambda sample: (probabilities(network, sample), classes, threshold))
+
+
+def run_model(
+    model: str | ModelSpec, entries: Iterable[Entry], *, bands: str | tuple[str, ...], coarser: int = 1
+) -> dict[str, Outcome]:
+    """Return a model's outcome by source as users get it: through the engine, with its own threshold.
+
+    Tables of pixels, which have no neighbours, are passed over, and so are samples that lack a band or are
+    of another level.
+
+    Parameters
+    ----------
+    model : str or ModelSpec
+        The model. ``"ukis-4band"`` means ukis-4band-l1c or ukis-4band-l2a, as each sample's level asks.
+    entries : iterable of Entry
+        What to score on.
+    bands : str or tuple of str
+        One of `SETS`, or common names.
+    coarser : int
+        Average pixels to so many times their size first.
+    """
+    from xcloudmask.train.pseudo import ask
+
+    def answer(sample: Sample) -> Answer | None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pixels larger than the model was made for: that is asked
+            return ask(sample, model)
+
+    patches = (entry for entry in entries if entry.path.suffix == ".npz")
+    return tallied(patches, bands, answer, coarser=coarser)
+
+
+def tallied(
+    entries: Iterable[Entry],
+    bands: str | tuple[str, ...],
+    answer: Callable[[Sample], Answer | None],
+    *,
+    coarser: int = 1,
+) -> dict[str, Outcome]:
+    """Return by source what `answer` says of each sample that has the bands, against its labels.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        What to score on.
+    bands : str or tuple of str
+        One of `SETS`, or common names.
+    answer : callable
+        Returns probabilities, their classes and a threshold, or None to pass a sample over.
+    coarser : int
+        Average pixels to so many times their size first.
+    """
     out: dict[str, Outcome] = {}
     for entry in entries:
         sample = take(entry.read(), bands)
-        if sample is None:
+        said = None if sample is None else answer(sample := coarsen(sample, coarser))
+        if sample is None or said is None:
             continue
-        p = probabilities(network, sample)
-        codes, cloud = classify(p, classes, threshold), share_of(p, classes, "cloud")
+        codes, cloud = classify(*said), share_of(said[0], said[1], "cloud")
         truth = QUESTIONS["cloud"].truth(sample.possible)
         scenes = np.array([entry.scene] if sample.spatial else entry.groups())
         outcome = out.setdefault(entry.source, Outcome())

@@ -7,7 +7,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.train import checkpoint
+from xcloudmask.train.loggers import Logger
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.optim import Average, Plateau, rate
 from xcloudmask.train.stream import Batch, Stream
@@ -136,7 +137,7 @@ class Trainer:
     ----------
     network : nn.Module
         Called as ``network(pixels, descriptors, present)``, with ``describe`` for its descriptors; see
-        `xcloudmask.models.arch.setnet.SetNetwork`.
+        `xcloudmask.models.arch.setnet.SetNetwork`. In training it may return a further loss beside logits.
     classes : tuple of str
         What its channels mean.
     loss : callable
@@ -149,6 +150,8 @@ class Trainer:
         Where checkpoints, the log and the best weights go. A training interrupted there goes on.
     validate : callable, optional
         Scores the network after each epoch.
+    loggers : sequence of callable
+        Given the steps made and the numbers of each row of the log; see `xcloudmask.train.loggers`.
     """
 
     def __init__(
@@ -160,7 +163,9 @@ class Trainer:
         settings: Settings,
         folder: str | Path,
         validate: Validate | None = None,
+        loggers: Sequence[Logger] = (),
     ) -> None:
+        self.loggers = loggers
         self.classes, self.loss, self.stream, self.settings = classes, loss, stream, settings
         self.folder, self.validate = Path(folder), validate
         self.rank = int(os.environ.get("RANK", "0"))
@@ -219,10 +224,11 @@ class Trainer:
         dtype = AUTOCAST[settings.autocast]
         with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             logits = wrapped(*self._inputs(batch))
+        logits, extra = logits if isinstance(logits, tuple) else (logits, 0.0)
         possible = torch.from_numpy(open_to(batch.possible, self.classes)).to(self.device)
-        loss = self.loss(logits, possible)
+        loss = self.loss(logits, possible) + extra
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
         limit = settings.clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
@@ -340,6 +346,8 @@ class Trainer:
             writer = csv.DictWriter(file, list(row), extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows([*rows, row])
+        for log in self.loggers:
+            log(self.progress.total, {name: float(str(value)) for name, value in row.items()})
 
 
 def _device(name: str) -> torch.device:

@@ -16,17 +16,18 @@ from xcloudmask.errors import CloudMaskError, OptionError
 TABLES: Mapping[str, tuple[str, ...]] = {
     "": (
         "name", "description", "licence", "data", "recipe", "network", "loss", "loop", "validation", "card",
-        "teacher", "stage", "search",
+        "teacher", "stage", "search", "log",
     ),
     "data": (
         "folder", "train", "held_out", "sources", "weights", "dev", "dev_scenes", "used", "batch", "length",
         "seed", "memory", "labelled", "teacher",
     ),
     "network": ("architecture", "classes", "settings", "seed", "bands", "start", "head_only"),
-    "loss": ("terms", "smoothing"),
-    "validation": ("bands", "metric"),
+    "loss": ("terms", "smoothing", "recovery", "distil"),
+    "validation": ("bands", "metric", "temperature"),
     "card": ("version", "gsd", "patch", "overlap", "citation", "training_data", "scores", "limits"),
     "teacher": ("models", "unlabelled", "confident", "tta"),
+    "log": ("to",),
 }  # fmt: skip
 #: Tables that a stage may change, entry by entry.
 STAGED = ("data", "recipe", "loss", "loop", "validation")

@@ -104,9 +104,44 @@ def teach(
 def _asked(sample: Sample, model: str | ModelSpec, tta: bool) -> Floats | None:
     """Return one model's probabilities of `ASKED`, shadow NaN where it does not tell it; None if unfit."""
     spec = _resolved(model, sample.level)
-    if spec is None or (spec.level is not None and spec.level != sample.level):
+    if spec is None or (spec.gsd is not None and sample.gsd > spec.gsd[1] * 1.01):
         return None
-    if spec.gsd is not None and sample.gsd > spec.gsd[1] * 1.01:
+    said = ask(sample, spec, tta=tta)
+    if said is None:
+        return None
+    p, words, _ = said
+    out = np.zeros((len(ASKED), *p.shape[1:]), np.float32)
+    for row, bits in enumerate(ASKED.values()):
+        mine = [i for i, word in enumerate(words) if WORDS[word] and not WORDS[word] & ~bits]
+        out[row] = p[mine].sum(axis=0) if mine else np.nan
+    return out
+
+
+def ask(
+    sample: Sample, model: str | ModelSpec, *, tta: bool = False
+) -> tuple[Floats, list[str], float | None] | None:
+    """Return a model's probabilities (class, y, x), their classes, and the threshold of its card.
+
+    None if the sample lacks one of its bands, or is of another level.
+
+    Parameters
+    ----------
+    sample : Sample
+        The image.
+    model : str or ModelSpec
+        The model; see `teach`.
+    tta : bool
+        Whether to ask about the eight turns and mirrors of every window.
+
+    Examples
+    --------
+    >>> from xcloudmask.types import Band
+    >>> red, label = np.zeros((1, 4, 4), "f4"), np.zeros((4, 4), "u1")
+    >>> ask(Sample(red, (Band("a", "red"),), label, 30.0, level="toa"), "ukis-4band") is None
+    True
+    """
+    spec = _resolved(model, sample.level)
+    if spec is None or (spec.level is not None and spec.level != sample.level):
         return None
     if spec.any_bands:
         bands = [i for i, band in enumerate(sample.bands) if band.kind == "reflectance"]
@@ -121,12 +156,7 @@ def _asked(sample: Sample, model: str | ModelSpec, tta: bool) -> Floats | None:
         one = replace(one, bands=tuple(replace(band, common_name=name) for band, name in names))
     found = to_xarray(one).cloudmask.predict_proba(model=spec, tta=tta)
     words = [str(word) for word in found["class"].values]
-    p = found.transpose("class", "y", "x").values
-    out = np.zeros((len(ASKED), *p.shape[1:]), np.float32)
-    for row, bits in enumerate(ASKED.values()):
-        mine = [i for i, word in enumerate(words) if WORDS[word] and not WORDS[word] & ~bits]
-        out[row] = p[mine].sum(axis=0) if mine else np.nan
-    return out
+    return found.transpose("class", "y", "x").values, words, spec.threshold
 
 
 def _resolved(model: str | ModelSpec, level: str) -> ModelSpec | None:

@@ -17,9 +17,12 @@ from xcloudmask.metrics import Histogram, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights import digest
 from xcloudmask.train import checkpoint, pseudo
+from xcloudmask.train.calibrate import divide_head, fit_temperature
 from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import SETS, pooled, run_on, take
+from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import Entry, check_no_leak, find, split
+from xcloudmask.train.loggers import open_loggers
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import LOADER, Begun, begin
@@ -83,6 +86,8 @@ def train(
         where = folder if stage is stages[-1] else folder / stage.name
         if start is not None:
             stage = stage.with_entry("network", start=start)
+        if where != folder:
+            stage = stage.with_entry("validation", temperature=False)  # only what is kept is calibrated
         record = fit(stage, root, where, folder / TEACHER)
         start = str(where / f"{stage.name}.safetensors")
     return record
@@ -98,10 +103,11 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
     root, folder, taught : path
         The data, where results go, and where what a teacher labelled lies.
     """
-    begun = begin(plan.table("network"))
+    classes = tuple(plan.table("network")["classes"])
+    begun = with_extras(begin(plan.table("network")), plan.table("loss"), classes)
     fit_on, dev, held_out = entries_of(plan, root, taught, begun.entries["bands"])
     check_no_leak([*fit_on, *dev], held_out)
-    table, classes = plan.table("data"), tuple(plan.table("network")["classes"])
+    table = plan.table("data")
     sources = {entry.source for entry in fit_on}
     stream = Stream(
         tuple(fit_on),
@@ -117,6 +123,7 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
     trainer = Trainer(
         begun.called, classes, loss, stream, Settings.from_dict(plan.table("loop")), folder,
         validate=(lambda net: validate(net, classes, dev, sets, metric)) if dev else None,
+        loggers=open_loggers(plan.table("log").get("to", ()) if not stream.rank else (), folder, plan.name),
     )  # fmt: skip
     trainer.run()
     begun.called.load_state_dict(checkpoint.read_weights(folder / "best.safetensors"))
@@ -196,12 +203,17 @@ def _decides(histogram: Histogram | None) -> TypeGuard[Histogram]:
 
 
 def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder: Path) -> dict[str, Any]:
-    """Choose the threshold, and write the weights, their card and the record."""
+    """Choose temperature and threshold, and write the weights, their card and the record."""
     metric = plan.table("validation").get("metric", "balanced_accuracy")
     classes = tuple(plan.table("network")["classes"])
+    sets = sets_of(plan, begun) if dev else {}
+    heat = 1.0
+    if plan.table("validation").get("temperature") and dev:
+        heat = fit_temperature(begun.called, classes, dev, sets.values())
+        divide_head(begun.kept, begun.architecture, begun.config, heat)
     by_bands: dict[str, Any] = {}
     histogram = None
-    for name, bands in sets_of(plan, begun).items() if dev else []:
+    for name, bands in sets.items():
         whole = pooled(run_on(begun.called, classes, dev, bands=bands).values())
         if not _decides(whole.histogram):
             continue
@@ -230,6 +242,8 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
         "name": plan.name,
         "sha256": sha256,
         "threshold": threshold,
+        "temperature": round(heat, 4),
+        "reliability": curve_of(histogram),
         "chosen_on": by_bands,
         "sources": sorted({entry.source for entry in fit}),
         "files": len(fit),
@@ -240,3 +254,19 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
     if importlib.util.find_spec("matplotlib") is not None:
         draw(folder)
     return record
+
+
+def curve_of(histogram: Histogram | None) -> list[list[float]]:
+    """Return the reliability curve as said, seen, and share of the pixels, a bin a row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> curve_of(Histogram.of(np.array([0.25, 0.25, 0.75]), np.array([0, 1, 1])))
+    [[0.25, 0.5, 0.6667], [0.75, 1.0, 0.3333]]
+    """
+    if histogram is None:
+        return []
+    found = reliability(histogram)
+    rows = zip(found.said, found.seen, found.pixels / max(found.pixels.sum(), 1), strict=True)
+    return [[round(float(v), 4) for v in row] for row in rows if row[2]]

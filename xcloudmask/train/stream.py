@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import augment, clouds
 from xcloudmask.train.files import Entry
+from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import Sample
 from xcloudmask.types import Band
 
@@ -45,6 +46,8 @@ class Recipe:
         Whether thermal and other bands are left out.
     bands : tuple of str
         If any, these by common name, in this order, and no subsets: for a network of fixed bands.
+    mosaic : bool
+        Whether tables of pixels become patches, for a network that looks at neighbours.
 
     Examples
     --------
@@ -68,6 +71,7 @@ class Recipe:
     saturate: float = 0.0
     reflectance_only: bool = True
     bands: tuple[str, ...] = ()
+    mosaic: bool = False
 
     def __post_init__(self) -> None:
         shares = (
@@ -154,7 +158,14 @@ class _Kept:
     def __init__(self, limit: int, reflectance_only: bool) -> None:
         self.limit, self.size, self.reflectance_only = limit, 0, reflectance_only
         self._there: OrderedDict[Entry, Sample] = OrderedDict()
+        self._scenes: dict[Entry, list[str]] = {}
         self._lock = threading.Lock()
+
+    def scenes(self, entry: Entry) -> list[str]:
+        """Return the scene of each pixel of a table."""
+        if entry not in self._scenes:
+            self._scenes[entry] = entry.groups()
+        return self._scenes[entry]
 
     def get(self, entry: Entry) -> Sample:
         with self._lock:
@@ -287,11 +298,15 @@ class Stream:
         return augment.band_subset(sample, rng, least=recipe.least_bands, whole=recipe.whole)
 
     def _draw(self, rng: np.random.Generator) -> Sample:
-        sample = self._kept.get(self.entries[int(rng.choice(len(self.entries), p=self._chances))])
+        entry = self.entries[int(rng.choice(len(self.entries), p=self._chances))]
+        sample = self._kept.get(entry)
         if not sample.spatial and not self.recipe.pixels:
+            if self.recipe.mosaic:
+                return mosaic(sample, self._kept.scenes(entry), rng, self.recipe.size)
             raise CloudMaskError(
                 f"{sample.scene} is a table of pixels, which a network that looks at neighbours cannot learn "
-                "from; leave it out of sources = [...], or set pixels in [recipe]"
+                "from; leave it out of sources = [...], or set mosaic = true in [recipe] (for a network on "
+                "single pixels, set pixels in [recipe])"
             )
         return sample
 
@@ -307,7 +322,9 @@ class Stream:
         if rng.random() < recipe.mix:
             other = self._draw(rng)
             if other.spatial:
-                sample = augment.mix_cloud(sample, augment.crop(other, rng, size), rng)
+                mixed = augment.mix_cloud(sample, augment.crop(other, rng, size), rng)
+                if not recipe.bands or augment.places(mixed, recipe.bands) is not None:  # shared bands remain
+                    sample = mixed
         if rng.random() < recipe.simulate:
             sample = clouds.simulate(sample, rng)
         sample = augment.coarsen(sample, factor)

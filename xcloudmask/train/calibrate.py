@@ -1,0 +1,88 @@
+"""Probabilities that mean what they say: one temperature, fitted to scenes kept for choosing.
+
+The temperature is worked into the last layer, whose weights and biases are divided by it: what is shipped
+needs no word of it, and the likeliest class of a pixel stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics import temperature
+from xcloudmask.train.evaluate import logits, take
+from xcloudmask.train.files import Entry
+from xcloudmask.train.losses import open_to
+from xcloudmask.train.networks import head_of
+
+#: Labelled pixels of a sample that are looked at, at most, spread evenly.
+MOST = 4096
+
+
+def fit_temperature(
+    network: nn.Module,
+    classes: Sequence[str],
+    entries: Iterable[Entry],
+    sets: Iterable[str | tuple[str, ...]],
+) -> float:
+    """Return the temperature that suits the samples best, over all sets of bands at once.
+
+    Parameters
+    ----------
+    network : nn.Module
+        A set network.
+    classes : sequence of str
+        Its classes.
+    entries : iterable of Entry
+        Scenes kept for choosing.
+    sets : iterable of str or tuple of str
+        Sets of bands; see `xcloudmask.train.evaluate.take`.
+    """
+    entries = list(entries)
+    found, labels = [], []
+    for bands in sets:
+        for entry in entries:
+            sample = take(entry.read(), bands)
+            if sample is None:
+                continue
+            at = np.flatnonzero((sample.possible > 0) & sample.valid)
+            at = at[:: max(1, at.size // MOST)]
+            found.append(logits(network, sample).reshape(len(classes), -1)[:, at].T)
+            labels.append(open_to(sample.possible.ravel()[at], classes))
+    if not found:
+        raise CloudMaskError("no scene kept for choosing has the bands that a temperature is fitted with")
+    return temperature(np.concatenate(found), np.concatenate(labels))
+
+
+def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any], by: float) -> None:
+    """Divide the logits of a network by a number, by way of its last layer.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Changed in place.
+    architecture, config
+        What it is; see `xcloudmask.models.arch.build`.
+    by : float
+        The temperature.
+
+    Examples
+    --------
+    >>> from xcloudmask.models import arch
+    >>> net = arch.build("pixel-mlp", {"bands": 2, "classes": 3}).eval()
+    >>> pixels = torch.rand(1, 2, 4, 4)
+    >>> before = net(pixels)
+    >>> divide_head(net, "pixel-mlp", {"bands": 2, "classes": 3}, 2.0)
+    >>> torch.allclose(net(pixels), before / 2)
+    True
+    """
+    head = head_of(architecture, config)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name in head:
+                tensor.div_(by)

@@ -1,0 +1,204 @@
+"""What a network may learn beside its labels: the bands themselves, and what another network says.
+
+Both are terms of a config's table [loss], and act in training only: weights that are written hold neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.models.arch.descriptors import BandInput, Float
+from xcloudmask.models.arch.setnet import prepare
+from xcloudmask.models.network import load_network
+from xcloudmask.train.losses import band_recovery, distillation
+from xcloudmask.train.networks import Begun, model_of
+
+
+class Recovery(nn.Module):
+    """Recovers the value of a band, told by its descriptor, from the embedding of all bands.
+
+    From the descriptor a small network makes a direction in the space of the embedding and an offset; the
+    estimate is linear in the embedding, so that what is recovered must lie open in it.
+
+    Parameters
+    ----------
+    channels : int
+        Of the embedding.
+    described : int
+        Length of a descriptor.
+    width : int
+        Of the hidden layer.
+
+    Examples
+    --------
+    >>> Recovery(8, 72)(torch.zeros(2, 8, 4, 4), torch.zeros(2, 3, 72)).shape
+    torch.Size([2, 3, 4, 4])
+    """
+
+    def __init__(self, channels: int, described: int, *, width: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(described, width), nn.ReLU(), nn.Linear(width, channels + 1))
+
+    def forward(self, embedding: Tensor, descriptors: Tensor) -> Tensor:
+        """Return estimates, (n, bands, y, x)."""
+        made = self.layers(descriptors)
+        out: Tensor = torch.einsum("ncyx,nbc->nbyx", embedding, made[..., :-1]) + made[..., -1, None, None]
+        return out
+
+
+class Taught(nn.Module):
+    """A network to train with a further loss; called in training it returns logits and that loss.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The one to train, a set network.
+    recovery : float
+        Weight of `band_recovery`; needs a network with an ``encoder`` that takes any bands.
+    teacher : nn.Module, optional
+        Called as the network is; its classes are the network's.
+    distil : float
+        Weight of `distillation` from it.
+    temperature : float
+        Of the distillation.
+
+    Examples
+    --------
+    >>> from xcloudmask.models import arch
+    >>> small = {"channels": 8, "width": 16, "compact_widths": [8, 8]}
+    >>> net = Taught(arch.build("sensei-v2", small), recovery=0.1)
+    >>> logits, extra = net(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 72))
+    >>> logits.shape, extra.item() > 0
+    (torch.Size([1, 7, 16, 16]), True)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        recovery: float = 0.0,
+        teacher: nn.Module | None = None,
+        distil: float = 0.0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network, self.weight = network, recovery
+        self.distil, self.temperature = distil, temperature
+        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()  # no submodule
+        self._embedding: Tensor | None = None
+        if recovery:
+            encoder = getattr(network, "encoder", None)
+            if not isinstance(encoder, nn.Module):
+                raise CloudMaskError(
+                    "recovery in [loss] needs a network with an encoder of any bands, such as sensei-v2"
+                )
+            encoder.register_forward_hook(self._keep)
+            described = network.describe([BandInput("optical", 600, 700)]).shape[1]  # type: ignore[operator]
+            with torch.no_grad():
+                found = encoder.eval()(torch.zeros(1, 1, 8, 8), torch.zeros(1, described))
+            encoder.train()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self.recovery = Recovery(found.shape[1], described)
+
+    def describe(self, bands: Sequence[BandInput]) -> Float:
+        """Return the network's descriptors."""
+        made: Float = self.network.describe(bands)  # type: ignore[operator]
+        return made
+
+    def forward(
+        self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits; in training also the further loss."""
+        logits: Tensor = self.network(pixels, descriptors, present)
+        if not self.training:
+            return logits
+        pixels, descriptors, present = prepare(pixels, descriptors, present)
+        valid = (pixels != 0).any(dim=1)  # a batch holds 0 where there is no data
+        extra = logits.new_zeros((), dtype=torch.float32)
+        if self.weight and self._embedding is not None:
+            estimate = self.recovery(self._embedding, descriptors)
+            extra = extra + self.weight * band_recovery(estimate, pixels, present, valid)
+        for teacher in self._teacher:
+            with torch.no_grad():
+                said = torch.softmax(teacher.to(pixels.device)(pixels, descriptors, present).float(), dim=1)
+            extra = extra + self.distil * distillation(logits, said, valid, temperature=self.temperature)
+        self._embedding = None
+        return logits, extra
+
+    def _keep(self, _: nn.Module, __: Any, out: Tensor) -> None:
+        self._embedding = out if self.training else None
+
+
+def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) -> Begun:
+    """Return what to train, with the terms ``recovery`` and ``distil`` of the table [loss] if it has them.
+
+    Parameters
+    ----------
+    begun : Begun
+        The network.
+    table : mapping
+        ``recovery = 0.1``; ``distil = { model = "NAME or PATH", weight = 0.5, temperature = 2.0 }``.
+    classes : sequence of str
+        Of the network.
+
+    Examples
+    --------
+    >>> from xcloudmask.train.networks import begin
+    >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
+    >>> begun = begin({"architecture": "spectral", "classes": classes})
+    >>> type(with_extras(begun, {"distil": {"model": "spectral"}}, classes).called).__name__
+    'Taught'
+    """
+    from dataclasses import replace
+
+    recovery, told = float(table.get("recovery", 0.0)), dict(table.get("distil", {}))
+    if not recovery and not told:
+        return begun
+    for key in told:
+        if key not in ("model", "weight", "temperature"):
+            raise OptionError("setting of distil in [loss]", key, allowed=("model", "weight", "temperature"))
+    teacher = _teacher(begun, told["model"], classes) if told else None
+    called = Taught(
+        begun.called,
+        recovery=recovery,
+        teacher=teacher,
+        distil=float(told.get("weight", 1.0)) if told else 0.0,
+        temperature=float(told.get("temperature", 1.0)),
+    )
+    return replace(begun, called=called)
+
+
+def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module:
+    spec = model_of(model)
+    if spec.runtime != "torch" or spec.any_bands != begun.entries["any_bands"]:
+        raise CloudMaskError(
+            f"model {spec.name!r} cannot be asked about augmented batches: distil needs a torch network that "
+            "takes the bands of the network it teaches. An ONNX graph, ukis among them, teaches by the table "
+            "[teacher], as labels"
+        )
+    if spec.classes != tuple(classes) or (not spec.any_bands and spec.bands != begun.entries["bands"]):
+        raise CloudMaskError(
+            f"model {spec.name!r} has the classes {', '.join(spec.classes)} and the bands "
+            f"{', '.join(spec.bands) or 'any'}; to be distilled they must be those of [network]"
+        )
+    body: nn.Module = load_network(spec).body
+    if spec.any_bands:
+        if not hasattr(body, "describe"):
+            raise CloudMaskError(f"model {spec.name!r} does not describe bands")
+        if type(body) is not type(begun.called):
+            probe = [BandInput("optical", 600, 700)]
+            mine, its = (net.describe(probe) for net in (begun.called, body))  # type: ignore[operator]
+            if mine.shape != its.shape or (mine != its).any():
+                raise CloudMaskError(
+                    f"model {spec.name!r} describes bands in another way than the network it would teach"
+                )
+        return body
+    from xcloudmask.train.networks import Fixed
+
+    return Fixed(body, spec.bands, spec.mean, spec.std)
