@@ -188,12 +188,16 @@ def _views(tta: bool | int) -> int:
     if isinstance(tta, (bool, np.bool_)):
         return len(TURNS) if tta else 0
     if not isinstance(tta, (int, np.integer)) or not 1 <= tta <= len(TURNS):
-        raise OptionError("tta", tta, allowed=("False", "True", f"how many views: 1 to {len(TURNS)}"))
+        raise OptionError(
+            "tta", tta, allowed=("False", "True", f"or a number of views from 1 to {len(TURNS)}")
+        )
     return 0 if tta == 1 else int(tta)
 
 
 def _uncertainty(request: Request, spec: ModelSpec) -> bool:
     """Whether the spread is asked for; an error where there is nothing to tell it from."""
+    if not isinstance(request.uncertainty, (bool, np.bool_)):
+        raise OptionError("uncertainty", request.uncertainty, allowed=(False, True))
     if not request.uncertainty:
         return False
     if request.output != "probabilities":
@@ -203,7 +207,7 @@ def _uncertainty(request: Request, spec: ModelSpec) -> bool:
         )
     if spec.uncertainty or (_views(request.tta) and CLOUDY & set(spec.classes)):
         return True
-    having = [name for name in models.list() if models.get(name).uncertainty]
+    having = [known.name for known in models.readable() if known.uncertainty]
     raise CloudMaskError(
         f"uncertainty=True: model {spec.name!r} has one member, which cannot disagree with itself. tta=True "
         "tells the spread between turns and mirrors of each window"
@@ -325,6 +329,10 @@ def _attrs(job: Job) -> dict[str, Any]:
         ]
     if options.threshold is not None:
         attrs["threshold"] = options.threshold
+    if options.tta:
+        attrs["tta"] = options.tta
+    if options.dtype != "auto":
+        attrs["dtype"] = options.dtype
     if options.aux:
         attrs["aux"] = " ".join(aux.name for aux in options.aux)
     if options.output == "probabilities":

@@ -116,7 +116,7 @@ def test_workers_read_too(scene_file):
 
     path, raw = scene_file
     scene = xcloudmask.local.open(path, **GIVEN, chunks=20)
-    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None):
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"):
         np.testing.assert_allclose(scene.compute()[0], np.where(raw == 0, np.nan, raw * 1e-4), atol=1e-6)
 
 

@@ -27,7 +27,7 @@ class KillableCluster:
 
         self.notes = notes
         self.cluster = LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
         )
         self.client = Client(self.cluster)
 

@@ -1,7 +1,6 @@
 """The guide's code runs as it is printed, on a small scene and a few items."""
 
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,8 @@ def test_the_code_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     items = [make_item(tmp_path, f"S2A_{day}", f"2026-05-0{day}", keys=keys) for day in (1, 3, 5)]
     names: dict[str, Any] = {"xcloudmask": xcloudmask, "xr": xr, "scene": scene, "search": items}
     assert len(BLOCKS) == 5
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*already in use", category=UserWarning)
-        for block in BLOCKS:
-            exec(compile(block, str(GUIDE), "exec"), names)
+    for block in BLOCKS:
+        exec(compile(block, str(GUIDE), "exec"), names)
     mask = scene.cloudmask.predict().values
     for store in ("masks.zarr", "cluster.zarr"):
         np.testing.assert_array_equal(xr.open_zarr(store).cloud_mask.values, mask)

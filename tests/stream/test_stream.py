@@ -101,6 +101,18 @@ def test_a_changed_mask_is_written_as_its_graph_says(computed: bool, tmp_path: P
     assert found.attrs["flag_values"] == mask.attrs["flag_values"]
 
 
+@pytest.mark.parametrize(("key", "options"), [("tta", {"tta": 8}), ("dtype", {"dtype": "bfloat16"})])
+def test_a_changed_mask_made_otherwise_is_not_carried_on(
+    key: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    da = scene().chunk(time=1, y=60)
+    part = {"y": slice(20, 140)}
+    to_zarr(da.cloudmask.predict(testing.TOY).isel(part), tmp_path / "a.zarr", **SMALL)
+    other = da.cloudmask.predict(testing.TOY, **options).isel(part)
+    with pytest.raises(ContractError, match=f"{key}: None in the store, {options[key]!r} in this call"):
+        to_zarr(other, tmp_path / "a.zarr", **SMALL)
+
+
 @pytest.mark.parametrize("order", [("time", "y", "x"), ("y", "x", "time")])
 def test_dims_are_stored_in_one_order(order: tuple[str, ...], tmp_path: Path) -> None:
     da = scene().chunk(time=1).transpose(*order, "band")

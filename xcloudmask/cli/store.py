@@ -79,7 +79,10 @@ def connected(args: Namespace) -> Iterator[None]:
                 stack.enter_context(patience)
                 address = stack.enter_context(
                     tools.LocalCluster(
-                        n_workers=args.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+                        n_workers=args.workers,
+                        threads_per_worker=1,
+                        host="127.0.0.1",
+                        dashboard_address="127.0.0.1:0",
                     )
                 )
             stack.enter_context(tools.Client(address))

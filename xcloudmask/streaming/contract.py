@@ -18,7 +18,7 @@ from xcloudmask.tasks import Plan
 #: Attributes of a finished mask that tell how it was made; used where its plan is not at hand.
 MADE_WITH = (
     "model", "model_version", "model_sha256", "scheme", "patch_size", "overlap", "working_factors",
-    "threshold",
+    "threshold", "tta", "dtype", "aux", "uncertainty",
 )  # fmt: skip
 
 
