@@ -345,6 +345,66 @@ def test_degrees_go_around_the_earth() -> None:
     np.testing.assert_allclose(seen.values, dem.values / 1000, atol=1e-5)
 
 
+def waves(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """Height at places in degrees, the same after a turn."""
+    return 400 + 200 * np.sin(np.radians(lon) * 3) + 2 * lat
+
+
+def on_degrees(lon: np.ndarray, lat: np.ndarray) -> tuple[xr.DataArray, np.ndarray]:
+    """A scene on degrees, and the height of its pixels in km."""
+    da = scene(noise(1, len(lat), len(lon)), ["red"]).assign_coords(y=lat, x=lon).rio.write_crs(DEGREES)
+    return da, waves(*np.meshgrid(lon, lat)) / 1000
+
+
+def world(step: float, north: float, south: float, west: float = -180.0) -> xr.DataArray:
+    """A terrain model all around the earth."""
+    lat, lon = np.arange(north, south, -step), west + step * (np.arange(round(360 / step)) + 0.5)
+    dem = xr.DataArray(waves(*np.meshgrid(lon, lat)), dims=("y", "x"), coords={"y": lat, "x": lon})
+    return dem.rio.write_crs(DEGREES)
+
+
+@pytest.mark.parametrize("chunk", [None, 29])
+@pytest.mark.parametrize(("west", "seam"), [(-180.0, 180.0), (0.0, 0.0)])
+def test_a_scene_whose_middle_pixel_lies_on_the_seam_gets_the_height_of_its_place(
+    west: float, seam: float, chunk: int | None
+) -> None:
+    for columns in (100, 101):
+        lon = seam + 0.01 * (np.arange(columns) - columns // 2 - 0.5)
+        da, there = on_degrees(lon, 50 - 0.01 * np.arange(40))
+        da = da if chunk is None else da.chunk(y=chunk, x=chunk)
+        seen = da.cloudmask.predict_proba(HEIGHT, aux={"dem": world(0.05, 51, 49, west)}, resolution="native")
+        # next to the seam the last column goes on for half a pixel
+        np.testing.assert_allclose(seen.values[1], there, atol=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [None, 300, 170])
+def test_a_chunk_may_reach_far_over_the_seam(chunk: int | None) -> None:
+    da, there = on_degrees(np.arange(330) + 0.5, 60 - np.arange(60.0))
+    da = da if chunk is None else da.chunk(y=30, x=chunk)
+    seen = da.cloudmask.predict_proba(HEIGHT, aux={"dem": world(0.5, 62, -2)}, resolution="native")
+    np.testing.assert_allclose(seen.values[1], there, atol=1e-3)
+
+
+@pytest.mark.parametrize("part", [{"y": [20]}, {"x": [20]}, {"y": [20], "x": [20]}], ids=str)
+def test_a_scene_of_one_row_or_column_gets_the_height_that_it_has_in_the_whole(part: dict[str, Any]) -> None:
+    """On degrees, whose step is nothing like 1; of a terrain model that is finer, and one that is coarser."""
+    lon, lat = 10 + 0.01 * np.arange(50), 50 - 0.01 * np.arange(40)
+    da = on_degrees(lon, lat)[0]
+    if len(part) == 2:  # nothing tells how large a single pixel is: as large as one of a metre
+        da = metres(noise(1, 40, 50), ["red"], step=1.0)
+    for step in (0.001, 0.03):
+        if len(part) == 2:
+            dem = height(da, 3.0)
+        else:
+            fine = 11 + np.arange(-1.2, -0.4, step), 50.1 - np.arange(0, 0.6, step)
+            dem = on_degrees(*fine)[0][0].copy(data=noise(len(fine[1]), len(fine[0]), seed=5) * 1000)
+        options: dict[str, Any] = {"aux": {"dem": dem}, "resolution": "native"}
+        whole = da.cloudmask.predict_proba(HEIGHT, **options).isel(part)
+        for one in (da.isel(part), da.isel(part).chunk(y=13, x=13)):
+            alone = one.cloudmask.predict_proba(HEIGHT, **options)
+            np.testing.assert_allclose(alone.values, whole.values, atol=1e-6)
+
+
 def test_pixels_that_are_not_valid_and_datasets() -> None:
     da = metres(noise(2, 50, 40))
     dem, valid = height(da, 45.0), da[0] > 0.3
@@ -652,7 +712,7 @@ def test_what_is_refused_while_building(aux: Any, error: Any, match: str, chunk:
         ("vv", 0.1, "dB", "all values are above 0 dB.*units="),
         ("vv", -15.0, "linear", "the middle of the values is -15 as a ratio of powers"),
         ("vv", 420.0, "linear", "420 as a ratio of powers.*amplitude"),
-        ("dem", 15_000.0, "m", "15000, which cannot be metres"),
+        ("dem", 15_000.0, "m", r"holds 15000 m, which is no height.*dem \* 0.3048"),
         ("angle", 0.65, "", "0.65.*numpy.degrees"),
     ],
 )
@@ -663,6 +723,31 @@ def test_numbers_that_cannot_be_what_they_are_said_to_be(
     for da in (DA, DA.chunk(y=7)):
         with pytest.raises(UnitError, match=match):
             da.cloudmask.predict(AUXED, aux={name: plane}).compute(scheduler="sync")
+
+
+@pytest.mark.parametrize("number", [-9999, -32768, 32767, -3.4028234663852886e38, 1e10])
+def test_a_number_that_means_no_data_and_was_not_said_to_is_no_height(number: float) -> None:
+    dem = height(DA, 30.0).astype("int16" if abs(number) < 1e5 else "f4")
+    dem[20:22, 20:22] = number
+    told = rf"holds {number:.9g} m, which is no height: .*attrs\['_FillValue'\] = {number:.9g}\.".replace(
+        "+", r"\+"
+    )
+    for da, each in ((DA, dem), (DA, dem.chunk(y=7)), (DA.chunk(y=30), dem)):
+        with pytest.raises(UnitError, match=told):
+            da.cloudmask.predict(AUXED, aux={"dem": each}).compute(scheduler="sync")
+    expected = DA.cloudmask.predict_proba(AUXED, aux={"dem": dem.astype("f4").where(dem != number)})
+    said = dem.assign_attrs(_FillValue=number)
+    np.testing.assert_array_equal(
+        DA.cloudmask.predict_proba(AUXED, aux={"dem": said}).values, expected.values
+    )
+
+
+def test_what_an_integer_height_is_stored_as_is_told() -> None:
+    dem = height(DA, 30.0).astype("int16").assign_attrs(scale_factor=0.1)
+    dem[3, 4] = -9999
+    with pytest.raises(UnitError, match=r"-999\.9\d* m \(stored as -9999\).*_FillValue'\] = -9999\."):
+        DA.cloudmask.predict(AUXED, aux={"dem": dem})
+    DA.cloudmask.predict(AUXED, aux={"dem": dem.where(dem != -9999, -999)})
 
 
 def test_no_overlap_is_refused_with_both_extents() -> None:
@@ -686,6 +771,42 @@ def test_a_crs_that_is_not_known_is_asked_for() -> None:
         DA.drop_vars("spatial_ref").cloudmask.predict(AUXED, aux={"dem": dem})
     neither = DA.drop_vars("spatial_ref").cloudmask.predict(AUXED, aux={"dem": dem.drop_vars("spatial_ref")})
     np.testing.assert_array_equal(neither.values, DA.cloudmask.predict(AUXED, aux={"dem": dem}).values)
+
+
+def test_latitude_and_longitude_without_a_crs_are_degrees() -> None:
+    lon, lat = -5 + 0.01 * np.arange(40), 50 - 0.01 * np.arange(30)
+    da, there = on_degrees(lon, lat)
+    dem = world(0.05, 51, 49, west=0.0)  # so the columns go around the earth, which metres do not
+    bare = dem.drop_vars("spatial_ref")
+    for names in ({"y": "lat", "x": "lon"}, {"y": "latitude", "x": "longitude"}):
+        plain = da.drop_vars("spatial_ref").rename(names)
+        for source in (da, plain, plain.chunk(dict.fromkeys(names.values(), 13))):
+            for aux in (dem, dem.rename(names), bare.rename(names)):
+                seen = source.cloudmask.predict_proba(HEIGHT, aux={"dem": aux}, resolution="native")
+                np.testing.assert_allclose(seen.values[1], there, atol=1e-3)
+    with pytest.raises(CloudMaskError, match=r"aux\['elevation'\] has no CRS"):
+        da.cloudmask.predict(HEIGHT, aux={"dem": bare})
+
+
+def test_an_aux_across_the_antimeridian_is_told_apart_from_the_scene() -> None:
+    dem = height(DA, 30.0)
+    turned = dem.isel(x=np.roll(np.arange(dem.sizes["x"]), 9))
+    with pytest.raises(
+        CloudMaskError, match=r"^aux\['elevation'\]: the coordinate 'x' does not rise or fall"
+    ):
+        DA.cloudmask.predict(AUXED, aux={"dem": turned})
+
+
+def test_a_dataset_may_hold_its_crs_as_a_variable_and_nothing_strange() -> None:
+    dem = height(DA, 30.0, crs=DEGREES)
+    expected = DA.cloudmask.predict_proba(AUXED, aux={"dem": dem})
+    ds = dem.rio.write_crs(DEGREES, grid_mapping_name="crs").drop_vars("spatial_ref").to_dataset(name="dem")
+    as_read = ds.reset_coords("crs")  # what open_dataset gives
+    assert set(as_read.data_vars) == {"dem", "crs"}
+    for each in (ds, as_read):
+        np.testing.assert_array_equal(DA.cloudmask.predict_proba(AUXED, aux=each).values, expected.values)
+    with pytest.raises(OptionError, match=r"name of an aux input 'slope'.*aux\[\['elevation'\]\]"):
+        DA.cloudmask.predict(AUXED, aux=ds.assign(slope=ds["dem"]))
 
 
 @pytest.fixture

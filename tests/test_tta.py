@@ -69,5 +69,5 @@ def test_depths_have_graphs_of_their_own() -> None:
 
 @pytest.mark.parametrize("wrong", [0, 9, -1, 2.0, "4", None])
 def test_what_is_no_depth_is_refused(wrong: Any) -> None:
-    with pytest.raises(OptionError, match=r"unknown tta .*how many views: 1 to 8"):
+    with pytest.raises(OptionError, match=r"Allowed: False, True, or a number of views from 1 to 8\."):
         SCENE.cloudmask.predict(TOY, tta=wrong)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.scenes import chunks, noise, scene
 from xcloudmask import engine, models, testing
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.ensemble import Ensemble, ensemble
 from xcloudmask.streaming import stream
 from xcloudmask.streaming.problems import ContractError
@@ -276,3 +276,22 @@ def test_the_ensemble_may_be_told_which_classes_are_cloud() -> None:
     assert Ensemble(two, spread=True, cloud=(1, 2))(pixels)[0, 3].max() == pytest.approx(0, abs=1e-6)
     made = ensemble(members=({"name": "pixel-mlp"},), spread=True, cloud=(1,))
     assert made.cloud == [1]
+
+
+def test_it_is_asked_for_by_a_boolean_and_listed_as_no_class() -> None:
+    da = scene(noise(2, 32, 32), BANDS)
+    wrongs: tuple[Any, ...] = ("no", 1, None)
+    for wrong in wrongs:
+        with pytest.raises(OptionError, match=r"unknown uncertainty .*Allowed: False, True"):
+            da.cloudmask.predict_proba(TEAM, uncertainty=wrong)
+    odds = da.cloudmask.predict_proba(TEAM, uncertainty=bool(np.True_))
+    assert "clear, cloud, cloud_shadow; NaN for no data" in repr(odds.cloudmask)
+    alone = odds.drop_sel({"class": "uncertainty"})  # what the documentation says
+    np.testing.assert_allclose(alone.sum("class"), 1, atol=1e-5)
+
+
+def test_the_ensemble_says_what_it_cannot_do() -> None:
+    with pytest.raises(OptionError, match="unknown reduce of an ensemble 'median'"):
+        Ensemble([torch.nn.Identity()], reduce="median")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="unknown activation of an ensemble 'tanh'"):
+        Ensemble([torch.nn.Identity()], activation="tanh")  # type: ignore[arg-type]

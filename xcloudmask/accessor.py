@@ -108,7 +108,7 @@ class CloudMask:
         aux: AuxLike | None = None,
         tta: bool | int = False,
     ) -> xr.DataArray:
-        """Return classes as uint8, 255 for no data; lazy if the data is.
+        """Return classes as uint8, 255 for no data; lazy if the scene or an aux input is.
 
         Parameters
         ----------
@@ -183,7 +183,7 @@ class CloudMask:
         tta: bool | int = False,
         uncertainty: bool = False,
     ) -> xr.DataArray:
-        """Return probabilities as float32 along a ``class`` dimension, NaN for no data.
+        """Return probabilities as float32 along a ``class`` dimension, NaN for no data; lazy as `predict`.
 
         The parameters are those of `predict`, and:
 
@@ -192,7 +192,8 @@ class CloudMask:
         uncertainty : bool
             Whether a last label of ``class``, ``"uncertainty"``, is added: how far the members of an ensemble
             disagree, the standard deviation of the probability of cloud, from 0 to 0.5, blended as
-            probabilities are. With ``tta``, for any model: between turns and mirrors of the window.
+            probabilities are. With ``tta``, for any model: between turns and mirrors of the window. It is no
+            class: drop it before argmax or sum, ``p.drop_sel({"class": "uncertainty"})``.
 
         Examples
         --------

@@ -82,7 +82,7 @@ def _others(names: list[AuxName]) -> str:
     """Say which models take these inputs."""
     from xcloudmask import models
 
-    found = [name for name in models.list() if set(names) <= {each.name for each in models.get(name).aux}]
+    found = [spec.name for spec in models.readable() if set(names) <= {each.name for each in spec.aux}]
     return f"Models that take it: {', '.join(found)}" if found else "No model that is known here takes it"
 
 
@@ -106,6 +106,8 @@ def read_aux(aux: AuxLike | None) -> dict[AuxName, xr.DataArray]:
         else:
             pairs = [(label, aux.isel({band: i})) for i, label in enumerate(labels)]
     elif isinstance(aux, xr.Dataset):
+        # what has no pixels is a grid mapping: where it is a coordinate, its CRS is found
+        aux = aux.set_coords([label for label, each in aux.data_vars.items() if not each.ndim])
         pairs = list(aux.data_vars.items())
     elif isinstance(aux, Mapping):
         pairs = list(aux.items())
@@ -121,6 +123,10 @@ def read_aux(aux: AuxLike | None) -> dict[AuxName, xr.DataArray]:
             hint = (
                 "" if said is not None else "Give it one: aux={'elevation': dem}, or dem.rename('elevation')."
             )
+            if isinstance(aux, xr.Dataset):
+                hint = (
+                    f"Leave it out, aux[['elevation']], or rename it: aux.rename({{{said!r}: 'elevation'}})."
+                )
             raise OptionError("name of an aux input", said, allowed=sum(ALIASES.values(), ()), hint=hint)
         if name in out:
             raise CloudMaskError(
@@ -211,6 +217,8 @@ def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: Grid) 
                 f"to one picture for all, aux.median({dim!r})"
             )
     array = array.transpose(*lead, *pair)
+    if (crs := _crs(array)) is not None:  # in the scene's names it could not be told
+        array = array.rio.write_crs(crs)
     return array.rename({old: new for old, new in zip(pair, (grid.y, grid.x), strict=True) if old != new})
 
 
@@ -233,8 +241,7 @@ def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
     if said not in allowed or (name in RADAR and not said):
         found = f"units={said!r}" if said else "no attribute units"
         raise UnitError(f"aux[{name!r}] has {found}; it must be in {remedy}")
-    radar = name in RADAR
-    return Cleaner(declared_nodata(attrs), scale, offset, radar and said in _DECIBELS, radar)
+    return Cleaner(declared_nodata(attrs), scale, offset, name in RADAR and said in _DECIBELS, name)
 
 
 def _cleaned(plane: xr.DataArray, cleaner: Cleaner) -> Any:
@@ -278,14 +285,17 @@ def _coincides(plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> bool:
 
 def _crs(da: xr.DataArray) -> Any:
     import rioxarray  # noqa: F401  registers .rio
+    from rasterio.crs import CRS
 
+    names = set(da.indexes)
+    if da.rio.crs is None and any(y.startswith("lat") and {y, x} <= names for y, x in SPATIAL):
+        return CRS.from_epsg(4326)  # as pixel_size takes them
     return da.rio.crs
 
 
 def _regrid(name: str, plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> Regrid:
     source, target = (
-        (_axis(array, grid.y, what), _axis(array, grid.x, what))
-        for array, what in ((plane, f"aux[{name!r}]"), (grid.da, "the scene"))
+        _axes(array, grid, what) for array, what in ((plane, f"aux[{name!r}]"), (grid.da, "the scene"))
     )
     for what, one, other in ((f"aux[{name!r}]", *crs), ("the scene", *crs[::-1])):
         if one is None and other is not None:
@@ -298,6 +308,16 @@ def _regrid(name: str, plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) ->
     return Regrid.plan(source, target, pair, period)
 
 
+def _axes(array: xr.DataArray, grid: Grid, what: str) -> tuple[Axis, Axis]:
+    y, x = _axis(array, grid.y, what), _axis(array, grid.x, what)
+    # an axis of one pixel takes the other's spacing, as in pixel_size
+    if y.size == 1:
+        y = Axis(y.first, abs(x.step), 1)
+    elif x.size == 1:
+        x = Axis(x.first, abs(y.step), 1)
+    return y, x
+
+
 def _axis(da: xr.DataArray, dim: str, what: str) -> Axis:
     if dim not in da.coords:
         raise CloudMaskError(
@@ -307,7 +327,10 @@ def _axis(da: xr.DataArray, dim: str, what: str) -> Axis:
     values = coordinate(da[dim]).astype(float)
     if len(values) < 2:
         return Axis(float(values[0]), 1.0, 1)
-    step = math.copysign(spacing(values, dim), values[1] - values[0])
+    try:
+        step = math.copysign(spacing(values, dim), values[1] - values[0])
+    except CloudMaskError as error:
+        raise CloudMaskError(f"{what}: {error}") from None
     mean = (values[-1] - values[0]) / (len(values) - 1)
     if abs(mean - step) * len(values) > 0.5 * abs(step):
         raise CloudMaskError(f"{what} is not evenly spaced along {dim!r}: reproject it first")

@@ -21,6 +21,9 @@ RADAR = ("vv", "vh")
 #: So many pixels are never all brighter than 0 dB; ratios that are called decibels are.
 MANY = 64
 
+#: Heights that mean no data in most terrain models, and so are no height in one that does not say it.
+NO_HEIGHT = (-9999.0, -32768.0)
+
 #: In each unit of a plane: what the middle of a window's values cannot be below or above.
 BELIEVABLE: dict[str, tuple[float, float]] = {
     "elevation": (-12_000, 10_000),
@@ -45,13 +48,17 @@ class Cleaner:
     [[100.0, nan]]
     >>> Cleaner(decibels=True)(np.array([-10.0, np.inf])).round(6).tolist()
     [0.10000000149011612, nan]
+    >>> Cleaner(name="elevation")(np.array([[100, -9999]], "int16"))
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.UnitError: aux input 'elevation' holds -9999 m, which is no height: say which number ...
     """
 
     nodata: tuple[float, ...] = ()
     scale: float = 1.0
     offset: float = 0.0
     decibels: bool = False
-    radar: bool = False
+    name: AuxName | None = None
 
     def __call__(self, stored: npt.NDArray[Any]) -> Float:
         """Return the plane."""
@@ -65,10 +72,28 @@ class Cleaner:
         if self.decibels:
             with np.errstate(all="ignore"):
                 values = np.power(np.float32(10), values / np.float32(10))
-        if self.radar:  # nothing comes back from no data; less than nothing is noise taken away
+        if self.name in RADAR:  # nothing comes back from no data; less than nothing is noise taken away
             gap |= values == 0
         values[gap] = np.nan
+        if self.name == "elevation":
+            self._check_heights(stored, values)
         return values
+
+    def _check_heights(self, stored: npt.NDArray[Any], values: Float) -> None:
+        """Refuse numbers that are no heights: a few of them among others would be interpolated unseen."""
+        low, high = BELIEVABLE["elevation"]
+        strange = (values < low) | (values > high)
+        for number in NO_HEIGHT:
+            strange |= (stored == number) & np.isfinite(values)
+        if not strange.any():
+            return
+        raw, height = stored[strange][0], float(values[strange][0])
+        kept = "" if raw == height else f" (stored as {raw:.9g})"
+        raise UnitError(
+            f"aux input 'elevation' holds {height:.9g} m{kept}, which is no height: say which number is no "
+            f"data: dem.attrs['_FillValue'] = {raw:.9g}. Heights in feet: dem * 0.3048; depths, if this is "
+            "one: dem.clip(min=-9000)"
+        )
 
 
 def encode(values: Float, valid: Bool, aux: AuxInput) -> Float:

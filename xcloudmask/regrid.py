@@ -126,6 +126,9 @@ class Regrid:
         middle, centre = (np.array([0.0, 1.0]) + axis.size // 2 for axis in self.target)
         places = self.places(middle, centre)
         steps = np.stack([places[:, 1, 0] - places[:, 0, 0], places[:, 0, 1] - places[:, 0, 0]], axis=1)
+        if self.period:  # the shorter way around
+            turn = self.period / abs(self.cells[1].step)
+            steps[1] -= np.rint(steps[1] / turn) * turn
         return np.nan_to_num(np.abs(steps), nan=1.0)
 
     def __call__(self, block: npt.NDArray[Any], corner: tuple[int, int], rows: Range, cols: Range) -> Float:
@@ -207,6 +210,8 @@ class Regrid:
         margin = 3 + 0.05 * (high - low)
         sizes = np.array([axis.size for axis in self.cells])[:, None, None]
         lost = np.isnan(low) | np.isnan(high)  # somewhere in the chunk the projection fails
+        if self.period:  # or it reaches over the seam
+            lost[1] |= high[1] - low[1] > self.period / abs(self.cells[1].step) / 2
         first = np.where(lost, 0, np.clip(np.floor(low - margin), 0, sizes)).astype(int)
         stop = np.where(lost, sizes, np.clip(np.ceil(high + margin) + 1, 0, sizes)).astype(int)
         empty: npt.NDArray[np.bool_] = np.any(first >= stop, axis=0)

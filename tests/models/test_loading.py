@@ -24,6 +24,7 @@ from tests.scenes import noise, scene
 from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError, WeightsError
 from xcloudmask.models import shipped
+from xcloudmask.models.arch import build
 from xcloudmask.models.card import from_json, text, to_json
 from xcloudmask.models.network import load_network
 
@@ -134,8 +135,6 @@ def test_a_cards_threshold_is_used_unless_another_is_named(tmp_path, pixels):
 
 
 def test_a_set_network_takes_any_bands(tmp_path):
-    from xcloudmask.models.arch import build
-
     config = {"classes": 3, "width": 8, "heads": 2, "rounds": 1, "hidden": 8}
     path = as_safetensors(build("spectral", config), tmp_path)
     spec = models.load(path, architecture="spectral", config=config, classes=CLASSES, patch=32)
@@ -150,7 +149,8 @@ def test_a_set_network_takes_any_bands(tmp_path):
     [
         ({"architecture": "pixel-mlq"}, "did you mean 'pixel-mlp'"),
         ({"architecture": None}, "pass architecture="),
-        ({"config": {"bands": 2}}, "another shape"),
+        ({"config": {"bands": 2}}, r"config=\{'bands': 2\}, has 2 classes, 3 are told"),
+        ({"config": {"bands": 2, "classes": 3, "hidden": 8}}, "another shape"),
         ({"config": {"band": 2}}, "did you mean 'bands'"),
         ({"classes": None}, "say classes="),
         ({"bands": None}, "say bands="),
@@ -164,6 +164,29 @@ def test_what_is_wrong_is_said(tmp_path, change, words):
     how = {"architecture": "pixel-mlp", "config": CONFIG, "bands": BANDS, "classes": CLASSES, **change}
     with pytest.raises(CloudMaskError, match=words):
         load_network(models.load(path, **how))
+
+
+def test_settings_are_compared_with_what_is_told(tmp_path):
+    config = {"bands": 4, "classes": 3, "encoder": "mobilenet-v2"}
+    path = as_safetensors(build("unet", config), tmp_path)
+    how = {"architecture": "unet", "config": config, "classes": CLASSES, "patch": 64, "replace": True}
+    spec = models.load(path, bands=[*BANDS, "blue"], aux=["elevation"], **how)
+    assert len(spec.bands) + len(spec.aux) == 4
+    with pytest.raises(
+        WeightsError, match=r"unet with config=.*has 4 bands, 3 are told.*aux=\[\.\.\.\] together"
+    ):
+        models.load(path, bands=[*BANDS, "blue"], **how)
+    with pytest.raises(WeightsError, match=r"has 3 classes, 2 are told; if the last .*uncertainty=True"):
+        models.load(path, bands=[*BANDS, "blue", "green"], **{**how, "classes": CLASSES[:2]})
+    with pytest.raises(WeightsError, match=r"omnicloudmask with config=\{\}, has 3 bands, 2 are told"):
+        models.load(path, bands=BANDS, **{**how, "architecture": "omnicloudmask", "config": None})
+    height = {"bands": 2, "width": 8, "levels": 2, "dem": True}  # which may be left out
+    for aux in ([], ["elevation"]):
+        models.load(
+            as_safetensors(build("cloud-unet", height), tmp_path), bands=BANDS, aux=aux, name="with-height",
+            **{**how, "architecture": "cloud-unet", "config": height, "classes": CLASSES[:2]},
+            activation="sigmoid",
+        )  # fmt: skip
 
 
 def test_graphs_are_compared_with_what_is_told(tmp_path):

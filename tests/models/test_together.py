@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tests.models.helpers import BANDS, CLASSES, CONFIG, mlp
 from tests.scenes import NAMES, noise, scene
 from xcloudmask import models
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch import build
 
 
@@ -105,5 +105,14 @@ def test_what_cannot_be_joined_is_refused(three):
     models.ensemble(three, name="all-three")
     with pytest.raises(CloudMaskError, match="'all-three' cannot be a member"):
         models.ensemble([three[0], "all-three"], name="nested")
+    with pytest.raises(CloudMaskError, match=r"a list of models: members=\['net0', \.\.\.\]"):
+        models.ensemble(three[0], name="letters")
+    with pytest.raises(CloudMaskError, match=r"name='': say how the ensemble is to be called"):
+        models.ensemble(three, name="")
+    with pytest.raises(OptionError, match=r"unknown reduce 'median'.*Allowed: mean, max, min\."):
+        models.ensemble(three, name="mixed", reduce="median")
+    odds = [dataclasses.replace(models.get(each), activation=None) for each in three]
+    with pytest.raises(CloudMaskError, match="not with probabilities: those of 'net0' cannot be joined"):
+        models.ensemble(odds, name="mixed")
     with pytest.raises(ValueError, match="exists already"):
         models.ensemble(three[:2], name="all-three")

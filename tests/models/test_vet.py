@@ -1,5 +1,6 @@
 """Hostile files are refused, each with its message, and nothing in them runs."""
 
+import gzip
 import io
 import json
 import os
@@ -61,6 +62,37 @@ def test_safetensors_headers_must_be_possible():
         vet.safetensors(good[:5], "x")
     with pytest.raises(WeightsError, match="no safetensors"):
         vet.safetensors(b"<!DOCTYPE html><html>" + bytes(50), "x")
+
+
+def test_a_header_of_any_length_is_read():
+    """The first byte of a file is the low byte of that length, so it may be a pickle's or an archive's."""
+    from safetensors.torch import load, save
+
+    first = set()
+    for length in range(1, 3000, 7):
+        data = save({"a" * length: torch.zeros(3)})
+        first.add(data[0])
+        assert load(vet.safetensors(data, "x"))["a" * length].tolist() == [0, 0, 0]
+    assert 0x80 in first
+    length = struct.unpack("<Q", b"PK" + bytes(6))[0]  # 19,280 bytes of header
+    bare = len(save({"": torch.zeros(3)})) - 12 - 8
+    data = save({"a" * (length - bare): torch.zeros(3)})
+    assert data[:2] == b"PK"
+    assert vet.safetensors(data, "x") is data
+
+
+def test_a_pickle_that_looks_like_a_header_is_no_header():
+    data = b"\x80\x02N0N0NK{."
+    assert pickle.loads(data) == ord("{")
+    assert data[8:9] == b"{"
+    with pytest.raises(WeightsError, match="no safetensors file: its first bytes announce"):
+        vet.safetensors(data, "net.safetensors")
+
+
+@pytest.mark.parametrize("check", [vet.safetensors, vet.onnx])
+def test_what_was_packed_is_refused(check):
+    with pytest.raises(WeightsError, match="an archive that may hold one"):
+        check(gzip.compress(pickle.dumps({"a": 1})), "net.safetensors")
 
 
 def an_onnx(external, where):

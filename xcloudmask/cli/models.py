@@ -39,15 +39,12 @@ def run(args: Namespace) -> None:
 
 def _list(args: Namespace) -> None:
     from xcloudmask import models
-    from xcloudmask.errors import CloudMaskError
     from xcloudmask.models import card, plugins
 
     rows = [("model", "level", "pixel", "bands; licence")]
-    for name in models.list():
-        try:
-            spec = models.get(name)
-        except CloudMaskError as error:  # another package's, and broken: the others are listed all the same
-            rows.append((name, "?", "?", f"cannot be read: {error}"))
+    for name, spec in models.cards():
+        if not isinstance(spec, models.ModelSpec):
+            rows.append((name, "?", "?", f"cannot be read: {spec}"))
             continue
         level = {"toa": "L1C", "boa": "L2A", None: "either"}[spec.level]
         lines = [", ".join(spec.bands) or f"any, {spec.min_bands} or more"]

@@ -10,8 +10,9 @@ Examples
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterator
 
-from xcloudmask.errors import OptionError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card as _card
 from xcloudmask.models import plugins, shipped, ukis
 from xcloudmask.models.exporting import export
@@ -30,6 +31,7 @@ __all__ = [
     "get",
     "list",
     "load",
+    "readable",
     "ready",
     "register",
     "send",
@@ -69,6 +71,27 @@ def get(name: str) -> ModelSpec:
         if name in plugins.names():
             return plugins.read(name)
     raise OptionError("model", name, allowed=("auto", *list()))
+
+
+def readable() -> builtins.list[ModelSpec]:
+    """Return the cards of all models but those of packages that are broken.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> "ukis-6band-l1c" in [spec.name for spec in xcloudmask.models.readable()]
+    True
+    """
+    return [card for _, card in cards() if isinstance(card, ModelSpec)]
+
+
+def cards() -> Iterator[tuple[str, ModelSpec | CloudMaskError]]:
+    """Go through all models: the name of each and its card, or why that cannot be read."""
+    for name in list():
+        try:
+            yield name, get(name)
+        except CloudMaskError as error:
+            yield name, error
 
 
 def show(name: str) -> str:

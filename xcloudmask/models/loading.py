@@ -191,10 +191,14 @@ def make(href: str, given: Given) -> ModelSpec:
             else f"architecture {given.architecture!r} takes any bands: leave bands= out"
         )
     inputs = None if any_bands else len(given.bands or ()) + len(given.aux or ())
+    origin = href
+    if form == "safetensors":
+        shapes = peek.configured(given.architecture or "", given.config or {}, inputs)
+        origin = f"{href}, {given.architecture} with config={dict(given.config or {})},"
     uncertainty = given.uncertainty
     if uncertainty is None and given.architecture == "ensemble":
         uncertainty = bool((given.config or {}).get("spread", True))
-    shapes.check(inputs, len(given.classes) + bool(uncertainty), activation, href)
+    shapes.check(inputs, len(given.classes) + bool(uncertainty), activation, origin)
     mean, std = normalisation(given.units, given.mean, given.std)
     path = weights.local_path(href)
     sha256 = weights.digest(data)

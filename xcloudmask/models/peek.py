@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,10 @@ class Shapes:
         for what, shape, wanted in (("bands", self.input, bands), ("classes", self.output, channels)):
             found = shape[1] if shape is not None else None
             if found is not None and wanted is not None and found != wanted:
-                hint = ""
-                if what == "classes":
+                hint = "; bands=[...] and aux=[...] together are its input channels, in order"
+                if what == "classes" and found == wanted + 1:
+                    hint = "; if the last channel tells how far members disagree: uncertainty=True"
+                elif what == "classes":
                     hint = "; one channel that tells cloud: classes=('clear', 'cloud'), activation='sigmoid'"
                 raise WeightsError(f"{origin} has {found} {what}, {wanted} are told{hint}")
         if self.input is not None and self.input[0] not in (None, 1):
@@ -52,6 +54,47 @@ class Shapes:
         if self.input is None or self.input[2] is None or self.input[2] != self.input[3]:
             return None
         return self.input[2]
+
+
+def configured(architecture: str, config: Mapping[str, object], told: int | None) -> Shapes:
+    """Return how many channels an architecture with these settings takes and gives.
+
+    Parameters
+    ----------
+    architecture, config
+        See `xcloudmask.models.arch.build`, which checks them; what is wrong with them is passed over here.
+    told : int or None
+        How many input channels the caller names; None if any number is taken.
+
+    Examples
+    --------
+    >>> configured("unet", {"bands": 4, "classes": 3}, 3).input
+    (None, 4, None, None)
+    """
+    members, spread = config.get("members"), 0
+    if architecture == "ensemble":
+        if not isinstance(members, list | tuple) or not members or not isinstance(members[0], Mapping):
+            return Shapes()
+        logits = config.get("activation", "sigmoid") == "softmax"
+        spread = int(bool(config.get("spread", True))) + (not logits)
+        architecture, config = str(members[0].get("name")), members[0].get("config") or {}
+    from xcloudmask.models import arch
+
+    if architecture not in arch.NAMES or not isinstance(config, Mapping):
+        return Shapes()
+    numbers = dict(config)
+    if {"bands", "classes"} - config.keys():  # its defaults are in its code, which imports torch
+        defaults = arch.config_of(architecture)
+        if config.keys() - defaults.keys():
+            return Shapes()
+        numbers = {**defaults, **config}
+    bands, classes = numbers.get("bands"), numbers.get("classes", 1)
+    if told is not None and config.get("dem") is True and isinstance(bands, int) and told == bands + 1:
+        bands = told  # height may be given or not
+    return Shapes(
+        (None, bands, None, None) if isinstance(bands, int) and told is not None else None,
+        (None, classes + spread, None, None) if isinstance(classes, int) else None,
+    )
 
 
 def onnx(data: bytes) -> Shapes:

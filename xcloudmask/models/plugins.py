@@ -45,9 +45,10 @@ def read(name: str) -> ModelSpec:
     try:
         spec = entry.load()
         spec = spec() if callable(spec) else spec
-    except ImportError as error:
+    except Exception as error:  # whatever another package does wrong
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         raise CloudMaskError(
-            f"model {name!r} comes from {entry.value}, which cannot be imported: {error}"
+            f"model {name!r} comes from {entry.value}, which cannot be imported: {kind}{error}"
         ) from error
     if not isinstance(spec, ModelSpec) or spec.name != name:
         raise CloudMaskError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.classes import CLOUDY
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card, weights
 from xcloudmask.models.loading import LOADER, vetted
 from xcloudmask.types import ModelSpec
@@ -15,7 +16,8 @@ from xcloudmask.types import ModelSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLOUDS = ("cloud", "thick_cloud", "thin_cloud")
+Reduction = Literal["mean", "max", "min"]
+REDUCTIONS = get_args(Reduction)
 #: What members must agree in: what goes into a network, and what comes out.
 SHARED = ("bands", "any_bands", "min_bands", "classes", "mean", "std", "activation", "level", "aux")
 
@@ -24,7 +26,7 @@ def ensemble(
     members: Sequence[str | ModelSpec],
     *,
     name: str,
-    reduce: Literal["mean", "max", "min"] = "mean",
+    reduce: Reduction = "mean",
     uncertainty: bool = False,
     replace: bool = False,
 ) -> ModelSpec:
@@ -57,6 +59,13 @@ def ensemble(
     """
     from xcloudmask import models
 
+    if isinstance(members, str | ModelSpec):
+        told = members if isinstance(members, str) else members.name
+        raise CloudMaskError(f"an ensemble takes a list of models: members=[{told!r}, ...]")
+    if not name or not isinstance(name, str):
+        raise CloudMaskError(f"name={name!r}: say how the ensemble is to be called, name='both'")
+    if reduce not in REDUCTIONS:
+        raise OptionError("reduce", reduce, allowed=REDUCTIONS)
     specs = [models.get(each) if isinstance(each, str) else each for each in members]
     if len(specs) < 2:
         raise CloudMaskError(f"an ensemble has two members or more, got {len(specs)}")
@@ -72,6 +81,11 @@ def ensemble(
                     f"members of an ensemble must agree in {what}: {specs[0].name!r} has "
                     f"{getattr(specs[0], what)}, {spec.name!r} has {getattr(spec, what)}"
                 )
+    if specs[0].activation not in ("softmax", "sigmoid"):
+        raise CloudMaskError(
+            f"members of an ensemble answer with scores, not with {specs[0].activation or 'probabilities'}: "
+            f"those of {specs[0].name!r} cannot be joined"
+        )
     return models.add(_joined(specs, name, reduce, uncertainty), replace=replace)
 
 
@@ -85,16 +99,11 @@ def _joined(specs: Sequence[ModelSpec], name: str, reduce: str, uncertainty: boo
         data = vetted(weights.read(spec.weights, spec.sha256), "safetensors", spec.weights)
         tensors |= {f"members.{at}.{key}": tensor for key, tensor in load(data).items()}
         settings.append({"name": spec.architecture, "config": json.loads(spec.config or "{}")})
-    activation = specs[0].activation
-    if activation not in ("softmax", "sigmoid"):
-        raise CloudMaskError(
-            f"members of an ensemble answer with scores, not with {activation or 'probabilities'}"
-        )
     sha256 = weights.hold(save(tensors))
-    config: dict[str, object] = {"members": settings, "activation": activation, "reduce": reduce}
+    config: dict[str, object] = {"members": settings, "activation": specs[0].activation, "reduce": reduce}
     config["spread"] = uncertainty
     if uncertainty:
-        config["cloud"] = [at for at, one in enumerate(specs[0].classes) if one in CLOUDS]
+        config["cloud"] = [at for at, one in enumerate(specs[0].classes) if one in CLOUDY]
     names = ", ".join(spec.name for spec in specs)
     return replace(
         specs[0],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from xcloudmask.errors import BandError, CloudMaskError
+from xcloudmask.errors import BandError, CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import SetNetwork
 
@@ -56,6 +56,11 @@ class Ensemble(nn.Module):
         super().__init__()
         if not members:
             raise CloudMaskError("an ensemble needs at least one member")
+        for what, value, allowed in (
+            ("activation", activation, get_args(Activation)), ("reduce", reduce, get_args(Reduction)),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise OptionError(f"{what} of an ensemble", value, allowed=allowed)
         self.members = nn.ModuleList(members)
         self.activation, self.reduce, self.spread, self.cloud = activation, reduce, spread, list(cloud)
 
