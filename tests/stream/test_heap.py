@@ -40,18 +40,18 @@ def test_elsewhere_nothing_happens(monkeypatch):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_pool_of_threads_trims_after_each_region(monkeypatch, fails):
+def test_a_pool_of_threads_trims_after_reading_and_after_each_region(monkeypatch, fails):
     calls = []
     monkeypatch.setattr(pools, "trim", lambda: calls.append(1))
     pool = pools.LocalPool(1, inline=True)
 
     def region(*_args):
-        assert not calls
+        assert calls == [1]
         if fails:
             raise ValueError("no")
 
     handle = pool.submit(region, None)
     assert pool.wait(60) == [handle]
-    assert calls == [1]
+    assert calls == [1, 1]
     assert (handle.exception() is not None) == fails
     pool.close(abort=False)

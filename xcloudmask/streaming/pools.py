@@ -108,7 +108,9 @@ class LocalPool:
         """See `Pool`."""
 
         def run() -> Any:
-            return function(*args[:2], _read(lazy, self._readers), *args[2:])
+            pixels = _read(lazy, self._readers)
+            trim()  # of the blocks, which were larger than what is kept of them
+            return function(*args[:2], pixels, *args[2:])
 
         return self._start(run)
 
