@@ -104,11 +104,11 @@ def test_graph_is_small(tmp_path, raster):
     path = raster(
         tmp_path / "x.tif", np.ones((6, 2000, 2000), "uint8"), descriptions=list("123456"), nodata=0
     )
-    started = time.perf_counter()
+    started = time.process_time()
     scene = xcloudmask.local.open(path, **GIVEN, bands=["B02", "B03", "B04", "B08", "B11", "B12"], chunks=50)
     assert scene.data.npartitions == 9600
     assert len(pickle.dumps(scene.data)) / scene.data.npartitions < 1000
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 4
 
 
 def test_workers_read_too(scene_file):

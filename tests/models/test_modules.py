@@ -18,14 +18,15 @@ from xcloudmask.testing import TOY
 HOW = {"bands": BANDS, "classes": CLASSES, "patch": 32, "overlap": 8}
 
 
-@pytest.fixture(autouse=True)
-def registry(monkeypatch):
-    monkeypatch.setattr(models, "_registry", dict(models._registry))
-
-
 def expected(module, pixels):
     with torch.inference_mode():
         return torch.softmax(module(torch.from_numpy(pixels[None])), dim=1)[0].numpy()
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    """Models that other tests, and examples in docstrings, registered are not there."""
+    monkeypatch.setattr(models, "_registry", {spec.name: spec for spec in models.ukis.SPECS})
 
 
 def proba(model, pixels):
