@@ -45,9 +45,9 @@ class Size:
     """How large everything is."""
 
     network: str = "ukis-6band-l1c"
-    image: int = 2048
+    image: int = 4096
     chunk: int = 1024
-    shard: int = 1024  # four regions, so that reading, inferring and writing can overlap
+    shard: int = 1024  # sixteen regions, so that reading, inferring and writing can overlap
     rounds: int = 3
     bare_windows: int = 100
     workers: int = 2
