@@ -15,10 +15,10 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from xcloudmask.blend import Bool, Float
 from xcloudmask.classes import CLOUDY
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.network import Network, load_network
+from xcloudmask.once import Once
 from xcloudmask.types import Band, ModelSpec
 from xcloudmask.warn import warn_user
 
@@ -109,42 +110,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text) is not None
 
 
-T = TypeVar("T")
-
-
-class _Once(Generic[T]):
-    """Values by key, each made once however many threads ask for it; a making that fails is tried again."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._making: dict[Hashable, threading.Lock] = {}
-        self._made: dict[Hashable, T] = {}
-
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        with self._lock:
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
-            if key not in self._made:
-                self._made[key] = make()
-            return self._made[key]
-
-    def clear(self) -> None:
-        with self._lock:
-            self._made.clear()
-
-    def restart(self) -> dict[Hashable, T]:
-        """Begin anew, whoever may have held the locks, and return what was made."""
-        made, self._made = self._made, {}
-        self._lock, self._making = threading.Lock(), {}
-        return made
-
-
 #: By device: whoever infers on it holds its lock.
-_locks: _Once[threading.Lock] = _Once()
+_locks: Once[threading.Lock] = Once()
 #: By card and device: the weights, whatever precision they are used in and whatever bands they are told of.
-_networks: _Once[Network] = _Once()
+_networks: Once[Network] = Once()
 #: By card, device, precision and bands.
-_backends: _Once[Backend] = _Once()
+_backends: Once[Backend] = Once()
 
 
 @dataclass(slots=True)

@@ -50,41 +50,26 @@ COUNTING = ModelSpec(
     description="says how bright a pixel is, and counts the windows it sees",
 )
 
-LAST = ModelSpec(
+LAST = replace(
+    COUNTING,
     name="last",
-    version="1",
-    bands=("red",),
-    classes=("clear", "cloud"),
     loader="xcloudmask.testing:load_last",
-    patch=32,
-    overlap=8,
     activation="complement",
-    licence="Apache-2.0",
     description="answers with its last input",
 )
 
-LOCAL = ModelSpec(
+LOCAL = replace(
+    COUNTING,
     name="local",
-    version="1",
-    bands=("red",),
-    classes=("clear", "cloud"),
     loader="xcloudmask.testing:load_local",
-    patch=32,
-    overlap=8,
-    licence="Apache-2.0",
     description="says how bright the surroundings of a pixel are",
 )
 
-SILENT = ModelSpec(
+SILENT = replace(
+    COUNTING,
     name="silent",
-    version="1",
-    bands=("red",),
-    classes=("clear", "cloud"),
     loader="xcloudmask.testing:load_silent",
     gsd=(20.0, 40.0),
-    patch=32,
-    overlap=8,
-    licence="Apache-2.0",
     description="answers NaN for bright pixels",
 )
 

@@ -1,4 +1,4 @@
-"""A cluster whose workers are killed at random moments, and come back."""
+"""Runs, and workers of a cluster, that are killed at random moments, and come back."""
 
 import os
 import random
@@ -11,12 +11,43 @@ from typing import Any
 
 import pytest
 
-from tests.stream.helpers import VARIABLE, job, windows_of
+from tests.stream.helpers import VARIABLE, Child, job, windows_of
 from xcloudmask.streaming import ProgressEvent
 from xcloudmask.streaming.problems import ClusterError
 
 #: Seconds after which a test is given up, with the state of the cluster; less than pytest's own patience.
 PATIENCE = 240
+
+
+def run_and_kill(
+    start: Callable[[Path], Child],
+    done: Callable[[], set[tuple[int, ...]]],
+    owner: dict[float, Any],
+    moment: Callable[[], float],
+    notes: Path,
+    attempts: int = 100,
+) -> int:
+    """Start a run again and again, each killed at its moment, until one ends; return how many were killed.
+
+    No region that was done before a run began is inferred in it, and none twice.
+    """
+    seen: set[float] = set()
+    kills = 0
+    for attempt in range(attempts):
+        finished, noted = done(), notes.with_name(f"{notes.name}-{attempt}")
+        child = start(noted)
+        killed = child.kill_after(moment())
+        kills += killed
+        inferred = windows_of(noted)
+        assert len(set(inferred)) == len(inferred)
+        again = {owner[value] for value in inferred} & finished
+        assert not again, f"regions {again} were done, and were inferred again"
+        seen.update(inferred)
+        if not killed:
+            assert child.end() is None
+            break
+    assert seen == set(owner)
+    return kills
 
 
 class KillableCluster:

@@ -17,6 +17,7 @@ import xarray as xr
 import zarr
 
 from tests.stream.helpers import COUNTED, VARIABLE, Child, numbered, windows_of
+from tests.stream.killing import run_and_kill
 from tests.stream.test_kill import expected_owners
 from xcloudmask import testing
 from xcloudmask.errors import CloudMaskError
@@ -280,24 +281,21 @@ def test_killed_at_random_moments_it_goes_on_at_the_last_commit(tmp_path: Path) 
     assert sorted(windows_of(tmp_path / "notes")) == sorted(owner)
     while kills < 20:
         rounds += 1
-        folder, seen = tmp_path / str(rounds), set()
-        make(folder)
-        for attempt in range(100):
+        folder = tmp_path / str(rounds)
+
+        def committed(folder: Path = folder) -> set[tuple[int, ...]]:
             repo = make(folder)  # the last commit is always readable
-            finished, notes = done(repo), tmp_path / f"notes-{rounds}-{attempt}"
+            finished = done(repo)
             if finished:
                 assert last(repo).shape == (4, 180, 190)
-            child = Child(job, str(folder), str(notes))
-            killed = child.kill_after(chance.uniform(0.1, 0.7) * seconds)
-            kills += killed
-            inferred = windows_of(notes)
-            assert len(set(inferred)) == len(inferred)
-            again = {owner[value] for value in inferred} & finished
-            assert not again, f"regions {again} were committed as done, and were inferred again"
-            seen.update(inferred)
-            if not killed:
-                assert child.end() is None
-                break
-        assert seen == set(owner)
+            return finished
+
+        kills += run_and_kill(
+            lambda notes, folder=folder: Child(job, str(folder), str(notes)),
+            committed,
+            owner,
+            lambda: chance.uniform(0.1, 0.7) * seconds,
+            tmp_path / f"notes-{rounds}",
+        )
         assert content(make(folder)) == whole
     assert rounds < 20

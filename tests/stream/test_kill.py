@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 from tests.stream.helpers import COUNTED, Child, files, job, numbered, owners, windows_of
-from tests.stream.killing import KillableCluster, killable
+from tests.stream.killing import KillableCluster, killable, run_and_kill
 from xcloudmask.predict import Request, prepare
 from xcloudmask.streaming import StoreError
 from xcloudmask.streaming.layout import Layout, WindowLayout
@@ -60,21 +60,15 @@ def test_killed_at_random_moments_it_ends_byte_identical(
     owner, chance, kills, rounds = expected_owners(), random.Random(11), 0, 0
     while kills < 20:
         rounds += 1
-        store, seen = tmp_path / f"{rounds}.zarr", set()
-        for attempt in range(200):
-            done, notes = done_regions(store), tmp_path / f"{rounds}-{attempt}"
-            child = Child(job, str(store), str(notes))
-            killed = child.kill_after(chance.uniform(0.05, 0.6) * seconds)
-            kills += killed
-            inferred = windows_of(notes)
-            assert len(set(inferred)) == len(inferred)
-            again = {owner[value] for value in inferred} & done
-            assert not again, f"regions {again} were done, and were inferred again"
-            seen.update(inferred)
-            if not killed:
-                assert child.end() is None
-                break
-        assert seen == set(owner)
+        store = tmp_path / f"{rounds}.zarr"
+        kills += run_and_kill(
+            lambda notes, store=store: Child(job, str(store), str(notes)),
+            lambda store=store: done_regions(store),
+            owner,
+            lambda: chance.uniform(0.05, 0.6) * seconds,
+            tmp_path / str(rounds),
+            attempts=200,
+        )
         assert files(store) == expected
     assert rounds < 20  # or the kills all came too late to be a test
 

@@ -15,7 +15,7 @@ from zarr.storage import FsspecStore
 from tests.services.s3 import S3
 from tests.stream.forward import Forwarder
 from tests.stream.helpers import COUNTED, Child, files, job, numbered, windows_of
-from tests.stream.killing import KillableCluster, killable
+from tests.stream.killing import KillableCluster, killable, run_and_kill
 from tests.stream.test_kill import expected_owners
 from xcloudmask.streaming import ProgressEvent, StoreError
 from xcloudmask.streaming import lock as lock_module
@@ -63,20 +63,14 @@ def test_killed_on_s3_it_ends_byte_identical(
     seconds = time.monotonic() - began
     chance, owner, kills = random.Random(5), expected_owners(), 0
     for round_ in range(19):
-        url, seen = f"s3://{bucket}/killed-{round_}.zarr", set()
-        for attempt in range(100):
-            reader = FsspecStore.from_url(url, storage_options=options, read_only=True)
-            finished, notes = done(reader), tmp_path / f"{round_}-{attempt}"
-            child = Child(job, url, str(notes), storage_options=options)
-            killed = child.kill_after(chance.uniform(0.1, 0.7) * seconds)
-            kills += killed
-            inferred = windows_of(notes)
-            assert not {owner[value] for value in inferred} & finished
-            seen.update(inferred)
-            if not killed:
-                assert child.end() is None
-                break
-        assert seen == set(owner)
+        url = f"s3://{bucket}/killed-{round_}.zarr"
+        kills += run_and_kill(
+            lambda notes, url=url: Child(job, url, str(notes), storage_options=options),
+            lambda url=url: done(FsspecStore.from_url(url, storage_options=options, read_only=True)),
+            owner,
+            lambda: chance.uniform(0.1, 0.7) * seconds,
+            tmp_path / str(round_),
+        )
         assert objects(s3_server, url.removeprefix("s3://")) == expected
         if kills >= 20:
             return

@@ -90,6 +90,11 @@ def model_options(args: Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def keep_cache_small() -> None:
+    """Leave GDAL less than its own choice, a twentieth of the machine's memory: blocks are used once here."""
+    os.environ.setdefault("GDAL_CACHEMAX", "128")
+
+
 class _Said(logging.Handler):
     """Tells what the library logs."""
 
@@ -120,8 +125,7 @@ def run(args: Namespace) -> None:
 
 def _run(args: Namespace, log: logging.Logger) -> None:
     shared = model_options(args)
-    # A twentieth of the machine's memory is GDAL's own choice; blocks are used once here.
-    os.environ.setdefault("GDAL_CACHEMAX", "128")
+    keep_cache_small()
     from xcloudmask.write import check_output, write
 
     out = check_output(args.out, overwrite=args.overwrite)

@@ -7,8 +7,6 @@ that was stopped is carried on by the next. Run the same command every night.
 from __future__ import annotations
 
 import json
-import logging
-import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +57,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     """Run it."""
-    with predict.said(logging.INFO if args.verbose else logging.WARNING), store.resumable():
+    with store.resumable(verbose=args.verbose):
         return _run(args)
 
 
@@ -71,7 +69,7 @@ def _run(args: Namespace) -> int:
     if args.to is None:
         _list(found)
         return 0
-    os.environ.setdefault("GDAL_CACHEMAX", "128")
+    predict.keep_cache_small()
     from xcloudmask.streaming.sync import sync
 
     working = how.pop("resolution")

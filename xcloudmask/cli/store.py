@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from xcloudmask.cli.parse import Parser
+from xcloudmask.cli.predict import said
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import as_options, paragraph, say
 
@@ -90,10 +92,11 @@ def connected(args: Namespace) -> Iterator[None]:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """Say how an interrupted run goes on."""
+def resumable(*, verbose: bool) -> Iterator[None]:
+    """Tell what goes on and, when a run is interrupted, how it is carried on."""
     try:
-        yield
+        with said(logging.INFO if verbose else logging.WARNING):
+            yield
     except BaseException as error:
         if not isinstance(error, (Exception, SystemExit, GeneratorExit)):
             say("stopped. What is done is recorded: run the same command again, and it goes on there")

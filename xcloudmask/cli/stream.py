@@ -7,8 +7,6 @@ command, run again, makes only what is lacking. OUT is a folder or a URL such as
 
 from __future__ import annotations
 
-import logging
-import os
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -42,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     """Run it."""
-    with predict.said(logging.INFO if args.verbose else logging.WARNING), store.resumable():
+    with store.resumable(verbose=args.verbose):
         return _run(args)
 
 
@@ -50,7 +48,7 @@ def _run(args: Namespace) -> int:
     how = predict.model_options(args)
     if args.stored and not args.proba:
         raise UsageError("--stored is for probabilities: say --proba too, or leave it out")
-    os.environ.setdefault("GDAL_CACHEMAX", "128")
+    predict.keep_cache_small()
     from xcloudmask.dims import spatial_dims
     from xcloudmask.streaming import stream
 

@@ -18,8 +18,6 @@ from dask.system import CPU_COUNT
 from xcloudmask.streaming.cluster import ClusterPool
 from xcloudmask.streaming.heap import trim
 
-Reader = Callable[[], Any]
-
 
 class Pool(Protocol):
     """Runs region functions; a handle stands for a result to come."""

@@ -195,14 +195,6 @@ def coarsen(sample: Sample, factor: int) -> Sample:
     return replace(sample, image=image, possible=possible, gsd=sample.gsd * factor)
 
 
-def coarsen_at_random(sample: Sample, rng: np.random.Generator, *, coarsest: float = 1000.0) -> Sample:
-    """Average to a pixel size drawn (evenly in its logarithm) up to `coarsest` metres, leaving 8 pixels."""
-    most = min(coarsest / sample.gsd, min(sample.possible.shape) / 8)
-    if most < 2:
-        return sample
-    return coarsen(sample, int(np.exp(rng.uniform(0, np.log(most + 1)))))
-
-
 def gaps(sample: Sample, rng: np.random.Generator) -> Sample:
     """Punch gaps of no data: slanted stripes as of Landsat 7, or a half plane as at a swath's edge."""
     height, width = sample.possible.shape

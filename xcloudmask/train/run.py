@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from torch import nn
 
@@ -189,17 +189,22 @@ def validate(
     A set that no scene has, or whose scenes are all cloud or all clear, has no score; if none has, nothing is
     returned.
     """
-    out: dict[str, float] = {}
-    for name, bands in sets.items():
-        whole = pooled(run_on(network, classes, dev, bands=bands).values())
-        if _decides(whole.histogram):
-            out[name] = choose_threshold(whole.histogram, metric)[1]
+    found = _histograms(network, classes, dev, sets)
+    out = {name: choose_threshold(histogram, metric)[1] for name, histogram in found}
     return {**out, "score": sum(out.values()) / len(out)} if out else {}
 
 
-def _decides(histogram: Histogram | None) -> TypeGuard[Histogram]:
-    """Whether there is both cloud and no cloud, which a threshold must part."""
-    return histogram is not None and bool(histogram.counts.sum(axis=1).all())
+def _histograms(
+    network: nn.Module,
+    classes: tuple[str, ...],
+    dev: list[Entry],
+    sets: Mapping[str, str | tuple[str, ...]],
+) -> Iterator[tuple[str, Histogram]]:
+    """Yield what was said with each set of bands; those without cloud, or all cloud, give no threshold."""
+    for name, bands in sets.items():
+        found = pooled(run_on(network, classes, dev, bands=bands).values()).histogram
+        if found is not None and found.counts.sum(axis=1).all():
+            yield name, found
 
 
 def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder: Path) -> dict[str, Any]:
@@ -213,16 +218,13 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
         divide_head(begun.kept, begun.architecture, begun.config, heat)
     by_bands: dict[str, Any] = {}
     histogram = None
-    for name, bands in sets.items():
-        whole = pooled(run_on(begun.called, classes, dev, bands=bands).values())
-        if not _decides(whole.histogram):
-            continue
-        best = choose_threshold(whole.histogram, metric)
-        error = reliability(whole.histogram).expected_error
+    for name, found in _histograms(begun.called, classes, dev, sets):
+        best = choose_threshold(found, metric)
+        error = reliability(found).expected_error
         by_bands[name] = {
             "threshold": best[0], "score": round(best[1], 4), "calibration_error": round(error, 4)
         }  # fmt: skip
-        histogram = whole.histogram if histogram is None else histogram + whole.histogram
+        histogram = found if histogram is None else histogram + found
     threshold = choose_threshold(histogram, metric)[0] if histogram else 0.5
     settings = json.dumps(begun.config, sort_keys=True)
     path = folder / f"{plan.name}.safetensors"
