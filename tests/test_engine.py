@@ -1,5 +1,6 @@
 """The engine against made-up backends: batches, memory, devices, locks, turns."""
 
+import itertools
 import logging
 import os
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 import torch
 
 from tests.scenes import noise, scene
-from xcloudmask import engine, testing
+from xcloudmask import devices, engine, testing
 from xcloudmask.backends import OnnxBackend, TorchBackend
-from xcloudmask.engine import Predictor, WindowJob, check_device, check_dtype, get_predictor, is_out_of_memory
+from xcloudmask.devices import check_device, check_dtype
+from xcloudmask.engine import Predictor, WindowJob, get_predictor, is_out_of_memory
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.lanes import Device
 from xcloudmask.models import get
 from xcloudmask.models.network import Network
 from xcloudmask.testing import COUNTING, TOY
@@ -35,6 +38,7 @@ class FakeBackend(OnnxBackend):
 
     def __init__(self, kind: str = "cuda", most: int = 1000, refuse: str = "CUDA out of memory") -> None:
         self.kind = kind
+        self.lanes = 1
         self.most = most
         self.refuse = refuse
         self.batches: list[int] = []
@@ -65,7 +69,7 @@ class FakeBackend(OnnxBackend):
 
 def predictor(*backends: FakeBackend) -> Predictor:
     made = Predictor(COUNTING)
-    made._devices = [engine._Device(backend) for backend in backends]
+    made._devices = [Device(backend) for backend in backends]
     return made
 
 
@@ -201,6 +205,77 @@ def test_one_inference_at_a_time_runs_on_a_device() -> None:
     assert backend.peak == 1
     for sums in found:
         np.testing.assert_array_equal(sums, found[0])
+
+
+def in_lanes(count: int, **how: Any) -> tuple[FakeBackend, Predictor]:
+    """A predictor whose backend may be asked for so many windows side by side."""
+    backend = FakeBackend("cpu", **how)
+    backend.lanes = count
+    made = Predictor(COUNTING)
+    made._devices = [Device.of("cpu", backend)]
+    return backend, made
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_windows_are_inferred_side_by_side_in_lanes_and_the_sums_the_same(count: int) -> None:
+    backend, ours = in_lanes(count)
+    meet = threading.Barrier(count, timeout=20)
+    asked = backend.probabilities
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        meet.wait()  # would break, were there fewer at a time
+        found: np.ndarray = asked(pixels)
+        return found
+
+    backend.probabilities = probabilities  # type: ignore[method-assign]
+    found = ours.blend(jobs(12 * count), SHAPE)
+    np.testing.assert_array_equal(found, predictor(FakeBackend()).blend(jobs(12 * count), SHAPE))
+
+
+def test_all_tasks_share_the_lanes() -> None:
+    backend, ours = in_lanes(2)
+    backend.nap = 0.002
+    found = in_threads(6, lambda k: ours.blend(jobs(20), SHAPE))
+    assert backend.peak == 2
+    for sums in found:
+        np.testing.assert_array_equal(sums, found[0])
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_memory_that_runs_out_in_a_lane_is_tried_again_alone(size: int) -> None:
+    backend, ours = in_lanes(3)
+    asked, refused = backend.probabilities, threading.Event()
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        if len(pixels) > 2 or threading.current_thread() is not threading.main_thread():
+            refused.set()
+            raise MemoryError("bad_alloc")
+        found: np.ndarray = asked(pixels)
+        return found
+
+    backend.probabilities = probabilities  # type: ignore[method-assign]
+    found = ours.blend(jobs(20), SHAPE, batch_size=size)
+    assert refused.is_set()
+    np.testing.assert_array_equal(found, predictor(FakeBackend()).blend(jobs(20), SHAPE))
+
+
+def test_after_a_failure_in_a_lane_nothing_of_the_task_goes_on() -> None:
+    backend, ours = in_lanes(2)
+    count = itertools.count()
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        if next(count) == 3:
+            raise ZeroDivisionError("a network's own")
+        time.sleep(0.005)
+        return np.concatenate([1 - pixels, pixels], axis=1)
+
+    backend.probabilities = probabilities  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        ours.blend(jobs(40), SHAPE)
+    asked = next(count)
+    time.sleep(0.05)
+    assert next(count) == asked + 1 < 12
+    assert [device.tasks for device in ours._devices] == [0]
 
 
 def test_devices_are_used_in_turn() -> None:
@@ -406,7 +481,7 @@ def test_device_names_that_cannot_be(device: Any) -> None:
 
 
 def test_precisions() -> None:
-    for dtype in engine.DTYPES:
+    for dtype in devices.DTYPES:
         check_dtype(dtype, TOY)
     with pytest.raises(OptionError, match="bfloat16"):
         check_dtype("bf16", TOY)

@@ -21,6 +21,9 @@ from xcloudmask.models.network import Network
 #: above all, did not come along, and work given to them is waited for without end.
 forked = False
 
+#: Windows side by side on a CPU, at most: each takes the memory of a network's layers.
+MOST_LANES = 4
+
 #: Where a window's cells lie in the sums: scene, classes, rows, columns.
 Place = tuple[int, slice, slice, slice]
 
@@ -30,6 +33,8 @@ class Backend(Protocol):
 
     kind: str
     network: Network
+    #: How many threads may ask for probabilities at the same time.
+    lanes: int
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """Return sums to add to."""
@@ -64,11 +69,13 @@ class Backend(Protocol):
 
 def make_backend(network: Network, runtime: str, device: str, dtype: str) -> Backend:
     """Put a network on a device."""
-    if device.startswith("openvino"):
+    if device.startswith("openvino") and not network.members:
         from xcloudmask.openvino_backend import OpenVinoBackend
 
         return OpenVinoBackend(network, device)
-    return OnnxBackend(network, device) if runtime == "onnx" else TorchBackend(network, device, dtype)
+    if runtime == "onnx":
+        return TeamBackend(network, device) if network.members else OnnxBackend(network, device)
+    return TorchBackend(network, device, dtype)
 
 
 class OnnxBackend:
@@ -77,6 +84,7 @@ class OnnxBackend:
     def __init__(self, network: Network, device: str) -> None:
         self.kind, _, self.index = device.partition(":")
         self.network = network
+        self.lanes = 1
         self.open(network.body)
         self.mean = np.asarray(network.mean or 0.0, np.float32).reshape(1, -1, 1, 1)
         self.std = np.asarray(network.std or 1.0, np.float32).reshape(1, -1, 1, 1)
@@ -85,8 +93,10 @@ class OnnxBackend:
         """Make a graph ready for `run`."""
         import onnxruntime as ort
 
+        if self.kind == "cpu":
+            self.lanes = cpu_lanes()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = cpu_threads()
+        options.intra_op_num_threads = max(1, cpu_threads() // self.lanes)
         options.inter_op_num_threads = 1
         # Idle threads must sleep, not spin: other Dask threads read and write meanwhile.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -159,6 +169,24 @@ class OnnxBackend:
         """See `Backend`."""
 
 
+class TeamBackend(OnnxBackend):
+    """Several ONNX graphs, one after the other, for the mean of what they say."""
+
+    def __init__(self, network: Network, device: str) -> None:
+        self.kind, _, self.index = device.partition(":")
+        self.network = network
+        members = [make_backend(member, "onnx", device, "auto") for member in network.members]
+        self.members, self.lanes = members, min(member.lanes for member in members)
+
+    def probabilities(self, pixels: Float) -> Float:
+        """See `Backend`."""
+        if self.network.filling is not None:
+            pixels = self.network.filling(pixels)
+        said = [one.probabilities(pixels[:, : len(one.network.mean or ())]) for one in self.members]
+        mean: Float = sum(said[1:], said[0]) / np.float32(len(said))
+        return mean
+
+
 class TorchBackend:
     """torch on any device; the sums stay there until a task is done.
 
@@ -170,6 +198,7 @@ class TorchBackend:
         import torch
 
         self.torch = torch
+        self.lanes = 1  # a module may keep things between calls
         self.device = torch.device(device)
         self.kind = self.device.type
         self.copies: Any = None
@@ -342,6 +371,15 @@ def cpu_threads() -> int:
         except ValueError:  # not on a worker
             pass
     return available
+
+
+def cpu_lanes() -> int:
+    """How many windows an ONNX graph infers side by side on the CPU; each has its share of the threads.
+
+    Threads that work at one window wait for one another after each layer; one window a thread has no waiting,
+    but takes memory for each. On two cores it is 1.1 times as fast in processor time, more by the clock.
+    """
+    return min(cpu_threads(), MOST_LANES)
 
 
 def settle_threads(runtime: str) -> None:

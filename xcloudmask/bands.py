@@ -194,11 +194,11 @@ def _check_wavelength(label: str, name: str, value: object, nm: float, expected:
 def match_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[int, ...]:
     """Return where each input of `spec` is among `bands`; a BandError says what is missing."""
     places = [find_band(bands, need) for need in spec.bands]
-    missing = [need for need, at in zip(spec.bands, places, strict=True) if at is None]
+    missing = missing_bands(bands, spec)
     if missing:
         have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
         raise BandError(
-            f"model {spec.name!r} needs {', '.join(spec.bands)}; missing: {', '.join(missing)}. The array "
+            f"model {spec.name!r} needs {spec.needs}; missing: {', '.join(missing)}. The array "
             f"has {have}. Name its bands with describe(sensor=...) or describe(bands=[...])"
         )
     return tuple(at for at in places if at is not None)
@@ -207,10 +207,14 @@ def match_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[int, ...]:
 def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...], tuple[Band, ...]]:
     """Return which bands a model is given and, where it takes any, what it is told of them.
 
-    A model for any bands gets them by rising wavelength, so their order in the array never matters.
+    A model for any bands gets them by rising wavelength, so their order in the array never matters. One that
+    fills in what is missing gets those of its bands that are there, in its own order.
     """
     if not spec.any_bands:
-        return match_bands(bands, spec), ()
+        found = match_bands(bands, spec)
+        if len(found) == len(spec.bands):
+            return found, ()
+        return found, tuple(Band(need, need) for need in spec.bands if find_band(bands, need) is not None)
     usable = sorted(
         (
             (band.center_nm or 0.0, i, band)
@@ -222,7 +226,7 @@ def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...
     if len(usable) < spec.min_bands:
         have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
         raise BandError(
-            f"model {spec.name!r} needs {spec.min_bands} or more reflectance bands of known wavelength; "
+            f"model {spec.name!r} needs {spec.needs}; "
             f"the array has {len(usable)} ({have}). Say what they are with describe(sensor=...) or "
             "describe(bands=[...])"
         )
@@ -249,7 +253,11 @@ def missing_bands(bands: Sequence[Band], spec: ModelSpec) -> list[str]:
     if spec.any_bands:
         short = spec.min_bands - sum(with_edges(band) is not None for band in bands)
         return [f"{short} more bands of known wavelength"] if short > 0 else []
-    return [need for need in spec.bands if find_band(bands, need) is None]
+    missing = [need for need in spec.bands if find_band(bands, need) is None]
+    short = spec.min_bands - len(spec.bands) + len(missing)
+    if spec.fills:
+        return [f"{short} more of {', '.join(missing)}"] if short > 0 else []
+    return missing
 
 
 def find_band(bands: Sequence[Band], need: str) -> int | None:

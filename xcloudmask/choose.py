@@ -27,6 +27,7 @@ class Candidate:
     spec: ModelSpec
     missing: tuple[str, ...]
     other_level: bool
+    too_coarse: bool = False  # the pixels are larger than any it was trained on: others are asked first
 
     @property
     def fits(self) -> bool:
@@ -104,19 +105,39 @@ def family(spec: ModelSpec) -> str:
     return spec.name.removesuffix("-l1c").removesuffix("-l2a")
 
 
-def candidates(bands: Sequence[Band], level: Level | None) -> list[Candidate]:
+def candidates(bands: Sequence[Band], level: Level | None, pixel: float | None = None) -> list[Candidate]:
     """Return every model that ``auto`` may take, the best first, with what speaks against it.
 
     Models that were scored with the most of these bands go first, in the order of their scores; the scores
-    are of top-of-atmosphere scenes, and serve for both levels, as there are too few others.
+    are of top-of-atmosphere scenes, and serve for both levels, as there are too few others. Models that were
+    trained on finer pixels than these go behind all that take any: there, networks that look at shapes do
+    worse, see docs/scores.md.
     """
     wanted = level or "toa"
     known = evidence_for(bands)
     order = {} if known is None else {name: at for at, name in enumerate(known.order)}
-    specs = sorted(models.automatic(), key=lambda spec: order.get(family(spec), len(order)))
-    return [
-        Candidate(spec, tuple(missing_bands(bands, spec)), spec.level not in (None, wanted)) for spec in specs
+    found = [
+        Candidate(
+            spec,
+            tuple(missing_bands(bands, spec)),
+            spec.level not in (None, wanted),
+            pixel is not None and too_coarse(pixel, spec),
+        )
+        for spec in models.automatic()
     ]
+    return sorted(found, key=lambda c: (c.too_coarse, order.get(family(c.spec), len(order))))
+
+
+def too_coarse(pixel: float, spec: ModelSpec) -> bool:
+    """Whether pixels of so many metres are larger than a model was made for.
+
+    Examples
+    --------
+    >>> spec = models.get("ukis-4band-l2a")
+    >>> too_coarse(30, spec), too_coarse(300, spec)
+    (False, True)
+    """
+    return spec.gsd is not None and pixel > 1.5 * spec.gsd[1]
 
 
 def _named(model: Any) -> ModelSpec:
@@ -125,10 +146,10 @@ def _named(model: Any) -> ModelSpec:
     return models.get(model) if isinstance(model, str) else models.spec_of(model)
 
 
-def choose_model(model: Any, bands: Sequence[Band], level: str | None) -> ModelSpec:
+def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: float | None) -> ModelSpec:
     """Return the model to run, for a name, a card or a module that was registered.
 
-    For ``auto``, a BandError lists what each needs if none fits.
+    For ``auto``, a BandError lists what each needs if none fits. `pixel` is the size of a pixel in metres.
     """
     if model != "auto":
         spec = _named(model)
@@ -146,15 +167,15 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None) -> ModelS
             "Say da.cloudmask.describe(level='L1C') or describe(level='L2A')",
             UnitWarning,
         )
-    found = candidates(bands, None if level is None else parse_level(level))
+    found = candidates(bands, None if level is None else parse_level(level), pixel)
     for candidate in found:
         if candidate.fits:
-            if candidate.spec.any_bands:
+            if not made_for(candidate.spec, bands):
                 warn_user(_doubt(candidate.spec, bands), UserWarning)
             return candidate.spec
     have = ", ".join(band.common_name or band.name for band in bands)
     needs = "".join(
-        f"\n  {c.spec.name} needs {', '.join(c.spec.bands) or 'any bands'}; missing: {', '.join(c.missing)}"
+        f"\n  {c.spec.name} needs {c.spec.needs}; missing: {', '.join(c.missing)}"
         for c in found
         if not c.other_level
     )
@@ -164,18 +185,25 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None) -> ModelS
     )
 
 
+def made_for(spec: ModelSpec, bands: Sequence[Band]) -> bool:
+    """Whether a model was trained on bands that are all there."""
+    return not spec.any_bands and all(find_band(bands, need) is not None for need in spec.bands)
+
+
 def _doubt(spec: ModelSpec, bands: Sequence[Band]) -> str:
     """Say how good the answer of a model for any bands may be."""
     known = evidence_for(bands)
-    if known is None or spec.name not in known.scores:
+    if known is None or family(spec) not in known.scores:
         worth = "how well it does with these bands was never measured"
     else:
-        value, low, high = known.scores[spec.name]
+        value, low, high = known.scores[family(spec)]
         worth = (
             f"with {', '.join(known.bands)} it scored a balanced accuracy of {value:.2f} [{low:.2f}, "
             f"{high:.2f}] on {known.scenes} scenes of Landsat 8"
         )
+    lacking = [need for need in spec.bands if find_band(bands, need) is None]
+    how = f"which estimates {', '.join(lacking)} from the others" if lacking else "which takes any"
     return (
-        f"no model was made for these bands; {spec.name!r} answers, which takes any: {worth}. Say "
+        f"no model was made for these bands; {spec.name!r} answers, {how}: {worth}. Say "
         f"model={spec.name!r} to take it without this warning, or describe(...) if bands have other names"
     )

@@ -1,9 +1,9 @@
 """The engine: windows in, blended sums out, on whatever device there is.
 
 One `Predictor` per (model, device, precision) lives in a process. A network is loaded once for a device,
-whichever predictors use it, and a device has one lock for all of them: one inference runs at a time on it,
-while other threads read, prepare and write. Windows are batched; a batch that does not fit in memory is
-halved and tried again.
+whichever predictors use it. A device has one lock for all of them, so that one inference runs at a time on
+it while other threads read, prepare and write; or, for graphs on a CPU, a few lanes, in which windows are
+inferred side by side. Windows are batched; a batch that does not fit in memory is halved and tried again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,16 +29,13 @@ from xcloudmask.answers import check_shape, doubt
 from xcloudmask.backends import Backend, Place, available_devices, give_back, make_backend
 from xcloudmask.blend import Bool, Float
 from xcloudmask.classes import CLOUDY
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.lanes import Device, Said, locks, pools
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.once import Once
 from xcloudmask.types import Band, ModelSpec
 from xcloudmask.warn import warn_user
 
 log = logging.getLogger("xcloudmask")
-
-DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps", "openvino", "openvino:GPU")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 #: Windows a batch where the caller leaves the choice. A CPU gains nothing from more than one window at a
 #: time (its threads are busy already) and one keeps results independent of how windows fall into batches.
@@ -75,29 +74,6 @@ class WindowJob:
         return np.where(self.valid, self.weights, np.float32(0))
 
 
-def check_device(device: str, spec: ModelSpec) -> None:
-    """Refuse a device name that cannot be one; whether it exists is known only where the work runs."""
-    known = r"auto|cpu|mps|cuda(:\d+)?|openvino(:[A-Z]+(\.\d+)?)?"
-    if not isinstance(device, str) or not re.fullmatch(known, device):
-        raise OptionError("device", device, allowed=DEVICES)
-    if device.startswith("openvino") and spec.runtime != "onnx":
-        raise CloudMaskError(
-            f"device={device!r} runs ONNX graphs, and model {spec.name!r} runs in torch: use device='auto', "
-            "or export it, xcloudmask.models.export(...), and load the ONNX file"
-        )
-
-
-def check_dtype(dtype: str, spec: ModelSpec) -> None:
-    """Refuse an unknown precision, or one that the model's runtime cannot change to."""
-    if dtype not in DTYPES:
-        raise OptionError("dtype", dtype, allowed=DTYPES)
-    if spec.runtime == "onnx" and dtype not in ("auto", "float32"):
-        raise CloudMaskError(
-            f"dtype={dtype!r}: model {spec.name!r} is an ONNX graph and runs in the precision it was "
-            "exported in; leave dtype='auto'"
-        )
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, in any of the runtimes' words.
 
@@ -110,21 +86,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text) is not None
 
 
-#: By device: whoever infers on it holds its lock.
-_locks: Once[threading.Lock] = Once()
 #: By card and device: the weights, whatever precision they are used in and whatever bands they are told of.
 _networks: Once[Network] = Once()
 #: By card, device, precision and bands.
 _backends: Once[Backend] = Once()
-
-
-@dataclass(slots=True)
-class _Device:
-    """A device as one predictor sees it: its lock, and how many of the predictor's tasks use it."""
-
-    backend: Backend
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    tasks: int = 0
 
 
 class Predictor:
@@ -142,24 +107,22 @@ class Predictor:
         self.dtype = dtype
         self._loading = threading.Lock()
         self._choosing = threading.Lock()
-        self._devices: list[_Device] = []
+        self._devices: list[Device] = []
         self._turn = itertools.count()
         self._fits: int | None = None  # the largest batch that memory has allowed so far
         self._looked = False  # whether the first batch's probabilities were looked at
 
-    def _load(self) -> list[_Device]:
+    def _load(self) -> list[Device]:
         with self._loading:
             if not self._devices:
                 self._devices = [
-                    _Device(
-                        _loaded(self.spec, name, self.dtype, self.inputs), _locks.get(name, threading.Lock)
-                    )
+                    Device.of(name, _loaded(self.spec, name, self.dtype, self.inputs))
                     for name in available_devices(self.device, self.spec.runtime)
                 ]
         return self._devices
 
     @contextmanager
-    def _borrowed(self) -> Iterator[_Device]:
+    def _borrowed(self) -> Iterator[Device]:
         """Lend the device that fewest tasks use; among equals, the next in turn."""
         devices = self._load()
         with self._choosing:
@@ -199,44 +162,65 @@ class Predictor:
                 raise
             # Two batches of a task are on the device at a time: one is computed, the next arrives.
             earlier: deque[Callable[[], object]] = deque()
-            for batch in self._batches(jobs, batch_size or AUTO_BATCH[backend.kind]):
-                if len(earlier) == 2:
-                    earlier.popleft()()
-                todo = deque([batch])
-                while todo:
-                    part = todo.popleft()
-                    found = self._infer(device, part, tta, shape[1])
-                    if found is None:
-                        backend.release()
-                        half = -(-len(part) // 2)
-                        todo.extendleft((part[half:], part[:half]))
-                    else:
-                        backend.add(sums, [job.place for job in part], found)
+            begun: deque[tuple[list[WindowJob], Future[Said]]] = deque()
+
+            def settle_first() -> None:
+                batch, future = begun.popleft()
+                self._settle(device, sums, batch, future.result(), tta)
                 earlier.append(backend.mark())
+
+            try:
+                for batch in self._batches(jobs, batch_size or AUTO_BATCH[backend.kind]):
+                    if len(earlier) == 2:
+                        earlier.popleft()()
+                    infer = partial(self._infer, device, batch, tta, shape[1])
+                    begun.append((batch, device.start(infer)))
+                    if len(begun) > device.ahead:
+                        settle_first()
+                while begun:
+                    settle_first()
+            finally:
+                for _, future in begun:  # after a failure nothing of this task may go on
+                    future.cancel()
+                wait([future for _, future in begun])
             return backend.fetch(sums)
+
+    def _settle(self, device: Device, sums: Any, batch: list[WindowJob], said: Said, tta: int) -> None:
+        """Add what was found; if memory did not suffice for a batch, infer its halves."""
+        if said.odd is not None:
+            log.warning(said.odd)  # a worker's warnings reach nobody
+            warn_user(said.odd, UserWarning)
+        if said.parts is not None:
+            device.backend.add(sums, [job.place for job in batch], said.parts)
+            return
+        device.backend.release()
+        half = -(-len(batch) // 2)
+        for part in (batch[:half], batch[half:]) if half < len(batch) else (batch,):
+            self._settle(device, sums, part, self._infer(device, part, tta, sums.shape[1], alone=True), tta)
 
     def _batches(self, jobs: Iterable[WindowJob], size: int) -> Iterator[list[WindowJob]]:
         source = iter(jobs)
         while batch := list(itertools.islice(source, min(size, self._fits or size))):
             yield batch
 
-    def _infer(self, device: _Device, jobs: Sequence[WindowJob], tta: int, channels: int) -> Any:
-        """Return what the windows add to the sums; None if that takes more memory than there is.
+    def _infer(
+        self, device: Device, jobs: Sequence[WindowJob], tta: int, channels: int, *, alone: bool = False
+    ) -> Said:
+        """Return what the windows add to the sums; no parts if that takes more memory than there is.
 
-        Returning None, rather than trying again from within, lets go of all that the failed attempt held.
+        Returning that, rather than trying again from within, lets go of all that the failed attempt held.
         """
         backend = device.backend
         try:
             pixels = backend.upload([job.pixels for job in jobs])
             weights = backend.upload([job.shares for job in jobs])
-            with device.lock:
+            with device.lock if device.lanes is None or alone else nullcontext():
                 found = self._augmented(backend, pixels, tta, channels)
-            self._look(backend, found, jobs)
-            return backend.weigh(found, weights)
+            return Said(backend.weigh(found, weights), self._look(backend, found, jobs))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if len(jobs) == 1:
+            if len(jobs) == 1 and (device.lanes is None or alone):
                 patch = jobs[0].pixels.shape[-1]
                 raise MemoryError(
                     f"one window of {patch} x {patch} does not fit in the memory of {backend.kind}; "
@@ -244,7 +228,7 @@ class Predictor:
                 ) from error
             self._fits = min(-(-len(jobs) // 2), self._fits or len(jobs))
             log.warning("out of memory on %s: batch of %d halved", backend.kind, len(jobs))
-            return None
+            return Said(None, None)
 
     def _probabilities(self, backend: Backend, pixels: Any) -> Any:
         found = backend.probabilities(pixels)
@@ -275,18 +259,15 @@ class Predictor:
         """Return the probability of cloud, of whatever kind, as one channel."""
         return sum(found[:, at : at + 1] for at, name in enumerate(self.spec.classes) if name in CLOUDY)
 
-    def _look(self, backend: Backend, found: Any, jobs: Sequence[WindowJob]) -> None:
-        """Warn, once, if the first probabilities are none."""
+    def _look(self, backend: Backend, found: Any, jobs: Sequence[WindowJob]) -> str | None:
+        """Say what is odd about the very first probabilities, if anything is."""
         with self._choosing:
             first, self._looked = not self._looked, True
         if not first:
-            return
+            return None
         seen = np.stack([job.shares for job in jobs])
         told = backend.fetch(found)[:, : len(self.spec.classes)]
-        odd = doubt(told, seen, self.spec, backend.network.activation)
-        if odd is not None:
-            log.warning(odd)  # a worker's warnings reach nobody
-            warn_user(odd, UserWarning)
+        return doubt(told, seen, self.spec, backend.network.activation)
 
 
 def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) -> Backend:
@@ -321,6 +302,8 @@ def _told_of_bands(network: Network, inputs: tuple[Band, ...]) -> Network:
     """Tie a network that takes any bands to those of a scene; others know theirs by their place."""
     if not inputs:
         return network
+    if network.filling is not None:
+        return replace(network, filling=network.filling.given_only([band.name for band in inputs]))
     from xcloudmask.models.arch.descriptors import BandInput
     from xcloudmask.models.arch.setnet import Bound
 
@@ -336,7 +319,8 @@ def get_predictor(
 ) -> Predictor:
     """Return this process's `Predictor` for a model; the same one every time.
 
-    `inputs` are the bands that a model for any bands is given.
+    `inputs` are the bands that a model is given for which its card does not tell them: one for any bands, or
+    one that fills in those that are missing.
     """
     key = (spec, device, dtype, inputs)
     with _predictors_lock:
@@ -374,7 +358,9 @@ _inherited: list[object] = []
 def _after_fork() -> None:
     """Begin anew in a forked process: locks may be held, and threads waited for, that are not there."""
     global _predictors_lock
-    loaded = [_networks.restart(), _backends.restart(), _locks.restart(), dict(_predictors)]
+    loaded = [
+        _networks.restart(), _backends.restart(), locks.restart(), pools.restart(), dict(_predictors)
+    ]  # fmt: skip
     _inherited.append(loaded)
     _predictors.clear()
     _predictors_lock = threading.Lock()

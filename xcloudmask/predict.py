@@ -13,10 +13,11 @@ from xcloudmask import models
 from xcloudmask._version import __version__
 from xcloudmask.aux_inputs import AuxLike, add_planes, take_aux
 from xcloudmask.bands import choose_bands, read_bands
-from xcloudmask.choose import choose_model
+from xcloudmask.choose import choose_model, too_coarse
 from xcloudmask.classes import CLOUDY, NO_DATA, scheme
+from xcloudmask.devices import check_device, check_dtype
 from xcloudmask.dims import band_dim, check_same_grid, pixel_size, spatial_dims
-from xcloudmask.engine import TURNS, check_device, check_dtype
+from xcloudmask.engine import TURNS
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
 from xcloudmask.tasks import Plan, reflectance
 from xcloudmask.tiling import MIN_PATCH
@@ -79,7 +80,8 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
         raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
     _check_form(da, band, request.output)
     bands = read_bands(da, band)
-    spec = choose_model(request.model, bands, da.attrs.get("level"))
+    pixel = pixel_size(da, y, x)
+    spec = choose_model(request.model, bands, da.attrs.get("level"), None if pixel is None else max(pixel))
     planes = take_aux(request.aux, spec)
     places, inputs = choose_bands(bands, spec)
     if spec.any_bands:
@@ -87,7 +89,6 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
     picked = da.isel({band: _as_slice(places)})
     calibration = calibration_of(picked, request.nodata)
     patch, overlap = _window(request, spec)
-    pixel = pixel_size(da, y, x)
     answer = scheme(request.scheme, spec.classes)
     options = Options(
         spec=spec,
@@ -254,7 +255,7 @@ def working_factors(
             )
         return max(1, round(wanted / size[0])), max(1, round(wanted / size[1]))
     low, high = spec.gsd or size
-    if max(size) > 1.5 * high:
+    if too_coarse(max(size), spec):
         warn_user(
             f"the pixels are {max(size):.4g} m and model {spec.name!r} was trained on {low:g} to {high:g} m: "
             "what it says of them was never tested. xcloudmask.models.list() names others; "

@@ -14,12 +14,13 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.bands import read_bands, sensor_of
-from xcloudmask.choose import candidates
+from xcloudmask.choose import Candidate, candidates, made_for
 from xcloudmask.classes import NO_DATA
 from xcloudmask.dims import BAND_DIMS, band_dim, coordinate, pixel_size, spatial_dims
+from xcloudmask.models.card import pixels
 from xcloudmask.post import codes_of
 from xcloudmask.predict import Job, Request, prepare
-from xcloudmask.types import Band, parse_level
+from xcloudmask.types import Band, ModelSpec, parse_level
 from xcloudmask.units import calibration_of, declared_nodata
 
 WIDTH = 88
@@ -184,7 +185,7 @@ def _band_name(band: Band) -> str:
 
 def _missing_for_richest(bands: tuple[Band, ...]) -> tuple[str, ...]:
     found = candidates(bands, None)
-    return max(found, key=lambda c: len(c.spec.bands)).missing if found else ()
+    return max(found, key=lambda c: len(c.spec.bands) * (not c.spec.fills)).missing if found else ()
 
 
 def _level(da: xr.DataArray) -> str | Row:
@@ -213,20 +214,28 @@ def _units(da: xr.DataArray) -> str:
 
 def _model(da: xr.DataArray, bands: tuple[Band, ...]) -> Row:
     level = da.attrs.get("level")
-    found = candidates(bands, None if level is None else parse_level(level))
+    size = pixel_size(da, *spatial_dims(da))
+    found = candidates(bands, None if level is None else parse_level(level), size and max(size))
     chosen = next((c.spec for c in found if c.fits), None)
     lines = [f"not {c.spec.name}: {c.reason}" for c in found if not c.fits]
     if chosen is None:
         return Row("Model", "\n".join(["none fits", *lines]), True)
     lines += [
-        f"not {c.spec.name}: {'fewer bands' if len(c.spec.bands) < len(chosen.bands) else 'scored lower'}"
+        f"not {c.spec.name}: {_less(c, chosen)}"
         for c in found
-        if c.fits and c.spec is not chosen and not (c.spec.any_bands and not chosen.any_bands)
+        if c.fits and c.spec is not chosen and (made_for(c.spec, bands) or not made_for(chosen, bands))
     ]
-    why = f"takes {', '.join(chosen.bands) or 'any bands'}"
+    why = f"takes {chosen.needs}"
     if level is not None and chosen.level is not None:
         why += f" at {LEVELS[chosen.level].split(' (')[0]}"
     return Row("Model", "\n".join([f"auto is {chosen.name} {chosen.version}: {why}", *lines]))
+
+
+def _less(other: Candidate, chosen: ModelSpec) -> str:
+    """Say why another model that fits was not taken."""
+    if other.too_coarse:
+        return f"for pixels of {pixels(other.spec).partition(';')[0]}"
+    return "fewer bands" if len(other.spec.bands) < len(chosen.bands) else "scored lower"
 
 
 def _pixels(da: xr.DataArray, job: Job | None = None) -> str | Row:

@@ -205,6 +205,9 @@ class ModelSpec:
         True if it takes any reflectance bands and is told their wavelengths.
     min_bands : int
         How many of them it needs at least.
+    fills : bool
+        True if those of its `bands` that an array lacks are estimated from those it has, which must be
+        `min_bands` at least.
     level : {"toa", "boa", None}
         Processing level it was trained on; None if either.
     gsd : (float, float)
@@ -248,6 +251,7 @@ class ModelSpec:
     loader: str
     any_bands: bool = False
     min_bands: int = 1
+    fills: bool = False
     level: Level | None = None
     gsd: tuple[float, float] | None = None
     patch: int = 256
@@ -282,6 +286,8 @@ class ModelSpec:
             )
         if bool(self.bands) == self.any_bands or not self.classes:
             raise ValueError(f"model {self.name!r} needs bands, or any_bands=True, and at least one class")
+        if self.fills and self.any_bands:
+            raise ValueError(f"model {self.name!r} takes any bands: there are none that could be filled in")
         if len(set(self.bands)) != len(self.bands) or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"model {self.name!r}: bands and classes must not repeat")
         if ":" not in self.loader:
@@ -299,6 +305,20 @@ class ModelSpec:
             raise OptionError("activation", self.activation, allowed=(*get_args(Activation), None))
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ValueError(f"model {self.name!r}: threshold must lie between 0 and 1, got {self.threshold}")
+
+    @property
+    def needs(self) -> str:
+        """Which bands it needs, in words.
+
+        Examples
+        --------
+        >>> from xcloudmask import models
+        >>> models.get("ukis-any-l1c").needs
+        '3 or more of blue, green, red, nir, swir16, swir22'
+        """
+        if self.any_bands:
+            return f"{self.min_bands} or more reflectance bands of known wavelength"
+        return f"{self.min_bands} or more of " * self.fills + ", ".join(self.bands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +354,7 @@ class Options:
     patch: int
     overlap: int
     factors: tuple[int, int]
-    inputs: tuple[Band, ...] = ()  # for a model that takes any bands: those it is given
+    inputs: tuple[Band, ...] = ()  # where a card does not tell them: the bands that the model is given
     output: Literal["classes", "probabilities"] = "classes"
     threshold: float | None = None
     batch_size: int | None = None  # None: chosen for the device

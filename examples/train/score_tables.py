@@ -22,6 +22,11 @@ SHOWN = ("balanced_accuracy", "oa", "f1", "f2", "iou")
 COMMON = ("l8_biome", "l8_38cloud")
 #: Balanced accuracies that lie closer are taken for equal: far less than the scenes can tell apart.
 ALIKE = 0.01
+#: The bands that models were trained on; others take what there is.
+MADE_FOR = {
+    "ukis-4band": {"blue", "green", "red", "nir"},
+    "ukis-6band": {"blue", "green", "red", "nir", "swir16", "swir22"},
+}
 TITLES = {
     "all": "All reflective bands that a patch has",
     "vgt": "Blue, red, NIR, 1.6 µm",
@@ -109,7 +114,8 @@ def difference(mine: Mapping[str, Any], other: Mapping[str, Any], *, samples: in
 def ranked(stored: Stored, bands: str) -> list[tuple[str, np.ndarray, Mapping[str, Any]]]:
     """Return models, the best first by balanced accuracy on `COMMON`, with their scores and scenes.
 
-    Of those within `ALIKE` of the best, the one that finds shadow best goes first.
+    Of those within `ALIKE` of the best, the one that finds shadow best goes first. A model that was made for
+    these bands goes before all that merely do with them, unless the best of those is better beyond chance.
     """
     out = []
     for model in stored:
@@ -123,7 +129,11 @@ def ranked(stored: Stored, bands: str) -> list[tuple[str, np.ndarray, Mapping[st
         alike = found[1][at, 0] >= best - ALIKE
         return not alike, -(shadow_of(found[2])[0] if alike else found[1][at, 0])
 
-    return sorted(out, key=key)
+    out.sort(key=key)
+    made = [found for found in out if MADE_FOR.get(found[0], {"-"}) <= set(INSTRUMENTS[bands])]
+    if made and difference(out[0][2], made[0][2])[1] <= 0:
+        out.sort(key=lambda found: found not in made[:1])
+    return out
 
 
 def evidence(stored: Stored) -> dict[str, Any]:
@@ -193,20 +203,20 @@ def reliability_table(stored: Stored) -> list[str]:
 
 def ukis_table(stored: Stored) -> list[str]:
     """Compare the variants of ukis on every patch with six bands, those of training too."""
-    if not {"ukis-4band", "ukis-6band"} <= stored.keys():
+    variants = [("ukis-4band", "all"), ("ukis-6band", "all"), ("ukis-any", "all"), ("ukis-any", "vgt")]
+    if not {model for model, _ in variants} <= stored.keys():
         return []
-    lines = ["| patches | scenes | ukis-4band BA | ukis-6band BA | 4 less 6, paired |", "|" + " --- |" * 5]
+    heads = [f"{model}{', blue, red, NIR, 1.6 µm' * (bands == 'vgt')}" for model, bands in variants]
+    lines = [f"| patches | scenes | {' | '.join(heads)} | 4 less 6, paired |", "|" + " --- |" * 7]
     held, more = (
-        {m: scenes_of(stored, m, bands, ["l8_biome"]) for m in ("ukis-4band", "ukis-6band")}
-        for bands in ("six", "all, training scenes")
+        [scenes_of(stored, model, bands + end, ["l8_biome"]) for model, bands in variants]
+        for end in ("", ", training scenes")
     )
-    for name, found in (("l8_biome, val", held), ("l8_biome, train", more),
-                        ("l8_biome, both", {m: {**held[m], **more[m]} for m in held})):  # fmt: skip
-        cells = [
-            cell(summary(counts_of(found[m])), "balanced_accuracy") for m in ("ukis-4band", "ukis-6band")
-        ]
-        apart = "{:+.3f} [{:+.2f}, {:+.2f}]".format(*difference(found["ukis-4band"], found["ukis-6band"]))
-        lines.append(f"| {name} | {len(found['ukis-4band'])} | {cells[0]} | {cells[1]} | {apart} |")
+    both = [{**a, **b} for a, b in zip(held, more, strict=True)]
+    for name, found in (("l8_biome, val", held), ("l8_biome, train", more), ("l8_biome, both", both)):
+        cells = [cell(summary(counts_of(scenes)), "balanced_accuracy") for scenes in found]
+        apart = "{:+.3f} [{:+.2f}, {:+.2f}]".format(*difference(found[0], found[1]))
+        lines.append(f"| {name} | {len(found[0])} | {' | '.join(cells)} | {apart} |")
     return lines
 
 

@@ -101,6 +101,20 @@ def test_the_best_model_comes_first_and_others_are_ranked(tables: ModuleType) ->
     assert apart[2] == pytest.approx(0.3)
 
 
+def test_a_model_made_for_the_bands_gives_way_only_to_one_that_is_better_beyond_chance(
+    tables: ModuleType,
+) -> None:
+    good, bad = {"cloud": [90, 10, 10, 90]}, {"cloud": [60, 40, 40, 60]}
+    for one in (good, bad):
+        one["cloud_shadow"] = [0, 0, 0, 0]
+    for other, first in (({"a": good, "b": good}, "any"), ({"a": good, "b": bad}, "ukis-4band")):
+        stored = {
+            "any": {"counts": {"rgb-nir": {"l8_biome": other}}},
+            "ukis-4band": {"counts": {"rgb-nir": {"l8_biome": {"a": bad, "b": bad}}}},
+        }
+        assert tables.evidence(stored)["sets"]["rgb-nir"]["order"][0] == first
+
+
 def test_the_most_bands_with_evidence_decide() -> None:
     for names, expected in (
         ("coastal blue green red nir08 swir16 swir22 cirrus", INSTRUMENTS["six"]),
@@ -128,7 +142,16 @@ def test_auto_takes_the_best_that_fits(level: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(choose, "evidence", lambda: ())
     found = [c.spec.name for c in choose.candidates(bands_of(six), level) if c.fits]  # type: ignore[arg-type]
     assert found[:2] == [f"ukis-6band-{end}", f"ukis-4band-{end}"]
-    assert found[-1] == "spectral"
+    assert found[2:] == [f"ukis-any-{end}", "sensei", "spectral"]
+
+
+def test_pixels_coarser_than_a_network_knows_are_left_to_those_for_any() -> None:
+    six = bands_of("blue green red nir swir16 swir22")
+    for pixel, first in ((30.0, "ukis-6band-l1c"), (60.0, "ukis-6band-l1c")):
+        assert choose.candidates(six, "toa", pixel)[0].spec.name == first
+    for pixel in (100.0, 1000.0):
+        found = [c.spec.name for c in choose.candidates(six, "toa", pixel)]
+        assert set(found[:2]) == {"spectral", "sensei"}
 
 
 def test_bands_that_no_network_was_made_for_are_answered_with_a_warning() -> None:
@@ -136,7 +159,7 @@ def test_bands_that_no_network_was_made_for_are_answered_with_a_warning() -> Non
                          ("rededge071 rededge078 nir09", "never measured")):  # fmt: skip
         with pytest.warns(UserWarning, match=worth) as told:
             mask = scene(names).cloudmask.predict()
-        assert mask.attrs["model"] in models.shipped.names()
+        assert mask.attrs["model"] in ("ukis-any-l1c", *models.shipped.names())
         assert told[0].filename == __file__
         scene(names).cloudmask.predict(mask.attrs["model"])  # named: no warning
     with pytest.raises(BandError, match="no model fits"):
@@ -147,8 +170,7 @@ def test_a_summary_says_which_and_why() -> None:
     said = repr(scene("blue red nir swir16").cloudmask)
     best = choose.evidence_for(bands_of("blue red nir swir16"))
     assert best is not None
-    assert f"auto is {best.order[0]} " in said
-    assert "any bands" in said
+    assert f"auto is {best.order[0]}-l1c 1: takes 3 or more of blue, green" in said
     six = repr(scene("blue green red nir swir16 swir22").cloudmask)
     assert "not spectral" not in six
 

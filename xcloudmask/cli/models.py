@@ -47,7 +47,7 @@ def _list(args: Namespace) -> None:
             rows.append((name, "?", "?", f"cannot be read: {spec}"))
             continue
         level = {"toa": "L1C", "boa": "L2A", None: "either"}[spec.level]
-        lines = [", ".join(spec.bands) or f"any, {spec.min_bands} or more"]
+        lines = [spec.needs]
         lines.append(spec.licence or "licence not told")
         if remedy := plugins.missing(spec):
             lines.append(f"not installed: {remedy}")

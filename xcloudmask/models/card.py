@@ -47,10 +47,9 @@ def rows_of(spec: ModelSpec) -> list[tuple[str, str]]:
     >>> dict(rows_of(TOY))["pixel"]
     '20-40 m; finer input is averaged to it, and the mask brought back'
     """
-    any_bands = f"any {spec.min_bands} or more reflectance bands of known wavelength"
     fixed = ", fixed" if spec.patch_fixed else ""
     rows = [
-        ("bands", ", ".join(spec.bands) or any_bands),
+        ("bands", spec.needs),
         ("aux", ", ".join(each.name + " (needed)" * each.required for each in spec.aux)),
         ("units", "reflectance, 0 to 1" + _normalisation(spec)),
         ("classes", ", ".join(spec.classes)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
+from xcloudmask.models.filling import Filling
 from xcloudmask.models.weights import digest
 from xcloudmask.types import Activation, ModelSpec
 
@@ -26,12 +27,19 @@ class Network:
         Turns its output into probabilities. ``"sigmoid"`` is for one channel that tells cloud: it becomes
         the two classes not cloud, cloud. ``"complement"`` is for one channel that is the probability of
         cloud already. None is for probabilities of every class.
+    members : tuple of Network
+        ONNX graphs whose probabilities are averaged, instead of one `body`; each takes as many of the first
+        bands as it has a mean for.
+    filling : Filling, optional
+        How bands are estimated that an array lacks; for cards with ``fills=True``.
     """
 
-    body: Any
+    body: Any = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     activation: Activation | None = "softmax"
+    members: tuple[Network, ...] = ()
+    filling: Filling | None = None
 
 
 def load_network(spec: ModelSpec) -> Network:
@@ -54,6 +62,8 @@ def load_network(spec: ModelSpec) -> Network:
         raise _broken(spec, f"fails with {type(error).__name__}: {error}") from error
     if not isinstance(network, Network):
         raise _broken(spec, f"returns {type(network).__name__}, not an xcloudmask.models.network.Network")
+    if spec.fills and network.filling is None:
+        raise _broken(spec, "returns a Network without `filling`, and the card says fills=True")
     return network
 
 

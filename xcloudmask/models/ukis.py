@@ -4,6 +4,9 @@ U-Nets with an EfficientNet-B4 encoder, trained near 30 m on Sentinel-2 and Land
 cloud shadow. The package carries each as an ONNX graph with a JSON file beside it that gives the bands and
 their mean and standard deviation. None of the package's code is run.
 
+``ukis-any`` is two of them at once, for arrays that lack some of the bands, Proba-V's and SPOT-VGT's without
+green among them: what is missing is estimated from what is there, and their answers are averaged.
+
 References
 ----------
 M. Wieland, Y. Li, S. Martinis, "Multi-sensor cloud and cloud shadow segmentation with a convolutional
@@ -13,16 +16,21 @@ neural network", Remote Sensing of Environment 230, 2019; https://github.com/dlr
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from xcloudmask.errors import WeightsError
+from xcloudmask.models.filling import SHA256, filling
 from xcloudmask.models.network import Network, checked_bytes
+from xcloudmask.models.weights import digest
 from xcloudmask.types import Level, ModelSpec
 
 #: The package names bands as in its JSON; ours are STAC's.
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+LEVELS = {"toa": "top of atmosphere", "boa": "bottom of atmosphere"}
 
 _HASHES = {
     "model_6b_l1c": "aa79e9a0f02ff8e0243d93771d1daf6a8d1166b7ac06c3771560b83367c6c573",
@@ -50,17 +58,40 @@ def _spec(count: int, product: str, level: Level) -> ModelSpec:
         weights=f"ukis_csmask/{stem}.onnx",
         licence="Apache-2.0",
         citation="Wieland, Li, Martinis (2019), doi:10.1016/j.rse.2019.05.022; ukis-csmask 1.0.0",
-        description=f"U-Net, EfficientNet-B4; {count} bands, "
-        f"{'top' if level == 'toa' else 'bottom'} of atmosphere",
+        description=f"U-Net, EfficientNet-B4; {count} bands, {LEVELS[level]}",
     )
 
 
-#: Richest first.
+def _any(product: str, level: Level) -> ModelSpec:
+    six = _spec(6, product, level)
+    both = ("6b", "4b")
+    return replace(
+        six,
+        name=f"ukis-any-{product}",
+        version="1",
+        fills=True,
+        min_bands=3,
+        loader="xcloudmask.models.ukis:load_both",
+        activation=None,
+        weights=" and ".join(f"ukis_csmask/model_{count}_{product}.onnx" for count in both),
+        sha256=digest("".join((*(_HASHES[f"model_{count}_{product}"] for count in both), SHA256)).encode()),
+        description=f"both networks of ukis-csmask for {LEVELS[level]}; missing bands are estimated",
+        training_data="the networks: as ukis-csmask; means and covariances of bands: top-of-atmosphere "
+        "pixels of Landsat 5, 7, 8 and Sentinel-2, labels not used",
+        limits="Scored on bands left out of Landsat 8 scenes. No evidence for Proba-V and SPOT-VGT: their "
+        "bands were only imitated"
+        + ("; bands are estimated as at the top of the atmosphere" * (level == "boa")),
+    )
+
+
+#: Richest first; those that do with fewer bands last.
 SPECS: tuple[ModelSpec, ...] = (
     _spec(6, "l1c", "toa"),
     _spec(6, "l2a", "boa"),
     _spec(4, "l1c", "toa"),
     _spec(4, "l2a", "boa"),
+    _any("l1c", "toa"),
+    _any("l2a", "boa"),
 )
 
 
@@ -88,3 +119,10 @@ def load(spec: ModelSpec) -> Network:
         )
     mean, std = statistics["img"]
     return Network(body=body, mean=tuple(mean), std=tuple(std), activation="softmax")
+
+
+def load_both(spec: ModelSpec) -> Network:
+    """Read the networks for six and for four bands, and how missing bands are estimated."""
+    product, level = spec.name.rpartition("-")[2], spec.level or "toa"
+    members = tuple(load(_spec(count, product, level)) for count in (6, 4))
+    return Network(members=members, activation=None, filling=filling(spec.bands))

@@ -146,14 +146,16 @@ def ask(
     if spec.any_bands:
         bands = [i for i, band in enumerate(sample.bands) if band.kind == "reflectance"]
         at = bands if len(bands) >= spec.min_bands else None
+        names = None
     else:
-        at = places(sample, spec.bands)
+        names = [name for name in spec.bands if not spec.fills or places(sample, [name])]
+        at = places(sample, names) if not spec.fills or len(names) >= spec.min_bands else None
     if at is None:
         return None
     one = sample.select(at)
-    if not spec.any_bands:
-        names = zip(one.bands, spec.bands, strict=True)
-        one = replace(one, bands=tuple(replace(band, common_name=name) for band, name in names))
+    if names is not None:
+        pairs = zip(one.bands, names, strict=True)
+        one = replace(one, bands=tuple(replace(band, common_name=name) for band, name in pairs))
     found = to_xarray(one).cloudmask.predict_proba(model=spec, tta=tta)
     words = [str(word) for word in found["class"].values]
     return found.transpose("class", "y", "x").values, words, spec.threshold

@@ -1,0 +1,162 @@
+"""`ukis-any`: bands that are not there are estimated from those that are, and two networks are averaged."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.scenes import noise, scene
+from xcloudmask import engine, models
+from xcloudmask.errors import BandError, CloudMaskError, WeightsError
+from xcloudmask.models import filling as module
+from xcloudmask.models.filling import Filling, filling
+from xcloudmask.models.network import Network, load_network
+from xcloudmask.types import ModelSpec
+
+SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
+VGT = ["blue", "red", "nir", "swir16"]
+
+
+@given(seed=st.integers(0, 2**32 - 1), given_bands=st.permutations(SIX), count=st.integers(1, 6))
+def test_the_estimate_is_that_of_least_squares(seed, given_bands, count):
+    draw = np.random.default_rng(seed)
+    pixels = draw.normal(size=(400, 6)) @ draw.normal(size=(6, 6)) + draw.normal(size=6)
+    names = given_bands[:count]
+    at = [SIX.index(name) for name in names]
+    covariance = np.cov(pixels.T, bias=True)
+    fill = Filling(SIX, tuple(pixels.mean(axis=0)), tuple(map(tuple, covariance))).given_only(names)
+    design = np.column_stack([pixels[:, at], np.ones(len(pixels))])
+    solved = np.linalg.lstsq(design, pixels, rcond=None)[0]
+    image = pixels[:, at].T.reshape(1, count, 20, 20).astype(np.float32)
+    expected = (design @ solved).T.reshape(1, 6, 20, 20)
+    np.testing.assert_allclose(fill(image), expected, atol=2e-4, rtol=2e-4)
+
+
+@given(batch=st.integers(1, 4), names=st.lists(st.sampled_from(SIX), min_size=1, max_size=6, unique=True))
+def test_what_is_given_stays_and_a_window_does_not_depend_on_its_batch(batch, names):
+    fill = filling(SIX).given_only(names)
+    pixels = noise(batch, len(names), 16, 24, seed=batch)
+    found = fill(pixels)
+    np.testing.assert_array_equal(found[:, [SIX.index(name) for name in names]], pixels)
+    for at in range(batch):
+        np.testing.assert_array_equal(fill(pixels[at : at + 1]), found[at : at + 1])
+
+
+def test_shipped_statistics_give_a_sensible_green():
+    weights, added = filling(SIX).given_only(VGT).mix()
+    green = weights[1]
+    assert green[:2].sum() == pytest.approx(0.9, abs=0.1), "green lies between blue and red"
+    assert np.abs(green[2:]).max() < 0.1
+    assert abs(added[1]) < 0.02
+
+
+def by_hand(stem, names, pixels):
+    """One window through one network, its missing bands from the statistics by normal equations in double."""
+    folder = Path(find_spec("ukis_csmask").origin).parent
+    told = json.loads(Path(module.__file__).with_name("weights").joinpath("bands.json").read_text())
+    mean, covariance = np.array(told["mean"]), np.array(told["covariance"])
+    have = [told["bands"].index(name) for name in names]
+    lacking = [i for i in range(6) if i not in have]
+    full = np.empty((6, *pixels.shape[1:]))
+    full[have] = pixels
+    for i in lacking:
+        factors = np.linalg.inv(covariance[np.ix_(have, have)]) @ covariance[have, i]
+        full[i] = mean[i] + np.tensordot(factors, pixels - mean[have][:, None, None], axes=1)
+    middle, spread = json.loads((folder / f"{stem}.json").read_text())["data"]["dataset_statistics"]["img"]
+    some = full[: len(middle)]
+    some = (some - np.array(middle)[:, None, None]) / np.array(spread)[:, None, None]
+    session = ort.InferenceSession(folder / f"{stem}.onnx", providers=["CPUExecutionProvider"])
+    said = session.run(None, {session.get_inputs()[0].name: some[None].astype(np.float32)})[0][0]
+    said = np.exp(said - said.max(axis=0))
+    return said / said.sum(axis=0)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("product", ["l1c", "l2a"])
+def test_it_is_the_mean_of_both_networks_by_hand(product):
+    pixels = noise(4, 256, 256, seed=3) * 0.6
+    expected = (by_hand(f"model_6b_{product}", VGT, pixels) + by_hand(f"model_4b_{product}", VGT, pixels)) / 2
+    order = [3, 0, 2, 1]  # the order of bands must not matter
+    da = scene(pixels[order], [VGT[i] for i in order], level=product.upper())
+    found = da.cloudmask.predict_proba(f"ukis-any-{product}", resolution="native", scheme="native")
+    np.testing.assert_allclose(found.transpose("class", "y", "x").values, expected, atol=1e-5)
+
+
+@pytest.mark.network
+def test_with_all_bands_nothing_is_estimated():
+    da = scene(noise(6, 256, 256, seed=4) * 0.6, SIX)
+    how = {"resolution": "native", "scheme": "native"}
+    both = [da.cloudmask.predict_proba(f"ukis-{count}band-l1c", **how).values for count in (6, 4)]
+    found = da.cloudmask.predict_proba("ukis-any-l1c", **how).values
+    np.testing.assert_allclose(found, sum(both) / 2, atol=1e-6)
+
+
+def test_auto_takes_it_for_bands_without_green_and_says_so():
+    da = scene(noise(4, 40, 40) * 0.6, VGT)
+    with pytest.warns(UserWarning, match=r"'ukis-any-l1c' answers, which estimates green, swir22 from"):
+        mask = da.chunk().cloudmask.predict()
+    assert mask.attrs["model"] == "ukis-any-l1c"
+
+
+def test_a_model_that_was_made_for_the_bands_goes_first():
+    for names, expected in ((SIX, "ukis-6band-l1c"), (SIX[:4], "ukis-4band-l1c")):
+        da = scene(noise(len(names), 40, 40) * 0.6, names).chunk()
+        assert da.cloudmask.predict().attrs["model"] == expected
+
+
+def test_too_few_bands_are_named():
+    da = scene(noise(2, 40, 40), ["red", "nir"])
+    with pytest.raises(BandError, match=r"needs 3 or more of blue.*missing: 1 more of blue, green, swir16"):
+        da.cloudmask.predict("ukis-any-l1c")
+
+
+def test_a_band_without_statistics_is_refused():
+    with pytest.raises(BandError, match="cirrus"):
+        filling(SIX).given_only(["cirrus"])
+
+
+def test_altered_statistics_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "SHA256", "0" * 64)
+    module.known.cache_clear()
+    with pytest.raises(WeightsError, match=r"bands\.json has SHA-256"):
+        filling(SIX)
+
+
+def without_filling(spec):
+    return Network(body=b"")
+
+
+def test_a_card_that_fills_needs_statistics():
+    spec = ModelSpec(
+        "bare", "1", ("red", "nir"), ("clear", "cloud"), f"{__name__}:without_filling", fills=True
+    )
+    with pytest.raises(CloudMaskError, match="Network without `filling`"):
+        load_network(spec)
+
+
+def test_a_model_for_any_bands_fills_in_none():
+    with pytest.raises(ValueError, match="none that could be filled in"):
+        ModelSpec("x", "1", (), ("clear", "cloud"), "a:b", any_bands=True, fills=True)
+
+
+@pytest.mark.network
+def test_one_card_serves_other_bands_in_one_process():
+    spec = models.get("ukis-any-l1c")
+    names = (VGT, ["green", "red", "nir"])
+    pixels = [noise(len(each), 64, 64, seed=9) * 0.5 for each in names]
+    how = {"resolution": "native"}
+
+    def answer(at):
+        return scene(pixels[at], names[at]).cloudmask.predict_proba(spec, **how).values
+
+    first = answer(0), answer(1)
+    engine.unload()
+    again = answer(1), answer(0)
+    for at in (0, 1):
+        np.testing.assert_array_equal(first[at], again[1 - at])
+    assert np.abs(first[0] - first[1]).max() > 1e-3

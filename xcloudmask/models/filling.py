@@ -1,0 +1,110 @@
+"""Bands that an array lacks, estimated from those it has, for a network that was trained on all of them.
+
+Reflectance of neighbouring bands goes together: of blue, red and near infrared, green tells little that is
+new. So the missing ones are taken as their expected value given the others, under one normal distribution
+of all: a linear map, which follows from means and covariances for whichever bands there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xcloudmask.errors import BandError, WeightsError
+from xcloudmask.models.weights import digest
+
+#: Of ``weights/bands.json``.
+SHA256 = "eff8cf0e2ea89f340a4ec1c3f34bab9443d29e6e27e11f021a102af9cec2d483"
+
+Float = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """Means and covariances of the reflectance of `bands`, and which of them are given.
+
+    Examples
+    --------
+    Two bands that rise together, of which one is given:
+
+    >>> both = Filling(("green", "red"), (0.2, 0.3), ((0.04, 0.02), (0.02, 0.04)))
+    >>> both.given_only(["red"]).matrix().round(2).tolist()
+    [[0.5], [1.0]]
+    """
+
+    bands: tuple[str, ...]
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    given: tuple[str, ...] = ()
+
+    def given_only(self, names: Sequence[str]) -> Filling:
+        """Return the same for arrays that have just these bands, in this order."""
+        unknown = [name for name in names if name not in self.bands]
+        if unknown or not names:
+            raise BandError(f"bands {unknown} cannot be estimated from: known are {', '.join(self.bands)}")
+        return replace(self, given=tuple(names))
+
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """Return what each band's difference from its mean is, in those of the given ones (band, given)."""
+        at = [self.bands.index(name) for name in self.given]
+        covariance = np.asarray(self.covariance)
+        weights = np.linalg.solve(covariance[np.ix_(at, at)], covariance[at]).T
+        weights[at] = np.eye(len(at))  # what is given stays as it is, to the last bit
+        return np.asarray(weights)
+
+    def mix(self) -> tuple[Float, Float]:
+        """Return weights (band, given) and what is added: all bands are weights @ given + added."""
+        weights, mean = self.matrix(), np.asarray(self.mean)
+        at = [self.bands.index(name) for name in self.given]
+        added = mean - weights @ mean[at]
+        added[at] = 0.0
+        return weights.astype(np.float32), added.astype(np.float32)
+
+    def __call__(self, pixels: Float) -> Float:
+        """Turn windows (n, given, y, x) into ones of all bands."""
+        if not self.given:
+            return pixels
+        weights, added = self.mix()
+        out = np.empty((len(pixels), len(self.bands), *pixels.shape[2:]), np.float32)
+        flat = out.reshape(*out.shape[:2], -1)
+        for window, filled in zip(pixels, flat, strict=True):  # one by one: the same bits in any batch
+            np.matmul(weights, window.reshape(len(self.given), -1), out=filled)
+            filled += added[:, None]
+        return out
+
+
+@cache
+def known() -> dict[str, Any]:
+    """Return the statistics that come with the library; ``examples/train/band_statistics.py`` writes them."""
+    data = Path(__file__).with_name("weights").joinpath("bands.json").read_bytes()
+    if digest(data) != SHA256:
+        raise WeightsError(
+            f"weights/bands.json has SHA-256 {digest(data)}, expected {SHA256}: the file was altered; "
+            "reinstall xcloudmask"
+        )
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def filling(bands: Sequence[str]) -> Filling:
+    """Return the library's statistics of these bands.
+
+    Examples
+    --------
+    >>> filling(["blue", "green", "red"]).bands
+    ('blue', 'green', 'red')
+    """
+    told = known()
+    at = [told["bands"].index(name) for name in bands]
+    return Filling(
+        tuple(bands),
+        tuple(told["mean"][i] for i in at),
+        tuple(tuple(told["covariance"][i][j] for j in at) for i in at),
+    )
