@@ -377,6 +377,42 @@ def test_a_scene_whose_middle_pixel_lies_on_the_seam_gets_the_height_of_its_plac
         np.testing.assert_allclose(seen.values[1], there, atol=1e-3)
 
 
+@pytest.mark.parametrize("chunk", [None, 29])
+@pytest.mark.parametrize("step", [0.05, 0.004], ids=["coarse", "fine"])
+@pytest.mark.parametrize("west", [-180.0, 0.0])
+def test_a_terrain_model_all_around_the_earth_has_no_seam(
+    west: float, step: float, chunk: int | None
+) -> None:
+    """It makes no difference where its columns begin, nor where the scene's chunks end."""
+    lat, lon = np.arange(50.02, 49.5, -step), west + step * (np.arange(round(360 / step)) + 0.5)
+    dem = xr.DataArray(
+        noise(len(lat), len(lon), seed=5) * 1000, dims=("y", "x"), coords={"y": lat, "x": lon}
+    ).rio.write_crs(DEGREES)
+    half = len(lon) // 2
+    turned = dem.roll(x=half).assign_coords(x=lon + step * half - 360 * (west == 0))
+    assert float(abs(dem[0, -1] - dem[0, 0])) > 50  # else the case shows nothing
+    da, _ = on_degrees(west + 0.01 * (np.arange(60) - 30.25), 50 - 0.01 * np.arange(40))
+    da = da if chunk is None else da.chunk(y=chunk, x=chunk)
+    options: dict[str, Any] = {"resolution": "native"}
+    seen = da.cloudmask.predict_proba(HEIGHT, aux={"dem": dem}, **options)
+    expected = da.cloudmask.predict_proba(HEIGHT, aux={"dem": turned}, **options)
+    assert not np.isnan(expected.values).any()
+    np.testing.assert_allclose(seen.values, expected.values, atol=1e-5)
+
+
+def test_means_of_columns_have_no_seam_either() -> None:
+    pixels = noise(6, 360, seed=5)
+    rows, target = Axis(50.0, -1.0, 6), (Axis(49.0, -1.0, 4), Axis(170.0, 5.0, 5))
+    here = Regrid.plan((rows, Axis(-179.5, 1.0, 360)), target, period=360.0)
+    there = Regrid.plan((rows, Axis(0.5, 1.0, 360)), target, period=360.0)
+    assert (here.shrink, here.closed) == ((1, 2), True)
+    seen = here(pixels, (0, 0), (0, 4), (0, 5))
+    expected = there(np.roll(pixels, 180, axis=1), (0, 0), (0, 4), (0, 5))
+    np.testing.assert_allclose(seen, expected, atol=1e-6)
+    open_ended = Regrid.plan((rows, Axis(-179.5, 1.0, 300)), target, period=360.0)
+    assert not open_ended.closed
+
+
 @pytest.mark.parametrize("chunk", [None, 300, 170])
 def test_a_chunk_may_reach_far_over_the_seam(chunk: int | None) -> None:
     da, there = on_degrees(np.arange(330) + 0.5, 60 - np.arange(60.0))

@@ -1,5 +1,6 @@
 """The command line: the same results as in Python, one line a problem, nothing half-written."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.text import as_options
 from xcloudmask.errors import WeightsError
 from xcloudmask.testing import TOY
+from xcloudmask.types import AuxInput
 
 NAMES = ("blue", "green", "red", "nir")
 PLACE = rasterio.transform.from_origin(600000, 4900020, 30, 30)
@@ -32,8 +34,10 @@ PLACE = rasterio.transform.from_origin(600000, 4900020, 30, 30)
 
 @pytest.fixture(autouse=True)
 def toy() -> None:
-    """A fast model, by name."""
+    """Fast models, by name."""
     models.register(TOY, replace=True)
+    needed = AuxInput("elevation", required=True)
+    models.register(dataclasses.replace(TOY, name="toy-dem", aux=(needed, AuxInput("vv"))), replace=True)
 
 
 def raster(path: Path, size: tuple[int, int] = (150, 170), names: Any = NAMES, **form: Any) -> Path:
@@ -51,6 +55,19 @@ def raster(path: Path, size: tuple[int, int] = (150, 170), names: Any = NAMES, *
     return path
 
 
+def terrain(path: Path) -> Path:
+    """Heights of twice the scene's pixel size, with a declared gap."""
+    values = np.random.default_rng(5).integers(0, 3000, (1, 90, 90)).astype("i2")
+    values[0, 10:14] = -32768
+    place = PLACE @ rasterio.Affine.translation(-4, -4) @ rasterio.Affine.scale(2)
+    with rasterio.open(
+        path, "w", driver="GTiff", height=90, width=90, count=1, dtype="int16", crs="EPSG:32632",
+        nodata=-32768, transform=place,
+    ) as file:  # fmt: skip
+        file.write(values)
+    return path
+
+
 def reference(path: Path) -> xr.DataArray:
     """What Python says of the same file, described by hand."""
     da: Any = rioxarray.open_rasterio(path)
@@ -63,6 +80,8 @@ def read(path: Path) -> Any:
 
 
 UNITS = ["--level", "L1C", "--scale", "1e-4"]
+#: The toy, that needs heights.
+DEM = [*UNITS, "--model", "toy-dem"]
 
 
 # --- predict ---
@@ -102,6 +121,7 @@ def test_every_option_reaches_predict(tmp_path: Path) -> None:
         ("--resolution", "90"): {"resolution": 90.0},
         ("--patch-size", "48", "--overlap", "5"): {"patch_size": 48, "overlap": 5},
         ("--tta",): {"tta": True},
+        ("--tta-depth", "2"): {"tta": 2},
     }
     for words, options in cases.items():
         assert main([*base, *words]) == 0
@@ -116,6 +136,27 @@ def test_every_option_reaches_predict(tmp_path: Path) -> None:
     same = ["--resolution", "native", "--batch-size", "3", "--device", "cpu", "--dtype", "float32"]
     assert main([*base, *same]) == 0
     np.testing.assert_array_equal(read(out)[0], da.cloudmask.predict("toy", resolution="native").values)
+
+
+@pytest.mark.parametrize("form", ["tif", "zarr", "nc"])
+def test_heights_and_radar_beside_the_bands(tmp_path: Path, form: str) -> None:
+    scene, out = raster(tmp_path / "scene.tif"), tmp_path / "p.tif"
+    opened: Any = rioxarray.open_rasterio(terrain(tmp_path / "dem.tif"))
+    dem, vv = opened[0], (opened[0] / 10_000).assign_attrs(units="linear")
+    files = {"dem": tmp_path / "dem.tif", "vv": tmp_path / "vv.tif"}
+    vv.rio.to_raster(files["vv"])
+    if form != "tif":
+        files = dict.fromkeys(files, tmp_path / f"both.{form}")
+        both = xr.Dataset({"height": dem, "vv": vv.drop_attrs()})
+        both.to_zarr(files["vv"], zarr_format=2) if form == "zarr" else both.to_netcdf(files["vv"])
+    words = ["--aux", f"dem={files['dem']}", "--aux", f"vv={files['vv']}", "--aux-units", "vv=linear"]
+    words += ["--proba", "--tta", "--uncertainty"]
+    assert main(["predict", str(scene), str(out), *DEM, *words]) == 0
+    how: dict[str, Any] = {"tta": True, "uncertainty": True}
+    expected = reference(scene).cloudmask.predict_proba("toy-dem", aux={"dem": dem, "vv": vv}, **how)
+    np.testing.assert_allclose(read(out), expected.values, atol=1e-5)
+    other = reference(scene).cloudmask.predict_proba("toy-dem", aux={"dem": dem}, **how)
+    assert float(abs(expected - other).max()) > 0.01  # else the case shows nothing
 
 
 def test_probabilities(tmp_path: Path) -> None:
@@ -279,6 +320,9 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "--", "-x.tif", "{d}/m.tif", "--level", "L1C"], 2, "--level: options come before --"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--offset", "-0.1", "--lev", "1"], 2, "mean '--level'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--proba", "--threshold", "0.5"], 2, "leave --proba out"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", "--uncertainty"], 2, "say --proba too"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--model", "toy", "--proba", "--uncertainty"], 1,
+         "one member.* --tta tells the spread"),
         (["predict", "{d}/s.tif", "{d}/none/m.tif"], 1, "there is no such folder.*mkdir -p"),
         (["predict", "{d}/s.tif", "{d}/m.jpg"], 2, r"'\.jpg'.*\.tif, \.tiff, \.zarr"),
         (["predict", "{d}/s.tif", "{d}/m"], 2, r"\.tif, \.tiff, \.zarr"),
@@ -310,6 +354,34 @@ def test_problems_are_one_line_with_the_remedy(
     assert re.search(says, line), line
     assert found == code
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--model", "toy", "--tta-depth", "9"], 2, "from 1 to 8"),
+        (["--aux", "one.tif"], 2, "'one.tif' must be NAME=..., such as elevation=dem.tif"),
+        (["--aux", "dem={d}/no.tif"], 1, "--aux dem: .*no.tif cannot be opened.*Check the path"),
+        (["--aux", "dem={d}/s.tif"], 2, "4 bands.*gdal_translate -b 1"),
+        (["--aux", "dem={d}/two.zarr"], 2, "holds a, b: give a file with one variable, or one .*'dem'"),
+        (["--aux", "dem=a", "--aux", "dem=b"], 2, "said twice"),
+        (["--aux-units", "dem=m"], 2, "there is no --aux dem=FILE"),
+        (["--aux", "hight={d}/one.tif"], 2, "mean 'height'"),
+        (["--aux", "dem={d}/one.tif", "--aux", "vv={d}/one.tif"], 1, "say --aux-units NAME=dB or"),
+        (["--aux", "dem={d}/one.tif", "--aux-units", "dem=feet"], 1, "'feet'.*say --aux-units NAME=m$"),
+        ([], 1, "needs the aux input elevation: --aux elevation=FILE$"),
+    ],
+)
+def test_problems_of_aux_are_one_line_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, says: str
+) -> None:
+    scene, flat = raster(tmp_path / "s.tif", (40, 40)), xr.DataArray(np.zeros((4, 4)), dims=("y", "x"))
+    terrain(tmp_path / "one.tif")
+    xr.Dataset({"a": flat, "b": flat}).to_zarr(tmp_path / "two.zarr", zarr_format=2)
+    words = [word.format(d=tmp_path) for word in words]
+    found, line = problem(capsys, "predict", scene, tmp_path / "m.tif", *DEM, *words)
+    assert re.search(says, line), line
+    assert found == code
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write in")

@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 
 from tests.stream.items import BOX, make_item
-from tests.test_cli import UNITS, problem, raster, reference, start
+from tests.test_cli import UNITS, problem, raster, reference, start, terrain
 from xcloudmask import models
 from xcloudmask.cli import main
 from xcloudmask.stac import load_stac
@@ -76,17 +76,22 @@ def test_every_option_reaches_stream(
         return StreamReport("m.zarr", "cloud_mask", 1, 1, 0, (), 1.0, 1.0)
 
     monkeypatch.setattr("xcloudmask.streaming.stream", note)
-    scene = raster(tmp_path / "scene.tif", (40, 40))
+    scene, dem = raster(tmp_path / "scene.tif", (40, 40)), terrain(tmp_path / "dem.tif")
     words = [
         "--model", "toy", "--scheme", "native", "--resolution", "30", "--patch-size", "64", "--overlap", "8",
-        "--tta", "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g", "--overwrite",
+        "--tta-depth", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g",
+        "--overwrite", "--uncertainty", "--aux", f"dem={dem}",
         "--zarr-chunk", "16", "--zarr-shard", "32", "--store-option", "anon=true", "--store-option",
         "endpoint_url=http://127.0.0.1:1", "--regions", "2", "--retries", "0", "--no-resume", "--proba",
         "--stored", "float16", "--quiet",
     ]  # fmt: skip
     assert run("stream", scene, "s3://bucket/m.zarr", *UNITS, *words) == 0
+    assert list(aux := taken.pop("aux")) == ["dem"]
+    assert aux["dem"].shape == (90, 90)
+    assert aux["dem"].chunks is not None
     assert taken == {
-        "model": "toy", "scheme": "native", "resolution": 30.0, "patch_size": 64, "overlap": 8, "tta": True,
+        "model": "toy", "scheme": "native", "resolution": 30.0, "patch_size": 64, "overlap": 8, "tta": 4,
+        "uncertainty": True,
         "device": "cpu", "dtype": "float32", "batch_size": 3, "group": "g", "overwrite": True,
         "chunks": {"y": 16, "x": 16}, "shards": {"y": 32, "x": 32}, "regions_in_flight": 2, "retries": 0,
         "resume": False, "output": "probabilities", "encoding": {"dtype": "float16"}, "progress": False,
@@ -165,6 +170,47 @@ def test_problems_of_stream_are_one_line_with_the_remedy(
     found, line = problem(capsys, "stream", *(word.format(d=tmp_path) for word in words))
     assert re.search(says, line), line
     assert found == code
+
+
+def test_an_icechunk_repository_is_written_and_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    icechunk = pytest.importorskip("icechunk")
+    scene, out = raster(tmp_path / "scene.tif"), f"icechunk:{tmp_path / 'repo'}"
+    words = ["stream", scene, out, *UNITS, *SMALL, "--group", "masks"]
+    assert run(*words) == 0
+    assert "9 of 9 regions done (9 now, 0 before)" in printed(capsys)
+    repo = icechunk.Repository.open(icechunk.local_filesystem_storage(str(tmp_path / "repo")))
+    found = xr.open_zarr(repo.readonly_session("main").store, group="masks", consolidated=False).cloud_mask
+    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert run(*words) == 0
+    assert "(0 now, 9 before)" in printed(capsys)
+    repo.create_branch("other", repo.lookup_branch("main"))
+    assert run(*words, "--store-option", "branch=other", "--threshold", "0.3", "--overwrite") == 0
+    tips = [repo.readonly_session(branch).store for branch in ("main", "other")]
+    kept, new = (xr.open_zarr(tip, group="masks", consolidated=False).cloud_mask for tip in tips)
+    assert "threshold" not in kept.attrs
+    assert new.attrs["threshold"] == 0.3
+    assert xr.open_zarr(tips[0], group="masks", consolidated=False).cloud_mask.equals(found)
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "says"),
+    [
+        ("icechunk:az://a/b", [], "place of an Icechunk repository 'az://a/b'.*s3://.*pass the repository"),
+        ("icechunk:", [], "place of an Icechunk repository ''"),
+        ("icechunk:{d}/r", ["--store-option", "anon=true"], "icechunk:.*'anon'"),
+        ("icechunk:{d}/r", ["--store-option", "branch=gone"], "branch gone.*cannot be opened.*gone"),
+    ],
+)
+def test_an_icechunk_repository_that_cannot_be_opened_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, options: list[str], says: str
+) -> None:
+    pytest.importorskip("icechunk")
+    scene = raster(tmp_path / "s.tif", (40, 40))
+    _, line = problem(capsys, "stream", scene, out.format(d=tmp_path), *UNITS, *SMALL, *options)
+    assert re.search(says, line), line
 
 
 def test_failed_regions_are_summed_up_and_tried_again(
@@ -382,7 +428,8 @@ def test_every_option_reaches_sync(
         "found": ["CLI_0", "CLI_1", "CLI_2"], "store": "s3://b/m.zarr", "bbox": [-10.0, 44.0, -9.5, 45.0],
         "bands": ["red", "nir"], "resolution": 20.0, "crs": "EPSG:32632", "level": "L2A", "engine": "odc",
         "model": "toy", "scheme": "native", "threshold": 0.3, "working_resolution": 30.0, "patch_size": 64,
-        "overlap": 8, "tta": True, "device": "cpu", "dtype": "float32", "batch_size": 3, "group": "g",
+        "overlap": 8, "tta": True, "aux": None, "uncertainty": False,
+        "device": "cpu", "dtype": "float32", "batch_size": 3, "group": "g",
         "overwrite": True, "chunks": {"y": 16, "x": 16}, "shards": False, "regions_in_flight": 2,
         "retries": 0, "progress": False, "storage_options": {"anon": True}, "output": "classes",
     }  # fmt: skip
@@ -451,3 +498,4 @@ def test_help_fits_80_columns_and_loads_nothing_large(command: str) -> None:
     assert lines[-1] == "[]"
     assert max(map(len, lines)) <= 80
     assert "examples:" in lines
+    assert "--no-shards a file for each chunk, which GDAL reads from 3.12 on" in " ".join(done.stdout.split())

@@ -116,6 +116,13 @@ class Regrid:
         return y, x
 
     @property
+    def closed(self) -> bool:
+        """Whether the last column of cells is the first one's neighbour."""
+        axis = self.source[1]
+        around = bool(self.period) and abs(abs(axis.step) * axis.size - self.period) < abs(axis.step) / SNAP
+        return around and axis.size % self.shrink[1] == 0
+
+    @property
     def samples(self) -> tuple[int, int]:
         """How many values a target pixel is the mean of, along its rows and columns."""
         down, across = np.clip(np.ceil(self._steps().max(axis=0) - 0.1), 1, FINEST)
@@ -150,6 +157,12 @@ class Regrid:
             ]
             values, weights = _means(near, self.shrink)
             start = top // self.shrink[0], left // self.shrink[1]
+            if self.closed and values.shape[-1] == self.cells[1].size:  # as `boxes` has it near the seam
+                values, weights = (
+                    np.concatenate([each[..., -1:], each, each[..., :1]], axis=-1)
+                    for each in (values, weights)
+                )
+                start = start[0], -1
             out[..., first - rows[0] : last - rows[0], :] = self._sampled(
                 values, weights, start, (first, last), cols
             )
@@ -175,7 +188,8 @@ class Regrid:
             with np.errstate(invalid="ignore"):
                 inside &= (place >= -0.5) & (place <= axis.size - 0.5)
         for place, axis, first, length in zip(places, self.cells, start, shape, strict=True):
-            np.clip(place, 0, axis.size - 1, out=place)
+            if first >= 0:
+                np.clip(place, 0, axis.size - 1, out=place)
             place -= first
             place[~inside] = 0
             if inside.any() and not (
@@ -212,6 +226,8 @@ class Regrid:
         lost = np.isnan(low) | np.isnan(high)  # somewhere in the chunk the projection fails
         if self.period:  # or it reaches over the seam
             lost[1] |= high[1] - low[1] > self.period / abs(self.cells[1].step) / 2
+        if self.closed:  # or so near to it that both sides count
+            lost[1] |= (low[1] < margin[1]) | (high[1] > sizes[1] - 1 - margin[1])
         first = np.where(lost, 0, np.clip(np.floor(low - margin), 0, sizes)).astype(int)
         stop = np.where(lost, sizes, np.clip(np.ceil(high + margin) + 1, 0, sizes)).astype(int)
         empty: npt.NDArray[np.bool_] = np.any(first >= stop, axis=0)

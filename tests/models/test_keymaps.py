@@ -151,6 +151,37 @@ def test_omnicloudmasks_two_files_become_one_model(tmp_path):
         convert(sources[:1] * 2, tmp_path / "twice.safetensors", keymap="omnicloudmask")
 
 
+def test_a_file_that_is_not_what_a_key_map_is_for_is_refused_with_what_it_lacks(tmp_path):
+    known = NETWORKS["Unet, tu-edgenext_small"]
+    theirs = renamed(build("unet", known.config).state_dict(), known.names)
+    other = {"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(1)}
+    cut = {name: tensor for name, tensor in theirs.items() if not name.startswith("segmentation_head")}
+    target = tmp_path / "out.safetensors"
+    for state, keymap, says in (
+        (
+            other,
+            "omnicloudmask",
+            r"in.safetensors: not one of .*s1\.b1.*stem_0.*conv1\.weight, fc\.bias.*--keymap",
+        ),
+        (
+            cut,
+            "omnicloudmask",
+            r"in.safetensors: not the whole .*edgenext: it lacks edgenext\.logits\.bias, edge",
+        ),
+        (other, "smp", r"'smp' knows none of its names \(conv1\.weight, fc\.bias.*transformers-segformer"),
+    ):
+        save_file(state, tmp_path / "in.safetensors")
+        with pytest.raises(WeightsError, match=says):
+            convert(tmp_path / "in.safetensors", target, keymap=keymap)
+        assert not target.exists()
+    save_file(theirs, tmp_path / "in.safetensors")
+    given = loading.Given(
+        architecture="unet", config=known.config, bands=["red", "green", "nir"], classes=list("abcd")
+    )
+    with pytest.raises(CloudMaskError, match=r"--keymap K, K one of omnicloudmask, .*smp"):
+        loading.network(loading.make(str(tmp_path / "in.safetensors"), given))
+
+
 class FullyConnected(nn.Module):
     """As the facts say: norm, ReLU, linear; a skip where shapes agree."""
 

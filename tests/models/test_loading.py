@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from xcloudmask.models import shipped
 from xcloudmask.models.arch import build
 from xcloudmask.models.card import from_json, text, to_json
 from xcloudmask.models.network import load_network
+from xcloudmask.types import AuxInput
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +152,7 @@ def test_a_set_network_takes_any_bands(tmp_path):
         ({"architecture": "pixel-mlq"}, "did you mean 'pixel-mlp'"),
         ({"architecture": None}, "pass architecture="),
         ({"config": {"bands": 2}}, r"config=\{'bands': 2\}, has 2 classes, 3 are told"),
-        ({"config": {"bands": 2, "classes": 3, "hidden": 8}}, "another shape"),
+        ({"config": {"bands": 2, "classes": 3, "hidden": 8}}, r"weight \(4 x 2.*, not 8 x 2.*another shape"),
         ({"config": {"band": 2}}, "did you mean 'bands'"),
         ({"classes": None}, "say classes="),
         ({"bands": None}, "say bands="),
@@ -279,6 +281,30 @@ def test_cards_survive_json_and_read_well(tmp_path):
         from_json('{"format": 1, "bandz": []}', "x.json")
     with pytest.raises(WeightsError, match="missing"):
         from_json('{"format": 1, "bands": ["red"]}', "x.json")
+
+
+def test_a_cards_channels_must_be_those_of_its_weights(tmp_path):
+    how = {"architecture": "pixel-mlp", "config": CONFIG, "bands": BANDS, "classes": CLASSES}
+    tensors = models.load(as_safetensors(mlp(), tmp_path), **how)
+    (tmp_path / "graph.onnx").write_bytes(as_onnx(wide(), x={0: "n"}, y={0: "n"}))
+    graph = models.load(tmp_path / "graph.onnx", bands=BANDS, classes=CLASSES, activation="softmax")
+    for spec in (tensors, graph):
+        beside = dataclasses.replace(spec, name=f"{spec.name}-card", weights=Path(spec.weights).name)
+        for change, says in (
+            (
+                {"bands": ("red", "nir", "blue")},
+                r"of which .*card\.json is the card, has 2 bands, 3 are told",
+            ),
+            ({"aux": (AuxInput("elevation"),)}, "has 2 bands, 3 are told"),
+            ({"classes": CLASSES[:2]}, "has 3 classes, 2 are told"),
+            ({"bands": (), "any_bands": True}, "says any_bands, and .* takes fixed ones"),
+        ):
+            wrong = dataclasses.replace(beside, mean=None, std=None, **change)
+            (tmp_path / "card.json").write_text(to_json(wrong))
+            with pytest.raises(WeightsError, match=says):
+                models.load(tmp_path / "card.json")
+        (tmp_path / "card.json").write_text(to_json(beside))
+        assert models.load(tmp_path / "card.json").bands == tuple(BANDS)
 
 
 def test_weights_that_lie_in_the_package_are_found_without_torch(tmp_path, monkeypatch):

@@ -51,9 +51,14 @@ class Proxy:
             return None
         if isinstance(fault, float):
             await asyncio.sleep(fault)
+        asked = b""
+        if isinstance(fault, list):
+            fault, pause = fault
+            asked = b"Retry-After: %b\r\n" % pause.encode()
         if isinstance(fault, int):
             body = b"" if head.startswith(b"HEAD") else b"no"
-            return b"HTTP/1.1 %d Fault\r\nContent-Length: 2\r\nConnection: close\r\n\r\n%b" % (fault, body)
+            head = b"HTTP/1.1 %d Fault\r\n%bContent-Length: 2\r\nConnection: close\r\n\r\n" % (fault, asked)
+            return head + body
         answer = await self.forward(head)
         if fault == "cut":
             start = answer.index(b"\r\n\r\n") + 4

@@ -65,7 +65,8 @@ def nginx(home: Path, root: Path) -> Iterator[Web]:
 class FaultProxy:
     """Forwards to nginx, but for the faults that tests queue for a path.
 
-    A fault is a status (503), ``"cut"`` (headers and half of the body, then the line is dead), ``"drop"``
+    A fault is a status (503), a pair of one and what ``Retry-After`` says, ``"cut"`` (headers and half of the
+    body, then the line is dead), ``"drop"``
     (closed without an answer), or a number of seconds as float (a slow answer). ``"pass"`` is none.
     It is a process of its own: GDAL may hold Python's lock while it waits for an answer.
     """

@@ -110,13 +110,15 @@ def spot_vgt(site: Site, *, terrascope: bool = False, instrument: int = 2, level
     status = np.full((size, size), 0b1111_1000, "uint8")
     status[0, :] = 0b1111_1011  # cloud: kept
     status[1, :] = 0  # never observed
+    status[2, :] = 0b1110_1000  # MIR is bad
+    bits = {"B0": 7, "B2": 6, "B3": 5, "MIR": 4}
     assets: dict[str, Any] = {}
     expected, files = {}, []
     for common, own in {"blue": "B0", "red": "B2", "nir": "B3", "swir16": "MIR"}.items():
         pixels = numbers(name + own, size, 20, 1900, "int16", fill=0)
         href, path = site.write(f"{name}/{name}_{own}.tif", pixels, place, "EPSG:4326")
         files.append(path)
-        expected[common] = np.where(status >= 240, known(pixels, 5e-4, 0.0), np.nan)
+        expected[common] = np.where(status >> bits[own] & 1, known(pixels, 5e-4, 0.0), np.nan)
         assets[own] = {"href": href, "roles": ["data"], "eo:bands": [{"name": own, "common_name": common}]}
     assets["SM"] = {"href": site.write(f"{name}/{name}_SM.tif", status, place, "EPSG:4326")[0]}
     properties = {"datetime": "2004-05-01T10:30:00Z", **projection(place, (size, size), 4326, False)}

@@ -322,7 +322,7 @@ def landsat1(site: Site, *, sun: bool = True, date: str = "2021-07-05T10:02:00Z"
 
 
 def probav(site: Site, *, new: bool = True, level: str = "toa", date: str = "2016-05-01T10:30:00Z") -> Scene:
-    """Return a Proba-V 333 m scene; bits 4 to 7 of its status map tell which bands are good."""
+    """Return a Proba-V 333 m scene; bits 4 to 7 of its status map tell, band by band, where they are good."""
     size = 24
     place = Affine(DEGREES, 0, 10 + 80 * DEGREES, 0, -DEGREES, 44.25 + 10 * DEGREES)
     kind = "toa" if level == "toa" else "toc"
@@ -332,11 +332,14 @@ def probav(site: Site, *, new: bool = True, level: str = "toa", date: str = "201
     status = np.full((size, size), 248, "uint8")
     status[0, :] = 251  # cloud: kept, the mask is our work
     status[1, :] = 8 + 64 + 128  # SWIR and NIR are bad
+    status[2, :] = 8 + 16  # all but SWIR
+    status[3, :] = 0  # never observed
+    bits = {"BLUE": 7, "RED": 6, "NIR": 5, "SWIR": 4}
     for common, own in {"blue": "BLUE", "red": "RED", "nir": "NIR", "swir16": "SWIR"}.items():
         pixels = numbers(name + own, size, 50, 1900, "int16", fill=-1)
         href, path = site.write(f"{name}/{own}.tif", pixels, place, "EPSG:4326", nodata=-1)
         files.append(path)
-        expected[common] = np.where(status >= 240, known(pixels, 5e-4, 0.0, fill=-1), np.nan)
+        expected[common] = np.where(status >> bits[own] & 1, known(pixels, 5e-4, 0.0, fill=-1), np.nan)
         band = {"name": own, "common_name": common}
         assets[own] = (
             {"href": href, "roles": ["data"], "bands": [{"name": own, "eo:common_name": common}],

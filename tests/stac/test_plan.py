@@ -409,7 +409,8 @@ def test_proba_v(collection: str, item_id: str, level: str) -> None:
     assert [(a.band.name, a.scale, a.offset, a.nodata) for a in plan.assets] == [
         (name, 5e-4, 0.0, -1.0) for name in ("BLUE", "RED", "NIR", "SWIR")
     ]
-    # every band read must have good radiometry (bits 4 to 7); the cloud's own bits 0 to 2 are left alone
+    # each band asks for its own radiometry (bits 4 to 7); the cloud's own bits 0 to 2 are left alone
+    assert [a.good_bit for a in plan.assets] == [7, 6, 5, 4]
     assert plan.valid == ValidRule("SM", "SM.tif", 0b1111_0000, 0b1111_0000)
     assert 248 & plan.valid.mask == plan.valid.expected  # clear land
     assert 251 & plan.valid.mask == plan.valid.expected  # cloud over land: data
@@ -419,8 +420,9 @@ def test_proba_v(collection: str, item_id: str, level: str) -> None:
 
 def test_proba_vs_status_map_asks_only_for_the_bands_that_are_read() -> None:
     item = _vito("terrascope-probav-s1-toc-333m-cog-v2", "x", "RED NIR BLUE SWIR SM")
-    rule = plan_item(item, bands=["red", "nir"]).valid
-    assert rule == ValidRule("SM", "SM.tif", 0b0110_0000, 0b0110_0000)
+    plan = plan_item(item, bands=["red", "nir"])
+    assert [a.good_bit for a in plan.assets] == [6, 5]
+    assert plan.valid == ValidRule("SM", "SM.tif", 0b0110_0000, 0b0110_0000)
 
 
 def test_proba_v_numbers_that_an_item_states_win_over_the_manual() -> None:
@@ -464,6 +466,7 @@ def test_spot_vgt(collection: str, item_id: str, sensor: str, level: str) -> Non
         (name, 5e-4, 0.0, 0.0) for name in ("B0", "B2", "B3", "MIR")
     ]
     assert plan.valid == ValidRule("SM", "SM.tif", 0xF0, 0xF0)
+    assert [a.good_bit for a in plan.assets] == [7, 6, 5, 4]
 
 
 def test_hls_s30_of_the_planetary_computer() -> None:

@@ -8,6 +8,8 @@ import json
 import shutil
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import numpy as np
 import pytest
@@ -173,6 +175,25 @@ def test_the_coefficients_of_landsat_level_1_are_fetched_with_retries(web_server
         pytest.raises(CloudMaskError, match="no item is left"),
     ):
         load_stac([scene.item], engine=engine, on_error="skip")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_given_the_time_that_it_asks_for(web_server, faults, monkeypatch, status):
+    name = uuid.uuid4().hex
+    scene = landsat1(Site(web_server.root / name, f"{faults.url}/{name}"))
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    path = f"/{name}/{scene.item['id']}/MTL.json"
+    later = datetime.now(UTC) + timedelta(seconds=70)
+    asked = ["7", format_datetime(later, usegmt=True), "86400", "soon"]
+    faults.queue(path, *((status, said) for said in asked))
+    da = load_stac([scene.item], bands=["red"])
+    assert "red" in da.band.values
+    assert slept[0] == 7
+    assert 10 < slept[1] <= 70
+    assert slept[2] == 120  # there is an end to patience
+    assert slept[3] < 1
+    assert len(slept) == 4
 
 
 # ----------------------------------------------------------------------------------------------------- S3

@@ -299,3 +299,27 @@ def test_killed_at_random_moments_it_goes_on_at_the_last_commit(tmp_path: Path) 
         )
         assert content(make(folder)) == whole
     assert rounds < 20
+
+
+@pytest.mark.services
+def test_a_repository_on_s3_by_its_address(s3_server: Any) -> None:
+    s3_server.filesystem().makedirs("ice", exist_ok=True)
+    options = {
+        "endpoint_url": s3_server.url, "allow_http": True, "force_path_style": True, "region": "us-east-1",
+        "access_key_id": s3_server.key, "secret_access_key": s3_server.secret,
+    }  # fmt: skip
+    da = numbered(1, 90, 80)
+    how: dict[str, Any] = {"storage_options": options, **CUT}
+    report = stream(da, "icechunk:s3://ice/deep/masks", COUNTED, **how)
+    assert (report.written, report.skipped) == (4, 0)
+    repo = icechunk.Repository.open(icechunk.s3_storage(bucket="ice", prefix="deep/masks", **options))
+    found = xr.open_zarr(repo.readonly_session("main").store, consolidated=False).cloud_mask
+    np.testing.assert_array_equal(found.values, da.cloudmask.predict(COUNTED).values)
+    assert stream(da, "icechunk:s3://ice/deep/masks", COUNTED, **how).skipped == 4
+    with pytest.raises(StoreError, match=r"icechunk:s3://ice/deep/masks \(branch gone\) cannot be opened"):
+        stream(
+            da,
+            "icechunk:s3://ice/deep/masks",
+            COUNTED,
+            **{**how, "storage_options": {**options, "branch": "gone"}},
+        )

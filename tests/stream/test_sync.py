@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,38 @@ def test_probabilities_and_every_option_of_the_model(items: list[dict[str, Any]]
         )
     with pytest.raises(ContractError, match="cloud_probability"):
         run(items[:4], tmp_path / "a")
+
+
+def test_aux_and_uncertainty_are_those_of_predict_and_kept_to(
+    items: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    model = replace(testing.TOY, name="toy-dem", aux=("elevation",))
+    da = load_stac(items[:3], bands=["red", "nir"])
+    steps = 30.0 * np.arange(40)
+    ground = np.hypot(*np.meshgrid(steps, steps)).astype("f4")
+    place = {"y": float(da.y.max()) + 60 - steps, "x": float(da.x.min()) - 60 + steps}
+    dem = xr.DataArray(ground, dims=("y", "x"), coords=place).rio.write_crs(32632)
+    how: dict[str, Any] = {"aux": {"dem": dem}, "tta": 4, "uncertainty": True}
+    expected = da.cloudmask.predict_proba(model, resolution="native", **how)
+    without = da.cloudmask.predict_proba(model, resolution="native", tta=4, uncertainty=True)
+    assert float(abs(expected - without).max()) > 0.01  # else the case shows nothing
+    stored: dict[str, Any] = {"output": "probabilities", "encoding": {"dtype": "float32"}}
+    run([items[0], items[2]], tmp_path / "a", model, **how, **stored)
+    report = run(items[:3], tmp_path / "a", model, **how, **stored)
+    assert (report.added, report.moved) == (("S2A_001",), 1)
+    found = xr.open_zarr(tmp_path / "a").cloud_probability
+    assert found["class"].values.tolist() == expected["class"].values.tolist()
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+    for left_out, says in {
+        "aux": "aux: 'elevation' in the store, None",
+        "uncertainty": "uncertainty: True",
+    }.items():
+        other = {name: value for name, value in how.items() if name != left_out}
+        with pytest.raises(ContractError, match=says):
+            run(items[:4], tmp_path / "a", model, **other, **stored)
+    with pytest.raises(CloudMaskError, match=r"has 2 times.*aux\.median\('time'\)"):
+        run(items, tmp_path / "b", model, aux={"dem": dem.expand_dims(time=2)})
+    assert not (tmp_path / "b").exists()
 
 
 def test_late_items_in_an_icechunk_repository(items: list[dict[str, Any]], tmp_path: Path) -> None:

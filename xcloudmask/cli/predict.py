@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from xcloudmask.cli import source
+from xcloudmask.cli import auxiliary, source
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.source import positive
@@ -26,7 +26,8 @@ EXAMPLES = """examples:
   xcloudmask predict S2B_MSIL1C_....SAFE mask.tif
   xcloudmask predict scene.tif mask.tif --level L2A --scale 1e-4
   xcloudmask predict raw.tif mask.tif --bands blue,green,red,nir --level L1C
-  xcloudmask predict scene.zarr clouds.zarr --proba"""
+  xcloudmask predict scene.zarr clouds.zarr --proba
+  xcloudmask predict scene.tif mask.tif --model mine --aux elevation=dem.tif"""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -57,6 +58,13 @@ def add_model_arguments(parser: Parser) -> None:
     how.add_argument("--patch-size", metavar="N", type=int, help="pixels a side of a window")
     how.add_argument("--overlap", metavar="N", type=int, help="pixels that windows share")
     how.add_argument("--tta", action="store_true", help="average over 8 turns and mirrors; 8 times slower")
+    how.add_argument(
+        "--tta-depth", metavar="N", dest="tta", type=positive, help="average over N of them, 2 to 8"
+    )
+    how.add_argument(
+        "--uncertainty", action="store_true", help="with --proba: add how far members or turns disagree"
+    )
+    auxiliary.add_arguments(how)
     where = parser.add_argument_group("what does the work")
     where.add_argument("--device", metavar="D", default="auto", help="cpu, cuda, cuda:0, mps, openvino")
     where.add_argument("--dtype", metavar="T", default="auto", help="float32, bfloat16, float16")
@@ -80,13 +88,16 @@ def _resolution(text: str) -> str | float:
 
 
 def model_options(args: Namespace) -> dict[str, Any]:
-    """Return what `add_model_arguments` has taken, as `predict` and `stream` take it; not the threshold."""
+    """Return what `add_model_arguments` has taken, as `stream` takes it; not the threshold."""
     if args.proba and args.threshold is not None:
         raise UsageError("--threshold turns probabilities into classes: leave it out, or leave --proba out")
+    if args.uncertainty and not args.proba:
+        raise UsageError("--uncertainty is told beside probabilities: say --proba too, or leave it out")
     return {
         "model": args.model, "scheme": args.scheme, "patch_size": args.patch_size, "overlap": args.overlap,
         "batch_size": args.batch_size or "auto", "device": args.device, "dtype": args.dtype,
-        "resolution": args.resolution, "tta": args.tta,
+        "resolution": args.resolution, "aux": auxiliary.open_aux(args), "tta": args.tta,
+        "uncertainty": args.uncertainty,
     }  # fmt: skip
 
 
@@ -135,6 +146,7 @@ def _run(args: Namespace, log: logging.Logger) -> None:
     if args.proba:
         result = scene.cloudmask.predict_proba(**shared)
     else:
+        del shared["uncertainty"]
         result = scene.cloudmask.predict(threshold=args.threshold, **shared)
     log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks)))
     progress = ProgressLine(shown=False if args.quiet else None)

@@ -42,7 +42,7 @@ def add_arguments(parser: Parser) -> None:
     )
     what.add_argument("--limit", metavar="N", type=positive, help="at most N items")
     parser.add_argument("--save", metavar="FILE", help="write the items to a JSON file")
-    parser.add_argument("--to", metavar="STORE", help="mask them into masks.zarr, or a URL")
+    parser.add_argument("--to", metavar="STORE", help="mask them into masks.zarr, a URL, or icechunk:...")
     grid = parser.add_argument_group("on what grid (fixed by the first run)")
     grid.add_argument("--bands", metavar="A,B,..", default="auto", help="names of bands (those of models)")
     grid.add_argument("--pixel", metavar="R", type=float, help="pixel size, in units of the CRS")

@@ -24,10 +24,13 @@ def add_arguments(parser: Parser) -> None:
         "--zarr-chunk", metavar="N", type=positive, help="pixels a side of what is read at once (512)"
     )
     into.add_argument("--zarr-shard", metavar="N", type=positive, help="pixels a side of a file (2048)")
-    into.add_argument("--no-shards", action="store_true", help="a file for each chunk")
+    into.add_argument(
+        "--no-shards", action="store_true", help="a file for each chunk, which GDAL reads from 3.12 on"
+    )
     into.add_argument(
         "--store-option", metavar="KEY=VALUE", type=_pair, action="append", default=[],
-        help="of a URL's file system: endpoint_url=http://..., anon=true; again for more",
+        help="of a URL's file system: endpoint_url=http://..., anon=true; of Icechunk: branch=...; again for "
+        "more",
     )  # fmt: skip
     run = parser.add_argument_group("how it is run")
     run.add_argument("--regions", metavar="N", type=positive, help="regions in memory at a time (3)")

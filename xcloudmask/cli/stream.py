@@ -2,7 +2,9 @@
 
 Memory does not grow with the scene. Scenes that tell their date become steps of one array over time: name
 several, or run again with later ones. Each region is recorded in the store when it is written, so the same
-command, run again, makes only what is lacking. OUT is a folder or a URL such as s3://bucket/masks.zarr.
+command, run again, makes only what is lacking. OUT is a folder, a URL such as s3://bucket/masks.zarr, or an
+Icechunk repository, icechunk:FOLDER or icechunk:s3://bucket/prefix. GDAL, from 3.12 on, reads a folder if
+it was written with --no-shards.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
     parser.usage = f"{parser.prog} [options] IN... OUT"
     parser.epilog = EXAMPLES
     source.add_arguments(parser, several=True)
-    parser.add_argument("out", metavar="OUT", help="masks.zarr, or a URL")
+    parser.add_argument("out", metavar="OUT", help="masks.zarr, a URL, or icechunk:...")
     predict.add_model_arguments(parser)
     store.add_arguments(parser)
     parser.add_argument("--no-resume", action="store_true", help="refuse a store that holds a mask already")

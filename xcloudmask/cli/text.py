@@ -57,7 +57,7 @@ def say(message: str) -> None:
 _ARGUMENTS = (
     "sensor", "bands", "level", "scale", "offset", "nodata", "sun_elevation", "date", "model", "threshold",
     "scheme", "patch_size", "overlap", "batch_size", "resolution", "device", "dtype", "tta", "chunks",
-    "overwrite", "group",
+    "overwrite", "group", "uncertainty",
 )  # fmt: skip
 _ARGUMENT = re.compile(rf"(?<![\w.-])({'|'.join(_ARGUMENTS)})=(\[[^\]]*\]|'[^']*'|\.\.\.|[\w.-]*\w)?")
 
@@ -71,8 +71,12 @@ def as_options(message: str) -> str:
     'Pass --sensor, or say --level L1C --bands a,b,c'
     >>> as_options("patch_size=16: model takes 256; use overwrite=True")
     '--patch-size 16: model takes 256; use --overwrite'
+    >>> as_options("needs aux={'elevation': ..., 'vv': ...}, a DataArray each")
+    'needs --aux elevation=FILE --aux vv=FILE'
     """
     message = message.replace("pass resume=True", "leave --no-resume out")
+    message = re.sub(r"aux=\{(.*?)\}(, a DataArray each)?", _as_aux, message)
+    message = re.sub(r"(?:set |assign_attrs\()units='(\w+)'\)?", r"say --aux-units NAME=\1", message)
     message = re.sub(r"(?:da\.cloudmask\.)?describe\(([^()]+)\)", lambda m: m[1].replace(", ", " "), message)
 
     def option(match: re.Match[str]) -> str:
@@ -84,3 +88,7 @@ def as_options(message: str) -> str:
         return f"--{match[1].replace('_', '-')} {value}".rstrip()
 
     return _ARGUMENT.sub(option, message)
+
+
+def _as_aux(match: re.Match[str]) -> str:
+    return " ".join(f"--aux {name}=FILE" for name in re.findall(r"'(\w+)':", match[1]))

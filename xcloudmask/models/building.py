@@ -13,6 +13,7 @@ from torch import nn
 
 from xcloudmask.errors import WeightsError
 from xcloudmask.models import arch
+from xcloudmask.models.keymaps import KEYMAPS
 
 
 class Exported(torch.nn.Module):
@@ -44,12 +45,15 @@ def built(architecture: str, config: Mapping[str, object], data: bytes, origin: 
         wanted = module.state_dict()
         missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
         shapes = [
-            name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape
+            f"{name} ({_size(tensors[name])}, not {_size(wanted[name])})"
+            for name in sorted(wanted.keys() & tensors.keys())
+            if wanted[name].shape != tensors[name].shape
         ]
         raise WeightsError(
             f"{origin} does not fit architecture {architecture!r} with {dict(config)}: it lacks "
-            f"{_some(missing)}, has {_some(extra)} besides, and {_some(sorted(shapes))} of another shape. "
-            "Check config=; xcloudmask models convert --keymap renames what another library has named"
+            f"{_some(missing)}, has {_some(extra)} besides, and {_some(shapes)} of another shape. "
+            "Check config=. Where the names are another library's: xcloudmask models convert FILE "
+            f"OUT.safetensors --keymap K, K one of {', '.join(KEYMAPS)}"
         ) from error
     return module.eval()
 
@@ -65,6 +69,10 @@ def exported(clean: bytes, origin: str) -> nn.Module:
                 f"{origin} cannot be loaded by torch {torch.__version__}: {error}. Export it again with this "
                 "version, or as ONNX"
             ) from error
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from xcloudmask.errors import CloudMaskError, WeightsError
 from xcloudmask.models import vet
-from xcloudmask.models.keymaps import translate
+from xcloudmask.models.keymaps import KEYMAPS, translate
 
 #: Names under which training scripts keep the weights.
 PLACES = ("state_dict", "model_state_dict", "model", "ema", "net", "network", "weights")
@@ -64,13 +64,26 @@ def convert(
     for one in [source] if isinstance(source, (str, Path)) else source:
         path = Path(one)
         found = {name.removeprefix(prefix): value for name, value in _state(_read(path), path).items()}
-        found = found if keymap is None else translate(keymap, found)
+        found = found if keymap is None else _translated(keymap, found, path)
         if twice := sorted(state.keys() & found.keys()):
             raise CloudMaskError(f"{path} has {twice[0]!r}, as another of the files: are they one model's?")
         state |= found
     tensors = {name: state[name].detach().clone().contiguous() for name in sorted(state)}
     target.write_bytes(save(tensors))
     return sorted(tensors)
+
+
+def _translated(keymap: str, state: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    try:
+        found = translate(keymap, state)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from error
+    if found.keys() == state.keys():
+        raise WeightsError(
+            f"{source}: keymap {keymap!r} knows none of its names ({', '.join(sorted(state)[:3])}, ...): "
+            f"leave --keymap out if they are ours already, or name another: {', '.join(KEYMAPS)}"
+        )
+    return found
 
 
 def _read(source: Path) -> Any:

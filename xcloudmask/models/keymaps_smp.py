@@ -18,6 +18,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from xcloudmask.errors import WeightsError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -100,18 +102,36 @@ def smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def omnicloudmask(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of one of OmniCloudMask's two networks; which, its names tell.
 
+    Raises
+    ------
+    WeightsError
+        If it is neither, or not whole.
+
     Examples
     --------
-    >>> import torch
-    >>> list(omnicloudmask({"encoder.model.stem_0.weight": torch.zeros(1)}))
-    ['edgenext.encoder.enter.0.0.weight']
+    >>> omnicloudmask({"conv1.weight": None})
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.WeightsError: not one of OmniCloudMask's networks: of the tensors that tell them, ...
     """
+    from xcloudmask.models.arch import build
+
     prefix = _prefix(state)
     part = {_REGNETY: "regnety.", _EDGE: "edgenext."}
     found = [ours for mark, ours in part.items() if prefix + mark in state]
     if not found:
-        return dict(state)
-    return {found[0] + name.removeprefix(prefix): tensor for name, tensor in smp(state).items()}
+        raise WeightsError(
+            f"not one of OmniCloudMask's networks: of the tensors that tell them, {' and '.join(part)}, "
+            f"there is none among {', '.join(sorted(state)[:3])}, ... Another --keymap may fit"
+        )
+    out = {found[0] + name.removeprefix(prefix): tensor for name, tensor in smp(state).items()}
+    wanted = {name for name in build("omnicloudmask").state_dict() if name.startswith(found[0])}
+    if missing := sorted(wanted - out.keys()):
+        more = f" and {len(missing) - 5} more" if missing[5:] else ""
+        raise WeightsError(
+            f"not the whole of OmniCloudMask's {found[0][:-1]}: it lacks {', '.join(missing[:5])}{more}"
+        )
+    return out
 
 
 def _prefix(state: Mapping[str, Tensor]) -> str:

@@ -175,11 +175,8 @@ def make(href: str, given: Given) -> ModelSpec:
     form = form_of(href)
     data = weights.read(href, (given.sha256 or "").lower())
     clean = vetted(data, form, href)
-    shapes = peek.Shapes()
     if form == "safetensors":
         given = _from_notes(given, peek.metadata(clean), href)
-    else:
-        shapes = peek.onnx(clean) if form == "onnx" else peek.pt2(clean)
     activation = _activation(given, form, href)
     any_bands = takes_any_bands(given.architecture, given.config or {})
     if given.classes is None or (given.bands is None) != any_bands:
@@ -191,10 +188,7 @@ def make(href: str, given: Given) -> ModelSpec:
             else f"architecture {given.architecture!r} takes any bands: leave bands= out"
         )
     inputs = None if any_bands else len(given.bands or ()) + len(given.aux or ())
-    origin = href
-    if form == "safetensors":
-        shapes = peek.configured(given.architecture or "", given.config or {}, inputs)
-        origin = f"{href}, {given.architecture} with config={dict(given.config or {})},"
+    shapes, origin = _shapes(clean, form, href, given.architecture or "", given.config or {}, inputs)
     uncertainty = given.uncertainty
     if uncertainty is None and given.architecture == "ensemble":
         uncertainty = bool((given.config or {}).get("spread", True))
@@ -269,8 +263,35 @@ def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
     form: Form = form_of(where)
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):
         raise WeightsError(f"the card {href} gives no hash, or a runtime that does not fit {spec.weights}")
-    vetted(weights.read(where, spec.sha256), form, where)
+    clean = vetted(weights.read(where, spec.sha256), form, where)
+    inputs = None if spec.any_bands else len(spec.bands) + len(spec.aux)
+    config = json.loads(spec.config or "{}")
+    if spec.any_bands and not takes_any_bands(spec.architecture, config):
+        kinds = f"architecture {spec.architecture!r}" if spec.architecture else f"a network in {form}"
+        raise WeightsError(f"the card {href} says any_bands, and {kinds} takes fixed ones: name them, bands")
+    shapes, _ = _shapes(clean, form, where, spec.architecture, config, inputs)
+    shapes.check(
+        inputs,
+        len(spec.classes) + spec.uncertainty,
+        spec.activation,
+        f"{where}, of which {href} is the card,",
+    )
     return dataclasses.replace(spec, weights=where)
+
+
+def _shapes(
+    clean: bytes,
+    form: Form,
+    href: str,
+    architecture: str,
+    config: Mapping[str, object],
+    inputs: int | None,
+) -> tuple[peek.Shapes, str]:
+    """Return what goes into vetted weights and comes out, and how messages call them."""
+    if form == "safetensors":
+        shapes = peek.configured(architecture, config, inputs)
+        return shapes, f"{href}, {architecture} with config={dict(config)},"
+    return (peek.onnx(clean) if form == "onnx" else peek.pt2(clean)), href
 
 
 def form_of(href: str) -> Form:

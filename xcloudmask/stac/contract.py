@@ -25,6 +25,7 @@ class AssetPlan:
     k2: float | None = None
     index: int = 1  # band of the file, counted from 1
     dtype: str | None = None  # what the file holds, as far as scale and offset rest on it
+    good_bit: int | None = None  # of the item's `ValidRule`, the one that this band asks for alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class ValidRule:
     """How a quality asset tells the pixels to be used.
 
     A pixel is valid if ``(value & mask) == expected`` (bit masks such as Proba-V's status map), or, where
-    `mask` is None, if its value is not one of `invalid_values`.
+    `mask` is None, if its value is not one of `invalid_values`. Where `AssetPlan.good_bit` says which bit of
+    the mask is a band's own, that one alone counts for it.
     """
 
     key: str

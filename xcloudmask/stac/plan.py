@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
@@ -122,6 +123,8 @@ def make_plan(
         read_text=read_text,
         every=bands is None or bands == "all",
     )
+    bits = profile.quality.good_bits if profile.quality else {}
+    assets = tuple(replace(asset, good_bit=bits.get(asset.band.name)) for asset in numbers.assets)
     crs, misplaced = item_crs(view, [choice.asset for choice in choices])
     return ItemPlan(
         item_id=view.id,
@@ -130,8 +133,8 @@ def make_plan(
         sensor=sensor.name if sensor else "unknown",
         level=level,
         datetime=_datetime(view),
-        assets=numbers.assets,
-        valid=_valid_rule(view, profile.quality, numbers.assets),
+        assets=assets,
+        valid=_valid_rule(view, profile.quality, assets),
         sun_elevation=numbers.sun_elevation,
         crs=crs,
         baseline=baseline_text(view) if profile.calibration == "sentinel-2" else None,

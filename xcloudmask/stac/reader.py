@@ -52,6 +52,8 @@ class Source:
         Which pixels count.
     dtype : str or None
         Type of number that the calibration is for, as far as the item tells.
+    good_bit : int or None
+        Which bit of `valid` tells of this band alone.
     """
 
     item_id: str
@@ -67,12 +69,13 @@ class Source:
     bounds: Bounds | None = None
     valid: ValidRule | None = None
     dtype: str | None = None
+    good_bit: int | None = None
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         rule = self.valid
         box = None if rule is None else (rule.href, rule.mask, rule.expected, rule.invalid_values, rule.index)
         numbers = (self.index, self.scale, self.offset, self.nodata, self.k1, self.k2)
-        return (self.item_id, self.key, self.href, *numbers, self.crs, self.bounds, box)
+        return (self.item_id, self.key, self.href, *numbers, self.crs, self.bounds, box, self.good_bit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ def make_source(plan: ItemPlan, asset: AssetPlan, bounds: Bounds | None) -> Sour
         bounds,
         plan.valid,
         asset.dtype,
+        asset.good_bit,
     )
 
 
@@ -164,38 +168,47 @@ def calibrate(
 
 
 class _Cell:
-    """A result that is made once, whoever asks first."""
+    """Bit maps (planes, rows, columns) that are made once, whoever asks first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._packed: NDArray[np.uint8] | None = None
 
-    def get(self, make: Callable[[], NDArray[np.bool_]], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def get(
+        self, make: Callable[[], NDArray[np.bool_]], plane: int, shape: tuple[int, int]
+    ) -> NDArray[np.bool_]:
         with self._lock:
             if self._packed is None:
-                self._packed = np.packbits(make())
-            flat = np.unpackbits(self._packed, count=shape[0] * shape[1])
+                made = make()
+                self._packed = np.packbits(made.reshape(len(made), -1), axis=1)
+            flat = np.unpackbits(self._packed[plane], count=shape[0] * shape[1])
         return flat.reshape(shape).astype(bool)
 
 
 @lru_cache(maxsize=64)
 def _cell(rule: ValidRule, item_id: str, grid: Grid) -> _Cell:
-    """Share one reading of a quality asset among the bands of a chunk; at most 64 bit maps are kept."""
+    """Share one reading of a quality asset among the bands of a chunk; those of at most 64 are kept."""
     return _Cell()
 
 
 def _valid_pixels(source: Source, rule: ValidRule, grid: Grid, transport: Transport) -> NDArray[np.bool_]:
+    bits: list[int] = []
+    if source.good_bit is not None and rule.mask is not None:
+        bits = [bit for bit in range(rule.mask.bit_length()) if rule.mask >> bit & 1]
+
     def make() -> NDArray[np.bool_]:
         flags_of = replace(source, key=rule.key, href=rule.href, index=rule.index, nodata=None, dtype=None)
         raw = _fetch(flags_of, grid, "nearest", transport)
         flags = np.asarray(raw.data)
-        if rule.mask is not None:
-            valid = (flags.astype("int64") & rule.mask) == rule.expected
+        if rule.mask is None:
+            valid = ~np.isin(flags, rule.invalid_values)[None]
         else:
-            valid = ~np.isin(flags, rule.invalid_values)
+            differs = (flags.astype("int64") & rule.mask) ^ rule.expected
+            valid = np.stack([differs & (1 << bit) == 0 for bit in bits] or [differs == 0])
         return np.asarray(valid & ~np.ma.getmaskarray(raw))
 
-    return _cell(rule, source.item_id, grid).get(make, grid.shape)
+    plane = bits.index(source.good_bit) if source.good_bit is not None and bits else 0
+    return _cell(rule, source.item_id, grid).get(make, plane, grid.shape)
 
 
 def _fetch(source: Source, grid: Grid, resampling: str, transport: Transport) -> Any:

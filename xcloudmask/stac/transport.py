@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, TypeVar
 
 from xcloudmask.errors import AssetError, NoDataWarning, OptionError
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds before the first retry; each further one waits about twice as long, up to the second figure.
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
+#: The longest pause that a server may ask for (Retry-After).
+_LONGEST_ASKED = 120.0
 
 _SKIP = "on_error='skip' makes it no data."
 _REMOTE = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsiadls/"
@@ -199,11 +203,23 @@ def with_retries(
             if attempt >= min(retries, _RETRIES.get(fault, 0)) or (forget is not None and fault == "busy"):
                 raise
             delay = min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY) * (0.75 + random.random() / 2)
+            delay = max(delay, min(_asked_pause(error), _LONGEST_ASKED))
             logger.info("%s: %s; trying again in %.1f s", what, error, delay)
             time.sleep(delay)
             if forget is not None:
                 forget()
     raise AssertionError("unreachable")
+
+
+def _asked_pause(error: Exception) -> float:
+    """Return the seconds that a server asks to wait, told as such or as a date; GDAL does not pass it on."""
+    told = str((getattr(error, "headers", None) or {}).get("Retry-After") or "").strip()
+    if told.isdecimal():
+        return float(told)
+    try:
+        return (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):  # none, or a date without a zone
+        return 0.0
 
 
 def forget_failures(path: str, transport: Transport) -> None:

@@ -75,7 +75,8 @@ def stream(
     store : path, URL, zarr Store, obstore store, Icechunk repository or session
         Where to write. To a repository one commit is made for each batch of regions, whose message names the
         scenes; a session is the caller's transaction, who commits it. Both are written by threads of this
-        process, also where there is a Dask client.
+        process, also where there is a Dask client. ``"icechunk:PATH"`` and ``"icechunk:s3://bucket/prefix"``
+        are repositories, which are made where there are none.
     model, threshold, scheme, patch_size, overlap, batch_size, device, dtype, resolution, nodata, valid
         As of `predict`.
     aux, tta
@@ -106,7 +107,8 @@ def stream(
         How often a region that fails (its source, or too many workers died of it) is tried again before it is
         recorded as failed.
     storage_options : dict, optional
-        For fsspec URLs; for an Icechunk repository ``{"branch": ...}``, by default ``"main"``.
+        For fsspec URLs; for an Icechunk repository ``{"branch": ...}``, by default ``"main"``, and for one
+        on an object store what `icechunk.s3_storage` takes.
 
     Returns
     -------

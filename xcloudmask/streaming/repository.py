@@ -15,14 +15,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.streaming.layout import Index
 from xcloudmask.streaming.problems import StoreError, StoreLockedError, brief, persistently
 
@@ -155,6 +157,48 @@ class BranchStore(WrapperStore[Any]):
         """See `Store`."""
         async with self._writing():
             await self._store.clear()
+
+
+def open_branch(place: str, options: Mapping[str, Any] | None = None) -> BranchStore:
+    """Open a repository, or make it where there is none.
+
+    Parameters
+    ----------
+    place : str
+        A folder, or ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
+    options : mapping, optional
+        ``branch``, and what `icechunk.s3_storage` or `icechunk.gcs_storage` takes (``endpoint_url``, ...).
+
+    Examples
+    --------
+    >>> str(open_branch("masks.icechunk", {"branch": "main"}))  # doctest: +SKIP
+    'the Icechunk repository (branch main)'
+    """
+    try:
+        import icechunk
+    except ImportError as error:
+        raise CloudMaskError(f"icechunk:{place} needs Icechunk: pip install icechunk ({error})") from error
+    told = dict(options or {})
+    branch = told.pop("branch", "main")
+    scheme, url, rest = place.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    makers: dict[str, Callable[..., Any]] = {"s3": icechunk.s3_storage, "gs": icechunk.gcs_storage}
+    if not place or (url and scheme not in makers):
+        raise OptionError(
+            "place of an Icechunk repository", place, allowed=("a folder", "s3://", "gs://"),
+            hint="Open others in Python, and pass the repository.",
+        )  # fmt: skip
+    try:
+        if url:
+            storage = makers[scheme](bucket=bucket, prefix=prefix or None, **told)
+        else:
+            storage = icechunk.local_filesystem_storage(str(Path(place).expanduser().absolute()), **told)
+    except TypeError as error:
+        raise CloudMaskError(f"storage_options for icechunk:{place}: {error}") from error
+    try:
+        return BranchStore(icechunk.Repository.open_or_create(storage), branch)
+    except icechunk.IcechunkError as error:
+        raise StoreError(f"icechunk:{place} (branch {branch}) cannot be opened: {brief(error)}") from error
 
 
 def _itself(store: Any) -> Any:

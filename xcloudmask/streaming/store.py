@@ -36,6 +36,10 @@ def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Sto
         return session_store
     if isinstance(store, (str, os.PathLike)):
         text = os.fspath(store)
+        if text.startswith("icechunk:"):
+            from xcloudmask.streaming.repository import open_branch
+
+            return open_branch(text.removeprefix("icechunk:"), storage_options)
         if text.startswith("file://"):
             text = text.removeprefix("file://")
         if "://" in text or "::" in text:
@@ -52,6 +56,7 @@ def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Sto
         allowed=(
             "a path",
             "a URL",
+            "icechunk:PATH",
             "a zarr Store",
             "an obstore store",
             "an Icechunk repository or session",

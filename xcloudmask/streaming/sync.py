@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from xcloudmask.aux_inputs import AuxLike, read_aux
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.predict import Request
 from xcloudmask.stac import load_stac
@@ -105,7 +106,9 @@ def sync(
     batch_size: int | str = "auto",
     device: str = "auto",
     dtype: str = "auto",
+    aux: AuxLike | None = None,
     tta: bool | int = False,
+    uncertainty: bool = False,
     overwrite: bool = False,
     chunks: Sizes | None = None,
     shards: Sizes | Literal[False] | None = None,
@@ -132,8 +135,12 @@ def sync(
     ----------
     items_or_search : pystac-client search, ItemCollection, items or FeatureCollection
         What there should be. What the store has beyond that is kept.
-    store, model, group, output, threshold, scheme, patch_size, overlap, batch_size, device, dtype, tta
+    store, model, group, output, threshold, scheme, patch_size, overlap, batch_size, device, dtype
         As of `stream`.
+    tta, uncertainty
+        As of `stream`.
+    aux : DataArray, Dataset or mapping, optional
+        As of `stream`; one picture for all times, such as a DEM.
     bands, resolution, crs, bbox, geometry, level, offset, resampling
         As of `load_stac`. They make the grid and the pixels, so they must not change from call to call.
     engine, patch_url, modifier, on_error, gdal_env
@@ -169,8 +176,9 @@ def sync(
     request = Request(
         output=output, model=model, threshold=threshold, scheme=scheme, patch_size=patch_size,
         overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=working_resolution,
-        tta=tta,
+        aux=aux, tta=tta, uncertainty=uncertainty,
     )  # fmt: skip
+    _check_aux(aux)
     target = Target(open_store(store, storage_options), group or "")
     stored = None if overwrite else _stored(target)
     found = find_items(items_or_search, modifier, stored)
@@ -211,8 +219,9 @@ def sync(
     done = stream(
         scene, target.store, model, group=group, output=output, threshold=threshold, scheme=scheme,
         patch_size=patch_size, overlap=overlap, resolution=working_resolution, batch_size=batch_size,
-        device=device, dtype=dtype, tta=tta, overwrite=overwrite, chunks=chunks, shards=shards,
-        encoding=encoding, progress=progress, regions_in_flight=regions_in_flight, retries=retries,
+        device=device, dtype=dtype, aux=aux, tta=tta, uncertainty=uncertainty, overwrite=overwrite,
+        chunks=chunks, shards=shards, encoding=encoding, progress=progress,
+        regions_in_flight=regions_in_flight, retries=retries,
     )  # fmt: skip
     return _report(
         target,
@@ -222,6 +231,16 @@ def sync(
         ousted,
         SyncReport(target.label, skipped=skipped, moved=moved, stream=done),
     )
+
+
+def _check_aux(aux: AuxLike | None) -> None:
+    """Refuse a picture for each time: which times are lacking is not known before the store is read."""
+    for name, array in read_aux(aux).items():
+        if array.sizes.get("time", 1) > 1:
+            raise CloudMaskError(
+                f"aux[{name!r}] has {array.sizes['time']} times, and sync takes one picture for all: "
+                "aux.median('time'). For a picture for each time use load_stac and stream"
+            )
 
 
 def _stored(target: Target) -> Stored | None:
