@@ -36,19 +36,18 @@ print([m for m in ("torch", "onnxruntime", "zarr") if m in sys.modules])
     assert fresh(code) == "[]"
 
 
-def test_import_takes_less_than_a_second() -> None:
-    """In processor seconds, best of five: most is the import of xarray and rioxarray, ours adds little."""
+def test_the_import_adds_little_to_that_of_xarray_and_rioxarray() -> None:
+    """In processor seconds, best of five; as a share, for seconds are the machine's."""
     code = """
 import time
 began = time.process_time()
 import xarray, rioxarray
-before = time.process_time()
+theirs = time.process_time() - began
+began = time.process_time()
 import xcloudmask
-print(time.process_time() - before, time.process_time() - began)
+print((time.process_time() - began) / theirs)
 """
-    times = [tuple(map(float, fresh(code).split())) for _ in range(5)]
-    assert min(ours for ours, _ in times) < 0.2
-    assert min(whole for _, whole in times) < 1
+    assert min(float(fresh(code)) for _ in range(5)) < 0.25
 
 
 @cache

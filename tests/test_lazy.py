@@ -91,3 +91,11 @@ def test_no_task_is_written_that_no_output_needs() -> None:
             needed.add(key)
             waiting.extend(layer[key].dependencies)
     assert needed == set(layer)
+
+
+def test_a_chunk_is_not_copied_for_its_own_windows() -> None:
+    mask = scene(noise(2, 130, 110), ["red", "nir"]).chunk(y=50, x=60).cloudmask.predict(TOY)
+    layer = mask.data.dask.layers[mask.data.name]
+    strips = [key for key in layer if isinstance(key, tuple) and key[0].startswith("read-")]
+    assert strips
+    assert not [key for key in strips if key[1:3] == key[3:5]]

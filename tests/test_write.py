@@ -16,6 +16,7 @@ import rasterio.shutil
 import xarray as xr
 import zarr
 from affine import Affine
+from dask.callbacks import Callback
 
 import xcloudmask
 from xcloudmask.errors import CloudMaskError, OptionError
@@ -376,6 +377,36 @@ def test_a_prediction_goes_through_chunk_by_chunk(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file.read(1), expected.values)
         assert file.crs == da.rio.crs
         assert file.tags()["xcloudmask_version"] == xcloudmask.__version__
+
+
+class Held(Callback):
+    """Notes how many chunks of the scene Dask holds at once."""
+
+    def __init__(self, source: str) -> None:
+        self.source, self.most = source, 0
+
+    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
+        here = [held for held in state["cache"] if isinstance(held, tuple) and held[0] == self.source]
+        self.most = max(self.most, len(here))
+
+
+@pytest.mark.parametrize("name", ["m.tif", "m.zarr"])
+def test_chunks_of_the_scene_are_let_go_however_wide_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xcloudmask.write import _sink
+
+    monkeypatch.setattr(_sink, "WORKERS", 1)
+    for width in (4, 12):
+        pixels = darr.random.random((2, 4 * 50, width * 50), chunks=(2, 50, 50)).astype("f4").persist()
+        pixels = pixels.map_blocks(np.abs, dtype="f4", meta=np.empty((0, 0, 0), "f4"))
+        da = xr.DataArray(pixels, dims=("band", "y", "x")).rio.write_crs("EPSG:32632")
+        da = da.cloudmask.describe(bands=["red", "nir"], level="L1C")
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        with Held(pixels.name) as held:
+            write(da.cloudmask.predict(TOY, resolution="native"), folder / name)
+        assert 1 <= held.most <= 6  # a row of the wide scene has 12
 
 
 def test_a_block_that_gdal_lost_unnoticed_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

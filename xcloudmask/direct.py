@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from xcloudmask.chunking import AxisChunk
-from xcloudmask.tasks import Array, Plan, add_pieces, finish, infer_windows, valid_pixels
+from xcloudmask.tasks import Array, Plan, finish, infer_windows, valid_pixels
 
 
 def run(plan: Plan, raw: Array) -> Array:
@@ -46,9 +46,7 @@ def _run_scene(plan: Plan, pixels: Array, out: Array) -> None:
 def _write(
     plan: Plan, pixels: Array, out: Array, band: AxisChunk, col: AxisChunk, sums: dict[int, Array]
 ) -> None:
-    top, left = band.needs[0], col.needs[0]
     pieces = [(sums[piece.chunk][..., piece.start : piece.stop, :], piece.offset, 0) for piece in band.sums]
-    shape = (plan.channels, band.needs[1] - top, col.needs[1] - left)
     rows = slice(*band.pixels)
     valid = valid_pixels(plan, pixels[:, rows])
-    out[..., rows, :] = finish(plan, add_pieces(shape, pieces), valid, band.pixels, col.pixels)
+    out[..., rows, :] = finish(plan, pieces, valid, band.pixels, col.pixels)

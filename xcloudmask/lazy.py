@@ -13,6 +13,10 @@ For every chunk of the source, in the language of tasks (``source`` is the array
 So a window is inferred once, by the chunk that holds its first pixel; what it says about a neighbour's
 pixels is sent there and added (overlap-add). Strips that are a whole chunk need no task of their own.
 
+Dask goes from the first chunk on, so the pixels of a row of chunks are held until the next row is read: what
+it holds grows with the width of the scene. `xcloudmask.write` goes from the last chunk back, and holds a row
+of sums; `xcloudmask.stream` leaves its strips in the store, and holds neither.
+
 The layer holds the plan, which is a few integers an axis, and writes its tasks only when a scheduler asks.
 The plan itself is one node that all tasks refer to: a task carries its own ranges and nothing else.
 """
@@ -192,14 +196,16 @@ class _Writer:
             blocks = []
             for r, c in product(row.reads, col.reads):
                 block = self._source(r.chunk, c.chunk)
-                if not (r.whole and c.whole):
+                if (r.chunk, c.chunk) != (i, j) and not (r.whole and c.whole):
                     key = (self.read, *here, r.chunk, c.chunk)
                     yield Task(key, cut, block, r.start, r.stop, c.start, c.stop)
                     block = TaskRef(key)
                 blocks.append(block)
+            corner = row.reads[0].start, col.reads[0].start
             yield Task(
-                (self.sums, *here), infer, self.plan, row.windows, col.windows, len(col.reads), *blocks
-            )
+                (self.sums, *here),
+                infer, self.plan, row.windows, col.windows, corner, len(col.reads), *blocks,
+            )  # fmt: skip
         parts, places = [], []
         for r, c in product(row.sums, col.sums):
             key = (self.sums, *self.lead, r.chunk, c.chunk)
@@ -225,9 +231,16 @@ def cut(block: Array, top: int, bottom: int, left: int, right: int) -> Array:
     return block[..., top:bottom, left:right].copy()
 
 
-def infer(plan: Plan, rows: Range, cols: Range, across: int, *blocks: Array) -> Array:
-    """Put the blocks that a chunk's windows reach together, and infer the windows."""
-    return tasks.infer_windows(plan, joined(blocks, across), rows, cols)
+def infer(
+    plan: Plan, rows: Range, cols: Range, corner: tuple[int, int], across: int, *blocks: Array
+) -> Array:
+    """Put the blocks that a chunk's windows reach together, and infer the windows.
+
+    The first is the chunk itself, where the windows begin at `corner`.
+    """
+    (top, left), (y, x) = corner, (plan.y.pixel_span(rows), plan.x.pixel_span(cols))
+    own = blocks[0][..., top : top + y[1] - y[0], left : left + x[1] - x[0]]
+    return tasks.infer_windows(plan, joined((own, *blocks[1:]), across), rows, cols)
 
 
 def joined(blocks: Sequence[Array], across: int) -> Array:
@@ -242,11 +255,5 @@ def finish(
     plan: Plan, valid: Array, rows: Range, cols: Range, places: tuple[Range, ...], *parts: Array
 ) -> Array:
     """Add what the chunk and its neighbours found, and make the chunk's output."""
-    if 0 in valid.shape[-2:]:  # an empty chunk
-        classes = plan.class_axis
-        dtype = np.float32 if classes else np.uint8
-        return np.empty((*valid.shape[:-2], *classes, *valid.shape[-2:]), dtype)
-    (top, bottom), (left, right) = plan.y.needed_cells(rows), plan.x.needed_cells(cols)
-    shape = (*valid.shape[:-2], plan.channels, bottom - top, right - left)
     pieces = [(part, row, col) for part, (row, col) in zip(parts, places, strict=True)]
-    return tasks.finish(plan, tasks.add_pieces(shape, pieces), valid, rows, cols)
+    return tasks.finish(plan, pieces, valid, rows, cols)

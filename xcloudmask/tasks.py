@@ -25,6 +25,12 @@ from xcloudmask.types import AuxInput, Calibration, Options, Scheme
 
 Array = npt.NDArray[Any]
 
+#: Sums of windows, and the row and column where they begin.
+Piece = tuple[Float, int, int]
+
+#: Rows of an output that are made at once: what is made on the way would take many times the output.
+ROWS_AT_ONCE = 256
+
 APPLIED_TWICE = (
     "the scale or the offset is wrong, or was applied already. Say how the numbers are stored with "
     "da.cloudmask.describe(scale=..., offset=...), scale=1, offset=0 if they are reflectance"
@@ -82,14 +88,14 @@ def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
 
 def holds_data(raw: Array, calibration: Calibration) -> Bool:
     """Pixels of stored numbers (..., band, y, x) that hold data in every band."""
-    if raw.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            valid: Bool = np.isfinite(raw.astype(np.float32, copy=False))
-    else:
-        valid = np.ones(raw.shape, bool)
-    for gap in calibration.nodata:
-        valid &= raw != raw.dtype.type(gap)
-    return np.asarray(valid.all(axis=-3))
+    valid = np.ones((*raw.shape[:-3], *raw.shape[-2:]), bool)
+    for values in np.moveaxis(raw, -3, 0):  # a band at a time: all of them would take as much as the pixels
+        if raw.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                valid &= np.isfinite(values.astype(np.float32, copy=False))
+        for gap in calibration.nodata:
+            valid &= values != raw.dtype.type(gap)
+    return valid
 
 
 def valid_pixels(plan: Plan, raw: Array) -> Bool:
@@ -246,8 +252,37 @@ def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
     return sums.reshape(*lead, *shape[1:])
 
 
-def finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Array:
-    """Make the output of pixels rows x cols from the complete sums of the cells they need."""
+def finish(plan: Plan, pieces: Sequence[Piece], valid: Bool, rows: Range, cols: Range) -> Array:
+    """Make the output of pixels rows x cols from the sums of whichever windows cover the cells they need.
+
+    Each piece comes with its first row and column among those cells.
+    """
+    classes = plan.class_axis
+    dtype = np.float32 if classes else np.uint8
+    out: Array = np.empty((*valid.shape[:-2], *classes, *valid.shape[-2:]), dtype)
+    if not out.size:
+        return out
+    (first, stop), (left, right) = rows, plan.x.needed_cells(cols)
+    origin = plan.y.needed_cells(rows)[0]
+    for start in range(first, stop, ROWS_AT_ONCE):
+        band = start, min(start + ROWS_AT_ONCE, stop)
+        top, bottom = plan.y.needed_cells(band)
+        sums = np.zeros((*valid.shape[:-2], plan.channels, bottom - top, right - left), np.float32)
+        add_pieces(sums, [(part, row + origin - top, col) for part, row, col in pieces])
+        inside = slice(band[0] - first, band[1] - first)
+        out[..., inside, :] = _finish(plan, sums, valid[..., inside, :], band, cols)
+    return out
+
+
+def add_pieces(total: Float, pieces: Sequence[Piece]) -> None:
+    """Add sums to those of a band, which may begin and end anywhere within them."""
+    for part, row, col in pieces:
+        rows = slice(max(row, 0), max(row + part.shape[-2], 0))
+        there = total[..., rows, col : col + part.shape[-1]]
+        there += part[..., max(-row, 0) : max(-row, 0) + there.shape[-2], :]
+
+
+def _finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Array:
     options = plan.options
     needs = (plan.y.needed_cells(rows), plan.x.needed_cells(cols))
     sizes = (plan.y.plan.size, plan.x.plan.size)
@@ -288,11 +323,3 @@ def choose(found: Float, scheme: Scheme, threshold: float | None) -> npt.NDArray
     as_ground = np.flatnonzero(~cloudy)[found[..., ~cloudy, :, :].argmax(axis=-3)]
     decided: npt.NDArray[np.intp] = np.where(there.sum(axis=-3) >= threshold, as_cloud, as_ground)
     return decided
-
-
-def add_pieces(shape: tuple[int, ...], pieces: Sequence[tuple[Float, int, int]]) -> Float:
-    """Add sums that neighbours computed; each comes with the first cell where it belongs."""
-    total = np.zeros(shape, np.float32)
-    for part, row, col in pieces:
-        total[..., row : row + part.shape[-2], col : col + part.shape[-1]] += part
-    return total

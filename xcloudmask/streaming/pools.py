@@ -99,6 +99,9 @@ class LocalPool:
         # memory, and as many more heaps that keep what was freed.
         self._given = dask.config.get("pool", None)
         self._readers = None if inline else self._given or _readers()
+        # One region is read at a time, and another inferred: without a bound, all of them may hold pixels.
+        self._reading = threading.Lock()
+        self._holding = threading.Semaphore(max(self.size - 1, min(self.size, 2)))
         self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="xcloudmask-stream")
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
@@ -106,9 +109,11 @@ class LocalPool:
         """See `Pool`."""
 
         def run() -> Any:
-            pixels = _read(lazy, self._readers)
-            trim()  # of the blocks, which were larger than what is kept of them
-            return function(*args[:2], pixels, *args[2:])
+            with self._holding:
+                with self._reading:
+                    pixels = _read(lazy, self._readers)
+                    trim()  # of the blocks, which were larger than what is kept of them
+                return function(*args[:2], pixels, *args[2:])
 
         return self._start(run)
 

@@ -18,7 +18,7 @@ from xcloudmask.streaming.layout import Index, WindowLayout
 from xcloudmask.streaming.packing import Packing
 from xcloudmask.streaming.problems import persistently
 from xcloudmask.streaming.store import settle_region
-from xcloudmask.tasks import Array, Plan, add_pieces, infer_windows, valid_pixels
+from xcloudmask.tasks import Array, Piece, Plan, infer_windows, valid_pixels
 from xcloudmask.tasks import finish as finish_pixels
 
 
@@ -78,7 +78,7 @@ def infer(work: Work, at: Index, raw: Array) -> Found:
         _leave_strips(work, windows, at, found)
         r, c = row.sums[-1], col.sums[-1]
         if (r.chunk, c.chunk) == at[-2:]:
-            sums = found[..., r.start : r.stop, c.start : c.stop].copy()
+            sums = found[..., r.start : r.stop, c.start : c.stop]
     return Found(sums, valid, time.perf_counter() - began)
 
 
@@ -111,7 +111,7 @@ def finish(work: Work, at: Index, found: Found) -> Written:
     began = time.perf_counter()
     windows, plan = work.planned()
     row, col = windows.rows[at[-2]], windows.cols[at[-1]]
-    pieces: list[tuple[Float, int, int]] = []
+    pieces: list[Piece] = []
     leading = windows.leading(at)
     for producer in windows.producers(at[-2:]):
         if producer == at[-2:]:
@@ -126,8 +126,7 @@ def finish(work: Work, at: Index, found: Found) -> Written:
             if strip.consumer == at[-2:]:
                 part = line[strip.start : strip.stop].reshape(strip.shape(leading))
                 pieces.append((part, strip.rows.offset, strip.cols.offset))
-    shape = (*leading, row.needs[1] - row.needs[0], col.needs[1] - col.needs[0])
-    output = finish_pixels(plan, add_pieces(shape, pieces), found.valid, row.pixels, col.pixels)
+    output = finish_pixels(plan, pieces, found.valid, row.pixels, col.pixels)
     rows, cols = windows.layout.pixels(at)
     _write(work, at, output, windows.layout.leads(at), (slice(*rows), slice(*cols)))
     return Written(int(found.valid.sum()), found.seconds + time.perf_counter() - began)

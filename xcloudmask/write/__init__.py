@@ -115,7 +115,8 @@ def write(
 ) -> Written:
     """Compute a mask or probabilities, chunk by chunk, into a Cloud Optimized GeoTIFF or a Zarr store.
 
-    Memory holds a few chunks, whatever the size of the scene. The work is done by threads of this process.
+    Memory holds a few chunks, and what one row of them has found so far, which grows with the scene's width;
+    `xcloudmask.stream` keeps that in the store instead. The work is done by threads of this process.
 
     Parameters
     ----------

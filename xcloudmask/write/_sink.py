@@ -105,6 +105,13 @@ class _Sink:
             if self._progress is not None:
                 self._progress(self._done, self._total)
 
+    def put(self, key: tuple[slice, ...], block: Array, before: None) -> None:
+        """Store a block when the one before it is."""
+        from xcloudmask.streaming.heap import trim
+
+        self[key] = block
+        trim()
+
     def close(self) -> None:
         """Wait for the block being written, and take no more."""
         with self._lock:
@@ -113,7 +120,7 @@ class _Sink:
 
 def store(mask: xr.DataArray, target: Target, progress: Progress | None) -> dict[str, int]:
     """Compute every chunk once, into the target."""
-    import dask.array as da
+    from dask.base import compute
 
     tally = Tally(mask)
     pixels = mask.size // (mask.sizes["class"] if tally.probabilities else 1)
@@ -121,7 +128,27 @@ def store(mask: xr.DataArray, target: Target, progress: Progress | None) -> dict
     if progress is not None:
         progress(0, pixels)
     try:
-        da.store(mask.data, sink, lock=False, scheduler="threads", num_workers=WORKERS)  # type: ignore[arg-type]
+        compute(_in_turn(mask.data, sink), scheduler="threads", num_workers=WORKERS)  # type: ignore[no-untyped-call]
     finally:
         sink.close()
     return tally.counts()
+
+
+def _in_turn(blocks: Any, sink: _Sink) -> Any:
+    """Return the storing of all chunks, the last chunk first, each after the one before it.
+
+    Left to itself, Dask begins with the first, which needs least. But a window belongs to the chunk where it
+    begins (see `xcloudmask.lazy`), so all pixels of a row of chunks would be held until the next row is read.
+    From the last to the first, each chunk's pixels are used when they are read, and strips of them are held.
+    """
+    from dask.array.core import slices_from_chunks
+    from dask.delayed import delayed
+
+    put = delayed(sink.put)
+    places = slices_from_chunks(blocks.chunks)  # type: ignore[no-untyped-call]
+    pairs = list(zip(places, blocks.to_delayed().ravel(), strict=True))
+    last: Any = None
+    for number, (place, block) in enumerate(reversed(pairs)):
+        # Named by their place in the order, by which Dask decides between tasks that are alike.
+        last = put(place, block, last, dask_key_name=("in-turn", number))
+    return last

@@ -1,0 +1,84 @@
+"""What is done to a chunk is done in bands: the same to the last bit, and little held on the way."""
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.scenes import noise, scene
+from xcloudmask import tasks
+from xcloudmask.predict import Request, prepare
+from xcloudmask.tasks import Plan
+from xcloudmask.testing import TOY
+from xcloudmask.types import Calibration
+
+MIB = 2**20
+
+
+def most_held(work: Callable[[], object]) -> int:
+    """Bytes that are allocated at once on the way, what is returned included."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("chunk", [None, {"y": 50, "x": 70}])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resolution": "native"},
+        {"resolution": 90.0, "output": "probabilities", "uncertainty": True, "tta": 2},
+        {"resolution": "native", "output": "probabilities"},
+        {"resolution": 60.0, "threshold": 0.4},
+    ],
+)
+def test_how_many_rows_are_made_at_once_changes_no_bit(
+    options: dict[str, Any], rows: int, chunk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = noise(2, 131, 140)
+    pixels[:, 40:60, 30:90] = np.nan
+    da = scene(pixels, ["red", "nir"])
+    da = da if chunk is None else da.chunk(chunk)
+    how = {key: value for key, value in options.items() if key != "output"}
+    predict = da.cloudmask.predict_proba if "output" in options else da.cloudmask.predict
+
+    def answer(at_once: int) -> Any:
+        monkeypatch.setattr(tasks, "ROWS_AT_ONCE", at_once)
+        return predict(TOY, **how).values
+
+    np.testing.assert_array_equal(answer(rows), answer(1000))
+
+
+def plan_of(pixels: np.ndarray) -> Plan:
+    return prepare(scene(pixels, ["red", "nir"]), Request(model=TOY, resolution="native")).plan
+
+
+def test_an_output_is_made_within_less_than_its_sums_take() -> None:
+    plan = plan_of(np.zeros((2, 2048, 256), np.float32))
+    sums = noise(3, 2048, 256)
+    valid = np.ones((2048, 256), bool)
+    made = lambda: tasks.finish(plan, [(sums, 0, 0)], valid, (0, 2048), (0, 256))  # noqa: E731
+    made()  # what is imported and kept on the way
+    assert sums.nbytes == 6 * MIB
+    assert most_held(made) < 4 * MIB
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u2"])
+def test_looking_for_data_holds_no_more_than_a_band(dtype: str) -> None:
+    raw = np.ones((6, 1024, 1024), dtype)
+    calibration = Calibration(nodata=(0,))
+    tasks.holds_data(raw[:, :8, :8], calibration)
+    assert most_held(lambda: tasks.holds_data(raw, calibration)) < 4 * MIB
+
+
+def test_a_pixel_holds_data_where_every_band_does() -> None:
+    raw = np.ones((2, 3, 1, 5), np.float32)
+    raw[0, 0, 0, 0], raw[1, 2, 0, 1], raw[1, 1, 0, 2] = np.nan, -9, np.inf
+    found = tasks.holds_data(raw, Calibration(nodata=(-9,)))
+    assert found.tolist() == [[[False, True, True, True, True]], [[True, False, False, True, True]]]
