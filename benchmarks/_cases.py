@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,15 @@ def window_count(size: int, spec: ModelSpec, overlap: int | None = None) -> int:
 
 
 class Bare:
-    """The network alone, called by hand: no blend, no copy, no Dask; windows cut and normalised before."""
+    """The network alone, called by hand: no blend, no copy, no Dask; windows cut and normalised before.
 
-    def __init__(self, spec: ModelSpec, pixels: Pixels, count: int, spinning: bool = False) -> None:
+    In a loop with all threads or, with several lanes, in as many loops at a time, which share the threads.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, pixels: Pixels, count: int, spinning: bool = False, lanes: int = 1
+    ) -> None:
+        self.lanes = lanes
         starts = AxisPlan(pixels.shape[-1], spec.patch, spec.overlap).starts[:8].tolist()
         corners = [(top, left) for top in starts for left in starts]
         size = spec.patch
@@ -91,7 +98,7 @@ class Bare:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = cpu_threads()
+        options.intra_op_num_threads = max(1, cpu_threads() // self.lanes)
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         options.log_severity_level = 3
@@ -113,8 +120,12 @@ class Bare:
         return call
 
     def __call__(self) -> None:
-        for index in range(self.count):
-            self.call(self.windows[index % len(self.windows)])
+        def loop(first: int) -> None:
+            for index in range(first, self.count, self.lanes):
+                self.call(self.windows[index % len(self.windows)])
+
+        with ThreadPoolExecutor(self.lanes) as pool:
+            list(pool.map(loop, range(self.lanes)))
 
 
 def predict(scene: xr.DataArray, spec: ModelSpec, workers: int) -> npt.NDArray[np.uint8]:

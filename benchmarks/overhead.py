@@ -35,6 +35,8 @@ from _measure import (
     table,
 )
 
+from xcloudmask.backends import cpu_lanes
+
 SECTIONS = ("overhead", "memory", "peer")
 #: The bars of the issue.
 OVERHEAD_BAR = 0.90
@@ -76,6 +78,7 @@ def overhead(size: Size) -> dict[str, Any]:
     scene = cases.described(pixels, spec)
     bare = cases.Bare(spec, pixels, size.bare_windows)
     spinning = cases.Bare(spec, pixels, size.bare_windows, spinning=True)
+    beside = cases.Bare(spec, pixels, size.bare_windows, lanes=cpu_lanes())
     windows = cases.window_count(size.image, spec)
     bare(), cases.predict(scene[:, : 2 * spec.patch, : 2 * spec.patch].chunk(), spec, size.workers)  # warm
 
@@ -90,11 +93,14 @@ def overhead(size: Size) -> dict[str, Any]:
             ours[chunk].append(_each(spent, windows))
             load.append(load_average())
     bare_each.append(_each(clocked(bare), size.bare_windows))
-    by_default = [_each(clocked(spinning), size.bare_windows) for _ in range(2)]
+    by_default, in_lanes = (
+        [_each(clocked(other), size.bare_windows) for _ in range(3)] for other in (spinning, beside)
+    )
 
     found: dict[str, Any] = {
         "network": spec.name, "image": size.image, "windows": windows, "rounds": size.rounds,
         "bare": _middle(bare_each), "bare_onnxruntime_default_spinning": _middle(by_default),
+        "bare_side_by_side": _middle(in_lanes),
         "load_averages": load, "bar": OVERHEAD_BAR, "spread_limit": SPREAD_LIMIT,
     }  # fmt: skip
     return found | with_ratios(found["bare"], {str(chunk): _middle(runs) for chunk, runs in ours.items()})
@@ -126,8 +132,11 @@ def _middle(runs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def show_overhead(found: dict[str, Any]) -> str:
-    rows = [["bare network, same options", found["bare"]], ["bare network, spinning",
-             found["bare_onnxruntime_default_spinning"]]]  # fmt: skip
+    rows = [
+        ["bare network, a loop", found["bare"]],
+        ["bare network, spinning", found["bare_onnxruntime_default_spinning"]],
+        ["bare network, side by side", found["bare_side_by_side"]],
+    ]
     rows += [[f"predict, chunks of {chunk}", run] for chunk, run in found["chunks"].items()]
     fields = ("windows_per_s", "wall_ms", "cpu_ms", "ratio_wall_ms", "ratio_cpu_ms")
     lines = [[name, *(run.get(field) for field in fields)] for name, run in rows]
