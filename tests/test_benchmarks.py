@@ -47,15 +47,17 @@ def test_no_ratio_of_seconds_is_stated_where_the_bare_network_varies(
     import overhead
 
     bare = {"wall_ms": 100.0, "cpu_ms": 60.0, "windows_per_s": 10.0, "wall_ms_all": list(walls)}
-    ours = {"96": {"wall_ms": 50.0, "cpu_ms": 80.0, "windows_per_s": 20.0}}
+    ours = {"96": {"wall_ms": 50.0, "cpu_ms": 80.0, "windows_per_s": 20.0, "wall_ms_all": [40.0, 64.0]}}
     found = overhead.with_ratios(bare, ours)
     assert found["chunks"]["96"]["ratio_wall_ms"] == told
     assert found["chunks"]["96"]["ratio_cpu_ms"] == 0.75
-    found |= {"bare": bare, "bare_onnxruntime_default_spinning": bare, "spread_limit": overhead.SPREAD_LIMIT}
+    found |= {"bare": bare, "bare_onnxruntime_default_spinning": bare, "bare_side_by_side": bare}
+    found |= {"spread_limit": overhead.SPREAD_LIMIT}
     found |= {"network": "n", "image": 1, "windows": 1, "rounds": 3, "bar": 0.9, "load_averages": []}
     shown = overhead.show_overhead(found)
     assert ("no ratio of seconds is stated" in shown) == (told is None)
     assert ("2.000" in shown) == (told is not None)
+    assert f"{min(walls) / 64:.3f}" in shown, "our slowest round over its fastest"
 
 
 @pytest.mark.parametrize("script", ["overhead", "choices"])
