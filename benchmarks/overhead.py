@@ -149,8 +149,8 @@ def show_overhead(found: dict[str, Any]) -> str:
     told = f"Rounds of the bare network lie {apart:.0%} apart"
     if apart > found["spread_limit"]:
         told += (
-            f": over {found['spread_limit']:.0%},\nso no ratio of seconds is stated, only what it is at least:"
-            "\nour slowest round over the fastest of the loop"
+            f": over {found['spread_limit']:.0%},\nso no ratio of seconds is stated, only what it is at "
+            "least:\nour slowest round over the fastest of the loop"
         )
     return (
         f"Overhead: {found['network']}, {found['image']} x {found['image']}, {found['windows']} windows, "

@@ -94,7 +94,7 @@ class LocalPool:
     """Threads of this process."""
 
     def __init__(self, size: int | None, inline: bool) -> None:
-        self.size = size or (1 if inline else 3)  # one reads, one infers, one writes
+        self.size = size or (1 if inline else 2)  # one reads while the other infers and writes
         # One pool reads for all regions. Dask would have one for each of our threads: as many more blocks in
         # memory, and as many more heaps that keep what was freed.
         self._given = dask.config.get("pool", None)
