@@ -1,4 +1,4 @@
-"""Exported items against the MLM extension's own JSON schema, where a copy of it is given.
+"""Exported items against the package of MLM's authors, stac-model, and against its schema if a copy is given.
 
 The schema lies at https://stac-extensions.github.io/mlm/v1.5.0/schema.json (Apache-2.0). Tests reach no
 network and no copy is kept here: fetch it, and set ``XCLOUDMASK_MLM_SCHEMA`` to its path. Its rules as they
@@ -160,3 +160,39 @@ def test_the_rules_refuse_what_is_broken(what, tmp_path):
 def test_the_schema_refuses_what_is_broken(what, tmp_path, schema):
     path, to = BROKEN[what]
     assert schema(change(exported("plain-net", tmp_path), *path, to=to))
+
+
+#: What the authors' own package looks at: the properties, but for names that it does not know.
+TOLD_BY_THE_PACKAGE = (
+    "no name", "no input", "an unknown task", "parameters that are no number", "scaling of no kind",
+    "a shape of words", "a class without words", "a type of no numbers",
+)  # fmt: skip
+
+
+def package_says(item):
+    """Have the package of the extension's authors, stac-model, read an item's properties."""
+    from stac_model.schema import MLModelProperties
+
+    return MLModelProperties.model_validate(item["properties"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_items_are_read_by_the_package_of_the_extensions_authors(name, tmp_path):
+    item = exported(name, tmp_path)
+    read = package_says(item)
+    assert read.name == item["properties"]["mlm:name"]
+    assert len(read.input) == len(read.output) == 1
+    assert read.input[0].input.shape == item["properties"]["mlm:input"][0]["input"]["shape"]
+    assert [each.name for each in read.output[0].classes] == [
+        each["name"] for each in item["properties"]["mlm:output"][0]["classification:classes"]
+    ]
+
+
+@pytest.mark.parametrize("what", TOLD_BY_THE_PACKAGE)
+def test_the_package_refuses_what_is_broken(what, tmp_path):
+    pytest.importorskip("stac_model")
+    from pydantic import ValidationError
+
+    path, to = BROKEN[what]
+    with pytest.raises(ValidationError):
+        package_says(change(exported("plain-net", tmp_path), *path, to=to))
