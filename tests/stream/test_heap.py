@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -29,14 +30,42 @@ def test_what_was_freed_goes_back_to_the_system():
     assert float(said.stdout) > 100  # MiB, of 223 freed
 
 
+#: glibc raises the limit when a mapped block is freed; later blocks then lie in the heap, below the last one.
+PLANES = """
+import psutil
+from xcloudmask.streaming import heap
+block = b"x" * (24 << 20)
+del block
+heap.keep_large_blocks_apart()
+planes = [b"x" * (8 << 20) for _ in range(20)]
+kept = planes.pop()
+before = psutil.Process().memory_info().rss
+del planes
+print((before - psutil.Process().memory_info().rss) / 2**20)
+"""
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_large_blocks_go_back_when_they_are_freed(told):
+    if heap._glibc_trim() is None:
+        pytest.skip("no glibc here")
+    env = {**os.environ, **({"MALLOC_MMAP_THRESHOLD_": str(32 << 20)} if told else {})}
+    said = subprocess.run([sys.executable, "-c", PLANES], capture_output=True, text=True, check=True, env=env)
+    freed = float(said.stdout)  # MiB, of 152
+    assert freed < 50 if told else freed > 120, "what the user set stays"
+
+
 def test_elsewhere_nothing_happens(monkeypatch):
-    heap._glibc_trim.cache_clear()
+    for function in (heap._glibc, heap.keep_large_blocks_apart):
+        function.cache_clear()
     monkeypatch.setattr(sys, "platform", "darwin")
     try:
         assert heap._glibc_trim() is None
         heap.trim()
+        heap.keep_large_blocks_apart()
     finally:
-        heap._glibc_trim.cache_clear()
+        for function in (heap._glibc, heap.keep_large_blocks_apart):
+            function.cache_clear()
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -16,7 +16,7 @@ import numpy as np
 from dask.system import CPU_COUNT
 
 from xcloudmask.streaming.cluster import ClusterPool
-from xcloudmask.streaming.heap import trim
+from xcloudmask.streaming.heap import keep_large_blocks_apart, trim
 
 
 class Pool(Protocol):
@@ -94,6 +94,7 @@ class LocalPool:
     """Threads of this process."""
 
     def __init__(self, size: int | None, inline: bool) -> None:
+        keep_large_blocks_apart()
         self.size = size or (1 if inline else 2)  # one reads while the other infers and writes
         # One pool reads for all regions. Dask would have one for each of our threads: as many more blocks in
         # memory, and as many more heaps that keep what was freed.
