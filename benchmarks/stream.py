@@ -115,8 +115,8 @@ def show_overhead(found: dict[str, Any]) -> str:
     rows = [[name, found[name]["mpx_per_s"], found[name]["mpx_per_cpu_s"]] for name in ("bare", "stream")]
     apart, told = found["spread_of_bare"], found["ratio_wall"]
     least = min(found["stream"]["mpx_per_s_all"]) / max(found["bare"]["mpx_per_s_all"])
-    judgement = f"by the clock {told:.2f}" if told is not None else "not stated by the clock"
-    judgement += f" (our slowest round over the bare network's fastest: {least:.2f})"
+    judgement = f"by the clock {told:.2f}" if told is not None else "not by the clock"
+    judgement += f" (at least {least:.2f}: our slowest round, its fastest)"
     return (
         f"Stream: {found['network']}, {found['image']} x {found['image']}, {found['windows']} windows, "
         f"medians of {found['rounds']} rounds\n"

@@ -244,19 +244,57 @@ def test_all_tasks_share_the_lanes() -> None:
 @pytest.mark.parametrize("size", [1, 5])
 def test_memory_that_runs_out_in_a_lane_is_tried_again_alone(size: int) -> None:
     backend, ours = in_lanes(3)
-    asked, refused = backend.probabilities, threading.Event()
+    asked, refused, counting = backend.probabilities, itertools.count(), threading.Lock()
+    inside = 0
 
     def probabilities(pixels: np.ndarray) -> np.ndarray:
-        if len(pixels) > 2 or threading.current_thread() is not threading.main_thread():
-            refused.set()
+        """There is memory for two windows, whoever asks for them."""
+        nonlocal inside
+        with counting:
+            inside += len(pixels)
+        time.sleep(0.002)
+        with counting:
+            full, inside = inside > 2, inside - len(pixels)
+        if full:
+            next(refused)
             raise MemoryError("bad_alloc")
         found: np.ndarray = asked(pixels)
         return found
 
     backend.probabilities = probabilities  # type: ignore[method-assign]
-    found = ours.blend(jobs(20), SHAPE, batch_size=size)
-    assert refused.is_set()
-    np.testing.assert_array_equal(found, predictor(FakeBackend()).blend(jobs(20), SHAPE))
+    expected = predictor(FakeBackend()).blend(jobs(20), SHAPE)
+    for found in in_threads(4, lambda k: ours.blend(jobs(20), SHAPE, batch_size=size)):
+        np.testing.assert_array_equal(found, expected)
+    before = next(refused)
+    assert before > 0
+    np.testing.assert_array_equal(ours.blend(jobs(20), SHAPE), expected)
+    if size == 1:
+        assert next(refused) == before + 1, "that there is no room for several is remembered"
+
+
+def test_who_is_alone_on_a_device_has_nobody_in_the_lanes() -> None:
+    beside, ours = in_lanes(3)
+    other = FakeBackend("cpu")
+    sole = Predictor(COUNTING)
+    sole._devices = [Device.of("cpu", other)]  # a module: one at a time, and no graph beside it
+    overlapped = []
+
+    def watched(mine: FakeBackend, theirs: FakeBackend) -> Any:
+        asked = mine.probabilities
+
+        def probabilities(pixels: np.ndarray) -> Any:
+            mine.at_once += 1
+            time.sleep(0.001)
+            overlapped.append(theirs.at_once > 0)
+            mine.at_once -= 1
+            return asked(pixels)
+
+        return probabilities
+
+    beside.probabilities, other.probabilities = watched(beside, other), watched(other, beside)  # type: ignore[method-assign]
+    in_threads(4, lambda k: (ours, sole)[k % 2].blend(jobs(30), SHAPE))
+    assert len(overlapped) == 120
+    assert not any(overlapped)
 
 
 def test_after_a_failure_in_a_lane_nothing_of_the_task_goes_on() -> None:
@@ -343,7 +381,7 @@ def test_two_devices_have_locks_of_their_own(nothing_loaded: None, monkeypatch: 
     monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(engine, "make_backend", lambda *args: FakeBackend())
     first, second = Predictor(COUNTING)._load()
-    assert first.lock is not second.lock
+    assert first.turns is not second.turns
 
 
 def test_weights_are_loaded_once_whatever_the_precision_and_the_name_of_the_device(

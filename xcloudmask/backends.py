@@ -180,8 +180,6 @@ class TeamBackend(OnnxBackend):
 
     def probabilities(self, pixels: Float) -> Float:
         """See `Backend`."""
-        if self.network.filling is not None:
-            pixels = self.network.filling(pixels)
         said = [one.probabilities(pixels[:, : len(one.network.mean or ())]) for one in self.members]
         mean: Float = sum(said[1:], said[0]) / np.float32(len(said))
         return mean
@@ -377,9 +375,11 @@ def cpu_lanes() -> int:
     """How many windows an ONNX graph infers side by side on the CPU; each has its share of the threads.
 
     Threads that work at one window wait for one another after each layer; one window a thread has no waiting,
-    but takes memory for each. On two cores it is 1.1 times as fast in processor time, more by the clock.
+    but takes memory for each. On two cores it is 1.1 times as fast in processor time, more by the clock. At
+    most one thread is left over.
     """
-    return min(cpu_threads(), MOST_LANES)
+    threads = cpu_threads()
+    return max(count for count in range(1, min(threads, MOST_LANES) + 1) if threads % count <= 1)
 
 
 def settle_threads(runtime: str) -> None:

@@ -108,10 +108,10 @@ def family(spec: ModelSpec) -> str:
 def candidates(bands: Sequence[Band], level: Level | None, pixel: float | None = None) -> list[Candidate]:
     """Return every model that ``auto`` may take, the best first, with what speaks against it.
 
-    Models that were scored with the most of these bands go first, in the order of their scores; the scores
-    are of top-of-atmosphere scenes, and serve for both levels, as there are too few others. Models that were
-    trained on finer pixels than these go behind all that take any: there, networks that look at shapes do
-    worse, see docs/scores.md.
+    Models that were scored with the most of these bands go first, in the order that docs/scores.md tells; the
+    scores are of top-of-atmosphere scenes, and serve for both levels, as there are too few others. Models
+    that were trained on finer pixels than these go behind all that take any: there, networks that look at
+    shapes do worse.
     """
     wanted = level or "toa"
     known = evidence_for(bands)
@@ -171,7 +171,8 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
     for candidate in found:
         if candidate.fits:
             if not made_for(candidate.spec, bands):
-                warn_user(_doubt(candidate.spec, bands), UserWarning)
+                better = [c.spec for c in found if c.fits and c.too_coarse and made_for(c.spec, bands)]
+                warn_user(_doubt(candidate.spec, bands, better[0] if better else None, pixel), UserWarning)
             return candidate.spec
     have = ", ".join(band.common_name or band.name for band in bands)
     needs = "".join(
@@ -190,8 +191,11 @@ def made_for(spec: ModelSpec, bands: Sequence[Band]) -> bool:
     return not spec.any_bands and all(find_band(bands, need) is not None for need in spec.bands)
 
 
-def _doubt(spec: ModelSpec, bands: Sequence[Band]) -> str:
-    """Say how good the answer of a model for any bands may be."""
+def _doubt(spec: ModelSpec, bands: Sequence[Band], finer: ModelSpec | None, pixel: float | None) -> str:
+    """Say how good the answer of a model may be that was not made for such bands, or for any pixels.
+
+    `finer` was made for the bands and for finer pixels.
+    """
     known = evidence_for(bands)
     if known is None or family(spec) not in known.scores:
         worth = "how well it does with these bands was never measured"
@@ -199,11 +203,16 @@ def _doubt(spec: ModelSpec, bands: Sequence[Band]) -> str:
         value, low, high = known.scores[family(spec)]
         worth = (
             f"with {', '.join(known.bands)} it scored a balanced accuracy of {value:.2f} [{low:.2f}, "
-            f"{high:.2f}] on {known.scenes} scenes of Landsat 8"
+            f"{high:.2f}] on {known.scenes} scenes of Landsat 8 at 30 m"
         )
     lacking = [need for need in spec.bands if find_band(bands, need) is None]
     how = f"which estimates {', '.join(lacking)} from the others" if lacking else "which takes any"
+    why, remedy = "no model was made for these bands", ", or describe(...) if bands have other names"
+    if finer is not None and finer.gsd is not None and pixel is not None:
+        low, high = finer.gsd
+        why = f"the pixels are {pixel:.4g} m, and {finer.name!r} was made for {low:g} to {high:g} m"
+        how, remedy = "which takes any bands and pixels", ""
     return (
-        f"no model was made for these bands; {spec.name!r} answers, {how}: {worth}. Say "
-        f"model={spec.name!r} to take it without this warning, or describe(...) if bands have other names"
+        f"{why}; {spec.name!r} answers, {how}: {worth}. Say "
+        f"model={spec.name!r} to take it without this warning{remedy}"
     )

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,7 +29,8 @@ from xcloudmask.answers import check_shape, doubt
 from xcloudmask.backends import Backend, Place, available_devices, give_back, make_backend
 from xcloudmask.blend import Bool, Float
 from xcloudmask.classes import CLOUDY
-from xcloudmask.lanes import Device, Said, locks, pools
+from xcloudmask.lanes import Device, Said, pools, turns
+from xcloudmask.models.filling import Filling
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.once import Once
 from xcloudmask.types import Band, ModelSpec
@@ -37,8 +38,8 @@ from xcloudmask.warn import warn_user
 
 log = logging.getLogger("xcloudmask")
 
-#: Windows a batch where the caller leaves the choice. A CPU gains nothing from more than one window at a
-#: time (its threads are busy already) and one keeps results independent of how windows fall into batches.
+#: Windows a batch where the caller leaves the choice. A CPU gains nothing from more than one (its threads are
+#: busy already) and one keeps results independent of how windows fall into batches.
 AUTO_BATCH = {"cpu": 1, "cuda": 32, "mps": 8, "openvino": 1}
 
 #: The eight turns and mirrors of a square: which axes to reverse, and whether to swap rows and columns.
@@ -110,15 +111,22 @@ class Predictor:
         self._devices: list[Device] = []
         self._turn = itertools.count()
         self._fits: int | None = None  # the largest batch that memory has allowed so far
+        self._crowded = False  # whether memory did not suffice for windows side by side
+        self._filling: Filling | None = None  # how bands are estimated that the scene lacks
         self._looked = False  # whether the first batch's probabilities were looked at
 
     def _load(self) -> list[Device]:
         with self._loading:
             if not self._devices:
-                self._devices = [
-                    Device.of(name, _loaded(self.spec, name, self.dtype, self.inputs))
+                told = () if self.spec.fills else self.inputs  # one network serves whichever are estimated
+                found = [
+                    Device.of(name, _loaded(self.spec, name, self.dtype, told))
                     for name in available_devices(self.device, self.spec.runtime)
                 ]
+                filling = found[0].backend.network.filling
+                if self.spec.fills and self.inputs and filling is not None:
+                    self._filling = filling.given_only([band.name for band in self.inputs])
+                self._devices = found
         return self._devices
 
     @contextmanager
@@ -165,8 +173,10 @@ class Predictor:
             begun: deque[tuple[list[WindowJob], Future[Said]]] = deque()
 
             def settle_first() -> None:
-                batch, future = begun.popleft()
-                self._settle(device, sums, batch, future.result(), tta)
+                batch, future = begun[0]
+                said = future.result()
+                begun.popleft()  # not before: whoever interrupts the waiting must wait for it, too
+                self._settle(device, sums, batch, said, tta)
                 earlier.append(backend.mark())
 
             try:
@@ -194,9 +204,13 @@ class Predictor:
             device.backend.add(sums, [job.place for job in batch], said.parts)
             return
         device.backend.release()
+        self._crowded |= len(batch) == 1
         half = -(-len(batch) // 2)
         for part in (batch[:half], batch[half:]) if half < len(batch) else (batch,):
             self._settle(device, sums, part, self._infer(device, part, tta, sums.shape[1], alone=True), tta)
+
+    def _filled(self, pixels: Float) -> Float:
+        return pixels if self._filling is None else self._filling(pixels)
 
     def _batches(self, jobs: Iterable[WindowJob], size: int) -> Iterator[list[WindowJob]]:
         source = iter(jobs)
@@ -211,23 +225,25 @@ class Predictor:
         Returning that, rather than trying again from within, lets go of all that the failed attempt held.
         """
         backend = device.backend
+        alone = alone or self._crowded or device.lanes is None
         try:
-            pixels = backend.upload([job.pixels for job in jobs])
+            pixels = backend.upload([self._filled(job.pixels) for job in jobs])
             weights = backend.upload([job.shares for job in jobs])
-            with device.lock if device.lanes is None or alone else nullcontext():
+            with device.turns.take(alone=alone):
                 found = self._augmented(backend, pixels, tta, channels)
             return Said(backend.weigh(found, weights), self._look(backend, found, jobs))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if len(jobs) == 1 and (device.lanes is None or alone):
+            if len(jobs) == 1 and alone:
                 patch = jobs[0].pixels.shape[-1]
                 raise MemoryError(
                     f"one window of {patch} x {patch} does not fit in the memory of {backend.kind}; "
                     "use a smaller patch_size, or device='cpu'"
                 ) from error
             self._fits = min(-(-len(jobs) // 2), self._fits or len(jobs))
-            log.warning("out of memory on %s: batch of %d halved", backend.kind, len(jobs))
+            todo = "halved" if len(jobs) > 1 else "inferred alone"
+            log.warning("out of memory on %s: batch of %d %s", backend.kind, len(jobs), todo)
             return Said(None, None)
 
     def _probabilities(self, backend: Backend, pixels: Any) -> Any:
@@ -302,8 +318,6 @@ def _told_of_bands(network: Network, inputs: tuple[Band, ...]) -> Network:
     """Tie a network that takes any bands to those of a scene; others know theirs by their place."""
     if not inputs:
         return network
-    if network.filling is not None:
-        return replace(network, filling=network.filling.given_only([band.name for band in inputs]))
     from xcloudmask.models.arch.descriptors import BandInput
     from xcloudmask.models.arch.setnet import Bound
 
@@ -359,7 +373,7 @@ def _after_fork() -> None:
     """Begin anew in a forked process: locks may be held, and threads waited for, that are not there."""
     global _predictors_lock
     loaded = [
-        _networks.restart(), _backends.restart(), locks.restart(), pools.restart(), dict(_predictors)
+        _networks.restart(), _backends.restart(), turns.restart(), pools.restart(), dict(_predictors)
     ]  # fmt: skip
     _inherited.append(loaded)
     _predictors.clear()

@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from xcloudmask.backends import Backend
+from xcloudmask.backends import MOST_LANES, Backend
 from xcloudmask.once import Once
 
-#: By device: whoever infers on it holds its lock.
-locks: Once[threading.Lock] = Once()
+
+class Turns:
+    """Who may infer on a device: a few at a time, or one alone.
+
+    Examples
+    --------
+    >>> turns = Turns()
+    >>> with turns.take(alone=False), turns.take(alone=False):
+    ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._places = threading.Semaphore(MOST_LANES)
+
+    @contextmanager
+    def take(self, *, alone: bool) -> Iterator[None]:
+        """Wait for a place; or for all of them, one after the other, so that nobody else has any."""
+        if not alone:
+            with self._places:
+                yield
+            return
+        with self._lock, ExitStack() as held:
+            for _ in range(MOST_LANES):
+                held.enter_context(self._places)
+            yield
+
+
+#: By device, whatever the model: who may infer on it.
+turns: Once[Turns] = Once()
 #: By their number: the threads in which windows are inferred side by side, whatever the model.
 pools: Once[ThreadPoolExecutor] = Once()
 
@@ -27,11 +56,11 @@ class Said:
 
 @dataclass(slots=True)
 class Device:
-    """A device as one predictor sees it: its lock, and how many of the predictor's tasks use it."""
+    """A device as one predictor sees it: whose turn it is, and how many of the predictor's tasks use it."""
 
     backend: Backend
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    lanes: ThreadPoolExecutor | None = None  # None: one inference at a time, under the lock
+    turns: Turns = field(default_factory=Turns)
+    lanes: ThreadPoolExecutor | None = None  # None: one inference at a time
     tasks: int = 0
 
     @property
@@ -50,7 +79,8 @@ class Device:
     @classmethod
     def of(cls, name: str, backend: Backend) -> Device:
         """Return the device of that name, as a predictor sees it that has `backend` there."""
-        lock = locks.get(name, threading.Lock)
-        if (count := backend.lanes) == 1:
-            return cls(backend, lock)
-        return cls(backend, lock, pools.get(count, lambda: ThreadPoolExecutor(count, "xcloudmask-infer")))
+        count = backend.lanes
+        lanes = None
+        if count > 1:
+            lanes = pools.get(count, lambda: ThreadPoolExecutor(count, "xcloudmask-infer"))
+        return cls(backend, turns.get(name, Turns), lanes)

@@ -30,7 +30,10 @@ from typing import Any
 import dask.array as da
 import numpy as np
 from dask._task_spec import DataNode, Task, TaskRef
-from dask.base import tokenize
+from dask.array.core import slices_from_chunks
+from dask.base import optimize, tokenize
+from dask.core import flatten
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, Layer
 from dask.typing import Key
 
@@ -100,6 +103,28 @@ def regrid(plan: Regrid, source: da.Array, chunks: tuple[tuple[int, ...], tuple[
     layers = HighLevelGraph.from_collections(name, graph, dependencies=[source])  # type: ignore[list-item]
     meta = np.empty((0,) * source.ndim, np.float32)
     return da.Array(layers, name, chunks=(*source.chunks[:-2], *chunks), meta=meta)  # type: ignore[no-untyped-call]
+
+
+def in_turn(blocks: da.Array, put: Callable[[tuple[slice, ...], Array, None], None]) -> Delayed:
+    """Return the storing of all chunks, the last chunk first, each after the one before it.
+
+    Left to itself, Dask begins with the first, which needs least. But a window belongs to the chunk where it
+    begins, so all pixels of a row of chunks would be held until the next row is read. From the last to the
+    first, each chunk's pixels are used when they are read, and strips of them are held. `put` is given where
+    a chunk belongs, the chunk, and what the storing before it returned, which is there for the order alone.
+    """
+    (blocks,) = optimize(blocks)  # type: ignore[no-untyped-call]
+    name = f"in-turn-{blocks.name}"
+    places = slices_from_chunks(blocks.chunks)  # type: ignore[no-untyped-call]
+    pairs = list(zip(places, flatten(blocks.__dask_keys__()), strict=True))  # type: ignore[no-untyped-call]
+    graph: dict[Any, Any] = {}
+    last: Key | None = None
+    for number, (place, block) in enumerate(reversed(pairs)):
+        key = (name, number)
+        graph[key] = Task(key, put, place, TaskRef(block), None if last is None else TaskRef(last))
+        last = key
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[blocks])  # type: ignore[list-item]
+    return Delayed(last, layers, layer=name)  # type: ignore[no-untyped-call]
 
 
 def nothing(shape: tuple[int, ...]) -> Array:

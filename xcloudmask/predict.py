@@ -334,6 +334,8 @@ def _attrs(job: Job) -> dict[str, Any]:
         attrs["tta"] = options.tta
     if options.dtype != "auto":
         attrs["dtype"] = options.dtype
+    if options.told:
+        attrs["bands"] = options.told
     if options.aux:
         attrs["aux"] = " ".join(aux.name for aux in options.aux)
     if options.output == "probabilities":

@@ -204,10 +204,7 @@ class ModelSpec:
     any_bands : bool
         True if it takes any reflectance bands and is told their wavelengths.
     min_bands : int
-        How many of them it needs at least.
-    fills : bool
-        True if those of its `bands` that an array lacks are estimated from those it has, which must be
-        `min_bands` at least.
+        How many it needs at least, if it takes any bands or estimates those that are missing.
     level : {"toa", "boa", None}
         Processing level it was trained on; None if either.
     gsd : (float, float)
@@ -242,6 +239,9 @@ class ModelSpec:
     uncertainty : bool
         Whether the network tells, in one channel behind those of the classes, how far its members disagree
         (`xcloudmask.models.arch.ensemble`). Its channels must be probabilities already.
+    fills : bool
+        True if those of its `bands` that an array lacks are estimated from those it has, which must be
+        `min_bands` at least.
     """
 
     name: str
@@ -251,7 +251,6 @@ class ModelSpec:
     loader: str
     any_bands: bool = False
     min_bands: int = 1
-    fills: bool = False
     level: Level | None = None
     gsd: tuple[float, float] | None = None
     patch: int = 256
@@ -274,6 +273,7 @@ class ModelSpec:
     limits: str = ""
     aux: tuple[AuxInput, ...] = ()
     uncertainty: bool = False
+    fills: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aux", tuple(AuxInput.of(each) for each in self.aux))
@@ -288,6 +288,11 @@ class ModelSpec:
             raise ValueError(f"model {self.name!r} needs bands, or any_bands=True, and at least one class")
         if self.fills and self.any_bands:
             raise ValueError(f"model {self.name!r} takes any bands: there are none that could be filled in")
+        if self.fills and (self.aux or not 0 < self.min_bands <= len(self.bands)):
+            raise ValueError(
+                f"model {self.name!r}: with fills=True it takes no aux, and min_bands is 1 to "
+                f"{len(self.bands)}, got {self.min_bands}"
+            )
         if len(set(self.bands)) != len(self.bands) or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"model {self.name!r}: bands and classes must not repeat")
         if ":" not in self.loader:
@@ -363,6 +368,12 @@ class Options:
     tta: int = 0
     aux: tuple[AuxInput, ...] = ()  # those given; their planes follow the bands
     uncertainty: bool = False  # whether the spread comes with the probabilities
+
+    @property
+    def told(self) -> str:
+        """Names of the bands that were given, where the model's card does not tell."""
+        given = [band for band in self.inputs if band.kind == "reflectance"]
+        return " ".join(band.common_name or band.name for band in given)
 
 
 #: What `predict` takes as a model: a name, a card, or a module or function that was registered.

@@ -114,8 +114,8 @@ def difference(mine: Mapping[str, Any], other: Mapping[str, Any], *, samples: in
 def ranked(stored: Stored, bands: str) -> list[tuple[str, np.ndarray, Mapping[str, Any]]]:
     """Return models, the best first by balanced accuracy on `COMMON`, with their scores and scenes.
 
-    Of those within `ALIKE` of the best, the one that finds shadow best goes first. A model that was made for
-    these bands goes before all that merely do with them, unless the best of those is better beyond chance.
+    Of those within `ALIKE` of the best that is left, the one that finds shadow best goes first. A model that
+    was made for these bands goes before all that merely do with them, unless those are better beyond chance.
     """
     out = []
     for model in stored:
@@ -123,13 +123,12 @@ def ranked(stored: Stored, bands: str) -> list[tuple[str, np.ndarray, Mapping[st
         if scenes and model != "brightness":
             out.append((model, summary(counts_of(scenes)), scenes))
     at = METRICS.index("balanced_accuracy")
-    best = max((values[at, 0] for _, values, _ in out), default=0.0)
-
-    def key(found: tuple[str, np.ndarray, Mapping[str, Any]]) -> tuple[bool, float]:
-        alike = found[1][at, 0] >= best - ALIKE
-        return not alike, -(shadow_of(found[2])[0] if alike else found[1][at, 0])
-
-    out.sort(key=key)
+    rest, out = out, []
+    while rest:
+        best = max(values[at, 0] for _, values, _ in rest)
+        alike = [found for found in rest if found[1][at, 0] >= best - ALIKE]
+        out.append(max(alike, key=lambda found: (shadow_of(found[2])[0], found[1][at, 0])))
+        rest = [found for found in rest if found is not out[-1]]
     made = [found for found in out if MADE_FOR.get(found[0], {"-"}) <= set(INSTRUMENTS[bands])]
     if made and difference(out[0][2], made[0][2])[1] <= 0:
         out.sort(key=lambda found: found not in made[:1])

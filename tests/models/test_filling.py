@@ -11,11 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scenes import noise, scene
-from xcloudmask import engine, models
+from xcloudmask import backends, engine, models
 from xcloudmask.errors import BandError, CloudMaskError, WeightsError
+from xcloudmask.models import card
 from xcloudmask.models import filling as module
 from xcloudmask.models.filling import Filling, filling
 from xcloudmask.models.network import Network, load_network
+from xcloudmask.streaming import stream
+from xcloudmask.streaming.plugin import _warm
+from xcloudmask.streaming.problems import ContractError
 from xcloudmask.types import ModelSpec
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -32,19 +36,16 @@ def test_the_estimate_is_that_of_least_squares(seed, given_bands, count):
     fill = Filling(SIX, tuple(pixels.mean(axis=0)), tuple(map(tuple, covariance))).given_only(names)
     design = np.column_stack([pixels[:, at], np.ones(len(pixels))])
     solved = np.linalg.lstsq(design, pixels, rcond=None)[0]
-    image = pixels[:, at].T.reshape(1, count, 20, 20).astype(np.float32)
-    expected = (design @ solved).T.reshape(1, 6, 20, 20)
+    image = pixels[:, at].T.reshape(count, 20, 20).astype(np.float32)
+    expected = (design @ solved).T.reshape(6, 20, 20)
     np.testing.assert_allclose(fill(image), expected, atol=2e-4, rtol=2e-4)
 
 
-@given(batch=st.integers(1, 4), names=st.lists(st.sampled_from(SIX), min_size=1, max_size=6, unique=True))
-def test_what_is_given_stays_and_a_window_does_not_depend_on_its_batch(batch, names):
-    fill = filling(SIX).given_only(names)
-    pixels = noise(batch, len(names), 16, 24, seed=batch)
-    found = fill(pixels)
-    np.testing.assert_array_equal(found[:, [SIX.index(name) for name in names]], pixels)
-    for at in range(batch):
-        np.testing.assert_array_equal(fill(pixels[at : at + 1]), found[at : at + 1])
+@given(names=st.lists(st.sampled_from(SIX), min_size=1, max_size=6, unique=True))
+def test_what_is_given_stays_to_the_last_bit(names):
+    pixels = noise(len(names), 16, 24, seed=len(names))
+    found = filling(SIX).given_only(names)(pixels)
+    np.testing.assert_array_equal(found[[SIX.index(name) for name in names]], pixels)
 
 
 def test_shipped_statistics_give_a_sensible_green():
@@ -137,6 +138,77 @@ def test_a_card_that_fills_needs_statistics():
     )
     with pytest.raises(CloudMaskError, match="Network without `filling`"):
         load_network(spec)
+
+
+def halves(spec):
+    """A torch module that fills in, too: the mean of its three bands is the probability of cloud."""
+    import torch
+
+    class Mean(torch.nn.Module):
+        def forward(self, x):
+            return x.mean(dim=1, keepdim=True)
+
+    covariance = ((0.04, 0.02, 0.02), (0.02, 0.04, 0.02), (0.02, 0.02, 0.04))
+    return Network(Mean(), activation="complement", filling=Filling(spec.bands, (0.2, 0.3, 0.4), covariance))
+
+
+HALVES = ModelSpec(
+    "halves", "1", ("red", "nir", "swir16"), ("clear", "cloud"), f"{__name__}:halves", patch=32, overlap=8,
+    activation="complement", fills=True,
+)  # fmt: skip
+
+
+def test_a_module_may_fill_in_too():
+    pixels = noise(1, 40, 40)
+    found = scene(pixels, ["nir"]).cloudmask.predict_proba(HALVES, resolution="native", scheme="native")
+    nir = pixels[0]
+    both = (0.2 + 0.5 * (nir - 0.3)) + nir + (0.4 + 0.5 * (nir - 0.3))
+    np.testing.assert_allclose(found.sel({"class": "cloud"}), both / 3, atol=1e-5)
+
+
+def test_what_cannot_be_together_is_refused():
+    for wrong in ({"min_bands": 5}, {"min_bands": 0}, {"aux": ("elevation",)}):
+        with pytest.raises(ValueError, match="with fills=True it takes no aux, and min_bands is 1 to 2"):
+            ModelSpec("x", "1", ("red", "nir"), ("clear", "cloud"), "a:b", fills=True, **wrong)
+
+
+def test_it_cannot_be_exported_as_one(tmp_path):
+    with pytest.raises(CloudMaskError, match="several graphs"):
+        models.export("ukis-any-l1c", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_card_in_a_file_cannot_fill(tmp_path):
+    (tmp_path / "x.json").write_text(card.to_json(models.get("ukis-any-l1c")))
+    with pytest.raises(CloudMaskError, match="says fills"):
+        models.load(tmp_path / "x.json")
+
+
+@pytest.mark.network
+def test_other_bands_need_no_other_sessions_and_warming_serves_all(monkeypatch):
+    opened = []
+    ask = backends.OnnxBackend.open
+    monkeypatch.setattr(
+        backends.OnnxBackend, "open", lambda self, body: (opened.append(len(body)), ask(self, body))[1]
+    )
+    engine.unload()
+    _warm(models.get("ukis-any-l1c"), "cpu", "auto")
+    for names in (VGT, ["green", "red", "nir"], SIX):
+        scene(noise(len(names), 40, 40) * 0.5, names).cloudmask.predict("ukis-any-l1c", device="cpu")
+    assert len(opened) == 2
+    engine.unload()
+
+
+def test_a_store_is_not_continued_with_other_bands(tmp_path):
+    names = (["red", "nir"], ["nir"], ["red", "nir", "swir16"])
+    times = [scene(noise(1, len(n), 40, 40), n).assign_coords(time=[at]) for at, n in enumerate(names)]
+    how = {"resolution": "native", "progress": False}
+    stream(times[0], tmp_path / "m.zarr", HALVES, **how)
+    for other in times[1:]:
+        with pytest.raises(ContractError, match="bands: 'red nir' in the store"):
+            stream(other, tmp_path / "m.zarr", HALVES, **how)
+    assert times[0].cloudmask.predict(HALVES, resolution="native").attrs["bands"] == "red nir"
+    assert "bands" not in times[2].cloudmask.predict(HALVES, resolution="native").attrs
 
 
 def test_a_model_for_any_bands_fills_in_none():

@@ -151,7 +151,20 @@ def test_pixels_coarser_than_a_network_knows_are_left_to_those_for_any() -> None
         assert choose.candidates(six, "toa", pixel)[0].spec.name == first
     for pixel in (100.0, 1000.0):
         found = [c.spec.name for c in choose.candidates(six, "toa", pixel)]
-        assert set(found[:2]) == {"spectral", "sensei"}
+        assert found[:2] == ["sensei", "spectral"]
+    for names in ("blue red nir swir16", "blue green red"):
+        assert choose.candidates(bands_of(names), "toa", 300.0)[0].spec.name == "sensei"
+
+
+def test_the_warning_on_coarse_pixels_names_them() -> None:
+    da = scene("blue green red nir swir16 swir22").assign_coords(
+        y=-np.arange(64) * 300.0, x=np.arange(64) * 300.0
+    )
+    with pytest.warns(
+        UserWarning, match=r"the pixels are 300 m, and 'ukis-6band-l1c' was made for 20 to 40 m"
+    ):
+        mask = da.cloudmask.predict()
+    assert mask.attrs["model"] == "sensei"
 
 
 def test_bands_that_no_network_was_made_for_are_answered_with_a_warning() -> None:

@@ -57,8 +57,9 @@ def add_model_arguments(parser: Parser) -> None:
     )
     how.add_argument("--patch-size", metavar="N", type=int, help="pixels a side of a window")
     how.add_argument("--overlap", metavar="N", type=int, help="pixels that windows share")
-    how.add_argument("--tta", action="store_true", help="average over 8 turns and mirrors; 8 times slower")
-    how.add_argument(
+    turns = how.add_mutually_exclusive_group()
+    turns.add_argument("--tta", action="store_true", help="average over 8 turns and mirrors; 8 times slower")
+    turns.add_argument(
         "--tta-depth", metavar="N", dest="tta", type=positive, help="average over N of them, 2 to 8"
     )
     how.add_argument(

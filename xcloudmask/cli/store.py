@@ -33,7 +33,7 @@ def add_arguments(parser: Parser) -> None:
         "more",
     )  # fmt: skip
     run = parser.add_argument_group("how it is run")
-    run.add_argument("--regions", metavar="N", type=positive, help="regions in memory at a time (3)")
+    run.add_argument("--regions", metavar="N", type=positive, help="regions in memory at a time (2)")
     run.add_argument("--retries", metavar="N", type=_whole, default=2, help="of a region that fails (2)")
     cluster = run.add_mutually_exclusive_group()
     cluster.add_argument("--workers", metavar="N", type=positive, help="processes on this machine")

@@ -54,6 +54,11 @@ def export(model: str | ModelSpec, folder: str | Path) -> list[Path]:
 
     spec = models.get(model) if isinstance(model, str) else model
     network = load_network(spec)
+    if network.members:
+        raise CloudMaskError(
+            f"model {spec.name!r} is several graphs, whose answers are averaged: export one of those that it "
+            f"is made of ({spec.description})"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes] = {}

@@ -68,15 +68,11 @@ class Filling:
         return weights.astype(np.float32), added.astype(np.float32)
 
     def __call__(self, pixels: Float) -> Float:
-        """Turn windows (n, given, y, x) into ones of all bands."""
-        if not self.given:
-            return pixels
+        """Turn a window (given, y, x) into one of all bands."""
         weights, added = self.mix()
-        out = np.empty((len(pixels), len(self.bands), *pixels.shape[2:]), np.float32)
-        flat = out.reshape(*out.shape[:2], -1)
-        for window, filled in zip(pixels, flat, strict=True):  # one by one: the same bits in any batch
-            np.matmul(weights, window.reshape(len(self.given), -1), out=filled)
-            filled += added[:, None]
+        flat = np.matmul(weights, pixels.reshape(len(self.given), -1))
+        flat += added[:, None]
+        out: Float = flat.reshape(len(self.bands), *pixels.shape[1:])
         return out
 
 

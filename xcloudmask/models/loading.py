@@ -259,6 +259,8 @@ def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
             f"{href} is a model's card and tells all but its name: leave {', '.join(said)} out"
         )
     spec = card.from_json(text, href, loader=LOADER, **said)
+    if spec.fills:
+        raise WeightsError(f"the card {href} says fills, which no network alone can: leave it out")
     where = resolve(href, spec.weights)
     form: Form = form_of(where)
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):

@@ -79,7 +79,7 @@ def _any(product: str, level: Level) -> ModelSpec:
         training_data="the networks: as ukis-csmask; means and covariances of bands: top-of-atmosphere "
         "pixels of Landsat 5, 7, 8 and Sentinel-2, labels not used",
         limits="Scored on bands left out of Landsat 8 scenes. No evidence for Proba-V and SPOT-VGT: their "
-        "bands were only imitated"
+        "bands were only imitated. Without visible bands, vegetation is taken for as bright as cloud"
         + ("; bands are estimated as at the top of the atmosphere" * (level == "boa")),
     )
 

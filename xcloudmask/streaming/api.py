@@ -101,8 +101,8 @@ def stream(
     progress : bool or callable
         A bar; or a function that is called with each `ProgressEvent`.
     regions_in_flight : int, optional
-        How many regions are held at once; memory is in proportion. By default 2, or two for each thread of a
-        cluster, as it grows and shrinks.
+        How many regions are held at once; memory is in proportion. In threads one is read at a time,
+        whatever their number. By default 2, or two for each thread of a cluster, as it grows and shrinks.
     retries : int
         How often a region that fails (its source, or too many workers died of it) is tried again before it is
         recorded as failed.

@@ -18,7 +18,7 @@ from xcloudmask.tasks import Plan
 #: Attributes of a finished mask that tell how it was made; used where its plan is not at hand.
 MADE_WITH = (
     "model", "model_version", "model_sha256", "scheme", "patch_size", "overlap", "working_factors",
-    "threshold", "tta", "dtype", "aux", "uncertainty",
+    "threshold", "tta", "dtype", "bands", "aux", "uncertainty",
 )  # fmt: skip
 
 
@@ -65,6 +65,7 @@ def _options(template: xr.DataArray, plan: Plan | None) -> dict[str, Any]:
         "overlap": options.overlap,
         "working_factors": list(options.factors),
         "tta": options.tta,
+        "bands": options.told or None,
         "aux": " ".join(aux.name for aux in options.aux) or None,
         "uncertainty": options.uncertainty or None,
         "dtype": options.dtype,

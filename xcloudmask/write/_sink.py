@@ -21,7 +21,7 @@ from xcloudmask.post import codes_of
 Progress = Callable[[int, int], None]
 Array = npt.NDArray[Any]
 
-#: Chunks worked on at a time. One inference runs at a time on a device; the others read and write.
+#: Chunks worked on at a time: some are inferred, the others read and written.
 WORKERS = max(2, min(4, os.cpu_count() or 2))
 
 
@@ -122,33 +122,15 @@ def store(mask: xr.DataArray, target: Target, progress: Progress | None) -> dict
     """Compute every chunk once, into the target."""
     from dask.base import compute
 
+    from xcloudmask.lazy import in_turn
+
     tally = Tally(mask)
     pixels = mask.size // (mask.sizes["class"] if tally.probabilities else 1)
     sink = _Sink(target, tally, pixels, progress)
     if progress is not None:
         progress(0, pixels)
     try:
-        compute(_in_turn(mask.data, sink), scheduler="threads", num_workers=WORKERS)  # type: ignore[no-untyped-call]
+        compute(in_turn(mask.data, sink.put), scheduler="threads", num_workers=WORKERS)  # type: ignore[no-untyped-call]
     finally:
         sink.close()
     return tally.counts()
-
-
-def _in_turn(blocks: Any, sink: _Sink) -> Any:
-    """Return the storing of all chunks, the last chunk first, each after the one before it.
-
-    Left to itself, Dask begins with the first, which needs least. But a window belongs to the chunk where it
-    begins (see `xcloudmask.lazy`), so all pixels of a row of chunks would be held until the next row is read.
-    From the last to the first, each chunk's pixels are used when they are read, and strips of them are held.
-    """
-    from dask.array.core import slices_from_chunks
-    from dask.delayed import delayed
-
-    put = delayed(sink.put)
-    places = slices_from_chunks(blocks.chunks)  # type: ignore[no-untyped-call]
-    pairs = list(zip(places, blocks.to_delayed().ravel(), strict=True))
-    last: Any = None
-    for number, (place, block) in enumerate(reversed(pairs)):
-        # Named by their place in the order, by which Dask decides between tasks that are alike.
-        last = put(place, block, last, dask_key_name=("in-turn", number))
-    return last
