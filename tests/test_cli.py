@@ -159,6 +159,17 @@ def test_heights_and_radar_beside_the_bands(tmp_path: Path, form: str) -> None:
     assert float(abs(expected - other).max()) > 0.01  # else the case shows nothing
 
 
+def test_how_good_an_answer_for_odd_bands_may_be_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("blue", "red", "nir", "swir16")
+    source = raster(tmp_path / "four.tif", names=names)
+    assert main(["predict", str(source), str(tmp_path / "m.tif"), "--level", "L1C", "--scale", "0.0001"]) == 0
+    assert "which estimates green, swir22 from the others: with blue" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_probabilities(tmp_path: Path) -> None:
     scene, out = raster(tmp_path / "scene.tif"), tmp_path / "p.tif"
     assert main(["predict", str(scene), str(out), *UNITS, "--model", "toy", "--proba"]) == 0

@@ -272,6 +272,33 @@ def test_memory_that_runs_out_in_a_lane_is_tried_again_alone(size: int) -> None:
         assert next(refused) == before + 1, "that there is no room for several is remembered"
 
 
+#: A thread that is no daemon goes on when the main one has ended, and pools are closed by then.
+LATE = """
+import threading
+import numpy as np
+from tests.test_engine import SHAPE, in_lanes, jobs
+backend, ours = in_lanes(2)
+first = threading.Event()
+def predict():
+    def slowly():
+        for number, job in enumerate(jobs(6)):
+            if number == 3:
+                first.set()
+                threading.main_thread().join()
+            yield job
+    print(ours.blend(slowly(), SHAPE).shape)
+threading.Thread(target=predict).start()
+first.wait()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_goes_on() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == str(SHAPE), done.stderr
+
+
 def test_who_is_alone_on_a_device_has_nobody_in_the_lanes() -> None:
     beside, ours = in_lanes(3)
     other = FakeBackend("cpu")

@@ -252,7 +252,7 @@ def missing_bands(bands: Sequence[Band], spec: ModelSpec) -> list[str]:
     """Return the inputs of `spec` that none of `bands` serves."""
     if spec.any_bands:
         short = spec.min_bands - sum(with_edges(band) is not None for band in bands)
-        return [f"{short} more bands of known wavelength"] if short > 0 else []
+        return [f"{short} more band{'s' * (short > 1)} of known wavelength"] if short > 0 else []
     missing = [need for need in spec.bands if find_band(bands, need) is None]
     short = spec.min_bands - len(spec.bands) + len(missing)
     if spec.fills:

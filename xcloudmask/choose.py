@@ -15,7 +15,7 @@ from typing import Any
 
 from xcloudmask import models
 from xcloudmask.bands import find_band, missing_bands
-from xcloudmask.errors import BandError, UnitWarning
+from xcloudmask.errors import BandError, ModelWarning, UnitWarning
 from xcloudmask.types import LEVEL_TITLES, Band, Level, ModelSpec, parse_level
 from xcloudmask.warn import warn_user
 
@@ -171,8 +171,9 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
     for candidate in found:
         if candidate.fits:
             if not made_for(candidate.spec, bands):
-                better = [c.spec for c in found if c.fits and c.too_coarse and made_for(c.spec, bands)]
-                warn_user(_doubt(candidate.spec, bands, better[0] if better else None, pixel), UserWarning)
+                finer = next((c.spec for c in found if c.fits and c.too_coarse), None)
+                surface = level is not None and parse_level(level) == "boa"
+                warn_user(_doubt(candidate.spec, bands, finer, pixel, surface=surface), ModelWarning)
             return candidate.spec
     have = ", ".join(band.common_name or band.name for band in bands)
     needs = "".join(
@@ -191,10 +192,12 @@ def made_for(spec: ModelSpec, bands: Sequence[Band]) -> bool:
     return not spec.any_bands and all(find_band(bands, need) is not None for need in spec.bands)
 
 
-def _doubt(spec: ModelSpec, bands: Sequence[Band], finer: ModelSpec | None, pixel: float | None) -> str:
+def _doubt(
+    spec: ModelSpec, bands: Sequence[Band], finer: ModelSpec | None, pixel: float | None, *, surface: bool
+) -> str:
     """Say how good the answer of a model may be that was not made for such bands, or for any pixels.
 
-    `finer` was made for the bands and for finer pixels.
+    `finer` would have answered, were the pixels finer.
     """
     known = evidence_for(bands)
     if known is None or family(spec) not in known.scores:
@@ -205,6 +208,8 @@ def _doubt(spec: ModelSpec, bands: Sequence[Band], finer: ModelSpec | None, pixe
             f"with {', '.join(known.bands)} it scored a balanced accuracy of {value:.2f} [{low:.2f}, "
             f"{high:.2f}] on {known.scenes} scenes of Landsat 8 at 30 m"
         )
+        if surface:
+            worth += ", top of atmosphere; for surface reflectance it was not measured"
     lacking = [need for need in spec.bands if find_band(bands, need) is None]
     how = f"which estimates {', '.join(lacking)} from the others" if lacking else "which takes any"
     why, remedy = "no model was made for these bands", ", or describe(...) if bands have other names"

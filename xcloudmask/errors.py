@@ -61,6 +61,10 @@ class UnitWarning(UserWarning):
     """Something about units or level was assumed; the message says what, and how to settle it."""
 
 
+class ModelWarning(UserWarning):
+    """A model answers that was not made for such bands or pixels; the message says how good it may be."""
+
+
 class NoDataWarning(UserWarning):
     """Input that holds no usable pixel, or values (such as inf) that are taken as no data."""
 

@@ -71,7 +71,10 @@ class Device:
     def start(self, infer: Callable[[], Said]) -> Future[Said]:
         """Infer in a lane if there are any, else here and now."""
         if self.lanes is not None:
-            return self.lanes.submit(infer)
+            try:
+                return self.lanes.submit(infer)
+            except RuntimeError:  # the interpreter is ending and its pools take no more: this thread goes on
+                pass
         done: Future[Said] = Future()
         done.set_result(infer())
         return done

@@ -221,7 +221,7 @@ def _model(da: xr.DataArray, bands: tuple[Band, ...]) -> Row:
     if chosen is None:
         return Row("Model", "\n".join(["none fits", *lines]), True)
     lines += [
-        f"not {c.spec.name}: {_less(c, chosen)}"
+        f"not {c.spec.name}: {_less(c, chosen, bands)}"
         for c in found
         if c.fits and c.spec is not chosen and (made_for(c.spec, bands) or not made_for(chosen, bands))
     ]
@@ -231,11 +231,12 @@ def _model(da: xr.DataArray, bands: tuple[Band, ...]) -> Row:
     return Row("Model", "\n".join([f"auto is {chosen.name} {chosen.version}: {why}", *lines]))
 
 
-def _less(other: Candidate, chosen: ModelSpec) -> str:
+def _less(other: Candidate, chosen: ModelSpec, bands: tuple[Band, ...]) -> str:
     """Say why another model that fits was not taken."""
     if other.too_coarse:
         return f"for pixels of {pixels(other.spec).partition(';')[0]}"
-    return "fewer bands" if len(other.spec.bands) < len(chosen.bands) else "scored lower"
+    fewer = made_for(other.spec, bands) and len(other.spec.bands) < len(chosen.bands)
+    return "fewer bands" if fewer else "comes after it, see docs/scores.md"
 
 
 def _pixels(da: xr.DataArray, job: Job | None = None) -> str | Row:

@@ -261,6 +261,18 @@ def test_a_stranger_is_not_written_over(tmp_path: Path) -> None:
         stream(da, tmp_path / "two", testing.TOY, **SMALL)
 
 
+def test_a_step_without_a_date_is_found_again(tmp_path: Path) -> None:
+    """NaT differs from itself: each call took it for a new one."""
+    source = scene(1).assign_coords(time=np.array(["NaT"], "M8[ns]"), item_id=("time", ["one"]))
+    for done in (0, 1):
+        report = stream(source, tmp_path / "m.zarr", COUNTED, resolution="native", progress=False)
+        assert (report.written == 0) == bool(done)
+    assert xr.open_zarr(tmp_path / "m.zarr", consolidated=False).sizes["time"] == 1
+    other = source.assign_coords(item_id=("time", ["two"]))
+    stream(other, tmp_path / "m.zarr", COUNTED, resolution="native", progress=False)
+    assert xr.open_zarr(tmp_path / "m.zarr", consolidated=False)["item_id"].values.tolist() == ["one", "two"]
+
+
 def test_later_steps_are_appended(tmp_path: Path) -> None:
     da = scene(5)
     stream(da.isel(time=slice(0, 2)), tmp_path / "a", testing.TOY, **SMALL)

@@ -165,6 +165,14 @@ def test_the_warning_on_coarse_pixels_names_them() -> None:
     ):
         mask = da.cloudmask.predict()
     assert mask.attrs["model"] == "sensei"
+    few = scene("blue red nir swir16").assign_coords(y=-np.arange(64) * 300.0, x=np.arange(64) * 300.0)
+    with pytest.warns(UserWarning, match=r"the pixels are 300 m, and 'ukis-any-l1c' was made for 20 to 40 m"):
+        few.cloudmask.predict()
+
+
+def test_the_warning_does_not_take_one_level_for_the_other() -> None:
+    with pytest.warns(UserWarning, match="top of atmosphere; for surface reflectance it was not measured"):
+        scene("blue red nir swir16", level="boa").cloudmask.predict()
 
 
 def test_bands_that_no_network_was_made_for_are_answered_with_a_warning() -> None:
@@ -184,6 +192,7 @@ def test_a_summary_says_which_and_why() -> None:
     best = choose.evidence_for(bands_of("blue red nir swir16"))
     assert best is not None
     assert f"auto is {best.order[0]}-l1c 1: takes 3 or more of blue, green" in said
+    assert "not spectral: comes after it" in said
     six = repr(scene("blue green red nir swir16 swir22").cloudmask)
     assert "not spectral" not in six
 

@@ -123,7 +123,7 @@ def _report(error: Exception) -> int:
 @contextmanager
 def _told_warnings(*, every: bool) -> Iterator[None]:
     """Show the library's own warnings as single lines, once each; those of others only with --debug."""
-    from xcloudmask.errors import NoDataWarning, UnitWarning
+    from xcloudmask.errors import ModelWarning, NoDataWarning, UnitWarning
 
     told: set[str] = set()
 
@@ -135,7 +135,7 @@ def _told_warnings(*, every: bool) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("default" if every else "ignore")
-        for own in (UnitWarning, NoDataWarning):
+        for own in (UnitWarning, NoDataWarning, ModelWarning):
             warnings.simplefilter("always", own)
         warnings.showwarning = show
         yield

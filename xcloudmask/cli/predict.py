@@ -45,7 +45,7 @@ def add_model_arguments(parser: Parser) -> None:
     """Declare what tells how a scene is masked, and on what."""
     how = parser.add_argument_group("how it is masked")
     how.add_argument(
-        "--model", metavar="M", default="auto", help="see: xcloudmask models (auto: the richest)"
+        "--model", metavar="M", default="auto", help="see: xcloudmask models (auto: the best that fits)"
     )
     how.add_argument("--proba", action="store_true", help="write probabilities, one band a class")
     how.add_argument("--threshold", metavar="P", type=float, help="cloud where its probability reaches P")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 
 #: From this size on, blocks are mapped on their own (bytes).
-LARGE = 4 << 20
+LARGE = 16 << 20
 #: What `mallopt` calls that limit.
 _MMAP_THRESHOLD = -3
 

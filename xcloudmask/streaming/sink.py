@@ -231,6 +231,10 @@ def _open_array(target: Target, name: str) -> Any:
     )
 
 
+#: The label of a step without a date.
+NO_DATE = "NaT"
+
+
 def _match(target: Target, output: Output, have: int) -> tuple[int, ...]:
     """Return where each step of the source lies, or will lie, in the store."""
     dim, size = str(output.append_dim), output.steps
@@ -250,7 +254,7 @@ def _match(target: Target, output: Output, have: int) -> tuple[int, ...]:
         if label in places:
             out.append(places[label])
             continue
-        if stored and label[0] < stored[-1][0]:
+        if stored and NO_DATE not in (label[0], stored[-1][0]) and label[0] < stored[-1][0]:
             raise ContractError(
                 f"{target.label}: step {label[0]} of this call is not in the store and lies before its last, "
                 f"{stored[-1][0]}. Appending would leave {dim!r} unsorted; xcloudmask.sync inserts it"
@@ -283,4 +287,6 @@ def _labels(ds: xr.Dataset, dim: str) -> list[tuple[Any, str]]:
     if labels.dtype.kind == "M":
         labels = labels.astype("datetime64[us]")
     items = ds["item_id"].values if "item_id" in ds and ds["item_id"].dims == (dim,) else [""] * len(labels)
-    return [(label, str(item)) for label, item in zip(np.asarray(labels), items, strict=True)]
+    # NaT differs from itself, and a scene without a date must be found again.
+    told = [NO_DATE if label != label else label for label in np.asarray(labels)]
+    return [(label, str(item)) for label, item in zip(told, items, strict=True)]
