@@ -155,9 +155,9 @@ def test_search_to_mask_with_no_argument(catalogue, client, s3_server, bucket, p
 def test_proba_v_is_masked_by_a_model_for_any_bands_with_a_warning(catalogue, client):
     scene = catalogue["Terrascope Proba-V TOA"]
     da = load_stac(_search(client, scene), chunks=128)
-    with pytest.warns(UserWarning, match="no model was made for these bands"):
+    with pytest.warns(UserWarning, match="made for 20 to 40 m; .sensei. answers"):
         mask = da.cloudmask.predict()
-    assert mask.attrs["model"] in ("sensei", "spectral")
+    assert mask.attrs["model"] == "sensei"
 
 
 def test_a_wrong_key_for_the_mask_is_refused(catalogue, client, s3_server, bucket):
