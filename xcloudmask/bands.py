@@ -211,10 +211,9 @@ def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...
     fills in what is missing gets those of its bands that are there, in its own order.
     """
     if not spec.any_bands:
-        found = match_bands(bands, spec)
-        if len(found) == len(spec.bands):
-            return found, ()
-        return found, tuple(Band(need, need) for need in spec.bands if find_band(bands, need) is not None)
+        found, absent = match_bands(bands, spec), lacking(bands, spec)
+        given = [need for need in spec.bands if need not in absent]
+        return found, tuple(Band(need, need) for need in given) if absent else ()
     usable = sorted(
         (
             (band.center_nm or 0.0, i, band)
@@ -248,12 +247,17 @@ def with_edges(band: Band) -> Band | None:
     return replace(band, min_nm=low, center_nm=band.center_nm or (low + high) / 2, max_nm=high)
 
 
+def lacking(bands: Sequence[Band], spec: ModelSpec) -> list[str]:
+    """Return those of the bands that `spec` names which none of `bands` serves, needed or not."""
+    return [need for need in spec.bands if find_band(bands, need) is None]
+
+
 def missing_bands(bands: Sequence[Band], spec: ModelSpec) -> list[str]:
-    """Return the inputs of `spec` that none of `bands` serves."""
+    """Return what `spec` cannot do without, and none of `bands` serves."""
     if spec.any_bands:
         short = spec.min_bands - sum(with_edges(band) is not None for band in bands)
         return [f"{short} more band{'s' * (short > 1)} of known wavelength"] if short > 0 else []
-    missing = [need for need in spec.bands if find_band(bands, need) is None]
+    missing = lacking(bands, spec)
     short = spec.min_bands - len(spec.bands) + len(missing)
     if spec.fills:
         return [f"{short} more of {', '.join(missing)}"] if short > 0 else []

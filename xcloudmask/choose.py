@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask import models
-from xcloudmask.bands import find_band, missing_bands
+from xcloudmask.bands import find_band, lacking, missing_bands
 from xcloudmask.errors import BandError, ModelWarning, UnitWarning
 from xcloudmask.types import LEVEL_TITLES, Band, Level, ModelSpec, parse_level
 from xcloudmask.warn import warn_user
@@ -189,7 +189,7 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
 
 def made_for(spec: ModelSpec, bands: Sequence[Band]) -> bool:
     """Whether a model was trained on bands that are all there."""
-    return not spec.any_bands and all(find_band(bands, need) is not None for need in spec.bands)
+    return not spec.any_bands and not lacking(bands, spec)
 
 
 def _doubt(
@@ -210,8 +210,8 @@ def _doubt(
         )
         if surface:
             worth += ", top of atmosphere; for surface reflectance it was not measured"
-    lacking = [need for need in spec.bands if find_band(bands, need) is None]
-    how = f"which estimates {', '.join(lacking)} from the others" if lacking else "which takes any"
+    absent = lacking(bands, spec)
+    how = f"which estimates {', '.join(absent)} from the others" if absent else "which takes any"
     why, remedy = "no model was made for these bands", ", or describe(...) if bands have other names"
     if finer is not None and finer.gsd is not None and pixel is not None:
         low, high = finer.gsd

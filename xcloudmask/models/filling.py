@@ -69,11 +69,16 @@ class Filling:
 
     def __call__(self, pixels: Float) -> Float:
         """Turn a window (given, y, x) into one of all bands."""
-        weights, added = self.mix()
+        weights, added = _mix(self)
         flat = np.matmul(weights, pixels.reshape(len(self.given), -1))
         flat += added[:, None]
         out: Float = flat.reshape(len(self.bands), *pixels.shape[1:])
         return out
+
+
+@cache
+def _mix(filling: Filling) -> tuple[Float, Float]:
+    return filling.mix()  # solved once, not for every window
 
 
 @cache
