@@ -34,9 +34,9 @@ from xcloudmask.train import pseudo
 from xcloudmask.train.evaluate import pooled, run_on
 from xcloudmask.train.extras import Taught
 from xcloudmask.train.files import Entry, check_no_leak, find, split
+from xcloudmask.train.fixed import Fixed
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
-from xcloudmask.train.networks import Fixed
 from xcloudmask.train.samples import Sample
 from xcloudmask.train.stream import Recipe, Stream
 from xcloudmask.types import Band

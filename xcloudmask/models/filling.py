@@ -103,6 +103,11 @@ def filling(bands: Sequence[str]) -> Filling:
     ('blue', 'green', 'red')
     """
     told = known()
+    strange = [name for name in bands if name not in told["bands"]]
+    if strange:
+        raise BandError(
+            f"bands {', '.join(strange)} cannot be estimated: known are {', '.join(told['bands'])}"
+        )
     at = [told["bands"].index(name) for name in bands]
     return Filling(
         tuple(bands),

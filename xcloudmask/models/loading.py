@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import card, peek, vet, weights
+from xcloudmask.models.filling import filling
 from xcloudmask.models.network import Network, parse_activation
 from xcloudmask.models.units import normalisation
 from xcloudmask.types import Activation, AuxInput, Level, ModelSpec, parse_level
@@ -52,6 +53,8 @@ class Given:
     licence: str | None = None
     citation: str | None = None
     description: str | None = None
+    shadow_threshold: float | None = None
+    fills: bool | None = None
     min_bands: int | None = None
     training_data: str | None = None
     scores: str | None = None
@@ -223,6 +226,8 @@ def make(href: str, given: Given) -> ModelSpec:
         std=std,
         activation=activation,
         threshold=given.threshold,
+        shadow_threshold=given.shadow_threshold,
+        fills=bool(given.fills),
         min_bands=given.min_bands or 1,
         training_data=given.training_data or "",
         scores=given.scores or "",
@@ -260,7 +265,7 @@ def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
         )
     spec = card.from_json(text, href, loader=LOADER, **said)
     if spec.fills:
-        raise WeightsError(f"the card {href} says fills, which no network alone can: leave it out")
+        filling(spec.bands)  # which says so if it knows nothing of one of them
     where = resolve(href, spec.weights)
     form: Form = form_of(where)
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):
@@ -336,7 +341,8 @@ def network(spec: ModelSpec) -> Network:
             body = building.built(spec.architecture, json.loads(spec.config or "{}"), data, spec.weights)
         else:
             body = building.exported(data, spec.weights)
-    return Network(body, spec.mean, spec.std, spec.activation)
+    how = filling(spec.bands) if spec.fills else None
+    return Network(body, spec.mean, spec.std, spec.activation, filling=how)
 
 
 def _from_notes(given: Given, notes: Mapping[str, str], href: str) -> Given:

@@ -61,6 +61,26 @@ def places(sample: Sample, names: Iterable[str]) -> list[int] | None:
     return out
 
 
+def among(sample: Sample, names: Iterable[str]) -> Sample:
+    """Keep only bands with these common names, those that are there.
+
+    Examples
+    --------
+    >>> from xcloudmask.types import Band
+    >>> bands = tuple(Band(n, n) for n in ("red", "cirrus"))
+    >>> one = Sample(np.zeros((2, 1, 1), "f4"), bands, np.ones((1, 1), "u1"), 30.0)
+    >>> [band.name for band in among(one, ["red", "nir"]).bands]
+    ['red']
+    """
+    found = [places(sample, [name]) for name in names]
+    return sample.select([at[0] for at in found if at])
+
+
+def count_of(sample: Sample, names: Iterable[str]) -> int:
+    """Return how many of the bands with these common names a sample has."""
+    return len(among(sample, names).bands)
+
+
 def band_subset(sample: Sample, rng: np.random.Generator, *, least: int = 3, whole: float = 0.25) -> Sample:
     """Keep all bands (with probability `whole`), one instrument's, or a random few; in random order.
 

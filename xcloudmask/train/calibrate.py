@@ -17,6 +17,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics import temperature
 from xcloudmask.train.evaluate import logits, take
 from xcloudmask.train.files import Entry
+from xcloudmask.train.graph import Graph
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.networks import head_of
 
@@ -81,7 +82,7 @@ def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any]
     >>> torch.allclose(net(pixels), before / 2)
     True
     """
-    head = head_of(architecture, config)
+    head = network.head() if isinstance(network, Graph) else head_of(architecture, config)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name in head:

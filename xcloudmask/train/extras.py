@@ -15,8 +15,9 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
 from xcloudmask.models.network import load_network
+from xcloudmask.train.fixed import Estimated
 from xcloudmask.train.losses import band_recovery, distillation
-from xcloudmask.train.networks import Begun, model_of
+from xcloudmask.train.networks import Begun, begin, model_of
 
 
 class Recovery(nn.Module):
@@ -176,19 +177,18 @@ def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) 
 
 def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module:
     spec = model_of(model)
-    if spec.runtime != "torch" or spec.any_bands != begun.entries["any_bands"]:
+    if spec.any_bands != begun.entries["any_bands"]:
         raise CloudMaskError(
-            f"model {spec.name!r} cannot be asked about augmented batches: distil needs a torch network that "
-            "takes the bands of the network it teaches. An ONNX graph, ukis among them, teaches by the table "
-            "[teacher], as labels"
+            f"model {spec.name!r} cannot be asked about augmented batches: distil needs a network that takes "
+            "the bands of the network it teaches. Another teaches by the table [teacher], as labels"
         )
     if spec.classes != tuple(classes) or (not spec.any_bands and spec.bands != begun.entries["bands"]):
         raise CloudMaskError(
             f"model {spec.name!r} has the classes {', '.join(spec.classes)} and the bands "
             f"{', '.join(spec.bands) or 'any'}; to be distilled they must be those of [network]"
         )
-    body: nn.Module = load_network(spec).body
     if spec.any_bands:
+        body: nn.Module = load_network(spec).body
         if not hasattr(body, "describe"):
             raise CloudMaskError(f"model {spec.name!r} does not describe bands")
         if type(body) is not type(begun.called):
@@ -199,6 +199,5 @@ def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module:
                     f"model {spec.name!r} describes bands in another way than the network it would teach"
                 )
         return body
-    from xcloudmask.train.networks import Fixed
-
-    return Fixed(body, spec.bands, spec.mean, spec.std)
+    same = begin({"start": spec, "classes": spec.classes, "estimate": isinstance(begun.called, Estimated)})
+    return same.called

@@ -26,6 +26,8 @@ def fine_tune(
     rate: float = 3e-4,
     dev: float = 0.2,
     head_only: bool = False,
+    only: Sequence[str] = (),
+    estimate: bool = False,
     recipe: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> ModelSpec:
@@ -34,8 +36,8 @@ def fine_tune(
     Parameters
     ----------
     model : str, path or ModelSpec
-        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. It must have an
-        architecture (`xcloudmask.models.arch.NAMES`): an ONNX graph cannot be trained.
+        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. ONNX graphs, those of
+        ukis among them, can be trained on too, and stay what they are; several networks at once cannot.
     data : path
         Labelled patches, ``<source>/<name>.npz``; see `xcloudmask.train.files`.
     out : path
@@ -52,9 +54,14 @@ def fine_tune(
         Share of the scenes kept for choosing the best round and the threshold.
     head_only : bool
         Whether only the last layer is trained.
+    only : sequence of str
+        Beginnings of weights' names, if only those are to be trained: ``["model.decoder"]``.
+    estimate : bool
+        For a network of fixed bands, whether it learns to answer for some of them: random ones are left out
+        and estimated from the others, in training and ever after (`ModelSpec.fills`).
     recipe : mapping, optional
         How samples are changed; settings of `xcloudmask.train.stream.Recipe`. By default crops of 128 pixels
-        turned and mirrored.
+        turned and mirrored; of a network that takes one size of window, that size.
     seed : int
         Of everything random.
 
@@ -64,16 +71,18 @@ def fine_tune(
 
     Examples
     --------
-    >>> fine_tune("ukis-4band-l2a", "my_patches", "runs/mine")
+    >>> fine_tune("ukis-any-l1c", "my_patches", "runs/mine")
     Traceback (most recent call last):
     ...
-    xcloudmask.errors.CloudMaskError: model 'ukis-4band-l2a' is an ONNX graph, which cannot be trained on...
+    xcloudmask.errors.CloudMaskError: there is no folder my_patches...
     """
     spec = model_of(model)
-    if not Path(data).is_dir() and spec.architecture:
+    if not Path(data).is_dir():
         raise CloudMaskError(f"there is no folder {data}: it must hold <source>/<name>.npz with your labels")
     name = name or Path(out).name
-    changes: dict[str, object] = {"size": 128, "least_bands": spec.min_bands, **(recipe or {})}
+    size = spec.patch if spec.patch_fixed else 128
+    least = 3 if estimate and not spec.fills else spec.min_bands
+    changes: dict[str, object] = {"size": size, "least_bands": least, **(recipe or {})}
     if spec.architecture in ("spectral", "pixel-mlp"):
         changes = {"pixels": 128, **changes}
     config: dict[str, Any] = {
@@ -83,7 +92,8 @@ def fine_tune(
         "data": {"train": ".", "dev": dev, "batch": batch, "length": length, "seed": seed},
         "recipe": changes,
         "network": {
-            "start": spec, "classes": list(classes or spec.classes), "seed": seed, "head_only": head_only
+            "start": spec, "classes": list(classes or spec.classes), "seed": seed,
+            "head_only": head_only, "only": list(only), "estimate": estimate or spec.fills,
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0, "seed": seed},
         "card": {"training_data": f"{spec.training_data}; then {Path(data).name}".lstrip("; ")},
@@ -91,4 +101,4 @@ def fine_tune(
     if dev:
         config["loop"]["watch"] = "score"
     train(Plan.of(config), data=data, out=out)
-    return model_of(Path(out) / f"{name}.safetensors")
+    return model_of(Path(out) / f"{name}.json")

@@ -4,72 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from xcloudmask.errors import BandError, CloudMaskError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import arch, card
-from xcloudmask.models.arch.descriptors import BandInput, Float
+from xcloudmask.models.filling import filling
 from xcloudmask.models.network import load_network
+from xcloudmask.train.fixed import Estimated, Fixed
+from xcloudmask.train.graph import Graph
 from xcloudmask.types import ModelSpec
 
 LOADER = "xcloudmask.models.loading:network"
-
-
-class Fixed(nn.Module):
-    """A network for fixed bands with its normalisation, called as a set network is.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Maps (n, bands, y, x) to (n, classes, y, x).
-    bands : sequence of str
-        What it takes, in order.
-    mean, std : sequence of float, optional
-        It is given (value - mean) / std.
-    one_logit : bool
-        Whether its only channel is the logit of cloud; not cloud then gets a channel of zeros, which makes
-        the softmax of both the sigmoid of it.
-
-    Examples
-    --------
-    >>> net = Fixed(nn.Conv2d(2, 3, 1), ["red", "nir"], mean=[0.1])
-    >>> net(torch.zeros(1, 2, 4, 4), torch.zeros(2, 0)).shape
-    torch.Size([1, 3, 4, 4])
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        network: nn.Module,
-        bands: Sequence[str],
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        *,
-        one_logit: bool = False,
-    ) -> None:
-        super().__init__()
-        self.network, self.bands, self.one_logit = network, tuple(bands), one_logit
-        for name, values in (("mean", mean or (0.0,)), ("std", std or (1.0,))):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
-
-    def describe(self, bands: Sequence[BandInput]) -> Float:
-        """Return empty descriptors: the bands are known by their place."""
-        return np.zeros((len(bands), 0), np.float32)
-
-    def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
-        """Return the network's logits."""
-        if pixels.shape[1] != len(self.bands):
-            raise BandError(f"this network takes {', '.join(self.bands)}; got {pixels.shape[1]} bands")
-        out: Tensor = self.network((pixels - self.mean) / self.std)
-        return torch.cat([torch.zeros_like(out), out], dim=1) if self.one_logit else out
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -102,49 +52,103 @@ def begin(table: Mapping[str, Any]) -> Begun:
 
     Examples
     --------
-    >>> begin({"start": "ukis-4band-l2a", "classes": ["clear", "cloud"]})
-    Traceback (most recent call last):
-    ...
-    xcloudmask.errors.CloudMaskError: model 'ukis-4band-l2a' is an ONNX graph, which cannot be trained on...
+    >>> begun = begin({"architecture": "pixel-mlp", "bands": ["red", "nir"], "classes": ["clear", "cloud"]})
+    >>> begun.entries["bands"]
+    ('red', 'nir')
     """
     classes, seed = tuple(table["classes"]), int(table.get("seed", 0))
-    bands = tuple(table.get("bands", ()))
-    if "start" in table:
-        spec = model_of(table["start"])
-        network, config = with_head(spec, classes, seed=seed)
-        fixed = {name: getattr(spec, name) for name in ("bands", "level", "mean", "std", "patch_fixed")}
-        entries = {**fixed, **{name: getattr(spec, name) for name in ("gsd", "patch", "overlap")}}
-        entries |= {"any_bands": spec.any_bands, "min_bands": spec.min_bands}
-        architecture = spec.architecture
-        if table.get("head_only"):
-            head = head_of(architecture, config)
-            for name, parameter in network.named_parameters():
-                parameter.requires_grad_(name in head)
-    else:
-        architecture = table["architecture"]
-        config = dict(table.get("settings", {}))
-        if "classes" in arch.config_of(architecture):
-            config["classes"] = len(classes)
-        network = arch.build(architecture, config, seed=seed)
-        entries = {"bands": bands, "any_bands": not bands}
-    if entries["any_bands"] != hasattr(network, "describe"):
+    made = _started if "start" in table else _built
+    network, architecture, config, entries = made(table, classes, seed)
+    any_bands = entries["any_bands"]
+    one_logit = entries.pop("one_logit", None)
+    if one_logit is None:
+        one_logit = _has_one_logit(architecture, config)
+    if one_logit and (len(classes) != 2 or any_bands):
         raise CloudMaskError(
-            f"architecture {architecture!r} takes fixed bands: say which, bands = ['blue', ...] in [network]"
-            if entries["any_bands"]
-            else f"architecture {architecture!r} takes any bands: leave bands out of [network]"
-        )
-    one_logit = _has_one_logit(architecture, config)
-    if one_logit and (len(classes) != 2 or entries["any_bands"]):
-        raise CloudMaskError(
-            f"architecture {architecture!r} tells cloud or not: two classes, such as ['clear', 'cloud']; got "
-            f"{list(classes)}"
+            f"{architecture or 'this graph'!r} tells cloud or not: two classes, such as ['clear', 'cloud']; "
+            f"got {list(classes)}"
         )
     entries["activation"] = "sigmoid" if one_logit else "softmax"
+    _train_only(network, architecture, config, table)
     called = network
-    if not entries["any_bands"]:
+    if any_bands and table.get("estimate"):
+        raise CloudMaskError("[network] estimate = true is for networks of fixed bands; this one takes any")
+    if not any_bands:
         normalised = entries.get("mean"), entries.get("std")
-        called = Fixed(network, entries["bands"], *normalised, one_logit=one_logit)
+        window = entries["patch"] if entries.get("patch_fixed") else None
+        if table.get("estimate"):
+            entries["fills"] = True
+            how = filling(entries["bands"])
+            called = Estimated(network, how, *normalised, one_logit=one_logit, window=window)
+        else:
+            called = Fixed(network, entries["bands"], *normalised, one_logit=one_logit, window=window)
     return Begun(called, network, architecture, config, entries)
+
+
+#: A network, its architecture and settings, and the entries of its card.
+Made = tuple[nn.Module, str, dict[str, Any], dict[str, Any]]
+
+
+def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
+    """Build a network anew."""
+    architecture, bands = table["architecture"], tuple(table.get("bands", ()))
+    config = dict(table.get("settings", {}))
+    if "classes" in arch.config_of(architecture):
+        config["classes"] = len(classes)
+    network = arch.build(architecture, config, seed=seed)
+    if (not bands) != hasattr(network, "describe"):
+        raise CloudMaskError(
+            f"architecture {architecture!r} takes any bands: leave bands out of [network]"
+            if bands
+            else f"architecture {architecture!r} takes fixed bands: say which, bands = ['blue', ...] in "
+            "[network]"
+        )
+    return network, architecture, config, {"bands": bands, "any_bands": not bands}
+
+
+def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
+    """Take a network that was trained before."""
+    spec = model_of(table["start"])
+    kept = ("bands", "any_bands", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed")
+    entries = {name: getattr(spec, name) for name in kept}
+    if spec.runtime != "onnx":
+        network, config = with_head(spec, classes, seed=seed)
+        return network, spec.architecture, config, {**entries, "mean": spec.mean, "std": spec.std}
+    loaded = load_network(spec)
+    if loaded.members:
+        raise CloudMaskError(
+            f"model {spec.name!r} is several networks: train one of them on, of those that "
+            "xcloudmask.models.list() names"
+        )
+    if loaded.activation not in ("softmax", "sigmoid"):
+        raise CloudMaskError(
+            f"model {spec.name!r} gives probabilities, which cannot be trained on: learn from it as a "
+            "teacher, xcloudmask.train.pseudo"
+        )
+    graph = Graph(loaded.body)
+    one_logit = loaded.activation == "sigmoid"
+    if tuple(classes) != spec.classes and not one_logit:
+        graph.replace_head(spec.classes, classes, seed=seed)
+    told = {"mean": loaded.mean, "std": loaded.std, "runtime": "onnx", "one_logit": one_logit}
+    return graph, "", {}, {**entries, **told}
+
+
+def _train_only(
+    network: nn.Module, architecture: str, config: Mapping[str, Any], table: Mapping[str, Any]
+) -> None:
+    """Leave weights as they are that the table says nothing of: all but the head, or but those named."""
+    only = tuple(table.get("only", ()))
+    if table.get("head_only"):
+        only = tuple(network.head() if isinstance(network, Graph) else head_of(architecture, config))
+    if not only:
+        return
+    names = [name for name, _ in network.named_parameters()]
+    for wanted in only:
+        if not any(name.startswith(wanted) for name in names):
+            parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+            raise OptionError("beginning of weights' names in [network] only", wanted, allowed=list(parts))
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(only))
 
 
 def model_of(start: str | Path | ModelSpec) -> ModelSpec:
@@ -152,17 +156,18 @@ def model_of(start: str | Path | ModelSpec) -> ModelSpec:
     if isinstance(start, ModelSpec):
         return start
     path = Path(start)
-    if path.suffix not in (".safetensors", ".json"):
+    if path.suffix not in (".safetensors", ".onnx", ".json"):
         from xcloudmask import models
 
         return models.get(str(start))
-    weights, told = path.with_suffix(".safetensors").resolve(), path.with_suffix(".json")
-    for file in (weights, told):
-        if not file.exists():
-            raise CloudMaskError(
-                f"{file} does not exist: weights and card, .safetensors and .json, go together"
-            )
-    return card.from_json(told.read_bytes(), told.name, loader=LOADER, weights=str(weights))
+    told = path.with_suffix(".json")
+    if not told.exists():
+        raise CloudMaskError(f"{told} does not exist: weights and their card, .json, go together")
+    spec = card.from_json(told.read_bytes(), told.name, loader=LOADER)
+    weights = told.with_name(Path(spec.weights).name).resolve()
+    if not weights.exists():
+        raise CloudMaskError(f"{weights} does not exist: weights and their card, {told.name}, go together")
+    return replace(spec, weights=str(weights))
 
 
 def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
@@ -187,8 +192,8 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
     >>> config["classes"]
     2
     """
-    if spec.runtime == "onnx" or not spec.architecture or spec.activation not in ("softmax", "sigmoid"):
-        what = "an ONNX graph" if spec.runtime == "onnx" else "a network of no architecture known here"
+    if not spec.architecture or spec.activation not in ("softmax", "sigmoid"):
+        what = "a network of no architecture known here"
         if spec.architecture:
             what = "a network that gives probabilities"
         raise CloudMaskError(

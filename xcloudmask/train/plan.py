@@ -22,7 +22,9 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "folder", "train", "held_out", "sources", "weights", "dev", "dev_scenes", "used", "batch", "length",
         "seed", "memory", "labelled", "teacher",
     ),
-    "network": ("architecture", "classes", "settings", "seed", "bands", "start", "head_only"),
+    "network": (
+        "architecture", "classes", "settings", "seed", "bands", "start", "head_only", "only", "estimate",
+    ),
     "loss": ("terms", "smoothing", "recovery", "distil"),
     "validation": ("bands", "metric", "temperature"),
     "card": ("version", "gsd", "patch", "overlap", "citation", "training_data", "scores", "limits"),

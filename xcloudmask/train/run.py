@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from xcloudmask.metrics import Histogram, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights import digest
 from xcloudmask.train import checkpoint, pseudo
+from xcloudmask.train.augment import count_of
 from xcloudmask.train.calibrate import divide_head, fit_temperature
 from xcloudmask.train.curves import draw
-from xcloudmask.train.evaluate import SETS, pooled, run_on, take
+from xcloudmask.train.evaluate import SETS, pooled, run_on
 from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import Entry, check_no_leak, find, split
+from xcloudmask.train.graph import Graph
 from xcloudmask.train.loggers import open_loggers
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
@@ -89,7 +91,7 @@ def train(
         if where != folder:
             stage = stage.with_entry("validation", temperature=False)  # only what is kept is calibrated
         record = fit(stage, root, where, folder / TEACHER)
-        start = str(where / f"{stage.name}.safetensors")
+        start = str(where / f"{stage.name}.json")
     return record
 
 
@@ -105,13 +107,15 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
     """
     classes = tuple(plan.table("network")["classes"])
     begun = with_extras(begin(plan.table("network")), plan.table("loss"), classes)
-    fit_on, dev, held_out = entries_of(plan, root, taught, begun.entries["bands"])
+    takes = "among" if begun.entries.get("fills") else "bands"
+    recipe = Recipe.from_dict({**plan.table("recipe"), takes: begun.entries["bands"]})
+    fit_on, dev, held_out = entries_of(plan, root, taught, recipe)
     check_no_leak([*fit_on, *dev], held_out)
     table = plan.table("data")
     sources = {entry.source for entry in fit_on}
     stream = Stream(
         tuple(fit_on),
-        Recipe.from_dict({**plan.table("recipe"), "bands": begun.entries["bands"]}),
+        recipe,
         table.get("batch", 16), table.get("length", 100),
         seed=table.get("seed", 0), memory=table.get("memory", 2**29),
         weights={source: w for source, w in table.get("weights", {}).items() if source in sources},
@@ -131,7 +135,7 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
 
 
 def entries_of(
-    plan: Plan, root: Path, taught: Path, bands: Sequence[str] = ()
+    plan: Plan, root: Path, taught: Path, recipe: Recipe | None = None
 ) -> tuple[list[Entry], list[Entry], list[Entry]]:
     """Return what to fit, what to choose settings by, and what is held out."""
     table = plan.table("data")
@@ -143,11 +147,15 @@ def entries_of(
             raise OptionError("source in [data.weights]", source, allowed=there)
     fit, dev = _parted(known, table)
     fit = [*(fit if table.get("labelled", True) else []), *weak]
-    if bands:
-        fit, dev = ([e for e in part if take(e.read(), tuple(bands)) is not None] for part in (fit, dev))
+    recipe = recipe or Recipe()
+    wanted = recipe.bands or recipe.among
+    if wanted:
+        few = len(recipe.bands) or recipe.least_bands
+        fit, dev = ([e for e in part if count_of(e.read(), wanted) >= few] for part in (fit, dev))
     if not fit:
+        which = f"{recipe.least_bands} of the bands" if recipe.among else "the bands"
         raise CloudMaskError(
-            f"nothing to train on in {root}" + (f" has the bands {', '.join(bands)}" if bands else "")
+            f"nothing to train on in {root}" + (f" has {which} {', '.join(wanted)}" if wanted else "")
         )
     held = root / table["held_out"] if table.get("held_out") else None
     return fit, dev, find(held) if held is not None and held.is_dir() else []
@@ -168,7 +176,7 @@ def _parted(known: list[Entry], table: Mapping[str, Any]) -> tuple[list[Entry], 
 
 def sets_of(plan: Plan, begun: Begun) -> dict[str, str | tuple[str, ...]]:
     """Return the sets of bands to validate on, by name; a network for fixed bands has its own only."""
-    if begun.entries["bands"]:
+    if begun.entries["bands"] and not begun.entries.get("fills"):
         return {"+".join(begun.entries["bands"]): tuple(begun.entries["bands"])}
     names = plan.table("validation").get("bands", ["all"])
     for name in names:
@@ -226,14 +234,13 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
         }  # fmt: skip
         histogram = found if histogram is None else histogram + found
     threshold = choose_threshold(histogram, metric)[0] if histogram else 0.5
-    settings = json.dumps(begun.config, sort_keys=True)
-    path = folder / f"{plan.name}.safetensors"
-    note = json.dumps({"architecture": begun.architecture, "config": json.loads(settings)}, sort_keys=True)
-    # one entry: safetensors writes several in an order of its own, and equal weights shall be equal bytes
-    checkpoint.write_weights(path, begun.kept.state_dict(), {"network": note})
+    settings = json.dumps(begun.config, sort_keys=True) if begun.architecture else ""
+    path = write_kept(begun, folder / plan.name)
     sha256 = digest(path.read_bytes())
     least = Recipe.from_dict(plan.table("recipe")).least_bands
     entries = {"min_bands": least if begun.entries["any_bands"] else 1, **begun.entries, "version": "1"}
+    if entries.get("fills"):
+        entries["min_bands"] = least
     spec = ModelSpec(
         name=plan.name, classes=classes, loader=LOADER, sha256=sha256, weights=path.name,
         licence=plan.licence, description=plan.description, architecture=begun.architecture, config=settings,
@@ -256,6 +263,19 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
     if importlib.util.find_spec("matplotlib") is not None:
         draw(folder)
     return record
+
+
+def write_kept(begun: Begun, stem: Path) -> Path:
+    """Write what is kept of a training, an ONNX graph as such, and return where."""
+    if isinstance(begun.kept, Graph):
+        path = stem.with_name(f"{stem.name}.onnx")
+        path.write_bytes(begun.kept.to_onnx())
+        return path
+    path = stem.with_name(f"{stem.name}.safetensors")
+    note = json.dumps({"architecture": begun.architecture, "config": begun.config}, sort_keys=True)
+    # one entry: safetensors writes several in an order of its own, and equal weights shall be equal bytes
+    checkpoint.write_weights(path, begun.kept.state_dict(), {"network": note})
+    return path
 
 
 def curve_of(histogram: Histogram | None) -> list[list[float]]:

@@ -46,6 +46,9 @@ class Recipe:
         Whether thermal and other bands are left out.
     bands : tuple of str
         If any, these by common name, in this order, and no subsets: for a network of fixed bands.
+    among : tuple of str
+        If any, only these by common name are kept, as many as there are, before subsets are drawn: for a
+        network of fixed bands that estimates those that are missing.
     mosaic : bool
         Whether tables of pixels become patches, for a network that looks at neighbours.
 
@@ -71,6 +74,7 @@ class Recipe:
     saturate: float = 0.0
     reflectance_only: bool = True
     bands: tuple[str, ...] = ()
+    among: tuple[str, ...] = ()
     mosaic: bool = False
 
     def __post_init__(self) -> None:
@@ -295,6 +299,8 @@ class Stream:
             if at is None:
                 raise CloudMaskError(f"{sample.scene} lacks one of the bands {', '.join(recipe.bands)}")
             return sample.select(at)
+        if recipe.among:
+            sample = augment.among(sample, recipe.among)
         return augment.band_subset(sample, rng, least=recipe.least_bands, whole=recipe.whole)
 
     def _draw(self, rng: np.random.Generator) -> Sample:

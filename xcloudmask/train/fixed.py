@@ -1,0 +1,128 @@
+"""Networks for fixed bands, called as set networks are: with those bands, or with some of them estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xcloudmask.bands import RANGES
+from xcloudmask.errors import BandError
+from xcloudmask.models.arch.descriptors import BandInput, Float
+from xcloudmask.models.filling import Filling
+
+
+class Fixed(nn.Module):
+    """A network for fixed bands with its normalisation, called as a set network is.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Maps (n, bands, y, x) to (n, classes, y, x).
+    bands : sequence of str
+        What it takes, in order.
+    mean, std : sequence of float, optional
+        It is given (value - mean) / std.
+    one_logit : bool
+        Whether its only channel is the logit of cloud; not cloud then gets a channel of zeros, which makes
+        the softmax of both the sigmoid of it.
+    window : int, optional
+        Rows and columns that it takes, if no others.
+
+    Examples
+    --------
+    >>> net = Fixed(nn.Conv2d(2, 3, 1), ["red", "nir"], mean=[0.1])
+    >>> net(torch.zeros(1, 2, 4, 4), torch.zeros(2, 0)).shape
+    torch.Size([1, 3, 4, 4])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        bands: Sequence[str],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        *,
+        one_logit: bool = False,
+        window: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.bands, self.one_logit, self.window = network, tuple(bands), one_logit, window
+        for name, values in (("mean", mean or (0.0,)), ("std", std or (1.0,))):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def describe(self, bands: Sequence[BandInput]) -> Float:
+        """Return empty descriptors: the bands are known by their place."""
+        return np.zeros((len(bands), 0), np.float32)
+
+    def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return the network's logits."""
+        if pixels.shape[1] != len(self.bands):
+            raise BandError(f"this network takes {', '.join(self.bands)}; got {pixels.shape[1]} bands")
+        out: Tensor = self.network((pixels - self.mean) / self.std)
+        return torch.cat([torch.zeros_like(out), out], dim=1) if self.one_logit else out
+
+
+class Estimated(Fixed):
+    """The same for any of its bands: those that a sample lacks are estimated from those it has.
+
+    Parameters
+    ----------
+    filling : Filling
+        How; see `xcloudmask.models.filling`. Its bands are the network's, in order.
+    network, mean, std, window
+        As for `Fixed`.
+
+    Examples
+    --------
+    >>> both = Filling(("green", "red"), (0.2, 0.3), ((0.04, 0.02), (0.02, 0.04)))
+    >>> net = Estimated(nn.Identity(), both)
+    >>> red = net.describe([BandInput("optical", 640.0, 670.0)])
+    >>> net(torch.full((1, 1, 1, 1), 0.5), torch.from_numpy(red)).ravel()
+    tensor([0.3000, 0.5000])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        filling: Filling,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        *,
+        one_logit: bool = False,
+        window: int | None = None,
+    ) -> None:
+        super().__init__(network, filling.bands, mean, std, one_logit=one_logit, window=window)
+        self.filling = filling
+
+    def describe(self, bands: Sequence[BandInput]) -> Float:
+        """Return where each band is among the network's, by its wavelength; -1 for those it does not take."""
+        places = np.full((len(bands), 1), -1, np.float32)
+        for at, name in enumerate(self.bands):
+            low, high, best = RANGES[name]
+            near = [
+                (abs(band.center_nm - best), i)
+                for i, band in enumerate(bands)
+                if band.signal == "optical" and low <= band.center_nm <= high
+            ]
+            if near:  # of several that would do, such as two of the red edge's end, the nearest
+                places[min(near)[1]] = at
+        return places
+
+    def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return the network's logits."""
+        told = descriptors if descriptors.ndim == 3 else descriptors.expand(len(pixels), *descriptors.shape)
+        weights = np.zeros((len(pixels), len(self.bands), pixels.shape[1]), np.float32)
+        added = np.zeros((len(pixels), len(self.bands), 1, 1), np.float32)
+        for one, places in enumerate(told[..., 0].cpu().numpy().astype(int)):
+            there = np.ones(len(places), bool) if present is None else present[one].cpu().numpy()
+            given = [at for at in np.flatnonzero(there) if places[at] >= 0]
+            names = [self.bands[places[at]] for at in given]
+            weights[one][:, given], added[one, :, 0, 0] = self.filling.given_only(names).mix()
+        mixed = torch.einsum("nbm,nmyx->nbyx", torch.from_numpy(weights).to(pixels), pixels)
+        return super().forward(mixed + torch.from_numpy(added).to(pixels), descriptors)
