@@ -47,7 +47,7 @@ def test_the_stores_open_with_crs_classes_and_model(made):
             mask = xr.open_zarr(found.store)["cloud_mask"]
         assert mask.dtype == np.uint8, "no data stays 255: it is not decoded to NaN"
         assert mask.rio.crs.to_epsg() == epsg
-        assert mask.attrs["model"] == found.model == "ukis-6band-l1c"
+        assert mask.attrs["model"] == found.model == "ukis-any-l1c"
         values = mask.values
         valid = values != 255
         codes = {"clear": 0, "cloud": 1, "cloud_shadow": 3}
@@ -58,7 +58,7 @@ def test_the_stores_open_with_crs_classes_and_model(made):
 def test_the_shares_are_plausible_for_these_two_scenes(made):
     cloudy, clear = made[0].scenes
     assert 0.45 < cloudy.shares["cloud"] < 0.75
-    assert 0.1 < cloudy.shares["cloud_shadow"] < 0.3
+    assert 0.05 < cloudy.shares["cloud_shadow"] < 0.2
     assert clear.shares["clear"] > 0.995, "neither sand nor surf is cloud"
     for found in (cloudy, clear):
         assert sum(found.shares.values()) == pytest.approx(1)
@@ -94,7 +94,7 @@ def test_what_is_printed_fits_a_terminal_and_tells_what_is_estimated(made):
     row = next(line for line in lines if line.startswith("landsat-8"))
     for share in result.scenes[0].shares.values():
         assert f"{share:.1%}".replace("%", " %") in row
-    assert "ukis-6band-l1c" in said
+    assert "ukis-any-l1c" in said
     assert f"{result.scenes[0].seconds:.1f} s" in said
     assert "ESTIMATE" in (demo.__doc__ or "")
     assert "ESTIMATE" in (demo.run.__doc__ or "")

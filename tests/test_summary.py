@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 import xcloudmask
-from xcloudmask import summary
+from xcloudmask import models, summary
 from xcloudmask.testing import COUNTING, loads
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -38,7 +38,7 @@ def test_a_scene_that_is_fit_to_run():
     assert shown["Level"].value == "top of atmosphere (L1C)"
     assert shown["Units"].value == "float32, taken as reflectance from 0 to 1; no data: NaN"
     model = shown["Model"].value.splitlines()
-    assert model[0].startswith("auto is ukis-6band-l1c 1.0.0: takes blue")
+    assert model[0].startswith("auto is ukis-any-l1c 2: takes 3 or more of blue")
     assert "not ukis-6band-l2a: is for bottom-of-atmosphere reflectance" in model
     assert "not ukis-4band-l1c: fewer bands" in model
     assert shown["Pixels"].value == "10 m, inferred at 30 m (means of 3 × 3)"
@@ -94,7 +94,7 @@ def test_a_mask_tells_how_it_was_made():
     head, _ = summary.summary(mask)
     shown = rows(mask)
     assert head == "mask cloud_mask (y: 600, x: 900)"
-    assert shown["Model"].value.startswith("ukis-6band-l1c 1.0.0, sha256 aa79e9a0f02f")
+    assert shown["Model"].value.startswith(f"ukis-any-l1c 2, sha256 {models.get('ukis-any-l1c').sha256[:12]}")
     assert shown["Classes"].value == "0 clear, 1 cloud, 3 cloud_shadow, 255 no_data; scheme default"
     assert "inferred at 30 m; threshold 0.4" in shown["Made with"].value
     proba = scene(level="toa").cloudmask.predict_proba()

@@ -181,7 +181,9 @@ class TeamBackend(OnnxBackend):
     def probabilities(self, pixels: Float) -> Float:
         """See `Backend`."""
         said = [one.probabilities(pixels[:, : len(one.network.mean or ())]) for one in self.members]
-        mean: Float = sum(said[1:], said[0]) / np.float32(len(said))
+        shares = self.network.shares or (1.0,) * len(said)
+        parts = [one * np.float32(share / sum(shares)) for one, share in zip(said, shares, strict=True)]
+        mean: Float = sum(parts[1:], parts[0])
         return mean
 
 

@@ -108,10 +108,10 @@ def family(spec: ModelSpec) -> str:
 def candidates(bands: Sequence[Band], level: Level | None, pixel: float | None = None) -> list[Candidate]:
     """Return every model that ``auto`` may take, the best first, with what speaks against it.
 
-    Models that were scored with the most of these bands go first, in the order that docs/scores.md tells; the
-    scores are of top-of-atmosphere scenes, and serve for both levels, as there are too few others. Models
-    that were trained on finer pixels than these go behind all that take any: there, networks that look at
-    shapes do worse.
+    Models that were scored with the most of these bands go first, in the order that docs/scores.md tells. The
+    scores are of top-of-atmosphere scenes; for surface reflectance, of which there are too few, they serve
+    too, but where no band is lacking one network alone goes before several. Models that were trained on
+    finer pixels than these go behind all that take any: there, networks that look at shapes do worse.
     """
     wanted = level or "toa"
     known = evidence_for(bands)
@@ -125,7 +125,12 @@ def candidates(bands: Sequence[Band], level: Level | None, pixel: float | None =
         )
         for spec in models.automatic()
     ]
-    return sorted(found, key=lambda c: (c.too_coarse, order.get(family(c.spec), len(order))))
+    found.sort(key=lambda c: (c.too_coarse, order.get(family(c.spec), len(order))))
+    first = next((c for c in found if c.fits), None)
+    if wanted == "boa" and first is not None and first.spec.fills:
+        alone = [c for c in found if c.fits and not c.spec.fills and made_for(c.spec, bands)]
+        found = [*alone[:1], *(c for c in found if c not in alone[:1])]
+    return found
 
 
 def too_coarse(pixel: float, spec: ModelSpec) -> bool:
@@ -188,8 +193,8 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
 
 
 def made_for(spec: ModelSpec, bands: Sequence[Band]) -> bool:
-    """Whether a model was trained on bands that are all there."""
-    return not spec.any_bands and not lacking(bands, spec)
+    """Whether a model was trained on bands that are all there, but for those that it does as well without."""
+    return not spec.any_bands and set(lacking(bands, spec)) <= set(spec.spare)
 
 
 def _doubt(

@@ -14,6 +14,7 @@ VOCABULARY: tuple[str, ...] = (
     "clear", "land", "water", "snow", "cloud", "thick_cloud", "thin_cloud", "cloud_shadow",
 )  # fmt: skip
 
+SHADOW = "cloud_shadow"
 CLOUDY = frozenset({"cloud", "thick_cloud", "thin_cloud"})
 
 #: For each scheme: code and name of its classes, and the scheme's word for each of the vocabulary's.

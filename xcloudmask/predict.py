@@ -14,7 +14,7 @@ from xcloudmask._version import __version__
 from xcloudmask.aux_inputs import AuxLike, add_planes, take_aux
 from xcloudmask.bands import choose_bands, read_bands
 from xcloudmask.choose import choose_model, too_coarse
-from xcloudmask.classes import CLOUDY, NO_DATA, scheme
+from xcloudmask.classes import CLOUDY, NO_DATA, SHADOW, scheme
 from xcloudmask.devices import check_device, check_dtype
 from xcloudmask.dims import band_dim, check_same_grid, pixel_size, spatial_dims
 from xcloudmask.engine import TURNS
@@ -100,6 +100,7 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
         inputs=inputs,
         output=request.output,
         threshold=_threshold(request, spec, answer),
+        shadow_threshold=_shadow_threshold(request, spec, answer),
         batch_size=_batch_size(request.batch_size),
         device=request.device,
         dtype=request.dtype,
@@ -182,6 +183,14 @@ def _threshold(request: Request, spec: ModelSpec, answer: Scheme) -> float | Non
             f"model {spec.name!r} has only {', '.join(answer.names)}; leave threshold out"
         )
     return float(value)
+
+
+def _shadow_threshold(request: Request, spec: ModelSpec, answer: Scheme) -> float | None:
+    """Return the model's, if shadow is a class of the answer and there is another that is no cloud."""
+    rest = [name for name, cloudy in zip(answer.names, answer.cloudy, strict=True) if not cloudy]
+    if request.output != "classes" or SHADOW not in rest or len(rest) < 2:
+        return None
+    return spec.shadow_threshold
 
 
 def _views(tta: bool | int) -> int:
@@ -330,6 +339,8 @@ def _attrs(job: Job) -> dict[str, Any]:
         ]
     if options.threshold is not None:
         attrs["threshold"] = options.threshold
+    if options.shadow_threshold is not None:
+        attrs["shadow_threshold"] = options.shadow_threshold
     if options.tta:
         attrs["tta"] = options.tta
     if options.dtype != "auto":

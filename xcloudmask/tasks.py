@@ -17,7 +17,7 @@ import numpy.typing as npt
 from xcloudmask.aux_planes import encode
 from xcloudmask.blend import Bool, Float, upsample, window_weights
 from xcloudmask.chunking import ChunkedAxis, Range
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import NO_DATA, SHADOW
 from xcloudmask.engine import WindowJob, get_predictor
 from xcloudmask.errors import UnitError
 from xcloudmask.tiling import TilePlan, reflect_indices
@@ -297,7 +297,7 @@ def _finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> A
         out: Float = np.where(valid[..., None, :, :], np.clip(found, 0, 1), np.float32(np.nan))
         return out
     codes = np.asarray(options.scheme.codes, np.uint8)
-    return np.where(valid, codes[choose(found, options.scheme, options.threshold)], np.uint8(NO_DATA))
+    return np.where(valid, codes[choose(found, options)], np.uint8(NO_DATA))
 
 
 def to_scheme(found: Float, scheme: Scheme) -> Float:
@@ -312,12 +312,18 @@ def to_scheme(found: Float, scheme: Scheme) -> Float:
     return np.stack(parts, axis=-3)
 
 
-def choose(found: Float, scheme: Scheme, threshold: float | None) -> npt.NDArray[np.intp]:
-    """Index of the class of each pixel: the most probable, or as a cloud threshold decides."""
+def choose(found: Float, options: Options) -> npt.NDArray[np.intp]:
+    """Index of the class of each pixel: the most probable, or as thresholds of cloud and shadow decide."""
+    if options.shadow_threshold is not None:
+        shadow = options.scheme.names.index(SHADOW)
+        found = found.copy()
+        weak = found[..., shadow, :, :] < options.shadow_threshold
+        found[..., shadow, :, :][weak] = -1.0  # behind every other class
     best: npt.NDArray[np.intp] = found.argmax(axis=-3)
+    threshold = options.threshold
     if threshold is None:
         return best
-    cloudy = np.asarray(scheme.cloudy)
+    cloudy = np.asarray(options.scheme.cloudy)
     there = found[..., cloudy, :, :]
     as_cloud = np.flatnonzero(cloudy)[there.argmax(axis=-3)]
     as_ground = np.flatnonzero(~cloudy)[found[..., ~cloudy, :, :].argmax(axis=-3)]

@@ -230,6 +230,8 @@ class ModelSpec:
         What makes probabilities of its output, see `xcloudmask.models.Network`.
     threshold : float or None
         The probability of cloud that its author says suffices; used where the caller names none.
+    shadow_threshold : float or None
+        The probability of cloud shadow below which a pixel that is no cloud is the likeliest of the rest.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
     aux : tuple of AuxInput
@@ -242,6 +244,9 @@ class ModelSpec:
     fills : bool
         True if those of its `bands` that an array lacks are estimated from those it has, which must be
         `min_bands` at least.
+    spare : tuple of str
+        Those of its bands that it does as well without, by its scores: that they are estimated is no reason
+        for a warning.
     """
 
     name: str
@@ -268,12 +273,14 @@ class ModelSpec:
     std: tuple[float, ...] | None = None
     activation: Activation | None = "softmax"
     threshold: float | None = None
+    shadow_threshold: float | None = None
     training_data: str = ""
     scores: str = ""
     limits: str = ""
     aux: tuple[AuxInput, ...] = ()
     uncertainty: bool = False
     fills: bool = False
+    spare: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aux", tuple(AuxInput.of(each) for each in self.aux))
@@ -286,6 +293,8 @@ class ModelSpec:
             )
         if bool(self.bands) == self.any_bands or not self.classes:
             raise ValueError(f"model {self.name!r} needs bands, or any_bands=True, and at least one class")
+        if set(self.spare) - set(self.bands) or (self.spare and not self.fills):
+            raise ValueError(f"model {self.name!r}: spare must be some of its bands, and fills=True")
         if self.fills and self.any_bands:
             raise ValueError(f"model {self.name!r} takes any bands: there are none that could be filled in")
         if self.fills and (self.aux or not 0 < self.min_bands <= len(self.bands)):
@@ -308,8 +317,9 @@ class ModelSpec:
             raise ValueError(f"model {self.name!r}: std must be above 0, got {self.std}")
         if self.activation not in (None, *get_args(Activation)):
             raise OptionError("activation", self.activation, allowed=(*get_args(Activation), None))
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise ValueError(f"model {self.name!r}: threshold must lie between 0 and 1, got {self.threshold}")
+        for what, value in (("threshold", self.threshold), ("shadow_threshold", self.shadow_threshold)):
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"model {self.name!r}: {what} must lie between 0 and 1, got {value}")
 
     @property
     def needs(self) -> str:
@@ -362,6 +372,7 @@ class Options:
     inputs: tuple[Band, ...] = ()  # where a card does not tell them: the bands that the model is given
     output: Literal["classes", "probabilities"] = "classes"
     threshold: float | None = None
+    shadow_threshold: float | None = None
     batch_size: int | None = None  # None: chosen for the device
     device: str = "auto"
     dtype: str = "auto"

@@ -21,11 +21,14 @@ SHOWN = ("balanced_accuracy", "oa", "f1", "f2", "iou")
 #: Sources that every model is scored on, top of atmosphere: what models are compared by.
 COMMON = ("l8_biome", "l8_38cloud")
 #: Balanced accuracies that lie closer are taken for equal: far less than the scenes can tell apart.
-ALIKE = 0.01
+ALIKE = 0.02
+#: Models that learnt from single pixels of scenes of L8 Biome, which ones nobody tells.
+DEPENDENT = ("sensei", "spectral")
 #: The bands that models were trained on; others take what there is.
 MADE_FOR = {
     "ukis-4band": {"blue", "green", "red", "nir"},
     "ukis-6band": {"blue", "green", "red", "nir", "swir16", "swir22"},
+    "ukis-any": {"blue", "green", "red", "nir"},  # what its main network takes
 }
 TITLES = {
     "all": "All reflective bands that a patch has",
@@ -114,7 +117,8 @@ def difference(mine: Mapping[str, Any], other: Mapping[str, Any], *, samples: in
 def ranked(stored: Stored, bands: str) -> list[tuple[str, np.ndarray, Mapping[str, Any]]]:
     """Return models, the best first by balanced accuracy on `COMMON`, with their scores and scenes.
 
-    Of those within `ALIKE` of the best that is left, the one that finds shadow best goes first. A model that
+    Of those within `ALIKE` of the best that is left, one that is independent of them goes first, or the one
+    that finds shadow best. A model that
     was made for these bands goes before all that merely do with them, unless those are better beyond chance.
     """
     out = []
@@ -127,7 +131,7 @@ def ranked(stored: Stored, bands: str) -> list[tuple[str, np.ndarray, Mapping[st
     while rest:
         best = max(values[at, 0] for _, values, _ in rest)
         alike = [found for found in rest if found[1][at, 0] >= best - ALIKE]
-        out.append(max(alike, key=lambda found: (shadow_of(found[2])[0], found[1][at, 0])))
+        out.append(max(alike, key=lambda f: (f[0] not in DEPENDENT, shadow_of(f[2])[0], f[1][at, 0])))
         rest = [found for found in rest if found is not out[-1]]
     made = [found for found in out if MADE_FOR.get(found[0], {"-"}) <= set(INSTRUMENTS[bands])]
     if made and difference(out[0][2], made[0][2])[1] <= 0:

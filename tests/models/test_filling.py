@@ -1,6 +1,7 @@
 """`ukis-any`: bands that are not there are estimated from those that are, and two networks are averaged."""
 
 import json
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.scenes import noise, scene
 from xcloudmask import backends, engine, models
-from xcloudmask.errors import BandError, CloudMaskError, WeightsError
+from xcloudmask.errors import BandError, CloudMaskError, ModelWarning, WeightsError
 from xcloudmask.models import card
 from xcloudmask.models import filling as module
 from xcloudmask.models.filling import Filling, filling
@@ -79,9 +80,10 @@ def by_hand(stem, names, pixels):
 
 @pytest.mark.network
 @pytest.mark.parametrize("product", ["l1c", "l2a"])
-def test_it_is_the_mean_of_both_networks_by_hand(product):
+def test_it_is_the_weighted_mean_of_both_networks_by_hand(product):
     pixels = noise(4, 256, 256, seed=3) * 0.6
-    expected = (by_hand(f"model_6b_{product}", VGT, pixels) + by_hand(f"model_4b_{product}", VGT, pixels)) / 2
+    six, four = (by_hand(f"model_{count}_{product}", VGT, pixels) for count in ("6b", "4b"))
+    expected = 0.2 * six + 0.8 * four
     order = [3, 0, 2, 1]  # the order of bands must not matter
     da = scene(pixels[order], [VGT[i] for i in order], level=product.upper())
     found = da.cloudmask.predict_proba(f"ukis-any-{product}", resolution="native", scheme="native")
@@ -94,7 +96,7 @@ def test_with_all_bands_nothing_is_estimated():
     how = {"resolution": "native", "scheme": "native"}
     both = [da.cloudmask.predict_proba(f"ukis-{count}band-l1c", **how).values for count in (6, 4)]
     found = da.cloudmask.predict_proba("ukis-any-l1c", **how).values
-    np.testing.assert_allclose(found, sum(both) / 2, atol=1e-6)
+    np.testing.assert_allclose(found, 0.2 * both[0] + 0.8 * both[1], atol=1e-6)
 
 
 def test_auto_takes_it_for_bands_without_green_and_says_so():
@@ -104,9 +106,17 @@ def test_auto_takes_it_for_bands_without_green_and_says_so():
     assert mask.attrs["model"] == "ukis-any-l1c"
 
 
-def test_a_model_that_was_made_for_the_bands_goes_first():
-    for names, expected in ((SIX, "ukis-6band-l1c"), (SIX[:4], "ukis-4band-l1c")):
-        da = scene(noise(len(names), 40, 40) * 0.6, names).chunk()
+def test_with_the_bands_of_its_main_network_it_answers_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ModelWarning)
+        for names in (SIX, SIX[:4]):
+            da = scene(noise(len(names), 40, 40) * 0.6, names).chunk()
+            assert da.cloudmask.predict().attrs["model"] == "ukis-any-l1c"
+
+
+def test_at_the_surface_one_network_made_for_the_bands_goes_first():
+    for names, expected in ((SIX, "ukis-6band-l2a"), (SIX[:4], "ukis-4band-l2a")):
+        da = scene(noise(len(names), 40, 40) * 0.6, names, level="L2A").chunk()
         assert da.cloudmask.predict().attrs["model"] == expected
 
 
@@ -178,9 +188,9 @@ def test_it_cannot_be_exported_as_one(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_card_in_a_file_cannot_fill(tmp_path):
+def test_a_card_in_a_file_cannot_be_of_several_networks(tmp_path):
     (tmp_path / "x.json").write_text(card.to_json(models.get("ukis-any-l1c")))
-    with pytest.raises(CloudMaskError, match="says fills"):
+    with pytest.raises(CloudMaskError, match=r"model_6b_l1c\.onnx and ukis_csmask.* cannot be read"):
         models.load(tmp_path / "x.json")
 
 

@@ -52,8 +52,9 @@ def _in_raster(path: Path) -> xr.DataArray | None:
     else:
         da = da.rename(band="class").assign_coords({"class": [name.removeprefix(_SHARE) for name in names]})
     attrs: dict[str, Any] = {**tags}
-    if "threshold" in tags:
-        attrs["threshold"] = float(tags["threshold"])
+    for name in ("threshold", "shadow_threshold"):
+        if name in tags:
+            attrs[name] = float(tags[name])
     if classes:
         attrs["flag_values"] = [int(float(word)) for word in tags["flag_values"].split()]
     if "working_resolution_m" in attrs:

@@ -15,7 +15,7 @@ from xcloudmask.types import ModelSpec
 FORMAT = 1
 
 _LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "surface (L2A)", None: "either"}
-_PAIRS = ("bands", "classes", "gsd", "mean", "std", "aux")
+_PAIRS = ("bands", "classes", "gsd", "mean", "std", "aux", "spare")
 
 
 def text(spec: ModelSpec, width: int = 100) -> str:
@@ -59,7 +59,7 @@ def rows_of(spec: ModelSpec) -> list[tuple[str, str]]:
         ("window", f"{spec.patch} x {spec.patch}{fixed}; overlap {spec.overlap}"),
         (
             "threshold",
-            "" if spec.threshold is None else f"cloud at a probability of {spec.threshold:g} or more",
+            _thresholds(spec),
         ),
         ("network", f"{spec.architecture} {spec.config}".strip()),
         ("runs on", {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime]),
@@ -88,6 +88,12 @@ def pixels(spec: ModelSpec) -> str:
     low, high = spec.gsd
     size = f"{low:g} m" if low == high else f"{low:g}-{high:g} m"
     return f"{size}; finer input is averaged to it, and the mask brought back"
+
+
+def _thresholds(spec: ModelSpec) -> str:
+    named = (("cloud", spec.threshold), ("cloud shadow", spec.shadow_threshold))
+    told = [f"{name} at a probability of {value:g} or more" for name, value in named if value is not None]
+    return "; ".join(told)
 
 
 def _normalisation(spec: ModelSpec) -> str:

@@ -92,6 +92,7 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
         units=units,
         activation=given.activation or _activation(hyper, result),
         threshold=_threshold(hyper, result),
+        shadow_threshold=_share(hyper.get("shadow_threshold")),
         patch=_patch(source),
         overlap=hyper.get("overlap") if isinstance(hyper.get("overlap"), int) else None,
         licence=_text(item.properties.get("license")),
@@ -102,6 +103,7 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
         scores=_text(hyper.get("scores")),
         limits=_text(hyper.get("limits")),
         aux=hyper.get("aux") if isinstance(hyper.get("aux"), list) else None,
+        fills=hyper.get("fills") if isinstance(hyper.get("fills"), bool) else None,
         uncertainty=hyper.get("uncertainty") if isinstance(hyper.get("uncertainty"), bool) else None,
     )
     if units is None and (given.mean is None and given.std is None):
@@ -331,10 +333,14 @@ def _threshold(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> float | N
         (hyper, "threshold"), (hyper, "cloud_threshold"), (result, "recommended_threshold"),
         (result, "standard_threshold"),
     ):  # fmt: skip
-        value = place.get(key)
-        if isinstance(value, int | float) and 0 < value < 1:
-            return float(value)
+        value = _share(place.get(key))
+        if value is not None:
+            return value
     return None
+
+
+def _share(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value < 1 else None
 
 
 def _patch(source: Mapping[str, Any]) -> int | None:

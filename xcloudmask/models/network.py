@@ -30,6 +30,8 @@ class Network:
     members : tuple of Network
         ONNX graphs whose probabilities are averaged, instead of one `body`; each takes as many of the first
         bands as it has a mean for.
+    shares : tuple of float
+        What each member's probabilities count for; the same if not given.
     filling : Filling, optional
         How bands are estimated that an array lacks; for cards with ``fills=True``.
     """
@@ -39,6 +41,7 @@ class Network:
     std: tuple[float, ...] | None = None
     activation: Activation | None = "softmax"
     members: tuple[Network, ...] = ()
+    shares: tuple[float, ...] = ()
     filling: Filling | None = None
 
 

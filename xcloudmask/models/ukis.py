@@ -5,7 +5,10 @@ cloud shadow. The package carries each as an ONNX graph with a JSON file beside 
 their mean and standard deviation. None of the package's code is run.
 
 ``ukis-any`` is two of them at once, for arrays that lack some of the bands, Proba-V's and SPOT-VGT's without
-green among them: what is missing is estimated from what is there, and their answers are averaged.
+green among them: what is missing is estimated from what is there, and their answers are averaged, that of
+the network for four bands counting most. At the top of the atmosphere cloud and shadow have thresholds, as
+each network alone finds too much of both. Shares and thresholds were chosen on labelled scenes
+(docs/scores.md).
 
 References
 ----------
@@ -29,6 +32,13 @@ from xcloudmask.types import Level, ModelSpec
 
 #: The package names bands as in its JSON; ours are STAC's.
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+#: What the networks for six and for four bands count for in ``ukis-any``.
+SHARES = (0.2, 0.8)
+#: Probabilities of cloud and shadow that suffice for it at the top of the atmosphere.
+THRESHOLDS = (0.65, 0.7)
+#: Bands that the network for four does without.
+SPARE = ("swir16", "swir22")
 
 LEVELS = {"toa": "top of atmosphere", "boa": "bottom of atmosphere"}
 
@@ -65,17 +75,22 @@ def _spec(count: int, product: str, level: Level) -> ModelSpec:
 def _any(product: str, level: Level) -> ModelSpec:
     six = _spec(6, product, level)
     both = ("6b", "4b")
+    # of reflectance at the surface there are too few labels to choose thresholds by
+    cloud, shadow = THRESHOLDS if level == "toa" else (None, None)
     return replace(
         six,
         name=f"ukis-any-{product}",
-        version="1",
+        version="2",
         fills=True,
+        spare=SPARE,
+        threshold=cloud,
+        shadow_threshold=shadow,
         min_bands=3,
         loader="xcloudmask.models.ukis:load_both",
         activation=None,
         weights=" and ".join(f"ukis_csmask/model_{count}_{product}.onnx" for count in both),
         sha256=digest("".join((*(_HASHES[f"model_{count}_{product}"] for count in both), SHA256)).encode()),
-        description=f"both networks of ukis-csmask for {LEVELS[level]}; missing bands are estimated",
+        description=f"two networks of ukis-csmask for {LEVELS[level]}; missing bands are estimated",
         training_data="the networks: as ukis-csmask; means and covariances of bands: top-of-atmosphere "
         "pixels of Landsat 5, 7, 8 and Sentinel-2, labels not used",
         limits="Scored on bands left out of Landsat 8 scenes. No evidence for Proba-V and SPOT-VGT: their "
@@ -125,4 +140,4 @@ def load_both(spec: ModelSpec) -> Network:
     """Read the networks for six and for four bands, and how missing bands are estimated."""
     product, level = spec.name.rpartition("-")[2], spec.level or "toa"
     members = tuple(load(_spec(count, product, level)) for count in (6, 4))
-    return Network(members=members, activation=None, filling=filling(spec.bands))
+    return Network(members=members, shares=SHARES, activation=None, filling=filling(spec.bands))

@@ -18,7 +18,7 @@ from xcloudmask.tasks import Plan
 #: Attributes of a finished mask that tell how it was made; used where its plan is not at hand.
 MADE_WITH = (
     "model", "model_version", "model_sha256", "scheme", "patch_size", "overlap", "working_factors",
-    "threshold", "tta", "dtype", "bands", "aux", "uncertainty",
+    "threshold", "shadow_threshold", "tta", "dtype", "bands", "aux", "uncertainty",
 )  # fmt: skip
 
 
@@ -61,6 +61,7 @@ def _options(template: xr.DataArray, plan: Plan | None) -> dict[str, Any]:
         "classes": list(options.scheme.names),
         "codes": list(options.scheme.codes),
         "threshold": options.threshold,
+        "shadow_threshold": options.shadow_threshold,
         "patch_size": options.patch,
         "overlap": options.overlap,
         "working_factors": list(options.factors),

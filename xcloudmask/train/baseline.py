@@ -70,6 +70,6 @@ def run_baseline(training: Iterable[Entry], held: Iterable[Entry], bands: str) -
 
     def answer(sample: Sample) -> Answer:
         light = np.where(sample.valid, brightness(sample), np.float32(np.nan))
-        return np.stack([1 - light, light]), ("clear", "cloud"), threshold
+        return np.stack([1 - light, light]), ("clear", "cloud"), threshold, None
 
     return tallied(held, bands, answer)

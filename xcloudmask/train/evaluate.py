@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from xcloudmask.blend import window_weights
 from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.models.arch.descriptors import BandInput
+from xcloudmask.tiling import TilePlan, reflect_indices
 from xcloudmask.train.augment import INSTRUMENTS, coarsen, places, positions
 from xcloudmask.train.files import Entry
 from xcloudmask.train.samples import Sample
@@ -25,8 +27,8 @@ SETS: tuple[str, ...] = ("all", "no-cirrus", *INSTRUMENTS)
 LEGEND = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
 #: The codes of `LEGEND` for the words of models.
 CODES = {"clear": 0, "cloud": 1, "thick_cloud": 1, "thin_cloud": 2, "cloud_shadow": 3}
-#: What is said of a sample: probabilities (classes, y, x), their classes, the threshold of cloud.
-Answer = tuple[NDArray[np.float32], Sequence[str], float | None]
+#: What is said of a sample: probabilities (classes, y, x), their classes, the thresholds of cloud and shadow.
+Answer = tuple[NDArray[np.float32], Sequence[str], float | None, float | None]
 
 
 def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
@@ -57,15 +59,42 @@ def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
 
 def logits(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
     """Return what the network says before the softmax, (classes, y, x), NaN where there is no data."""
-    device = next(network.parameters()).device
     valid = sample.valid
-    pixels = torch.from_numpy(np.where(valid, sample.image, np.float32(0)))[None].to(device)
+    pixels = np.where(valid, sample.image, np.float32(0))
     described = network.describe([BandInput.from_band(b) for b in sample.bands])  # type: ignore[operator]
+    told = torch.from_numpy(np.array(described)).to(next(network.parameters()).device)
     network.eval()
-    with torch.inference_mode():
-        out = network(pixels, torch.from_numpy(np.array(described)).to(device))
-    said: NDArray[np.float32] = out.float()[0].cpu().numpy()
+    window = getattr(network, "window", None)
+    if window is None:
+        said = _said(network, pixels, told)
+    else:
+        said = _in_windows(lambda part: _said(network, part, told), pixels, window)
     return np.where(valid, said, np.float32(np.nan))
+
+
+def _said(network: nn.Module, pixels: NDArray[np.float32], told: torch.Tensor) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        out = network(torch.from_numpy(np.ascontiguousarray(pixels))[None].to(told.device), told)
+    said: NDArray[np.float32] = out.float()[0].cpu().numpy()
+    return said
+
+
+def _in_windows(
+    ask: Callable[[NDArray[np.float32]], NDArray[np.float32]], pixels: NDArray[np.float32], size: int
+) -> NDArray[np.float32]:
+    """Ask a network that takes one size of window only, and blend what it says; a small image is mirrored."""
+    rows, cols = pixels.shape[1:]
+    whole = pixels[:, reflect_indices(rows, max(rows, size))][:, :, reflect_indices(cols, max(cols, size))]
+    plan = TilePlan.make(whole.shape[1:], size, size // 4)
+    out: NDArray[np.float32] | None = None
+    for row in range(plan.y.count):
+        for col in range(plan.x.count):
+            at = (slice(None), *(slice(a, a + size) for a in (plan.y.start(row), plan.x.start(col))))
+            said = ask(whole[at])
+            out = np.zeros((len(said), *whole.shape[1:]), np.float32) if out is None else out
+            out[at] += said * window_weights(plan, row, col)
+    assert out is not None  # a plan has one window at least
+    return out[:, :rows, :cols]
 
 
 def probabilities(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
@@ -89,10 +118,16 @@ def share_of(p: NDArray[np.float32], classes: Sequence[str], question: str) -> N
     return np.asarray(p[yes].sum(axis=0))
 
 
-def classify(p: NDArray[np.float32], classes: Sequence[str], threshold: float | None) -> NDArray[np.uint8]:
+def classify(
+    p: NDArray[np.float32],
+    classes: Sequence[str],
+    threshold: float | None,
+    shadow_threshold: float | None = None,
+) -> NDArray[np.uint8]:
     """Return codes: cloud where its probability reaches the threshold, else the likelier of the rest.
 
-    Without a threshold the likeliest class, as `predict` has it for a model whose card names none.
+    Without a threshold the likeliest class, as `predict` has it for a model whose card names none. Where
+    shadow is less probable than its threshold, it is not considered.
 
     Examples
     --------
@@ -101,11 +136,13 @@ def classify(p: NDArray[np.float32], classes: Sequence[str], threshold: float | 
     [1]
     """
     cloud = share_of(p, classes, "cloud")
+    thin, shadow, clear = (share_of(p, classes, q) for q in ("thin_cloud", "cloud_shadow", "clear"))
+    enough = shadow >= (shadow_threshold or 0.0)
     if threshold is None:
         of_class = np.array([CODES[word] for word in classes], np.uint8)
-        return np.where(np.isnan(cloud), np.uint8(255), of_class[p.argmax(axis=0)])
-    thin, shadow, clear = (share_of(p, classes, q) for q in ("thin_cloud", "cloud_shadow", "clear"))
-    rest = np.where(shadow > clear, 3, 0)
+        considered = np.where((of_class == 3)[:, None, None] & ~enough, -1.0, p)
+        return np.where(np.isnan(cloud), np.uint8(255), of_class[considered.argmax(axis=0)])
+    rest = np.where((shadow > clear) & enough, 3, 0)
     codes = np.where(cloud >= threshold, np.where(thin > cloud - thin, 2, 1), rest)
     return np.where(np.isnan(cloud), 255, codes).astype(np.uint8)
 
@@ -150,7 +187,7 @@ def run_on(
     threshold : float
         Of the probability of cloud.
     """
-    return tallied(entries, bands, lambda sample: (probabilities(network, sample), classes, threshold))
+    return tallied(entries, bands, lambda sample: (probabilities(network, sample), classes, threshold, None))
 
 
 def run_model(

@@ -109,7 +109,7 @@ def _asked(sample: Sample, model: str | ModelSpec, tta: bool) -> Floats | None:
     said = ask(sample, spec, tta=tta)
     if said is None:
         return None
-    p, words, _ = said
+    p, words, *_ = said
     out = np.zeros((len(ASKED), *p.shape[1:]), np.float32)
     for row, bits in enumerate(ASKED.values()):
         mine = [i for i, word in enumerate(words) if WORDS[word] and not WORDS[word] & ~bits]
@@ -119,8 +119,8 @@ def _asked(sample: Sample, model: str | ModelSpec, tta: bool) -> Floats | None:
 
 def ask(
     sample: Sample, model: str | ModelSpec, *, tta: bool = False
-) -> tuple[Floats, list[str], float | None] | None:
-    """Return a model's probabilities (class, y, x), their classes, and the threshold of its card.
+) -> tuple[Floats, list[str], float | None, float | None] | None:
+    """Return a model's probabilities (class, y, x), their classes, and its thresholds of cloud and shadow.
 
     None if the sample lacks one of its bands, or is of another level.
 
@@ -158,7 +158,7 @@ def ask(
         one = replace(one, bands=tuple(replace(band, common_name=name) for band, name in pairs))
     found = to_xarray(one).cloudmask.predict_proba(model=spec, tta=tta)
     words = [str(word) for word in found["class"].values]
-    return found.transpose("class", "y", "x").values, words, spec.threshold
+    return found.transpose("class", "y", "x").values, words, spec.threshold, spec.shadow_threshold
 
 
 def _resolved(model: str | ModelSpec, level: str) -> ModelSpec | None:
