@@ -160,9 +160,7 @@ def test_the_warning_on_coarse_pixels_names_them() -> None:
     da = scene("blue green red nir swir16 swir22").assign_coords(
         y=-np.arange(64) * 300.0, x=np.arange(64) * 300.0
     )
-    with pytest.warns(
-        UserWarning, match=r"the pixels are 300 m, and 'ukis-any-l1c' was made for 20 to 40 m"
-    ):
+    with pytest.warns(UserWarning, match=r"the pixels are 300 m, and 'ukis-any-l1c' was made for 20 to 40 m"):
         mask = da.cloudmask.predict()
     assert mask.attrs["model"] == "sensei"
     few = scene("blue red nir swir16").assign_coords(y=-np.arange(64) * 300.0, x=np.arange(64) * 300.0)
