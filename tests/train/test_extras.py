@@ -243,6 +243,32 @@ def test_loggers_get_each_row(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert {"loss", "rate", "score"} <= {name for name, _, _ in seen}
 
 
+def test_a_real_tensorboard_reads_what_was_logged(data: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+    train(Plan.of(config(log={"to": ["tensorboard"]})), data=data, out=tmp_path / "a")
+    events = reader.EventAccumulator(str(tmp_path / "a" / "tensorboard"))
+    events.Reload()
+    row = (tmp_path / "a" / "log.csv").read_text().splitlines()[1].split(",")
+    (loss,) = events.Scalars("loss")
+    assert (loss.step, loss.value) == (4, pytest.approx(float(row[3]), rel=1e-6))
+
+
+def test_a_real_mlflow_holds_what_was_logged(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ml = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    train(Plan.of(config(log={"to": ["mlflow"]})), data=data, out=tmp_path / "a")
+    client = ml.MlflowClient()
+    (run,) = client.search_runs(
+        [one.experiment_id for one in client.search_experiments() if one.name != "Default"]
+    )
+    assert run.data.metrics["steps"] == 4
+
+
 def test_mlflow_gets_one_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from xcloudmask.train.loggers import open_loggers
 
