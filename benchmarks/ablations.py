@@ -81,6 +81,7 @@ class Row:
     simulate: bool = True
     mosaic: bool = True
     recovery: float = 0.0
+    used: float = 1.0
 
 
 ROWS = {
@@ -94,6 +95,8 @@ ROWS = {
     "no simulated cloud": Row("no simulated cloud", simulate=False),
     "no mosaics": Row("no mosaics of labelled pixels", mosaic=False),
     "recovery": Row("band recovery, weight 0.1, besides", recovery=0.1),
+    "half": Row("half of the training scenes, labelled or not", used=0.5),
+    "quarter": Row("a quarter of them", used=0.25),
 }
 
 
@@ -203,6 +206,7 @@ def one(row: Row, seed: int, data: Path, taught: Path) -> dict[str, Any]:
     held = [e for e in find(data / "val") if e.source in ("l8_biome", "l8_38cloud")]
     dev, strong = [e for e in known if e.scene in DEV], [e for e in known if e.scene not in DEV]
     weak = find(taught)
+    strong, weak = (split(part, 0.0, used=row.used)[0] for part in (strong, weak))
     check_no_leak([*strong, *dev, *weak], find(data / "val"))
     if row.fixed:
         strong, weak, held = ([e for e in part if has(e, row.fixed)] for part in (strong, weak, held))

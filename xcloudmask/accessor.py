@@ -113,10 +113,13 @@ class CloudMask:
         Parameters
         ----------
         model : str, ModelSpec, module or function
-            A name from `xcloudmask.models.list`, or ``"auto"``: the richest that bands and level allow. A
+            A name from `xcloudmask.models.list`, or ``"auto"``: the one that scored best with such bands. A
             module or function must have been registered with `xcloudmask.models.register`.
         threshold : float, optional
-            Cloud where the probability of cloud reaches it; without it, the most probable class.
+            Cloud where the probability of cloud reaches it; without it the model's own, if its card has one,
+            else the most probable class. A card may have one of shadow, too, which this leaves alone; for
+            the most probable class always, take the card without: ``dataclasses.replace(models.get(NAME),
+            threshold=None, shadow_threshold=None)``.
         scheme : {"default", "binary", "cloudsen12", "senseiv2", "native"}
             Codes of the answer. Default: 0 clear, 1 cloud, 2 thin_cloud, 3 cloud_shadow, 4 snow, 5 water.
         patch_size, overlap : int, optional

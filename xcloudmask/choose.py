@@ -57,12 +57,15 @@ class Evidence:
         Balanced accuracy and its 95 % interval.
     scenes : int
         How many were scored on.
+    chosen : tuple of str
+        Models some of whose settings were chosen on those scenes, too.
     """
 
     bands: tuple[str, ...]
     order: tuple[str, ...]
     scores: Mapping[str, tuple[float, float, float]]
     scenes: int
+    chosen: tuple[str, ...] = ()
 
 
 @cache
@@ -74,15 +77,16 @@ def evidence() -> tuple[Evidence, ...]:
     >>> evidence()[0].bands
     ('blue', 'green', 'red', 'nir', 'swir16', 'swir22')
     """
-    sets = json.loads(Path(__file__).with_name("evidence.json").read_text(encoding="utf-8"))["sets"]
+    told = json.loads(Path(__file__).with_name("evidence.json").read_text(encoding="utf-8"))
     found = [
         Evidence(
             tuple(one["bands"]),
             tuple(one["order"]),
             {model: (low[0], low[1], low[2]) for model, low in one["balanced_accuracy"].items()},
             one["scenes"],
+            tuple(told["settings_chosen_there"]),
         )
-        for one in sets.values()
+        for one in told["sets"].values()
     ]
     return tuple(sorted(found, key=lambda one: -len(one.bands)))
 
@@ -212,6 +216,8 @@ def _doubt(
         worth = (
             f"with {', '.join(known.bands)} it scored a balanced accuracy of {value:.2f} [{low:.2f}, "
             f"{high:.2f}] on {known.scenes} scenes of Landsat 8 at 30 m"
+            + " (its thresholds were chosen on them, too)"
+            * (family(spec) in known.chosen)
         )
         if surface:
             worth += ", top of atmosphere; for surface reflectance it was not measured"

@@ -24,6 +24,8 @@ COMMON = ("l8_biome", "l8_38cloud")
 ALIKE = 0.02
 #: Models that learnt from single pixels of scenes of L8 Biome, which ones nobody tells.
 DEPENDENT = ("sensei", "spectral")
+#: Models some of whose settings were chosen by their scores on these scenes, too.
+CHOSEN = ("ukis-any",)
 #: The bands that models were trained on; others take what there is.
 MADE_FOR = {
     "ukis-4band": {"blue", "green", "red", "nir"},
@@ -151,7 +153,10 @@ def evidence(stored: Stored) -> dict[str, Any]:
             "order": [model for model, _, _ in found],
             "balanced_accuracy": {m: [round(float(v), 4) for v in values[at, :3]] for m, values, _ in found},
         }
-    return {"scored_on": f"val: {', '.join(COMMON)}", "level": "toa", "sets": sets}
+    return {
+        "scored_on": f"val: {', '.join(COMMON)}", "level": "toa", "settings_chosen_there": list(CHOSEN),
+        "sets": sets,
+    }  # fmt: skip
 
 
 def choice_table(stored: Stored) -> list[str]:

@@ -115,6 +115,25 @@ def test_validation_changes_nothing_of_the_training(data: Path, tmp_path: Path) 
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("cosine", None), ("constant", [1, 1, 1, 1]), ("plateau", [1, 1, 0.2, 0.04])],
+)
+def test_only_a_plateau_cuts_the_rate(
+    data: Path, tmp_path: Path, schedule: str, expected: list[float] | None
+) -> None:
+    one = trainer(
+        data, tmp_path, validate=lambda _: {"score": 0.5}, watch="score",
+        epochs=4, warmup=0, schedule=schedule, patience=1, rate=1e-3,
+    )  # fmt: skip
+    one.run()
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+    steps, length = 4 * one.stream.length, one.stream.length
+    if expected is None:
+        expected = [rate(length * epoch - 1, steps) for epoch in range(1, 5)]
+    assert [float(row["rate"]) / 1e-3 for row in rows] == pytest.approx(expected, abs=1e-3)
+
+
 def test_rates_and_means() -> None:
     assert rate(0, 10, warmup=5) == pytest.approx(0.2)
     assert rate(4, 10, warmup=5) == 1
@@ -279,6 +298,10 @@ def test_thresholds_decide_what_is_cloud(data: Path) -> None:
     assert classify(p, classes, 0.5).tolist() == [0, 3, 1]
     assert classify(p, classes, 0.4).tolist() == [1, 3, 1]
     assert classify(np.full((4, 1), np.nan, "f4"), classes, 0.4).tolist() == [255]
+    ground = ("clear", "snow", "cloud_shadow", "cloud")
+    one = np.array([[0.25], [0.25], [0.3], [0.2]], "f4")
+    assert classify(one, ground, 0.5).tolist() == [3]  # the likeliest class, as predict has it
+    assert classify(one, ground, None, 0.4).tolist() == [0]
     sample = find(data / "train", ["l8"])[0].read()
     for name in SETS:
         assert take(sample, name) is not None

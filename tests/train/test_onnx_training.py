@@ -12,21 +12,27 @@ import pytest
 import torch
 from torch import nn
 
-from xcloudmask import models
+from xcloudmask import models, sensors
+from xcloudmask.bands import choose_bands, lacking, missing_bands
 from xcloudmask.errors import BandError, CloudMaskError, ModelWarning, OptionError
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.models.filling import Filling, filling
 from xcloudmask.models.network import load_network
+from xcloudmask.models.weights import digest
 from xcloudmask.train import fine_tune
+from xcloudmask.train.augment import among
 from xcloudmask.train.calibrate import divide_head
+from xcloudmask.train.checkpoint import read_weights
 from xcloudmask.train.evaluate import logits
+from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import read_patch
 from xcloudmask.train.fixed import Estimated, Fixed
 from xcloudmask.train.graph import Graph
+from xcloudmask.train.loop import Trainer
 from xcloudmask.train.networks import begin, model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
-from xcloudmask.train.samples import to_xarray
+from xcloudmask.train.samples import Sample, to_xarray
 from xcloudmask.types import ModelSpec
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
@@ -63,7 +69,7 @@ def graph_bytes(bands: int = 4, classes: int = 3, seed: int = 0) -> bytes:
 @pytest.fixture
 def tiny(tmp_path: Path) -> ModelSpec:
     """Return a model that takes windows of 32 only and is given normalised bands."""
-    path = tmp_path / "tiny.onnx"
+    path = tmp_path / "trained-graph.onnx"
     path.write_bytes(graph_bytes())
     spec = models.load(
         path, bands=BANDS, classes=CLASSES, activation="softmax", mean=[0.2], std=[0.1, 0.1, 0.1, 0.2],
@@ -86,17 +92,20 @@ def test_a_graph_is_fine_tuned_stays_a_graph_and_masks(tiny: ModelSpec, data: Pa
         spec.name: ((to_xarray(sample).cloudmask.predict(model=spec).values == 1) == (sample.possible == 6))
         for spec in (tiny, mine)
     }
-    assert right["mine"][:, :-1].mean() > max(0.95, right["tiny"][:, :-1].mean())
+    assert right["mine"][:, :-1].mean() > max(0.95, right["trained-graph"][:, :-1].mean())
     # and what was learnt is read again from the file alone
     again = models.load(tmp_path / "mine" / "mine.json", name="again", replace=True)
     assert again.sha256 == mine.sha256 != tiny.sha256
     assert tune(mine, data, tmp_path / "more", epochs=1, length=1).runtime == "onnx"
 
 
-def test_the_scores_of_training_are_of_what_users_get(tiny: ModelSpec, data: Path) -> None:
+@pytest.mark.parametrize("taught", [False, True])
+def test_the_scores_of_training_are_of_what_users_get(tiny: ModelSpec, data: Path, taught: bool) -> None:
     """Logits in windows, as training validates, lead to the classes that `predict` gives."""
     sample = read_patch(data / "val" / "l8" / "v0.npz")
     begun = begin({"start": tiny, "classes": CLASSES})
+    if taught:
+        begun = with_extras(begun, {"distil": {"model": tiny}}, CLASSES)
     four = sample.select([0, 1, 2, 3])
     mine = logits(begun.called, four).argmax(axis=0)
     theirs = to_xarray(sample).cloudmask.predict(model=tiny).values
@@ -136,7 +145,8 @@ def test_bands_that_are_lacking_are_estimated_in_training_and_ever_after(
     assert ((mask.values == 1) == (sample.possible == 6))[:, :-1].mean() > 0.9
     with pytest.raises(BandError, match="1 more of"):
         few.isel(band=[0]).cloudmask.predict(model=mine)
-    # one that fills goes on filling when it is trained on
+    # one that fills goes on filling when it is trained on, however that is asked for
+    assert type(begin({"start": mine, "classes": CLASSES}).called) is Estimated
     assert tune(mine, data, tmp_path / "more", epochs=1, length=1, recipe={"mosaic": True}).fills
 
 
@@ -175,6 +185,26 @@ def test_a_batch_of_samples_with_different_bands(tiny: ModelSpec) -> None:
             torch.testing.assert_close(both[row : row + 1], one)
 
 
+def test_validation_looks_at_the_bands_that_prediction_does() -> None:
+    """Of every sensor, whose names say more than its wavelengths: Sentinel-2 has two in the near infrared."""
+    six = models.get("ukis-any-l1c")
+    called = Estimated(nn.Identity(), filling(six.bands))
+    tried = 0
+    for name in sensors.list():
+        bands = [band for band in sensors.get(name).bands if band.kind == "reflectance" and band.min_nm]
+        if len(missing_bands(bands, six)):
+            continue
+        at, _ = choose_bands(bands, six)
+        sample = Sample(np.zeros((len(bands), 1, 1), "f4"), tuple(bands), np.ones((1, 1), "u1"), 30.0)
+        kept = among(sample, called.takes)
+        places = called.describe([BandInput.from_band(band) for band in kept.bands]).ravel().astype(int)
+        needs = [need for need in six.bands if need not in lacking(bands, six)]
+        mine = {six.bands[place]: band.name for place, band in zip(places, kept.bands, strict=True)}
+        assert mine == {need: bands[i].name for need, i in zip(needs, at, strict=True)}, name
+        tried += 1
+    assert tried >= 10
+
+
 def test_of_two_bands_that_would_do_the_nearer_is_taken() -> None:
     called = Estimated(nn.Identity(), filling(BANDS))
     edge, nir = BandInput("optical", 773, 793), BandInput("optical", 855, 875)
@@ -183,11 +213,57 @@ def test_of_two_bands_that_would_do_the_nearer_is_taken() -> None:
     assert called.describe([BandInput("elevation")]).ravel().tolist() == [-1]
 
 
+def test_another_training_does_not_go_on_in_the_same_folder(
+    tiny: ModelSpec, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "used"
+    first = tune(tiny, data, out, epochs=1, length=1)
+    assert tune(tiny, data, out, epochs=1, length=1).sha256 == first.sha256  # the same goes on
+    (tmp_path / "other.onnx").write_bytes(graph_bytes(seed=5))
+    other = replace(tiny, weights=str(tmp_path / "other.onnx"), sha256=digest(graph_bytes(seed=5)))
+    for spec, more, named in (
+        (tiny, {"estimate": True}, "network"), (tiny, {"only": ["head."]}, "network"), (other, {}, "network"),
+        (tiny, {"recipe": {"flip": 0.0}}, "recipe"), (tiny, {"batch": 4}, "data"),
+        (tiny, {"seed": 3}, "seed"),
+    ):  # fmt: skip
+        with pytest.raises(CloudMaskError, match=rf"a training with other settings \(.*{named}"):
+            tune(spec, data, out, **{"epochs": 1, "length": 1, **more})
+
+
+def test_layers_of_which_nothing_is_trained_keep_their_statistics(data: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    config = {
+        "name": "start", "data": {"sources": ["l8"], "batch": 2, "length": 1}, "recipe": {"size": 32},
+        "network": {"architecture": "cloud-unet", "bands": list(BANDS), "classes": ["clear", "cloud"],
+                    "settings": {"bands": 4, "classes": 2}},
+        "loop": {"epochs": 1},
+    }  # fmt: skip
+    train(Plan.of(config), data=data, out=start)
+    before = read_weights(start / "start.safetensors")
+    head = [name for name in before if name.startswith("logits")]
+    tuned = tune(start / "start.json", data, tmp_path / "t", only=["logits"], recipe={"size": 32})
+    after = read_weights(tmp_path / "t" / "t.safetensors")
+    assert tuned.architecture == "cloud-unet"
+    assert {name for name in before if not torch.equal(before[name], after[name])} == set(head)
+
+
+def test_what_a_model_owes_stays_on_its_card(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
+    told = replace(tiny, citation="somebody (2019)", limits="knows no snow", licence="CC-BY-4.0")
+    mine = tune(told, data, tmp_path / "mine", epochs=1, length=1, dev=0)
+    assert (mine.citation, mine.licence) == ("somebody (2019)", "CC-BY-4.0")
+    assert mine.limits == "Of trained-graph: knows no snow"
+    assert mine.threshold is None  # none was chosen
+
+
 def test_what_cannot_be_is_refused(tiny: ModelSpec, tmp_path: Path) -> None:
     with pytest.raises(CloudMaskError, match="takes any"):
         begin({"start": "spectral", "classes": models.get("spectral").classes, "estimate": True})
     with pytest.raises(CloudMaskError, match="several networks"):
         begin({"start": "ukis-any-l1c", "classes": CLASSES})
+    with pytest.raises(CloudMaskError, match="takes elevation beside its bands"):
+        begin({"start": replace(tiny, aux=("elevation",)), "classes": CLASSES})
+    with pytest.raises(CloudMaskError, match="says head_only and only"):
+        begin({"start": tiny, "classes": CLASSES, "head_only": True, "only": ["head."]})
     with pytest.raises(CloudMaskError, match="gives probabilities"):
         begin({"start": replace(tiny, activation=None), "classes": CLASSES})
     with pytest.raises(BandError, match="coastal"):
@@ -205,9 +281,9 @@ def test_a_temperature_is_divided_into_a_graph(tiny: ModelSpec) -> None:
 
 
 def test_training_of_a_graph_is_reproducible_and_goes_on_where_it_stopped(
-    tiny: ModelSpec, data: Path, tmp_path: Path
+    tiny: ModelSpec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = {
+    config: dict[str, Any] = {
         "name": "t",
         "data": {"train": "train", "sources": ["l8"], "batch": 2, "length": 4},
         "recipe": {"size": 32, "least_bands": 2},
@@ -221,6 +297,19 @@ def test_training_of_a_graph_is_reproducible_and_goes_on_where_it_stopped(
     assert hashes[0] == hashes[1]
     record = json.loads((tmp_path / "first" / "record.json").read_text())
     assert record["sha256"] == model_of(tmp_path / "first" / "t.onnx").sha256
+    stopped = {**config, "loop": {**config["loop"], "save_every": 1}}
+    saved = Trainer._save
+
+    def stop(self: Trainer) -> None:
+        saved(self)
+        if self.progress.total == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(Plan.of(stopped), data=data, out=tmp_path / "stopped")
+    monkeypatch.undo()
+    assert train(Plan.of(stopped), data=data, out=tmp_path / "stopped")["sha256"] == hashes[0]
     other = train(Plan.of({**config, "loss": {}}), data=data, out=tmp_path / "third")  # the teacher is heard
     assert other["sha256"] != hashes[0]
 

@@ -93,6 +93,10 @@ def _any(product: str, level: Level) -> ModelSpec:
         description=f"two networks of ukis-csmask for {LEVELS[level]}; missing bands are estimated",
         training_data="the networks: as ukis-csmask; means and covariances of bands: top-of-atmosphere "
         "pixels of Landsat 5, 7, 8 and Sentinel-2, labels not used",
+        scores="See docs/scores.md: on 23 patches of L8 Biome balanced accuracy 0.950 with all bands, 0.954 "
+        "with blue, red, NIR, 1.6 um; shares and thresholds were chosen on them, too"
+        if level == "toa"
+        else "",
         limits="Scored on bands left out of Landsat 8 scenes. No evidence for Proba-V and SPOT-VGT: their "
         "bands were only imitated. Without visible bands, vegetation is taken for as bright as cloud"
         + ("; bands are estimated as at the top of the atmosphere" * (level == "boa")),

@@ -17,7 +17,7 @@ from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.tiling import TilePlan, reflect_indices
-from xcloudmask.train.augment import INSTRUMENTS, coarsen, places, positions
+from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places, positions
 from xcloudmask.train.files import Entry
 from xcloudmask.train.samples import Sample
 from xcloudmask.types import ModelSpec
@@ -26,7 +26,17 @@ from xcloudmask.types import ModelSpec
 SETS: tuple[str, ...] = ("all", "no-cirrus", *INSTRUMENTS)
 LEGEND = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
 #: The codes of `LEGEND` for the words of models.
-CODES = {"clear": 0, "cloud": 1, "thick_cloud": 1, "thin_cloud": 2, "cloud_shadow": 3}
+CODES = {
+    "clear": 0,
+    "land": 0,
+    "water": 0,
+    "snow": 0,
+    "not_cloud": 0,
+    "cloud": 1,
+    "thick_cloud": 1,
+    "thin_cloud": 2,
+    "cloud_shadow": 3,
+}
 #: What is said of a sample: probabilities (classes, y, x), their classes, the thresholds of cloud and shadow.
 Answer = tuple[NDArray[np.float32], Sequence[str], float | None, float | None]
 
@@ -59,6 +69,8 @@ def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
 
 def logits(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
     """Return what the network says before the softmax, (classes, y, x), NaN where there is no data."""
+    if takes := getattr(network, "takes", ()):
+        sample = among(sample, takes)  # by name, as the engine does: wavelengths may fit several
     valid = sample.valid
     pixels = np.where(valid, sample.image, np.float32(0))
     described = network.describe([BandInput.from_band(b) for b in sample.bands])  # type: ignore[operator]
@@ -135,16 +147,17 @@ def classify(
     >>> classify(p, ("clear", "thick_cloud", "thin_cloud"), 0.5).tolist()
     [1]
     """
-    cloud = share_of(p, classes, "cloud")
-    thin, shadow, clear = (share_of(p, classes, q) for q in ("thin_cloud", "cloud_shadow", "clear"))
-    enough = shadow >= (shadow_threshold or 0.0)
+    cloud, thin = share_of(p, classes, "cloud"), share_of(p, classes, "thin_cloud")
+    codes = np.array([CODES[word] for word in classes], np.uint8)
+    is_shadow = (codes == CODES["cloud_shadow"]).reshape(-1, *[1] * (p.ndim - 1))
+    considered = np.where(is_shadow & (p < (shadow_threshold or 0.0)), -1.0, p)  # behind every other class
     if threshold is None:
-        of_class = np.array([CODES[word] for word in classes], np.uint8)
-        considered = np.where((of_class == 3)[:, None, None] & ~enough, -1.0, p)
-        return np.where(np.isnan(cloud), np.uint8(255), of_class[considered.argmax(axis=0)])
-    rest = np.where((shadow > clear) & enough, 3, 0)
-    codes = np.where(cloud >= threshold, np.where(thin > cloud - thin, 2, 1), rest)
-    return np.where(np.isnan(cloud), 255, codes).astype(np.uint8)
+        out = codes[considered.argmax(axis=0)]
+    else:
+        rest = np.flatnonzero((codes != CODES["cloud"]) & (codes != CODES["thin_cloud"]))
+        ground = codes[rest][considered[rest].argmax(axis=0)] if rest.size else np.uint8(0)
+        out = np.where(cloud >= threshold, np.where(thin > cloud - thin, 2, 1), ground)
+    return np.where(np.isnan(cloud), 255, out).astype(np.uint8)
 
 
 @dataclass(slots=True)
@@ -170,7 +183,7 @@ def run_on(
     entries: Iterable[Entry],
     *,
     bands: str | tuple[str, ...],
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
 ) -> dict[str, Outcome]:
     """Return the outcome by source, for the samples that have the bands.
 
@@ -184,8 +197,8 @@ def run_on(
         What to score on.
     bands : str or tuple of str
         One of `SETS`, or common names.
-    threshold : float
-        Of the probability of cloud.
+    threshold : float or None
+        Of the probability of cloud; None for the likeliest class.
     """
     return tallied(entries, bands, lambda sample: (probabilities(network, sample), classes, threshold, None))
 

@@ -89,6 +89,8 @@ class Taught(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.weight = network, recovery
+        # what validation looks at
+        self.window, self.takes = getattr(network, "window", None), getattr(network, "takes", ())
         self.distil, self.temperature = distil, temperature
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()  # no submodule
         self._embedding: Tensor | None = None

@@ -93,10 +93,13 @@ def fine_tune(
         "recipe": changes,
         "network": {
             "start": spec, "classes": list(classes or spec.classes), "seed": seed,
-            "head_only": head_only, "only": list(only), "estimate": estimate or spec.fills,
+            "head_only": head_only, "only": list(only), **({"estimate": True} if estimate else {}),
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0, "seed": seed},
-        "card": {"training_data": f"{spec.training_data}; then {Path(data).name}".lstrip("; ")},
+        "card": {
+            "training_data": f"{spec.training_data}; then {Path(data).name}".lstrip("; "),
+            "citation": spec.citation, "limits": f"Of {spec.name}: {spec.limits}" if spec.limits else "",
+        },
     }  # fmt: skip
     if dev:
         config["loop"]["watch"] = "score"

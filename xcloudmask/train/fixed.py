@@ -13,6 +13,9 @@ from xcloudmask.errors import BandError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.filling import Filling
 
+#: How far a band may lie from the one it stands for, as a share of the wavelength: MSS has its NIR at 750 nm.
+FARTHEST = 0.14
+
 
 class Fixed(nn.Module):
     """A network for fixed bands with its normalisation, called as a set network is.
@@ -99,19 +102,24 @@ class Estimated(Fixed):
     ) -> None:
         super().__init__(network, filling.bands, mean, std, one_logit=one_logit, window=window)
         self.filling = filling
+        self.takes = filling.bands
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
-        """Return where each band is among the network's, by its wavelength; -1 for those it does not take."""
+        """Return where each band is among the network's, by its wavelength; -1 for those it does not take.
+
+        Samples are narrowed to `takes` by name before: what is left lies near one of the network's bands,
+        wherever a sensor's own edges are.
+        """
         places = np.full((len(bands), 1), -1, np.float32)
-        for at, name in enumerate(self.bands):
-            low, high, best = RANGES[name]
-            near = [
-                (abs(band.center_nm - best), i)
-                for i, band in enumerate(bands)
-                if band.signal == "optical" and low <= band.center_nm <= high
-            ]
-            if near:  # of several that would do, such as two of the red edge's end, the nearest
-                places[min(near)[1]] = at
+        near = sorted(
+            (abs(band.center_nm / RANGES[name][2] - 1), i, at)
+            for i, band in enumerate(bands)
+            for at, name in enumerate(self.bands)
+            if band.signal == "optical"
+        )
+        for far, i, at in near:  # the nearest pair first; each band of either side once
+            if far < FARTHEST and places[i] < 0 and at not in places:
+                places[i] = at
         return places
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.train import checkpoint
 from xcloudmask.train.loggers import Logger
 from xcloudmask.train.losses import open_to
-from xcloudmask.train.optim import Average, Plateau, rate
+from xcloudmask.train.optim import Average, Plateau, rate, train_mode
 from xcloudmask.train.stream import Batch, Stream
 from xcloudmask.types import Band
 
@@ -150,6 +150,9 @@ class Trainer:
         Where checkpoints, the log and the best weights go. A training interrupted there goes on.
     validate : callable, optional
         Scores the network after each epoch.
+    about : mapping, optional
+        What the training is of besides, as JSON can hold it: network, recipe, data. It is kept with the
+        state, and a training of something else does not go on there.
     loggers : sequence of callable
         Given the steps made and the numbers of each row of the log; see `xcloudmask.train.loggers`.
     """
@@ -164,7 +167,9 @@ class Trainer:
         folder: str | Path,
         validate: Validate | None = None,
         loggers: Sequence[Logger] = (),
+        about: Mapping[str, Any] | None = None,
     ) -> None:
+        self.about = dict(about or {})
         self.loggers = loggers
         self.classes, self.loss, self.stream, self.settings = classes, loss, stream, settings
         self.folder, self.validate = Path(folder), validate
@@ -220,7 +225,7 @@ class Trainer:
         share = rate(at.total, steps, warmup=settings.warmup, kind=settings.schedule) * self.plateau.scale
         for group in self.optimiser.param_groups:
             group["lr"] = settings.rate * share
-        wrapped.train()
+        train_mode(wrapped)
         dtype = AUTOCAST[settings.autocast]
         with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             logits = wrapped(*self._inputs(batch))
@@ -262,7 +267,8 @@ class Trainer:
         score = scores.get(self.settings.watch, -at.loss / count) if scores else -at.loss / count
         if scores and self.settings.watch and self.settings.watch not in scores:
             raise OptionError("score to watch", self.settings.watch, allowed=scores)
-        self.plateau.seen(score)
+        if self.settings.schedule == "plateau":
+            self.plateau.seen(score)
         lr = self.optimiser.param_groups[0]["lr"]
         row = {"epoch": at.epoch, "steps": at.total, "rate": lr, "loss": at.loss / count,
                "gradient": at.norm / count, "seconds": round(at.seconds, 2), **scores}  # fmt: skip
@@ -308,7 +314,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(), "plateau": asdict(self.plateau),
             "progress": asdict(self.progress), "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            "settings": asdict(self.settings),
+            "settings": asdict(self.settings), "about": self.about,
         })  # fmt: skip
 
     def _resume(self) -> None:
@@ -318,7 +324,9 @@ class Trainer:
         told = {
             k: v for k, v in asdict(self.settings).items() if k not in ("workers", "device", "save_every")
         }
-        other = {k: v for k, v in told.items() if state["settings"].get(k) != v}
+        other = [k for k, v in told.items() if state["settings"].get(k) != v]
+        was = state.get("about", self.about)
+        other += [k for k in {**was, **self.about} if was.get(k) != self.about.get(k)]
         if other:
             raise CloudMaskError(
                 f"{self.folder} holds a training with other settings ({', '.join(other)}): go on with the "

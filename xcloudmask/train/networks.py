@@ -71,13 +71,14 @@ def begin(table: Mapping[str, Any]) -> Begun:
     entries["activation"] = "sigmoid" if one_logit else "softmax"
     _train_only(network, architecture, config, table)
     called = network
-    if any_bands and table.get("estimate"):
+    estimate = table.get("estimate", entries.get("fills", False))
+    if any_bands and estimate:
         raise CloudMaskError("[network] estimate = true is for networks of fixed bands; this one takes any")
     if not any_bands:
         normalised = entries.get("mean"), entries.get("std")
         window = entries["patch"] if entries.get("patch_fixed") else None
-        if table.get("estimate"):
-            entries["fills"] = True
+        entries["fills"] = bool(estimate)
+        if estimate:
             how = filling(entries["bands"])
             called = Estimated(network, how, *normalised, one_logit=one_logit, window=window)
         else:
@@ -109,6 +110,11 @@ def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
 def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
     """Take a network that was trained before."""
     spec = model_of(table["start"])
+    if spec.aux:
+        raise CloudMaskError(
+            f"model {spec.name!r} takes {', '.join(each.name for each in spec.aux)} beside its bands, which "
+            "training does not read: start from a model without aux"
+        )
     kept = ("bands", "any_bands", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed")
     entries = {name: getattr(spec, name) for name in kept}
     if spec.runtime != "onnx":
@@ -138,6 +144,10 @@ def _train_only(
 ) -> None:
     """Leave weights as they are that the table says nothing of: all but the head, or but those named."""
     only = tuple(table.get("only", ()))
+    if only and table.get("head_only"):
+        raise CloudMaskError(
+            "[network] says head_only and only: the one names the head, the other what it likes"
+        )
     if table.get("head_only"):
         only = tuple(network.head() if isinstance(network, Graph) else head_of(architecture, config))
     if not only:

@@ -92,3 +92,20 @@ class Average:
         for name, value in weights.items():
             self.weights[name].copy_(value)
         self.steps = steps
+
+
+def train_mode(network: nn.Module) -> None:
+    """Switch to training, but for layers of which nothing is trained: they would gather statistics anew.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1).requires_grad_(False))
+    >>> train_mode(net)
+    >>> [layer.training for layer in net]
+    [True, False]
+    """
+    network.train()
+    for layer in network.modules():
+        own = list(layer.parameters(recurse=False))
+        if own and not any(weight.requires_grad for weight in own):
+            layer.eval()

@@ -27,7 +27,7 @@ from xcloudmask.train.graph import Graph
 from xcloudmask.train.loggers import open_loggers
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
-from xcloudmask.train.networks import LOADER, Begun, begin
+from xcloudmask.train.networks import LOADER, Begun, begin, model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.stream import Recipe, Stream
 from xcloudmask.types import ModelSpec
@@ -128,10 +128,21 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
         begun.called, classes, loss, stream, Settings.from_dict(plan.table("loop")), folder,
         validate=(lambda net: validate(net, classes, dev, sets, metric)) if dev else None,
         loggers=open_loggers(plan.table("log").get("to", ()) if not stream.rank else (), folder, plan.name),
+        about=_about(plan),
     )  # fmt: skip
     trainer.run()
     begun.called.load_state_dict(checkpoint.read_weights(folder / "best.safetensors"))
     return finish(plan, begun, dev, fit_on, folder)
+
+
+def _about(plan: Plan) -> dict[str, str]:
+    """Return all of a plan on which weights depend, but for what the loop keeps itself."""
+    network = dict(plan.table("network"))
+    if "start" in network:
+        network["start"] = model_of(network["start"]).sha256
+    data = {key: value for key, value in plan.table("data").items() if key not in ("folder", "memory")}
+    told = {"network": network, "recipe": plan.table("recipe"), "loss": plan.table("loss"), "data": data}
+    return {name: json.dumps(table, sort_keys=True, default=str) for name, table in told.items()}
 
 
 def entries_of(
@@ -233,7 +244,7 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
             "threshold": best[0], "score": round(best[1], 4), "calibration_error": round(error, 4)
         }  # fmt: skip
         histogram = found if histogram is None else histogram + found
-    threshold = choose_threshold(histogram, metric)[0] if histogram else 0.5
+    threshold = choose_threshold(histogram, metric)[0] if histogram else None
     settings = json.dumps(begun.config, sort_keys=True) if begun.architecture else ""
     path = write_kept(begun, folder / plan.name)
     sha256 = digest(path.read_bytes())
