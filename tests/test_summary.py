@@ -96,7 +96,12 @@ def test_a_mask_tells_how_it_was_made():
     assert head == "mask cloud_mask (y: 600, x: 900)"
     assert shown["Model"].value.startswith(f"ukis-any-l1c 2, sha256 {models.get('ukis-any-l1c').sha256[:12]}")
     assert shown["Classes"].value == "0 clear, 1 cloud, 3 cloud_shadow, 255 no_data; scheme default"
-    assert "inferred at 30 m; threshold 0.4" in shown["Made with"].value
+    shadow = models.get("ukis-any-l1c").shadow_threshold
+    assert shown["Made with"].value.endswith(f"inferred at 30 m; cloud from 0.4, shadow from {shadow:g}")
+    one = scene(level="toa").cloudmask.predict("ukis-4band-l1c", threshold=0.45)
+    assert rows(one)["Made with"].value.endswith("inferred at 30 m; cloud from 0.45")
+    none = scene(level="toa").cloudmask.predict("ukis-4band-l1c")
+    assert rows(none)["Made with"].value.endswith("inferred at 30 m")
     proba = scene(level="toa").cloudmask.predict_proba()
     assert summary.summary(proba)[0].startswith("probabilities")
     assert rows(proba)["Classes"].value == "clear, cloud, cloud_shadow; NaN for no data; scheme default"

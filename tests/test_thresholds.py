@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scenes import noise, scene
 from xcloudmask import models
 from xcloudmask.classes import scheme
+from xcloudmask.cli import main
+from xcloudmask.cli.written import find_mask
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models import card
 from xcloudmask.streaming import stream
@@ -92,6 +95,45 @@ def test_a_store_is_not_continued_with_another_one(tmp_path):
     stream(da, tmp_path / "m.zarr", model=STRICT)
     with pytest.raises(CloudMaskError, match=r"shadow_threshold: 0\.4 in the store, 0\.45 in this call"):
         stream(da, tmp_path / "m.zarr", model=replace(STRICT, shadow_threshold=0.45))
+
+
+def test_a_store_made_from_blocks_is_not_continued_with_another_one(tmp_path):
+    da = scene(noise(len(TOY.bands), 60, 40), TOY.bands).chunk(y=30)
+    part = {"y": slice(5, 55)}  # so that it is no longer predict's own, and its attributes must tell
+    mask = da.cloudmask.predict(STRICT).isel(part)
+    mask.cloudmask.to_zarr(tmp_path / "m.zarr", progress=False)
+    other = da.cloudmask.predict(replace(STRICT, shadow_threshold=0.45)).isel(part)
+    with pytest.raises(CloudMaskError, match=r"shadow_threshold: 0\.4 in the store, 0\.45 in this call"):
+        other.cloudmask.to_zarr(tmp_path / "m.zarr", progress=False)
+    assert mask.cloudmask.to_zarr(tmp_path / "m.zarr", progress=False).written == 0  # the same goes on
+
+
+def test_a_geotiff_of_the_command_line_tells_both(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(models, "_registry", dict(models._registry))
+    models.register(STRICT, replace=True)
+    source, out = tmp_path / "scene.tif", tmp_path / "mask.tif"
+    pixels = noise(len(TOY.bands), 70, 50)
+    place = rasterio.Affine(30, 0, 6e5, 0, -30, 5e6)
+    with rasterio.open(
+        source, "w", driver="GTiff", width=50, height=70, count=2, dtype="float32", crs=32632, transform=place
+    ) as file:
+        file.write(pixels)
+    words = ["--bands", ",".join(TOY.bands), "--level", "L1C", "--model", STRICT.name]
+    assert main(["predict", str(source), str(out), *words, "--quiet"]) == 0
+    found = find_mask(out)
+    assert found is not None
+    assert (found.attrs["threshold"], found.attrs["shadow_threshold"]) == (0.35, 0.4)  # numbers, no text
+    np.testing.assert_array_equal(found, scene(pixels, TOY.bands).cloudmask.predict(STRICT))
+    assert main(["info", str(out)]) == 0
+    assert "cloud from 0.35, shadow from 0.4" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_function_may_be_registered_with_it(monkeypatch):
+    monkeypatch.setattr(models, "_registry", dict(models._registry))
+    spec = models.register(
+        lambda pixels: pixels, name="mine", bands=TOY.bands, classes=CLASSES[1:], shadow_threshold=0.6
+    )
+    assert (spec.threshold, spec.shadow_threshold) == (None, 0.6)
 
 
 def test_it_is_in_the_card_and_survives_its_file():

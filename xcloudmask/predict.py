@@ -347,6 +347,9 @@ def _attrs(job: Job) -> dict[str, Any]:
         attrs["dtype"] = options.dtype
     if options.told:
         attrs["bands"] = options.told
+        if spec.fills:
+            given = options.told.split()
+            attrs["bands_estimated"] = " ".join(name for name in spec.bands if name not in given)
     if options.aux:
         attrs["aux"] = " ".join(aux.name for aux in options.aux)
     if options.output == "probabilities":

@@ -325,6 +325,7 @@ def _made_with(da: xr.DataArray) -> str:
     if "working_resolution_m" in attrs:
         rows, columns = np.broadcast_to(np.asarray(attrs["working_resolution_m"], float), (2,)).tolist()
         parts.append(f"inferred at {_metres((rows, columns))}")
-    if "threshold" in attrs:
-        parts.append(f"threshold {attrs['threshold']:g}")
+    named = (("cloud", "threshold"), ("shadow", "shadow_threshold"))
+    told = [f"{name} from {attrs[key]:g}" for name, key in named if key in attrs]
+    parts += [", ".join(told)] * bool(told)
     return "; ".join(parts) or "not told"

@@ -2,12 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.models.helpers import BANDS, CLASSES, CONFIG, as_safetensors, mlp, sha
+from tests.models.helpers import BANDS, CLASSES, CONFIG, as_onnx, as_safetensors, mlp, sha, wide
 from tests.models.items import check_core, check_mlm
 from tests.scenes import NAMES, noise, scene
 from xcloudmask import models
@@ -106,6 +107,30 @@ def test_every_shipped_model_comes_back_with_its_card(tmp_path):
             if field.name not in moved and field.name != "config":
                 assert getattr(again, field.name) == getattr(spec, field.name), field.name
         assert json.loads(again.config) == json.loads(spec.config)
+
+
+def test_thresholds_and_what_is_said_of_missing_bands_come_back(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(as_onnx(wide()))
+    plain = models.load(
+        tmp_path / "net.onnx", bands=BANDS, classes=CLASSES, activation="softmax", threshold=0.65,
+        shadow_threshold=0.7, patch=32, overlap=8,
+    )  # fmt: skip
+    three = as_onnx(torch.nn.Conv2d(3, 3, 1), bands=3)
+    (tmp_path / "three.onnx").write_bytes(three)
+    of_three = models.load(
+        tmp_path / "three.onnx", bands=["green", *BANDS], classes=CLASSES, activation="softmax", patch=32
+    )
+    told = {"fills": True, "min_bands": 2, "spare": ("green",), "shadow_threshold": 0.35}
+    for spec in (plain, replace(of_three, **told), replace(plain, name="one", fills=True, spare=("nir",))):
+        written = models.export(spec, tmp_path / spec.name)
+        check_mlm(json.loads(written[-1].read_text()), tmp_path / spec.name)
+        again = models.load(written[-1], name="again", replace=True)
+        for field in ("threshold", "shadow_threshold", "fills", "min_bands", "spare"):
+            assert getattr(again, field) == getattr(spec, field), field
+    few = scene(noise(1, 40, 40), BANDS[:1])  # nir is estimated
+    expected = few.cloudmask.predict(replace(plain, fills=True))
+    np.testing.assert_array_equal(few.cloudmask.predict(again), expected)
+    assert again.needs == "1 or more of red, nir"
 
 
 @pytest.mark.network

@@ -104,6 +104,7 @@ def test_auto_takes_it_for_bands_without_green_and_says_so():
     with pytest.warns(UserWarning, match=r"'ukis-any-l1c' answers, which estimates green, swir22 from"):
         mask = da.chunk().cloudmask.predict()
     assert mask.attrs["model"] == "ukis-any-l1c"
+    assert (mask.attrs["bands"], mask.attrs["bands_estimated"]) == ("blue red nir swir16", "green swir22")
 
 
 def test_with_the_bands_of_its_main_network_it_answers_without_a_warning():

@@ -136,6 +136,18 @@ def test_a_cards_threshold_is_used_unless_another_is_named(tmp_path, pixels):
     assert "threshold" not in da.cloudmask.predict_proba("net").attrs
 
 
+def test_a_threshold_of_shadow_may_be_said_as_that_of_cloud(tmp_path):
+    path, how = as_safetensors(mlp(), tmp_path), {"architecture": "pixel-mlp", "config": CONFIG}
+    how |= {"bands": BANDS, "classes": CLASSES, "patch": 32}
+    spec = models.load(path, **how, shadow_threshold=0.6)
+    assert (spec.threshold, spec.shadow_threshold) == (None, 0.6)
+    mask = scene(noise(2, 40, 40), BANDS).cloudmask.predict(spec)
+    assert mask.attrs["shadow_threshold"] == 0.6
+    assert models.load(path, **how, replace=True).shadow_threshold is None
+    with pytest.raises(ValueError, match="shadow_threshold must lie between 0 and 1, got 1"):
+        models.load(path, **how, shadow_threshold=1, replace=True)
+
+
 def test_a_set_network_takes_any_bands(tmp_path):
     config = {"classes": 3, "width": 8, "heads": 2, "rounds": 1, "hidden": 8}
     path = as_safetensors(build("spectral", config), tmp_path)

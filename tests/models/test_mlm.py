@@ -226,6 +226,53 @@ def test_what_cannot_be_honoured_is_refused(tmp_path, net, changes, error, words
         models.load(write_item(tmp_path, item))
 
 
+def told(net, **hyper):
+    """An item with these hyperparameters."""
+    plain = {"input_units": "reflectance", "activation": "softmax"}
+    return an_item(net, mlm__hyperparameters=plain | hyper)
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.0, -0.1, 1.5, True, False, "0.7", [0.7], float("nan")])
+def test_a_threshold_of_shadow_that_cannot_be_meant_is_refused(tmp_path, net, value):
+    (tmp_path / "net.onnx").write_bytes(net)
+    path = write_item(tmp_path, told(net, shadow_threshold=value))
+    with pytest.raises(WeightsError) as caught:
+        models.load(path)
+    assert f"its shadow_threshold {value!r} is no number between 0 and 1" in str(caught.value)
+    assert "an-item" not in models.list()
+    assert models.load(path, shadow_threshold=0.6).shadow_threshold == 0.6  # the remedy
+
+
+@pytest.mark.parametrize("value", [None, 0.7])
+def test_a_threshold_of_shadow_is_taken_or_left_out(tmp_path, net, value):
+    (tmp_path / "net.onnx").write_bytes(net)
+    path = write_item(tmp_path, told(net, shadow_threshold=value))
+    assert models.load(path).shadow_threshold == value
+    assert models.load(path, shadow_threshold=0.2, replace=True).shadow_threshold == 0.2
+
+
+def test_bands_that_cannot_be_estimated_are_refused_at_once(tmp_path, net):
+    (tmp_path / "net.onnx").write_bytes(net)
+    path = write_item(tmp_path, told(net, fills=True))
+    with pytest.raises(BandError, match="bands coastal cannot be estimated: known are"):
+        models.load(path, bands=["red", "coastal"])
+    assert "an-item" not in models.list()
+    assert models.load(path).fills
+    other = write_item(tmp_path, told(net))
+    assert not models.load(other, bands=["red", "coastal"], replace=True).fills  # it estimates none
+
+
+@pytest.mark.parametrize("value", ["nir", ["nir", 1], [["nir"]], {"nir": 1}, True])
+def test_spare_bands_are_names(tmp_path, net, value):
+    (tmp_path / "net.onnx").write_bytes(net)
+    with pytest.raises(WeightsError, match=r"its spare .* is no list of bands' names"):
+        models.load(write_item(tmp_path, told(net, fills=True, spare=value)))
+    spec = models.load(write_item(tmp_path, told(net, fills=True, spare=["nir"])))
+    assert spec.spare == ("nir",)
+    with pytest.raises(ValueError, match="spare must be some of its bands, and fills=True"):
+        models.load(write_item(tmp_path, told(net, spare=["nir"])), replace=True)
+
+
 def test_the_caller_goes_before_the_item(tmp_path, net):
     (tmp_path / "net.onnx").write_bytes(net)
     path = write_item(tmp_path, an_item(net, input_bands=["X", "Y"]))

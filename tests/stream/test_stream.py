@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 from tests.stream.helpers import COUNTED, described, files, numbered
-from xcloudmask import testing
+from xcloudmask import models, testing
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.streaming import ContractError, StreamWarning, stream, to_zarr
+from xcloudmask.streaming import ContractError, StreamReport, StreamWarning, stream, to_zarr
 
 RNG = np.random.default_rng(5)
 SMALL: dict[str, Any] = {"chunks": {"y": 32, "x": 32}, "shards": {"y": 64, "x": 64}, "progress": False}
@@ -228,7 +229,9 @@ def test_another_option_or_grid_is_refused_with_both_values(tmp_path: Path) -> N
     da = scene()
     stream(da, tmp_path, testing.TOY, **SMALL)
     before = files(tmp_path)
-    with pytest.raises(ContractError, match=r"(?s)threshold: None in the store, 0.3 in this call.*overwrite"):
+    with pytest.raises(
+        ContractError, match=r"(?s)threshold: None in the store, 0.3 in this call.*overwrite.*group=$"
+    ):
         stream(da, tmp_path, testing.TOY, threshold=0.3, **SMALL)
     with pytest.raises(ContractError, match="model: 'toy' in the store, 'counting' in this call"):
         stream(da, tmp_path, testing.COUNTING, resolution="native", **SMALL)
@@ -246,6 +249,30 @@ def test_another_option_or_grid_is_refused_with_both_values(tmp_path: Path) -> N
     fresh = files(tmp_path / "fresh")
     fresh.pop("zarr.json")  # which lists the arrays, where there are no groups within
     assert {name: data for name, data in files(tmp_path).items() if name in fresh} == fresh
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_where_auto_chooses_another_model_it_is_said_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    def made(model: str) -> StreamReport:
+        da = scene(steps=1)
+        if not changed:
+            return stream(da, tmp_path, model, **SMALL)
+        part = da.chunk(y=60).cloudmask.predict(model).isel(y=slice(20, 140))  # blocks of a graph
+        return to_zarr(part, tmp_path, **SMALL)
+
+    monkeypatch.setattr(models, "_registry", dict(models._registry))
+    models.register(testing.TOY, replace=True)
+    models.register(replace(testing.TOY, name="richer"), replace=True)
+    monkeypatch.setattr(models, "automatic", lambda: [models.get("toy")])
+    made("auto")
+    monkeypatch.setattr(models, "automatic", lambda: [models.get("richer")])
+    with pytest.raises(ContractError, match=r"group=, or pass model='toy' to go on with it$"):
+        made("auto")
+    report = made("toy")
+    assert report.complete
+    assert report.written == 0
 
 
 def test_a_stranger_is_not_written_over(tmp_path: Path) -> None:

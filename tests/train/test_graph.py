@@ -328,6 +328,82 @@ def test_weights_in_constants_and_behind_other_names_learn_too() -> None:
     assert ask(graph.to_onnx(), image()).shape[1] == 1
 
 
+def linear(kind: Any = np.float32) -> tuple[bytes, set[str]]:
+    """Two linear layers as exporters leave them, on normalised input, and the names of their weights."""
+    to = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    nodes = [
+        node("Sub", ["input", "mean"], ["less"]), node("Div", ["less", "std"], ["normal"]),
+        node("Cast", ["normal"], ["pixels"], to=to),
+        node("Transpose", ["pixels"], ["last"], perm=[0, 2, 3, 1]),
+        node("Identity", ["w"], ["same"]), node("Transpose", ["same"], ["turned"], perm=[1, 0]),
+        node("MatMul", ["last", "turned"], ["p"]), node("Add", ["p", "b"], ["q"]),
+        node("Relu", ["q"], ["r"]), node("Add", ["r", "rise"], ["risen"]),
+        node("MatMul", ["risen", "v"], ["s"]), node("Identity", ["s"], ["s too"]),
+        node("Constant", [], ["d"], value=drawn("", 1, 3, kind=kind)), node("Add", ["d", "s too"], ["u"]),
+        node("MatMul", ["left", "u"], ["mixed"]), node("Add", ["mixed", "place"], ["placed"]),
+        node("MatMul", ["placed", "back"], ["alike"]),
+        node("Transpose", ["placed"], ["t"], perm=[0, 1, 3, 2]),
+        node("MatMul", ["t", "placed"], ["attention"]), node("Add", ["attention", "hidden"], ["heard"]),
+        node("MatMul", ["alike", "heard"], ["both"]),
+        node("Cast", ["both"], ["single"], to=TensorProto.FLOAT),
+        node("Transpose", ["single"], ["output"], perm=[0, 3, 1, 2]),
+    ]  # fmt: skip
+    shapes: dict[str, tuple[int, ...]] = {
+        "w": (4, 2), "b": (4,), "v": (4, 3), "left": (13, 13), "back": (3, 3),
+        "place": (11, 1, 3), "hidden": (3,), "rise": (4,),
+    }  # fmt: skip
+    tensors = [drawn(name, *shape, kind=kind) for name, shape in shapes.items()]
+    tensors += [drawn("mean", 1, 2, 1, 1), drawn("std", 1, 2, 1, 1, low=0.2)]
+    return tiny(nodes=nodes, tensors=tensors), {"w", "b", "v", "d", "left", "back"}
+
+
+def test_linear_layers_in_parts_learn_and_other_constants_stay() -> None:
+    body, weights = linear()
+    graph = Graph(body)
+    assert set(graph.weights) == weights == dict(graph.named_parameters()).keys()
+    assert set(graph.constants) == {"mean", "std", "rise", "place", "hidden"}
+    np.testing.assert_allclose(compute(graph, image()), ask(body, image()), atol=1e-4)
+    graph(image()).square().sum().backward()
+    still = [name for name, one in graph.named_parameters() if one.grad is None or not one.grad.any()]
+    assert not still
+    before = compute(graph, image())
+    back = stirred(graph).to_onnx()
+    assert np.abs(compute(graph, image()) - before).max() > 0.1
+    np.testing.assert_allclose(ask(back, image()), compute(graph, image()), atol=1e-4)
+    told = [{one.name: one for one in onnx.load_from_string(each).graph.initializer} for each in (body, back)]
+    for name, old in told[0].items():
+        same = np.array_equal(numpy_helper.to_array(old), numpy_helper.to_array(told[1][name]))
+        assert same == (name not in weights), name
+    # a bias is one by what it is added to, not by its shape: as a factor it stays
+    one = onnx.load_from_string(body)
+    next(each for each in one.graph.node if each.output[0] == "q").op_type = "Mul"
+    assert set(Graph(one.SerializeToString()).weights) == weights - {"b"}
+
+
+def test_linear_layers_in_half_precision_are_written_in_it() -> None:
+    body, weights = linear(np.float16)
+    graph = Graph(body)
+    assert set(graph.weights) == weights
+    back = stirred(graph).to_onnx()
+    assert {name: kinds(back)[name] for name in kinds(body)} == kinds(body)
+    far = np.abs(compute(graph, image())).max() * 0.01
+    np.testing.assert_allclose(ask(back, image()), compute(graph, image()), atol=far)
+
+
+def test_a_large_weight_behind_a_transpose_is_no_constant_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xcloudmask.train.steps.MOST", 4 * 5)
+    turned = [node("Transpose", ["w"], ["v"], perm=[1, 0])]
+    layer = [
+        node("Transpose", ["input"], ["l"], perm=[0, 2, 3, 1]),
+        node("MatMul", ["l", "v"], ["p"]),
+        node("Transpose", ["p"], ["output"], perm=[0, 3, 1, 2]),
+    ]
+    assert Graph(tiny(nodes=turned + layer, tensors=[drawn("w", 3, 2)])).weights == ("w",)
+    scaled = [node("Neg", ["w"], ["n"]), node("Transpose", ["n"], ["v"], perm=[1, 0])]
+    with pytest.raises(CloudMaskError, match="grow beyond 5 numbers"):
+        Graph(tiny(nodes=scaled + layer, tensors=[drawn("w", 3, 2)]))
+
+
 def test_copies_and_states_hold_all_weights_and_no_more() -> None:
     graph = Graph(unet())
     copy = stirred(deepcopy(graph))

@@ -160,6 +160,7 @@ def item(
         "shadow_threshold": spec.shadow_threshold,
         "min_bands": spec.min_bands if spec.any_bands or spec.fills else None,
         "fills": spec.fills or None,
+        "spare": list(spec.spare) or None,
         "training_data": spec.training_data or None,
         "scores": spec.scores or None,
         "limits": spec.limits or None,

@@ -12,20 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
-from xcloudmask.models import card, peek, vet, weights
+from xcloudmask.models import card, peek, weights
 from xcloudmask.models.filling import filling
+from xcloudmask.models.forms import Form, form_of, vetted
 from xcloudmask.models.network import Network, parse_activation
 from xcloudmask.models.units import normalisation
 from xcloudmask.types import Activation, AuxInput, Level, ModelSpec, parse_level
 
-Form = Literal["safetensors", "onnx", "pt2"]
-
-_FORMS: Mapping[str, Form] = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}
-_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".tar", ".npy", ".npz")
 #: Architectures that are told which bands they get.
 SETS = ("sensei-v1", "sensei-v2", "spectral")
 LOADER = "xcloudmask.models.loading:network"
@@ -56,6 +53,7 @@ class Given:
     shadow_threshold: float | None = None
     fills: bool | None = None
     min_bands: int | None = None
+    spare: Sequence[str] | None = None
     training_data: str | None = None
     scores: str | None = None
     limits: str | None = None
@@ -86,6 +84,7 @@ def load(
     std: Sequence[float] | None = None,
     activation: str | None = None,
     threshold: float | None = None,
+    shadow_threshold: float | None = None,
     patch: int | None = None,
     overlap: int | None = None,
     aux: Sequence[AuxInput | str] | None = None,
@@ -127,6 +126,8 @@ def load(
         classes. Needed for ONNX and exported programs, which may end with either.
     threshold : float, optional
         Probability of cloud that suffices where the caller of predict says none.
+    shadow_threshold : float, optional
+        Probability of cloud shadow below which a pixel that is no cloud is the likeliest of the rest.
     patch, overlap : int, optional
         Window size and overlap, in pixels.
     aux : sequence of AuxInput or str, optional
@@ -159,7 +160,8 @@ def load(
 
     given = Given(
         name, sha256, architecture, config, bands, classes, level, gsd, units, mean, std, activation,
-        threshold, patch, overlap, licence, aux=aux, uncertainty=uncertainty,
+        threshold, patch, overlap, licence, shadow_threshold=shadow_threshold, aux=aux,
+        uncertainty=uncertainty,
     )  # fmt: skip
     where = str(href)
     if PurePosixPath(urlsplit(where).path).suffix.lower() in (".json", ".geojson"):
@@ -182,6 +184,8 @@ def make(href: str, given: Given) -> ModelSpec:
         given = _from_notes(given, peek.metadata(clean), href)
     activation = _activation(given, form, href)
     any_bands = takes_any_bands(given.architecture, given.config or {})
+    if given.fills:
+        filling(given.bands or ())  # which says so if it knows nothing of one of them
     if given.classes is None or (given.bands is None) != any_bands:
         what = "classes" if given.classes is None else "bands"
         raise CloudMaskError(
@@ -229,6 +233,7 @@ def make(href: str, given: Given) -> ModelSpec:
         shadow_threshold=given.shadow_threshold,
         fills=bool(given.fills),
         min_bands=given.min_bands or 1,
+        spare=tuple(given.spare or ()),
         training_data=given.training_data or "",
         scores=given.scores or "",
         limits=given.limits or "",
@@ -299,34 +304,6 @@ def _shapes(
         shapes = peek.configured(architecture, config, inputs)
         return shapes, f"{href}, {architecture} with config={dict(config)},"
     return (peek.onnx(clean) if form == "onnx" else peek.pt2(clean)), href
-
-
-def form_of(href: str) -> Form:
-    """Return the form of weights by the end of their name; pickles are refused.
-
-    Examples
-    --------
-    >>> form_of("https://example.com/net.onnx?download=true")
-    'onnx'
-    """
-    end = PurePosixPath(urlsplit(href).path).suffix.lower()
-    if end in _PICKLES:
-        raise WeightsError(
-            f"{href} is a Python pickle by its name ({end}), and loading one runs what its author wrote; "
-            f"{vet.CONVERT}"
-        )
-    if end not in _FORMS:
-        raise OptionError("form of weights", end or href, allowed=(*_FORMS, ".json (a STAC item)"))
-    return _FORMS[end]
-
-
-def vetted(data: bytes, form: Form, origin: str) -> bytes:
-    """Return weights that are safe to parse, or say why they are not."""
-    if form == "pt2":
-        from xcloudmask.models.vet_pt2 import pt2
-
-        return pt2(data, origin)
-    return vet.onnx(data, origin) if form == "onnx" else vet.safetensors(data, origin)
 
 
 def network(spec: ModelSpec) -> Network:

@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from xcloudmask.errors import UnitError, WeightsError
 from xcloudmask.models import weights
-from xcloudmask.models.loading import Given, form_of
+from xcloudmask.models.forms import form_of
+from xcloudmask.models.loading import Given
 from xcloudmask.models.mlm_bands import common_names
 from xcloudmask.models.mlm_scaling import mapping, scaling
 
@@ -92,7 +93,7 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
         units=units,
         activation=given.activation or _activation(hyper, result),
         threshold=_threshold(hyper, result),
-        shadow_threshold=_share(hyper.get("shadow_threshold")),
+        shadow_threshold=_shadow_threshold(hyper, href) if given.shadow_threshold is None else None,
         patch=_patch(source),
         overlap=hyper.get("overlap") if isinstance(hyper.get("overlap"), int) else None,
         licence=_text(item.properties.get("license")),
@@ -104,6 +105,7 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
         limits=_text(hyper.get("limits")),
         aux=hyper.get("aux") if isinstance(hyper.get("aux"), list) else None,
         fills=hyper.get("fills") if isinstance(hyper.get("fills"), bool) else None,
+        spare=_spare(hyper, href),
         uncertainty=hyper.get("uncertainty") if isinstance(hyper.get("uncertainty"), bool) else None,
     )
     if units is None and (given.mean is None and given.std is None):
@@ -337,6 +339,26 @@ def _threshold(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> float | N
         if value is not None:
             return value
     return None
+
+
+def _shadow_threshold(hyper: Mapping[str, Any], href: str) -> float | None:
+    """Return the threshold of shadow; one that cannot be meant is refused, as without it masks differ."""
+    told = hyper.get("shadow_threshold")
+    value = _share(told)
+    if told is not None and value is None:
+        raise WeightsError(
+            f"{href}: its shadow_threshold {told!r} is no number between 0 and 1: pass "
+            "shadow_threshold=, or correct the item"
+        )
+    return value
+
+
+def _spare(hyper: Mapping[str, Any], href: str) -> list[str] | None:
+    """Return the bands that the model does as well without."""
+    told = hyper.get("spare")
+    if told is None or (isinstance(told, list) and all(isinstance(name, str) for name in told)):
+        return told
+    raise WeightsError(f"{href}: its spare {told!r} is no list of bands' names: correct the item")
 
 
 def _share(value: object) -> float | None:

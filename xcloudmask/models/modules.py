@@ -44,6 +44,7 @@ def register(
     std: Sequence[float] | None = None,
     activation: str | None = None,
     threshold: float | None = None,
+    shadow_threshold: float | None = None,
     patch: int | None = None,
     overlap: int | None = None,
     aux: Sequence[AuxInput | str] = (),
@@ -77,6 +78,8 @@ def register(
         What makes probabilities of its output, see `load`; softmax if not given.
     threshold : float, optional
         Probability of cloud that suffices where the caller of predict says none.
+    shadow_threshold : float, optional
+        Probability of cloud shadow below which a pixel that is no cloud is the likeliest of the rest.
     patch, overlap : int, optional
         Window size (256) and overlap (a quarter), in pixels.
     aux : sequence of AuxInput or str
@@ -138,6 +141,7 @@ def register(
         std=spread,
         activation=parse_activation(activation or ("none" if uncertainty else "softmax")),
         threshold=threshold,
+        shadow_threshold=shadow_threshold,
         aux=tuple(AuxInput.of(each) for each in aux),
         uncertainty=uncertainty,
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from xcloudmask.classes import CLOUDY
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card, weights
-from xcloudmask.models.loading import LOADER, vetted
+from xcloudmask.models.forms import vetted
+from xcloudmask.models.loading import LOADER
 from xcloudmask.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def ensemble(
     Returns
     -------
     ModelSpec
-        Window, threshold and pixel size are those of the first member.
+        Window, both thresholds (of cloud and of cloud shadow) and pixel size are those of the first member.
 
     Examples
     --------

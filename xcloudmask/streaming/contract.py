@@ -103,15 +103,18 @@ def check_contract(stored: Mapping[str, Any], asked: Mapping[str, Any], label: s
     Traceback (most recent call last):
     xcloudmask.streaming.problems.ContractError: masks.zarr holds another mask than this call would make:
       model: 'a' in the store, 'b' in this call
-    Pass overwrite=True to replace it, or name another group=
+    Pass overwrite=True to replace it, or name another group=, or pass model='a' to go on with it
     """
     keys = [key for key in {**stored, **asked} if stored.get(key) != asked.get(key)]
     if keys:
         lines = [
             f"  {key}: {stored.get(key)!r} in the store, {asked.get(key)!r} in this call" for key in keys
         ]
+        # "auto" may choose another model than it did: with the name, the store can be continued
+        name = stored.get("model") if "model" in keys else None
+        go_on = f", or pass model={name!r} to go on with it" if name else ""
         raise ContractError(
             f"{label} holds another mask than this call would make:\n"
             + "\n".join(lines)
-            + "\nPass overwrite=True to replace it, or name another group="
+            + f"\nPass overwrite=True to replace it, or name another group={go_on}"
         )

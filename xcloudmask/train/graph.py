@@ -66,7 +66,7 @@ class Graph(nn.Module):
         self.reads, self.gives = inputs[0], graph.output[0].name
         steps = needed([step_of(node, opset_of(proto)) for node in graph.node], self.gives)
         self.origins = origins_of(graph.node)
-        found = weights_of(graph.node) & tensors.keys() & {name for step in steps for name in step.inputs}
+        found = weights_of(graph) & tensors.keys() & {name for step in steps for name in step.inputs}
         self.weights = tuple(sorted(name for name in found if tensors[name].is_floating_point()))
         known = {name: single(tensor) for name, tensor in tensors.items() if name not in self.weights}
         self.steps, known = folded(steps, known, self.gives)

@@ -5,7 +5,7 @@ See `xcloudmask.train.graph`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from xcloudmask.train.reshaping import MOST, refused
 
 #: Operators, and which of their inputs are weights that training may change.
 WEIGHED = {
-    "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1,), "BatchNormalization": (1, 2),
+    "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1), "BatchNormalization": (1, 2),
     "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2), "PRelu": (1,),
 }  # fmt: skip
 #: Operators that hand on what they get.
@@ -87,7 +87,7 @@ def parsed(body: bytes) -> Any:
             "whether it is sound"
         ) from error
     opset_of(proto)
-    wanted = weights_of(proto.graph.node)
+    wanted = weights_of(proto.graph)
     moved = [one for one in proto.graph.node if one.op_type == "Constant" and one.output[0] in wanted]
     for one in moved:
         if one.attribute[0].name == "value":
@@ -98,9 +98,9 @@ def parsed(body: bytes) -> Any:
     return proto
 
 
-def origins_of(nodes: Any) -> dict[str, str]:
+def origins_of(nodes: Any, passing: Collection[str] = PASSING) -> dict[str, str]:
     """Return what is but another name, or another precision, of what."""
-    return {one.output[0]: one.input[0] for one in nodes if one.op_type in PASSING}
+    return {one.output[0]: one.input[0] for one in nodes if one.op_type in passing}
 
 
 def origin(name: str, origins: Mapping[str, str]) -> str:
@@ -116,11 +116,36 @@ def origin(name: str, origins: Mapping[str, str]) -> str:
     return name
 
 
-def weights_of(nodes: Any) -> set[str]:
-    """Return what operators take for weights, by its first name."""
-    origins = origins_of(nodes)
+def weights_of(graph: Any) -> set[str]:
+    """Return what operators take for weights, by its first name; linear layers may come in several parts."""
+    nodes = graph.node
+    origins = origins_of(nodes, (*PASSING, "Transpose"))
     read = {one.input[at] for one in nodes for at in WEIGHED.get(one.op_type, ()) if at < len(one.input)}
-    return {origin(name, origins) for name in read if name}
+    return {origin(name, origins) for name in read if name} | biases_of(graph)
+
+
+def biases_of(graph: Any) -> set[str]:
+    """Return what is added to the product with a weight, by its first name: a number, or one a channel."""
+    held = {one.name: one.dims for one in graph.initializer}
+    held |= {
+        one.output[0]: one.attribute[0].t.dims
+        for one in graph.node
+        if one.op_type == "Constant" and one.attribute[0].name == "value"
+    }
+    turned = origins_of(graph.node, (*PASSING, "Transpose"))
+    products = {
+        one.output[0]
+        for one in graph.node
+        if one.op_type == "MatMul" and any(origin(name, turned) in held for name in one.input)
+    }
+    origins = origins_of(graph.node)
+    found: set[str] = set()
+    for one in graph.node:
+        if one.op_type == "Add":
+            ends = [origin(name, origins) for name in one.input]
+            if products & set(ends):
+                found |= {name for name in ends if name in held and sum(n > 1 for n in held[name]) <= 1}
+    return found
 
 
 def opset_of(proto: Any) -> int:
