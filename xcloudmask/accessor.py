@@ -160,7 +160,7 @@ class CloudMask:
         >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
         >>> mask = da.cloudmask.predict(resolution="native")
         >>> mask.dtype, mask.attrs["model"]
-        (dtype('uint8'), 'ukis-4band-l1c')
+        (dtype('uint8'), 'ukis-any-l1c')
         """
         request = Request(
             output="classes", model=model, threshold=threshold, scheme=scheme, patch_size=patch_size,
