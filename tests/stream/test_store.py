@@ -284,6 +284,29 @@ def test_sweeping_leaves_groups_within_alone(tmp_path: Path) -> None:
     assert others.exists()
 
 
+def test_what_a_killed_writer_left_is_no_stranger(tmp_path: Path) -> None:
+    """A kill while a new store is made may leave half a document: the list of arrays is made all the same."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for store in (whole, cut):
+        stream(scene(), store, testing.TOY, **SMALL)
+    header = cut / "stream" / "zarr.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), "attributes": {"state": "creating"}}))
+    (cut / "zarr.0123456789abcdef.partial").write_bytes(b"{")
+    stream(scene(), cut, testing.TOY, **SMALL)
+    assert files(cut) == files(whole)
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, RuntimeError])
+def test_what_was_told_to_be_done_is_not_done_again(tmp_path: Path, ending: type[BaseException]) -> None:
+    def stop(event: ProgressEvent) -> None:
+        if event.kind == "done" and event.done == 3:
+            raise ending
+
+    with pytest.raises(ending):
+        stream(scene(), tmp_path, testing.TOY, **{**SMALL, "progress": stop})
+    assert stream(scene(), tmp_path, testing.TOY, **SMALL).skipped >= 3
+
+
 def test_chunks_that_would_be_read_again_and_again_are_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -94,7 +94,7 @@ def test_a_graph_is_fine_tuned_stays_a_graph_and_masks(tiny: ModelSpec, data: Pa
     }
     assert right["mine"][:, :-1].mean() > max(0.95, right["trained-graph"][:, :-1].mean())
     # and what was learnt is read again from the file alone
-    again = models.load(tmp_path / "mine" / "mine.json", name="again", replace=True)
+    again = models.load(tmp_path / "mine" / "mine.json", name="trained-graph-again", replace=True)
     assert again.sha256 == mine.sha256 != tiny.sha256
     assert tune(mine, data, tmp_path / "more", epochs=1, length=1).runtime == "onnx"
 

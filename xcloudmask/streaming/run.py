@@ -89,6 +89,8 @@ class Run:
             if not isinstance(error, Exception):
                 log.warning("stopping, when the regions that are being worked on are done with")
             self.pool.close(abort=True)
+            if not isinstance(error, StoreError):
+                self._save_what_is_done()
             if self.batch is not None and not isinstance(error, StoreLockedError):
                 self.batch.save_what_is_done()
             raise
@@ -108,6 +110,13 @@ class Run:
             if self.batch is not None:
                 self.batch.commit_if_due()
         self._tell("end")
+
+    def _save_what_is_done(self) -> None:
+        """Record the regions that were done since the ledger was written; what ended the run goes first."""
+        try:
+            self.ledger.save()
+        except StoreError as error:
+            log.warning("what was done last could not be recorded: %s", brief(error))
 
     def _start_more(self) -> None:
         now = time.monotonic()

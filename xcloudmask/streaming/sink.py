@@ -132,6 +132,7 @@ def _remove(target: Target, output: Output, header: Mapping[str, Any] | None) ->
     if header is not None:
         names.update(header.get("arrays", ()))
     _write_header(target, state="creating", arrays=sorted(names))
+    target.sweep()  # half a document would pass for a stranger, and the list of arrays not be made
     for name in sorted(names):
         target.delete_tree(name)
     for name in ("status", "strips"):
