@@ -296,6 +296,18 @@ def test_what_a_killed_writer_left_is_no_stranger(tmp_path: Path) -> None:
     assert files(cut) == files(whole)
 
 
+def test_locks_of_a_run_killed_as_it_gave_them_back_are_cleared_away(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for store in (whole, cut):
+        stream(scene(), store, testing.TOY, **SMALL)
+    for number in (4, 5, 11):  # 1 to 3 were deleted already
+        (cut / "stream" / f"lock.{number}").mkdir()
+        (cut / "stream" / f"lock.{number}" / "zarr.json").write_text('{"node_type": "group"}')
+    stream(scene(), cut, testing.TOY, **SMALL)
+    assert files(cut) == files(whole)
+    assert not list((cut / "stream").glob("lock.*"))
+
+
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, RuntimeError])
 def test_what_was_told_to_be_done_is_not_done_again(tmp_path: Path, ending: type[BaseException]) -> None:
     def stop(event: ProgressEvent) -> None:

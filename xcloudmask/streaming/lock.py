@@ -141,10 +141,11 @@ class Lock:
         if self._thread is not None:
             self._thread.join()
         if self.lost is None:
-            number = 1
-            while number <= self.number or self._found(number) is not None:
+            # also those behind a gap: of a run that was killed while it deleted its own
+            left = replace(self.target, group=self.target.path(FOLDER)).children()
+            numbers = {int(name[5:]) for name in left if name.startswith("lock.") and name[5:].isdigit()}
+            for number in sorted({*range(1, self.number + 1), *numbers}):
                 self.target.delete_tree(FOLDER, f"lock.{number}")
-                number += 1
             self._tidy()
         self.number = 0
 
