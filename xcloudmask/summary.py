@@ -327,5 +327,6 @@ def _made_with(da: xr.DataArray) -> str:
         parts.append(f"inferred at {_metres((rows, columns))}")
     named = (("cloud", "threshold"), ("shadow", "shadow_threshold"))
     told = [f"{name} from {attrs[key]:g}" for name, key in named if key in attrs]
-    parts += [", ".join(told)] * bool(told)
+    if told:
+        parts.append(", ".join(told))
     return "; ".join(parts) or "not told"

@@ -21,10 +21,11 @@ from xcloudmask import models
 from xcloudmask.metrics import METRICS, QUESTIONS, metrics
 from xcloudmask.models.ukis import BANDS, SHARES, THRESHOLDS
 from xcloudmask.train.augment import among
-from xcloudmask.train.evaluate import probabilities
+from xcloudmask.train.evaluate import CODES, classify, probabilities
 from xcloudmask.train.files import find
 from xcloudmask.train.networks import begin
 
+CLASSES = ("clear", "cloud", "cloud_shadow")
 SOURCES = ("l8_biome", "l8_38cloud", "dlr", "s2_shadow_alberta")
 SETS = {"all": BANDS, "vgt": ("blue", "red", "nir", "swir16")}
 WEIGHTS = (0.0, 0.5, 0.65, 0.75, 0.8, 0.85, 1.0)
@@ -82,8 +83,8 @@ def some(found: Sequence[Asked], part: str, source: str, bands: str) -> list[Ask
 def balanced(found: Sequence[Asked], weight: float, threshold: float | None) -> float:
     total = np.zeros(4, np.int64)
     for one in found:
-        p = one.mean(weight)
-        total += counts(p.argmax(axis=0) == 1 if threshold is None else p[1] >= threshold, one.cloud)
+        codes = classify(one.mean(weight), CLASSES, threshold)
+        total += counts(codes == CODES["cloud"], one.cloud)
     return float(metrics(total)[METRICS.index("balanced_accuracy")])
 
 
@@ -91,9 +92,8 @@ def shadow_iou(found: Sequence[Asked], weight: float, cloud: float, threshold: f
     total = np.zeros(4, np.int64)
     for one in found:
         if (one.shadow == 1).any():
-            p = one.mean(weight)
-            said = (p[1] < cloud) & (p[2] >= threshold) & (p[2] > p[0])
-            total += counts(said, one.shadow)
+            codes = classify(one.mean(weight), CLASSES, cloud, threshold)
+            total += counts(codes == CODES["cloud_shadow"], one.shadow)
     return float(metrics(total)[METRICS.index("iou")])
 
 

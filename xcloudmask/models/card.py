@@ -57,10 +57,7 @@ def rows_of(spec: ModelSpec) -> list[tuple[str, str]]:
         ("level", _LEVELS[spec.level]),
         ("pixel", pixels(spec)),
         ("window", f"{spec.patch} x {spec.patch}{fixed}; overlap {spec.overlap}"),
-        (
-            "threshold",
-            _thresholds(spec),
-        ),
+        ("threshold", _thresholds(spec)),
         ("network", f"{spec.architecture} {spec.config}".strip()),
         ("runs on", {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime]),
         ("weights", spec.weights or "-"),

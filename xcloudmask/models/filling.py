@@ -61,15 +61,11 @@ class Filling:
 
     def mix(self) -> tuple[Float, Float]:
         """Return weights (band, given) and what is added: all bands are weights @ given + added."""
-        weights, mean = self.matrix(), np.asarray(self.mean)
-        at = [self.bands.index(name) for name in self.given]
-        added = mean - weights @ mean[at]
-        added[at] = 0.0
-        return weights.astype(np.float32), added.astype(np.float32)
+        return _mix(self)
 
     def __call__(self, pixels: Float) -> Float:
         """Turn a window (given, y, x) into one of all bands."""
-        weights, added = _mix(self)
+        weights, added = self.mix()
         flat = np.matmul(weights, pixels.reshape(len(self.given), -1))
         flat += added[:, None]
         out: Float = flat.reshape(len(self.bands), *pixels.shape[1:])
@@ -78,7 +74,12 @@ class Filling:
 
 @cache
 def _mix(filling: Filling) -> tuple[Float, Float]:
-    return filling.mix()  # solved once, not for every window
+    """Solve once, not for every window or training sample."""
+    weights, mean = filling.matrix(), np.asarray(filling.mean)
+    at = [filling.bands.index(name) for name in filling.given]
+    added = mean - weights @ mean[at]
+    added[at] = 0.0
+    return weights.astype(np.float32), added.astype(np.float32)
 
 
 @cache
