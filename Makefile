@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 
 test: install lint
 	bash .ci/services.sh
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=20
 
 lint: install
 	$(BIN)/ruff check .

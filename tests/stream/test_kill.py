@@ -67,7 +67,7 @@ def test_killed_at_random_moments_it_ends_byte_identical(
             owner,
             lambda: chance.uniform(0.05, 0.6) * seconds,
             tmp_path / str(rounds),
-            attempts=200,
+            most=7,
         )
         assert files(store) == expected
     assert rounds < 20  # or the kills all came too late to be a test
