@@ -18,7 +18,7 @@ from _measure import peak_mib
 
 import xcloudmask  # noqa: F401  registers the accessor
 from xcloudmask import models, testing
-from xcloudmask.backends import cpu_threads
+from xcloudmask.machine import cpu_threads
 from xcloudmask.tiling import AxisPlan
 from xcloudmask.types import ModelSpec
 

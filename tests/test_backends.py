@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from tests.scenes import noise, scene
-from xcloudmask import backends, testing
-from xcloudmask.backends import OnnxBackend, TorchBackend, available_devices, cpu_threads, softmax
+from xcloudmask import machine, testing
+from xcloudmask.backends import OnnxBackend, TorchBackend, softmax
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.machine import available_devices, cpu_threads
 from xcloudmask.models.network import Network
 from xcloudmask.testing import TOY
 
@@ -124,7 +125,9 @@ def test_half_precision_where_the_device_is_fast_at_it(
     assert backend._autocast_dtype(dtype) is expected
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, mps: bool = False, onnx_cuda: bool = False) -> None:
+def machine_with(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, mps: bool = False, onnx_cuda: bool = False
+) -> None:
     import onnxruntime
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -152,7 +155,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, mps: bool = False, onnx_
 def test_devices_of_a_machine(
     there: dict[str, Any], device: str, runtime: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine(monkeypatch, **there)
+    machine_with(monkeypatch, **there)
     assert available_devices(device, runtime) == expected
 
 
@@ -160,7 +163,7 @@ def test_devices_of_a_machine(
 def test_a_device_that_is_not_there_is_named_with_those_that_are(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine(monkeypatch, gpus=0 if device == "cuda" else 2)
+    machine_with(monkeypatch, gpus=0 if device == "cuda" else 2)
     with pytest.raises(CloudMaskError, match=rf"device='{device}' is not on this machine \(there: cpu"):
         available_devices(device, "torch")
 
@@ -183,13 +186,13 @@ def test_an_onnx_model_on_a_machine_without_cuda_imports_no_torch() -> None:
 
 
 def test_hidden_gpus_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, gpus=2)
+    machine_with(monkeypatch, gpus=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert available_devices("auto", "torch") == ["cpu"]
 
 
 def test_onnxruntime_without_cuda_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, gpus=1)
+    machine_with(monkeypatch, gpus=1)
     with pytest.raises(CloudMaskError, match="onnxruntime-gpu"):
         OnnxBackend(Network(b""), "cuda:0")
 
@@ -198,7 +201,7 @@ def test_threads_of_a_process_a_worker_and_an_override(monkeypatch: pytest.Monke
     import distributed
 
     monkeypatch.delenv("XCLOUDMASK_NUM_THREADS", raising=False)
-    monkeypatch.setattr(backends.os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: range(8), raising=False)
     assert "distributed" in sys.modules
     assert cpu_threads() == 8
     worker = SimpleNamespace(state=SimpleNamespace(nthreads=3))

@@ -78,7 +78,7 @@ def test_each_process_loads_the_model_once_and_each_window_is_inferred_once(clie
 
 
 def threads() -> int:
-    from xcloudmask.backends import cpu_threads
+    from xcloudmask.machine import cpu_threads
 
     return cpu_threads()
 

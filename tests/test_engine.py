@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from tests.scenes import noise, scene
-from xcloudmask import devices, engine, testing
+from xcloudmask import engine, testing
 from xcloudmask.backends import OnnxBackend, TorchBackend
-from xcloudmask.devices import check_device, check_dtype
+from xcloudmask.devices import DTYPES, check_device, check_dtype
 from xcloudmask.engine import Predictor, WindowJob, get_predictor, is_out_of_memory
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.lanes import Device
@@ -546,7 +546,7 @@ def test_device_names_that_cannot_be(device: Any) -> None:
 
 
 def test_precisions() -> None:
-    for dtype in devices.DTYPES:
+    for dtype in DTYPES:
         check_dtype(dtype, TOY)
     with pytest.raises(OptionError, match="bfloat16"):
         check_dtype("bf16", TOY)
@@ -664,14 +664,14 @@ FORK = """
 import multiprocessing, warnings
 warnings.simplefilter("ignore")
 import numpy as np, xarray as xr, xcloudmask
-from xcloudmask import backends, engine
+from xcloudmask import engine, machine
 from xcloudmask.testing import TOY
 
 pixels = np.random.default_rng(0).random((2, 200, 200), "f4")
 scene = xr.DataArray(pixels, dims=("band", "y", "x")).cloudmask.describe(bands=["red", "nir"], level="L1C")
 
 def work(_):
-    return scene.cloudmask.predict(TOY, resolution="native", device="cpu").values, backends.cpu_threads()
+    return scene.cloudmask.predict(TOY, resolution="native", device="cpu").values, machine.cpu_threads()
 
 here, threads = work(0)
 engine._predictors_lock.acquire()  # as another thread may do at the moment of the fork

@@ -104,6 +104,7 @@ def test_runtimes_are_imported_where_inference_and_training_are(module: str) -> 
         "models/",
         "engine.py",
         "backends.py",
+        "machine.py",
         "train/",
         "testing.py",
         "cli/doctor.py",
@@ -118,7 +119,8 @@ def test_dask_internals_are_imported_by_the_lazy_executor_alone() -> None:
     assert inner == {"lazy.py"}
 
 
-CORE = ("types", "errors", "classes", "tiling", "blend", "chunking", "backends", "engine", "tasks", "direct")
+EXECUTION = ("machine", "backends", "engine", "tasks", "direct")
+CORE = ("types", "errors", "classes", "tiling", "blend", "chunking", *EXECUTION)
 
 
 def test_xarray_stays_out_of_the_core() -> None:
@@ -133,7 +135,7 @@ def test_dask_stays_out_of_what_works_on_arrays() -> None:
 
 
 #: Each of these may import those before it, and the models, the classes and the errors; never one after it.
-ORDER = ("tiling", "blend", "models", "backends", "engine", "tasks", "lazy", "predict", "accessor")
+ORDER = ("tiling", "blend", "models", "machine", "backends", "engine", "tasks", "lazy", "predict", "accessor")
 
 
 @pytest.mark.parametrize("lower", ORDER)

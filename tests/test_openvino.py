@@ -7,8 +7,8 @@ import pytest
 
 from tests.scenes import noise, scene
 from xcloudmask import openvino_backend
-from xcloudmask.backends import available_devices
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.machine import available_devices
 from xcloudmask.models.network import Network
 from xcloudmask.openvino_backend import OpenVinoBackend
 

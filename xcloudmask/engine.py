@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from xcloudmask import backends
+from xcloudmask import machine
 from xcloudmask.answers import check_shape, doubt
-from xcloudmask.backends import Backend, Place, available_devices, give_back, make_backend
+from xcloudmask.backends import Backend, Place, make_backend
 from xcloudmask.blend import Bool, Float
 from xcloudmask.classes import CLOUDY
 from xcloudmask.lanes import Device, Said, pools, turns
+from xcloudmask.machine import available_devices, give_back
 from xcloudmask.models.filling import Filling
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.once import Once
@@ -291,7 +292,7 @@ def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) 
     dtype = "auto" if spec.runtime == "onnx" else dtype  # a graph runs in the one it was exported in
 
     def load() -> Network:
-        backends.settle_threads(spec.runtime)
+        machine.settle_threads(spec.runtime)
         network = load_network(spec)
         log.info("loaded model %s %s for %s", spec.name, spec.version, device)
         return network
@@ -379,7 +380,7 @@ def _after_fork() -> None:
     _predictors.clear()
     _predictors_lock = threading.Lock()
     if loaded[0] or loaded[1]:
-        backends.forked = True
+        machine.forked = True
 
 
 if hasattr(os, "register_at_fork"):

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from xcloudmask.backends import MOST_LANES, Backend
+from xcloudmask.backends import Backend
+from xcloudmask.machine import MOST_LANES
 from xcloudmask.once import Once
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from xcloudmask.backends import OnnxBackend, cpu_threads
+from xcloudmask.backends import OnnxBackend
 from xcloudmask.blend import Float
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.machine import cpu_threads
 
 
 class OpenVinoBackend(OnnxBackend):

@@ -87,7 +87,7 @@ def _versions() -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     import psutil  # type: ignore[import-untyped,unused-ignore]
 
-    from xcloudmask.backends import cpu_threads
+    from xcloudmask.machine import cpu_threads
 
     memory = psutil.virtual_memory()
     yield Finding("ok", "cpu", f"{os.cpu_count()} cores, {cpu_threads()} threads an inference")

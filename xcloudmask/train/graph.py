@@ -80,6 +80,13 @@ class Graph(nn.Module):
             self.register_buffer(key, known[name], persistent=False)
         for name in self.weights:
             self._put(name, nn.Parameter(tensors[name].float()))
+        held = dict(self.named_parameters())
+        for name in self.weights:
+            if "training" in name.split(".") or name not in held:
+                raise CloudMaskError(
+                    f"a weight of the graph is called {name!r}, which torch cannot hold: give it another "
+                    "name in the file (its initializer and the nodes that read it)"
+                )
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return what the graph says."""
@@ -157,11 +164,6 @@ class Graph(nn.Module):
             inner = owner._modules.setdefault(part, nn.Module())
             owner = inner if inner is not None else nn.Module()
         owner._parameters[leaf] = weight
-        if "training" in (*path, leaf) or name not in dict(self.named_parameters()):
-            raise CloudMaskError(
-                f"a weight of the graph is called {name!r}, which torch cannot hold: give it another name in "
-                "the file (its initializer and the nodes that read it)"
-            )
 
 
 def _as_before(name: str, now: Any, dtype: Any) -> Any:
