@@ -312,3 +312,44 @@ def test_other_writers_keep_no_data(tmp_path):
     import zarr
 
     assert zarr.open_array(tmp_path / "m.zarr" / "cloud_mask", mode="r").fill_value == 255
+
+
+# --- fill values that nobody declared ---
+
+FILLS: dict[str, tuple[str, float, dict[str, float]]] = {
+    "float": ("f4", -9999.0, {}),
+    "netCDF": ("f4", 9.96921e36, {}),
+    "int16": ("i2", -9999, {"scale": 1e-4}),
+}
+
+
+def with_gap(name: str, value: float, gap: np.ndarray) -> xr.DataArray:
+    dtype, _, how = FILLS[name]
+    da = scene(np.where(gap, value, GOOD / how.get("scale", 1.0)).astype(dtype))
+    return da.cloudmask.describe(offset=0.0, **how) if how else da
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_an_undeclared_fill_value_is_no_data(name: str) -> None:
+    """It would be cloud or clear by chance, and spoil what lies around it."""
+    gap = np.zeros((64, 64), bool)
+    gap[10:30, 5:50] = True
+    fill = FILLS[name][1]
+    da = with_gap(name, fill, gap)
+    declared = da.cloudmask.predict(testing.TOY, nodata=fill).values
+    with pytest.warns(
+        NoDataWarning, match="1800 values are no reflectance, such as .*nodata="
+    ):  # of two bands
+        mask = da.cloudmask.predict(testing.TOY)
+    np.testing.assert_array_equal(mask.values == 255, gap)
+    np.testing.assert_array_equal(mask.values, declared)
+    lazy = da.chunk(y=24, x=40).cloudmask.predict(testing.TOY)
+    np.testing.assert_array_equal(lazy.values, declared)
+
+
+def test_counts_without_a_scale_are_not_taken_for_fill_values() -> None:
+    bright = scene(np.full((4, 64, 64), 12_000, "f4"))
+    with pytest.raises(UnitError, match="half of the values are above"):
+        bright.cloudmask.predict(testing.TOY)
+    with pytest.raises(UnitError, match="half of the values are above"):
+        bright.chunk(y=32).cloudmask.predict(testing.TOY).compute()

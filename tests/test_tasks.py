@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.scenes import noise, scene
 from xcloudmask import tasks
@@ -82,3 +84,29 @@ def test_a_pixel_holds_data_where_every_band_does() -> None:
     raw[0, 0, 0, 0], raw[1, 2, 0, 1], raw[1, 1, 0, 2] = np.nan, -9, np.inf
     found = tasks.holds_data(raw, Calibration(nodata=(-9,)))
     assert found.tolist() == [[[False, True, True, True, True]], [[True, False, False, True, True]]]
+
+
+@given(
+    st.sampled_from(["u1", "u2", "i2", "i4", "f2", "f4", "f8"]),
+    st.sampled_from([(1.0, 0.0), (1e-4, 0.0), (1e-4, -0.1), (0.004, 5.0), (2.75e-5, -0.2), (100.0, -4000.0)]),
+    st.integers(0, 2**32 - 1),
+)
+def test_limits_of_reflectance_hold_in_stored_numbers(
+    dtype: str, figures: tuple[float, float], seed: int
+) -> None:
+    """Whatever the type stores, also where it cannot store the limit."""
+    rng = np.random.default_rng(seed)
+    if dtype[0] == "f":
+        raw = np.concatenate([rng.normal(0, 10, 30), rng.normal(0, 1e5, 30), [np.nan, np.inf, -np.inf]])
+        with np.errstate(over="ignore"):
+            raw = raw.astype(dtype)
+    else:
+        kind = np.iinfo(dtype)
+        raw = np.concatenate([rng.integers(kind.min, kind.max, 60, endpoint=True), [kind.min, 0, kind.max]])
+    raw = raw.astype(dtype).reshape(1, 1, 63)
+    scale, offset = figures
+    real = raw.astype("f8") * scale + offset
+    near = (np.abs(real - tasks.LOWEST) < 1e-3) | (np.abs(real - tasks.HIGHEST) < 20)
+    expected = np.isfinite(real) & (real >= tasks.LOWEST) & (real <= tasks.HIGHEST)
+    found = tasks.holds_data(raw, Calibration((scale,), (offset,)))
+    np.testing.assert_array_equal(found[~near[0]], expected[0][~near[0]])

@@ -6,6 +6,7 @@ All follow one `Plan`, so a result depends on the pixels and never on who called
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -30,6 +31,10 @@ Piece = tuple[Float, int, int]
 
 #: Rows of an output that are made at once: what is made on the way would take many times the output.
 ROWS_AT_ONCE = 256
+
+#: What no reflectance is, nor a number in another unit that `check_units` tells: a fill value that nobody
+#: declared. It is no data; a network's answer would be spoilt all around it.
+LOWEST, HIGHEST = -0.5, 30_000.0
 
 APPLIED_TWICE = (
     "the scale or the offset is wrong, or was applied already. Say how the numbers are stored with "
@@ -77,7 +82,7 @@ class Plan:
 
 def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
     """Turn stored numbers (..., band, y, x) into reflectance and the pixels where every band has one."""
-    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and that is no data
+    with np.errstate(over="ignore", invalid="ignore"):  # a double beyond float32 is no data, see LOWEST
         values: Float = raw.astype(np.float32, copy=False)
     if calibration.scale is not None:
         values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
@@ -89,13 +94,31 @@ def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
 def holds_data(raw: Array, calibration: Calibration) -> Bool:
     """Pixels of stored numbers (..., band, y, x) that hold data in every band."""
     valid = np.ones((*raw.shape[:-3], *raw.shape[-2:]), bool)
-    for values in np.moveaxis(raw, -3, 0):  # a band at a time: all of them would take as much as the pixels
-        if raw.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                valid &= np.isfinite(values.astype(np.float32, copy=False))
+    limits = stored_limits(calibration, raw.shape[-3])
+    # a band at a time: all of them would take as much as the pixels
+    for values, (low, high) in zip(np.moveaxis(raw, -3, 0), limits, strict=True):
+        kind = np.finfo(raw.dtype) if raw.dtype.kind == "f" else np.iinfo(raw.dtype)
+        floats = raw.dtype.kind == "f"  # NaN and infinity must be compared, and are neither above nor below
+        if floats or low > kind.min:
+            valid &= values >= max(low, float(kind.min)) if floats else values >= math.ceil(low)
+        if floats or high < kind.max:
+            valid &= values <= min(high, float(kind.max)) if floats else values <= math.floor(high)
         for gap in calibration.nodata:
             valid &= values != raw.dtype.type(gap)
     return valid
+
+
+def stored_limits(calibration: Calibration, bands: int) -> list[tuple[float, float]]:
+    """Return what `LOWEST` and `HIGHEST` are in stored numbers, a pair a band.
+
+    Examples
+    --------
+    >>> stored_limits(Calibration(scale=(1e-4,), offset=(0.0,)), 1)
+    [(-5000.0, 300000000.0)]
+    """
+    scales, offsets = calibration.scale or (1.0,), calibration.offset or (0.0,)
+    pairs = zip(np.broadcast_to(scales, bands), np.broadcast_to(offsets, bands), strict=True)
+    return [(float((LOWEST - b) / a), float((HIGHEST - b) / a)) for a, b in pairs]
 
 
 def valid_pixels(plan: Plan, raw: Array) -> Bool:
