@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 
 test: install lint
 	bash .ci/services.sh
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=20
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 lint: install
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.types import ModelSpec
 
 CLASSES = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
 SMALL = {"channels": 8, "width": 16, "layers": 1, "compact_widths": [8, 8], "compact_depth": 1}
@@ -113,17 +114,24 @@ def test_a_student_is_drawn_to_its_teacher(data: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_teach_is_refused() -> None:
     begun = begin({"architecture": "spectral", "classes": CLASSES})
-    for table, match in (
-        ({"distil": {"model": "ukis-4band-l1c"}}, r"\[teacher\]"),
-        ({"distil": {"model": "spectral", "wieght": 1}}, "did you mean 'weight'"),
-    ):
-        with pytest.raises(CloudMaskError, match=match):
-            with_extras(begun, table, CLASSES)
-    with pytest.raises(CloudMaskError, match="must be those of"):
-        with_extras(begun, {"distil": {"model": "spectral"}}, CLASSES[::-1])
+    with pytest.raises(CloudMaskError, match="did you mean 'weight'"):
+        with_extras(begun, {"distil": {"model": "spectral", "wieght": 1}}, CLASSES)
     with pytest.raises(OptionError, match="did you mean 'recovery'"):
         Plan.of(config(loss={"recovry": 0.1}))
-    assert with_extras(begun, {"terms": {"dice": 1.0}}, CLASSES) is begun
+    assert with_extras(begun, {"terms": {"dice": 1.0}}, CLASSES) == (begun, None)
+
+
+def test_a_teacher_of_other_bands_or_classes_is_asked_about_images() -> None:
+    begun = begin({"architecture": "spectral", "classes": CLASSES})
+    for model, classes in (("ukis-4band-l1c", CLASSES), ("spectral", CLASSES[::-1])):
+        same, asked = with_extras(begun, {"distil": {"model": model, "weight": 0.5}}, classes)
+        assert same is begun
+        assert asked is not None
+        assert isinstance(asked.model, ModelSpec)
+        assert (asked.model.name, asked.weight) == (model, 0.5)
+    taught, asked = with_extras(begun, {"distil": {"model": "spectral"}}, CLASSES)
+    assert isinstance(taught.called, Taught)
+    assert asked is None
 
 
 def test_a_training_with_recovery_goes_on_as_if_never_stopped(data: Path, tmp_path: Path) -> None:

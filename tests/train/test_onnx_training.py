@@ -105,7 +105,7 @@ def test_the_scores_of_training_are_of_what_users_get(tiny: ModelSpec, data: Pat
     sample = read_patch(data / "val" / "l8" / "v0.npz")
     begun = begin({"start": tiny, "classes": CLASSES})
     if taught:
-        begun = with_extras(begun, {"distil": {"model": tiny}}, CLASSES)
+        begun, _ = with_extras(begun, {"distil": {"model": tiny}}, CLASSES)
     four = sample.select([0, 1, 2, 3])
     mine = logits(begun.called, four).argmax(axis=0)
     theirs = to_xarray(sample).cloudmask.predict(model=tiny).values

@@ -5,19 +5,24 @@ Both are terms of a config's table [loss], and act in training only: weights tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
 from xcloudmask.models.network import load_network
 from xcloudmask.train.fixed import Estimated
-from xcloudmask.train.losses import band_recovery, distillation
+from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
+from xcloudmask.train.pseudo import opinion
+from xcloudmask.train.samples import Image, Sample
+from xcloudmask.types import ModelSpec
 
 
 class Recovery(nn.Module):
@@ -138,8 +143,49 @@ class Taught(nn.Module):
         self._embedding = out if self.training else None
 
 
-def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) -> Begun:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A teacher that is asked about each image with all its bands, whichever of them the network gets.
+
+    Parameters
+    ----------
+    model : str or ModelSpec
+        Which, as `xcloudmask.train.pseudo.teach` understands it.
+    weight, temperature : float
+        Of the distillation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xcloudmask.train.samples import Sample
+    >>> from xcloudmask.types import Band
+    >>> red, label = np.zeros((1, 4, 4), "f4"), np.zeros((4, 4), "u1")
+    >>> Asked("ukis-4band")(Sample(red, (Band("a", "red"),), label, 30.0, level="toa")) is None
+    True
+    """
+
+    model: str | ModelSpec
+    weight: float = 1.0
+    temperature: float = 1.0
+
+    def __call__(self, sample: Sample) -> Image | None:
+        """Return what it says of a sample, None if the sample lacks its bands."""
+        return opinion(sample, [self.model])
+
+    def loss(self, classes: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss of logits of these classes against what it said."""
+
+        def weighed(logits: Tensor, said: Tensor) -> Tensor:
+            return self.weight * teaching(logits, said, classes, temperature=self.temperature)
+
+        return weighed
+
+
+def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) -> tuple[Begun, Asked | None]:
     """Return what to train, with the terms ``recovery`` and ``distil`` of the table [loss] if it has them.
+
+    A teacher that takes the network's bands and tells its classes is asked about batches, with the bands the
+    network gets. Any other is asked about images with all their bands: for cloud, shadow or neither.
 
     Parameters
     ----------
@@ -155,51 +201,59 @@ def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) 
     >>> from xcloudmask.train.networks import begin
     >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
     >>> begun = begin({"architecture": "spectral", "classes": classes})
-    >>> type(with_extras(begun, {"distil": {"model": "spectral"}}, classes).called).__name__
+    >>> type(with_extras(begun, {"distil": {"model": "spectral"}}, classes)[0].called).__name__
     'Taught'
+    >>> with_extras(begun, {"distil": {"model": "ukis-any"}}, classes)[1]
+    Asked(model='ukis-any', weight=1.0, temperature=1.0)
     """
-    from dataclasses import replace
-
     recovery, told = float(table.get("recovery", 0.0)), dict(table.get("distil", {}))
     if not recovery and not told:
-        return begun
+        return begun, None
     for key in told:
         if key not in ("model", "weight", "temperature"):
             raise OptionError("setting of distil in [loss]", key, allowed=("model", "weight", "temperature"))
+    if told and "model" not in told:
+        raise CloudMaskError("distil in [loss] needs a teacher: model = 'NAME or PATH'")
+    how = {key: float(told.get(key, 1.0)) for key in ("weight", "temperature")}
     teacher = _teacher(begun, told["model"], classes) if told else None
+    asked = Asked(_named(told["model"]), **how) if told and teacher is None else None
+    if asked is not None and not recovery:
+        return begun, asked
     called = Taught(
         begun.called,
         recovery=recovery,
         teacher=teacher,
-        distil=float(told.get("weight", 1.0)) if told else 0.0,
-        temperature=float(told.get("temperature", 1.0)),
+        distil=how["weight"],
+        temperature=how["temperature"],
     )
-    return replace(begun, called=called)
+    return replace(begun, called=called), asked
 
 
-def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module:
-    spec = model_of(model)
-    if spec.any_bands != begun.entries["any_bands"]:
-        raise CloudMaskError(
-            f"model {spec.name!r} cannot be asked about augmented batches: distil needs a network that takes "
-            "the bands of the network it teaches. Another teaches by the table [teacher], as labels"
-        )
-    if spec.classes != tuple(classes) or (not spec.any_bands and spec.bands != begun.entries["bands"]):
-        raise CloudMaskError(
-            f"model {spec.name!r} has the classes {', '.join(spec.classes)} and the bands "
-            f"{', '.join(spec.bands) or 'any'}; to be distilled they must be those of [network]"
-        )
+def _named(model: Any) -> str | ModelSpec:
+    """Return a card, or the name of two models, one for each level."""
+    if isinstance(model, str) and model not in models.list() and f"{model}-l1c" in models.list():
+        return model
+    return model_of(model)
+
+
+def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module | None:
+    """Return a network that can be asked about batches in the place of the one it teaches, if it is one."""
+    spec = _named(model)
+    if isinstance(spec, str):
+        return None
+    if spec.any_bands != begun.entries["any_bands"] or spec.classes != tuple(classes):
+        return None
     if spec.any_bands:
         body: nn.Module = load_network(spec).body
         if not hasattr(body, "describe"):
-            raise CloudMaskError(f"model {spec.name!r} does not describe bands")
+            return None
         if type(body) is not type(begun.called):
             probe = [BandInput("optical", 600, 700)]
             mine, its = (net.describe(probe) for net in (begun.called, body))  # type: ignore[operator]
             if mine.shape != its.shape or (mine != its).any():
-                raise CloudMaskError(
-                    f"model {spec.name!r} describes bands in another way than the network it would teach"
-                )
+                return None
         return body
+    if spec.bands != begun.entries["bands"]:
+        return None
     same = begin({"start": spec, "classes": spec.classes, "estimate": isinstance(begun.called, Estimated)})
     return same.called

@@ -153,6 +153,8 @@ class Trainer:
     about : mapping, optional
         What the training is of besides, as JSON can hold it: network, recipe, data. It is kept with the
         state, and a training of something else does not go on there.
+    teaching : callable, optional
+        Loss of logits and what the stream's teacher said; see `xcloudmask.train.losses.teaching`.
     loggers : sequence of callable
         Given the steps made and the numbers of each row of the log; see `xcloudmask.train.loggers`.
     """
@@ -168,7 +170,9 @@ class Trainer:
         validate: Validate | None = None,
         loggers: Sequence[Logger] = (),
         about: Mapping[str, Any] | None = None,
+        teaching: Loss | None = None,
     ) -> None:
+        self.teaching = teaching
         self.about = dict(about or {})
         self.loggers = loggers
         self.classes, self.loss, self.stream, self.settings = classes, loss, stream, settings
@@ -232,6 +236,8 @@ class Trainer:
         logits, extra = logits if isinstance(logits, tuple) else (logits, 0.0)
         possible = torch.from_numpy(open_to(batch.possible, self.classes)).to(self.device)
         loss = self.loss(logits, possible) + extra
+        if self.teaching is not None and batch.said is not None:
+            loss = loss + self.teaching(logits, torch.from_numpy(batch.said).to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)

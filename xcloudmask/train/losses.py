@@ -23,6 +23,7 @@ from torch.nn import functional as f
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.labels import EVERY, elementary, open_classes
+from xcloudmask.train.pseudo import ASKED
 
 
 def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.bool_]:
@@ -190,6 +191,46 @@ def distillation(
     soft = soft / soft.sum(dim=1, keepdim=True)
     loss = -(soft * torch.log_softmax(logits.float() / temperature, dim=1)).sum(dim=1) * temperature**2
     return _mean(loss, torch.ones_like(loss) if labelled is None else labelled.float())
+
+
+def teaching(logits: Tensor, said: Tensor, classes: Sequence[str], *, temperature: float = 1.0) -> Tensor:
+    """Return `distillation` from a teacher that tells clear, cloud and shadow, whatever the network tells.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (n, classes, ...).
+    said : Tensor
+        (n, 3, ...), as `xcloudmask.train.pseudo.opinion` gives it: NaN where nothing is said; where only
+        shadow is NaN, clear means not cloud.
+    classes : sequence of str
+        The network's.
+    temperature : float
+        Of the distillation.
+
+    Examples
+    --------
+    >>> said = torch.tensor([[0.2, 0.8, float("nan")]])
+    >>> logits = torch.tensor([[0.1, 0.4, 0.4, 0.1]]).log()
+    >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
+    >>> round(teaching(logits, said, classes).item(), 4)  # of 0.2 and 0.8 against themselves
+    0.5004
+    """
+    bits = np.array(list(open_classes(classes).values()))
+    kinds = [torch.from_numpy((bits & asked > 0) & (bits & ~asked == 0)) for asked in ASKED.values()]
+    shadow = kinds[2].any()
+    rows, told = logits.float().movedim(1, -1).flatten(0, -2), said.float().movedim(1, -1).flatten(0, -2)
+    known = ~torch.isnan(told[:, 1])
+    three = known & ~torch.isnan(told[:, 2]) & shadow.to(known.device)
+    cloud_or_not = torch.stack([1 - told[:, 1], told[:, 1]], dim=1)
+    parts = ((three, kinds, told), (known & ~three, [~kinds[1], kinds[1]], cloud_or_not))
+    total = logits.new_zeros((), dtype=torch.float32)
+    for where, groups, soft in parts:
+        if where.any():
+            summed = [torch.logsumexp(rows[where][:, group.to(rows.device)], dim=1) for group in groups]
+            loss = distillation(torch.stack(summed, 1), soft[where], temperature=temperature)
+            total = total + loss * where.sum() / known.sum()
+    return total
 
 
 def band_recovery(estimate: Tensor, pixels: Tensor, present: Tensor, valid: Tensor | None = None) -> Tensor:

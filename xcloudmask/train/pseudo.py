@@ -89,16 +89,41 @@ def teach(
     >>> teach(one, ["ukis-4band"]) is None  # it has no green
     True
     """
+    said = opinion(sample, models, tta=tta)
+    if said is None:
+        return None
+    if np.isnan(said[2]).all():
+        return confident_labels(said[:2], ["clear", "cloud"], confident)
+    return confident_labels(said, list(ASKED), confident)
+
+
+def opinion(sample: Sample, models: Sequence[str | ModelSpec], *, tta: bool = False) -> Floats | None:
+    """Return the mean answer of the models that fit a sample, or None if none does.
+
+    Parameters
+    ----------
+    sample, models, tta
+        See `teach`.
+
+    Returns
+    -------
+    array of float32, (3, y, x)
+        Probabilities of clear, cloud and shadow; NaN where there is no data. If no model tells shadow, that
+        is NaN everywhere and clear means not cloud.
+
+    Examples
+    --------
+    >>> from xcloudmask.types import Band
+    >>> red, label = np.zeros((1, 4, 4), "f4"), np.zeros((4, 4), "u1")
+    >>> opinion(Sample(red, (Band("a", "red"),), label, 30.0, level="toa"), ["ukis-4band"]) is None
+    True
+    """
     found = [p for p in (_asked(sample, model, tta) for model in models) if p is not None]
     if not found:
         return None
     tells_shadow = [p for p in found if not np.isnan(p[2]).all()]
-    if tells_shadow and len(tells_shadow) < len(found):
-        found = tells_shadow  # a mean over different questions would be none
-    if not tells_shadow:
-        p = np.mean([q[:2] for q in found], axis=0)
-        return confident_labels(p, ["clear", "cloud"], confident)
-    return confident_labels(np.mean(found, axis=0), list(ASKED), confident)
+    mean: Floats = np.mean(tells_shadow or found, axis=0)  # over different questions it would be none
+    return mean
 
 
 def _asked(sample: Sample, model: str | ModelSpec, tta: bool) -> Floats | None:

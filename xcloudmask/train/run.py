@@ -106,7 +106,7 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
         The data, where results go, and where what a teacher labelled lies.
     """
     classes = tuple(plan.table("network")["classes"])
-    begun = with_extras(begin(plan.table("network")), plan.table("loss"), classes)
+    begun, asked = with_extras(begin(plan.table("network")), plan.table("loss"), classes)
     takes = "among" if begun.entries.get("fills") else "bands"
     recipe = Recipe.from_dict({**plan.table("recipe"), takes: begun.entries["bands"]})
     fit_on, dev, held_out = entries_of(plan, root, taught, recipe)
@@ -119,7 +119,7 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
         table.get("batch", 16), table.get("length", 100),
         seed=table.get("seed", 0), memory=table.get("memory", 2**29),
         weights={source: w for source, w in table.get("weights", {}).items() if source in sources},
-        rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1")),
+        rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1")), teacher=asked,
     )  # fmt: skip
     terms = plan.table("loss").get("terms", {"ambiguous-ce": 1.0})
     loss = combined(terms, smoothing=plan.table("loss").get("smoothing", 0.0))
@@ -128,7 +128,7 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
         begun.called, classes, loss, stream, Settings.from_dict(plan.table("loop")), folder,
         validate=(lambda net: validate(net, classes, dev, sets, metric)) if dev else None,
         loggers=open_loggers(plan.table("log").get("to", ()) if not stream.rank else (), folder, plan.name),
-        about=_about(plan),
+        about=_about(plan), teaching=asked.loss(classes) if asked else None,
     )  # fmt: skip
     trainer.run()
     begun.called.load_state_dict(checkpoint.read_weights(folder / "best.safetensors"))

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.train import augment, clouds
+from xcloudmask.train import augment, clouds, ground
 from xcloudmask.train.files import Entry
 from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import Sample
@@ -38,8 +38,9 @@ class Recipe:
         Fewest bands of a random subset, and the share of samples that keep all bands.
     mix, simulate, coarsen, flip, gaps : float
         Shares of samples with cloud laid over from another, simulated cloud, larger pixels, turns, gaps.
-    radiometry, air, noise, saturate : float
-        Shares of samples with gain and offset, more or less air light, noise, clipping.
+    radiometry, air, noise, saturate, bright : float
+        Shares of samples with gain and offset, more or less air light, noise, clipping, and with clear ground
+        turned into snow or sand.
     coarsest : float
         Largest pixel size made, in metres.
     reflectance_only : bool
@@ -72,6 +73,7 @@ class Recipe:
     air: float = 0.0
     noise: float = 0.0
     saturate: float = 0.0
+    bright: float = 0.0
     reflectance_only: bool = True
     bands: tuple[str, ...] = ()
     among: tuple[str, ...] = ()
@@ -89,6 +91,7 @@ class Recipe:
             "air",
             "noise",
             "saturate",
+            "bright",
         )
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
@@ -123,12 +126,15 @@ class Batch:
         False for padding.
     possible : array of uint8, (n, y, x)
         Bit masks, 0 where not labelled or no data.
+    said : array of float32, (n, 3, y, x), optional
+        What a teacher says, NaN where it says nothing; see `xcloudmask.train.pseudo.opinion`.
     """
 
     pixels: NDArray[np.float32]
     bands: tuple[tuple[Band, ...], ...]
     present: NDArray[np.bool_]
     possible: NDArray[np.uint8]
+    said: NDArray[np.float32] | None = None
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -148,12 +154,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
     pixels = np.zeros((len(samples), most, *sizes.pop()), np.float32)
     present = np.zeros((len(samples), most), bool)
     possible = np.zeros((len(samples), *pixels.shape[2:]), np.uint8)
+    said = np.full((len(samples), 3, *pixels.shape[2:]), np.nan, np.float32)
     for i, sample in enumerate(samples):
         valid, count = sample.valid, len(sample.bands)
         pixels[i, :count] = np.where(valid, sample.image, 0)
         present[i, :count] = True
         possible[i] = np.where(valid, sample.possible, 0)
-    return Batch(pixels, tuple(s.bands for s in samples), present, possible)
+        if sample.said is not None:
+            said[i] = np.where(valid, sample.said, np.nan)
+    taught = any(s.said is not None for s in samples)
+    return Batch(pixels, tuple(s.bands for s in samples), present, possible, said if taught else None)
 
 
 class _Kept:
@@ -211,6 +221,9 @@ class Stream:
         Bytes of samples kept.
     rank, world : int
         Which share of the samples this process makes, of how many (torchrun).
+    teacher : callable, optional
+        Asked about each image with all its bands, before they are dropped or disturbed, for `Sample.said`;
+        not about images with cloud laid over or made of single pixels, which look like none it has seen.
 
     Examples
     --------
@@ -229,6 +242,7 @@ class Stream:
     memory: int = 512 * 2**20
     rank: int = 0
     world: int = 1
+    teacher: Callable[[Sample], NDArray[np.float32] | None] | None = None
     _kept: _Kept = field(init=False, repr=False, compare=False)
     _chances: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
@@ -281,9 +295,10 @@ class Stream:
 
     def _make(self, rng: np.random.Generator) -> Sample:
         recipe = self.recipe
-        sample = self._draw(rng)
+        entry = self._pick(rng)
+        sample = self._read(entry, rng)
         if sample.spatial:
-            sample = self._in_space(sample, rng)
+            sample = self._in_space(sample, rng, real=self._kept.get(entry).spatial)
         if recipe.pixels:
             sample = draw_pixels(sample, rng, recipe.pixels)
         for share, change in (
@@ -303,8 +318,10 @@ class Stream:
             sample = augment.among(sample, recipe.among)
         return augment.band_subset(sample, rng, least=recipe.least_bands, whole=recipe.whole)
 
-    def _draw(self, rng: np.random.Generator) -> Sample:
-        entry = self.entries[int(rng.choice(len(self.entries), p=self._chances))]
+    def _pick(self, rng: np.random.Generator) -> Entry:
+        return self.entries[int(rng.choice(len(self.entries), p=self._chances))]
+
+    def _read(self, entry: Entry, rng: np.random.Generator) -> Sample:
         sample = self._kept.get(entry)
         if not sample.spatial and not self.recipe.pixels:
             if self.recipe.mosaic:
@@ -316,9 +333,14 @@ class Stream:
             )
         return sample
 
-    def _in_space(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Do what needs neighbours: crop, cloud laid over, larger pixels, turns, gaps."""
+    def _in_space(self, sample: Sample, rng: np.random.Generator, *, real: bool) -> Sample:
+        """Do what needs neighbours: crop, cloud laid over, larger pixels, turns, gaps; ask the teacher.
+
+        The teacher is asked where the image is a `real` one and nothing was laid over it. Ground is made
+        bright below clouds, or where there are next to none: thin cloud would keep the dark ground.
+        """
         recipe, factor = self.recipe, 1
+        bright = recipe.bright > 0 and rng.random() < recipe.bright
         if rng.random() < recipe.coarsen:
             most = min(recipe.coarsest / sample.gsd, min(sample.possible.shape) / 8)
             factor = max(1, int(np.exp(rng.uniform(0, np.log(max(most, 1) + 1)))))
@@ -326,19 +348,24 @@ class Stream:
         size = max(size // factor * factor, factor)
         sample = augment.crop(sample, rng, size)
         if rng.random() < recipe.mix:
-            other = self._draw(rng)
+            other = self._read(self._pick(rng), rng)
             if other.spatial:
                 mixed = augment.mix_cloud(sample, augment.crop(other, rng, size), rng)
                 if not recipe.bands or augment.places(mixed, recipe.bands) is not None:  # shared bands remain
-                    sample = mixed
+                    sample, real = mixed, False
         if rng.random() < recipe.simulate:
-            sample = clouds.simulate(sample, rng)
+            sample = clouds.simulate(ground.brighten(sample, rng) if bright else sample, rng)
+            real = bright = False
         sample = augment.coarsen(sample, factor)
         if sample.possible.shape != (recipe.size, recipe.size):
             sample = augment.crop(sample, rng, recipe.size)
         if rng.random() < recipe.flip:
             sample = augment.flip_rotate(sample, rng)
-        return augment.gaps(sample, rng) if rng.random() < recipe.gaps else sample
+        if rng.random() < recipe.gaps:
+            sample = augment.gaps(sample, rng)
+        if self.teacher is not None and real:
+            sample = replace(sample, said=self.teacher(sample))
+        return ground.brighten(sample, rng) if bright else sample
 
 
 def draw_pixels(sample: Sample, rng: np.random.Generator, count: int) -> Sample:
@@ -351,13 +378,13 @@ def draw_pixels(sample: Sample, rng: np.random.Generator, count: int) -> Sample:
     >>> drawn.image.shape, drawn.possible.ravel().tolist()
     ((1, 5, 1), [1, 1, 1, 1, 1])
     """
-    from dataclasses import replace
-
     at = np.flatnonzero((sample.possible > 0) & sample.valid)
     if at.size == 0:
         empty = np.zeros((count, 1), np.uint8)
         image = np.zeros((len(sample.bands), count, 1), np.float32)
-        return replace(sample, image=image, possible=empty, spatial=False)
+        return replace(sample, image=image, possible=empty, said=None, spatial=False)
     chosen = rng.choice(at, count, replace=at.size < count)
     image = sample.image.reshape(len(sample.bands), -1)[:, chosen, None]
-    return replace(sample, image=image, possible=sample.possible.ravel()[chosen, None], spatial=False)
+    said = None if sample.said is None else sample.said.reshape(3, -1)[:, chosen, None]
+    labels = sample.possible.ravel()[chosen, None]
+    return replace(sample, image=image, possible=labels, said=said, spatial=False)
