@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from xcloudmask import testing
-from xcloudmask.errors import CloudMaskError, OptionError, UnitError, UnitWarning
+from xcloudmask.errors import CloudMaskError, NoDataWarning, OptionError, UnitError, UnitWarning
 
 RNG = np.random.default_rng(4)
 GOOD = RNG.random((2, 70, 90), dtype=np.float32)
@@ -69,8 +69,9 @@ def test_a_baseline_is_known_however_it_is_written(baseline):
 def test_a_gap_that_was_not_declared_is_named():
     pixels = GOOD.copy()
     pixels[:, :, :60] = -9999
-    with pytest.raises(UnitError, match=r"describe\(nodata"):
-        scene(pixels).cloudmask.predict(testing.TOY)
+    with pytest.warns(NoDataWarning, match=r"-9999 are no reflectance.*nodata=-9999"):
+        mask = scene(pixels).cloudmask.predict(testing.TOY)
+    np.testing.assert_array_equal(mask.values == 255, pixels[0] == -9999)
 
 
 def test_what_became_of_a_mask_is_not_taken_for_one():

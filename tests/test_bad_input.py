@@ -1,5 +1,6 @@
 """Every mistake gets its own message, which names the remedy, before anything is computed."""
 
+import re
 from dataclasses import replace
 
 import dask
@@ -319,7 +320,9 @@ def test_other_writers_keep_no_data(tmp_path):
 FILLS: dict[str, tuple[str, float, dict[str, float]]] = {
     "float": ("f4", -9999.0, {}),
     "netCDF": ("f4", 9.96921e36, {}),
+    "GDAL": ("f4", -3.4028234663852886e38, {}),
     "int16": ("i2", -9999, {"scale": 1e-4}),
+    "int32": ("i4", -(2**31), {"scale": 1e-4}),
 }
 
 
@@ -330,26 +333,27 @@ def with_gap(name: str, value: float, gap: np.ndarray) -> xr.DataArray:
 
 
 @pytest.mark.parametrize("name", FILLS)
-def test_an_undeclared_fill_value_is_no_data(name: str) -> None:
+def test_an_undeclared_fill_value_is_no_data_and_is_named(name: str) -> None:
     """It would be cloud or clear by chance, and spoil what lies around it."""
     gap = np.zeros((64, 64), bool)
     gap[10:30, 5:50] = True
-    fill = FILLS[name][1]
+    dtype, fill, _ = FILLS[name]
     da = with_gap(name, fill, gap)
     declared = da.cloudmask.predict(testing.TOY, nodata=fill).values
-    with pytest.warns(
-        NoDataWarning, match="1800 values are no reflectance, such as .*nodata="
-    ):  # of two bands
-        mask = da.cloudmask.predict(testing.TOY)
-    np.testing.assert_array_equal(mask.values == 255, gap)
-    np.testing.assert_array_equal(mask.values, declared)
-    lazy = da.chunk(y=24, x=40).cloudmask.predict(testing.TOY)
-    np.testing.assert_array_equal(lazy.values, declared)
+    for one in (da, da.chunk(y=24, x=40)):
+        with pytest.warns(NoDataWarning, match="are no reflectance") as told:
+            mask = one.cloudmask.predict(testing.TOY).compute()
+        np.testing.assert_array_equal(mask.values == 255, gap)
+        np.testing.assert_array_equal(mask.values, declared)
+    remedy = re.search(r"predict\(nodata=(\S+)\);", str(told[0].message))
+    assert remedy is not None
+    said = float(remedy[1]) if dtype == "f4" else int(remedy[1])
+    np.testing.assert_array_equal(da.cloudmask.predict(testing.TOY, nodata=said).values, declared)
 
 
 def test_counts_without_a_scale_are_not_taken_for_fill_values() -> None:
-    bright = scene(np.full((4, 64, 64), 12_000, "f4"))
-    with pytest.raises(UnitError, match="half of the values are above"):
-        bright.cloudmask.predict(testing.TOY)
-    with pytest.raises(UnitError, match="half of the values are above"):
-        bright.chunk(y=32).cloudmask.predict(testing.TOY).compute()
+    for count in (12_000, 40_000, 65_535):
+        bright = scene(np.full((4, 64, 64), count, "f4"))
+        for one in (bright, bright.chunk(y=32)):
+            with pytest.raises(UnitError, match="half of the values are above"):
+                one.cloudmask.predict(testing.TOY).compute()

@@ -110,3 +110,10 @@ def test_limits_of_reflectance_hold_in_stored_numbers(
     expected = np.isfinite(real) & (real >= tasks.LOWEST) & (real <= tasks.HIGHEST)
     found = tasks.holds_data(raw, Calibration((scale,), (offset,)))
     np.testing.assert_array_equal(found[~near[0]], expected[0][~near[0]])
+
+
+@pytest.mark.parametrize("dtype", ["i2", "f4"])
+def test_a_limit_itself_is_within(dtype: str) -> None:
+    numbers = np.array([-6, -5, -4, 4, 5, 6], dtype)
+    assert tasks.within(numbers, -5.0, 5.0).tolist() == [False, True, True, True, True, False]
+    assert tasks.within(numbers, -4.5, 4.5).tolist() == [False, False, True, True, False, False]

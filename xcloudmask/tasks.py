@@ -20,9 +20,10 @@ from xcloudmask.blend import Bool, Float, upsample, window_weights
 from xcloudmask.chunking import ChunkedAxis, Range
 from xcloudmask.classes import NO_DATA, SHADOW
 from xcloudmask.engine import WindowJob, get_predictor
-from xcloudmask.errors import UnitError
+from xcloudmask.errors import NoDataWarning, UnitError
 from xcloudmask.tiling import TilePlan, reflect_indices
 from xcloudmask.types import AuxInput, Calibration, Options, Scheme
+from xcloudmask.warn import warn_user
 
 Array = npt.NDArray[Any]
 
@@ -32,9 +33,9 @@ Piece = tuple[Float, int, int]
 #: Rows of an output that are made at once: what is made on the way would take many times the output.
 ROWS_AT_ONCE = 256
 
-#: What no reflectance is, nor a number in another unit that `check_units` tells: a fill value that nobody
-#: declared. It is no data; a network's answer would be spoilt all around it.
-LOWEST, HIGHEST = -0.5, 30_000.0
+#: What no reflectance is, nor counts that were not scaled, of which `check_units` tells: a fill value that
+#: nobody declared. It is no data; a network's answer would be spoilt all around it.
+LOWEST, HIGHEST = -0.5, 65_535.0
 
 APPLIED_TWICE = (
     "the scale or the offset is wrong, or was applied already. Say how the numbers are stored with "
@@ -82,12 +83,12 @@ class Plan:
 
 def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
     """Turn stored numbers (..., band, y, x) into reflectance and the pixels where every band has one."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a double beyond float32 is no data, see LOWEST
+    with np.errstate(over="ignore"):  # what is beyond float32 is no data, see LOWEST
         values: Float = raw.astype(np.float32, copy=False)
-    if calibration.scale is not None:
-        values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
-    if calibration.offset is not None:
-        values = values + np.asarray(calibration.offset, np.float32)[:, None, None]
+        if calibration.scale is not None:
+            values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
+        if calibration.offset is not None:
+            values = values + np.asarray(calibration.offset, np.float32)[:, None, None]
     return values, holds_data(raw, calibration)
 
 
@@ -97,15 +98,34 @@ def holds_data(raw: Array, calibration: Calibration) -> Bool:
     limits = stored_limits(calibration, raw.shape[-3])
     # a band at a time: all of them would take as much as the pixels
     for values, (low, high) in zip(np.moveaxis(raw, -3, 0), limits, strict=True):
-        kind = np.finfo(raw.dtype) if raw.dtype.kind == "f" else np.iinfo(raw.dtype)
-        floats = raw.dtype.kind == "f"  # NaN and infinity must be compared, and are neither above nor below
-        if floats or low > kind.min:
-            valid &= values >= max(low, float(kind.min)) if floats else values >= math.ceil(low)
-        if floats or high < kind.max:
-            valid &= values <= min(high, float(kind.max)) if floats else values <= math.floor(high)
+        valid &= within(values, low, high)
         for gap in calibration.nodata:
             valid &= values != raw.dtype.type(gap)
     return valid
+
+
+def within(values: Array, low: float, high: float) -> Bool:
+    """Where numbers lie between two, in whatever type: NaN does not, nor does infinity.
+
+    Examples
+    --------
+    >>> within(np.array([np.nan, 0.5, np.inf]), 0.0, 1.0).tolist()
+    [False, True, False]
+    >>> within(np.array([0, 9], "u1"), -5.0, 5.5).tolist()
+    [True, False]
+    """
+    if values.dtype.kind == "f":
+        kind = np.finfo(values.dtype)
+        inside: Bool = values >= max(low, float(kind.min))
+        inside &= values <= min(high, float(kind.max))
+        return inside
+    least, most = np.iinfo(values.dtype).min, np.iinfo(values.dtype).max
+    inside = np.ones(values.shape, bool)
+    if low > least:
+        inside &= values >= math.ceil(low)
+    if high < most:
+        inside &= values <= math.floor(high)
+    return inside
 
 
 def stored_limits(calibration: Calibration, bands: int) -> list[tuple[float, float]]:
@@ -114,11 +134,34 @@ def stored_limits(calibration: Calibration, bands: int) -> list[tuple[float, flo
     Examples
     --------
     >>> stored_limits(Calibration(scale=(1e-4,), offset=(0.0,)), 1)
-    [(-5000.0, 300000000.0)]
+    [(-5000.0, 655350000.0)]
     """
     scales, offsets = calibration.scale or (1.0,), calibration.offset or (0.0,)
     pairs = zip(np.broadcast_to(scales, bands), np.broadcast_to(offsets, bands), strict=True)
     return [(float((LOWEST - b) / a), float((HIGHEST - b) / a)) for a, b in pairs]
+
+
+def name_fill_value(raw: Array, calibration: Calibration) -> None:
+    """Warn of a number (..., band, y, x) that is no data only because no reflectance is so low or high.
+
+    A lazy array can be asked no sooner than where it is computed; one and the same warning is shown once.
+    """
+    limits = stored_limits(calibration, raw.shape[-3])
+    for values, (low, high) in zip(np.moveaxis(raw, -3, 0), limits, strict=True):
+        odd = values[~within(values, low, high)]
+        odd = odd[np.isfinite(odd)]
+        for gap in calibration.nodata:
+            odd = odd[odd != raw.dtype.type(gap)]
+        if odd.size:
+            worst = max(odd.min().item(), odd.max().item(), key=abs)
+            number = int(worst) if float(worst).is_integer() and abs(worst) < 1e15 else float(worst)
+            warn_user(
+                f"values such as {number!r} are no reflectance and are taken as no data (255). Say so: "
+                f"predict(nodata={number!r}); or, if they hold data, how they are scaled: "
+                "da.cloudmask.describe(scale=..., offset=...)",
+                NoDataWarning,
+            )
+            return
 
 
 def valid_pixels(plan: Plan, raw: Array) -> Bool:
@@ -205,7 +248,10 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
     row0, col0 = tiles.y.start(rows[0]), tiles.x.start(cols[0])
     patch = plan.options.patch
     for scene in range(raw.shape[0]):
-        values, valid = calibrate(reflectance(plan, raw[scene]), calibration)
+        bands = reflectance(plan, raw[scene])
+        values, valid = calibrate(bands, calibration)
+        if not valid.all():
+            name_fill_value(bands, calibration)
         if not valid.any():
             continue
         cells, there = coarsen(values, valid, plan.options.factors)

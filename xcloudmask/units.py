@@ -11,7 +11,7 @@ import xarray as xr
 
 from xcloudmask.dims import band_dim, coordinate
 from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning
-from xcloudmask.tasks import holds_data, stored_limits
+from xcloudmask.tasks import holds_data
 from xcloudmask.types import Calibration
 from xcloudmask.warn import warn_user
 
@@ -170,7 +170,7 @@ def check_figures(scale: Any, offset: Any) -> None:
 
 
 def check_numbers(values: Any, calibration: Calibration) -> None:
-    """Warn of an array in memory (..., band, y, x) with infinities, fill values, or no usable pixel."""
+    """Warn of an array in memory (..., band, y, x) that holds infinities, or no usable pixel at all."""
     # In bands of rows: a scene in memory may leave little room beside it.
     blocks = [values[..., first : first + ROWS, :] for first in range(0, values.shape[-2], ROWS)]
     infinite = sum(int(np.isinf(block).sum()) for block in blocks) if values.dtype.kind == "f" else 0
@@ -180,33 +180,9 @@ def check_numbers(values: Any, calibration: Calibration) -> None:
             "zero, or replace them with NaN: da.where(np.isfinite(da))",
             NoDataWarning,
         )
-    else:
-        _name_fill_values(blocks, calibration)
     if not any(holds_data(block, calibration).any() for block in blocks):
         warn_user(
             "no pixel holds data in every band (the others are NaN, infinite or a nodata value), so the mask "
             "is 255 everywhere: check the area, the date and nodata=",
-            NoDataWarning,
-        )
-
-
-def _name_fill_values(blocks: list[Any], calibration: Calibration) -> None:
-    """Warn of numbers beyond what reflectance can be, which nobody declared to mean no data."""
-    lows, highs = (
-        np.asarray(limits)[:, None, None]
-        for limits in zip(*stored_limits(calibration, blocks[0].shape[-3]), strict=True)
-    )
-    found: list[float] = []
-    count = 0
-    for block in blocks:
-        odd = block[(block < lows) | (block > highs)]
-        odd = odd[~np.isin(odd, calibration.nodata)]
-        count += odd.size
-        found += [] if not odd.size else [float(odd.flat[np.abs(odd.astype(float)).argmax()])]
-    if count:
-        worst = max(found, key=abs)
-        warn_user(
-            f"{count} values are no reflectance, such as {worst:g}: they are taken as no data (255). If that "
-            f"number means no data, say so: predict(nodata={worst:g})",
             NoDataWarning,
         )

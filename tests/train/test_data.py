@@ -283,7 +283,7 @@ def test_fixed_bands_stay_whatever_is_mixed_in(
     below, above = entries[0].read(), entries[1].read().select(list(range(count)))
     ground, cloud = (np.full(below.possible.shape, label, "u1") for label in (9, 6))
     drawn = iter([replace(below, possible=ground), replace(above, possible=cloud)])
-    monkeypatch.setattr(Stream, "_read", lambda *_: next(drawn))
+    monkeypatch.setattr(Stream, "_image", lambda *_: next(drawn))
     bands = ("blue", "red", "nir", "swir16")
     made = Stream(entries, Recipe(size=24, mix=1.0, flip=0.0, bands=bands), 1, 1).sample(0, 0)
     assert len(made.bands) == 4

@@ -39,6 +39,12 @@ WORDS: Mapping[str, int] = {
 }
 
 
+#: What every teacher is asked: whether a pixel is clear, cloud or shadow.
+ASKED: Mapping[str, int] = {
+    "clear": GROUND | BITS["clear"], "cloud": CLOUD, "cloud_shadow": BITS["cloud_shadow"],
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A yes-or-no question about a pixel: whether it is one of the elementary classes in `positive`.

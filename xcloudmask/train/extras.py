@@ -5,6 +5,7 @@ Both are terms of a config's table [loss], and act in training only: weights tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
@@ -20,7 +20,7 @@ from xcloudmask.models.network import load_network
 from xcloudmask.train.fixed import Estimated
 from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
-from xcloudmask.train.pseudo import opinion
+from xcloudmask.train.pseudo import has_levels, opinion
 from xcloudmask.train.samples import Image, Sample
 from xcloudmask.types import ModelSpec
 
@@ -153,6 +153,8 @@ class Asked:
         Which, as `xcloudmask.train.pseudo.teach` understands it.
     weight, temperature : float
         Of the distillation.
+    device : str
+        Where it runs.
 
     Examples
     --------
@@ -167,10 +169,11 @@ class Asked:
     model: str | ModelSpec
     weight: float = 1.0
     temperature: float = 1.0
+    device: str = "auto"
 
     def __call__(self, sample: Sample) -> Image | None:
         """Return what it says of a sample, None if the sample lacks its bands."""
-        return opinion(sample, [self.model])
+        return opinion(sample, [self.model], device=self.device)
 
     def loss(self, classes: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss of logits of these classes against what it said."""
@@ -181,7 +184,9 @@ class Asked:
         return weighed
 
 
-def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) -> tuple[Begun, Asked | None]:
+def with_extras(
+    begun: Begun, table: Mapping[str, Any], classes: Sequence[str], *, device: str = "auto"
+) -> tuple[Begun, Asked | None]:
     """Return what to train, with the terms ``recovery`` and ``distil`` of the table [loss] if it has them.
 
     A teacher that takes the network's bands and tells its classes is asked about batches, with the bands the
@@ -195,6 +200,8 @@ def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) 
         ``recovery = 0.1``; ``distil = { model = "NAME or PATH", weight = 0.5, temperature = 2.0 }``.
     classes : sequence of str
         Of the network.
+    device : str
+        Where a teacher runs that is asked about images.
 
     Examples
     --------
@@ -204,7 +211,7 @@ def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) 
     >>> type(with_extras(begun, {"distil": {"model": "spectral"}}, classes)[0].called).__name__
     'Taught'
     >>> with_extras(begun, {"distil": {"model": "ukis-any"}}, classes)[1]
-    Asked(model='ukis-any', weight=1.0, temperature=1.0)
+    Asked(model='ukis-any', weight=1.0, temperature=1.0, device='auto')
     """
     recovery, told = float(table.get("recovery", 0.0)), dict(table.get("distil", {}))
     if not recovery and not told:
@@ -214,9 +221,15 @@ def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) 
             raise OptionError("setting of distil in [loss]", key, allowed=("model", "weight", "temperature"))
     if told and "model" not in told:
         raise CloudMaskError("distil in [loss] needs a teacher: model = 'NAME or PATH'")
-    how = {key: float(told.get(key, 1.0)) for key in ("weight", "temperature")}
+    how = {key: told.get(key, 1.0) for key in ("weight", "temperature")}
+    for key, number in how.items():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+            raise CloudMaskError(f"{key}={number!r} of distil in [loss] must be a number above 0")
     teacher = _teacher(begun, told["model"], classes) if told else None
-    asked = Asked(_named(told["model"]), **how) if told and teacher is None else None
+    asked = None
+    if told and teacher is None:
+        named = told["model"] if has_levels(told["model"]) else model_of(told["model"])
+        asked = Asked(named, **how, device=device)
     if asked is not None and not recovery:
         return begun, asked
     called = Taught(
@@ -229,18 +242,11 @@ def with_extras(begun: Begun, table: Mapping[str, Any], classes: Sequence[str]) 
     return replace(begun, called=called), asked
 
 
-def _named(model: Any) -> str | ModelSpec:
-    """Return a card, or the name of two models, one for each level."""
-    if isinstance(model, str) and model not in models.list() and f"{model}-l1c" in models.list():
-        return model
-    return model_of(model)
-
-
 def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module | None:
     """Return a network that can be asked about batches in the place of the one it teaches, if it is one."""
-    spec = _named(model)
-    if isinstance(spec, str):
+    if has_levels(model):
         return None
+    spec = model_of(model)
     if spec.any_bands != begun.entries["any_bands"] or spec.classes != tuple(classes):
         return None
     if spec.any_bands:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from xcloudmask.metrics.labels import BITS, GROUND
 from xcloudmask.train.clouds import field
 from xcloudmask.train.samples import Image, Sample
+from xcloudmask.types import Band
 
 #: Wavelength (nm), and reflectance of fine snow, coarse snow or glacier ice, bright sand, and pale clay.
 SPECTRA = np.array(
@@ -34,7 +35,7 @@ MOSTLY = 0.8
 
 
 def brighten(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Turn clear ground into snow or sand, some of it or all; labels stay, but where snow is, clear is snow.
+    """Turn clear ground into snow or sand, some of it or all; there the label says clear, and snow or land.
 
     Only what a label says is clear is changed, or clear or shadow; where nothing is labelled, nothing is, nor
     where clouds are many, as thin ones would keep the dark ground that they were seen over.
@@ -57,7 +58,8 @@ def brighten(sample: Sample, rng: np.random.Generator) -> Sample:
     (True, True)
     """
     clear = (sample.possible != 0) & ((sample.possible & ~np.uint8(_CLEAR)) == 0) & sample.valid
-    if clear.sum() <= MOSTLY * (sample.possible != 0).sum():
+    seen = [i for i, band in enumerate(sample.bands) if band.kind == "reflectance" and _shows_ground(band)]
+    if clear.sum() <= MOSTLY * ((sample.possible != 0) & sample.valid).sum() or not seen:
         return sample
     first = int(rng.integers(0, 2)) if (snow := bool(rng.random() < 0.7)) else int(rng.integers(2, 4))
     second = int(rng.integers(0, 2)) if snow else int(rng.integers(2, 4))
@@ -66,20 +68,23 @@ def brighten(sample: Sample, rng: np.random.Generator) -> Sample:
     cover = np.clip(cover * rng.uniform(2, 10), 0, 1) * rng.uniform(0.6, 1.0)
     light = _relief(sample, clear) ** rng.uniform(0.2, 1.0)
     image = sample.image.copy()
-    for i, band in enumerate(sample.bands):
-        nm = band.center_nm or 0.0
-        if band.kind != "reflectance" or not nm or 1340 < nm < 1420:  # water vapour hides the ground there
-            continue
+    for i in seen:
+        nm = sample.bands[i].center_nm or 0.0
         one, two = (np.interp(nm, SPECTRA[:, 0], SPECTRA[:, 1 + which]) for which in (first, second))
         there = level * (blend * one + (1 - blend) * two) * light
         image[i] = np.where(clear, image[i] * (1 - cover) + there * cover, image[i])
-    white = clear & (cover > 0.5) & ((sample.possible & BITS["clear"]) > 0) if snow else np.zeros_like(clear)
-    possible = np.where(white, sample.possible & ~np.uint8(_BARE) | BITS["snow"], sample.possible)
+    changed = clear & (cover > 0.5) & ((sample.possible & (BITS["clear"] | GROUND)) > 0)
+    kind = BITS["clear"] | (BITS["snow"] if snow else BITS["land"])
+    possible = np.where(changed, sample.possible & ~np.uint8(GROUND) | kind, sample.possible)
     return replace(sample, image=image, possible=possible.astype(np.uint8))
 
 
-_BARE = BITS["land"] | BITS["water"]
 _CLEAR = BITS["clear"] | GROUND | BITS["cloud_shadow"]
+
+
+def _shows_ground(band: Band) -> bool:
+    """Whether it is known where a band lies, and water vapour does not hide the ground there."""
+    return band.center_nm is not None and not 1340 < band.center_nm < 1420
 
 
 def _relief(sample: Sample, clear: NDArray[np.bool_]) -> Image:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +22,7 @@ from xcloudmask.train import checkpoint
 from xcloudmask.train.loggers import Logger
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.optim import Average, Plateau, rate, train_mode
+from xcloudmask.train.place import device_of, processes, repeatable
 from xcloudmask.train.stream import Batch, Stream
 from xcloudmask.types import Band
 
@@ -126,6 +125,7 @@ class Progress:
     loss: float = 0.0  # sums over the epoch
     norm: float = 0.0
     seconds: float = 0.0
+    taught: float = 0.0  # batches of which the teacher said something
     best: float = -math.inf
     best_epoch: int = -1
 
@@ -178,7 +178,7 @@ class Trainer:
         self.classes, self.loss, self.stream, self.settings = classes, loss, stream, settings
         self.folder, self.validate = Path(folder), validate
         self.rank = int(os.environ.get("RANK", "0"))
-        self.device = _device(settings.device)
+        self.device = device_of(settings.device)
         self.network = network.to(self.device)
         self.optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
@@ -198,7 +198,7 @@ class Trainer:
             Where it stopped; the best weights are ``best.safetensors`` in the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _repeatable(self.settings), _processes(self.network, self.device) as wrapped:
+        with repeatable(self.settings.deterministic), processes(self.network, self.device) as wrapped:
             torch.manual_seed(self.settings.seed + self.rank)
             self._resume()
             while self.progress.epoch < self.settings.epochs and not self._is_stale():
@@ -237,6 +237,7 @@ class Trainer:
         possible = torch.from_numpy(open_to(batch.possible, self.classes)).to(self.device)
         loss = self.loss(logits, possible) + extra
         if self.teaching is not None and batch.said is not None:
+            at.taught += 1
             loss = loss + self.teaching(logits, torch.from_numpy(batch.said).to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -278,11 +279,19 @@ class Trainer:
         lr = self.optimiser.param_groups[0]["lr"]
         row = {"epoch": at.epoch, "steps": at.total, "rate": lr, "loss": at.loss / count,
                "gradient": at.norm / count, "seconds": round(at.seconds, 2), **scores}  # fmt: skip
+        if self.teaching is not None:
+            row["taught"] = at.taught / count
+            if not at.taught:
+                raise CloudMaskError(
+                    "the teacher of distil in [loss] said nothing of any image of an epoch: its bands, level "
+                    "or pixel size are none of theirs, or clouds were laid over all of them (simulate, mix)"
+                )
         if score > at.best:
             at.best, at.best_epoch = score, at.epoch
             self._write("best.safetensors")
         self._log(row)
-        at.epoch, at.step, at.loss, at.norm, at.seconds = at.epoch + 1, 0, 0.0, 0.0, 0.0
+        at.epoch, at.step, at.loss, at.norm = at.epoch + 1, 0, 0.0, 0.0
+        at.seconds = at.taught = 0.0
         self._write("last.safetensors")
         self._save()
 
@@ -362,47 +371,3 @@ class Trainer:
             writer.writerows([*rows, row])
         for log in self.loggers:
             log(self.progress.total, {name: float(str(value)) for name, value in row.items()})
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(name)
-
-
-@contextlib.contextmanager
-def _repeatable(settings: Settings) -> Iterator[None]:
-    """Switch torch to operations that give the same each time, and back."""
-    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.backends.cudnn.benchmark = benchmark
-
-
-def _processes(network: nn.Module, device: torch.device) -> AbstractContextManager[nn.Module]:
-    """Return the network, wrapped to average gradients over processes where torchrun started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return contextlib.nullcontext(network)
-    return _joined(network, device)
-
-
-@contextlib.contextmanager
-def _joined(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    from torch import distributed
-    from torch.nn.parallel import DistributedDataParallel
-
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        ids = [device.index] if device.type == "cuda" else None
-        yield DistributedDataParallel(network, device_ids=ids)
-        distributed.barrier()
-    finally:
-        distributed.destroy_process_group()

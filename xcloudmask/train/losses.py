@@ -22,8 +22,7 @@ from torch import Tensor
 from torch.nn import functional as f
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.metrics.labels import EVERY, elementary, open_classes
-from xcloudmask.train.pseudo import ASKED
+from xcloudmask.metrics.labels import ASKED, EVERY, elementary, open_classes
 
 
 def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.bool_]:
@@ -218,10 +217,15 @@ def teaching(logits: Tensor, said: Tensor, classes: Sequence[str], *, temperatur
     """
     bits = np.array(list(open_classes(classes).values()))
     kinds = [torch.from_numpy((bits & asked > 0) & (bits & ~asked == 0)) for asked in ASKED.values()]
-    shadow = kinds[2].any()
+    if not kinds[1].any() or kinds[1].all():
+        raise CloudMaskError(
+            f"a teacher says cloud or not, and of the classes {', '.join(classes)} "
+            + ("all are cloud" if kinds[1].any() else "none is cloud alone")
+        )
+    whole = kinds[0].any() and kinds[2].any() and (kinds[0] | kinds[1] | kinds[2]).all()
     rows, told = logits.float().movedim(1, -1).flatten(0, -2), said.float().movedim(1, -1).flatten(0, -2)
     known = ~torch.isnan(told[:, 1])
-    three = known & ~torch.isnan(told[:, 2]) & shadow.to(known.device)
+    three = known & ~torch.isnan(told[:, 2]) & bool(whole)
     cloud_or_not = torch.stack([1 - told[:, 1], told[:, 1]], dim=1)
     parts = ((three, kinds, told), (known & ~three, [~kinds[1], kinds[1]], cloud_or_not))
     total = logits.new_zeros((), dtype=torch.float32)

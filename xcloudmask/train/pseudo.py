@@ -17,17 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.metrics.labels import BITS, CLOUD, EVERY, GROUND, WORDS, open_classes
+from xcloudmask.metrics.labels import ASKED, BITS, EVERY, GROUND, WORDS, open_classes
 from xcloudmask.train.augment import places
 from xcloudmask.train.files import Entry, find
 from xcloudmask.train.samples import Labels, Sample, to_xarray
 from xcloudmask.types import ModelSpec
 
 Floats = NDArray[np.float32]
-#: What every teacher is asked: cloud, shadow, or neither.
-ASKED: dict[str, int] = {
-    "clear": GROUND | BITS["clear"], "cloud": CLOUD, "cloud_shadow": BITS["cloud_shadow"],
-}  # fmt: skip
 
 
 def confident_labels(probabilities: Floats, classes: Sequence[str], confident: float = 0.9) -> Labels:
@@ -97,13 +93,17 @@ def teach(
     return confident_labels(said, list(ASKED), confident)
 
 
-def opinion(sample: Sample, models: Sequence[str | ModelSpec], *, tta: bool = False) -> Floats | None:
+def opinion(
+    sample: Sample, models: Sequence[str | ModelSpec], *, tta: bool = False, device: str = "auto"
+) -> Floats | None:
     """Return the mean answer of the models that fit a sample, or None if none does.
 
     Parameters
     ----------
     sample, models, tta
         See `teach`.
+    device : str
+        Where, as `predict` takes it.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def opinion(sample: Sample, models: Sequence[str | ModelSpec], *, tta: bool = Fa
     >>> opinion(Sample(red, (Band("a", "red"),), label, 30.0, level="toa"), ["ukis-4band"]) is None
     True
     """
-    found = [p for p in (_asked(sample, model, tta) for model in models) if p is not None]
+    found = [p for p in (_asked(sample, model, tta, device) for model in models) if p is not None]
     if not found:
         return None
     tells_shadow = [p for p in found if not np.isnan(p[2]).all()]
@@ -126,12 +126,12 @@ def opinion(sample: Sample, models: Sequence[str | ModelSpec], *, tta: bool = Fa
     return mean
 
 
-def _asked(sample: Sample, model: str | ModelSpec, tta: bool) -> Floats | None:
+def _asked(sample: Sample, model: str | ModelSpec, tta: bool, device: str) -> Floats | None:
     """Return one model's probabilities of `ASKED`, shadow NaN where it does not tell it; None if unfit."""
     spec = _resolved(model, sample.level)
-    if spec is None or (spec.gsd is not None and sample.gsd > spec.gsd[1] * 1.01):
+    if spec.gsd is not None and sample.gsd > spec.gsd[1] * 1.01:
         return None
-    said = ask(sample, spec, tta=tta)
+    said = ask(sample, spec, tta=tta, device=device)
     if said is None:
         return None
     p, words, *_ = said
@@ -143,7 +143,7 @@ def _asked(sample: Sample, model: str | ModelSpec, tta: bool) -> Floats | None:
 
 
 def ask(
-    sample: Sample, model: str | ModelSpec, *, tta: bool = False
+    sample: Sample, model: str | ModelSpec, *, tta: bool = False, device: str = "auto"
 ) -> tuple[Floats, list[str], float | None, float | None] | None:
     """Return a model's probabilities (class, y, x), their classes, and its thresholds of cloud and shadow.
 
@@ -157,6 +157,8 @@ def ask(
         The model; see `teach`.
     tta : bool
         Whether to ask about the eight turns and mirrors of every window.
+    device : str
+        Where, as `predict` takes it.
 
     Examples
     --------
@@ -166,7 +168,7 @@ def ask(
     True
     """
     spec = _resolved(model, sample.level)
-    if spec is None or (spec.level is not None and spec.level != sample.level):
+    if spec.level is not None and spec.level != sample.level:
         return None
     if spec.any_bands:
         bands = [i for i, band in enumerate(sample.bands) if band.kind == "reflectance"]
@@ -181,19 +183,29 @@ def ask(
     if names is not None:
         pairs = zip(one.bands, names, strict=True)
         one = replace(one, bands=tuple(replace(band, common_name=name) for band, name in pairs))
-    found = to_xarray(one).cloudmask.predict_proba(model=spec, tta=tta)
+    found = to_xarray(one).cloudmask.predict_proba(model=spec, tta=tta, device=device)
     words = [str(word) for word in found["class"].values]
     return found.transpose("class", "y", "x").values, words, spec.threshold, spec.shadow_threshold
 
 
-def _resolved(model: str | ModelSpec, level: str) -> ModelSpec | None:
+def has_levels(model: Any) -> bool:
+    """Whether a name stands for two models, one for each level.
+
+    Examples
+    --------
+    >>> has_levels("ukis-any"), has_levels("ukis-any-l1c"), has_levels("spectral")
+    (True, False, False)
+    """
     from xcloudmask import models
+
+    there = models.list()
+    return isinstance(model, str) and model not in there and f"{model}-l1c" in there
+
+
+def _resolved(model: str | ModelSpec, level: str) -> ModelSpec:
     from xcloudmask.train.networks import model_of
 
-    if isinstance(model, ModelSpec) or model in models.list():
-        return model_of(model)
-    by_level = f"{model}-{'l2a' if level == 'boa' else 'l1c'}"
-    return models.get(by_level) if by_level in models.list() else model_of(model)
+    return model_of(f"{model}-{'l2a' if level == 'boa' else 'l1c'}" if has_levels(model) else model)
 
 
 def label_folder(

@@ -28,6 +28,7 @@ from xcloudmask.train.loggers import open_loggers
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import LOADER, Begun, begin, model_of
+from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.stream import Recipe, Stream
 from xcloudmask.types import ModelSpec
@@ -106,7 +107,9 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
         The data, where results go, and where what a teacher labelled lies.
     """
     classes = tuple(plan.table("network")["classes"])
-    begun, asked = with_extras(begin(plan.table("network")), plan.table("loss"), classes)
+    how = Settings.from_dict(plan.table("loop"))
+    device = "cpu" if device_of(how.device).type == "cpu" else "auto"
+    begun, asked = with_extras(begin(plan.table("network")), plan.table("loss"), classes, device=device)
     takes = "among" if begun.entries.get("fills") else "bands"
     recipe = Recipe.from_dict({**plan.table("recipe"), takes: begun.entries["bands"]})
     fit_on, dev, held_out = entries_of(plan, root, taught, recipe)
@@ -125,7 +128,7 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
     loss = combined(terms, smoothing=plan.table("loss").get("smoothing", 0.0))
     sets, metric = sets_of(plan, begun), plan.table("validation").get("metric", "balanced_accuracy")
     trainer = Trainer(
-        begun.called, classes, loss, stream, Settings.from_dict(plan.table("loop")), folder,
+        begun.called, classes, loss, stream, how, folder,
         validate=(lambda net: validate(net, classes, dev, sets, metric)) if dev else None,
         loggers=open_loggers(plan.table("log").get("to", ()) if not stream.rank else (), folder, plan.name),
         about=_about(plan), teaching=asked.loss(classes) if asked else None,

@@ -154,16 +154,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
     pixels = np.zeros((len(samples), most, *sizes.pop()), np.float32)
     present = np.zeros((len(samples), most), bool)
     possible = np.zeros((len(samples), *pixels.shape[2:]), np.uint8)
-    said = np.full((len(samples), 3, *pixels.shape[2:]), np.nan, np.float32)
+    taught = any(s.said is not None for s in samples)
+    said = np.full((len(samples), 3, *pixels.shape[2:]), np.nan, np.float32) if taught else None
     for i, sample in enumerate(samples):
         valid, count = sample.valid, len(sample.bands)
         pixels[i, :count] = np.where(valid, sample.image, 0)
         present[i, :count] = True
         possible[i] = np.where(valid, sample.possible, 0)
-        if sample.said is not None:
+        if said is not None and sample.said is not None:
             said[i] = np.where(valid, sample.said, np.nan)
-    taught = any(s.said is not None for s in samples)
-    return Batch(pixels, tuple(s.bands for s in samples), present, possible, said if taught else None)
+    return Batch(pixels, tuple(s.bands for s in samples), present, possible, said)
 
 
 class _Kept:
@@ -295,10 +295,10 @@ class Stream:
 
     def _make(self, rng: np.random.Generator) -> Sample:
         recipe = self.recipe
-        entry = self._pick(rng)
-        sample = self._read(entry, rng)
+        entry, drawn = self._pick(rng)
+        sample = self._image(entry, drawn, rng)
         if sample.spatial:
-            sample = self._in_space(sample, rng, real=self._kept.get(entry).spatial)
+            sample = self._in_space(sample, rng, real=drawn.spatial)
         if recipe.pixels:
             sample = draw_pixels(sample, rng, recipe.pixels)
         for share, change in (
@@ -318,11 +318,12 @@ class Stream:
             sample = augment.among(sample, recipe.among)
         return augment.band_subset(sample, rng, least=recipe.least_bands, whole=recipe.whole)
 
-    def _pick(self, rng: np.random.Generator) -> Entry:
-        return self.entries[int(rng.choice(len(self.entries), p=self._chances))]
+    def _pick(self, rng: np.random.Generator) -> tuple[Entry, Sample]:
+        entry = self.entries[int(rng.choice(len(self.entries), p=self._chances))]
+        return entry, self._kept.get(entry)
 
-    def _read(self, entry: Entry, rng: np.random.Generator) -> Sample:
-        sample = self._kept.get(entry)
+    def _image(self, entry: Entry, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return what the network can learn from: of a table, if it looks at neighbours, a mosaic."""
         if not sample.spatial and not self.recipe.pixels:
             if self.recipe.mosaic:
                 return mosaic(sample, self._kept.scenes(entry), rng, self.recipe.size)
@@ -348,7 +349,7 @@ class Stream:
         size = max(size // factor * factor, factor)
         sample = augment.crop(sample, rng, size)
         if rng.random() < recipe.mix:
-            other = self._read(self._pick(rng), rng)
+            other = self._image(*self._pick(rng), rng)
             if other.spatial:
                 mixed = augment.mix_cloud(sample, augment.crop(other, rng, size), rng)
                 if not recipe.bands or augment.places(mixed, recipe.bands) is not None:  # shared bands remain
@@ -363,7 +364,7 @@ class Stream:
             sample = augment.flip_rotate(sample, rng)
         if rng.random() < recipe.gaps:
             sample = augment.gaps(sample, rng)
-        if self.teacher is not None and real:
+        if self.teacher is not None and real and ((sample.possible > 0) & sample.valid).any():
             sample = replace(sample, said=self.teacher(sample))
         return ground.brighten(sample, rng) if bright else sample
 
