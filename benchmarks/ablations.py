@@ -32,7 +32,7 @@ from xcloudmask.models import arch
 from xcloudmask.models.arch.compact_unet import CompactUNet
 from xcloudmask.train import pseudo
 from xcloudmask.train.evaluate import pooled, run_on
-from xcloudmask.train.extras import Taught
+from xcloudmask.train.extras import Asked, Taught
 from xcloudmask.train.files import Entry, check_no_leak, find, split
 from xcloudmask.train.fixed import Fixed
 from xcloudmask.train.loop import Settings, Trainer
@@ -81,6 +81,8 @@ class Row:
     simulate: bool = True
     mosaic: bool = True
     recovery: float = 0.0
+    bright: float = 0.0
+    asked: bool = False
     used: float = 1.0
 
 
@@ -95,6 +97,9 @@ ROWS = {
     "no simulated cloud": Row("no simulated cloud", simulate=False),
     "no mosaics": Row("no mosaics of labelled pixels", mosaic=False),
     "recovery": Row("band recovery, weight 0.1, besides", recovery=0.1),
+    "bright": Row("clear ground made snow or sand in three of ten samples, besides", bright=0.3),
+    "asked": Row("what `ukis-any` says of the same images, besides", asked=True),
+    "both": Row("both of these", bright=0.3, asked=True),
     "half": Row("half of the training scenes, labelled or not", used=0.5),
     "quarter": Row("a quarter of them", used=0.25),
 }
@@ -164,19 +169,20 @@ def build(row: Row, seed: int) -> nn.Module:
 
 def train(
     network: nn.Module, entries: Iterable[Entry], recipe: Recipe, steps: int, seed: int, rate: float,
-    out: Path, *, weights: Mapping[str, float], batch: int = BATCH,
+    out: Path, *, weights: Mapping[str, float], batch: int = BATCH, teacher: Asked | None = None,
 ) -> None:  # fmt: skip
     entries = tuple(entries)
     there = {entry.source for entry in entries}
     stream = Stream(
         entries, recipe, batch, steps, seed=seed,
-        weights={source: weight for source, weight in weights.items() if source in there},
+        weights={source: weight for source, weight in weights.items() if source in there}, teacher=teacher,
     )  # fmt: skip
     settings = Settings(
         1, rate=rate, weight_decay=1e-2, warmup=50, ema=0.99, clip=1.0, seed=seed, device="cpu"
     )
     loss = combined({"ambiguous-ce": 1.0}, smoothing=0.05)
-    trainer = Trainer(network, CLASSES, loss, stream, settings, out)
+    teaching = teacher.loss(CLASSES) if teacher else None
+    trainer = Trainer(network, CLASSES, loss, stream, settings, out, teaching=teaching)
     trainer.run()
     network.load_state_dict(trainer.kept())
 
@@ -216,14 +222,19 @@ def one(row: Row, seed: int, data: Path, taught: Path) -> dict[str, Any]:
         weak = [Reduced(e.path, e.source, e.scene, e.part) for e in weak]
     network = build(row, seed)
     for stage, rate in zip(row.stages, (3e-3, 1e-3), strict=True):
-        recipe = replace(WEAK if stage == "weak" else RECIPE, bands=row.fixed, mosaic=row.mosaic)
+        recipe = replace(
+            WEAK if stage == "weak" else RECIPE, bands=row.fixed, mosaic=row.mosaic, bright=row.bright
+        )
         recipe = recipe if row.simulate else replace(recipe, simulate=0.0)
         with tempfile.TemporaryDirectory() as out:
             entries = weak if stage == "weak" else [*strong, *weak]
             weights = WEIGHTS if stage == "weak" else {**WEIGHTS, "landsat_l1": 1.0, "s2_l1c": 0.2}
             if "weak" not in row.stages:
                 entries = strong
-            train(network, entries, recipe, STEPS // 2, seed, rate, Path(out), weights=weights)
+            teacher = Asked("ukis-any", device="cpu") if row.asked else None
+            train(
+                network, entries, recipe, STEPS // 2, seed, rate, Path(out), weights=weights, teacher=teacher
+            )
     sets = {"vgt": row.fixed} if row.fixed else {name: name for name in SETS}
     return scored(network, dev, held, sets)
 

@@ -345,7 +345,7 @@ def test_an_undeclared_fill_value_is_no_data_and_is_named(name: str) -> None:
             mask = one.cloudmask.predict(testing.TOY).compute()
         np.testing.assert_array_equal(mask.values == 255, gap)
         np.testing.assert_array_equal(mask.values, declared)
-    remedy = re.search(r"predict\(nodata=(\S+)\);", str(told[0].message))
+    remedy = re.search(r"with nodata=(\S+);", str(told[0].message))
     assert remedy is not None
     said = float(remedy[1]) if dtype == "f4" else int(remedy[1])
     np.testing.assert_array_equal(da.cloudmask.predict(testing.TOY, nodata=said).values, declared)

@@ -156,8 +156,8 @@ def name_fill_value(raw: Array, calibration: Calibration) -> None:
             worst = max(odd.min().item(), odd.max().item(), key=abs)
             number = int(worst) if float(worst).is_integer() and abs(worst) < 1e15 else float(worst)
             warn_user(
-                f"values such as {number!r} are no reflectance and are taken as no data (255). Say so: "
-                f"predict(nodata={number!r}); or, if they hold data, how they are scaled: "
+                f"values such as {number!r} are no reflectance and are taken as no data (255). Say so "
+                f"with nodata={number!r}; or, if they hold data, say how they are scaled: "
                 "da.cloudmask.describe(scale=..., offset=...)",
                 NoDataWarning,
             )
