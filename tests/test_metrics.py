@@ -12,8 +12,11 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import xcloudmask
 from xcloudmask import metrics as m
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.metrics.codes import Undeclared, check_scored
+from xcloudmask.metrics.curve import draw_reliability
 from xcloudmask.metrics.edge import score_mask, tally_mask
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.metrics.tally import tells
@@ -120,7 +123,98 @@ def test_a_mask_is_asked_only_what_it_can_tell() -> None:
     assert not tells(PLAIN, m.QUESTIONS["thin_cloud"])
     assert not tells(PLAIN, m.QUESTIONS["thick_cloud"])
     tally = m.Tally.of(np.array([1, 6], "u1"), np.array([0, 1], "u1"), PLAIN)
-    assert m.score({"a": tally}).questions == ("cloud", "invalid", "clear")
+    assert m.score({"a": tally}).questions == ("cloud",)
+
+
+def test_what_a_mask_leaves_open_is_left_out_or_told() -> None:
+    """Shadow that a mask without that class calls clear is no error, unless one asks for it."""
+    labels, codes = np.array([8, 8, 1, 6], "u1"), np.array([0, 0, 0, 1], "u1")
+    plain = {"a": m.Tally.of(labels, codes, PLAIN)}
+    found = m.score(plain)
+    assert found.questions == ("cloud",)
+    assert found.notes == (
+        "Not scored: invalid, clear. The mask's class clear (it may hide cloud_shadow) leaves them open.",
+    )
+    asked = m.score(plain, ["cloud", "invalid", "clear"])
+    assert asked.get("invalid", "oa") == 0.5
+    assert [note.split(":")[0] for note in asked.notes] == ["invalid", "clear"]
+    assert "counts as no" in asked.notes[0]
+    assert "counts as yes" in asked.notes[1]
+    full = m.score({"a": m.Tally.of(labels, codes, FULL)})
+    assert {"cloud", "invalid", "clear", "cloud_shadow"} <= set(full.questions)
+    assert full.notes == ()
+    mask, reference = pair()
+    mask.attrs |= {"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"}
+    assert score_mask(mask, reference).question.values.tolist() == ["cloud"]
+    assert "invalid" in score_mask(mask, reference, questions=["invalid"]).question
+
+
+def test_one_scene_has_no_interval() -> None:
+    good, empty = scenes()["good"], scenes()["empty"]
+    for one in ({"a": good}, {"a": good, "b": empty}):
+        found = m.score(one, ["cloud"])
+        assert found.get("cloud", "oa") == 1
+        assert np.isnan([found.get("cloud", "oa", end) for end in ("low", "high")]).all()
+        assert found.to_dict()["cloud"]["oa"]["low"] is None
+        assert "[" not in found.to_markdown()
+    assert "nan" not in m.score({"b": empty}).to_markdown()
+    assert m.score(scenes(), ["cloud"]).to_markdown().count("[") == len(m.METRICS)
+    mask, labels = pair()
+    one_scene = score_mask(mask.isel(time=0), labels.isel(time=0)).sel(metric="oa", question="cloud")
+    assert np.isnan(one_scene.sel(statistic=["low", "high"])).all()
+    assert one_scene.sel(statistic="pooled") > 0
+
+
+def test_codes_without_a_class_are_counted() -> None:
+    flags = {"flag_values": [0, 1], "flag_meanings": "clear cloud"}
+
+    def found(values: np.ndarray, **attrs: object) -> Undeclared:
+        return Undeclared.of([xr.DataArray(values, dims=("y", "x"), attrs=flags | attrs)])
+
+    bits = np.array([[0, 1, 2, 4], [8, 8, 255, 0]], "u1")
+    for values in (bits, bits.astype("i2"), np.where(bits == 255, np.nan, bits)):
+        whole = found(values)
+        assert whole.codes == {2: 1, 4: 1, 8: 2}
+        assert (whole.count, whole.pixels) == (4, 8)
+    lazy = xr.DataArray(bits, dims=("y", "x"), attrs=flags).chunk({"y": 1, "x": 3})
+    assert Undeclared.of([lazy]) == found(bits)
+    assert found(bits, _FillValue=8).codes == {2: 1, 4: 1}
+    assert found(bits, flag_masks=[1, 2, 4, 8]).codes == {}
+    assert found(np.array([[0, 1, 255]], "u1"), _FillValue=0).codes == {}
+    alike = {(0, 2, 4, 8): True, (1, 2, 6, 9): True, (1, 17, 33, 2): True, (0, 1, 2): True,
+             (0, 1, 2, 3): False, (3, 4, 5, 6): False, (0, 1, 3): False, (2, 4, 200): False,
+             (1, 10, 20): False}  # fmt: skip
+    for codes, expected in alike.items():
+        assert found(np.array([codes], "u1")).like_bit_masks is expected, codes
+    assert not found(np.array([[0, 1]], "u1")).like_bit_masks
+    many = str(found(np.arange(2, 40, dtype="u1")[None]))
+    assert many.startswith("2 (1 pixel), 3 (1 pixel)")
+    assert many.endswith("and 32 more")
+
+
+@pytest.mark.parametrize(
+    ("labels", "codes", "why"),
+    [
+        (1, 255, "the mask is no data everywhere"),
+        (0, 1, "the reference has no label"),
+        (7, 1, "no label decides cloud"),
+        (0, 255, "mask is no data everywhere; the reference"),
+    ],
+)
+def test_nothing_scored_is_an_error_with_the_reason(labels: int, codes: int, why: str) -> None:
+    tallies = {"a": m.Tally.of(np.full(4, labels, "u1"), np.full(4, codes, "u1"), PLAIN)}
+    with pytest.raises(CloudMaskError, match=f"nothing can be scored: .*{why}"):
+        check_scored(m.score(tallies), tallies)
+
+
+def test_labels_and_mask_that_do_not_meet_are_an_error() -> None:
+    tallies = {"a": m.Tally.of(np.array([1, 0], "u1"), np.array([255, 1], "u1"), PLAIN)}
+    with pytest.raises(CloudMaskError, match="where a label decides, the mask is no data"):
+        check_scored(m.score(tallies), tallies)
+    clear = {"a": m.Tally.of(np.array([1], "u1"), np.array([0], "u1"), {0: "clear", 255: "no_data"})}
+    with pytest.raises(CloudMaskError, match="answer no question"):
+        check_scored(m.score(clear), clear)
+    check_scored(m.score(scenes()), scenes())
 
 
 def test_legends_leave_open_what_they_do_not_name() -> None:
@@ -211,6 +305,9 @@ def test_reliability_and_temperature() -> None:
     bold = m.Histogram.of(p, (rng.random(p.size) < 0.5).astype(int))
     assert m.reliability(honest).expected_error < 0.02
     assert m.reliability(bold).expected_error == pytest.approx(0.25, abs=0.02)
+    nothing = m.Histogram.of(np.full(9, np.nan), np.ones(9, int))
+    assert np.isnan(m.reliability(nothing).expected_error)
+    assert draw_reliability(nothing)[1:4] == b"PNG"
     z = rng.normal(size=(5000, 3)) * 4
     share = np.exp(z / 2.5) / np.exp(z / 2.5).sum(axis=1, keepdims=True)
     truth = (share.cumsum(axis=1) > rng.random((5000, 1))).argmax(axis=1)
@@ -277,6 +374,15 @@ def test_references_given_as_classes_and_in_another_order() -> None:
 
 def test_errors_say_what_to_do() -> None:
     mask, labels = pair()
+    with pytest.raises(
+        CloudMaskError, match=r"reference\.assign_attrs\(flag_masks=list\(.*BITS\.values"
+    ) as told:
+        score_mask(mask, labels.drop_attrs())
+    said = str(told.value).rpartition(", pass ")[2]
+    mended = eval(said, {"reference": labels.drop_attrs(), "list": list, "xcloudmask": xcloudmask})
+    xr.testing.assert_equal(score_mask(mask, mended), score_mask(mask, labels))
+    with pytest.raises(CloudMaskError, match="2 flag_values and 3 words"):
+        score_mask(mask.assign_attrs(flag_values=[0, 1], flag_meanings="clear thin cloud"), labels)
     with pytest.raises(CloudMaskError, match="flag_meanings"):
         score_mask(mask.drop_attrs(), labels)
     with pytest.raises(CloudMaskError, match="reproject_match"):

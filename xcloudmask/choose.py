@@ -149,10 +149,22 @@ def too_coarse(pixel: float, spec: ModelSpec) -> bool:
     return spec.gsd is not None and pixel > 1.5 * spec.gsd[1]
 
 
-def _named(model: Any) -> ModelSpec:
+def _named(model: Any, level: Level | None) -> ModelSpec:
     if isinstance(model, ModelSpec):
         return model
-    return models.get(model) if isinstance(model, str) else models.spec_of(model)
+    if not isinstance(model, str):
+        return models.spec_of(model)
+    if level is None and model in models.families():
+        _warn_of_no_level()
+    return models.get(models.for_level(model, level))
+
+
+def _warn_of_no_level() -> None:
+    warn_user(
+        "the processing level is not told: taking the values as top-of-atmosphere reflectance (L1C). "
+        "Say da.cloudmask.describe(level='L1C') or describe(level='L2A')",
+        UnitWarning,
+    )
 
 
 def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: float | None) -> ModelSpec:
@@ -160,9 +172,9 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
 
     For ``auto``, a BandError lists what each needs if none fits. `pixel` is the size of a pixel in metres.
     """
+    wanted = None if level is None else parse_level(level)
     if model != "auto":
-        spec = _named(model)
-        wanted = None if level is None else parse_level(level)
+        spec = _named(model, wanted)
         if wanted is not None and spec.level not in (None, wanted):
             warn_user(
                 f"model {spec.name!r} was trained on {LEVEL_TITLES[spec.level]} reflectance and the array "
@@ -171,18 +183,14 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
             )
         return spec
     if level is None:
-        warn_user(
-            "the processing level is not told: taking the values as top-of-atmosphere reflectance (L1C). "
-            "Say da.cloudmask.describe(level='L1C') or describe(level='L2A')",
-            UnitWarning,
-        )
-    found = candidates(bands, None if level is None else parse_level(level), pixel)
+        _warn_of_no_level()
+    found = candidates(bands, wanted, pixel)
     for candidate in found:
         if candidate.fits:
             if not made_for(candidate.spec, bands):
                 finer = next((c.spec for c in found if c.fits and c.too_coarse), None)
-                surface = level is not None and parse_level(level) == "boa"
-                warn_user(_doubt(candidate.spec, bands, finer, pixel, surface=surface), ModelWarning)
+                doubt = _doubt(candidate.spec, bands, finer, pixel, surface=wanted == "boa")
+                warn_user(doubt, ModelWarning)
             return candidate.spec
     have = ", ".join(band.common_name or band.name for band in bands)
     needs = "".join(

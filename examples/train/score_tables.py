@@ -66,7 +66,9 @@ def counts_of(scenes: Mapping[str, Any], asked: str = "cloud") -> np.ndarray:
 def cell(values: Any, metric: str) -> str:
     low, high = values[METRICS.index(metric), 1:3]
     value = values[METRICS.index(metric), 0]
-    return "–" if np.isnan(value) else f"{value:.3f} [{low:.2f}, {high:.2f}]"
+    if np.isnan(value):
+        return "–"
+    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.2f}, {high:.2f}]"
 
 
 def shadow_of(scenes: Mapping[str, Any]) -> tuple[float, float, int]:

@@ -106,7 +106,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
 
 def test_the_example_of_the_guide_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "training.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
+    code = text.split("## Fine-tune")[1].split("```python\n")[1].split("```")[0]
     assert len(code.strip().splitlines()) <= 10
     (data / "train").rename(tmp_path / "my_patches")
     monkeypatch.chdir(tmp_path)

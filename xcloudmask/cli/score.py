@@ -8,6 +8,8 @@ patches with partial labels (.npz, with image and possible).
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,21 @@ from xcloudmask.errors import CloudMaskError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from xcloudmask.metrics import Scores
+    from xcloudmask.metrics.codes import Undeclared
+    from xcloudmask.metrics.report import Case
+    from xcloudmask.train.samples import Sample
+
 EXAMPLES = """examples:
   xcloudmask score mask.tif reference.tif --reference-classes 0=clear,1=cloud
   xcloudmask score masks/ patches/ --report report/"""
 SUFFIXES = (".tif", ".tiff", ".zarr", ".nc", ".npz")
-SHOWN = ("oa", "balanced_accuracy", "f1", "f2", "iou")
+#: Scores that the table shows, and their heads.
+SHOWN = {"oa": "OA", "balanced_accuracy": "balanced acc.", "f1": "F1", "f2": "F2", "iou": "IoU"}
+#: Rows below the pooled scores of a question, where there are several scenes.
+BELOW = {"low": "  95 % from", "high": "  95 % to", "median": "  median scene", "worst": "  worst scene"}
+#: Bits of partial labels.
+MASKS = [1, 2, 4, 8, 16, 32, 64]
 
 
 def add_arguments(parser: Parser) -> None:
@@ -57,15 +69,21 @@ def add_arguments(parser: Parser) -> None:
 
 def _classes(text: str) -> dict[int, str]:
     try:
-        return {int(code): word.strip() for code, word in (part.split("=") for part in text.split(","))}
+        told = [(int(code), word.strip()) for code, word in (part.split("=") for part in text.split(","))]
     except ValueError:
         raise ArgumentTypeError(f"{text!r} must be codes and classes: 0=clear,1=cloud,255=no_data") from None
+    found: dict[int, str] = {}
+    for code, word in told:
+        if code in found:
+            raise ArgumentTypeError(f"{text!r} has code {code} twice, as {found[code]} and as {word}")
+        found[code] = word.replace(" ", "_")
+    return found
 
 
 def run(args: Namespace) -> None:
     """Score, print the table, write the report."""
-    from xcloudmask.metrics import score
-    from xcloudmask.metrics.report import Case, tally_cases, write_report
+    from xcloudmask.cli.text import paragraph, say
+    from xcloudmask.metrics.report import Case, score_cases, write_report
 
     cases: list[Case] = []
     for name, mask, reference, image in pairs(args):
@@ -73,16 +91,86 @@ def run(args: Namespace) -> None:
         said = _probability(args.probability, mask) if args.probability else None
         cases += Case(name, *opened, said).scenes()
     asked = None if args.questions is None else [word.strip() for word in args.questions.split(",")]
+    notes = _left_out(cases, args)
+    for note in notes:
+        say(f"warning: {note}")
     if args.report:
         title = f"{Path(args.mask).name} against {Path(args.reference).name}"
         found = write_report(
-            cases, args.report, title=title, questions=asked, worst=args.worst, samples=args.samples
+            cases,
+            args.report,
+            title=title,
+            questions=asked,
+            worst=args.worst,
+            samples=args.samples,
+            notes=notes,
         )
     else:
-        found = score(tally_cases(cases), asked, samples=args.samples)
-    print(found.to_markdown(SHOWN))
+        found = score_cases(cases, asked, samples=args.samples)[0]
+    print(_table(found))
+    for note in found.notes:
+        if note not in notes:
+            print(f"\n{paragraph(note)}")
     if args.report:
         print(f"\n{Path(args.report) / 'report.html'}")
+
+
+def _table(found: Scores) -> str:
+    """Return pooled scores, and where there are several scenes intervals, the median and the worst one."""
+    from xcloudmask.cli.text import paragraph, table
+    from xcloudmask.metrics.scores import figure
+
+    rows = [["", "pixels", *SHOWN.values()]]
+    several = found.scenes > 1
+    for q, asked in enumerate(found.questions):
+        shown = {"pooled": asked, **(BELOW if several else {})}
+        for statistic, label in shown.items():
+            pixels = str(sum(found.confusions[q].as_tuple()[:4])) if statistic == "pooled" else ""
+            rows.append([label, pixels, *(figure(found.get(asked, metric, statistic)) for metric in SHOWN)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [
+        [row[0], *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))] for row in rows
+    ]
+    lines = table(aligned)
+    if several:
+        worst: dict[str, list[str]] = {}
+        for asked, name in zip(found.questions, found.worst_scenes, strict=True):
+            worst.setdefault(name or "none", []).append(asked)
+        told = ", ".join(
+            f"{name} ({', '.join(of)})" if worst.keys() - {name} else name for name, of in worst.items()
+        )
+        lines += "\n\n" + paragraph(f"Worst scene by OA: {told}")
+    return lines
+
+
+def _left_out(cases: list[Case], args: Namespace) -> list[str]:
+    """Say which codes of masks and references no class is declared for; those pixels do not count."""
+    from xcloudmask.metrics.codes import Undeclared
+
+    masks = Undeclared.of(case.mask for case in cases if case.mask.dtype == "u1")  # others are refused later
+    references = Undeclared.of(case.reference for case in cases)
+    notes = []
+    if masks.codes:
+        notes.append(_undeclared(args.mask, "--classes", args.classes is not None, masks))
+    if references.codes:
+        hint = ""
+        if references.like_bit_masks:
+            hint = (
+                ". They look like bit masks (1 clear, 2 thick, 4 thin cloud, 8 shadow): if so, say --partial"
+            )
+            if args.reference_classes is not None:
+                hint += " instead"
+        given = args.reference_classes is not None
+        notes.append(_undeclared(args.reference, "--reference-classes", given, references) + hint)
+    return notes
+
+
+def _undeclared(path: str, option: str, given: bool, found: Undeclared) -> str:
+    who = f"{option} does" if given else "its flag_values do"
+    return (
+        f"{path} holds codes that {who} not declare: {found}. {found.count:,} of {found.pixels:,} pixels are "
+        "left out"
+    )
 
 
 def pairs(args: Namespace) -> list[tuple[str, Path, Path, Path | None]]:
@@ -142,18 +230,14 @@ def _opened(
     if reference.suffix != ".npz":
         truth = _array(reference)
         if args.partial:
-            truth.attrs["flag_masks"] = [1, 2, 4, 8, 16, 32, 64]
+            truth.attrs["flag_masks"] = MASKS
             truth.attrs.pop("flag_meanings", None)
         hint = "--reference-classes 0=clear,1=cloud, or --partial"
         truth = _told(truth, args.reference_classes, reference, hint)
         return said, truth, None if image is None else _scene(image)
-    from xcloudmask.train.files import read_patch
-    from xcloudmask.train.samples import to_xarray
-
-    sample = read_patch(reference)
-    picture = to_xarray(sample)
+    sample, picture = _patch(reference)
     truth = picture.isel(band=0, drop=True).copy(data=sample.possible)
-    truth.attrs = {"flag_masks": [1, 2, 4, 8, 16, 32, 64]}
+    truth.attrs = {"flag_masks": MASKS}
     if said.shape != truth.shape:
         raise CloudMaskError(
             f"{mask.name} has {said.shape} rows and columns, {reference.name} {truth.shape}: a patch has no "
@@ -177,7 +261,9 @@ def _array(path: Path) -> xr.DataArray:
     elif path.suffix == ".npz":
         raise CloudMaskError(f"{path}: patches (.npz) are references; a mask is GeoTIFF, Zarr or netCDF")
     else:
-        ds = xr.open_dataset(path, engine="zarr" if path.is_dir() else None, chunks={}, mask_and_scale=False)
+        engine = "zarr" if path.is_dir() else None
+        with _named(path, "netCDF or Zarr"):
+            ds = xr.open_dataset(path, engine=engine, chunks={}, mask_and_scale=False)
         names = [name for name, v in ds.data_vars.items() if {"flag_values", "flag_masks"} & set(v.attrs)]
         if len(names) != 1:
             names = [name for name, v in ds.data_vars.items() if v.ndim >= 2]
@@ -222,12 +308,31 @@ def _told(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: st
 
 def _scene(path: Path) -> xr.DataArray:
     if path.suffix == ".npz":
-        from xcloudmask.train.files import read_patch
-        from xcloudmask.train.samples import to_xarray
-
-        return to_xarray(read_patch(path))
+        return _patch(path)[1]
     from xcloudmask.cli import source
 
     parser = Parser("image")
     source.add_arguments(parser)
     return source.open_scene(parser.parse_args([str(path)]))
+
+
+def _patch(path: Path) -> tuple[Sample, xr.DataArray]:
+    """Return a patch and its image."""
+    from xcloudmask.train.files import read_patch
+    from xcloudmask.train.samples import to_xarray
+
+    with _named(path, "a patch"):
+        sample = read_patch(path)
+        return sample, to_xarray(sample)
+
+
+@contextmanager
+def _named(path: Path, what: str) -> Iterator[None]:
+    """Tell of a broken or hostile file, whatever reading it raises, that it is the file."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, CloudMaskError) and path.name in str(error):
+            raise
+        why = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise CloudMaskError(f"{path} cannot be read as {what}; is it broken? ({why})") from error

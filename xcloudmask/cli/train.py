@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
 
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.source import positive
+from xcloudmask.cli.text import say
 
 
 def add_arguments(parser: Parser) -> None:
@@ -24,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
         "--search", metavar="N", type=positive,
         help="try N settings out of the config's [search] instead (needs optuna)",
     )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="print no line an epoch")
 
 
 def run(args: Namespace) -> None:
@@ -36,5 +40,22 @@ def run(args: Namespace) -> None:
         return
     from xcloudmask.train.run import train
 
-    record = train(args.config, data=args.data, out=args.out, threads=args.threads)
+    try:
+        record = train(
+            args.config, data=args.data, out=args.out, threads=args.threads,
+            loggers=() if args.quiet else [_say_epoch],
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        say("stopped. Run the same command again: it goes on at the last checkpoint, not a minute ago")
+        raise
     print(json.dumps({key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}, indent=2))
+    card = Path(args.out or Path("runs") / record["name"]) / f"{record['name']}.json"
+    print(f"to use it: xcloudmask predict IN OUT --model {card}, or predict(model={str(card)!r})")
+
+
+def _say_epoch(steps: int, numbers: Mapping[str, float]) -> None:
+    from xcloudmask.train.curves import COUNTS
+
+    scores = [f"{name} {numbers[name]:.3f}" for name in numbers if name not in COUNTS]
+    told = [f"epoch {numbers['epoch']:.0f}", f"{steps} steps", f"loss {numbers['loss']:.4g}", *scores]
+    say(", ".join([*told, f"{numbers['seconds']:.0f} s"]))

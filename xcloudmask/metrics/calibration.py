@@ -104,10 +104,15 @@ class Reliability:
 
     @property
     def expected_error(self) -> float:
-        """Mean distance between said and seen, weighted by pixels (expected calibration error)."""
+        """Mean distance between said and seen, weighted by pixels (expected calibration error).
+
+        NaN where there are no pixels.
+        """
         there = self.pixels > 0
+        if not there.any():
+            return float("nan")
         gap = np.abs(self.said[there] - self.seen[there])
-        return float((gap * self.pixels[there]).sum() / max(self.pixels.sum(), 1))
+        return float((gap * self.pixels[there]).sum() / self.pixels.sum())
 
 
 def reliability(histogram: Histogram, bins: int = 10) -> Reliability:

@@ -32,7 +32,10 @@ def draw_reliability(histogram: Histogram) -> bytes:
     above.set(ylabel="share that was cloud", xlim=(0, 1), ylim=(0, 1), aspect="equal", adjustable="box")
     bins = len(found.pixels)
     below.bar(
-        [(at + 0.5) / bins for at in range(bins)], found.pixels / found.pixels.sum(), 0.9 / bins, color="0.6"
+        [(at + 0.5) / bins for at in range(bins)],
+        found.pixels / max(found.pixels.sum(), 1),
+        0.9 / bins,
+        color="0.6",
     )
     below.set(xlabel="probability of cloud that was said", ylabel="pixels")
     file = io.BytesIO()

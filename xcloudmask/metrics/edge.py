@@ -13,6 +13,12 @@ from xcloudmask.metrics.labels import BITS, QUESTIONS, possible_from_classes, qu
 from xcloudmask.metrics.scores import METRICS, STATISTICS, summary
 from xcloudmask.metrics.tally import ANSWERS, LABELS, check_legend, confusion_counts, count, tells
 
+#: How a reference is told to be bit masks.
+BIT_MASKS = (
+    ". If it is bit masks (partial labels: 1 clear, 2 thick_cloud, 4 thin_cloud, 8 cloud_shadow ...), pass "
+    "reference.assign_attrs(flag_masks=list(xcloudmask.metrics.BITS.values()))"
+)
+
 
 def score_mask(
     mask: xr.DataArray,
@@ -33,7 +39,8 @@ def score_mask(
         Class codes with ``flag_values`` and ``flag_meanings``, or partial labels: bit masks with the bits
         of `xcloudmask.metrics.BITS` and the attribute ``flag_masks``. Its coordinates must be the mask's.
     questions : iterable of str, optional
-        Names from `xcloudmask.metrics.QUESTIONS`; by default each that the mask's classes can answer.
+        Names from `xcloudmask.metrics.QUESTIONS`; by default each that the mask's classes can answer: a mask
+        without shadow is not asked for "invalid" and "clear", for what it calls clear may be shadow.
     scene_dims : iterable of str, optional
         Dimensions along which scenes lie; by default all but rows and columns.
     samples, seed : int
@@ -42,7 +49,8 @@ def score_mask(
     Returns
     -------
     DataArray of float64, (question, metric, statistic)
-        Pooled over pixels, the ends of the 95 % interval, the median and the worst scene.
+        Pooled over pixels, the ends of the 95 % interval (NaN with one scene), the median and the worst
+        scene. Pixels whose code has no class do not count.
 
     Examples
     --------
@@ -167,10 +175,15 @@ def legend_of(da: xr.DataArray, what: str) -> dict[int, str]:
         raise CloudMaskError(
             f"the {what} does not tell its classes: give it the attributes flag_values and flag_meanings "
             "(keep those that predict wrote: xr.set_options(keep_attrs=True)), for instance "
-            "flag_values=[0, 1], flag_meanings='clear cloud'"
+            "flag_values=[0, 1], flag_meanings='clear cloud'" + (BIT_MASKS if what == "reference" else "")
         )
     values = np.atleast_1d(da.attrs["flag_values"]).tolist()
     words = str(da.attrs["flag_meanings"]).split()
+    if len(values) != len(words):
+        raise CloudMaskError(
+            f"the {what} has {len(values)} flag_values and {len(words)} words in flag_meanings: {values}, "
+            f"{words}"
+        )
     return {int(value): word for value, word in zip(values, words, strict=True)}
 
 

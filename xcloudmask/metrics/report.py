@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.calibration import Histogram, reliability
+from xcloudmask.metrics.codes import check_scored
 from xcloudmask.metrics.curve import draw_reliability
 from xcloudmask.metrics.edge import legend_of, possible_of, tally_mask
 from xcloudmask.metrics.labels import BITS, QUESTIONS, open_classes, question
-from xcloudmask.metrics.scores import METRICS, Scores, metrics, score
+from xcloudmask.metrics.scores import METRICS, Scores, figure, metrics, score
 from xcloudmask.metrics.tally import Tally, said_by_code
 
 WORDS = {
@@ -125,6 +126,24 @@ def tally_cases(cases: Iterable[Case]) -> dict[str, Tally]:
     return out
 
 
+def score_cases(
+    cases: Sequence[Case], questions: Iterable[str] | None = None, *, samples: int = 1000, seed: int = 0
+) -> tuple[Scores, dict[str, Tally]]:
+    """Return the scores of scenes and the tally of each; an error says why, if nothing can be scored.
+
+    Examples
+    --------
+    >>> flags = {"flag_values": [0, 1], "flag_meanings": "clear cloud"}
+    >>> mask = xr.DataArray(np.array([[0, 1]], "u1"), dims=("y", "x"), attrs=flags)
+    >>> score_cases([Case("a", mask, mask)])[0].get("cloud", "oa")
+    1.0
+    """
+    tallies = tally_cases(cases)
+    found = score(tallies, questions, samples=samples, seed=seed)
+    check_scored(found, tallies, [case.mask for case in cases], [case.reference for case in cases])
+    return found, tallies
+
+
 def write_report(
     cases: Sequence[Case],
     folder: str | Path,
@@ -134,6 +153,7 @@ def write_report(
     worst: int = 4,
     samples: int = 1000,
     seed: int = 0,
+    notes: Iterable[str] = (),
 ) -> Scores:
     """Score scenes and write ``report.html`` and ``scores.json``; pictures need matplotlib.
 
@@ -152,15 +172,15 @@ def write_report(
         How many scenes are drawn, those of lowest overall accuracy.
     samples, seed : int
         See `xcloudmask.metrics.bootstrap`.
+    notes : iterable of str
+        Sentences to put below the scores, besides those on the questions.
 
     Returns
     -------
     Scores
     """
-    tallies = tally_cases(cases)
-    found = score(tallies, questions, samples=samples, seed=seed)
-    if not found.questions:
-        raise CloudMaskError("masks with these classes answer no question")
+    found, tallies = score_cases(cases, questions, samples=samples, seed=seed)
+    found = replace(found, notes=(*found.notes, *notes))
     rows = _ranked(tallies, found.questions[0])
     told = [histogram for case in cases if (histogram := case.histogram()) is not None]
     calibration = sum(told[1:], start=told[0]) if told else None
@@ -185,12 +205,12 @@ def _numbers(found: Scores, tallies: dict[str, Tally], calibration: Histogram | 
             asked: {metric: values["pooled"] for metric, values in by_metric.items()}
             for asked, by_metric in one.items()
         }
-    numbers: dict[str, Any] = {"all": found.to_dict(), "scenes": scenes}
+    numbers: dict[str, Any] = {"all": found.to_dict(), "scenes": scenes, "notes": list(found.notes)}
     if calibration is not None:
         curve = reliability(calibration)
         there = curve.pixels > 0
         numbers["reliability"] = {
-            "expected_error": round(curve.expected_error, 4),
+            "expected_error": round(curve.expected_error, 4) if there.any() else None,
             "said": curve.said[there].round(4).tolist(),
             "seen": curve.seen[there].round(4).tolist(),
             "pixels": curve.pixels[there].tolist(),
@@ -306,29 +326,26 @@ def _page(
     body, scenes = [], []
     for q, name in enumerate(found.questions):
         counts = found.confusions[q]
-        cells = [
-            "{}<br><small>{} – {}</small>".format(*map(_figure, found.values[q, m, :3]))
-            for m in range(len(METRICS))
-        ]
+        cells = [_with_interval(*found.values[q, m, :3]) for m in range(len(METRICS))]
         pixels = f"{sum(counts.as_tuple()[:4]):,}"
         body.append([name.replace("_", " "), pixels, *cells, f"{counts.refused:,}"])
         for statistic in ("median", "worst"):
             values = [found.get(name, metric, statistic) for metric in METRICS]
-            scenes.append([f"{name.replace('_', ' ')}, {statistic}", *map(_figure, values)])
-    each = [[html.escape(n), f"{pixels:,}", *map(_figure, values)] for n, values, pixels in rows]
+            scenes.append([f"{name.replace('_', ' ')}, {statistic}", *map(figure, values)])
+    each = [[html.escape(n), f"{pixels:,}", *map(figure, values)] for n, values, pixels in rows]
     shown = "".join(
         f"<h3>{html.escape(name)}</h3><img alt='image, reference, mask and errors of {html.escape(name)}' "
         f"src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
         for name, png in pictures
     )
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in found.notes)
     curve = "" if calibration is None else _reliability(calibration)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style><h1>{html.escape(title)}</h1>
 <p>{found.scenes} scene{"s" if found.scenes != 1 else ""}. A pixel counts where its label decides the question
 and the mask has an answer; “no answer” counts labelled pixels where the mask has no data.</p>
 <h2>Pooled over pixels</h2>{_table(head, body)}
-<p><small>Below each score its 95 % interval, from a bootstrap over scenes: with few scenes it says
-little, with one nothing.</small></p>
+{notes}<p><small>{_on_intervals(found)}</small></p>
 <h2>Over scenes</h2>{_table(["", *(WORDS[m] for m in METRICS)], scenes)}
 <p><small>The worst is the lowest of each score on its own. Where a scene has no cloud, say, F1 of cloud is
 0 as soon as one pixel is wrong.</small></p>{curve}
@@ -337,18 +354,27 @@ little, with one nothing.</small></p>
 """
 
 
+def _on_intervals(found: Scores) -> str:
+    if np.isnan(found.values[:, :, 1]).all():
+        return "There are no intervals: they take labels in two scenes or more."
+    return "Below each score its 95 % interval, from a bootstrap over scenes: with few scenes it says little."
+
+
+def _with_interval(pooled: float, low: float, high: float) -> str:
+    below = "" if np.isnan(low) else f"<br><small>{figure(low)} – {figure(high)}</small>"
+    return figure(pooled) + below
+
+
 def _reliability(calibration: Histogram) -> str:
-    png = base64.b64encode(draw_reliability(calibration)).decode()
     error = reliability(calibration).expected_error
+    if np.isnan(error):
+        return "<h2>Reliability</h2><p>No pixel has both a probability and a label that decides cloud.</p>"
+    png = base64.b64encode(draw_reliability(calibration)).decode()
     return (
         f"<h2>Reliability</h2><p>Said and seen lie {error:.3f} apart, in the mean over pixels (expected "
         "calibration error).</p><img alt='share that was cloud against the probability of cloud that was "
         f"said' src='data:image/png;base64,{png}'>"
     )
-
-
-def _figure(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

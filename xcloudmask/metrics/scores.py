@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.metrics.labels import QUESTIONS, question
-from xcloudmask.metrics.tally import Confusion, Tally, confusion_counts, tells
+from xcloudmask.metrics.labels import BITS, QUESTIONS, WORDS, open_classes, question
+from xcloudmask.metrics.tally import (
+    Confusion,
+    Tally,
+    can_say_yes,
+    confusion_counts,
+    leaves_open,
+    said_by_code,
+    tells,
+)
 
 Floats = NDArray[np.float64]
 
@@ -79,6 +87,7 @@ def bootstrap(
     Returns
     -------
     array of float, (2, metrics)
+        NaN for one scene, which says nothing of others.
 
     Examples
     --------
@@ -90,6 +99,8 @@ def bootstrap(
     if counts.ndim != 2 or len(counts) == 0:
         raise CloudMaskError(f"bootstrap takes counts of scenes, (scenes, 4), got {counts.shape}")
     scenes = len(counts)
+    if scenes == 1:
+        return np.full((2, len(METRICS)), np.nan)
     drawn = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=samples)
     values = metrics(drawn @ counts)
     return _quantiles(values, ((1 - level) / 2, (1 + level) / 2))
@@ -101,6 +112,7 @@ def summary(
     """Return ``[metric, statistic]`` in the order of `METRICS` and `STATISTICS`, for counts of scenes.
 
     The worst scene is the lowest of each metric on its own; scenes where it is not defined do not count.
+    One scene has no interval (NaN).
     """
     counts = np.asarray(counts)[..., :4]
     labelled = counts[counts.sum(axis=-1) > 0]
@@ -138,6 +150,8 @@ class Scores:
         The scene with the lowest overall accuracy, for each question.
     scenes : int
         How many scenes were counted.
+    notes : tuple of str
+        What to know of the questions: which the masks leave open.
     """
 
     questions: tuple[str, ...]
@@ -145,6 +159,7 @@ class Scores:
     confusions: tuple[Confusion, ...]
     worst_scenes: tuple[str, ...]
     scenes: int
+    notes: tuple[str, ...] = ()
 
     def get(self, asked: str, metric: str, statistic: str = "pooled") -> float:
         """Return one number.
@@ -184,11 +199,26 @@ class Scores:
         lines = [" | ".join(head), " | ".join("---" for _ in head)]
         for q, asked in enumerate(self.questions):
             pixels = sum(self.confusions[q].as_tuple()[:4])
-            cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*self.values[q, METRICS.index(m), :3]) for m in shown]
-            worst = f"{self.get(asked, 'oa', 'worst'):.3f} ({self.worst_scenes[q]})"
-            row = [asked, str(pixels), *cells, f"{self.get(asked, 'oa', 'median'):.3f}", worst]
+            cells = [_with_interval(*self.values[q, METRICS.index(m), :3]) for m in shown]
+            worst = f"{figure(self.get(asked, 'oa', 'worst'))} ({self.worst_scenes[q]})"
+            row = [asked, str(pixels), *cells, figure(self.get(asked, "oa", "median")), worst]
             lines.append(" | ".join(row))
         return "\n".join(f"| {line} |" for line in lines)
+
+
+def figure(value: float) -> str:
+    """Return a score as text.
+
+    Examples
+    --------
+    >>> figure(0.94567), figure(float("nan"))
+    ('0.946', '–')
+    """
+    return "–" if np.isnan(value) else f"{value:.3f}"
+
+
+def _with_interval(pooled: float, low: float, high: float) -> str:
+    return figure(pooled) + ("" if np.isnan(low) else f" [{figure(low)}, {figure(high)}]")
 
 
 def score(
@@ -206,7 +236,8 @@ def score(
     tallies : mapping of str to Tally
         One tally a scene. Add up those of patches of one scene first: the bootstrap draws scenes.
     questions : iterable of str, optional
-        Names from `QUESTIONS`; by default each that the mask's classes can answer.
+        Names from `QUESTIONS`; by default each that the mask's classes can answer. One that a class leaves
+        open ("invalid" where clear may hide shadow) is scored if asked for, and `Scores.notes` says so.
     samples, level, seed : int, float, int
         See `bootstrap`.
 
@@ -232,4 +263,40 @@ def score(
         oa = metrics(counts)[:, 0]
         worst.append("" if np.isnan(oa).all() else names[int(np.nanargmin(oa))])
     shape = (len(asked), len(METRICS), len(STATISTICS))
-    return Scores(tuple(asked), np.array(values).reshape(shape), tuple(confusions), tuple(worst), len(names))
+    notes = _left_out(legend) if questions is None else _left_open(legend, asked)
+    array = np.array(values).reshape(shape)
+    return Scores(tuple(asked), array, tuple(confusions), tuple(worst), len(names), tuple(notes))
+
+
+def _left_out(legend: Mapping[int, str]) -> list[str]:
+    """Say which questions are not asked because a class leaves them open."""
+    left = [q for q in QUESTIONS.values() if can_say_yes(legend, q) and leaves_open(legend, q)]
+    if not left:
+        return []
+    words = dict.fromkeys(word for q in left for word in leaves_open(legend, q))
+    named, them = ", ".join(q.name for q in left), "it" if len(left) == 1 else "them"
+    return [f"Not scored: {named}. The mask's {_classes(legend, words)} leaves {them} open."]
+
+
+def _left_open(legend: Mapping[int, str], asked: Iterable[str]) -> list[str]:
+    """Say of each question that was asked for all the same how it is answered."""
+    out = []
+    codes = {word: code for code, word in legend.items()}
+    for name in asked:
+        said = said_by_code(legend, question(name))
+        for word in leaves_open(legend, question(name)):
+            answer = "yes" if said[codes[word]] == 1 else "no"
+            out.append(
+                f"{name}: the mask's {_classes(legend, [word])} leaves it open and counts as {answer}; what "
+                "the mask cannot tell counts as an error."
+            )
+    return out
+
+
+def _classes(legend: Mapping[int, str], words: Iterable[str]) -> str:
+    """Return classes as text, with what each may hide for want of a class of its own."""
+    bits, told = open_classes(legend.values()), []
+    for word in words:
+        hidden = [name for name, bit in BITS.items() if bits[word] & ~WORDS[word] & bit]
+        told.append(f"class {word}" + (f" (it may hide {', '.join(hidden)})" if hidden else ""))
+    return ", ".join(told)

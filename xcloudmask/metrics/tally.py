@@ -154,13 +154,40 @@ def said_by_code(legend: Mapping[int, str], question: Question) -> NDArray[np.in
     return said
 
 
+def leaves_open(legend: Mapping[int, str], question: Question) -> list[str]:
+    """Return the classes of a mask that may be yes as well as no.
+
+    Examples
+    --------
+    >>> from xcloudmask.metrics import QUESTIONS
+    >>> leaves_open({0: "clear", 1: "cloud"}, QUESTIONS["invalid"])  # clear may be shadow
+    ['clear']
+    """
+    words = open_classes(legend.values())
+    return [w for w, bits in words.items() if bits & question.positive and bits & EVERY & ~question.positive]
+
+
 def tells(legend: Mapping[int, str], question: Question) -> bool:
-    """Return whether a mask with these classes can answer yes, so that scoring it is fair.
+    """Return whether a mask with these classes can answer yes, and each class answers: scoring it is fair.
 
     Examples
     --------
     >>> from xcloudmask.metrics import QUESTIONS
     >>> tells({0: "clear", 1: "cloud"}, QUESTIONS["cloud_shadow"])
+    False
+    >>> tells({0: "clear", 1: "cloud"}, QUESTIONS["invalid"])  # shadow is invalid, and here it is clear
+    False
+    """
+    return can_say_yes(legend, question) and not leaves_open(legend, question)
+
+
+def can_say_yes(legend: Mapping[int, str], question: Question) -> bool:
+    """Return whether a mask with these classes can answer yes.
+
+    Examples
+    --------
+    >>> from xcloudmask.metrics import QUESTIONS
+    >>> can_say_yes({0: "clear", 1: "cloud"}, QUESTIONS["snow"])
     False
     """
     return bool((said_by_code(legend, question) == 1).any())

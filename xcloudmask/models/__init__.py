@@ -14,13 +14,13 @@ from collections.abc import Iterator
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card as _card
-from xcloudmask.models import plugins, shipped, ukis
+from xcloudmask.models import loading, plugins, shipped, ukis
 from xcloudmask.models.exporting import export
-from xcloudmask.models.loading import load
+from xcloudmask.models.loading import Given, load
 from xcloudmask.models.modules import ready, register, send, spec_of
 from xcloudmask.models.network import Network
 from xcloudmask.models.together import ensemble
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import Level, ModelSpec
 
 __all__ = [
     "ModelSpec",
@@ -28,6 +28,7 @@ __all__ = [
     "add",
     "ensemble",
     "export",
+    "families",
     "get",
     "list",
     "load",
@@ -55,7 +56,7 @@ def list() -> builtins.list[str]:  # the name users look for, as in models.list(
 
 
 def get(name: str) -> ModelSpec:
-    """Return the card of the model called `name`.
+    """Return the card of the model called `name`, or that of a card's path, ``runs/mine/mine.json``.
 
     Examples
     --------
@@ -70,7 +71,36 @@ def get(name: str) -> ModelSpec:
             return shipped.read(name)
         if name in plugins.names():
             return plugins.read(name)
-    raise OptionError("model", name, allowed=("auto", *list()))
+        if name.endswith(".json"):
+            return loading.read(name, Given())
+    hint = f"{name} is one for each level: {name}-l1c, {name}-l2a" if name in families() else ""
+    raise OptionError("model", name, allowed=("auto", *families(), *list()), hint=hint)
+
+
+def families() -> builtins.list[str]:
+    """Return the names that stand for two models, one for each processing level; `predict` takes them, too.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> xcloudmask.models.families()
+    ['ukis-6band', 'ukis-4band', 'ukis-any']
+    """
+    there = builtins.list(list())
+    stems = [name.removesuffix("-l1c") for name in there if name.endswith("-l1c")]
+    return [stem for stem in stems if f"{stem}-l2a" in there and stem not in there]
+
+
+def for_level(name: str, level: Level | None) -> str:
+    """Return the name of a model for a level: that of its family for it, or the name itself.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> xcloudmask.models.for_level("ukis-any", "boa"), xcloudmask.models.for_level("spectral", "boa")
+    ('ukis-any-l2a', 'spectral')
+    """
+    return f"{name}-{'l2a' if level == 'boa' else 'l1c'}" if name in families() else name
 
 
 def readable() -> builtins.list[ModelSpec]:

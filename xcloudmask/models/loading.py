@@ -156,23 +156,26 @@ def load(
     >>> spec.name, len(spec.sha256)
     ('tiny', 64)
     """
-    from xcloudmask import models
-
     given = Given(
         name, sha256, architecture, config, bands, classes, level, gsd, units, mean, std, activation,
         threshold, patch, overlap, licence, shadow_threshold=shadow_threshold, aux=aux,
         uncertainty=uncertainty,
     )  # fmt: skip
-    where = str(href)
-    if PurePosixPath(urlsplit(where).path).suffix.lower() in (".json", ".geojson"):
+    from xcloudmask import models
+
+    return models.add(read(str(href), given), replace=replace)
+
+
+def read(href: str, given: Given) -> ModelSpec:
+    """Return the card of weights, or of what a ``.json`` tells of them; nothing is registered."""
+    if PurePosixPath(urlsplit(href).path).suffix.lower() in (".json", ".geojson"):
         from xcloudmask.models import mlm
 
-        text = weights.read_text(where)
+        text = weights.read_text(href)
         if card.is_card(text):
-            spec = from_card(text, where, given)
-            return models.add(spec, replace=replace)
-        where, given = mlm.read(where, text, given)
-    return models.add(make(where, given), replace=replace)
+            return from_card(text, href, given)
+        href, given = mlm.read(href, text, given)
+    return make(href, given)
 
 
 def make(href: str, given: Given) -> ModelSpec:

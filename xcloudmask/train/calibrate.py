@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, ModelWarning
 from xcloudmask.metrics import temperature
+from xcloudmask.metrics.labels import CLOUD, open_classes
 from xcloudmask.train.evaluate import logits, take
 from xcloudmask.train.files import Entry
 from xcloudmask.train.graph import Graph
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.networks import head_of
+from xcloudmask.warn import warn_user
 
 #: Labelled pixels of a sample that are looked at, at most, spread evenly.
 MOST = 4096
@@ -57,7 +59,18 @@ def fit_temperature(
             labels.append(open_to(sample.possible.ravel()[at], classes))
     if not found:
         raise CloudMaskError("no scene kept for choosing has the bands that a temperature is fitted with")
-    return temperature(np.concatenate(found), np.concatenate(labels))
+    possible = np.concatenate(labels)
+    cloudy = np.array([bool(bits & CLOUD) for bits in open_classes(classes).values()])
+    decided = possible.any(axis=1) & (possible[:, cloudy].any(axis=1) != possible[:, ~cloudy].any(axis=1))
+    clouds = possible[decided][:, cloudy].any(axis=1)
+    if not clouds.any() or clouds.all():
+        warn_user(
+            f"the scenes kept for choosing show {'nothing but cloud' if clouds.any() else 'no cloud'}, which "
+            "tells no temperature: it stays 1. Choose others with dev_scenes",
+            ModelWarning,
+        )
+        return 1.0
+    return temperature(np.concatenate(found), possible)
 
 
 def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any], by: float) -> None:

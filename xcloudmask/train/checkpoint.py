@@ -6,15 +6,16 @@ with ``weights_only=True``: tensors, numbers and strings, no code.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from xcloudmask.errors import WeightsError
+from xcloudmask.errors import CloudMaskError, WeightsError
 
 STATE = "state.pt"
 
@@ -35,7 +36,7 @@ def write_weights(
     from safetensors.torch import save
 
     tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
-    _replace(path, save(tensors, dict(metadata) if metadata else None))
+    replace_file(path, save(tensors, dict(metadata) if metadata else None))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -51,7 +52,7 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    _replace(folder / STATE, buffer.getvalue())
+    replace_file(folder / STATE, buffer.getvalue())
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -61,17 +62,69 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"{path} cannot be resumed from ({error}); remove it to train from the beginning"
-        ) from error
+    except Exception as error:  # not quoted: torch advises to read it in a way that runs code
+        raise unusable(folder) from error
+    if not isinstance(state, dict):
+        raise unusable(folder)
     return state
 
 
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + f".{os.getpid()}")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+def unusable(folder: Path) -> WeightsError:
+    """Return the error of a state that no training can go on from."""
+    return WeightsError(
+        f"{folder / STATE} is no state of a training, or is damaged: remove it to train from the beginning"
+    )
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise CloudMaskError(
+            f"{path} cannot be written ({error.strerror}). What was saved before is whole: once that is "
+            "mended, the same call goes on from there"
+        ) from error
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for one training alone, and clear away what a killed one left half-written there.
+
+    The system lets go of it when the process ends, however it ends. Without locks (Windows) nothing is held.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with claimed(folder), claimed(folder):
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.CloudMaskError: ...another training writes there now; wait for it, or take another...
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CloudMaskError(
+                f"{folder}: another training writes there now; wait for it, or take another folder"
+            ) from None
+        for part in folder.glob("*.part"):
+            part.unlink()
+        yield
+    finally:
+        os.close(handle)

@@ -8,7 +8,7 @@ from pathlib import Path
 from xcloudmask.errors import CloudMaskError
 
 #: Columns of the log that are no scores.
-COUNTS = ("epoch", "steps", "rate", "loss", "gradient", "seconds")
+COUNTS = ("epoch", "steps", "rate", "loss", "gradient", "seconds", "taught")
 
 
 def read_log(folder: str | Path) -> dict[str, list[float]]:
@@ -51,12 +51,18 @@ def draw(folder: str | Path) -> Path:
     left, right = figure.subplots(1, 2)
     left.plot(log["epoch"], log["loss"], color="0.2")
     left.set(xlabel="epoch", ylabel="training loss")
-    for name in log:
-        if name not in COUNTS:
-            right.plot(log["epoch"], log[name], label=name, linewidth=2 if name == "score" else 1)
+    scores = [name for name in log if name not in COUNTS]
+    if len(scores) == 2 and "score" in scores:
+        scores.remove("score")  # the mean of one
+    for name in scores:
+        right.plot(log["epoch"], log[name], label=name, linewidth=2 if name == "score" else 1)
     right.set(xlabel="epoch", ylabel="score on scenes kept for choosing")
-    if right.lines:
+    if scores:
         right.legend(fontsize="small")
+    else:
+        right.text(0.5, 0.5, "no scene was kept for choosing", ha="center", transform=right.transAxes)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     path = Path(folder) / "curves.png"
     figure.savefig(path, dpi=120)
     return path

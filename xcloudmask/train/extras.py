@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
@@ -20,7 +21,7 @@ from xcloudmask.models.network import load_network
 from xcloudmask.train.fixed import Estimated
 from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
-from xcloudmask.train.pseudo import has_levels, opinion
+from xcloudmask.train.pseudo import opinion
 from xcloudmask.train.samples import Image, Sample
 from xcloudmask.types import ModelSpec
 
@@ -228,7 +229,7 @@ def with_extras(
     teacher = _teacher(begun, told["model"], classes) if told else None
     asked = None
     if told and teacher is None:
-        named = told["model"] if has_levels(told["model"]) else model_of(told["model"])
+        named = told["model"] if told["model"] in models.families() else model_of(told["model"])
         asked = Asked(named, **how, device=device)
     if asked is not None and not recovery:
         return begun, asked
@@ -244,7 +245,7 @@ def with_extras(
 
 def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module | None:
     """Return a network that can be asked about batches in the place of the one it teaches, if it is one."""
-    if has_levels(model):
+    if model in models.families():
         return None
     spec = model_of(model)
     if spec.any_bands != begun.entries["any_bands"] or spec.classes != tuple(classes):

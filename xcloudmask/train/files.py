@@ -1,9 +1,9 @@
 """Labelled patches and pixels from a folder, and the guard that keeps held-out data out of training.
 
 A patch is a ``.npz`` with ``image`` (uint16, band, y, x; reflectance x 10,000, kelvin x 100, 65535 for no
-data), ``bands`` (STAC common names), ``kinds``, ``possible`` (bit masks) and ``meta`` (JSON with sensor,
-level, gsd_m, scene). A table of pixels is a ``.csv`` or ``.csv.gz`` with a column a band and ``label``
-(1 cloud, 0 not).
+data), ``bands`` (STAC common names), ``kinds``, ``possible`` (bit masks, if it is labelled) and ``meta``
+(JSON with sensor, level, gsd_m, scene; a level with L2A in it is bottom of atmosphere). A table of pixels is
+a ``.csv`` or ``.csv.gz`` with a column a band and ``label`` (1 cloud, 0 not).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.labels import BITS, CLOUD
+from xcloudmask.train import patches
 from xcloudmask.train.samples import Sample
 from xcloudmask.types import Band, Sensor
 
@@ -117,21 +117,24 @@ def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry
     >>> find(tempfile.mkdtemp())
     Traceback (most recent call last):
     ...
-    xcloudmask.errors.CloudMaskError: ... holds no patch (.npz) and no table of pixels (.csv, .csv.gz)
+    xcloudmask.errors.CloudMaskError: ... holds no patch (.npz) and no table of pixels (.csv, .csv.gz)...
     """
     root = Path(folder)
     if not root.is_dir():
-        raise CloudMaskError(f"there is no folder {root}; data = ... must name one with patches or pixels")
+        raise _no_folder(root)
     entries = []
     for path in sorted(root.rglob("*")):
         parent = path.parent.relative_to(root).as_posix()
         if path.suffix == ".npz":
-            entries.append(Entry(path, parent, f"{parent}/{_meta(path)['scene']}"))
+            entries.append(Entry(path, parent, f"{parent}/{patches.read_meta(path)['scene']}"))
         elif path.name.endswith((".csv", ".csv.gz")):
             name = path.name.split(".")[0]
             entries.append(Entry(path, f"{parent}/{name}", f"{parent}/{name}"))
     if not entries:
-        raise CloudMaskError(f"{root} holds no patch (.npz) and no table of pixels (.csv, .csv.gz)")
+        raise CloudMaskError(
+            f"{root} holds no patch (.npz) and no table of pixels (.csv, .csv.gz): put them there, a "
+            "folder a source; if it is the held-out folder, leave out held_out if there is none"
+        )
     if sources is None:
         return entries
     there = {entry.source for entry in entries}
@@ -139,6 +142,25 @@ def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry
         if source not in there:
             raise OptionError("source", source, allowed=sorted(there))
     return [entry for entry in entries if entry.source in sources]
+
+
+def _no_folder(root: Path) -> CloudMaskError:
+    """Return the error for a folder of samples that is not there, with a guess at what went wrong."""
+    folder, wanted = root.parent, root.name
+    above = folder / ".." if folder.name in ("", "..") else folder.parent
+    called = folder.resolve().name
+    hint = ""
+    if called == wanted:
+        hint = f". {folder} is itself called {wanted}: the folder above is meant, --data {above}"
+    elif folder.is_dir() and any(any(folder.glob(form)) for form in ("*.npz", "*/*.npz")):
+        hint = (
+            f". {folder} itself holds patches: the folder above is meant, --data {above}, with the "
+            f"patches in its folder {wanted} (or with train = {called!r} in [data])"
+        )
+    return CloudMaskError(
+        f"there is no folder {root}: name the folder that holds {wanted} with --data FOLDER, or with "
+        f'folder = "..." in [data]{hint}'
+    )
 
 
 def check_no_leak(training: Iterable[Entry], held_out: Iterable[Entry] = ()) -> None:
@@ -165,34 +187,36 @@ def check_no_leak(training: Iterable[Entry], held_out: Iterable[Entry] = ()) -> 
         bad = sorted(words & set(HELD_OUT))
         if bad:
             raise LeakError(
-                f"{entry.path} is held-out data (its path says {bad[0]!r}): it must not be trained on. Point "
-                "data = ... at the training folder"
+                f"{entry.path} is held-out data (its path says {bad[0]!r}): it must not be trained on. Let "
+                '--data FOLDER, or folder = "..." in [data], name the folder with the training data'
             )
     scenes = {entry.scene: entry for entry in kept}
     for entry in training:
         twin = scenes.get(entry.scene)
         if twin is not None and entry.path.suffix == ".npz":
             raise LeakError(
-                f"scene {entry.scene} is held out ({twin.path.name}) and among the training input "
-                f"({entry.path.name}): all patches of a scene belong to one side"
+                f"scene {entry.scene} is held out ({twin.path}) and among the training input "
+                f"({entry.path}): all patches of a scene belong to one side"
             )
     rows = _hashes(entry for entry in kept)
     for entry in training:
         for digest in _hashes([entry]):
             if digest in rows:
-                raise LeakError(f"{entry.path.name} holds pixels that are also held out in {rows[digest]}")
+                raise LeakError(
+                    f"{entry.path} holds pixels that are also held out in {rows[digest]}: leave one of them "
+                    "out"
+                )
 
 
-def _hashes(entries: Iterable[Entry]) -> dict[bytes, str]:
-    """Return the fingerprint of every patch's image and of every row of pixels, and its file's name."""
-    out: dict[bytes, str] = {}
+def _hashes(entries: Iterable[Entry]) -> dict[bytes, Path]:
+    """Return the fingerprint of every patch's image and of every row of pixels, and where its file is."""
+    out: dict[bytes, Path] = {}
     for entry in entries:
         if entry.path.suffix == ".npz":
-            with np.load(entry.path, allow_pickle=False) as file:
-                out[hashlib.sha256(file["image"].tobytes()).digest()] = entry.path.name
+            out[hashlib.sha256(patches.read_image(entry.path).tobytes()).digest()] = entry.path
         else:
             for row in _rows(entry.path)[1]:
-                out[hashlib.sha256(",".join(row).encode()).digest()] = entry.path.name
+                out[hashlib.sha256(",".join(row).encode()).digest()] = entry.path
     return out
 
 
@@ -215,22 +239,25 @@ def read_patch(path: str | Path) -> Sample:
     0.5
     """
     path = Path(path)
+    held = patches.read(path)
+    no_data = held.image == NO_DATA
+    unit = np.array(
+        [100.0 if kind == "brightness_temperature" else 10_000.0 for kind in held.kinds], np.float32
+    )
+    image = np.where(no_data, np.nan, held.image / unit[:, None, None]).astype(np.float32)
+    labels = np.zeros(image.shape[1:], np.uint8) if held.possible is None else held.possible
+    possible = np.where(no_data.any(axis=0), np.uint8(0), labels)
+    name = held.meta["sensor"]
     try:
-        with np.load(path, allow_pickle=False) as file:
-            stored, names, kinds = file["image"], file["bands"].tolist(), file["kinds"].tolist()
-            possible = file["possible"] if "possible" in file.files else np.zeros(stored.shape[1:], np.uint8)
-        meta = _meta(path)
-    except (KeyError, OSError, ValueError) as error:
-        raise CloudMaskError(
-            f"{path}: not a patch of the form that xcloudmask.train reads: {error}"
+        sensor = sensors.get(SENSORS.get(name, name))
+        bands = tuple(_band(sensor, band) for band in held.bands)
+    except OptionError as error:
+        raise OptionError(
+            f"{error.what} in {path}:", error.value, allowed=error.allowed, hint=error.hint
         ) from error
-    unit = np.array([100.0 if kind == "brightness_temperature" else 10_000.0 for kind in kinds], np.float32)
-    image = np.where(stored == NO_DATA, np.nan, stored / unit[:, None, None]).astype(np.float32)
-    possible = np.where((stored == NO_DATA).any(axis=0), np.uint8(0), possible)
-    sensor = sensors.get(SENSORS.get(meta["sensor"], meta["sensor"]))
-    bands = tuple(_band(sensor, name) for name in names)
-    level = "boa" if "L2A" in meta["level"] else "toa"
-    return Sample(image, bands, possible, float(meta["gsd_m"]), str(meta["scene"]), path.parent.name, level)
+    level = "boa" if "L2A" in held.meta["level"] else "toa"
+    gsd, scene = float(held.meta["gsd_m"]), str(held.meta["scene"])
+    return Sample(image, bands, possible, gsd, scene, path.parent.name, level)
 
 
 def read_pixels(path: str | Path, part: tuple[float, float] = (0.0, 1.0)) -> Sample:
@@ -266,12 +293,6 @@ def read_pixels(path: str | Path, part: tuple[float, float] = (0.0, 1.0)) -> Sam
         tuple(known.band(band) for band in columns.values()),
         labels[:, None], 30.0 if sensor == "landsat-8" else 20.0, name, "pixels", "toa", spatial=False,
     )  # fmt: skip
-
-
-def _meta(path: Path) -> dict[str, str]:
-    with np.load(path, allow_pickle=False) as file:
-        meta: dict[str, str] = json.loads(str(file["meta"]))
-    return meta
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -76,6 +76,7 @@ def fine_tune(
     ...
     xcloudmask.errors.CloudMaskError: there is no folder my_patches...
     """
+    parts = (only,) if isinstance(only, str) else only
     spec = model_of(model)
     if not Path(data).is_dir():
         raise CloudMaskError(f"there is no folder {data}: it must hold <source>/<name>.npz with your labels")
@@ -93,7 +94,7 @@ def fine_tune(
         "recipe": changes,
         "network": {
             "start": spec, "classes": list(classes or spec.classes), "seed": seed,
-            "head_only": head_only, "only": list(only), **({"estimate": True} if estimate else {}),
+            "head_only": head_only, "only": list(parts), **({"estimate": True} if estimate else {}),
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0, "seed": seed},
         "card": {

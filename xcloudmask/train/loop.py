@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +26,14 @@ from xcloudmask.train.losses import open_to
 from xcloudmask.train.optim import Average, Plateau, rate, train_mode
 from xcloudmask.train.place import device_of, processes, repeatable
 from xcloudmask.train.stream import Batch, Stream
+from xcloudmask.train.typed import from_table
 from xcloudmask.types import Band
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 #: Called with the network that would be shipped; returns scores by name.
 Validate = Callable[[nn.Module], Mapping[str, float]]
+#: Seconds between checkpoints where no number of steps is told.
+SECONDS = 60.0
 SCHEDULES = ("cosine", "plateau", "constant")
 AUTOCAST: dict[str, torch.dtype | None] = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,7 +65,7 @@ class Settings:
     watch : str
         The score of the validation that is watched, higher being better; without validation, minus the loss.
     save_every : int
-        Steps between checkpoints within an epoch; 0 for only at its end.
+        Steps between checkpoints within an epoch; 0 for one a minute.
     seed, workers : int
         Of weights and dropout (the stream has its own); threads that make batches ahead.
     device : str
@@ -108,11 +113,7 @@ class Settings:
     @classmethod
     def from_dict(cls, table: Mapping[str, object]) -> Settings:
         """Return settings from a table of a config file."""
-        names = [entry.name for entry in fields(cls)]
-        for key in table:
-            if key not in names:
-                raise OptionError("setting of [loop]", key, allowed=names)
-        return cls(**table)  # type: ignore[arg-type]
+        return from_table(cls, table, "setting of [loop]")
 
 
 @dataclass(slots=True)
@@ -197,8 +198,14 @@ class Trainer:
         Progress
             Where it stopped; the best weights are ``best.safetensors`` in the folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with repeatable(self.settings.deterministic), processes(self.network, self.device) as wrapped:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CloudMaskError(
+                f"{self.folder} cannot be made ({error.strerror}): say out=FOLDER"
+            ) from error
+        alone = checkpoint.claimed(self.folder) if self.rank == 0 else contextlib.nullcontext()
+        with alone, repeatable(self.settings.deterministic), processes(self.network, self.device) as wrapped:
             torch.manual_seed(self.settings.seed + self.rank)
             self._resume()
             while self.progress.epoch < self.settings.epochs and not self._is_stale():
@@ -209,17 +216,20 @@ class Trainer:
     def _epoch(self, wrapped: nn.Module, stop_at: int | None) -> bool:
         """Train for the rest of an epoch; False if told to stop within it."""
         at, every = self.progress, self.settings.save_every
+        saved = began = time.perf_counter()
         for batch in self.stream.batches(at.epoch, start=at.step, workers=self.settings.workers):
-            began = time.perf_counter()
             loss, norm = self._step(wrapped, batch)
             at.step, at.total = at.step + 1, at.total + 1
             at.loss, at.norm = at.loss + loss, at.norm + norm
-            at.seconds += time.perf_counter() - began
+            now = time.perf_counter()
+            at.seconds, began = at.seconds + now - began, now
             if stop_at is not None and at.total >= stop_at:
                 self._save()
                 return False
-            if every and at.step % every == 0 and at.step < self.stream.length:
+            due = at.step % every == 0 if every else now - saved > SECONDS
+            if due and at.step < self.stream.length:
                 self._save()
+                saved = now
         self._end_epoch()
         return True
 
@@ -339,6 +349,8 @@ class Trainer:
         told = {
             k: v for k, v in asdict(self.settings).items() if k not in ("workers", "device", "save_every")
         }
+        if not isinstance(state.get("settings"), dict):
+            raise checkpoint.unusable(self.folder)
         other = [k for k, v in told.items() if state["settings"].get(k) != v]
         was = state.get("about", self.about)
         other += [k for k in {**was, **self.about} if was.get(k) != self.about.get(k)]
@@ -347,6 +359,12 @@ class Trainer:
                 f"{self.folder} holds a training with other settings ({', '.join(other)}): go on with the "
                 "same ones, or train into another folder"
             )
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise checkpoint.unusable(self.folder) from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.average.load(state["average"], state["average_steps"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -365,9 +383,10 @@ class Trainer:
         if path.exists():
             with path.open(newline="") as file:
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < self.progress.epoch]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(row), extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows([*rows, row])
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(row), extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+        checkpoint.replace_file(path, text.getvalue().encode())
         for log in self.loggers:
             log(self.progress.total, {name: float(str(value)) for name, value in row.items()})

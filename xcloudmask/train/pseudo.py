@@ -188,24 +188,12 @@ def ask(
     return found.transpose("class", "y", "x").values, words, spec.threshold, spec.shadow_threshold
 
 
-def has_levels(model: Any) -> bool:
-    """Whether a name stands for two models, one for each level.
-
-    Examples
-    --------
-    >>> has_levels("ukis-any"), has_levels("ukis-any-l1c"), has_levels("spectral")
-    (True, False, False)
-    """
-    from xcloudmask import models
-
-    there = models.list()
-    return isinstance(model, str) and model not in there and f"{model}-l1c" in there
-
-
 def _resolved(model: str | ModelSpec, level: str) -> ModelSpec:
+    from xcloudmask import models
     from xcloudmask.train.networks import model_of
 
-    return model_of(f"{model}-{'l2a' if level == 'boa' else 'l1c'}" if has_levels(model) else model)
+    named = models.for_level(model, "boa" if level == "boa" else "toa") if isinstance(model, str) else model
+    return model_of(named)
 
 
 def label_folder(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from xcloudmask._version import __version__
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError
 from xcloudmask.metrics import Histogram, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights import digest
@@ -24,7 +26,7 @@ from xcloudmask.train.evaluate import SETS, pooled, run_on
 from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import Entry, check_no_leak, find, split
 from xcloudmask.train.graph import Graph
-from xcloudmask.train.loggers import open_loggers
+from xcloudmask.train.loggers import Logger, open_loggers
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import LOADER, Begun, begin, model_of
@@ -32,7 +34,10 @@ from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.stream import Recipe, Stream
 from xcloudmask.types import ModelSpec
+from xcloudmask.warn import warn_user
 
+#: Scenes below which a fixed number of them is kept for choosing.
+FEW = 10
 #: Where, among a training's results, what its teacher labelled lies.
 TEACHER = "teacher"
 
@@ -43,6 +48,7 @@ def train(
     data: str | Path | None = None,
     out: str | Path | None = None,
     threads: int | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
     """Train as a config file says, and write weights, log, record and card; goes on with what it finds.
 
@@ -59,6 +65,8 @@ def train(
         Where results go; by default ``runs/<name>``.
     threads : int, optional
         Threads of torch; by default what it takes itself.
+    loggers : sequence of callable
+        Given the steps made and the numbers of each epoch, besides those of the table [log].
 
     Returns
     -------
@@ -91,12 +99,12 @@ def train(
             stage = stage.with_entry("network", start=start)
         if where != folder:
             stage = stage.with_entry("validation", temperature=False)  # only what is kept is calibrated
-        record = fit(stage, root, where, folder / TEACHER)
+        record = fit(stage, root, where, folder / TEACHER, loggers)
         start = str(where / f"{stage.name}.json")
     return record
 
 
-def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
+def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Logger] = ()) -> dict[str, Any]:
     """Train one stage.
 
     Parameters
@@ -105,6 +113,8 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
         Of the stage.
     root, folder, taught : path
         The data, where results go, and where what a teacher labelled lies.
+    loggers : sequence of callable
+        See `train`.
     """
     classes = tuple(plan.table("network")["classes"])
     how = Settings.from_dict(plan.table("loop"))
@@ -114,6 +124,8 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
     recipe = Recipe.from_dict({**plan.table("recipe"), takes: begun.entries["bands"]})
     fit_on, dev, held_out = entries_of(plan, root, taught, recipe)
     check_no_leak([*fit_on, *dev], held_out)
+    if dev and not how.watch:
+        how = replace(how, watch="score")
     table = plan.table("data")
     sources = {entry.source for entry in fit_on}
     stream = Stream(
@@ -130,8 +142,12 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path) -> dict[str, Any]:
     trainer = Trainer(
         begun.called, classes, loss, stream, how, folder,
         validate=(lambda net: validate(net, classes, dev, sets, metric)) if dev else None,
-        loggers=open_loggers(plan.table("log").get("to", ()) if not stream.rank else (), folder, plan.name),
-        about=_about(plan), teaching=asked.loss(classes) if asked else None,
+        loggers=[
+            *open_loggers(plan.table("log").get("to", ()) if not stream.rank else (), folder, plan.name),
+            *(() if stream.rank else loggers),
+        ],
+        about={**_about(plan), "files": _listing([*fit_on, *dev])},
+        teaching=asked.loss(classes) if asked else None,
     )  # fmt: skip
     trainer.run()
     begun.called.load_state_dict(checkpoint.read_weights(folder / "best.safetensors"))
@@ -146,6 +162,12 @@ def _about(plan: Plan) -> dict[str, str]:
     data = {key: value for key, value in plan.table("data").items() if key not in ("folder", "memory")}
     told = {"network": network, "recipe": plan.table("recipe"), "loss": plan.table("loss"), "data": data}
     return {name: json.dumps(table, sort_keys=True, default=str) for name, table in told.items()}
+
+
+def _listing(entries: list[Entry]) -> str:
+    """Return a hash of what is trained on and chosen by: the files' sources, names and sizes."""
+    told = sorted((e.source, e.scene, e.path.name, e.path.stat().st_size, e.part) for e in entries)
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def entries_of(
@@ -172,7 +194,12 @@ def entries_of(
             f"nothing to train on in {root}" + (f" has {which} {', '.join(wanted)}" if wanted else "")
         )
     held = root / table["held_out"] if table.get("held_out") else None
-    return fit, dev, find(held) if held is not None and held.is_dir() else []
+    if held is not None and not held.is_dir():
+        raise CloudMaskError(
+            f"held_out names {held}, which is no folder: nothing could be kept out of training. Correct it, "
+            "or leave it out"
+        )
+    return fit, dev, find(held) if held is not None else []
 
 
 def _parted(known: list[Entry], table: Mapping[str, Any]) -> tuple[list[Entry], list[Entry]]:
@@ -184,8 +211,24 @@ def _parted(known: list[Entry], table: Mapping[str, Any]) -> tuple[list[Entry], 
     if named:
         rest = [entry for entry in known if entry.scene not in named]
         return split(rest, 0.0, used=table.get("used", 1.0))[0], [e for e in known if e.scene in named]
-    fit, dev = split(known, table.get("dev", 0.0), used=table.get("used", 1.0))
-    return fit, dev if table.get("dev") else []
+    if not table.get("dev"):
+        return split(known, 0.0, used=table.get("used", 1.0))[0], []
+    fit, dev = split(known, table["dev"], used=table.get("used", 1.0))
+    patches = [entry for entry in known if entry.path.suffix == ".npz"]
+    scenes = sorted({e.scene for e in patches}, key=lambda scene: hashlib.sha256(scene.encode()).digest())
+    if len(scenes) < FEW:  # a hash of their names decides, and may take none of a few, or most
+        kept = set(scenes[: max(1, round(table["dev"] * len(scenes)))] if len(scenes) > 2 else ())
+        rest = split([e for e in patches if e.scene not in kept], 0.0, used=table.get("used", 1.0))[0]
+        chosen = [e for e in patches if e.scene in kept]
+        fit = [*rest, *(e for e in fit if e.path.suffix != ".npz")]
+        dev = [*chosen, *(e for e in dev if e.path.suffix != ".npz")]
+    if not dev:
+        warn_user(
+            "too few scenes to keep one for choosing: the epoch of the least loss is taken, and no threshold "
+            "is chosen. Give more scenes, or name some in dev_scenes",
+            ModelWarning,
+        )
+    return fit, dev
 
 
 def sets_of(plan: Plan, begun: Begun) -> dict[str, str | tuple[str, ...]]:
@@ -248,18 +291,9 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
         }  # fmt: skip
         histogram = found if histogram is None else histogram + found
     threshold = choose_threshold(histogram, metric)[0] if histogram else None
-    settings = json.dumps(begun.config, sort_keys=True) if begun.architecture else ""
     path = write_kept(begun, folder / plan.name)
     sha256 = digest(path.read_bytes())
-    least = Recipe.from_dict(plan.table("recipe")).least_bands
-    entries = {"min_bands": least if begun.entries["any_bands"] else 1, **begun.entries, "version": "1"}
-    if entries.get("fills"):
-        entries["min_bands"] = least
-    spec = ModelSpec(
-        name=plan.name, classes=classes, loader=LOADER, sha256=sha256, weights=path.name,
-        licence=plan.licence, description=plan.description, architecture=begun.architecture, config=settings,
-        threshold=threshold, **{**entries, **plan.table("card")},
-    )  # fmt: skip
+    spec = card_of(plan, begun, path.name, sha256, threshold)
     path.with_suffix(".json").write_text(card.to_json(spec))
     record = {
         "name": plan.name,
@@ -277,6 +311,20 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
     if importlib.util.find_spec("matplotlib") is not None:
         draw(folder)
     return record
+
+
+def card_of(plan: Plan, begun: Begun, weights: str, sha256: str, threshold: float | None) -> ModelSpec:
+    """Return the card of what is trained."""
+    least = Recipe.from_dict(plan.table("recipe")).least_bands
+    entries = {"min_bands": least if begun.entries["any_bands"] else 1, **begun.entries, "version": "1"}
+    if entries.get("fills"):
+        entries["min_bands"] = least
+    return ModelSpec(
+        name=plan.name, classes=tuple(plan.table("network")["classes"]), loader=LOADER, sha256=sha256,
+        weights=weights, licence=plan.licence, description=plan.description, architecture=begun.architecture,
+        config=json.dumps(begun.config, sort_keys=True) if begun.architecture else "", threshold=threshold,
+        **{**entries, **plan.table("card")},
+    )  # fmt: skip
 
 
 def write_kept(begun: Begun, stem: Path) -> Path:

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from xcloudmask.train import augment, clouds, ground
 from xcloudmask.train.files import Entry
 from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import Sample
+from xcloudmask.train.typed import from_table
 from xcloudmask.types import Band
 
 
@@ -105,11 +106,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, table: Mapping[str, object]) -> Recipe:
         """Return a recipe from a table of a config file."""
-        names = [entry.name for entry in fields(cls)]
-        for key in table:
-            if key not in names:
-                raise OptionError("setting of [recipe]", key, allowed=names)
-        return cls(**table)  # type: ignore[arg-type]
+        return from_table(cls, table, "setting of [recipe]")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

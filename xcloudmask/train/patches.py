@@ -1,0 +1,248 @@
+"""What a patch file holds, checked: a file of another form is refused by name, never trained on."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcloudmask.errors import CloudMaskError, UnitWarning
+from xcloudmask.metrics.labels import elementary
+from xcloudmask.once import Once
+from xcloudmask.types import KINDS
+from xcloudmask.warn import warn_user
+
+#: What each part of a patch must be; all but `possible` are needed.
+FORM: Mapping[str, str] = {
+    "image": "uint16 (band, y, x): reflectance x 10,000, kelvin x 100, 65535 for no data",
+    "bands": "a list of STAC common names, one a band",
+    "kinds": "a list, one a band: 'reflectance' or 'brightness_temperature'",
+    "possible": "uint8 (y, x): bit masks of the classes that each pixel may have",
+    "meta": "JSON text made by json.dumps({'sensor': ..., 'level': ..., 'gsd_m': ..., 'scene': ...})",
+}
+#: What the entries of `meta` must be; there may be more.
+META: Mapping[str, str] = {
+    "sensor": "text such as 'landsat-8'",
+    "level": "text such as 'L1 TOA' or 'L2A'",
+    "gsd_m": "the size of a pixel in metres, above 0",
+    "scene": "the name of the scene that the patch is of",
+}
+#: Names that others give to labels.
+OTHER_NAMES = ("label", "labels", "mask")
+_DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_AGAIN = "copy it again, or write it with numpy.savez_compressed"
+#: Files of which a warning was given, as they were then.
+_warned: Once[None] = Once()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Patch:
+    """What a patch holds, as it is stored.
+
+    Parameters
+    ----------
+    image : array of uint16, (band, y, x)
+        Reflectance x 10,000, kelvin x 100, 65535 for no data.
+    bands, kinds : tuple of str
+        STAC common name and kind of each band.
+    meta : mapping
+        At least what `META` names.
+    possible : array of uint8, (y, x), optional
+        Bit masks; None if the patch is not labelled.
+
+    Examples
+    --------
+    >>> Patch(np.zeros((1, 2, 2), "u2"), ("red",), ("reflectance",), {"scene": "a"}).possible is None
+    True
+    """
+
+    image: NDArray[np.uint16]
+    bands: tuple[str, ...]
+    kinds: tuple[str, ...]
+    meta: Mapping[str, Any]
+    possible: NDArray[np.uint8] | None = None
+
+
+def read(path: Path) -> Patch:
+    """Read a patch and check all that it holds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.npz")
+    >>> np.savez(path, image=np.ones((1, 2, 2)), bands=["red"], kinds=["reflectance"], meta="{}")
+    >>> read(path)
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.CloudMaskError: ...a.npz: not a patch of the form that xcloudmask.train reads: ...
+    """
+    parts = _load(path, FORM)
+    meta = _meta(path, parts["meta"])
+    bands, kinds = _names(path, parts, "bands"), _names(path, parts, "kinds")
+    if len(kinds) != len(bands):
+        raise bad(path, f"{len(kinds)} kinds for {len(bands)} bands; 'kinds' must be {FORM['kinds']}")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise bad(path, f"unknown kind {kind!r}; 'kinds' must be {FORM['kinds']}")
+    _check_image(path, parts["image"], len(bands), parts.get("possible"))
+    if "possible" in parts:
+        _check_labels(path, parts["possible"], parts["image"].shape)
+    return Patch(parts["image"], bands, kinds, meta, parts.get("possible"))
+
+
+def read_meta(path: Path) -> Mapping[str, Any]:
+    """Read what a patch says of itself, and no pixel."""
+    return _meta(path, _load(path, ["meta"])["meta"])
+
+
+def read_image(path: Path) -> NDArray[Any]:
+    """Read the pixels as they are stored, unchecked."""
+    return _load(path, ["image"])["image"]
+
+
+def bad(path: Path, found: str) -> CloudMaskError:
+    """Return the error that names a file and what is wrong with it."""
+    return CloudMaskError(f"{path}: not a patch of the form that xcloudmask.train reads: {found}")
+
+
+def _load(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Read some parts of a file; all must be there, but for the labels."""
+    out: dict[str, NDArray[Any]] = {}
+    try:
+        with path.open("rb") as raw:
+            if not zipfile.is_zipfile(raw):
+                raise bad(path, f"no .npz archive, or one cut short; {_AGAIN}")
+            raw.seek(0)
+            with np.load(raw, allow_pickle=False) as file:
+                there = list(file.files)
+                for name in wanted:
+                    if name in there:
+                        out[name] = _part(path, file, name)
+    except CloudMaskError:
+        raise
+    except _DAMAGED as error:
+        raise bad(path, f"it cannot be read ({error}); {_AGAIN}") from error
+    for name in wanted:
+        if name not in out and name != "possible":
+            raise bad(path, f"it holds {_list(there)}, but no {name!r}, which must be {FORM[name]}")
+    others = [name for name in there if name.casefold() in OTHER_NAMES]
+    if "possible" in wanted and "possible" not in out and others:
+        raise bad(
+            path,
+            f"it holds {others[0]!r}, but no 'possible', which labels are read from: {FORM['possible']}. Turn"
+            " class codes into bit masks with xcloudmask.metrics.possible_from_classes; of a patch that is "
+            f"not labelled, leave {others[0]!r} out",
+        )
+    return out
+
+
+def _part(path: Path, file: Mapping[str, Any], name: str) -> NDArray[Any]:
+    """Read one part."""
+    try:
+        value = file[name]
+    except _DAMAGED as error:
+        hint = "" if "Object arrays" in str(error) else f"; if it is, {_AGAIN}"
+        raise bad(path, f"{name!r} cannot be read ({error}); it must be {FORM[name]}{hint}") from error
+    if not isinstance(value, np.ndarray):
+        raise bad(path, f"{name!r} is no array; it must be {FORM[name]}; {_AGAIN}")
+    return value
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
+
+
+def _names(path: Path, parts: Mapping[str, NDArray[Any]], name: str) -> tuple[str, ...]:
+    stored = parts[name]
+    if stored.ndim != 1 or stored.dtype.kind != "U":
+        raise bad(path, f"{name!r} is {_form(stored)}; it must be {FORM[name]}")
+    return tuple(stored.tolist())
+
+
+def _meta(path: Path, stored: NDArray[Any]) -> Mapping[str, Any]:
+    if stored.size != 1 or stored.dtype.kind != "U":
+        raise bad(path, f"'meta' is {_form(stored)}; it must be {FORM['meta']}")
+    try:
+        meta = json.loads(stored.item())
+    except ValueError as error:
+        raise bad(path, f"'meta' is no JSON ({error}); it must be {FORM['meta']}") from error
+    if not isinstance(meta, dict):
+        raise bad(path, f"'meta' holds {meta!r}, no mapping; it must be {FORM['meta']}")
+    for key, form in META.items():
+        if key not in meta:
+            raise bad(path, f"'meta' holds {_list(meta)}, but no {key!r}, which must be {form}")
+        if not _fits(key, meta[key]):
+            raise bad(path, f"'meta' says {key} = {meta[key]!r}; it must be {form}")
+    return meta
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key == "gsd_m" and not isinstance(value, bool):
+        try:
+            return 0 < float(value) < math.inf
+        except (TypeError, ValueError, OverflowError):
+            return False
+    return bool(isinstance(value, str) and value) or (key == "scene" and type(value) is int)
+
+
+def _check_image(path: Path, image: NDArray[Any], count: int, labels: NDArray[Any] | None) -> None:
+    must = f"it must be {FORM['image']}"
+    if image.ndim != 3 or 0 in image.shape:
+        raise bad(path, f"'image' is {_form(image)}; {must}")
+    if image.dtype.kind != "u" or image.dtype.itemsize != 2:
+        raise bad(path, f"'image' is {_form(image)}; {must}{_how_to_store(image)}")
+    last = image.shape[2] == count
+    labelled_so = labels is not None and labels.shape == image.shape[:2] != image.shape[1:]
+    if image.shape[0] != count or (last and labelled_so):
+        hint = ". Bands come first: store numpy.moveaxis(image, -1, 0)" if last else ""
+        raise bad(path, f"'image' is {_form(image)}, and 'bands' names {count}; {must}{hint}")
+
+
+def _how_to_store(image: NDArray[Any]) -> str:
+    if image.dtype.kind in "iu":
+        return ". Store it with 65535 for no data, as image.astype('uint16')"
+    if image.dtype.kind != "f":
+        return ""
+    finite = image[np.isfinite(image)]
+    scaled = "image * 10_000" if finite.size and finite.max() < 50 else "image"  # no kelvin, no percent
+    whole = f"numpy.clip(numpy.round({scaled}), 0, 65534)"
+    return f". Store numpy.where(numpy.isnan(image), 65535, {whole}).astype('uint16')"
+
+
+def _check_labels(path: Path, labels: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if labels.shape != shape[1:]:
+        raise bad(
+            path, f"'possible' is {_form(labels)}, the image {shape}; labels must be (y, x) = {shape[1:]}"
+        )
+    try:
+        elementary(labels if labels.dtype.kind in "uib" else labels[:0])
+    except CloudMaskError as error:
+        raise bad(path, str(error)) from error
+    if labels.max() == 3:  # nothing but 0 to 3, and 3 is an odd thing to say: clear or thick cloud
+        _warned.get((str(path), path.stat().st_mtime_ns), lambda: _warn_of_codes(path))
+
+
+def _warn_of_codes(path: Path) -> None:
+    warn_user(
+        f"{path}: 'possible' holds no value but 0 to 3, which looks like class codes; it is read as bit "
+        "masks (1 clear, 2 thick cloud, 3 clear or thick cloud). If they are codes, turn them into bit masks "
+        "with xcloudmask.metrics.possible_from_classes",
+        UnitWarning,
+    )
+
+
+def _form(array: NDArray[Any]) -> str:
+    """Return type, shape and range of an array, for a message."""
+    if array.dtype.kind == "U":
+        return f"text {array.shape}"
+    text = f"{array.dtype} {array.shape}"
+    known = array[np.isfinite(array)] if array.dtype.kind in "iuf" else np.array([])
+    return f"{text} from {known.min():.5g} to {known.max():.5g}" if known.size else text
