@@ -21,6 +21,7 @@ from xcloudmask.train import checkpoint
 from xcloudmask.train.calibrate import fit_temperature
 from xcloudmask.train.curves import draw
 from xcloudmask.train.files import find
+from xcloudmask.train.finetune import fine_tune
 from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import entries_of, train
@@ -276,3 +277,14 @@ def test_a_card_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps({"no": "card"}))
     with pytest.raises(CloudMaskError, match=r"mine\.json"):
         models.get(str(tmp_path / "mine.json"))
+
+
+# --- fine-tuning ---
+
+
+def test_a_folder_of_any_name_and_one_beginning_of_weights_will_do(data: Path, tmp_path: Path) -> None:
+    mine = fine_tune(
+        "spectral", data / "train", tmp_path / "my model (2)", only="classify", epochs=1, length=1, batch=1
+    )
+    assert mine.name == "my-model-2"
+    assert (tmp_path / "my model (2)" / "my-model-2.json").exists()

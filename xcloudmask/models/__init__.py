@@ -73,8 +73,10 @@ def get(name: str) -> ModelSpec:
             return plugins.read(name)
         if name.endswith(".json"):
             return loading.read(name, Given())
-    hint = f"{name} is one for each level: {name}-l1c, {name}-l2a" if name in families() else ""
-    raise OptionError("model", name, allowed=("auto", *families(), *list()), hint=hint)
+        if name in families():
+            told = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
+            raise OptionError("model", name, hint=told)
+    raise OptionError("model", name, allowed=("auto", *families(), *list()))
 
 
 def families() -> builtins.list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def fine_tune(
     spec = model_of(model)
     if not Path(data).is_dir():
         raise CloudMaskError(f"there is no folder {data}: it must hold <source>/<name>.npz with your labels")
-    name = name or Path(out).name
+    name = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(out).resolve().name).strip("-_.") or "mine"
     size = spec.patch if spec.patch_fixed else 128
     least = 3 if estimate and not spec.fills else spec.min_bands
     changes: dict[str, object] = {"size": size, "least_bands": least, **(recipe or {})}
