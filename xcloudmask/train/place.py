@@ -54,9 +54,15 @@ def _joined(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     from torch.nn.parallel import DistributedDataParallel
 
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    wrapped = None
     try:
         ids = [device.index] if device.type == "cuda" else None
-        yield DistributedDataParallel(network, device_ids=ids)
+        wrapped = DistributedDataParallel(network, device_ids=ids)
+        yield wrapped
         distributed.barrier()
     finally:
+        # The reducer must not be the last to hold the group: freed by the interpreter, which holds its lock
+        # then, the group would wait for a thread of its own that waits for that lock.
+        for name in ("logger", "reducer") if wrapped is not None else ():
+            vars(wrapped).pop(name, None)
         distributed.destroy_process_group()
