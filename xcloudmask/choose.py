@@ -154,9 +154,10 @@ def _named(model: Any, level: Level | None) -> ModelSpec:
         return model
     if not isinstance(model, str):
         return models.spec_of(model)
-    if level is None and model in models.families():
+    name = models.for_level(model, level)
+    if level is None and name != model:
         _warn_of_no_level()
-    return models.get(models.for_level(model, level))
+    return models.get(name)
 
 
 def _warn_of_no_level() -> None:

@@ -112,6 +112,20 @@ def answers(open_classes: NDArray[np.uint8], positive: int) -> NDArray[np.int8]:
     return np.where(yes == no, -1, yes).astype(np.int8)
 
 
+def covers_all(words: Mapping[str, int]) -> bool:
+    """Whether a legend, as `open_classes` gives it, has a class for every pixel.
+
+    Examples
+    --------
+    >>> covers_all(open_classes(["clear", "cloud"])), covers_all(open_classes(["cloud"]))
+    (True, False)
+    """
+    covered = 0
+    for bits in words.values():
+        covered |= bits
+    return covered == EVERY or "land" in words
+
+
 def open_classes(words: Iterable[str]) -> dict[str, int]:
     """Return which elementary classes each word of a legend leaves open, given the other words.
 

@@ -102,7 +102,9 @@ def for_level(name: str, level: Level | None) -> str:
     >>> xcloudmask.models.for_level("ukis-any", "boa"), xcloudmask.models.for_level("spectral", "boa")
     ('ukis-any-l2a', 'spectral')
     """
-    return f"{name}-{'l2a' if level == 'boa' else 'l1c'}" if name in families() else name
+    if name in _registry or name not in families():  # the first is quick, and nearly always so
+        return name
+    return f"{name}-{'l2a' if level == 'boa' else 'l1c'}"
 
 
 def readable() -> builtins.list[ModelSpec]:

@@ -13,7 +13,7 @@ from typing import Any
 from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics import METRICS
-from xcloudmask.metrics.labels import EVERY, open_classes
+from xcloudmask.metrics.labels import covers_all, open_classes
 from xcloudmask.models.arch import NAMES
 from xcloudmask.train.evaluate import CODES, SETS
 from xcloudmask.train.loggers import LOGGERS
@@ -309,10 +309,7 @@ def check_network(network: Mapping[str, Any], card: Mapping[str, Any]) -> None:
     xcloudmask.errors.CloudMaskError: classes = ['cloud', 'thin_cloud'] in [network] must cover every ...
     """
     words = open_classes(network["classes"])
-    covered = 0
-    for bits in words.values():
-        covered |= bits
-    if covered != EVERY and "land" not in words:
+    if not covers_all(words):
         raise CloudMaskError(
             f"classes = {list(words)} in [network] must cover every pixel, as ['clear', 'cloud'] do"
         )

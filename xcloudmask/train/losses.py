@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as f
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.metrics.labels import ASKED, EVERY, elementary, open_classes
+from xcloudmask.metrics.labels import ASKED, covers_all, elementary, open_classes
 
 
 def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.bool_]:
@@ -41,10 +41,7 @@ def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.b
     [[0, 1, 0], [1, 0, 1], [0, 0, 0]]
     """
     words = open_classes(classes)
-    covered = 0
-    for bits in words.values():
-        covered |= bits
-    if covered != EVERY and "land" not in words:
+    if not covers_all(words):
         raise CloudMaskError(f"the classes {', '.join(classes)} do not cover every pixel")
     open_bits = elementary(possible)
     return np.stack([(open_bits & np.uint8(bits)) > 0 for bits in words.values()], axis=1)
