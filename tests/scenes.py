@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import dask
@@ -44,6 +47,45 @@ def weather(height: int, width: int, bands: int = 6, seed: int = 0) -> np.ndarra
     cloud = np.clip(field() - 0.3, 0, 1) * np.array([0.6, 0.58, 0.58, 0.6, 0.4, 0.3])[:bands, None, None]
     shadow = 1 - 0.6 * np.clip(field() - 0.4, 0, 1)
     return (land * shadow + cloud).astype(np.float32)
+
+
+def same_odds(found: Any, expected: Any, err_msg: str = "") -> None:
+    """Hold probabilities to what is promised of them: 1e-6, and NaN in the same places.
+
+    Not to the last bit: how many threads share a layer, how many windows a batch, and which kernel a library
+    takes for that on this processor, may change in which order a network's sums are rounded.
+    """
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0, err_msg=err_msg)
+
+
+def same_answer(found: xr.DataArray, expected: xr.DataArray) -> None:
+    """Hold classes to equality, and probabilities to what is promised of them."""
+    assert found.dtype == expected.dtype
+    if expected.dtype == np.uint8:
+        np.testing.assert_array_equal(found.values, expected.values)
+    else:
+        same_odds(found.values, expected.values)
+
+
+def calls(task: Callable[[], object]) -> int:
+    """How many functions are called, in Python and in C, while a task runs: what it costs, on any machine."""
+    count = 0
+
+    def note(frame: Any, event: str, arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    enabled, before = gc.isenabled(), sys.getprofile()
+    gc.collect()
+    gc.disable()  # what is collected, and when, depends on what ran before
+    sys.setprofile(note)
+    try:
+        task()
+    finally:
+        sys.setprofile(before)
+        if enabled:
+            gc.enable()
+    return count
 
 
 class CountingScheduler:

