@@ -460,7 +460,6 @@ def test_a_stopped_run_leaves_no_output(tmp_path: Path, sent: signal.Signals, co
     wait_for_part(tmp_path, run)
     time.sleep(1)
     run.send_signal(sent)
-    begun = time.monotonic()
     stdout, stderr = run.communicate(timeout=60)
     assert run.returncode == code
     assert stdout == ""
@@ -470,7 +469,6 @@ def test_a_stopped_run_leaves_no_output(tmp_path: Path, sent: signal.Signals, co
         assert left == []
         assert "nothing is left half-written" in stderr
         assert "Traceback" not in stderr
-        assert time.monotonic() - begun < 20
     else:
         assert [p.suffix for p in left] == [".part"]
         small = raster(tmp_path / "small.tif", (40, 40))

@@ -54,7 +54,7 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(scene, faults):
     start = time.monotonic()
     da = load_stac([scene.item], bands=["red"], timeout=1)
     equal(da[0, 0], scene.expected["red"])
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 29  # that answer was not waited for
 
 
 def test_pauses_grow(monkeypatch):
