@@ -18,8 +18,8 @@ from _measure import peak_mib
 
 import xcloudmask  # noqa: F401  registers the accessor
 from xcloudmask import models, testing
-from xcloudmask.machine import cpu_threads
-from xcloudmask.tiling import AxisPlan
+from xcloudmask.engine.devices import cpu_threads
+from xcloudmask.engine.tiling import AxisPlan
 from xcloudmask.types import ModelSpec
 
 Pixels = npt.NDArray[np.float32]
@@ -160,7 +160,7 @@ def _by_xarray(mask: xr.DataArray, store: Path) -> None:
 
 
 def _by_us(mask: xr.DataArray, store: Path) -> None:
-    from xcloudmask.write import write
+    from xcloudmask.masks.write import write
 
     write(mask, store)
 

@@ -26,7 +26,7 @@ from scipy import ndimage
 
 import xcloudmask  # noqa: F401  registers the accessor
 from xcloudmask import models
-from xcloudmask.tasks import fill_gaps
+from xcloudmask.engine.pixels import fill_gaps
 
 #: Bits of `possible`.
 CLOUD, SHADOW = 2 | 4, 8

@@ -35,7 +35,7 @@ from _measure import (
     table,
 )
 
-from xcloudmask.machine import cpu_lanes
+from xcloudmask.engine.devices import cpu_lanes
 
 SECTIONS = ("overhead", "memory", "peer")
 #: The bars of the issue.
@@ -195,7 +195,7 @@ def show_memory(found: dict[str, Any]) -> str:
 
 def beside_peer(size: Size, script: str) -> dict[str, Any]:
     """Seconds and memory of ours and of ukis-csmask on one image, each in its own process, in turns."""
-    from xcloudmask.machine import cpu_threads
+    from xcloudmask.engine.devices import cpu_threads
 
     work = {"size": size.peer_image, "repeat": size.repeat}
     ours, peers = [], []

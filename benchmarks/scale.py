@@ -28,13 +28,13 @@ import numpy as np
 from _measure import RESULTS, circumstances, clocked, in_words, save, table
 from zarr.storage import MemoryStore
 
+from xcloudmask.store.ledger import Ledger
+from xcloudmask.store.lock import Lock
+from xcloudmask.store.store import Target
 from xcloudmask.streaming.layout import Layout, WindowLayout
-from xcloudmask.streaming.ledger import Ledger
-from xcloudmask.streaming.lock import Lock
 from xcloudmask.streaming.pools import ClusterPool
 from xcloudmask.streaming.run import Run, Steps
 from xcloudmask.streaming.source import from_reflectance
-from xcloudmask.streaming.store import Target
 from xcloudmask.streaming.work import read_box
 
 CLUSTER: dict[str, Any] = {
@@ -82,7 +82,7 @@ def planned(size: Size) -> tuple[Any, WindowLayout]:
     pixels = da.map_blocks(nothing, chunks=chunks, dtype=np.uint8, meta=np.empty((0,) * 4, np.uint8))
     import xarray as xr
 
-    from xcloudmask.predict import Request
+    from xcloudmask.predict.options import Request
 
     scene = xr.DataArray(pixels, dims=("time", "band", "y", "x"))
     scene = scene.cloudmask.describe(bands=list(spec.bands), level="L1C", scale=1e-4)

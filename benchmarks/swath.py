@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from xcloudmask.tiling import AxisPlan
+from xcloudmask.engine.tiling import AxisPlan
 
 #: What, cells a side of the tile, of a window and of the overlap: Sentinel-2 tiles, ten pixels a cell.
 CASES = {

@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
-from xcloudmask.streaming.columns import go_through
+from xcloudmask.archive.columns import go_through
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def smaller(png: bytes, colours: int = 200) -> bytes:
     from matplotlib.colors import to_rgb
     from PIL import Image
 
-    from xcloudmask.picture import COLOURS
+    from xcloudmask.masks.picture import COLOURS
 
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     chosen = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=3).getpalette() or []
@@ -103,7 +103,7 @@ def smaller_base64(text: str) -> str:
 
 def picture(path: Path, dpi: int = 82) -> None:
     """Write the README's picture: the demo's Landsat clip and its mask."""
-    from xcloudmask import demo
+    from xcloudmask.cli import demo
 
     data = demo.scene("landsat-8")
     demo.draw(data, data.cloudmask.predict(), path, dpi)

@@ -12,8 +12,8 @@ import numpy as np
 import rioxarray
 import xarray as xr
 
-from xcloudmask import demo
-from xcloudmask.write import write
+from xcloudmask.cli import demo
+from xcloudmask.masks.write import write
 
 # %% [markdown]
 # ## 1. A DataArray

@@ -74,7 +74,7 @@ def test_the_fill_called_ours_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     import choices
 
-    from xcloudmask.tasks import fill_gaps
+    from xcloudmask.engine.pixels import fill_gaps
 
     assert [name for name, fill in choices.FILLS.items() if fill is fill_gaps] == ["nearest valid (ours)"]
     told = json.loads((FOLDER / "results" / "choices.json").read_text())["fill"]

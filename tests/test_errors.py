@@ -8,11 +8,10 @@ import pytest
 
 from xcloudmask import errors
 from xcloudmask.errors import OptionError
-from xcloudmask.streaming import problems
 
 TOLD: list[BaseException] = [
     kind("nothing at /a/b: mount it", *rest)
-    for module in (errors, problems)
+    for module in (errors,)
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if issubclass(kind, BaseException) and kind is not OptionError
     for rest in ((), ("more",))
@@ -41,5 +40,5 @@ def test_an_exception_survives_the_way_from_a_worker(error: BaseException) -> No
 
 def test_the_list_is_complete() -> None:
     kinds = {type(error) for error in TOLD}
-    assert {errors.AssetError, errors.BandError, OptionError, problems.StoreError} <= kinds
+    assert {errors.AssetError, errors.BandError, OptionError, errors.StoreError} <= kinds
     assert len(kinds) >= 12

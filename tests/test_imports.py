@@ -70,18 +70,23 @@ def imported(node: ast.AST, file: str) -> list[str]:
     return [module, *(f"{module}.{alias.name}" for alias in node.names)]
 
 
+def needed(tree: ast.Module) -> list[ast.AST]:
+    """All nodes but those that are there for type checking only."""
+    skipped = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    return [node for node in ast.walk(tree) if node not in skipped]
+
+
 def importers(*modules: str) -> set[str]:
     """Files that import any of `modules`, at their top or within a function, but for type checking only."""
     found = set()
     for file, tree in sources():
-        skipped = {
-            inner
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-            for inner in ast.walk(node)
-        }
-        for node in ast.walk(tree):
-            names = [] if node in skipped else imported(node, file)
+        for node in needed(tree):
+            names = imported(node, file)
             if any(name == module or name.startswith(f"{module}.") for name in names for module in modules):
                 found.add(file)
     return found
@@ -92,9 +97,9 @@ def outside(files: set[str], *allowed: str) -> set[str]:
 
 
 def test_the_reader_of_imports_reads() -> None:
-    assert "backends.py" in importers("torch")
-    assert "tasks.py" in importers("xcloudmask.engine")
-    assert "lazy.py" in importers("dask.highlevelgraph")
+    assert "engine/torch.py" in importers("torch")
+    assert "engine/kernel.py" in importers("xcloudmask.engine.predictor")
+    assert "engine/run_dask.py" in importers("dask.highlevelgraph")
     node = ast.parse("from ..models import ukis").body[0]
     assert imported(node, "stac/load.py") == ["xcloudmask.models", "xcloudmask.models.ukis"]
 
@@ -103,9 +108,7 @@ def test_the_reader_of_imports_reads() -> None:
 def test_runtimes_are_imported_where_inference_and_training_are(module: str) -> None:
     allowed = (
         "models/",
-        "engine.py",
-        "backends.py",
-        "machine.py",
+        "engine/",
         "train/",
         "testing.py",
         "cli/doctor.py",
@@ -117,39 +120,22 @@ def test_dask_internals_are_imported_by_the_lazy_executor_alone() -> None:
     inner = importers(
         "dask._task_spec", "dask.highlevelgraph", "dask.blockwise", "dask.core", "dask.optimization"
     )
-    assert inner == {"lazy.py"}
+    assert inner == {"engine/run_dask.py"}
 
 
-EXECUTION = ("machine", "backends", "engine", "tasks", "direct")
-CORE = ("types", "errors", "classes", "tiling", "blend", "chunking", *EXECUTION)
+def in_room(room: str) -> set[str]:
+    return {file for file, _ in sources() if room_of(file) == room}
 
 
-def test_xarray_stays_out_of_the_core() -> None:
-    core = {f"{name}.py" for name in (*CORE, "lazy")}
+def test_xarray_stays_out_of_the_engine_and_the_models() -> None:
+    core = in_room("engine") | in_room("models") | {"types.py", "errors.py", "classes.py"}
     assert importers("xarray", "rioxarray") & core == set()
-    assert {file for file in importers("xarray") if file.startswith("models/")} == set()
 
 
-def test_dask_stays_out_of_what_works_on_arrays() -> None:
-    core = {f"{name}.py" for name in CORE}
-    assert importers("dask") & core == set()
-
-
-#: Each of these may import those before it, and the models, the classes and the errors; never one after it.
-ORDER = ("tiling", "blend", "models", "machine", "backends", "engine", "tasks", "lazy", "predict", "accessor")
-
-
-@pytest.mark.parametrize("lower", ORDER)
-def test_imports_point_one_way(lower: str) -> None:
-    later = [f"xcloudmask.{name}" for name in ORDER[ORDER.index(lower) + 1 :]]
-    files = (f"{lower}/", f"{lower}.py")
-    # models.register and the like may be spoken of anywhere; what is held here is what the code needs
-    assert {file for file in importers(*later) if file.startswith(files)} == set()
-
-
-def test_stac_and_sensors_do_not_know_the_executors() -> None:
-    upper = importers(*(f"xcloudmask.{name}" for name in ("engine", "backends", "tasks", "lazy", "direct")))
-    assert {file for file in upper if file.startswith(("stac/", "sensors/", "local/"))} == set()
+def test_dask_and_zarr_stay_out_of_what_works_on_arrays() -> None:
+    core = in_room("engine") | {"types.py", "errors.py", "classes.py"}
+    assert importers("dask") & core == {"engine/run_dask.py"}
+    assert importers("zarr") & core == set()
 
 
 def test_heavy_modules_are_never_imported_at_the_top_of_a_file() -> None:
@@ -160,3 +146,77 @@ def test_heavy_modules_are_never_imported_at_the_top_of_a_file() -> None:
             if roots & {"torch", "onnxruntime"} and not file.startswith(("train/", "models/")):
                 at_top.add(file)
     assert at_top == set()
+
+
+#: The rooms, and the files beside them: each may import those before it, never one after it.
+ORDER = (
+    "_version", "errors", "types", "classes", "sensors", "models", "engine", "scene", "predict", "stac",
+    "local", "store", "masks", "streaming", "archive", "metrics", "train", "testing", "accessor",
+    "__init__", "cli", "__main__",
+)  # fmt: skip
+
+
+def room_of(file: str) -> str:
+    """The room that a file is in, or the file itself if it lies at the top."""
+    return file.partition("/")[0].removesuffix(".py")
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room_of(file) for file, _ in sources()} == set(ORDER)
+
+
+def test_the_top_holds_eight_files_and_the_rooms() -> None:
+    top = {path.name for path in ROOT.iterdir() if path.suffix == ".py"}
+    assert top == {f"{name}.py" for name in TOP}
+
+
+TOP = ("__init__", "__main__", "_version", "accessor", "errors", "types", "classes", "testing")
+
+
+def module_of(name: str) -> str | None:
+    """The file of a module of ours, ``xcloudmask.engine.blend``; None for anything else."""
+    if name != "xcloudmask" and not name.startswith("xcloudmask."):
+        return None
+    path = ROOT.joinpath(*name.split(".")[1:])
+    for file in (path / "__init__.py", path.with_suffix(".py")):
+        if file.is_file():
+            return file.relative_to(ROOT).as_posix()
+    return None
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """Which files each file imports, at its top or within a function."""
+    out: dict[str, set[str]] = {}
+    for file, tree in sources():
+        found: set[str] = set()
+        for node in needed(tree):
+            names = imported(node, file)
+            # `from a.b import c`: a.b is what is imported, unless c is a module
+            modules = [module for name in names[1:] if (module := module_of(name))]
+            found |= set(modules) or {module for name in names[:1] if (module := module_of(name))}
+        out[file] = found - {file}
+    return out
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_imports_point_one_way(room: str) -> None:
+    later = set(ORDER[ORDER.index(room) + 1 :])
+    up = {
+        f"{file} -> {other}"
+        for file, others in graph().items()
+        if room_of(file) == room
+        for other in others
+        if room_of(other) in later
+    }
+    assert up == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Late imports count: a circle that is hidden within functions is one all the same."""
+    from graphlib import CycleError, TopologicalSorter
+
+    try:
+        list(TopologicalSorter(graph()).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

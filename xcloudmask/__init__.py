@@ -11,19 +11,19 @@ from xcloudmask.stac import load_stac
 from xcloudmask.types import ModelSpec
 
 if TYPE_CHECKING:
-    from xcloudmask.engine import unload
+    from xcloudmask.archive.sync import sync
+    from xcloudmask.archive.timeseries import timeseries
+    from xcloudmask.engine.predictor import unload
     from xcloudmask.streaming import stream
-    from xcloudmask.streaming.plugin import WorkerPlugin
-    from xcloudmask.streaming.sync import sync
-    from xcloudmask.streaming.timeseries import timeseries
+    from xcloudmask.streaming.worker_plugin import WorkerPlugin
 
 #: What is imported when it is first asked for: it needs zarr, or distributed.
 _LATER = {
-    "WorkerPlugin": "xcloudmask.streaming.plugin",
+    "WorkerPlugin": "xcloudmask.streaming.worker_plugin",
     "stream": "xcloudmask.streaming",
-    "sync": "xcloudmask.streaming.sync",
-    "timeseries": "xcloudmask.streaming.timeseries",
-    "unload": "xcloudmask.engine",
+    "sync": "xcloudmask.archive.sync",
+    "timeseries": "xcloudmask.archive.timeseries",
+    "unload": "xcloudmask.engine.predictor",
 }
 
 __all__ = [

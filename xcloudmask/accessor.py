@@ -8,15 +8,16 @@ from typing import Any
 import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
-from xcloudmask import post
-from xcloudmask.aux_inputs import AuxLike
-from xcloudmask.bands import read_bands, sensor_of
-from xcloudmask.datasets import band_names, mask_of
-from xcloudmask.datasets import stack as stack_bands
-from xcloudmask.describe import describe
-from xcloudmask.dims import band_dim
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.predict import Request, predict
+from xcloudmask.masks import apply
+from xcloudmask.predict.options import Request
+from xcloudmask.predict.prepare import predict
+from xcloudmask.scene.aux_inputs import AuxLike
+from xcloudmask.scene.bands import read_bands, sensor_of
+from xcloudmask.scene.dataset import band_names, mask_of
+from xcloudmask.scene.dataset import stack as stack_bands
+from xcloudmask.scene.describe import describe
+from xcloudmask.scene.dims import band_dim
 from xcloudmask.types import Band, ModelLike, Sensor
 
 
@@ -45,12 +46,12 @@ class CloudMask:
         return sensor_of(self._array())
 
     def __repr__(self) -> str:
-        from xcloudmask import summary
+        from xcloudmask.predict import summary
 
         return summary.text(self._data)
 
     def _repr_html_(self) -> str:
-        from xcloudmask import summary
+        from xcloudmask.predict import summary
 
         return summary.html(self._data)
 
@@ -217,7 +218,7 @@ class CloudMask:
         return predict(self._array(), request)
 
     def clear_fraction(
-        self, clear: Sequence[str] = post.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
+        self, clear: Sequence[str] = apply.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
     ) -> xr.DataArray:
         """Return the clear share of the pixels that hold data, of a mask.
 
@@ -241,7 +242,7 @@ class CloudMask:
         >>> mask.cloudmask.clear_fraction().item()
         0.5
         """
-        return post.clear_fraction(self._mask(), clear, dim)
+        return apply.clear_fraction(self._mask(), clear, dim)
 
     def plot(
         self,
@@ -257,9 +258,9 @@ class CloudMask:
     ) -> Any:
         """Draw the picture, with the mask beside and over it; of a mask, the mask alone.
 
-        The parameters are those of `xcloudmask.plot.plot`, which returns matplotlib's Axes.
+        The parameters are those of `xcloudmask.masks.plot.plot`, which returns matplotlib's Axes.
         """
-        from xcloudmask.plot import plot
+        from xcloudmask.masks.plot import plot
 
         return plot(
             self._array(),
@@ -296,12 +297,12 @@ class DatasetAccessor(CloudMask):
     def apply(
         self,
         mask: xr.DataArray,
-        drop: Sequence[str] = post.DROP,
+        drop: Sequence[str] = apply.DROP,
         buffer: str | float | None = None,
     ) -> xr.Dataset:
         """Return the dataset with NaN in its bands where `mask` says so; see `DataArrayAccessor.apply`."""
         return self._ds.assign(
-            {name: post.apply(self._ds[name], mask, drop, buffer) for name in band_names(self._ds)}
+            {name: apply.apply(self._ds[name], mask, drop, buffer) for name in band_names(self._ds)}
         )
 
 
@@ -321,7 +322,7 @@ class DataArrayAccessor(CloudMask):
     def apply(
         self,
         mask: xr.DataArray,
-        drop: Sequence[str] = post.DROP,
+        drop: Sequence[str] = apply.DROP,
         buffer: str | float | None = None,
     ) -> xr.DataArray:
         """Return the data with NaN where `mask` has one of the classes `drop`, or no data.
@@ -343,7 +344,7 @@ class DataArrayAccessor(CloudMask):
         >>> xr.DataArray([0.2, 0.9], dims="x").cloudmask.apply(mask).values
         array([0.2, nan])
         """
-        return post.apply(self._da, mask, drop, buffer)
+        return apply.apply(self._da, mask, drop, buffer)
 
     def score(
         self,
@@ -412,6 +413,6 @@ class DataArrayAccessor(CloudMask):
         Written
             The path, and how many pixels each class has.
         """
-        from xcloudmask.write import write
+        from xcloudmask.masks.write import write
 
         return write(self._da, path, overwrite=overwrite)

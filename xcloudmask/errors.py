@@ -1,10 +1,13 @@
-"""The library's exceptions: few, each also a built-in one, each naming the remedy."""
+"""Every exception and warning of the library: few, each also a built-in one, each naming the remedy."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 
@@ -71,3 +74,34 @@ class NoDataWarning(UserWarning):
 
 class AssetError(OSError, CloudMaskError):
     """A file that a catalogue names and that cannot be read; the message names item, asset and remedy."""
+
+
+class StoreError(OSError, CloudMaskError):
+    """The store refused or failed; the message says what to do. What was recorded as done stays done."""
+
+
+class StoreLockedError(StoreError):
+    """Another process is writing to the same store."""
+
+
+class ClusterError(CloudMaskError):
+    """The cluster is gone, or all of its workers are. What was recorded as done stays done."""
+
+
+class ContractError(CloudMaskError):
+    """The store holds a mask that was made otherwise; the message shows both."""
+
+
+class StreamWarning(UserWarning):
+    """A stream ended, but not all of its regions are done."""
+
+
+_HERE = str(Path(__file__).parent)
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warn with the first line outside this package as its place."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

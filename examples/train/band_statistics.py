@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.models import weights
-from xcloudmask.models.weights import digest
+from xcloudmask.models.weights import fetch
+from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train.augment import places
 from xcloudmask.train.files import Entry, check_no_leak, find
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
-OUT = Path(weights.__file__).parent / "weights" / "bands.json"
+OUT = Path(fetch.__file__).parent / "weights" / "bands.json"
 PIXELS_A_PATCH = 3000
 
 

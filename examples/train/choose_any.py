@@ -19,7 +19,7 @@ import torch
 
 from xcloudmask import models
 from xcloudmask.metrics import METRICS, QUESTIONS, metrics
-from xcloudmask.models.ukis import BANDS, SHARES, THRESHOLDS
+from xcloudmask.models.sources.ukis import BANDS, SHARES, THRESHOLDS
 from xcloudmask.train.augment import among
 from xcloudmask.train.evaluate import CODES, classify, probabilities
 from xcloudmask.train.files import find

@@ -9,7 +9,7 @@ import pytest
 
 import xcloudmask.local
 from xcloudmask.errors import AssetError, BandError, CloudMaskError, UnitError, UnitWarning
-from xcloudmask.sun import sun_position
+from xcloudmask.local.sun import sun_position
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import xarray as xr
 import xcloudmask.local
 from tests.scenes import calls
 from tests.stac.helpers import loaded_by
-from xcloudmask.describe import BAND_COORDS
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
 from xcloudmask.local import build
+from xcloudmask.scene.describe import BAND_COORDS
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_whole_archives_are_not_searched(tmp_path, monkeypatch):
         xcloudmask.local.open(tmp_path)
 
 
-MODULES = "import xcloudmask.local, xcloudmask.stac, xcloudmask.sensors, xcloudmask.describe, xcloudmask.sun"
+MODULES = "import xcloudmask.local, xcloudmask.stac, xcloudmask.sensors, xcloudmask.scene.describe"
 
 
 def test_importing_is_light():
@@ -193,7 +193,7 @@ def test_no_module_warns_with_a_line_of_its_own():
     """Counting frames by hand goes wrong as soon as a function moves."""
     package = Path(xcloudmask.local.__file__).parents[1]
     told = [path.name for path in package.rglob("*.py") if "warnings.warn(" in path.read_text()]
-    assert told == ["warn.py"]
+    assert told == ["errors.py"]
 
 
 @pytest.mark.parametrize(("path", "says"), [

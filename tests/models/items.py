@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.models.helpers import sha
-from xcloudmask.models.exporting import MLM
+from xcloudmask.models.mlm.write import MLM
 
 
 def check_mlm(item, folder):

@@ -18,11 +18,15 @@ import torch
 
 from tests.models.helpers import as_onnx, as_pt2, wide
 from tests.scenes import NAMES, noise, same_odds, scene
-from xcloudmask import engine, models
-from xcloudmask.models import adapters, arch, card, loading, modules, plugins, shipped, ukis, weights
+from xcloudmask import models
+from xcloudmask.engine import predictor
+from xcloudmask.models import arch, card, loading
 from xcloudmask.models.arch import sensei_v2
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.models.arch.setnet import Bound
+from xcloudmask.models.own import modules
+from xcloudmask.models.sources import adapters, plugins, shipped, ukis
+from xcloudmask.models.weights import fetch
 from xcloudmask.types import ModelSpec
 
 SHAPE, PATCH, OVERLAP = (75, 58), 32, 8
@@ -77,11 +81,11 @@ def of_architecture(case: str) -> ModelSpec:
     any_bands = name in loading.SETS
     module = settled(arch.build(name, config, seed=11), any_bands)
     classes = CLASSES if name != "pw-dl3plus" else ("clear", "cloud")
-    sha256 = weights.hold(save(module.state_dict()))
+    sha256 = fetch.hold(save(module.state_dict()))
     return ModelSpec(
         name=case.replace(", ", "-"), version="test", loader=loading.LOADER, classes=classes,
         bands=() if any_bands else tuple(NAMES[:4]), any_bands=any_bands, patch=PATCH, overlap=OVERLAP,
-        architecture=name, config=card.settings(config), sha256=sha256, weights=f"{weights.HELD}{sha256}",
+        architecture=name, config=card.settings(config), sha256=sha256, weights=f"{fetch.HELD}{sha256}",
         activation={"ensemble": None, "pw-dl3plus": "sigmoid"}.get(name, "softmax"),
     )  # fmt: skip
 
@@ -154,7 +158,7 @@ def windows(monkeypatch, one_thread):
     """
     seen: Counter[str] = Counter()
     lock = threading.Lock()
-    ask = engine.Predictor._probabilities
+    ask = predictor.Predictor._probabilities
 
     def counted(self, backend, pixels):
         found = [hashlib.md5(np.ascontiguousarray(each).tobytes()).hexdigest() for each in np.asarray(pixels)]
@@ -162,11 +166,11 @@ def windows(monkeypatch, one_thread):
             seen.update(found)
         return ask(self, backend, pixels)
 
-    monkeypatch.setattr(engine.Predictor, "_probabilities", counted)
+    monkeypatch.setattr(predictor.Predictor, "_probabilities", counted)
     monkeypatch.setenv("XCLOUDMASK_NUM_THREADS", "1")
     with ThreadPoolExecutor(2) as pool, dask.config.set(pool=pool):
         yield seen
-    engine.unload()
+    predictor.unload()
 
 
 def a_scene(spec: ModelSpec):

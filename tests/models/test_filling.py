@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scenes import noise, scene
-from xcloudmask import backends, engine, models
-from xcloudmask.errors import BandError, CloudMaskError, ModelWarning, WeightsError
+from xcloudmask import models
+from xcloudmask.engine import onnx as backend
+from xcloudmask.engine import predictor
+from xcloudmask.errors import BandError, CloudMaskError, ContractError, ModelWarning, WeightsError
 from xcloudmask.models import card
 from xcloudmask.models import filling as module
 from xcloudmask.models.filling import Filling, filling
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.streaming import stream
-from xcloudmask.streaming.plugin import _warm
-from xcloudmask.streaming.problems import ContractError
+from xcloudmask.streaming.worker_plugin import _warm
 from xcloudmask.types import ModelSpec
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -60,7 +61,7 @@ def test_shipped_statistics_give_a_sensible_green():
 def by_hand(stem, names, pixels):
     """One window through one network, its missing bands from the statistics by normal equations in double."""
     folder = Path(find_spec("ukis_csmask").origin).parent
-    told = json.loads(Path(module.__file__).with_name("weights").joinpath("bands.json").read_text())
+    told = json.loads(Path(module.__file__).with_name("data").joinpath("bands.json").read_text())
     mean, covariance = np.array(told["mean"]), np.array(told["covariance"])
     have = [told["bands"].index(name) for name in names]
     lacking = [i for i in range(6) if i not in have]
@@ -198,16 +199,16 @@ def test_a_card_in_a_file_cannot_be_of_several_networks(tmp_path):
 @pytest.mark.network
 def test_other_bands_need_no_other_sessions_and_warming_serves_all(monkeypatch):
     opened = []
-    ask = backends.OnnxBackend.open
+    ask = backend.OnnxBackend.open
     monkeypatch.setattr(
-        backends.OnnxBackend, "open", lambda self, body: (opened.append(len(body)), ask(self, body))[1]
+        backend.OnnxBackend, "open", lambda self, body: (opened.append(len(body)), ask(self, body))[1]
     )
-    engine.unload()
+    predictor.unload()
     _warm(models.get("ukis-any-l1c"), "cpu", "auto")
     for names in (VGT, ["green", "red", "nir"], SIX):
         scene(noise(len(names), 40, 40) * 0.5, names).cloudmask.predict("ukis-any-l1c", device="cpu")
     assert len(opened) == 2
-    engine.unload()
+    predictor.unload()
 
 
 def test_a_store_is_not_continued_with_other_bands(tmp_path):
@@ -238,7 +239,7 @@ def test_one_card_serves_other_bands_in_one_process():
         return scene(pixels[at], names[at]).cloudmask.predict_proba(spec, **how).values
 
     first = answer(0), answer(1)
-    engine.unload()
+    predictor.unload()
     again = answer(1), answer(0)
     for at in (0, 1):
         np.testing.assert_array_equal(first[at], again[1 - at])

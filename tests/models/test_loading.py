@@ -24,16 +24,17 @@ from tests.models.helpers import (
 from tests.scenes import noise, scene
 from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError, WeightsError
-from xcloudmask.models import shipped
+from xcloudmask.models import registry
 from xcloudmask.models.arch import build
 from xcloudmask.models.card import from_json, text, to_json
 from xcloudmask.models.network import load_network
+from xcloudmask.models.sources import shipped
 from xcloudmask.types import AuxInput
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch):
-    monkeypatch.setattr(models, "_registry", dict(models._registry))
+def fresh_registry(monkeypatch):
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from tests.scenes import calls
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, UnitWarning
-from xcloudmask.stac.contract import ItemPlan, ValidRule
+from xcloudmask.stac.item_plan import ItemPlan, ValidRule
 from xcloudmask.stac.plan import plan_item
 
 HERE = Path(__file__).parent

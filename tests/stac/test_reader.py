@@ -9,8 +9,8 @@ from affine import Affine
 from tests.stac.scenes import Site
 from xcloudmask.errors import AssetError
 from xcloudmask.stac.boxes import lonlat_box, transform_box
-from xcloudmask.stac.contract import ValidRule
 from xcloudmask.stac.grid import Grid
+from xcloudmask.stac.item_plan import ValidRule
 from xcloudmask.stac.reader import Layer, Source, read_layer
 from xcloudmask.stac.transport import Transport
 

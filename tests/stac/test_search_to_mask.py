@@ -13,8 +13,8 @@ from tests.stac.brightness import BRIGHT, answer
 from tests.stac.cases import PROFILES
 from tests.stac.helpers import ENGINES, equal, warns
 from tests.stac.scenes import Site
-from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, UnitWarning
+from xcloudmask.models import registry
 from xcloudmask.stac import load_stac
 
 pytestmark = pytest.mark.services
@@ -123,7 +123,7 @@ def _through_s3(mask, s3_server, store):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_search_to_mask_on_s3(catalogue, client, s3_server, bucket, engine, monkeypatch):
     """Sentinel-2, Landsat and Proba-V: the mask on S3 is the one that follows from the pixels written."""
-    monkeypatch.setattr(models, "_registry", dict(models._registry))
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
     xcloudmask.models.register(BRIGHT)
     for profile in ("CDSE L2A", "planetary-computer Landsat L2", "Terrascope Proba-V TOA"):
         scene = catalogue[profile]

@@ -94,7 +94,7 @@ def _run(words: list[str]) -> int:
 
 
 def _top() -> Parser:
-    from xcloudmask import __version__
+    from xcloudmask._version import __version__
 
     rows = table([(f"  {name}", about) for name, (_, about) in COMMANDS.items()])
     parser = Parser(

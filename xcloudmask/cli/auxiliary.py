@@ -80,8 +80,8 @@ def _open(name: str, path: str) -> xr.DataArray:
 
 def _in_store(name: str, path: Path) -> xr.DataArray:
     """Return the variable of that name, or the only one."""
-    from xcloudmask.aux_inputs import known
     from xcloudmask.cli import source
+    from xcloudmask.scene.aux_inputs import known
 
     ds = source.open_dataset(path)
     arrays = {str(label): array for label, array in ds.data_vars.items() if array.ndim > 1}

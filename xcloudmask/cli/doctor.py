@@ -87,7 +87,7 @@ def _versions() -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     import psutil  # type: ignore[import-untyped,unused-ignore]
 
-    from xcloudmask.machine import cpu_threads
+    from xcloudmask.engine.devices import cpu_threads
 
     memory = psutil.virtual_memory()
     yield Finding("ok", "cpu", f"{os.cpu_count()} cores, {cpu_threads()} threads an inference")
@@ -174,7 +174,7 @@ def _model() -> Iterator[Finding]:
     import numpy as np
 
     from xcloudmask import models
-    from xcloudmask.engine import get_predictor
+    from xcloudmask.engine.predictor import get_predictor
     from xcloudmask.models.network import load_network
 
     spec = models.get(models.list()[0])

@@ -18,7 +18,7 @@ def add_arguments(parser: Parser) -> None:
 def run(args: Namespace) -> None:
     """Print."""
     from xcloudmask.cli import written
-    from xcloudmask.summary import summary
+    from xcloudmask.predict.summary import summary
 
     path = Path(args.path).expanduser()
     mask = written.find_mask(path, args.variable)

@@ -39,7 +39,8 @@ def run(args: Namespace) -> None:
 
 def _list(args: Namespace) -> None:
     from xcloudmask import models
-    from xcloudmask.models import card, plugins
+    from xcloudmask.models import card
+    from xcloudmask.models.sources import plugins
 
     rows = [("model", "level", "pixel", "bands; licence")]
     for name, spec in models.cards():
@@ -58,7 +59,8 @@ def _list(args: Namespace) -> None:
 
 def _show(args: Namespace) -> None:
     from xcloudmask import models
-    from xcloudmask.models import card, plugins
+    from xcloudmask.models import card
+    from xcloudmask.models.sources import plugins
 
     spec = models.get(args.what[0])
     rows = card.rows_of(spec)

@@ -138,7 +138,7 @@ def run(args: Namespace) -> None:
 def _run(args: Namespace, log: logging.Logger) -> None:
     shared = model_options(args)
     keep_cache_small()
-    from xcloudmask.write import check_output, write
+    from xcloudmask.masks.write import check_output, write
 
     out = check_output(args.out, overwrite=args.overwrite)
     if out == Path(args.path).expanduser().absolute():

@@ -207,7 +207,7 @@ def open_dataset(path: Path) -> xr.Dataset:
 
 
 def _open_store(path: Path, args: Namespace) -> xr.DataArray:
-    from xcloudmask.dims import BAND_DIMS, spatial_dims
+    from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 
     ds = open_dataset(path)
     arrays = [str(name) for name, v in ds.data_vars.items() if set(BAND_DIMS) & set(v.dims)]

@@ -70,7 +70,7 @@ def _run(args: Namespace) -> int:
         _list(found)
         return 0
     predict.keep_cache_small()
-    from xcloudmask.streaming.sync import sync
+    from xcloudmask.archive.sync import sync
 
     working = how.pop("resolution")
     with store.connected(args):
@@ -101,7 +101,7 @@ def _search(args: Namespace) -> list[dict[str, Any]]:
         raise UsageError("say where to look: --api URL with --collection C, or a file ITEMS")
     import pystac_client
 
-    from xcloudmask.streaming.problems import brief
+    from xcloudmask.store.retry import brief
 
     try:
         search = pystac_client.Client.open(args.api).search(

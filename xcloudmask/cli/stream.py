@@ -51,7 +51,7 @@ def _run(args: Namespace) -> int:
     if args.stored and not args.proba:
         raise UsageError("--stored is for probabilities: say --proba too, or leave it out")
     predict.keep_cache_small()
-    from xcloudmask.dims import spatial_dims
+    from xcloudmask.scene.dims import spatial_dims
     from xcloudmask.streaming import stream
 
     scenes = _in_order([_open(args, path) for path in args.paths], args.paths)

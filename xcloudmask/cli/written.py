@@ -69,9 +69,9 @@ def shares(mask: xr.DataArray) -> str:
 
     import numpy as np
 
-    from xcloudmask.dims import spatial_dims
-    from xcloudmask.post import codes_of
-    from xcloudmask.write import Written
+    from xcloudmask.masks.write import Written
+    from xcloudmask.scene.dims import spatial_dims
+    from xcloudmask.scene.flags import codes_of
 
     step = max(1, math.ceil(math.sqrt(mask.size / _COUNTED)))
     seen = np.bincount(mask.isel({dim: slice(None, None, step) for dim in spatial_dims(mask)}).values.ravel())

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.errors import AssetError, CloudMaskError, OptionError
 from xcloudmask.local.hdf4 import read_hdf4
 from xcloudmask.local.scene import HDF4, Plane, Scene
+from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.reader import Layer, Source, read_layer
 from xcloudmask.stac.transport import Transport, messages

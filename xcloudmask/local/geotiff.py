@@ -33,9 +33,9 @@ from xcloudmask.local.scene import (
     parse_time,
     settle_level,
 )
-from xcloudmask.stac.contract import AssetPlan, ValidRule
+from xcloudmask.local.sun import descending_pass, sun_position
 from xcloudmask.stac.grid import Grid
-from xcloudmask.sun import descending_pass, sun_position
+from xcloudmask.stac.item_plan import AssetPlan, ValidRule
 from xcloudmask.types import Band, Sensor
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")

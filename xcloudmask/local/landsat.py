@@ -29,7 +29,7 @@ from xcloudmask.local.scene import (
     settle_level,
     warn_of_absent,
 )
-from xcloudmask.stac.contract import AssetPlan
+from xcloudmask.stac.item_plan import AssetPlan
 from xcloudmask.stac.mtl import IMAGE, RESCALING, THERMAL, Groups, mtl_number, parse_mtl
 from xcloudmask.types import Band, Level, Sensor
 

@@ -25,8 +25,8 @@ from xcloudmask import sensors
 from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import Overrides, Plane, Scene, choose, good_radiometry, parse_time, settle_level
-from xcloudmask.stac.contract import AssetPlan
 from xcloudmask.stac.grid import Grid
+from xcloudmask.stac.item_plan import AssetPlan
 from xcloudmask.types import Band
 
 _ENDS = (".hdf5", ".h5")

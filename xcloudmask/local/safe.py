@@ -24,7 +24,7 @@ from xcloudmask.local.scene import (
     settle_level,
     warn_of_absent,
 )
-from xcloudmask.stac.contract import AssetPlan
+from xcloudmask.stac.item_plan import AssetPlan
 from xcloudmask.types import Band, Sensor
 
 _PRODUCT_XML = re.compile(

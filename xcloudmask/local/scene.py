@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning
+from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning, warn_user
 from xcloudmask.stac.bands import AUTO_BANDS, Survey, choose_bands
-from xcloudmask.stac.contract import AssetPlan, ValidRule
 from xcloudmask.stac.grid import Grid
+from xcloudmask.stac.item_plan import AssetPlan, ValidRule
 from xcloudmask.types import Band, Level, Sensor, parse_level
-from xcloudmask.warn import warn_user
 
 #: ``"auto"``, ``"all"`` or names.
 BandsAsked = str | tuple[str, ...]

@@ -30,8 +30,8 @@ from xcloudmask.local.scene import (
     parse_time,
     settle_level,
 )
-from xcloudmask.stac.contract import AssetPlan
 from xcloudmask.stac.grid import Grid
+from xcloudmask.stac.item_plan import AssetPlan
 from xcloudmask.types import Band, Level, Sensor
 
 _LOG = re.compile(r"(^|[/_])LOG\.TXT$", re.IGNORECASE)

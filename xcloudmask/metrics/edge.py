@@ -60,7 +60,7 @@ def score_mask(
     >>> float(score_mask(mask, truth).sel(question="cloud", metric="oa", statistic="pooled"))
     0.5
     """
-    from xcloudmask.dims import spatial_dims
+    from xcloudmask.scene.dims import spatial_dims
 
     legend = legend_of(mask, "mask")
     asked = [q for q in QUESTIONS if tells(legend, QUESTIONS[q])] if questions is None else list(questions)

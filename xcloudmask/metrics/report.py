@@ -67,7 +67,7 @@ class Case:
         >>> [one.name for one in Case("a", two, two).scenes()]
         ['a, time 0', 'a, time 1']
         """
-        from xcloudmask.dims import spatial_dims
+        from xcloudmask.scene.dims import spatial_dims
 
         over = [dim for dim in self.mask.dims if dim not in spatial_dims(self.mask)]
         if not over:
@@ -241,8 +241,8 @@ def draw(case: Case, asked: str = "cloud") -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from xcloudmask.picture import COLOURS, GAP_FACE, picture_of, stretch_colours, thin
-    from xcloudmask.plot import tint
+    from xcloudmask.masks.picture import COLOURS, GAP_FACE, picture_of, stretch_colours, thin
+    from xcloudmask.masks.plot import tint
 
     labels, codes = (
         thin(da).values for da in (possible_of(case.reference), case.mask.drop_vars(list(case.mask.coords)))

@@ -7,28 +7,25 @@ Examples
 ('blue', 'green', 'red', 'nir')
 """
 
-from __future__ import annotations
-
-import builtins
-from collections.abc import Iterator
-
-from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.models import card as _card
-from xcloudmask.models import loading, plugins, shipped, ukis
-from xcloudmask.models.exporting import export
-from xcloudmask.models.loading import Given, load
-from xcloudmask.models.modules import ready, register, send, spec_of
+from xcloudmask.models.ensembles import ensemble
+from xcloudmask.models.loading import load
+from xcloudmask.models.lookup import automatic, cards, families, for_level, get, list, readable, show
+from xcloudmask.models.mlm.write import export
 from xcloudmask.models.network import Network
-from xcloudmask.models.together import ensemble
-from xcloudmask.types import Level, ModelSpec
+from xcloudmask.models.own.modules import ready, register, send, spec_of
+from xcloudmask.models.registry import add
+from xcloudmask.types import ModelSpec
 
 __all__ = [
     "ModelSpec",
     "Network",
     "add",
+    "automatic",
+    "cards",
     "ensemble",
     "export",
     "families",
+    "for_level",
     "get",
     "list",
     "load",
@@ -39,126 +36,3 @@ __all__ = [
     "show",
     "spec_of",
 ]
-
-_registry: dict[str, ModelSpec] = {spec.name: spec for spec in ukis.SPECS}
-
-
-def list() -> builtins.list[str]:  # the name users look for, as in models.list()
-    """Return the names of all models.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> "ukis-6band-l1c" in xcloudmask.models.list()
-    True
-    """
-    return builtins.list(dict.fromkeys((*_registry, *shipped.names(), *plugins.names())))
-
-
-def get(name: str) -> ModelSpec:
-    """Return the card of the model called `name`, or that of a card's path, ``runs/mine/mine.json``.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> xcloudmask.models.get("ukis-6band-l1c").licence
-    'Apache-2.0'
-    """
-    if isinstance(name, str):
-        if name in _registry:
-            return _registry[name]
-        if name in shipped.names():
-            return shipped.read(name)
-        if name in plugins.names():
-            return plugins.read(name)
-        if name.endswith(".json"):
-            return loading.read(name, Given())
-        if name in families():
-            told = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
-            raise OptionError("model", name, hint=told)
-    raise OptionError("model", name, allowed=("auto", *families(), *list()))
-
-
-def families() -> builtins.list[str]:
-    """Return the names that stand for two models, one for each processing level; `predict` takes them, too.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> xcloudmask.models.families()
-    ['ukis-6band', 'ukis-4band', 'ukis-any']
-    """
-    there = builtins.list(list())
-    stems = [name.removesuffix("-l1c") for name in there if name.endswith("-l1c")]
-    return [stem for stem in stems if f"{stem}-l2a" in there and stem not in there]
-
-
-def for_level(name: str, level: Level | None) -> str:
-    """Return the name of a model for a level: that of its family for it, or the name itself.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> xcloudmask.models.for_level("ukis-any", "boa"), xcloudmask.models.for_level("spectral", "boa")
-    ('ukis-any-l2a', 'spectral')
-    """
-    if name in _registry or name not in families():  # the first is quick, and nearly always so
-        return name
-    return f"{name}-{'l2a' if level == 'boa' else 'l1c'}"
-
-
-def readable() -> builtins.list[ModelSpec]:
-    """Return the cards of all models but those of packages that are broken.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> "ukis-6band-l1c" in [spec.name for spec in xcloudmask.models.readable()]
-    True
-    """
-    return [card for _, card in cards() if isinstance(card, ModelSpec)]
-
-
-def cards() -> Iterator[tuple[str, ModelSpec | CloudMaskError]]:
-    """Go through all models: the name of each and its card, or why that cannot be read."""
-    for name in list():
-        try:
-            yield name, get(name)
-        except CloudMaskError as error:
-            yield name, error
-
-
-def show(name: str) -> str:
-    """Return the card of a model as text.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> print(xcloudmask.models.show("ukis-6band-l1c").splitlines()[1].split()[:3])
-    ['bands', 'blue,', 'green,']
-    """
-    return _card.text(get(name))
-
-
-def add(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
-    """Add a model by its card, so that ``predict(model=NAME)`` finds it; see `register`.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> from xcloudmask.testing import TOY
-    >>> xcloudmask.models.add(TOY, replace=True).name
-    'toy'
-    """
-    if spec.name == "auto":
-        raise ValueError("no model may be called 'auto'")
-    if spec.name in _registry and _registry[spec.name] != spec and not replace:
-        raise ValueError(f"a model called {spec.name!r} exists already; choose another name, or replace=True")
-    _registry[spec.name] = spec
-    return spec
-
-
-def automatic() -> tuple[ModelSpec, ...]:
-    """Return the models that ``model="auto"`` may take, those for the most bands first."""
-    own = [shipped.read(name) for name in shipped.names()]
-    return (*ukis.SPECS, *sorted(own, key=lambda spec: -spec.min_bands))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask.errors import CloudMaskError, WeightsError
-from xcloudmask.models import vet
-from xcloudmask.models.keymaps import KEYMAPS, translate
+from xcloudmask.models.keymaps.tables import KEYMAPS, translate
+from xcloudmask.models.weights import safety
 
 #: Names under which training scripts keep the weights.
 PLACES = ("state_dict", "model_state_dict", "model", "ema", "net", "network", "weights")
@@ -40,7 +40,7 @@ def convert(
     prefix : str
         What the names begin with and shall not, such as ``"module."``.
     keymap : str, optional
-        One of `xcloudmask.models.keymaps.KEYMAPS`, where the names are those of another library.
+        One of `xcloudmask.models.keymaps.tables.KEYMAPS`, where the names are those of another library.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def _read(source: Path) -> Any:
     if source.suffix == ".safetensors":
         from safetensors.torch import load
 
-        return load(vet.safetensors(source.read_bytes(), str(source)))
+        return load(safety.safetensors(source.read_bytes(), str(source)))
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             names = [info.filename for info in archive.infolist()]

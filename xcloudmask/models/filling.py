@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.errors import BandError, WeightsError
-from xcloudmask.models.weights import digest
+from xcloudmask.models.weights.fetch import digest
 
 #: Of ``weights/bands.json``.
 SHA256 = "eff8cf0e2ea89f340a4ec1c3f34bab9443d29e6e27e11f021a102af9cec2d483"
@@ -85,7 +85,7 @@ def _mix(filling: Filling) -> tuple[Float, Float]:
 @cache
 def known() -> dict[str, Any]:
     """Return the statistics that come with the library; ``examples/train/band_statistics.py`` writes them."""
-    data = Path(__file__).with_name("weights").joinpath("bands.json").read_bytes()
+    data = Path(__file__).with_name("data").joinpath("bands.json").read_bytes()
     if digest(data) != SHA256:
         raise WeightsError(
             f"weights/bands.json has SHA-256 {digest(data)}, expected {SHA256}: the file was altered; "

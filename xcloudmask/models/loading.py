@@ -10,62 +10,24 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
-from xcloudmask.models import card, peek, weights
+from xcloudmask.models import card
+from xcloudmask.models.card_fields import Given
 from xcloudmask.models.filling import filling
-from xcloudmask.models.forms import Form, form_of, vetted
 from xcloudmask.models.network import Network, parse_activation
+from xcloudmask.models.registry import add
 from xcloudmask.models.units import normalisation
+from xcloudmask.models.weights import fetch, inspect
+from xcloudmask.models.weights.formats import Form, form_of, vetted
 from xcloudmask.types import Activation, AuxInput, Level, ModelSpec, parse_level
 
 #: Architectures that are told which bands they get.
 SETS = ("sensei-v1", "sensei-v2", "spectral")
 LOADER = "xcloudmask.models.loading:network"
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What the caller of `load` says; None where nothing is said."""
-
-    name: str | None = None
-    sha256: str | None = None
-    architecture: str | None = None
-    config: Mapping[str, object] | None = None
-    bands: Sequence[str] | None = None
-    classes: Sequence[str] | None = None
-    level: str | None = None
-    gsd: tuple[float, float] | None = None
-    units: str | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    activation: str | None = None
-    threshold: float | None = None
-    patch: int | None = None
-    overlap: int | None = None
-    licence: str | None = None
-    citation: str | None = None
-    description: str | None = None
-    shadow_threshold: float | None = None
-    fills: bool | None = None
-    min_bands: int | None = None
-    spare: Sequence[str] | None = None
-    training_data: str | None = None
-    scores: str | None = None
-    limits: str | None = None
-    aux: Sequence[Any] | None = None
-    uncertainty: bool | None = None
-
-    def over(self, other: Given) -> Given:
-        """Return `other` with what is said here put in its place."""
-        said = {name: getattr(self, name) for name in self.__slots__}
-        return dataclasses.replace(
-            other, **{name: value for name, value in said.items() if value is not None}
-        )
 
 
 def load(
@@ -161,30 +123,28 @@ def load(
         threshold, patch, overlap, licence, shadow_threshold=shadow_threshold, aux=aux,
         uncertainty=uncertainty,
     )  # fmt: skip
-    from xcloudmask import models
-
-    return models.add(read(str(href), given), replace=replace)
+    return add(read(str(href), given), replace=replace)
 
 
 def read(href: str, given: Given) -> ModelSpec:
     """Return the card of weights, or of what a ``.json`` tells of them; nothing is registered."""
     if PurePosixPath(urlsplit(href).path).suffix.lower() in (".json", ".geojson"):
-        from xcloudmask.models import mlm
+        from xcloudmask.models.mlm import read
 
-        text = weights.read_text(href)
+        text = fetch.read_text(href)
         if card.is_card(text):
             return from_card(text, href, given)
-        href, given = mlm.read(href, text, given)
+        href, given = read.read(href, text, given)
     return make(href, given)
 
 
 def make(href: str, given: Given) -> ModelSpec:
     """Return the card of the weights at `href`, after looking at them; nothing is registered."""
     form = form_of(href)
-    data = weights.read(href, (given.sha256 or "").lower())
+    data = fetch.read(href, (given.sha256 or "").lower())
     clean = vetted(data, form, href)
     if form == "safetensors":
-        given = _from_notes(given, peek.metadata(clean), href)
+        given = _from_notes(given, inspect.metadata(clean), href)
     activation = _activation(given, form, href)
     any_bands = takes_any_bands(given.architecture, given.config or {})
     if given.fills:
@@ -204,8 +164,8 @@ def make(href: str, given: Given) -> ModelSpec:
         uncertainty = bool((given.config or {}).get("spread", True))
     shapes.check(inputs, len(given.classes) + bool(uncertainty), activation, origin)
     mean, std = normalisation(given.units, given.mean, given.std)
-    path = weights.local_path(href)
-    sha256 = weights.digest(data)
+    path = fetch.local_path(href)
+    sha256 = fetch.digest(data)
     patch = given.patch or shapes.patch or 256
     if shapes.patch is not None and patch != shapes.patch:
         raise CloudMaskError(f"patch={patch}: {href} takes windows of {shapes.patch} alone")
@@ -223,7 +183,7 @@ def make(href: str, given: Given) -> ModelSpec:
         patch_fixed=shapes.patch is not None,
         runtime="onnx" if form == "onnx" else "torch",
         sha256=sha256,
-        weights=str(path.resolve()) if path is not None and not href.startswith(weights.PACKAGE) else href,
+        weights=str(path.resolve()) if path is not None and not href.startswith(fetch.PACKAGE) else href,
         licence=given.licence or "",
         citation=given.citation or "",
         description=given.description or "",
@@ -264,7 +224,7 @@ def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
 
     Who loads it is ours to say, not the card's: a loader is code.
     """
-    from xcloudmask.models.mlm import resolve
+    from xcloudmask.models.mlm.read import resolve
 
     said = {name: value for name in Given.__slots__ if (value := getattr(given, name)) is not None}
     if said.keys() - {"name"}:
@@ -278,7 +238,7 @@ def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
     form: Form = form_of(where)
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):
         raise WeightsError(f"the card {href} gives no hash, or a runtime that does not fit {spec.weights}")
-    clean = vetted(weights.read(where, spec.sha256), form, where)
+    clean = vetted(fetch.read(where, spec.sha256), form, where)
     inputs = None if spec.any_bands else len(spec.bands) + len(spec.aux)
     config = json.loads(spec.config or "{}")
     if spec.any_bands and not takes_any_bands(spec.architecture, config):
@@ -301,26 +261,26 @@ def _shapes(
     architecture: str,
     config: Mapping[str, object],
     inputs: int | None,
-) -> tuple[peek.Shapes, str]:
+) -> tuple[inspect.Shapes, str]:
     """Return what goes into vetted weights and comes out, and how messages call them."""
     if form == "safetensors":
-        shapes = peek.configured(architecture, config, inputs)
+        shapes = inspect.configured(architecture, config, inputs)
         return shapes, f"{href}, {architecture} with config={dict(config)},"
-    return (peek.onnx(clean) if form == "onnx" else peek.pt2(clean)), href
+    return (inspect.onnx(clean) if form == "onnx" else inspect.pt2(clean)), href
 
 
 def network(spec: ModelSpec) -> Network:
     """Load a network whose `ModelSpec` `make` wrote, or that this package carries."""
     form: Form = "onnx" if spec.runtime == "onnx" else "safetensors" if spec.architecture else "pt2"
-    data = vetted(weights.read(spec.weights, spec.sha256), form, spec.weights)
+    data = vetted(fetch.read(spec.weights, spec.sha256), form, spec.weights)
     body: Any = data
     if form != "onnx":
-        from xcloudmask.models import building
+        from xcloudmask.models.weights import instantiate
 
         if form == "safetensors":
-            body = building.built(spec.architecture, json.loads(spec.config or "{}"), data, spec.weights)
+            body = instantiate.built(spec.architecture, json.loads(spec.config or "{}"), data, spec.weights)
         else:
-            body = building.exported(data, spec.weights)
+            body = instantiate.exported(data, spec.weights)
     how = filling(spec.bands) if spec.fills else None
     return Network(body, spec.mean, spec.std, spec.activation, filling=how)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models.filling import Filling
-from xcloudmask.models.weights import digest
+from xcloudmask.models.weights.fetch import digest
 from xcloudmask.types import Activation, ModelSpec
 
 

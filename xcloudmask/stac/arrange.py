@@ -9,14 +9,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.errors import AssetError, CloudMaskError, warn_user
+from xcloudmask.stac.assumptions import name_items
 from xcloudmask.stac.bands import BandChoice
-from xcloudmask.stac.contract import ItemPlan
-from xcloudmask.stac.doubts import name_items
 from xcloudmask.stac.grid import AssetGrid, Grid, asset_grid
+from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.reader import Layer, make_source
 from xcloudmask.stac.transport import OnError, warn_anywhere
-from xcloudmask.warn import warn_user
 
 _ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(?![^T ])[^/]*$")
 #: An item as plain JSON, and its plan.

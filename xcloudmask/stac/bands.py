@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xcloudmask.describe import band_labels
 from xcloudmask.errors import BandError, OptionError
-from xcloudmask.stac.contract import AssetPlan, ItemPlan
+from xcloudmask.scene.describe import band_labels
+from xcloudmask.stac.item_plan import AssetPlan, ItemPlan
 from xcloudmask.types import Band
 
 #: What the models that come with the library can use; the first name of a group that is there is taken.
@@ -52,7 +52,7 @@ def survey(item: Mapping[str, Any]) -> Survey:
     >>> found.sensor, found.bands[0].common_name
     ('sentinel-2a', 'red')
     """
-    from xcloudmask.stac.choose import choose
+    from xcloudmask.stac.match_assets import choose
     from xcloudmask.stac.profiles import find_profile, sensor_of
     from xcloudmask.stac.view import view_item
 

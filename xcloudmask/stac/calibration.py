@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 
 from xcloudmask.errors import AssetError, OptionError, UnitError
 from xcloudmask.stac import mtl
-from xcloudmask.stac.choose import Choice
-from xcloudmask.stac.contract import AssetPlan
-from xcloudmask.stac.doubts import Doubt
+from xcloudmask.stac.assumptions import Doubt
+from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.match_assets import Choice
 from xcloudmask.stac.offset import OffsetEvidence, OffsetMode, decide, gather
 from xcloudmask.stac.profiles import Numbers, Profile
 from xcloudmask.stac.view import ItemView

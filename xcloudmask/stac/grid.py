@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from affine import Affine
 
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError, warn_user
 from xcloudmask.stac.boxes import (
     Bounds,
     check_bbox,
@@ -27,7 +27,6 @@ from xcloudmask.stac.boxes import (
     transform_box,
 )
 from xcloudmask.stac.view import to_numbers
-from xcloudmask.warn import warn_user
 
 #: Parts of a pixel below which a difference is rounding, not position.
 _TOLERANCE = 1e-4

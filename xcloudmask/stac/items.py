@@ -7,9 +7,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.stac.doubts import name_items
-from xcloudmask.warn import warn_user
+from xcloudmask.errors import CloudMaskError, OptionError, warn_user
+from xcloudmask.stac.assumptions import name_items
 
 _WHAT_IS_TAKEN = (
     "Give a pystac-client search, an ItemCollection, items (pystac or plain), or a FeatureCollection."

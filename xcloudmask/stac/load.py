@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from xcloudmask.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
+from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.stac.arrange import (
     PlannedItem,
     Scene,
@@ -20,11 +20,11 @@ from xcloudmask.stac.arrange import (
     newest,
     on_grid,
 )
+from xcloudmask.stac.assumptions import name_items, warn_of
 from xcloudmask.stac.bands import BandChoice, Survey, choose_bands, survey
-from xcloudmask.stac.contract import ItemPlan
-from xcloudmask.stac.doubts import name_items, warn_of
 from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.grid import Grid, grid_like, make_grid
+from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere

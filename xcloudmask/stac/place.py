@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from xcloudmask.errors import OptionError
+from xcloudmask.stac.assumptions import Doubt
 from xcloudmask.stac.boxes import parse_crs
-from xcloudmask.stac.doubts import Doubt
 from xcloudmask.stac.view import AssetView, ItemView, crs_of, to_numbers
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
+from xcloudmask.stac.assumptions import warn_of
 from xcloudmask.stac.calibration import ReadText, calibrate, check_sun_elevation
-from xcloudmask.stac.choose import choose
-from xcloudmask.stac.contract import AssetPlan, ItemPlan, ValidRule
-from xcloudmask.stac.doubts import warn_of
+from xcloudmask.stac.item_plan import AssetPlan, ItemPlan, ValidRule
+from xcloudmask.stac.match_assets import choose
 from xcloudmask.stac.offset import OffsetMode, baseline_text
 from xcloudmask.stac.place import item_crs
 from xcloudmask.stac.profiles import (

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.stac.boxes import Bounds, parse_crs, transform_box
-from xcloudmask.stac.contract import AssetPlan, ItemPlan, ValidRule
 from xcloudmask.stac.grid import Grid
+from xcloudmask.stac.item_plan import AssetPlan, ItemPlan, ValidRule
 from xcloudmask.stac.transport import (
     Transport,
     as_warning,

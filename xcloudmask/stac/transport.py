@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, TypeVar
 
-from xcloudmask.errors import AssetError, NoDataWarning, OptionError
-from xcloudmask.warn import warn_user
+from xcloudmask.errors import AssetError, NoDataWarning, OptionError, warn_user
 
 OnError = Literal["raise", "skip"]
 Fault = Literal["refused", "absent", "busy", "broken", "short", "unclear", "other"]

@@ -4,14 +4,8 @@
 durable (``stream/status``), so that a call that was stopped, by whatever, goes on when it is run again.
 """
 
+from xcloudmask.errors import ClusterError, ContractError, StoreError, StoreLockedError, StreamWarning
 from xcloudmask.streaming.api import stream, to_zarr
-from xcloudmask.streaming.problems import (
-    ClusterError,
-    ContractError,
-    StoreError,
-    StoreLockedError,
-    StreamWarning,
-)
 from xcloudmask.streaming.progress import ProgressEvent
 from xcloudmask.streaming.report import Failure, StreamReport
 

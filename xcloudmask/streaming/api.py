@@ -9,22 +9,21 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from xcloudmask.aux_inputs import AuxLike
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, StoreError, StreamWarning, warn_user
+from xcloudmask.scene.aux_inputs import AuxLike
+from xcloudmask.store.fingerprint import describe_contract
+from xcloudmask.store.ledger import DONE
+from xcloudmask.store.lock import FOLDER, Lock
+from xcloudmask.store.packing import choose_compressors, choose_packing
+from xcloudmask.store.retry import brief
+from xcloudmask.store.sink import Output, open_sink
+from xcloudmask.store.sizes import Sizes, choose_sizes
+from xcloudmask.store.store import Target, open_store
 from xcloudmask.streaming.bind import prepare_run
-from xcloudmask.streaming.contract import describe_contract
-from xcloudmask.streaming.ledger import DONE
-from xcloudmask.streaming.lock import FOLDER, Lock
-from xcloudmask.streaming.packing import choose_compressors, choose_packing
-from xcloudmask.streaming.problems import StoreError, StreamWarning, brief
 from xcloudmask.streaming.progress import ProgressEvent, choose_display
 from xcloudmask.streaming.report import StreamReport
-from xcloudmask.streaming.sink import Output, open_sink
-from xcloudmask.streaming.sizes import Sizes, choose_sizes
 from xcloudmask.streaming.source import Source, from_mask, from_reflectance
-from xcloudmask.streaming.store import Target, open_store
 from xcloudmask.types import ModelSpec
-from xcloudmask.warn import warn_user
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -140,7 +139,7 @@ def stream(
     >>> report.regions, report.complete
     (1, True)
     """
-    from xcloudmask.predict import Request
+    from xcloudmask.predict.options import Request
 
     if not isinstance(source, xr.DataArray):
         raise CloudMaskError(

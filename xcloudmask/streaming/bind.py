@@ -10,16 +10,17 @@ import xarray as xr
 import zarr
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.streaming.layout import Index, WindowLayout
-from xcloudmask.streaming.ledger import DONE
-from xcloudmask.streaming.lock import FOLDER, Lock
+from xcloudmask.store.icechunk import Batch, BranchStore
+from xcloudmask.store.ledger import DONE
+from xcloudmask.store.lock import FOLDER, Lock
+from xcloudmask.store.regions import Index
+from xcloudmask.store.retry import persistently
+from xcloudmask.store.sink import Output, Sink
+from xcloudmask.store.store import Target
+from xcloudmask.streaming.layout import WindowLayout
 from xcloudmask.streaming.pools import Pool, choose_pool
-from xcloudmask.streaming.problems import persistently
-from xcloudmask.streaming.repository import Batch, BranchStore
 from xcloudmask.streaming.run import Run, Steps
-from xcloudmask.streaming.sink import Output, Sink
 from xcloudmask.streaming.source import Source
-from xcloudmask.streaming.store import Target
 from xcloudmask.streaming.work import Work, copy, finish, infer, read_box
 
 log = logging.getLogger("xcloudmask.streaming")

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
 
-from xcloudmask.streaming.problems import ClusterError
+from xcloudmask.errors import ClusterError
 
 log = logging.getLogger("xcloudmask.streaming")
 

@@ -15,8 +15,8 @@ import dask
 import numpy as np
 from dask.system import CPU_COUNT
 
+from xcloudmask.engine.malloc import keep_large_blocks_apart, trim
 from xcloudmask.streaming.cluster import ClusterPool
-from xcloudmask.streaming.heap import keep_large_blocks_apart, trim
 
 
 class Pool(Protocol):

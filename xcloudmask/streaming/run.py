@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from xcloudmask.streaming.layout import Index, Layout
-from xcloudmask.streaming.ledger import DONE, FAILED, Ledger
-from xcloudmask.streaming.lock import Lock
+from xcloudmask.errors import ClusterError, StoreError, StoreLockedError
+from xcloudmask.store.icechunk import Batch
+from xcloudmask.store.ledger import DONE, FAILED, Ledger
+from xcloudmask.store.lock import Lock
+from xcloudmask.store.regions import Index, Layout
+from xcloudmask.store.retry import brief
 from xcloudmask.streaming.pools import Pool
-from xcloudmask.streaming.problems import ClusterError, StoreError, StoreLockedError, brief
 from xcloudmask.streaming.progress import Display, ProgressEvent
 from xcloudmask.streaming.report import Failure
-from xcloudmask.streaming.repository import Batch
 
 log = logging.getLogger("xcloudmask.streaming")
 

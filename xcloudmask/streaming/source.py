@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.dims import spatial_dims
+from xcloudmask.engine.plan import Plan
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.tasks import Plan
+from xcloudmask.scene.dims import spatial_dims
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def from_reflectance(da: xr.DataArray, request: Any) -> Source:
     """Plan a prediction; nothing is read."""
     import dask.array
 
-    from xcloudmask.predict import prepare
+    from xcloudmask.predict.prepare import prepare
 
     job = prepare(da, request)
     plan = job.plan
@@ -96,7 +96,7 @@ def _planned(mask: xr.DataArray) -> tuple[xr.DataArray, Plan] | None:
         return None
     import dask.array
 
-    from xcloudmask.lazy import CloudMaskLayer
+    from xcloudmask.engine.run_dask import CloudMaskLayer
 
     graph = mask.data.dask
     layer = getattr(graph, "layers", {}).get(mask.data.name)

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from xcloudmask.blend import Bool, Float
-from xcloudmask.streaming.layout import Index, WindowLayout
-from xcloudmask.streaming.packing import Packing
-from xcloudmask.streaming.problems import persistently
-from xcloudmask.streaming.store import settle_region
-from xcloudmask.tasks import Array, Piece, Plan, infer_windows, valid_pixels
-from xcloudmask.tasks import finish as finish_pixels
+from xcloudmask.engine.arrays import Array, Bool, Float
+from xcloudmask.engine.kernel import Piece, infer_windows, valid_pixels
+from xcloudmask.engine.kernel import finish as finish_pixels
+from xcloudmask.engine.plan import Plan
+from xcloudmask.store.packing import Packing
+from xcloudmask.store.regions import Index
+from xcloudmask.store.retry import persistently
+from xcloudmask.store.store import settle_region
+from xcloudmask.streaming.layout import WindowLayout
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from xcloudmask.errors import CloudMaskError, ModelWarning
+from xcloudmask.errors import CloudMaskError, ModelWarning, warn_user
 from xcloudmask.metrics import temperature
 from xcloudmask.metrics.labels import CLOUD, open_classes
 from xcloudmask.train.evaluate import logits, take
@@ -21,7 +21,6 @@ from xcloudmask.train.files import Entry
 from xcloudmask.train.graph import Graph
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.networks import head_of
-from xcloudmask.warn import warn_user
 
 #: Labelled pixels of a sample that are looked at, at most, spread evenly.
 MOST = 4096

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from xcloudmask.blend import window_weights
+from xcloudmask.engine.blend import window_weights
+from xcloudmask.engine.tiling import TilePlan, reflect_indices
 from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.models.arch.descriptors import BandInput
-from xcloudmask.tiling import TilePlan, reflect_indices
 from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places, positions
 from xcloudmask.train.files import Entry
 from xcloudmask.train.samples import Sample

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xcloudmask.bands import RANGES
 from xcloudmask.errors import BandError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.filling import Filling
+from xcloudmask.scene.bands import RANGES
 
 #: How far a band may lie from the one it stands for, as a share of the wavelength: MSS has its NIR at 750 nm.
 FARTHEST = 0.14

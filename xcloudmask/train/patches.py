@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.errors import CloudMaskError, UnitWarning
+from xcloudmask.engine.cache import Once
+from xcloudmask.errors import CloudMaskError, UnitWarning, warn_user
 from xcloudmask.metrics.labels import elementary
-from xcloudmask.once import Once
 from xcloudmask.types import KINDS
-from xcloudmask.warn import warn_user
 
 #: What each part of a patch must be; all but `possible` are needed.
 FORM: Mapping[str, str] = {

@@ -14,10 +14,10 @@ from typing import Any
 from torch import nn
 
 from xcloudmask._version import __version__
-from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError
+from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
 from xcloudmask.metrics import Histogram, choose_threshold, reliability
 from xcloudmask.models import card
-from xcloudmask.models.weights import digest
+from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.augment import count_of
 from xcloudmask.train.calibrate import divide_head, fit_temperature
@@ -34,7 +34,6 @@ from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.stream import Recipe, Stream
 from xcloudmask.types import ModelSpec
-from xcloudmask.warn import warn_user
 
 #: Scenes below which a fixed number of them is kept for choosing.
 FEW = 10

@@ -90,11 +90,11 @@ def to_xarray(sample: Sample) -> xr.DataArray:
     >>> da.x.values.tolist(), da.attrs["level"]
     ([15.0, 45.0], 'toa')
     """
-    import xcloudmask  # noqa: F401  registers the accessor
+    from xcloudmask.scene.describe import describe
 
     y, x = ((np.arange(size) + 0.5) * sample.gsd for size in sample.possible.shape)
     da = xr.DataArray(sample.image, dims=("band", "y", "x"), coords={"y": -y, "x": x})
-    da = da.cloudmask.describe(bands=list(sample.bands), level=sample.level or None)
+    da = describe(da, bands=list(sample.bands), level=sample.level or None)
     out: xr.DataArray = da.rio.write_crs("EPSG:32631")  # of any place where coordinates are metres
     return out
 
@@ -122,8 +122,8 @@ def from_xarray(
     >>> [band.common_name for band in from_xarray(da, gsd=10).bands]
     ['red', 'nir']
     """
-    from xcloudmask.bands import read_bands
-    from xcloudmask.dims import band_dim, pixel_size, spatial_dims
+    from xcloudmask.scene.bands import read_bands
+    from xcloudmask.scene.dims import band_dim, pixel_size, spatial_dims
 
     dim, (y, x) = band_dim(da), spatial_dims(da)
     if gsd is None:

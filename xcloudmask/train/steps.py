@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xcloudmask.engine import is_out_of_memory
+from xcloudmask.engine.predictor import is_out_of_memory
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.models import vet
+from xcloudmask.models.weights import safety
 from xcloudmask.train.operators import OPERATORS, SETTINGS
 from xcloudmask.train.reshaping import MOST, refused
 
@@ -65,7 +65,7 @@ def parsed(body: bytes) -> Any:
         raise CloudMaskError(
             "to train an ONNX graph on, the package onnx is needed: pip install 'xcloudmask[train]'"
         ) from None
-    vet.onnx(body, "the graph")
+    safety.onnx(body, "the graph")
     try:
         proto = onnx.load_from_string(body)
     except Exception as error:  # protobuf's own, which differs between its versions

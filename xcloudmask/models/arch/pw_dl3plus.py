@@ -12,7 +12,7 @@ million parameters. Left open, and chosen here:
   figure to four digits, and as many as ``DeepLabV3`` on ``mobilenet_v2`` of segmentation_models_pytorch,
   whose U-Net++ has the 6,825,009 that the same authors state for theirs; the published file's name reads
   ``deeplabv3`` too. So ``decoder="v3", output_stride=8, corners=True``, which is that network (tested, see
-  `xcloudmask.models.keymaps_smp`), is kept for published weights;
+  `xcloudmask.models.keymaps.smp`), is kept for published weights;
 - MLP: two layers of 64, each with batch norm and ReLU, then 16 features;
 - fusion: 16 features of DeepLab at full size beside those 16, one hidden layer of 32, one logit.
 """

@@ -1,0 +1,5 @@
+"""The small data set of the training tests."""
+
+from tests.train.conftest import data
+
+__all__ = ["data"]

@@ -1,0 +1,10 @@
+"""Kinds of arrays in memory."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]

@@ -1,0 +1,139 @@
+"""Aux planes: height and radar as the network is given them. Plain functions from arrays to arrays.
+
+On their way the planes hold metres, degrees and backscatter as a ratio of powers, because means of that are
+right and means of decibels are not; NaN where nothing is known. A window of them is turned into what the
+network was trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xcloudmask.engine.arrays import Bool, Float
+from xcloudmask.errors import UnitError
+from xcloudmask.types import AuxInput, AuxName
+
+RADAR = ("vv", "vh")
+#: So many pixels are never all brighter than 0 dB; ratios that are called decibels are.
+MANY = 64
+
+#: Heights that mean no data in most terrain models, and so are no height in one that does not say it.
+NO_HEIGHT = (-9999.0, -32768.0)
+
+#: In each unit of a plane: what the middle of a window's values cannot be below or above.
+BELIEVABLE: dict[str, tuple[float, float]] = {
+    "elevation": (-12_000, 10_000),
+    "radar": (-1.0, 50.0),  # where noise was taken away, calm water may be a little less than nothing
+    "angle": (5, 90),
+}
+_TOLD: dict[str, str] = {
+    "elevation": "metres: aux=dem * 0.3048 for feet",
+    "radar": "backscatter (sigma or gamma nought): say how it is stored with attrs units='dB' or "
+    "units='linear' (a ratio of powers, neither amplitude nor digital numbers)",
+    "angle": "degrees: numpy.degrees(angle) for radians",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaner:
+    """What makes a plane of stored numbers.
+
+    Examples
+    --------
+    >>> Cleaner(nodata=(-9999.0,))(np.array([[100, -9999]], "int16")).tolist()
+    [[100.0, nan]]
+    >>> Cleaner(decibels=True)(np.array([-10.0, np.inf])).round(6).tolist()
+    [0.10000000149011612, nan]
+    >>> Cleaner(name="elevation")(np.array([[100, -9999]], "int16"))
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.UnitError: aux input 'elevation' holds -9999 m, which is no height: say which number ...
+    """
+
+    nodata: tuple[float, ...] = ()
+    scale: float = 1.0
+    offset: float = 0.0
+    decibels: bool = False
+    name: AuxName | None = None
+
+    def __call__(self, stored: npt.NDArray[Any]) -> Float:
+        """Return the plane."""
+        with np.errstate(over="ignore"):
+            values: Float = stored.astype(np.float32)
+        gap = ~np.isfinite(values)
+        for number in self.nodata:
+            gap |= stored == number
+        values *= np.float32(self.scale)
+        values += np.float32(self.offset)
+        if self.decibels:
+            with np.errstate(all="ignore"):
+                values = np.power(np.float32(10), values / np.float32(10))
+        if self.name in RADAR:  # nothing comes back from no data; less than nothing is noise taken away
+            gap |= values == 0
+        values[gap] = np.nan
+        if self.name == "elevation":
+            self._check_heights(stored, values)
+        return values
+
+    def _check_heights(self, stored: npt.NDArray[Any], values: Float) -> None:
+        """Refuse numbers that are no heights: a few of them among others would be interpolated unseen."""
+        low, high = BELIEVABLE["elevation"]
+        strange = (values < low) | (values > high)
+        for number in NO_HEIGHT:
+            strange |= (stored == number) & np.isfinite(values)
+        if not strange.any():
+            return
+        raw, height = stored[strange][0], float(values[strange][0])
+        kept = "" if raw == height else f" (stored as {raw:.9g})"
+        raise UnitError(
+            f"aux input 'elevation' holds {height:.9g} m{kept}, which is no height: say which number is no "
+            f"data: dem.attrs['_FillValue'] = {raw:.9g}. Heights in feet: dem * 0.3048; depths, if this is "
+            "one: dem.clip(min=-9000)"
+        )
+
+
+def encode(values: Float, valid: Bool, aux: AuxInput) -> Float:
+    """Turn a window's gapless plane into what the network is given, 0 if the window knew nothing.
+
+    Examples
+    --------
+    >>> encode(np.full((8, 8), 2000.0, "f4"), np.ones((8, 8), bool), AuxInput("elevation"))[0, 0].item()
+    1.0
+    """
+    if not valid.any():
+        return np.zeros_like(values)
+    check(values[::4, ::4][valid[::4, ::4]], aux.name)
+    if aux.name in RADAR:
+        # below -50 dB there is only noise, which may even be negative
+        values = np.log10(np.maximum(values, np.float32(1e-5))) * np.float32(10)
+    out: Float = (values - np.float32(aux.mean)) / np.float32(aux.std)
+    return out
+
+
+def check(values: Float, name: AuxName) -> None:
+    """Refuse values of a window that cannot be what they are said to be.
+
+    Examples
+    --------
+    >>> check(np.array([0.6, 0.7]), "angle")
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.UnitError: aux input 'angle': the middle of the values is 0.65, which cannot be deg...
+    """
+    if not values.size:
+        return
+    kind = "radar" if name in RADAR else name
+    low, high = BELIEVABLE[kind]
+    middle = float(np.median(values))
+    found = f"the middle of the values is {middle:.5g}"
+    if kind == "radar":
+        found += " as a ratio of powers"
+    if low <= middle <= high:
+        if kind != "radar" or values.size < MANY or values.min() < 1:
+            return
+        found = "all values are above 0 dB"
+    raise UnitError(f"aux input {name!r}: {found}, which cannot be {_TOLD[kind]}")

@@ -1,0 +1,133 @@
+"""Devices: which can be asked for, what this machine has, its threads, and memory that is kept on them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.types import ModelSpec
+
+#: Whether this process was forked from one that had run a network. The threads that libraries keep, OpenMP's
+#: above all, did not come along, and work given to them is waited for without end.
+forked = False
+
+#: Windows side by side on a CPU, at most: each takes the memory of a network's layers.
+MOST_LANES = 4
+
+
+def cpu_threads() -> int:
+    """Threads one inference may use: this process's share of the machine.
+
+    On a Dask worker that is the worker's own thread count, so that several workers on one machine do not
+    claim the same cores. ``XCLOUDMASK_NUM_THREADS`` overrides both. A process that was forked from one that
+    had run a network has one.
+    """
+    if forked:
+        return 1
+    override = os.environ.get("XCLOUDMASK_NUM_THREADS")
+    if override:
+        try:
+            return max(1, int(override))
+        except ValueError:
+            raise CloudMaskError(
+                f"XCLOUDMASK_NUM_THREADS={override!r} must be a whole number; correct it, or unset it"
+            ) from None
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        try:
+            return min(available, int(get_worker().state.nthreads))
+        except ValueError:  # not on a worker
+            pass
+    return available
+
+
+def cpu_lanes() -> int:
+    """How many windows an ONNX graph infers side by side on the CPU; each has its share of the threads.
+
+    Threads that work at one window wait for one another after each layer; one window a thread has no waiting,
+    but takes memory for each. On two cores it is 1.1 times as fast in processor time, more by the clock. At
+    most one thread is left over.
+    """
+    threads = cpu_threads()
+    return max(count for count in range(1, min(threads, MOST_LANES) + 1) if threads % count <= 1)
+
+
+def settle_threads(runtime: str) -> None:
+    """Let torch work without threads in a forked process, from the reading of weights on."""
+    if forked and runtime == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def available_devices(device: str, runtime: str) -> list[str]:
+    """Turn ``auto`` and ``cuda`` into the devices of this machine; several GPUs are used in turn."""
+    if device == "cpu" or (device == "auto" and os.environ.get("CUDA_VISIBLE_DEVICES") == ""):
+        return ["cpu"]
+    if device.startswith("openvino"):
+        return [device]  # which says itself what is missing
+    if device == "auto" and runtime == "onnx":
+        import onnxruntime as ort
+
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            return ["cpu"]  # and importing torch, which takes seconds, only counts GPUs
+    import torch
+
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    mps = ["mps"] if runtime == "torch" and torch.backends.mps.is_available() else []
+    if device == "auto":
+        return gpus or mps or ["cpu"]
+    found = [name for name in (*gpus, *mps) if device in (name, name.partition(":")[0])]
+    if not found:
+        raise CloudMaskError(
+            f"device={device!r} is not on this machine (there: {', '.join(['cpu', *gpus, *mps])}); "
+            "use device='auto', or run on workers that have it"
+        )
+    return found
+
+
+def give_back() -> None:
+    """Give memory that torch keeps for later back to every accelerator it has used in this process.
+
+    Examples
+    --------
+    >>> give_back()
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps", "openvino", "openvino:GPU")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def check_device(device: str, spec: ModelSpec) -> None:
+    """Refuse a device name that cannot be one; whether it exists is known only where the work runs."""
+    known = r"auto|cpu|mps|cuda(:\d+)?|openvino(:[A-Z]+(\.\d+)?)?"
+    if not isinstance(device, str) or not re.fullmatch(known, device):
+        raise OptionError("device", device, allowed=DEVICES)
+    if device.startswith("openvino") and spec.runtime != "onnx":
+        raise CloudMaskError(
+            f"device={device!r} runs ONNX graphs, and model {spec.name!r} runs in torch: use device='auto', "
+            "or export it, xcloudmask.models.export(...), and load the ONNX file"
+        )
+
+
+def check_dtype(dtype: str, spec: ModelSpec) -> None:
+    """Refuse an unknown precision, or one that the model's runtime cannot change to."""
+    if dtype not in DTYPES:
+        raise OptionError("dtype", dtype, allowed=DTYPES)
+    if spec.runtime == "onnx" and dtype not in ("auto", "float32"):
+        raise CloudMaskError(
+            f"dtype={dtype!r}: model {spec.name!r} is an ONNX graph and runs in the precision it was "
+            "exported in; leave dtype='auto'"
+        )

@@ -1,0 +1,173 @@
+"""The three things that are done to a chunk: find its valid pixels, infer its windows, make its output.
+
+Plain functions from arrays to arrays. The lazy executor makes tasks of them, the direct one calls them.
+All follow one `Plan`, so a result depends on the pixels and never on who called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+
+from xcloudmask.classes import NO_DATA
+from xcloudmask.engine.arrays import Array, Bool, Float
+from xcloudmask.engine.aux_planes import encode
+from xcloudmask.engine.blend import window_weights
+from xcloudmask.engine.chunks import Range
+from xcloudmask.engine.classify import decide_classes, to_scheme
+from xcloudmask.engine.pixels import calibrate, check_units, coarsen, fill_gaps, holds_data, name_fill_value
+from xcloudmask.engine.plan import Plan
+from xcloudmask.engine.predictor import WindowJob, get_predictor
+from xcloudmask.engine.tiling import reflect_indices
+from xcloudmask.engine.upsample import upsample
+from xcloudmask.types import AuxInput
+
+#: Sums of windows, and the row and column where they begin.
+Piece = tuple[Float, int, int]
+
+
+#: Rows of an output that are made at once: what is made on the way would take many times the output.
+ROWS_AT_ONCE = 256
+
+
+def valid_pixels(plan: Plan, raw: Array) -> Bool:
+    """Pixels of a chunk (..., band, y, x) that hold data in every band; aux planes have no say in it."""
+    return holds_data(reflectance(plan, raw), plan.options.calibration)
+
+
+def reflectance(plan: Plan, raw: Array) -> Array:
+    """Return the bands without the aux planes behind them."""
+    return raw[..., : raw.shape[-3] - len(plan.options.aux), :, :]
+
+
+def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[WindowJob]:
+    """Cut windows rows x cols of the plan out of raw pixels (scene, band, y, x) that begin with them.
+
+    Windows without a valid pixel are left out.
+    """
+    tiles = plan.tiles
+    calibration, scaled = plan.options.calibration, plan.options.calibration.scale is not None
+    row0, col0 = tiles.y.start(rows[0]), tiles.x.start(cols[0])
+    patch = plan.options.patch
+    for scene in range(raw.shape[0]):
+        bands = reflectance(plan, raw[scene])
+        values, valid = calibrate(bands, calibration)
+        if not valid.all():
+            name_fill_value(bands, calibration)
+        if not valid.any():
+            continue
+        cells, there = coarsen(values, valid, plan.options.factors)
+        planes = aux_cells(plan, raw[scene])
+        for row in range(*rows):
+            top = tiles.y.start(row) - row0
+            for col in range(*cols):
+                left = tiles.x.start(col) - col0
+                inside = there[top : top + patch, left : left + patch]
+                if not inside.any():
+                    continue
+                pixels = cells[:, top : top + patch, left : left + patch]
+                check_units(pixels, inside, scaled)
+                pixels = fill_gaps(pixels, inside)
+                if plan.aux:
+                    box = slice(top, top + patch), slice(left, left + patch)
+                    pixels = np.concatenate([pixels, aux_window(plan, planes, box, inside.shape)])
+                if inside.shape != (patch, patch):
+                    pixels = pixels[:, reflect_indices(inside.shape[0], patch)]
+                    pixels = pixels[:, :, reflect_indices(inside.shape[1], patch)]
+                yield WindowJob(scene, top, left, pixels, inside, window_weights(tiles, row, col))
+
+
+def aux_cells(plan: Plan, raw: Array) -> dict[AuxInput, tuple[Float, Bool]]:
+    """Return the cells of each aux plane that was given, (1, y, x), averaged where it holds data itself."""
+    out = {}
+    for aux, plane in zip(plan.options.aux, raw[raw.shape[0] - len(plan.options.aux) :], strict=True):
+        values: Float = plane[None].astype(np.float32, copy=False)
+        out[aux] = coarsen(values, np.isfinite(values[0]), plan.options.factors)
+    return out
+
+
+def aux_window(
+    plan: Plan,
+    planes: dict[AuxInput, tuple[Float, Bool]],
+    box: tuple[slice, slice],
+    shape: tuple[int, ...],
+) -> Float:
+    """Return the aux channels of one window (aux, y, x); gaps take the nearest value that it knows."""
+    out = np.zeros((len(plan.aux), *shape), np.float32)
+    for channel, aux in zip(out, plan.aux, strict=True):
+        if aux in planes:
+            cells, there = planes[aux]
+            valid = there[box]
+            if valid.any():
+                channel[:] = encode(fill_gaps(cells[:, *box], valid)[0], valid, aux)
+    return out
+
+
+def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
+    """Infer windows rows x cols; return their weighted sums (..., class, y, x) over the cells they cover.
+
+    `raw` is (..., band, y, x): exactly the pixels those windows cover.
+    """
+    lead = raw.shape[:-3]
+    scenes = raw.reshape(-1, *raw.shape[-3:])
+    top, bottom = plan.y.plan.span(*rows)
+    left, right = plan.x.plan.span(*cols)
+    options = plan.options
+    shape = (scenes.shape[0], plan.channels, bottom - top, right - left)
+    jobs = window_jobs(plan, scenes, rows, cols)
+    first = next(jobs, None)
+    if first is None:  # nothing but gaps: no model need be loaded
+        return np.zeros((*lead, *shape[1:]), np.float32)
+    predictor = get_predictor(options.spec, options.device, options.dtype, options.inputs)
+    sums = predictor.blend(chain([first], jobs), shape, batch_size=options.batch_size, tta=options.tta)
+    return sums.reshape(*lead, *shape[1:])
+
+
+def finish(plan: Plan, pieces: Sequence[Piece], valid: Bool, rows: Range, cols: Range) -> Array:
+    """Make the output of pixels rows x cols from the sums of whichever windows cover the cells they need.
+
+    Each piece comes with its first row and column among those cells.
+    """
+    classes = plan.class_axis
+    dtype = np.float32 if classes else np.uint8
+    out: Array = np.empty((*valid.shape[:-2], *classes, *valid.shape[-2:]), dtype)
+    if not out.size:
+        return out
+    (first, stop), (left, right) = rows, plan.x.needed_cells(cols)
+    origin = plan.y.needed_cells(rows)[0]
+    for start in range(first, stop, ROWS_AT_ONCE):
+        band = start, min(start + ROWS_AT_ONCE, stop)
+        top, bottom = plan.y.needed_cells(band)
+        sums = np.zeros((*valid.shape[:-2], plan.channels, bottom - top, right - left), np.float32)
+        add_pieces(sums, [(part, row + origin - top, col) for part, row, col in pieces])
+        inside = slice(band[0] - first, band[1] - first)
+        out[..., inside, :] = _finish(plan, sums, valid[..., inside, :], band, cols)
+    return out
+
+
+def add_pieces(total: Float, pieces: Sequence[Piece]) -> None:
+    """Add sums to those of a band, which may begin and end anywhere within them."""
+    for part, row, col in pieces:
+        rows = slice(max(row, 0), max(row + part.shape[-2], 0))
+        there = total[..., rows, col : col + part.shape[-1]]
+        there += part[..., max(-row, 0) : max(-row, 0) + there.shape[-2], :]
+
+
+def _finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Array:
+    options = plan.options
+    needs = (plan.y.needed_cells(rows), plan.x.needed_cells(cols))
+    sizes = (plan.y.plan.size, plan.x.plan.size)
+    count = len(options.spec.classes)
+    found = upsample(sums, (rows, cols), options.factors, needs, sizes, count)
+    found, spread = found[..., :count, :, :], found[..., count:, :, :]
+    # A network that returns NaN has told nothing; such a pixel must not become class 0.
+    valid = valid & (found.sum(axis=-3) > 0)
+    found = to_scheme(found, options.scheme)
+    if options.output == "probabilities":
+        found = np.concatenate([found, spread], axis=-3) if options.uncertainty else found
+        out: Float = np.where(valid[..., None, :, :], np.clip(found, 0, 1), np.float32(np.nan))
+        return out
+    codes = np.asarray(options.scheme.codes, np.uint8)
+    return np.where(valid, codes[decide_classes(found, options)], np.uint8(NO_DATA))

@@ -1,0 +1,407 @@
+"""The engine: windows in, blended sums out, on whatever device there is.
+
+One `Predictor` per (model, device, precision) lives in a process. A network is loaded once for a device,
+whichever predictors use it. A device has one lock for all of them, so that one inference runs at a time on
+it while other threads read, prepare and write; or, for graphs on a CPU, a few lanes, in which windows are
+inferred side by side. Windows are batched; a batch that does not fit in memory is halved and tried again.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from xcloudmask.classes import CLOUDY
+from xcloudmask.engine import devices
+from xcloudmask.engine.arrays import Bool, Float
+from xcloudmask.engine.backend import Backend, Place
+from xcloudmask.engine.cache import Once
+from xcloudmask.engine.device_slots import Device, Said, pools, turns
+from xcloudmask.engine.devices import available_devices, give_back
+from xcloudmask.engine.output_checks import check_shape, doubt
+from xcloudmask.errors import warn_user
+from xcloudmask.models.filling import Filling
+from xcloudmask.models.network import Network, load_network
+from xcloudmask.types import Band, ModelSpec
+
+log = logging.getLogger("xcloudmask")
+
+#: Windows a batch where the caller leaves the choice. A CPU gains nothing from more than one (its threads are
+#: busy already) and one keeps results independent of how windows fall into batches.
+AUTO_BATCH = {"cpu": 1, "cuda": 32, "mps": 8, "openvino": 1}
+
+#: The eight turns and mirrors of a square: which axes to reverse, and whether to swap rows and columns.
+#: Test-time augmentation takes the first so many: the window itself, half a turn, two mirrors, the rest.
+TURNS = [(axes, swap) for swap in (False, True) for axes in ((), (2, 3), (2,), (3,))]
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|outofmemory|failed to allocate|can(no|')t allocate memory|bad_alloc|alloc_failed"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowJob:
+    """One window to infer, and where its result goes."""
+
+    scene: int
+    row: int  # first cell of the window within the sums
+    col: int
+    pixels: Float  # (band, patch, patch), no NaN
+    valid: Bool  # (rows, cols) cells within the sums that hold data
+    weights: Float  # (rows, cols)
+
+    @property
+    def place(self) -> Place:
+        """Where its cells lie in the sums."""
+        rows, cols = self.weights.shape
+        cells = slice(self.row, self.row + rows), slice(self.col, self.col + cols)
+        return (self.scene, slice(None), *cells)
+
+    @property
+    def shares(self) -> Float:
+        """Weights of the cells that hold data, zero elsewhere; never negative, never zero in between."""
+        return np.where(self.valid, self.weights, np.float32(0))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, in any of the runtimes' words.
+
+    Examples
+    --------
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    True
+    """
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text) is not None
+
+
+#: By card and device: the weights, whatever precision they are used in and whatever bands they are told of.
+_networks: Once[Network] = Once()
+#: By card, device, precision and bands.
+_backends: Once[Backend] = Once()
+
+
+class Predictor:
+    """Runs one model in this process, on one or several devices.
+
+    Get one with `get_predictor`; making one loads nothing, the first window does.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, device: str = "auto", dtype: str = "auto", inputs: tuple[Band, ...] = ()
+    ) -> None:
+        self.spec = spec
+        self.inputs = inputs
+        self.device = device
+        self.dtype = dtype
+        self._loading = threading.Lock()
+        self._choosing = threading.Lock()
+        self._devices: list[Device] = []
+        self._turn = itertools.count()
+        self._fits: int | None = None  # the largest batch that memory has allowed so far
+        self._crowded = False  # whether memory did not suffice for windows side by side
+        self._filling: Filling | None = None  # how bands are estimated that the scene lacks
+        self._looked = False  # whether the first batch's probabilities were looked at
+
+    def _load(self) -> list[Device]:
+        with self._loading:
+            if not self._devices:
+                told = () if self.spec.fills else self.inputs  # one network serves whichever are estimated
+                found = [
+                    Device.of(name, _loaded(self.spec, name, self.dtype, told))
+                    for name in available_devices(self.device, self.spec.runtime)
+                ]
+                filling = found[0].backend.network.filling
+                if self.spec.fills and self.inputs and filling is not None:
+                    self._filling = filling.given_only([band.name for band in self.inputs])
+                self._devices = found
+        return self._devices
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Device]:
+        """Lend the device that fewest tasks use; among equals, the next in turn."""
+        devices = self._load()
+        with self._choosing:
+            first = next(self._turn) % len(devices)
+            device = min(devices[first:] + devices[:first], key=lambda each: each.tasks)
+            device.tasks += 1
+        try:
+            yield device
+        finally:
+            with self._choosing:
+                device.tasks -= 1
+
+    def blend(
+        self,
+        jobs: Iterable[WindowJob],
+        shape: tuple[int, int, int, int],
+        *,
+        batch_size: int | None = None,
+        tta: int = 0,
+    ) -> Float:
+        """Infer every window once and return the weighted sums, (scene, channel, y, x).
+
+        `tta` is how many turns and mirrors of each window are averaged; 0 for none but the window itself.
+        Channels are the classes and, where `shape` has one more, the uncertainty: what the network says of it
+        or, if it says nothing, the standard deviation of the probability of cloud between turns.
+        """
+        with self._borrowed() as device:
+            backend = device.backend
+            try:
+                sums = backend.zeros(shape)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise MemoryError(
+                        f"the sums of a chunk, {shape}, do not fit in the memory of {backend.kind}; "
+                        "use smaller chunks, or device='cpu'"
+                    ) from error
+                raise
+            # Two batches of a task are on the device at a time: one is computed, the next arrives.
+            earlier: deque[Callable[[], object]] = deque()
+            begun: deque[tuple[list[WindowJob], Future[Said]]] = deque()
+
+            def settle_first() -> None:
+                batch, future = begun[0]
+                said = future.result()
+                begun.popleft()  # not before: whoever interrupts the waiting must wait for it, too
+                self._settle(device, sums, batch, said, tta)
+                earlier.append(backend.mark())
+
+            try:
+                for batch in self._batches(jobs, batch_size or AUTO_BATCH[backend.kind]):
+                    if len(earlier) == 2:
+                        earlier.popleft()()
+                    infer = partial(self._infer, device, batch, tta, shape[1])
+                    begun.append((batch, device.start(infer)))
+                    if len(begun) > device.ahead:
+                        settle_first()
+                while begun:
+                    settle_first()
+            finally:
+                for _, future in begun:  # after a failure nothing of this task may go on
+                    future.cancel()
+                wait([future for _, future in begun])
+            return backend.fetch(sums)
+
+    def _settle(self, device: Device, sums: Any, batch: list[WindowJob], said: Said, tta: int) -> None:
+        """Add what was found; if memory did not suffice for a batch, infer its halves."""
+        if said.odd is not None:
+            log.warning(said.odd)  # a worker's warnings reach nobody
+            warn_user(said.odd, UserWarning)
+        if said.parts is not None:
+            device.backend.add(sums, [job.place for job in batch], said.parts)
+            return
+        device.backend.release()
+        self._crowded |= len(batch) == 1
+        half = -(-len(batch) // 2)
+        for part in (batch[:half], batch[half:]) if half < len(batch) else (batch,):
+            self._settle(device, sums, part, self._infer(device, part, tta, sums.shape[1], alone=True), tta)
+
+    def _filled(self, pixels: Float) -> Float:
+        return pixels if self._filling is None else self._filling(pixels)
+
+    def _batches(self, jobs: Iterable[WindowJob], size: int) -> Iterator[list[WindowJob]]:
+        source = iter(jobs)
+        while batch := list(itertools.islice(source, min(size, self._fits or size))):
+            yield batch
+
+    def _infer(
+        self, device: Device, jobs: Sequence[WindowJob], tta: int, channels: int, *, alone: bool = False
+    ) -> Said:
+        """Return what the windows add to the sums; no parts if that takes more memory than there is.
+
+        Returning that, rather than trying again from within, lets go of all that the failed attempt held.
+        """
+        backend = device.backend
+        alone = alone or self._crowded or device.lanes is None
+        try:
+            pixels = backend.upload([self._filled(job.pixels) for job in jobs])
+            weights = backend.upload([job.shares for job in jobs])
+            with device.turns.take(alone=alone):
+                found = self._augmented(backend, pixels, tta, channels)
+            return Said(backend.weigh(found, weights), self._look(backend, found, jobs))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(jobs) == 1 and alone:
+                patch = jobs[0].pixels.shape[-1]
+                raise MemoryError(
+                    f"one window of {patch} x {patch} does not fit in the memory of {backend.kind}; "
+                    "use a smaller patch_size, or device='cpu'"
+                ) from error
+            self._fits = min(-(-len(jobs) // 2), self._fits or len(jobs))
+            todo = "halved" if len(jobs) > 1 else "inferred alone"
+            log.warning("out of memory on %s: batch of %d %s", backend.kind, len(jobs), todo)
+            return Said(None, None)
+
+    def _probabilities(self, backend: Backend, pixels: Any) -> Any:
+        found = backend.probabilities(pixels)
+        check_shape(found, pixels, self.spec, backend.network.activation)
+        return found
+
+    def _augmented(self, backend: Backend, pixels: Any, tta: int, channels: int) -> Any:
+        """Mean over the first `tta` turns and mirrors of the window, and their spread if it is asked for."""
+        if tta <= 1:
+            return self._probabilities(backend, pixels)[:, :channels]
+        spread = channels > len(self.spec.classes) + self.spec.uncertainty
+        total: Any = None
+        clouds: list[Any] = []
+        for axes, swap in TURNS[:tta]:
+            turned = backend.flip(pixels, axes)
+            found = self._probabilities(backend, turned.swapaxes(2, 3) if swap else turned)
+            found = backend.flip(found.swapaxes(2, 3) if swap else found, axes)
+            total = found if total is None else total + found
+            if spread:
+                clouds.append(self._cloud(found))
+        if not spread:
+            return total[:, :channels] / tta
+        middle = sum(clouds) / tta
+        variance = sum((cloud - middle) ** 2 for cloud in clouds) / tta
+        return backend.join([total / tta, variance**0.5])
+
+    def _cloud(self, found: Any) -> Any:
+        """Return the probability of cloud, of whatever kind, as one channel."""
+        return sum(found[:, at : at + 1] for at, name in enumerate(self.spec.classes) if name in CLOUDY)
+
+    def _look(self, backend: Backend, found: Any, jobs: Sequence[WindowJob]) -> str | None:
+        """Say what is odd about the very first probabilities, if anything is."""
+        with self._choosing:
+            first, self._looked = not self._looked, True
+        if not first:
+            return None
+        seen = np.stack([job.shares for job in jobs])
+        told = backend.fetch(found)[:, : len(self.spec.classes)]
+        return doubt(told, seen, self.spec, backend.network.activation)
+
+
+def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) -> Backend:
+    """Return a model on a device; its weights are read if no predictor has had them read yet."""
+    dtype = "auto" if spec.runtime == "onnx" else dtype  # a graph runs in the one it was exported in
+
+    def load() -> Network:
+        devices.settle_threads(spec.runtime)
+        network = load_network(spec)
+        log.info("loaded model %s %s for %s", spec.name, spec.version, device)
+        return network
+
+    def make() -> Backend:
+        network = _told_of_bands(_told_of_aux(_networks.get((spec, device), load), spec, inputs), inputs)
+        return make_backend(network, spec.runtime, device, dtype)
+
+    return _backends.get((spec, device, dtype, inputs), make)
+
+
+def make_backend(network: Network, runtime: str, device: str, dtype: str) -> Backend:
+    """Put a network on a device."""
+    if network.members:
+        from xcloudmask.engine.ensemble import TeamBackend
+
+        members: list[Any] = [make_backend(member, "onnx", device, "auto") for member in network.members]
+        return TeamBackend(network, device, members)
+    if device.startswith("openvino"):
+        from xcloudmask.engine.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(network, device)
+    if runtime == "onnx":
+        from xcloudmask.engine.onnx import OnnxBackend
+
+        return OnnxBackend(network, device)
+    from xcloudmask.engine.torch import TorchBackend
+
+    return TorchBackend(network, device, dtype)
+
+
+def _told_of_aux(network: Network, spec: ModelSpec, inputs: tuple[Band, ...]) -> Network:
+    """Leave aux channels, which come scaled, out of what is done to the bands."""
+    extra = sum(band.kind != "reflectance" for band in inputs) if spec.any_bands else len(spec.aux)
+    if not extra or (network.mean is None and network.std is None):
+        return network
+    bands = len(inputs) - extra if spec.any_bands else len(spec.bands)
+    mean, std = network.mean or (0.0,), network.std or (1.0,)
+    mean, std = (each * bands if len(each) == 1 else each for each in (mean, std))
+    return replace(network, mean=mean + (0.0,) * extra, std=std + (1.0,) * extra)
+
+
+def _told_of_bands(network: Network, inputs: tuple[Band, ...]) -> Network:
+    """Tie a network that takes any bands to those of a scene; others know theirs by their place."""
+    if not inputs:
+        return network
+    from xcloudmask.models.arch.descriptors import BandInput
+    from xcloudmask.models.arch.setnet import Bound
+
+    return replace(network, body=Bound(network.body, [BandInput.from_band(band) for band in inputs]))
+
+
+_predictors: dict[tuple[ModelSpec, str, str, tuple[Band, ...]], Predictor] = {}
+_predictors_lock = threading.Lock()
+
+
+def get_predictor(
+    spec: ModelSpec, device: str = "auto", dtype: str = "auto", inputs: tuple[Band, ...] = ()
+) -> Predictor:
+    """Return this process's `Predictor` for a model; the same one every time.
+
+    `inputs` are the bands that a model is given for which its card does not tell them: one for any bands, or
+    one that fills in those that are missing.
+    """
+    key = (spec, device, dtype, inputs)
+    with _predictors_lock:
+        if key not in _predictors:
+            _predictors[key] = Predictor(spec, device, dtype, inputs)
+        return _predictors[key]
+
+
+def unload() -> None:
+    """Forget every loaded model of this process, and give their memory back, that of GPUs included.
+
+    What a computation under way uses goes when that ends. The next prediction loads anew.
+
+    Examples
+    --------
+    >>> from xcloudmask.testing import TOY
+    >>> predictor = get_predictor(TOY, "cpu")
+    >>> unload()
+    >>> get_predictor(TOY, "cpu") is predictor
+    False
+    """
+    with _predictors_lock:
+        _predictors.clear()
+    _backends.clear()
+    _networks.clear()
+    gc.collect()  # modules may hold each other
+    give_back()
+
+
+#: What the process that forked had loaded: not used again, and not destroyed, which would wait for threads
+#: that do not exist here.
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    """Begin anew in a forked process: locks may be held, and threads waited for, that are not there."""
+    global _predictors_lock
+    loaded = [
+        _networks.restart(), _backends.restart(), turns.restart(), pools.restart(), dict(_predictors)
+    ]  # fmt: skip
+    _inherited.append(loaded)
+    _predictors.clear()
+    _predictors_lock = threading.Lock()
+    if loaded[0] or loaded[1]:
+        devices.forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

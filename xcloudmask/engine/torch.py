@@ -1,0 +1,139 @@
+"""Networks that torch runs, on any device; the sums stay there until a task is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xcloudmask.engine.arrays import Float
+from xcloudmask.engine.backend import Place, no_wait
+from xcloudmask.engine.blend import GRID
+from xcloudmask.engine.devices import cpu_threads, give_back
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.models.network import Network
+
+
+class TorchBackend:
+    """torch on any device; the sums stay there until a task is done.
+
+    On CUDA, batches travel from pinned memory on a stream of their own, so that one is copied while the
+    one before it is computed. All computing is on the device's default stream, in the order it was asked for.
+    """
+
+    def __init__(self, network: Network, device: str, dtype: str) -> None:
+        import torch
+
+        self.torch = torch
+        self.lanes = 1  # a module may keep things between calls
+        self.device = torch.device(device)
+        self.kind = self.device.type
+        self.copies: Any = None
+        if self.kind == "cuda":
+            self.copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self.threads = cpu_threads() if self.kind == "cpu" else None
+        self.network = network
+        self.module = network.body.to(self.device).eval().requires_grad_(False)
+        self.autocast = self._autocast_dtype(dtype)
+        self.mean = torch.tensor(network.mean or (0.0,), device=self.device).reshape(1, -1, 1, 1)
+        self.std = torch.tensor(network.std or (1.0,), device=self.device).reshape(1, -1, 1, 1)
+
+    def _autocast_dtype(self, dtype: str) -> Any:
+        """Return the dtype to compute in, or None for fp32."""
+        torch = self.torch
+        if dtype == "auto":
+            if self.kind != "cuda":
+                return None
+            major, _ = torch.cuda.get_device_capability(self.device)
+            return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else None
+        return None if dtype == "float32" else getattr(torch, dtype)
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """See `Backend`."""
+        with self.torch.inference_mode():
+            return self.torch.zeros(shape, device=self.device)
+
+    def upload(self, arrays: Sequence[Float]) -> Any:
+        """See `Backend`."""
+        torch = self.torch
+        with torch.inference_mode():
+            shape = (len(arrays), *arrays[0].shape)
+            host = torch.empty(shape, dtype=torch.float32, pin_memory=self.copies is not None)
+            np.stack(arrays, out=host.numpy())
+            if self.copies is None:
+                return host.to(self.device)
+            with torch.cuda.stream(self.copies):
+                there = host.to(self.device, non_blocking=True)
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_stream(self.copies)
+            there.record_stream(computing)  # its memory is not used again before the computing is done
+            return there
+
+    def probabilities(self, pixels: Any) -> Any:
+        """See `Backend`."""
+        torch = self.torch
+        if self.threads is not None and torch.get_num_threads() != self.threads:
+            # Each thread has a number of its own: those of Dask's pools keep the one they began with.
+            torch.set_num_threads(self.threads)
+        with torch.inference_mode():
+            batch = (pixels - self.mean) / self.std
+            with torch.autocast(self.kind, dtype=self.autocast, enabled=self.autocast is not None):
+                out = self.module(batch)
+            if not isinstance(out, torch.Tensor):
+                raise CloudMaskError(
+                    f"the network answers with a {type(out).__name__}, not with one tensor (n, class, y, x): "
+                    "wrap it in a module that returns the tensor of classes"
+                )
+            out = out.float()  # the blend is fp32 whatever the network computes in
+            if self.network.activation == "softmax":
+                return torch.softmax(out, dim=1)
+            if self.network.activation == "sigmoid":
+                out = torch.sigmoid(out)
+            if self.network.activation in ("sigmoid", "complement"):
+                return torch.cat([1 - out, out], dim=1)
+            return out
+
+    def flip(self, array: Any, axes: tuple[int, ...]) -> Any:
+        """See `Backend`."""
+        with self.torch.inference_mode():
+            return self.torch.flip(array, axes)
+
+    def join(self, arrays: Sequence[Any]) -> Any:
+        """See `Backend`."""
+        with self.torch.inference_mode():
+            return self.torch.cat(list(arrays), dim=1)
+
+    def weigh(self, probabilities: Any, weights: Any) -> Any:
+        """See `Backend`."""
+        torch = self.torch
+        with torch.inference_mode():
+            weights = weights[:, None]
+            parts = probabilities[..., : weights.shape[-2], : weights.shape[-1]] * weights
+            parts = parts.masked_fill_(weights == 0, 0.0)
+            return parts.mul_(float(GRID)).round_().div_(float(GRID))  # as blend.quantise
+
+    def add(self, sums: Any, places: Sequence[Place], parts: Any) -> None:
+        """See `Backend`."""
+        with self.torch.inference_mode():
+            for place, part in zip(places, parts, strict=True):
+                sums[place] += part
+
+    def mark(self) -> Callable[[], object]:
+        """See `Backend`."""
+        if self.kind != "cuda":
+            return no_wait
+        event = self.torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(self.torch.cuda.current_stream(self.device))
+        wait: Callable[[], object] = event.synchronize
+        return wait
+
+    def fetch(self, sums: Any) -> Float:
+        """See `Backend`."""
+        with self.torch.inference_mode():
+            out: Float = sums.cpu().numpy()
+        return out
+
+    def release(self) -> None:
+        """See `Backend`."""
+        give_back()

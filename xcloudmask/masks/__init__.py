@@ -1,0 +1,1 @@
+"""What is done with a mask: applying it, drawing it, writing it to GeoTIFF."""

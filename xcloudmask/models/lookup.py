@@ -1,0 +1,117 @@
+"""Models by name: one of this process, of this package, of a plug-in, or a card in a file."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+
+from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.models import card as _card
+from xcloudmask.models import loading
+from xcloudmask.models.card_fields import Given
+from xcloudmask.models.registry import registered
+from xcloudmask.models.sources import plugins, shipped, ukis
+from xcloudmask.types import Level, ModelSpec
+
+
+def list() -> builtins.list[str]:  # the name users look for, as in models.list()
+    """Return the names of all models.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> "ukis-6band-l1c" in xcloudmask.models.list()
+    True
+    """
+    return builtins.list(dict.fromkeys((*registered, *shipped.names(), *plugins.names())))
+
+
+def get(name: str) -> ModelSpec:
+    """Return the card of the model called `name`, or that of a card's path, ``runs/mine/mine.json``.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> xcloudmask.models.get("ukis-6band-l1c").licence
+    'Apache-2.0'
+    """
+    if isinstance(name, str):
+        if name in registered:
+            return registered[name]
+        if name in shipped.names():
+            return shipped.read(name)
+        if name in plugins.names():
+            return plugins.read(name)
+        if name.endswith(".json"):
+            return loading.read(name, Given())
+        if name in families():
+            told = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
+            raise OptionError("model", name, hint=told)
+    raise OptionError("model", name, allowed=("auto", *families(), *list()))
+
+
+def families() -> builtins.list[str]:
+    """Return the names that stand for two models, one for each processing level; `predict` takes them, too.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> xcloudmask.models.families()
+    ['ukis-6band', 'ukis-4band', 'ukis-any']
+    """
+    there = builtins.list(list())
+    stems = [name.removesuffix("-l1c") for name in there if name.endswith("-l1c")]
+    return [stem for stem in stems if f"{stem}-l2a" in there and stem not in there]
+
+
+def for_level(name: str, level: Level | None) -> str:
+    """Return the name of a model for a level: that of its family for it, or the name itself.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> xcloudmask.models.for_level("ukis-any", "boa"), xcloudmask.models.for_level("spectral", "boa")
+    ('ukis-any-l2a', 'spectral')
+    """
+    if name in registered or name not in families():  # the first is quick, and nearly always so
+        return name
+    return f"{name}-{'l2a' if level == 'boa' else 'l1c'}"
+
+
+def readable() -> builtins.list[ModelSpec]:
+    """Return the cards of all models but those of packages that are broken.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> "ukis-6band-l1c" in [spec.name for spec in xcloudmask.models.readable()]
+    True
+    """
+    return [card for _, card in cards() if isinstance(card, ModelSpec)]
+
+
+def cards() -> Iterator[tuple[str, ModelSpec | CloudMaskError]]:
+    """Go through all models: the name of each and its card, or why that cannot be read."""
+    for name in list():
+        try:
+            yield name, get(name)
+        except CloudMaskError as error:
+            yield name, error
+
+
+def show(name: str) -> str:
+    """Return the card of a model as text.
+
+    Examples
+    --------
+    >>> import xcloudmask
+    >>> print(xcloudmask.models.show("ukis-6band-l1c").splitlines()[1].split()[:3])
+    ['bands', 'blue,', 'green,']
+    """
+    return _card.text(get(name))
+
+
+def automatic() -> tuple[ModelSpec, ...]:
+    """Return the models that ``model="auto"`` may take, those for the most bands first."""
+    own = [shipped.read(name) for name in shipped.names()]
+    return (*ukis.SPECS, *sorted(own, key=lambda spec: -spec.min_bands))

@@ -1,0 +1,1 @@
+"""STAC items with the MLM extension: read, and written."""

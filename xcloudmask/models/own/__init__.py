@@ -1,0 +1,1 @@
+"""The caller's own networks: registered, packed, and sent to workers."""

@@ -1,0 +1,1 @@
+"""Where models come from: this package, ukis-csmask, plug-ins and adapters."""

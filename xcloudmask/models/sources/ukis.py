@@ -1,0 +1,147 @@
+"""The networks of ukis-csmask 1.0 (DLR, Apache-2.0), read from the installed package.
+
+U-Nets with an EfficientNet-B4 encoder, trained near 30 m on Sentinel-2 and Landsat, for clear, cloud and
+cloud shadow. The package carries each as an ONNX graph with a JSON file beside it that gives the bands and
+their mean and standard deviation. None of the package's code is run.
+
+``ukis-any`` is two of them at once, for arrays that lack some of the bands, Proba-V's and SPOT-VGT's without
+green among them: what is missing is estimated from what is there, and their answers are averaged, that of
+the network for four bands counting most. At the top of the atmosphere cloud and shadow have thresholds, as
+each network alone finds too much of both. Shares and thresholds were chosen on labelled scenes
+(docs/scores.md).
+
+References
+----------
+M. Wieland, Y. Li, S. Martinis, "Multi-sensor cloud and cloud shadow segmentation with a convolutional
+neural network", Remote Sensing of Environment 230, 2019; https://github.com/dlr-eoc/ukis-csmask
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from xcloudmask.errors import WeightsError
+from xcloudmask.models.filling import SHA256, filling
+from xcloudmask.models.network import Network, checked_bytes
+from xcloudmask.models.weights.fetch import digest
+from xcloudmask.types import Level, ModelSpec
+
+#: The package names bands as in its JSON; ours are STAC's.
+BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+#: What the networks for six and for four bands count for in ``ukis-any``.
+SHARES = (0.2, 0.8)
+#: Probabilities of cloud and shadow that suffice for it at the top of the atmosphere.
+THRESHOLDS = (0.65, 0.7)
+#: Bands that the network for four does without.
+SPARE = ("swir16", "swir22")
+
+LEVELS = {"toa": "top of atmosphere", "boa": "bottom of atmosphere"}
+
+_HASHES = {
+    "model_6b_l1c": "aa79e9a0f02ff8e0243d93771d1daf6a8d1166b7ac06c3771560b83367c6c573",
+    "model_4b_l1c": "81611f290adc315b86bb7e7c69b0f2496b3abe0390c2a5c8e9e9da9622e8a0c8",
+    "model_6b_l2a": "d11c530978637ca420eedc40791c62bf78997dd39e1201777e2527e4bd94904e",
+    "model_4b_l2a": "3884d75ca497ec59d8335973477bd31eb038857007bbb36fb2aba1ad375ee043",
+}
+
+
+def _spec(count: int, product: str, level: Level) -> ModelSpec:
+    stem = f"model_{count}b_{product}"
+    return ModelSpec(
+        name=f"ukis-{count}band-{product}",
+        version="1.0.0",
+        bands=BANDS[:count],
+        classes=("clear", "cloud", "cloud_shadow"),
+        loader="xcloudmask.models.sources.ukis:load",
+        level=level,
+        gsd=(20.0, 40.0),
+        patch=256,
+        overlap=48,
+        patch_fixed=True,
+        runtime="onnx",
+        sha256=_HASHES[stem],
+        weights=f"ukis_csmask/{stem}.onnx",
+        licence="Apache-2.0",
+        citation="Wieland, Li, Martinis (2019), doi:10.1016/j.rse.2019.05.022; ukis-csmask 1.0.0",
+        description=f"U-Net, EfficientNet-B4; {count} bands, {LEVELS[level]}",
+    )
+
+
+def _any(product: str, level: Level) -> ModelSpec:
+    six = _spec(6, product, level)
+    both = ("6b", "4b")
+    # of reflectance at the surface there are too few labels to choose thresholds by
+    cloud, shadow = THRESHOLDS if level == "toa" else (None, None)
+    return replace(
+        six,
+        name=f"ukis-any-{product}",
+        version="2",
+        fills=True,
+        spare=SPARE,
+        threshold=cloud,
+        shadow_threshold=shadow,
+        min_bands=3,
+        loader="xcloudmask.models.sources.ukis:load_both",
+        activation=None,
+        weights=" and ".join(f"ukis_csmask/model_{count}_{product}.onnx" for count in both),
+        sha256=digest("".join((*(_HASHES[f"model_{count}_{product}"] for count in both), SHA256)).encode()),
+        description=f"two networks of ukis-csmask for {LEVELS[level]}; missing bands are estimated",
+        training_data="the networks: as ukis-csmask; means and covariances of bands: top-of-atmosphere "
+        "pixels of Landsat 5, 7, 8 and Sentinel-2, labels not used",
+        scores="See docs/scores.md: on 23 patches of L8 Biome balanced accuracy 0.950 with all bands, 0.954 "
+        "with blue, red, NIR, 1.6 um; shares and thresholds were chosen on them, too"
+        if level == "toa"
+        else "",
+        limits="Scored on bands left out of Landsat 8 scenes. No evidence for Proba-V and SPOT-VGT: their "
+        "bands were only imitated. Without visible bands, vegetation is taken for as bright as cloud"
+        + ("; bands are estimated as at the top of the atmosphere" * (level == "boa")),
+    )
+
+
+#: Richest first; those that do with fewer bands last.
+SPECS: tuple[ModelSpec, ...] = (
+    _spec(6, "l1c", "toa"),
+    _spec(6, "l2a", "boa"),
+    _spec(4, "l1c", "toa"),
+    _spec(4, "l2a", "boa"),
+    _any("l1c", "toa"),
+    _any("l2a", "boa"),
+)
+
+
+def load(spec: ModelSpec) -> Network:
+    """Read one network and its normalisation from the installed package."""
+    found = find_spec("ukis_csmask")
+    if found is None or found.origin is None:
+        raise WeightsError(
+            f"model {spec.name!r} needs the package ukis-csmask, which carries its weights: "
+            "pip install ukis-csmask"
+        )
+    path = Path(found.origin).parent / Path(spec.weights).name
+    if not path.exists():
+        raise WeightsError(
+            f"the installed ukis-csmask has no {path.name}; model {spec.name!r} needs version 1.0: "
+            "pip install 'ukis-csmask>=1.0,<2'"
+        )
+    body = checked_bytes(path.read_bytes(), spec, path.name)
+    card: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+    statistics = card["data"]["dataset_statistics"]
+    if tuple(statistics["band_names"]) != spec.bands or card["data"]["classes"] != len(spec.classes):
+        raise WeightsError(
+            f"{path.stem}.json gives the bands {statistics['band_names']} and {card['data']['classes']} "
+            f"classes; model {spec.name!r} expects {list(spec.bands)} and {len(spec.classes)}"
+        )
+    mean, std = statistics["img"]
+    return Network(body=body, mean=tuple(mean), std=tuple(std), activation="softmax")
+
+
+def load_both(spec: ModelSpec) -> Network:
+    """Read the networks for six and for four bands, and how missing bands are estimated."""
+    product, level = spec.name.rpartition("-")[2], spec.level or "toa"
+    members = tuple(load(_spec(count, product, level)) for count in (6, 4))
+    return Network(members=members, shares=SHARES, activation=None, filling=filling(spec.bands))

@@ -1,0 +1,148 @@
+"""What a vetted file says of its own input and output, read without the library that runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xcloudmask.errors import WeightsError
+from xcloudmask.models.weights.safety import fields
+
+#: (windows, bands or classes, rows, columns); None where any number will do.
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Shapes of a network's one input and its first output, None where the file does not tell."""
+
+    input: Shape | None = None
+    output: Shape | None = None
+
+    def check(self, bands: int | None, classes: int, activation: str | None, origin: str) -> None:
+        """Compare with what the caller says; None for `bands` if any number is taken."""
+        for what, shape in (("input", self.input), ("output", self.output)):
+            if shape is not None and len(shape) != 4:
+                raise WeightsError(
+                    f"{origin}: its {what} has {len(shape)} dimensions, not (window, channel, row, column): "
+                    "it "
+                    "does not map images to images"
+                )
+        channels = 1 if activation in ("sigmoid", "complement") else classes
+        for what, shape, wanted in (("bands", self.input, bands), ("classes", self.output, channels)):
+            found = shape[1] if shape is not None else None
+            if found is not None and wanted is not None and found != wanted:
+                hint = "; bands=[...] and aux=[...] together are its input channels, in order"
+                if what == "classes" and found == wanted + 1:
+                    hint = "; if the last channel tells how far members disagree: uncertainty=True"
+                elif what == "classes":
+                    hint = "; one channel that tells cloud: classes=('clear', 'cloud'), activation='sigmoid'"
+                raise WeightsError(f"{origin} has {found} {what}, {wanted} are told{hint}")
+        if self.input is not None and self.input[0] not in (None, 1):
+            raise WeightsError(
+                f"{origin} takes exactly {self.input[0]} windows at a time: export it again with a batch of "
+                "any size"
+            )
+
+    @property
+    def patch(self) -> int | None:
+        """The one window size that the network takes; None if it takes any."""
+        if self.input is None or self.input[2] is None or self.input[2] != self.input[3]:
+            return None
+        return self.input[2]
+
+
+def configured(architecture: str, config: Mapping[str, object], told: int | None) -> Shapes:
+    """Return how many channels an architecture with these settings takes and gives.
+
+    Parameters
+    ----------
+    architecture, config
+        See `xcloudmask.models.arch.build`, which checks them; what is wrong with them is passed over here.
+    told : int or None
+        How many input channels the caller names; None if any number is taken.
+
+    Examples
+    --------
+    >>> configured("unet", {"bands": 4, "classes": 3}, 3).input
+    (None, 4, None, None)
+    """
+    members, spread = config.get("members"), 0
+    if architecture == "ensemble":
+        if not isinstance(members, list | tuple) or not members or not isinstance(members[0], Mapping):
+            return Shapes()
+        logits = config.get("activation", "sigmoid") == "softmax"
+        spread = int(bool(config.get("spread", True))) + (not logits)
+        architecture, config = str(members[0].get("name")), members[0].get("config") or {}
+    from xcloudmask.models import arch
+
+    if architecture not in arch.NAMES or not isinstance(config, Mapping):
+        return Shapes()
+    numbers = dict(config)
+    if {"bands", "classes"} - config.keys():  # its defaults are in its code, which imports torch
+        defaults = arch.config_of(architecture)
+        if config.keys() - defaults.keys():
+            return Shapes()
+        numbers = {**defaults, **config}
+    bands, classes = numbers.get("bands"), numbers.get("classes", 1)
+    if told is not None and config.get("dem") is True and isinstance(bands, int) and told == bands + 1:
+        bands = told  # height may be given or not
+    return Shapes(
+        (None, bands, None, None) if isinstance(bands, int) and told is not None else None,
+        (None, classes + spread, None, None) if isinstance(classes, int) else None,
+    )
+
+
+def onnx(data: bytes) -> Shapes:
+    """Return the shapes that an ONNX graph declares."""
+    graph = next(_messages(data, 7), b"")
+    weights = {name for tensor in _messages(graph, 5) for name in _messages(tensor, 8)}
+    inputs = [value for value in _messages(graph, 11) if next(_messages(value, 1), b"") not in weights]
+    outputs = list(_messages(graph, 12))
+    if len(inputs) != 1:
+        raise WeightsError(f"the ONNX graph has {len(inputs)} inputs; it must have one, the image")
+    return Shapes(_onnx_shape(inputs[0]), _onnx_shape(outputs[0]) if outputs else None)
+
+
+def _messages(message: bytes, number: int) -> Iterator[bytes]:
+    return (value for field, value in fields(message) if field == number and isinstance(value, bytes))
+
+
+def _onnx_shape(value: bytes) -> Shape | None:
+    tensor = next(_messages(next(_messages(value, 2), b""), 1), b"")
+    shape = next(_messages(tensor, 2), None)
+    if shape is None:
+        return None
+    sizes = [next((n for field, n in fields(dim) if field == 1), None) for dim in _messages(shape, 1)]
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in sizes)
+
+
+def pt2(clean: bytes) -> Shapes:
+    """Return the shapes in the graph of an archive that `xcloudmask.models.weights.safety_pt2` wrote."""
+    with zipfile.ZipFile(io.BytesIO(clean)) as archive:
+        module = json.loads(archive.read("model/models/model.json"))["graph_module"]
+    signature, values = module["signature"], module["graph"]["tensor_values"]
+    inputs = [spec["user_input"]["arg"] for spec in signature["input_specs"] if "user_input" in spec]
+    outputs = [spec["user_output"]["arg"] for spec in signature["output_specs"] if "user_output" in spec]
+    if len(inputs) != 1:
+        raise WeightsError(f"the exported program has {len(inputs)} inputs; it must have one, the image")
+    return Shapes(_pt2_shape(inputs[0], values), _pt2_shape(outputs[0], values) if outputs else None)
+
+
+def _pt2_shape(arg: dict[str, Any], values: dict[str, Any]) -> Shape | None:
+    name = (arg.get("as_tensor") or {}).get("name")
+    return tuple(size.get("as_int") for size in values[name]["sizes"]) if name in values else None
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """Return the notes in the header of a vetted safetensors file."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"the header of the safetensors file is damaged: {error}") from error
+    notes = header.get("__metadata__") or {}
+    return {str(key): str(value) for key, value in notes.items()} if isinstance(notes, dict) else {}

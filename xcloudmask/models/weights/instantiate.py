@@ -1,0 +1,83 @@
+"""From vetted bytes to a module: the only part of loading that imports torch."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of
+from torch import nn
+
+from xcloudmask.errors import WeightsError
+from xcloudmask.models import arch
+from xcloudmask.models.keymaps.tables import KEYMAPS
+
+
+class Exported(torch.nn.Module):
+    """An exported program; it has no training mode, so asking for evaluation changes nothing."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def train(self, mode: bool = True) -> Exported:
+        """Change nothing."""
+        return self
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return what the program answers."""
+        out: torch.Tensor = self.program(pixels)
+        return out
+
+
+def built(architecture: str, config: Mapping[str, object], data: bytes, origin: str) -> nn.Module:
+    """Return an architecture with the tensors of a vetted safetensors file."""
+    module = arch.build(architecture, config)
+    try:
+        tensors = tensors_of(data)
+        module.load_state_dict(tensors)
+    except SafetensorError as error:
+        raise WeightsError(f"{origin} is damaged: {error}") from error
+    except RuntimeError as error:
+        wanted = module.state_dict()
+        missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+        shapes = [
+            f"{name} ({_size(tensors[name])}, not {_size(wanted[name])})"
+            for name in sorted(wanted.keys() & tensors.keys())
+            if wanted[name].shape != tensors[name].shape
+        ]
+        raise WeightsError(
+            f"{origin} does not fit architecture {architecture!r} with {dict(config)}: it lacks "
+            f"{_some(missing)}, has {_some(extra)} besides, and {_some(shapes)} of another shape. "
+            "Check config=. Where the names are another library's: xcloudmask models convert FILE "
+            f"OUT.safetensors --keymap K, K one of {', '.join(KEYMAPS)}"
+        ) from error
+    return module.eval()
+
+
+def exported(clean: bytes, origin: str) -> nn.Module:
+    """Return the network of a vetted exported program."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has no sample inputs: they were left out on purpose
+        try:
+            return Exported(torch.export.load(io.BytesIO(clean)).module())
+        except Exception as error:
+            raise WeightsError(
+                f"{origin} cannot be loaded by torch {torch.__version__}: {error}. Export it again with this "
+                "version, or as ONNX"
+            ) from error
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"
+
+
+def _some(names: Sequence[str]) -> str:
+    return (
+        "nothing"
+        if not names
+        else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+    )

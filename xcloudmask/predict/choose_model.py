@@ -1,0 +1,242 @@
+"""Which model answers: the one that was named or, for ``auto``, the one that scored best with such bands.
+
+``evidence.json`` holds, for the bands of several instruments, the models in the order of their scores on
+held-out scenes; ``examples/train/score_models.py`` writes it, and ``docs/scores.md`` shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from xcloudmask import models
+from xcloudmask.errors import BandError, ModelWarning, UnitWarning, warn_user
+from xcloudmask.scene.bands import find_band, lacking, missing_bands
+from xcloudmask.types import LEVEL_TITLES, Band, Level, ModelSpec, parse_level
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that ``auto`` considers, and why it cannot be taken; no reasons if it can."""
+
+    spec: ModelSpec
+    missing: tuple[str, ...]
+    other_level: bool
+    too_coarse: bool = False  # the pixels are larger than any it was trained on: others are asked first
+
+    @property
+    def fits(self) -> bool:
+        """Whether bands and level allow it."""
+        return not self.missing and not self.other_level
+
+    @property
+    def reason(self) -> str:
+        """Why not, in words; empty if it fits."""
+        why = [f"needs {', '.join(self.missing)}"] if self.missing else []
+        if self.other_level and self.spec.level is not None:
+            why.append(f"is for {LEVEL_TITLES[self.spec.level]} reflectance")
+        return "; ".join(why)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The models that were scored with some bands, the best first.
+
+    Parameters
+    ----------
+    bands : tuple of str
+        Common names.
+    order : tuple of str
+        Models; those that differ by level alone share a name (ukis-4band).
+    scores : mapping of str to (float, float, float)
+        Balanced accuracy and its 95 % interval.
+    scenes : int
+        How many were scored on.
+    chosen : tuple of str
+        Models some of whose settings were chosen on those scenes, too.
+    """
+
+    bands: tuple[str, ...]
+    order: tuple[str, ...]
+    scores: Mapping[str, tuple[float, float, float]]
+    scenes: int
+    chosen: tuple[str, ...] = ()
+
+
+@cache
+def evidence() -> tuple[Evidence, ...]:
+    """Return what is known, for the most bands first.
+
+    Examples
+    --------
+    >>> evidence()[0].bands
+    ('blue', 'green', 'red', 'nir', 'swir16', 'swir22')
+    """
+    told = json.loads(Path(__file__).with_name("evidence.json").read_text(encoding="utf-8"))
+    found = [
+        Evidence(
+            tuple(one["bands"]),
+            tuple(one["order"]),
+            {model: (low[0], low[1], low[2]) for model, low in one["balanced_accuracy"].items()},
+            one["scenes"],
+            tuple(told["settings_chosen_there"]),
+        )
+        for one in told["sets"].values()
+    ]
+    return tuple(sorted(found, key=lambda one: -len(one.bands)))
+
+
+def evidence_for(bands: Sequence[Band]) -> Evidence | None:
+    """Return the evidence for the most of these bands; None where there is none."""
+    return next(
+        (one for one in evidence() if all(find_band(bands, name) is not None for name in one.bands)), None
+    )
+
+
+def family(spec: ModelSpec) -> str:
+    """Return a model's name without its level.
+
+    Examples
+    --------
+    >>> family(models.get("ukis-4band-l2a"))
+    'ukis-4band'
+    """
+    return spec.name.removesuffix("-l1c").removesuffix("-l2a")
+
+
+def candidates(bands: Sequence[Band], level: Level | None, pixel: float | None = None) -> list[Candidate]:
+    """Return every model that ``auto`` may take, the best first, with what speaks against it.
+
+    Models that were scored with the most of these bands go first, in the order that docs/scores.md tells. The
+    scores are of top-of-atmosphere scenes; for surface reflectance, of which there are too few, they serve
+    too, but where no band is lacking one network alone goes before several. Models that were trained on
+    finer pixels than these go behind all that take any: there, networks that look at shapes do worse.
+    """
+    wanted = level or "toa"
+    known = evidence_for(bands)
+    order = {} if known is None else {name: at for at, name in enumerate(known.order)}
+    found = [
+        Candidate(
+            spec,
+            tuple(missing_bands(bands, spec)),
+            spec.level not in (None, wanted),
+            pixel is not None and too_coarse(pixel, spec),
+        )
+        for spec in models.automatic()
+    ]
+    found.sort(key=lambda c: (c.too_coarse, order.get(family(c.spec), len(order))))
+    first = next((c for c in found if c.fits), None)
+    if wanted == "boa" and first is not None and first.spec.fills:
+        alone = [c for c in found if c.fits and not c.spec.fills and made_for(c.spec, bands)]
+        found = [*alone[:1], *(c for c in found if c not in alone[:1])]
+    return found
+
+
+def too_coarse(pixel: float, spec: ModelSpec) -> bool:
+    """Whether pixels of so many metres are larger than a model was made for.
+
+    Examples
+    --------
+    >>> spec = models.get("ukis-4band-l2a")
+    >>> too_coarse(30, spec), too_coarse(300, spec)
+    (False, True)
+    """
+    return spec.gsd is not None and pixel > 1.5 * spec.gsd[1]
+
+
+def _named(model: Any, level: Level | None) -> ModelSpec:
+    if isinstance(model, ModelSpec):
+        return model
+    if not isinstance(model, str):
+        return models.spec_of(model)
+    name = models.for_level(model, level)
+    if level is None and name != model:
+        _warn_of_no_level()
+    return models.get(name)
+
+
+def _warn_of_no_level() -> None:
+    warn_user(
+        "the processing level is not told: taking the values as top-of-atmosphere reflectance (L1C). "
+        "Say da.cloudmask.describe(level='L1C') or describe(level='L2A')",
+        UnitWarning,
+    )
+
+
+def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: float | None) -> ModelSpec:
+    """Return the model to run, for a name, a card or a module that was registered.
+
+    For ``auto``, a BandError lists what each needs if none fits. `pixel` is the size of a pixel in metres.
+    """
+    wanted = None if level is None else parse_level(level)
+    if model != "auto":
+        spec = _named(model, wanted)
+        if wanted is not None and spec.level not in (None, wanted):
+            warn_user(
+                f"model {spec.name!r} was trained on {LEVEL_TITLES[spec.level]} reflectance and the array "
+                f"says level={level!r}: take a model of that level, or model='auto'",
+                UnitWarning,
+            )
+        return spec
+    if level is None:
+        _warn_of_no_level()
+    found = candidates(bands, wanted, pixel)
+    for candidate in found:
+        if candidate.fits:
+            if not made_for(candidate.spec, bands):
+                finer = next((c.spec for c in found if c.fits and c.too_coarse), None)
+                doubt = _doubt(candidate.spec, bands, finer, pixel, surface=wanted == "boa")
+                warn_user(doubt, ModelWarning)
+            return candidate.spec
+    have = ", ".join(band.common_name or band.name for band in bands)
+    needs = "".join(
+        f"\n  {c.spec.name} needs {c.spec.needs}; missing: {', '.join(c.missing)}"
+        for c in found
+        if not c.other_level
+    )
+    raise BandError(
+        f"no model fits the bands of this array ({have}). If they have other names, say "
+        f"da.cloudmask.describe(sensor=...) or describe(bands=[...]).{needs}"
+    )
+
+
+def made_for(spec: ModelSpec, bands: Sequence[Band]) -> bool:
+    """Whether a model was trained on bands that are all there, but for those that it does as well without."""
+    return not spec.any_bands and set(lacking(bands, spec)) <= set(spec.spare)
+
+
+def _doubt(
+    spec: ModelSpec, bands: Sequence[Band], finer: ModelSpec | None, pixel: float | None, *, surface: bool
+) -> str:
+    """Say how good the answer of a model may be that was not made for such bands, or for any pixels.
+
+    `finer` would have answered, were the pixels finer.
+    """
+    known = evidence_for(bands)
+    if known is None or family(spec) not in known.scores:
+        worth = "how well it does with these bands was never measured"
+    else:
+        value, low, high = known.scores[family(spec)]
+        worth = (
+            f"with {', '.join(known.bands)} it scored a balanced accuracy of {value:.2f} [{low:.2f}, "
+            f"{high:.2f}] on {known.scenes} scenes of Landsat 8 at 30 m"
+            + " (its thresholds were chosen on them, too)"
+            * (family(spec) in known.chosen)
+        )
+        if surface:
+            worth += ", top of atmosphere; for surface reflectance it was not measured"
+    absent = lacking(bands, spec)
+    how = f"which estimates {', '.join(absent)} from the others" if absent else "which takes any"
+    why, remedy = "no model was made for these bands", ", or describe(...) if bands have other names"
+    if finer is not None and finer.gsd is not None and pixel is not None:
+        low, high = finer.gsd
+        why = f"the pixels are {pixel:.4g} m, and {finer.name!r} was made for {low:g} to {high:g} m"
+        how, remedy = "which takes any bands and pixels", ""
+    return (
+        f"{why}; {spec.name!r} answers, {how}: {worth}. Say "
+        f"model={spec.name!r} to take it without this warning{remedy}"
+    )

@@ -1,0 +1,334 @@
+"""What ``da.cloudmask`` shows of itself: what it recognised, and what `predict` would do. Reads no pixel."""
+
+from __future__ import annotations
+
+import html as escaping
+import math
+import textwrap
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xcloudmask.classes import NO_DATA
+from xcloudmask.models.card import pixels
+from xcloudmask.predict.choose_model import Candidate, candidates, made_for
+from xcloudmask.predict.job import Job
+from xcloudmask.predict.options import Request
+from xcloudmask.predict.prepare import prepare
+from xcloudmask.scene.bands import read_bands, sensor_of
+from xcloudmask.scene.dims import BAND_DIMS, band_dim, coordinate, pixel_size, spatial_dims
+from xcloudmask.scene.flags import codes_of
+from xcloudmask.scene.units import calibration_of, declared_nodata
+from xcloudmask.types import Band, ModelSpec, parse_level
+
+WIDTH = 88
+LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "bottom of atmosphere (L2A)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: what it is about, what there is, and whether the user should do something about it."""
+
+    label: str
+    value: str
+    problem: bool = False
+
+
+def text(data: xr.DataArray | xr.Dataset) -> str:
+    """Return the summary as text; never raises, computes nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> da = xr.DataArray(np.zeros((4, 64, 64), "f4"), dims=("band", "y", "x"))
+    >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
+    >>> for line in text(da).splitlines():
+    ...     if "Bands" in line or "Level" in line:
+    ...         print(line)
+      Bands    4 of 4 recognised: blue, green, red, nir
+      Level    top of atmosphere (L1C)
+    """
+    head, rows = summary(data)
+    label = max((len(row.label) for row in rows), default=0)
+    lines = [f"<cloudmask> {head}"]
+    for row in rows:
+        mark = "!" if row.problem else " "
+        margin = " " * (label + 4)
+        for at, paragraph in enumerate(row.value.splitlines() or [""]):
+            start = f"{mark} {row.label:<{label}}  " if at == 0 else margin
+            lines.append(
+                textwrap.fill(paragraph, WIDTH, initial_indent=start, subsequent_indent=margin,
+                              break_long_words=False, break_on_hyphens=False)
+            )  # fmt: skip
+    return "\n".join(lines)
+
+
+def html(data: xr.DataArray | xr.Dataset) -> str:
+    """Return the summary as a table for Jupyter: colours of the page, nothing loaded from elsewhere.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> "&lt;b&gt;" in html(xr.DataArray(0, name="<b>"))
+    True
+    """
+    head, rows = summary(data)
+    cell = "padding:2px 10px 2px 0;text-align:left;vertical-align:top;white-space:pre-wrap;"
+    body = "".join(
+        f"<tr><th style='{cell}font-weight:600'>{'⚠ ' if row.problem else ''}"
+        f"{escaping.escape(row.label)}</th>"
+        f"<td style='{cell}{'font-weight:600' if row.problem else ''}'>{escaping.escape(row.value)}</td></tr>"
+        for row in rows
+    )
+    return (
+        "<div style='color:inherit;background:transparent'>"
+        f"<div style='padding:2px 0;border-bottom:1px solid currentColor'><b>cloudmask</b> "
+        f"{escaping.escape(head)}</div>"
+        f"<table style='border-collapse:collapse;background:transparent;color:inherit;margin:2px 0'>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def summary(data: xr.DataArray | xr.Dataset) -> tuple[str, list[Row]]:
+    """Return a heading and the rows; what cannot be told says why, and what to do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the rows say it
+        if isinstance(data, xr.Dataset):
+            from xcloudmask.scene.dataset import stack
+
+            try:
+                data = stack(data)
+            except Exception as error:
+                return "dataset", [Row("Bands", str(error), True)]
+        kind = _kind(data)
+        sizes = ", ".join(f"{dim}: {size}" for dim, size in data.sizes.items())
+        name = f"{data.name} " if data.name is not None else ""
+        rows = _mask_rows(data) if kind != "scene" else _scene_rows(data)
+    return f"{kind} {name}({sizes})", rows
+
+
+def _kind(da: xr.DataArray) -> str:
+    if not any(dim in da.dims for dim in BAND_DIMS):
+        if "flag_values" in da.attrs:
+            return "mask"
+        if "class" in da.coords and da.dtype.kind == "f":
+            return "probabilities"
+    return "scene"
+
+
+def _guarded(label: str, value: Callable[[], str | Row]) -> Row:
+    """Return the row or, where it cannot be had, the message that names the remedy: a repr must not fail."""
+    try:
+        found = value()
+    except Exception as error:
+        return Row(label, str(error) or type(error).__name__, True)
+    return found if isinstance(found, Row) else Row(label, found)
+
+
+def _scene_rows(da: xr.DataArray) -> list[Row]:
+    sensor = _guarded("Sensor", lambda: _sensor(da))
+    try:
+        spatial_dims(da)
+        bands = read_bands(da, band_dim(da))
+    except Exception as error:
+        rows = [sensor] if sensor.value != str(error) else []
+        return [*rows, Row("Bands", str(error), True), _guarded("Data", lambda: _chunks(da))]
+    rows = [
+        sensor,
+        _guarded("Bands", lambda: _band_row(bands)),
+        _guarded("Level", lambda: _level(da)),
+        _guarded("Units", lambda: _units(da)),
+        _guarded("Model", lambda: _model(da, bands)),
+    ]
+    try:
+        job = prepare(da, Request())
+    except Exception as error:
+        told = any(row.problem and row.label in ("Units", "Model") for row in rows)
+        rows += [_guarded("Pixels", lambda: _pixels(da))]
+        rows += [] if told else [Row("Windows", str(error), True)]
+    else:
+        rows += [_guarded("Pixels", lambda: _pixels(da, job)), _guarded("Windows", lambda: _windows(job))]
+    return [*rows, _guarded("Data", lambda: _chunks(da))]
+
+
+def _sensor(da: xr.DataArray) -> str | Row:
+    sensor = sensor_of(da)
+    if sensor is not None:
+        return f"{sensor.name} ({sensor.title})"
+    if "sensor" in da.coords:
+        names = sorted({str(name) for name in coordinate(da["sensor"]).reshape(-1)})
+        return ", ".join(names)
+    return "not told; describe(sensor=...) names bands and wavelengths at once"
+
+
+def _band_row(bands: tuple[Band, ...]) -> Row:
+    known = [band for band in bands if band.common_name or band.center_nm is not None]
+    others = [band.name for band in bands if band not in known]
+    value = f"{len(known)} of {len(bands)} recognised"
+    if known:
+        value += ": " + ", ".join(_band_name(band) for band in known)
+    if others:
+        value += f"\nnot recognised: {', '.join(others)}; describe(sensor=...) or describe(bands=[...])"
+    missing = _missing_for_richest(bands)
+    if missing:
+        value += f"\nmissing for the richest model: {', '.join(missing)}"
+    return Row("Bands", value, problem=not known)
+
+
+def _band_name(band: Band) -> str:
+    if band.common_name:
+        return band.common_name
+    return f"{band.name} ({band.center_nm:.0f} nm)"
+
+
+def _missing_for_richest(bands: tuple[Band, ...]) -> tuple[str, ...]:
+    found = candidates(bands, None)
+    return max(found, key=lambda c: len(c.spec.bands) * (not c.spec.fills)).missing if found else ()
+
+
+def _level(da: xr.DataArray) -> str | Row:
+    level = da.attrs.get("level")
+    if level is None:
+        return Row(
+            "Level",
+            "not told, taken as top of atmosphere; describe(level='L1C') or describe(level='L2A')",
+            True,
+        )
+    return LEVELS[parse_level(level)]
+
+
+def _units(da: xr.DataArray) -> str:
+    """Say how stored numbers become reflectance; raises what `predict` would."""
+    calibration = calibration_of(da, None)
+    gaps = ["NaN"] if da.dtype.kind == "f" else []
+    gaps += [f"{gap:g}" for gap in declared_nodata(da.attrs)]
+    end = f"; no data: {', '.join(gaps) if gaps else 'none declared'}"
+    if calibration.scale is None or calibration.offset is None:
+        return f"{da.dtype}, taken as reflectance from 0 to 1{end}"
+    pairs = dict.fromkeys(zip(calibration.scale, calibration.offset, strict=True))
+    ways = [f"× {scale:g} {'-' if offset < 0 else '+'} {abs(offset):g}" for scale, offset in pairs]
+    return f"{da.dtype} {ways[0] if len(ways) == 1 else 'with a scale for each band'}{end}"
+
+
+def _model(da: xr.DataArray, bands: tuple[Band, ...]) -> Row:
+    level = da.attrs.get("level")
+    size = pixel_size(da, *spatial_dims(da))
+    found = candidates(bands, None if level is None else parse_level(level), size and max(size))
+    chosen = next((c.spec for c in found if c.fits), None)
+    lines = [f"not {c.spec.name}: {c.reason}" for c in found if not c.fits]
+    if chosen is None:
+        return Row("Model", "\n".join(["none fits", *lines]), True)
+    lines += [
+        f"not {c.spec.name}: {_less(c, chosen, bands)}"
+        for c in found
+        if c.fits and c.spec is not chosen and (made_for(c.spec, bands) or not made_for(chosen, bands))
+    ]
+    why = f"takes {chosen.needs}"
+    if level is not None and chosen.level is not None:
+        why += f" at {LEVELS[chosen.level].split(' (')[0]}"
+    return Row("Model", "\n".join([f"auto is {chosen.name} {chosen.version}: {why}", *lines]))
+
+
+def _less(other: Candidate, chosen: ModelSpec, bands: tuple[Band, ...]) -> str:
+    """Say why another model that fits was not taken."""
+    if other.too_coarse:
+        return f"for pixels of {pixels(other.spec).partition(';')[0]}"
+    fewer = made_for(other.spec, bands) and len(other.spec.bands) < len(chosen.bands)
+    return "fewer bands" if fewer else "comes after it, see docs/scores.md"
+
+
+def _pixels(da: xr.DataArray, job: Job | None = None) -> str | Row:
+    y, x = spatial_dims(da)
+    size = pixel_size(da, y, x)
+    if size is None:
+        return Row("Pixels", "size not known: give y and x coordinates in metres or degrees", True)
+    value = f"{_metres(size)}"
+    if job is not None:
+        factors = job.options.factors
+        worked = (size[0] * factors[0], size[1] * factors[1])
+        value += (
+            ", inferred as they are"
+            if factors == (1, 1)
+            else f", inferred at {_metres(worked)} (means of {factors[0]} × {factors[1]})"
+        )
+    return value
+
+
+def _metres(size: tuple[float, float]) -> str:
+    rows, columns = (f"{value:.4g}" for value in size)
+    return f"{rows} m" if rows == columns else f"{rows} × {columns} m"
+
+
+def _windows(job: Job) -> str:
+    pictures = math.prod(job.pixels.shape[:-3])
+    tiles, (rows, columns) = job.plan.tiles.count, job.pixels.shape[-2:]
+    total = f"{tiles * pictures:,} of {job.options.patch} × {job.options.patch}"
+    if pictures > 1:
+        total += f" ({tiles:,} × {pictures:,} pictures)"
+    return f"{total}, overlap {job.options.overlap}; {rows * columns * pictures / 1e6:,.3g} megapixels"
+
+
+def _chunks(da: xr.DataArray) -> str:
+    size = _bytes(da.nbytes)
+    if da.chunks is None:
+        return f"in memory, {size}"
+    largest = " × ".join(str(max(sizes)) for sizes in da.chunks)
+    return f"lazy (Dask), {size} in {math.prod(map(len, da.chunks)):,} chunks of {largest}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _mask_rows(da: xr.DataArray) -> list[Row]:
+    return [
+        _guarded("Model", lambda: _made_by(da)),
+        _guarded("Classes", lambda: _classes(da)),
+        _guarded("Made with", lambda: _made_with(da)),
+        _guarded("Pixels", lambda: _pixels(da)),
+        _guarded("Data", lambda: _chunks(da)),
+    ]
+
+
+def _made_by(da: xr.DataArray) -> str:
+    attrs: dict[Any, Any] = da.attrs
+    if not attrs.get("model"):
+        return "not told"
+    sha = str(attrs.get("model_sha256", ""))
+    return f"{attrs['model']} {attrs.get('model_version', '')}" + (f", sha256 {sha[:12]}…" if sha else "")
+
+
+def _classes(da: xr.DataArray) -> str:
+    scheme = f"; scheme {da.attrs['scheme']}" if da.attrs.get("scheme") else ""
+    if "flag_values" not in da.attrs:
+        labels = map(str, np.atleast_1d(coordinate(da["class"])).tolist())
+        names = [label for label in labels if label != "uncertainty"]  # which comes with them and is none
+        return f"{', '.join(names)}; NaN for no data{scheme}"
+    codes = codes_of(da)
+    pairs = [f"{code} {name}" for name, code in codes.items()]
+    if NO_DATA not in codes.values():
+        pairs.append(f"{NO_DATA} no_data")
+    return ", ".join(pairs) + scheme
+
+
+def _made_with(da: xr.DataArray) -> str:
+    attrs = da.attrs
+    parts = [f"xcloudmask {attrs['xcloudmask_version']}"] if "xcloudmask_version" in attrs else []
+    if "patch_size" in attrs:
+        parts.append(f"windows of {attrs['patch_size']}, overlap {attrs.get('overlap', '?')}")
+    if "working_resolution_m" in attrs:
+        rows, columns = np.broadcast_to(np.asarray(attrs["working_resolution_m"], float), (2,)).tolist()
+        parts.append(f"inferred at {_metres((rows, columns))}")
+    named = (("cloud", "threshold"), ("shadow", "shadow_threshold"))
+    told = [f"{name} from {attrs[key]:g}" for name, key in named if key in attrs]
+    if told:
+        parts.append(", ".join(told))
+    return "; ".join(parts) or "not told"

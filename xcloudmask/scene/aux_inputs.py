@@ -1,0 +1,387 @@
+"""Aux inputs as a caller gives them: told apart, brought to the scene's grid, and put behind its bands.
+
+Nothing is computed here for lazy arrays. See `xcloudmask.engine.aux_planes` for what happens to them in a
+window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xcloudmask.engine.aux_planes import RADAR, Cleaner
+from xcloudmask.engine.regrid import Axis, Regrid
+from xcloudmask.errors import CloudMaskError, OptionError, UnitError
+from xcloudmask.scene.bands import labels_of
+from xcloudmask.scene.dims import BAND_DIMS, SPATIAL, coordinate, spacing
+from xcloudmask.scene.units import declared_nodata
+from xcloudmask.types import AuxInput, AuxName, ModelSpec
+
+#: What `predict` takes as aux.
+AuxLike = xr.DataArray | xr.Dataset | Mapping[str, xr.DataArray]
+
+#: Names in use for each aux input; case does not matter.
+ALIASES: Mapping[AuxName, tuple[str, ...]] = {
+    "elevation": ("elevation", "dem", "dsm", "dtm", "height", "altitude"),
+    "vv": ("vv", "sar_vv"),
+    "vh": ("vh", "sar_vh"),
+    "angle": ("angle", "sar_angle", "incidence_angle", "incidence"),
+}
+_METRES = ("", "1", "m", "metre", "metres", "meter", "meters")
+_DEGREES = ("", "1", "deg", "degree", "degrees", "°")
+_DECIBELS = ("db", "decibel", "decibels")
+_POWER = ("linear", "power", "1", "natural", "m2 m-2", "m2/m2", "m^2/m^2")
+#: Rows and columns of a chunk, where an array in memory meets lazy ones.
+CHUNK = 2048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """Where rows and columns of a scene lie."""
+
+    da: xr.DataArray
+    y: str
+    x: str
+
+
+def take_aux(aux: AuxLike | None, spec: ModelSpec) -> dict[AuxInput, xr.DataArray]:
+    """Return what the model takes of what the caller gives, in the model's order; an error for the rest.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from xcloudmask.testing import TOY
+    >>> dem = xr.DataArray(np.zeros((2, 2)), dims=("y", "x"))
+    >>> [each.name for each in take_aux({"DEM": dem}, replace(TOY, aux=("vv", "elevation")))]
+    ['elevation']
+    """
+    given = read_aux(aux)
+    taken = {each.name: each for each in spec.aux}
+    strange = [name for name in given if name not in taken]
+    if strange:
+        own = f"it takes {', '.join(taken)}" if taken else "it takes none"
+        raise CloudMaskError(
+            f"model {spec.name!r} has no use for the aux input {', '.join(strange)}: {own}. "
+            f"{_others(strange)}"
+        )
+    lacking = [each.name for each in spec.aux if each.required and each.name not in given]
+    if lacking:
+        example = ", ".join(f"{name!r}: ..." for name in lacking)
+        raise CloudMaskError(
+            f"model {spec.name!r} needs the aux input {', '.join(lacking)}: aux={{{example}}}, a DataArray "
+            "each"
+        )
+    return {each: given[each.name] for each in spec.aux if each.name in given}
+
+
+def _others(names: list[AuxName]) -> str:
+    """Say which models take these inputs."""
+    from xcloudmask import models
+
+    found = [spec.name for spec in models.readable() if set(names) <= {each.name for each in spec.aux}]
+    return f"Models that take it: {', '.join(found)}" if found else "No model that is known here takes it"
+
+
+def read_aux(aux: AuxLike | None) -> dict[AuxName, xr.DataArray]:
+    """Return aux inputs by their names, for a DataArray, a Dataset or a mapping.
+
+    Examples
+    --------
+    >>> radar = xr.DataArray(np.zeros((2, 4, 4)), dims=("band", "y", "x"), coords={"band": ["VV", "vh"]})
+    >>> list(read_aux(radar))
+    ['vv', 'vh']
+    """
+    if aux is None:
+        return {}
+    pairs: list[tuple[Hashable | None, Any]]
+    if isinstance(aux, xr.DataArray):
+        band = next((dim for dim in BAND_DIMS if dim in aux.dims), None)
+        labels = [] if band is None else labels_of(aux, band)
+        if band is None or (len(labels) == 1 and known(labels[0]) is None):  # a raster of one band
+            pairs = [(aux.name, aux)]
+        else:
+            pairs = [(label, aux.isel({band: i})) for i, label in enumerate(labels)]
+    elif isinstance(aux, xr.Dataset):
+        # what has no pixels is a grid mapping: where it is a coordinate, its CRS is found
+        aux = aux.set_coords([label for label, each in aux.data_vars.items() if not each.ndim])
+        pairs = list(aux.data_vars.items())
+    elif isinstance(aux, Mapping):
+        pairs = list(aux.items())
+    else:
+        raise CloudMaskError(
+            "aux must be a DataArray, a Dataset, or DataArrays by name, such as {'elevation': dem}; got "
+            f"{type(aux).__name__}"
+        )
+    out: dict[AuxName, xr.DataArray] = {}
+    for said, array in pairs:
+        name = known(said)
+        if name is None:
+            hint = (
+                "" if said is not None else "Give it one: aux={'elevation': dem}, or dem.rename('elevation')."
+            )
+            if isinstance(aux, xr.Dataset):
+                hint = (
+                    f"Leave it out, aux[['elevation']], or rename it: aux.rename({{{said!r}: 'elevation'}})."
+                )
+            raise OptionError("name of an aux input", said, allowed=sum(ALIASES.values(), ()), hint=hint)
+        if name in out:
+            raise CloudMaskError(
+                f"the aux input {name!r} is given twice ({', '.join(ALIASES[name])} are one)"
+            )
+        if not isinstance(array, xr.DataArray):
+            raise CloudMaskError(f"aux[{said!r}] must be a DataArray, got {type(array).__name__}")
+        out[name] = array
+    return out
+
+
+def known(name: object) -> AuxName | None:
+    """Return the name that an aux input has here, None for a strange one.
+
+    Examples
+    --------
+    >>> known("DEM"), known("red")
+    ('elevation', None)
+    """
+    for own, others in ALIASES.items():
+        if isinstance(name, str) and name.casefold() in others:
+            return own
+    return None
+
+
+def add_planes(
+    picked: xr.DataArray, planes: Mapping[AuxInput, xr.DataArray], da: xr.DataArray
+) -> xr.DataArray:
+    """Return bands (..., band, y, x) with a plane for each aux input behind them; lazy if any of it is.
+
+    Parameters
+    ----------
+    picked : DataArray
+        Stored numbers of the bands.
+    planes : mapping
+        From `take_aux`.
+    da : DataArray
+        The scene, which has the coordinates.
+    """
+    y, x = (str(dim) for dim in picked.dims[-2:])
+    grid = Grid(da, y, x)
+    arranged = {each: _arranged(each.name, plane, picked, grid) for each, plane in planes.items()}
+    lazy = _unread(picked) or any(array.chunks is not None for array in (picked, *arranged.values()))
+    if lazy:
+        picked = _chunked(picked)
+    ready = []
+    for each, plane in arranged.items():
+        if lazy:
+            plane = _chunked(plane).chunk({dim: picked.chunksizes[dim] for dim in plane.dims[:-2]})
+        plane = plane.copy(data=_cleaned(plane, _cleaner(each.name, plane)))
+        ready.append(_on_grid(each.name, plane, picked, grid))
+    return _stacked(picked, ready)
+
+
+def _unread(da: xr.DataArray) -> bool:
+    """Whether pixels lie in a file that is read as they are asked for, without Dask."""
+    return da.chunks is None and not da.variable._in_memory
+
+
+def _chunked(da: xr.DataArray) -> xr.DataArray:
+    if da.chunks is not None:
+        return da
+    last = dict.fromkeys(da.dims[-2:], CHUNK)
+    return da.chunk({**{dim: -1 if dim in BAND_DIMS else 1 for dim in da.dims}, **last})
+
+
+def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: Grid) -> xr.DataArray:
+    """Return an aux input as (some leading dimensions of the scene, y, x), in the scene's names."""
+    pair = next((pair for pair in SPATIAL if set(pair) <= set(array.dims)), None)
+    if pair is None:
+        raise CloudMaskError(
+            f"aux[{name!r}] has the dimensions {array.dims}: none are rows and columns such as y and x"
+        )
+    if array.dtype.kind not in "fiu":
+        raise UnitError(f"aux[{name!r}] must hold real numbers, got {array.dtype}")
+    array = array.squeeze([dim for dim in array.dims if array.sizes[dim] == 1 and dim not in pair], drop=True)
+    lead = [dim for dim in picked.dims[:-3] if dim in array.dims]
+    for dim in array.dims:
+        if dim in pair:
+            continue
+        fits = dim in lead and array.sizes[dim] == picked.sizes[dim]
+        if fits and dim in array.indexes and dim in grid.da.indexes:
+            fits = array.indexes[dim].equals(grid.da.indexes[dim])
+        if not fits:
+            raise CloudMaskError(
+                f"aux[{name!r}] has a dimension {dim!r} that is not that of the scene: bring it to the "
+                f"scene's steps, aux.sel({dim}=da.{dim}, method='nearest').assign_coords({dim}=da.{dim}), or "
+                f"to one picture for all, aux.median({dim!r})"
+            )
+    array = array.transpose(*lead, *pair)
+    if (crs := _crs(array)) is not None:  # in the scene's names it could not be told
+        array = array.rio.write_crs(crs)
+    return array.rename({old: new for old, new in zip(pair, (grid.y, grid.x), strict=True) if old != new})
+
+
+def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
+    """Return what makes a plane of an aux input's stored numbers; an error where its unit is not told."""
+    attrs = {str(key): value for key, value in array.attrs.items()}
+    said = str(attrs.get("units", attrs.get("unit", "")) or "").strip().casefold()
+    scale, offset = (float(attrs.get(key) or none) for key, none in (("scale_factor", 1), ("add_offset", 0)))
+    if array.dtype.kind == "f" and (scale != 1 or offset != 0):
+        raise UnitError(
+            f"aux[{name!r}] holds {array.dtype} and its attributes say scale_factor={scale:g}, "
+            f"add_offset={offset:g}: apply them, or delete them if they were applied"
+        )
+    allowed, remedy = {
+        "elevation": (_METRES, "metres: convert it, dem * 0.3048 for feet, and set units='m'"),
+        "angle": (_DEGREES, "degrees: convert it, numpy.degrees(angle), and set units='degrees'"),
+    }.get(
+        name, ((*_DECIBELS, *_POWER), "decibels or a ratio of powers: assign_attrs(units='dB') or 'linear'")
+    )
+    if said not in allowed or (name in RADAR and not said):
+        found = f"units={said!r}" if said else "no attribute units"
+        raise UnitError(f"aux[{name!r}] has {found}; it must be in {remedy}")
+    return Cleaner(declared_nodata(attrs), scale, offset, name in RADAR and said in _DECIBELS, name)
+
+
+def _cleaned(plane: xr.DataArray, cleaner: Cleaner) -> Any:
+    if plane.chunks is None:
+        return cleaner(plane.values)
+    meta = np.empty((0,) * plane.ndim, np.float32)
+    return plane.data.map_blocks(cleaner, dtype=np.float32, meta=meta)
+
+
+def _on_grid(name: str, plane: xr.DataArray, picked: xr.DataArray, grid: Grid) -> Any:
+    """Return the plane's data on the scene's rows and columns."""
+    crs = _crs(plane), _crs(grid.da)
+    if _coincides(plane, grid, crs):
+        if plane.chunks is None:
+            return plane.dims, plane.values
+        return plane.dims, plane.chunk({dim: picked.chunksizes[dim] for dim in (grid.y, grid.x)}).data
+    regrid = _regrid(name, plane, grid, crs)
+    rows, cols = picked.sizes[grid.y], picked.sizes[grid.x]
+    _check_overlap(name, regrid, crs, (rows, cols))
+    if plane.chunks is None:
+        return plane.dims, regrid(plane.values, (0, 0), (0, rows), (0, cols))
+    from xcloudmask.engine import run_dask
+
+    chunks = picked.chunksizes
+    return plane.dims, run_dask.regrid(regrid, plane.data, (chunks[grid.y], chunks[grid.x]))
+
+
+def _coincides(plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> bool:
+    """Whether the plane's pixels are those of the scene."""
+    for dim in (grid.y, grid.x):
+        if plane.sizes[dim] != grid.da.sizes[dim]:
+            return False
+        if (
+            dim in plane.indexes
+            and dim in grid.da.indexes
+            and not plane.indexes[dim].equals(grid.da.indexes[dim])
+        ):
+            return False
+    return None in crs or bool(crs[0] == crs[1])
+
+
+def _crs(da: xr.DataArray) -> Any:
+    import rioxarray  # noqa: F401  registers .rio
+    from rasterio.crs import CRS
+
+    names = set(da.indexes)
+    if da.rio.crs is None and any(y.startswith("lat") and {y, x} <= names for y, x in SPATIAL):
+        return CRS.from_epsg(4326)  # as pixel_size takes them
+    return da.rio.crs
+
+
+def _regrid(name: str, plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> Regrid:
+    source, target = (
+        _axes(array, grid, what) for array, what in ((plane, f"aux[{name!r}]"), (grid.da, "the scene"))
+    )
+    for what, one, other in ((f"aux[{name!r}]", *crs), ("the scene", *crs[::-1])):
+        if one is None and other is not None:
+            raise CloudMaskError(
+                f"{what} has no CRS, and lies on another grid than the other, whose CRS is "
+                f"{other.to_string()}: say it with .rio.write_crs(...)"
+            )
+    period = 360.0 if crs[0] is not None and crs[0].is_geographic else 0.0
+    pair = None if crs[0] == crs[1] else (crs[0].to_wkt(), crs[1].to_wkt())
+    return Regrid.plan(source, target, pair, period)
+
+
+def _axes(array: xr.DataArray, grid: Grid, what: str) -> tuple[Axis, Axis]:
+    y, x = _axis(array, grid.y, what), _axis(array, grid.x, what)
+    # an axis of one pixel takes the other's spacing, as in pixel_size
+    if y.size == 1:
+        y = Axis(y.first, abs(x.step), 1)
+    elif x.size == 1:
+        x = Axis(x.first, abs(y.step), 1)
+    return y, x
+
+
+def _axis(da: xr.DataArray, dim: str, what: str) -> Axis:
+    if dim not in da.coords:
+        raise CloudMaskError(
+            f"{what} has no coordinate {dim!r}, so aux and scene, of other sizes, cannot be brought "
+            "together: give both y and x coordinates"
+        )
+    values = coordinate(da[dim]).astype(float)
+    if len(values) < 2:
+        return Axis(float(values[0]), 1.0, 1)
+    try:
+        step = math.copysign(spacing(values, dim), values[1] - values[0])
+    except CloudMaskError as error:
+        raise CloudMaskError(f"{what}: {error}") from None
+    mean = (values[-1] - values[0]) / (len(values) - 1)
+    if abs(mean - step) * len(values) > 0.5 * abs(step):
+        raise CloudMaskError(f"{what} is not evenly spaced along {dim!r}: reproject it first")
+    return Axis(float(values[0]), float(mean), len(values))
+
+
+def _check_overlap(name: str, regrid: Regrid, crs: tuple[Any, Any], size: tuple[int, int]) -> None:
+    corners = [np.linspace(-0.5, count - 0.5, 9) for count in size]
+    places = regrid.places(*corners).reshape(2, -1)
+    places = places[:, np.isfinite(places).all(axis=0)]
+    spans = []
+    for place, axis in zip(places, regrid.cells, strict=True):
+        if place.size and place.max() > -0.5 and place.min() < axis.size - 0.5:
+            continue
+        ends = sorted(axis.at(np.array([-0.5, axis.size - 0.5])))
+        there = sorted(axis.at(np.array([place.min(), place.max()]))) if place.size else [math.nan, math.nan]
+        spans.append((ends, there))
+    if spans:
+        where = "; ".join(
+            f"it covers {ends[0]:.8g} to {ends[1]:.8g}, the scene {there[0]:.8g} to {there[1]:.8g}"
+            for ends, there in spans
+        )
+        system = "" if crs[0] is None else f" in {crs[0].to_string()}"
+        raise CloudMaskError(f"aux[{name!r}] does not overlap the scene{system}: {where}")
+
+
+def _stacked(picked: xr.DataArray, planes: list[tuple[tuple[Hashable, ...], Any]]) -> xr.DataArray:
+    """Put the planes behind the bands; a plane without a leading dimension is the same all along it."""
+    dims = picked.dims
+    places = [tuple(dims.index(dim) for dim in own) for own, _ in planes]
+    if picked.chunks is None:
+        data = join(picked.values, *(values for _, values in planes), places=tuple(places))
+    else:
+        from xcloudmask.engine import run_dask
+
+        data = run_dask.stack(picked.data, [values for _, values in planes], places, join)
+    return xr.DataArray(data, dims=dims)
+
+
+def join(bands: Any, *planes: Any, places: tuple[tuple[int, ...], ...]) -> Any:
+    """Put planes behind bands (..., band, y, x); `places` says which axes of the bands each plane has.
+
+    Examples
+    --------
+    >>> join(np.zeros((3, 2, 4, 4), "u2"), np.ones((4, 4), "f4"), places=((2, 3),)).shape
+    (3, 3, 4, 4)
+    """
+    one = (*bands.shape[:-3], 1, *bands.shape[-2:])
+    parts = [bands]
+    for plane, place in zip(planes, places, strict=True):
+        shape = [length if axis in place else 1 for axis, length in enumerate(one)]
+        parts.append(np.broadcast_to(plane.reshape(shape), one))
+    return np.concatenate(parts, axis=-3)

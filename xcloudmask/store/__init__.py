@@ -1,0 +1,1 @@
+"""One Zarr group: its arrays, ledger, lock, commits and retries."""
