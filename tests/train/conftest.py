@@ -49,8 +49,10 @@ def write_table(path: Path, seed: int, rows: int = 60) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def quiet(one_thread: None) -> None:
-    """Every test here trains or infers something small."""
+def quiet(request: pytest.FixtureRequest, one_thread: None) -> None:
+    """Every test here trains or infers something small, for a few steps: what is said of that is expected."""
+    for message in (".* was trained for .* steps only", "the threshold chosen, .* is extreme"):
+        request.node.add_marker(pytest.mark.filterwarnings(f"ignore:{message}"))
 
 
 @pytest.fixture

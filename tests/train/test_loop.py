@@ -25,7 +25,7 @@ from xcloudmask.train.evaluate import SETS, classify, probabilities, run_on, tak
 from xcloudmask.train.files import LeakError, find
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
-from xcloudmask.train.optim import Average, Plateau, rate
+from xcloudmask.train.optim import moving_average, rate
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.stream import Recipe, Stream
@@ -44,7 +44,7 @@ def trainer(data: Path, out: Path, *, validate: object = None, seed: int = 0, **
     network = arch.build("spectral", {"classes": 3, "width": 8, "hidden": 16})
     told = {"epochs": 3, "rate": 1e-2, "warmup": 4, "ema": 0.9, "clip": 1.0, "device": "cpu", **settings}
     return Trainer(
-        network, CLASSES, combined({"ambiguous-ce": 1.0}), stream, Settings.from_dict(told), out, validate  # type: ignore[arg-type]
+        network, CLASSES, combined({"ambiguous-ce": 1.0}), stream, Settings(**told), out, validate  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def test_config_errors_name_the_setting(tmp_path: Path) -> None:
         with pytest.raises(CloudMaskError, match=match):
             Plan.read(path)
     with pytest.raises(OptionError, match="did you mean 'epochs'"):
-        Settings.from_dict({"epoch": 3})
+        Settings(**{"epoch": 3})
     with pytest.raises(OptionError, match="cosine"):
         Settings(epochs=1, schedule="cosin")
 

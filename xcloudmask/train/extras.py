@@ -5,8 +5,7 @@ Both are terms of a config's table [loss], and act in training only: weights tha
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from xcloudmask import models
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
 from xcloudmask.models.network import load_network
 from xcloudmask.train.fixed import Estimated
 from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
+from xcloudmask.train.plan import Loss
 from xcloudmask.train.pseudo import opinion
 from xcloudmask.train.samples import Image, Sample
 from xcloudmask.types import ModelSpec
@@ -186,19 +186,19 @@ class Asked:
 
 
 def with_extras(
-    begun: Begun, table: Mapping[str, Any], classes: Sequence[str], *, device: str = "auto"
+    begun: Begun, loss: Loss, classes: Sequence[str], *, device: str = "auto"
 ) -> tuple[Begun, Asked | None]:
-    """Return what to train, with the terms ``recovery`` and ``distil`` of the table [loss] if it has them.
+    """Return what to train, with the terms `recovery` and `distil` of the loss if it has them.
 
-    A teacher that takes the network's bands and tells its classes is asked about batches, with the bands the
+    A teacher that takes the network's bands and has its classes is asked about batches, with the bands the
     network gets. Any other is asked about images with all their bands: for cloud, shadow or neither.
 
     Parameters
     ----------
     begun : Begun
         The network.
-    table : mapping
-        ``recovery = 0.1``; ``distil = { model = "NAME or PATH", weight = 0.5, temperature = 2.0 }``.
+    loss : Loss
+        The table [loss] of a config.
     classes : sequence of str
         Of the network.
     device : str
@@ -209,36 +209,26 @@ def with_extras(
     >>> from xcloudmask.train.networks import begin
     >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
     >>> begun = begin({"architecture": "spectral", "classes": classes})
-    >>> type(with_extras(begun, {"distil": {"model": "spectral"}}, classes)[0].called).__name__
+    >>> from xcloudmask.train.plan import Distil, Loss
+    >>> type(with_extras(begun, Loss(distil=Distil(model="spectral")), classes)[0].called).__name__
     'Taught'
-    >>> with_extras(begun, {"distil": {"model": "ukis-any"}}, classes)[1]
+    >>> with_extras(begun, Loss(distil=Distil(model="ukis-any")), classes)[1]
     Asked(model='ukis-any', weight=1.0, temperature=1.0, device='auto')
     """
-    recovery, told = float(table.get("recovery", 0.0)), dict(table.get("distil", {}))
-    if not recovery and not told:
-        return begun, None
-    for key in told:
-        if key not in ("model", "weight", "temperature"):
-            raise OptionError("setting of distil in [loss]", key, allowed=("model", "weight", "temperature"))
-    if told and "model" not in told:
-        raise CloudMaskError("distil in [loss] needs a teacher: model = 'NAME or PATH'")
-    how = {key: told.get(key, 1.0) for key in ("weight", "temperature")}
-    for key, number in how.items():
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
-            raise CloudMaskError(f"{key}={number!r} of distil in [loss] must be a number above 0")
-    teacher = _teacher(begun, told["model"], classes) if told else None
+    distil = loss.distil
+    teacher = None if distil is None else _teacher(begun, distil.model, classes)
     asked = None
-    if told and teacher is None:
-        named = told["model"] if told["model"] in models.families() else model_of(told["model"])
-        asked = Asked(named, **how, device=device)
-    if asked is not None and not recovery:
+    if distil is not None and teacher is None:
+        named = distil.model if distil.model in models.families() else model_of(distil.model)
+        asked = Asked(named, distil.weight, distil.temperature, device)
+    if not loss.recovery and teacher is None:
         return begun, asked
     called = Taught(
         begun.called,
-        recovery=recovery,
+        recovery=loss.recovery,
         teacher=teacher,
-        distil=how["weight"],
-        temperature=how["temperature"],
+        distil=0.0 if distil is None else distil.weight,
+        temperature=1.0 if distil is None else distil.temperature,
     )
     return replace(begun, called=called), asked
 

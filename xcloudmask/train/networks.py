@@ -57,7 +57,7 @@ def begin(table: Mapping[str, Any]) -> Begun:
     ('red', 'nir')
     """
     classes, seed = tuple(table["classes"]), int(table.get("seed", 0))
-    made = _started if "start" in table else _built
+    made = _built if table.get("start") is None else _started
     network, architecture, config, entries = made(table, classes, seed)
     any_bands = entries["any_bands"]
     one_logit = entries.pop("one_logit", None)

@@ -21,13 +21,12 @@ from xcloudmask.train import augment, clouds, ground
 from xcloudmask.train.files import Entry
 from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import Sample
-from xcloudmask.train.typed import from_table
+from xcloudmask.train.table import Above0, AtLeast1, Count, Share, Table
 from xcloudmask.types import Band
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What is done to a sample on its way into a batch; the shares are probabilities.
+class Recipe(Table):
+    """What is done to a sample on its way into a batch, the table [recipe]; the shares are probabilities.
 
     Parameters
     ----------
@@ -60,53 +59,26 @@ class Recipe:
     0
     """
 
-    size: int = 128
-    pixels: int = 0
-    least_bands: int = 3
-    whole: float = 0.25
-    mix: float = 0.0
-    simulate: float = 0.0
-    coarsen: float = 0.0
-    coarsest: float = 1000.0
-    flip: float = 1.0
-    gaps: float = 0.0
-    radiometry: float = 0.0
-    air: float = 0.0
-    noise: float = 0.0
-    saturate: float = 0.0
-    bright: float = 0.0
+    section = "recipe"
+    size: AtLeast1 = 128
+    pixels: Count = 0
+    least_bands: AtLeast1 = 3
+    whole: Share = 0.25
+    mix: Share = 0.0
+    simulate: Share = 0.0
+    coarsen: Share = 0.0
+    coarsest: Above0 = 1000.0
+    flip: Share = 1.0
+    gaps: Share = 0.0
+    radiometry: Share = 0.0
+    air: Share = 0.0
+    noise: Share = 0.0
+    saturate: Share = 0.0
+    bright: Share = 0.0
     reflectance_only: bool = True
     bands: tuple[str, ...] = ()
     among: tuple[str, ...] = ()
     mosaic: bool = False
-
-    def __post_init__(self) -> None:
-        shares = (
-            "whole",
-            "mix",
-            "simulate",
-            "coarsen",
-            "flip",
-            "gaps",
-            "radiometry",
-            "air",
-            "noise",
-            "saturate",
-            "bright",
-        )
-        for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise CloudMaskError(f"{name} is a share from 0 to 1, got {getattr(self, name)}")
-        if self.size < 1 or self.pixels < 0 or self.least_bands < 1:
-            raise CloudMaskError(
-                f"size and least_bands must be at least 1, pixels at least 0; got {self.size}, "
-                f"{self.least_bands}, {self.pixels}"
-            )
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, object]) -> Recipe:
-        """Return a recipe from a table of a config file."""
-        return from_table(cls, table, "setting of [recipe]")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
