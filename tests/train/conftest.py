@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,10 @@ def write_table(path: Path, seed: int, rows: int = 60) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def quiet(request: pytest.FixtureRequest, one_thread: None) -> None:
+def quiet(one_thread: None) -> None:
     """Every test here trains or infers something small, for a few steps: what is said of that is expected."""
     for message in (".* was trained for .* steps only", "the threshold chosen, .* is extreme"):
-        request.node.add_marker(pytest.mark.filterwarnings(f"ignore:{message}"))
+        warnings.filterwarnings("ignore", message)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from xcloudmask.metrics.labels import BITS, QUESTIONS
 from xcloudmask.models import arch
 from xcloudmask.train import ground, losses
 from xcloudmask.train.evaluate import probabilities
-from xcloudmask.train.extras import Asked, with_extras
+from xcloudmask.train.extras import Asked
 from xcloudmask.train.files import find
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.networks import begin
@@ -246,7 +246,7 @@ def test_a_teacher_that_never_answers_is_told_and_how_often_it_did_is_logged(
         return Trainer(
             network, tuple(CLASSES), losses.combined({"ambiguous-ce": 1.0}),
             Stream(tuple(find(data / "train", ["l8"])), Recipe(size=8), 1, 4, teacher=teacher),
-            Settings(1, device="cpu"), folder, teaching=Asked("ukis-any").loss(CLASSES),
+            Settings(epochs=1, device="cpu"), folder, teaching=Asked("ukis-any").loss(CLASSES),
         )  # fmt: skip
 
     with pytest.raises(CloudMaskError, match="said nothing of any image"):
@@ -258,14 +258,13 @@ def test_a_teacher_that_never_answers_is_told_and_how_often_it_did_is_logged(
 
 
 def test_a_teacher_must_be_named() -> None:
-    begun = begin({"architecture": "spectral", "classes": CLASSES})
-    with pytest.raises(CloudMaskError, match="needs a teacher: model"):
-        with_extras(begun, {"distil": {"weight": 1.0}}, CLASSES)
+    with pytest.raises(CloudMaskError, match=r"^\[loss.distil\] needs model = 'ukis-any'"):
+        Plan.of(config(loss={"distil": {"weight": 1.0}}))
     for key, number in (("weight", -1), ("temperature", 0.0), ("temperature", "x"), ("weight", True)):
-        with pytest.raises(CloudMaskError, match=f"{key}={number!r} of distil"):
-            with_extras(begun, {"distil": {"model": "ukis-any", key: number}}, CLASSES)
+        with pytest.raises(CloudMaskError, match=rf"^{key} = {number!r} in \[loss.distil\] must be "):
+            Plan.of(config(loss={"distil": {"model": "ukis-any", key: number}}))
     with pytest.raises(CloudMaskError, match="ukis-eny"):
-        with_extras(begun, {"distil": {"model": "ukis-eny"}}, CLASSES)
+        Plan.of(config(loss={"distil": {"model": "ukis-eny"}}))
 
 
 # --- bright ground ---

@@ -6,9 +6,7 @@ import csv
 from pathlib import Path
 
 from xcloudmask.errors import CloudMaskError
-
-#: Columns of the log that are no scores.
-COUNTS = ("epoch", "steps", "rate", "loss", "gradient", "seconds", "taught")
+from xcloudmask.train.loggers import COUNTS
 
 
 def read_log(folder: str | Path) -> dict[str, list[float]]:

@@ -250,7 +250,7 @@ def read_patch(path: str | Path) -> Sample:
     name = held.meta["sensor"]
     try:
         sensor = sensors.get(SENSORS.get(name, name))
-        bands = tuple(_band(sensor, band) for band in held.bands)
+        bands = tuple(sensor_band(sensor, band) for band in held.bands)
     except OptionError as error:
         raise OptionError(
             f"{error.what} in {path}:", error.value, allowed=error.allowed, hint=error.hint
@@ -302,7 +302,7 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return rows[0], rows[1:]
 
 
-def _band(sensor: Sensor, common_name: str) -> Band:
+def sensor_band(sensor: Sensor, common_name: str) -> Band:
     """Return the band of a sensor with this common name; near names serve (nir for nir08)."""
     names = {"nir": ("nir", "nir08"), "nir08": ("nir08", "nir"), "lwir": ("lwir", "lwir11")}
     for name in names.get(common_name, (common_name,)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
@@ -105,6 +106,15 @@ def read_meta(path: Path) -> Mapping[str, Any]:
 def read_image(path: Path) -> NDArray[Any]:
     """Read the pixels as they are stored, unchecked."""
     return _load(path, ["image"])["image"]
+
+
+def write(path: Path, **parts: Any) -> None:
+    """Write the parts of a patch, atomically, into a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.savez_compressed(stream, **parts)
+    part.replace(path)
 
 
 def bad(path: Path, found: str) -> CloudMaskError:

@@ -255,7 +255,7 @@ class Plan(Table):
     xcloudmask.errors.OptionError: unknown table or setting 'date'; did you mean 'data'? ...
     """
 
-    name: Annotated[Any, AfterValidator(check_name)] = Field(title="name = '...', which its files will bear")
+    name: str = Field(title="name = '...', which its files will bear")
     description: str = ""
     licence: str = ""
     data: Data = Field(title="table [data]")
@@ -301,6 +301,8 @@ class Plan(Table):
     def of(cls, config: Mapping[str, Any], *, sha256: str = "") -> Plan:
         """Check a config, a mapping of tables: each stage as it will be, and all that a search may try."""
         alone = {key: value for key, value in config.items() if key != "stage"}
+        if "name" in config:
+            check_name(config["name"])
         plans = []
         for stage, changed in _each_stage(config, alone):
             try:
@@ -380,14 +382,15 @@ def _each_stage(config: Mapping[str, Any], alone: Mapping[str, Any]) -> Iterator
     if not stages:
         yield "", dict(alone)
     names: list[str] = [str(config.get("name"))]
-    for number, entries in enumerate(stages, 1):
-        stage = Stage(**entries)
-        names.append(check_name(stage.name, "name of a [[stage]]", tuple(names), TAKEN_BY_FILES))
+    for number, given in enumerate(stages, 1):
+        stage = Stage(**given)
+        names.append(check_name(given["name"], "name of a [[stage]]", tuple(names), TAKEN_BY_FILES))
         changed = dict(alone)
         for table in STAGED:
             before = alone.get(table, {})
-            if isinstance(before, Mapping):  # if not, it is refused as it is
-                changed[table] = {**before, **getattr(stage, table)}
+            entries = getattr(stage, table)
+            if entries and isinstance(before, Mapping):  # if it is none, it is refused as it is
+                changed[table] = {**before, **entries}
         yield stage.name, changed if number == len(stages) else {**changed, "name": stage.name}
 
 

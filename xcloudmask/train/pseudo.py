@@ -7,7 +7,6 @@ it is sure, two where it wavers between two, none (not labelled) where anything 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import ASKED, BITS, EVERY, GROUND, WORDS, open_classes
+from xcloudmask.train import patches
 from xcloudmask.train.augment import places
 from xcloudmask.train.files import Entry, find
 from xcloudmask.train.samples import Labels, Sample, to_xarray
@@ -253,9 +253,5 @@ def _label_one(entry: Entry, path: Path, models: Sequence[str | ModelSpec], told
     with np.load(entry.path, allow_pickle=False) as file:
         parts = {name: file[name] for name in file.files}
     meta = {**json.loads(str(parts["meta"])), "labelled_by": told}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.savez_compressed(stream, **{**parts, "possible": labels, "meta": json.dumps(meta)})
-    part.replace(path)
+    patches.write(path, **{**parts, "possible": labels, "meta": json.dumps(meta)})
     return float((labels > 0).mean())

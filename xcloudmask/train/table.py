@@ -102,7 +102,8 @@ class Table(BaseModel):
     @classmethod
     def _translated(cls, entries: dict[str, Any], errors: ValidationError) -> CloudMaskError:
         """Return the library's error for the first of pydantic's, or for a misspelt entry if there is one."""
-        each = sorted(errors.errors(), key=lambda error: error["type"] != "extra_forbidden")
+        order = {"extra_forbidden": 0, "missing": 2}  # a misspelt entry is missing, too
+        each = sorted(errors.errors(), key=lambda error: order.get(error["type"], 1))
         kind, place, text = each[0]["type"], each[0]["loc"], each[0]["msg"]
         raised = each[0].get("ctx", {}).get("error")
         if isinstance(raised, CloudMaskError) and not (isinstance(raised, OptionError) and not raised.what):
