@@ -193,17 +193,34 @@ class Scores:
             for q, asked in enumerate(self.questions)
         }
 
-    def to_markdown(self, shown: Sequence[str] = METRICS) -> str:
-        """Return a table, one row a question: pooled [interval], and the median and worst scene's OA."""
-        head = ["question", "pixels", *shown, "OA median scene", "OA worst scene"]
-        lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    def to_rows(self) -> list[list[str]]:
+        """Return the scores as text: a head, and three rows a question.
+
+        Pooled with the interval, the median scene, and the lowest of each score over scenes, with the name of
+        the scene of lowest OA. "no answer" counts labelled pixels where the mask has no data.
+
+        Examples
+        --------
+        >>> one = Tally.of(np.array([1, 6], "u1"), np.array([0, 1], "u1"), {0: "clear", 1: "cloud"})
+        >>> score({"a": one}, ["cloud"]).to_rows()[1][:5]
+        ['cloud', '2', '0', '1.000', '1.000']
+        """
+        rows = [["", "pixels", "no answer", *(name.replace("_", " ") for name in METRICS)]]
         for q, asked in enumerate(self.questions):
-            pixels = sum(self.confusions[q].as_tuple()[:4])
-            cells = [_with_interval(*self.values[q, METRICS.index(m), :3]) for m in shown]
-            worst = f"{figure(self.get(asked, 'oa', 'worst'))} ({self.worst_scenes[q]})"
-            row = [asked, str(pixels), *cells, figure(self.get(asked, "oa", "median")), worst]
-            lines.append(" | ".join(row))
-        return "\n".join(f"| {line} |" for line in lines)
+            name, counts = asked.replace("_", " "), self.confusions[q]
+            pooled = [_with_interval(*self.values[q, m, :3]) for m in range(len(METRICS))]
+            rows.append([name, f"{sum(counts.as_tuple()[:4]):,}", f"{counts.refused:,}", *pooled])
+            worst = f"worst scene ({self.worst_scenes[q]}, by OA)" if self.worst_scenes[q] else "worst scene"
+            for title, at in (("median scene", "median"), (worst, "worst")):
+                rows.append(
+                    [f"{name}, {title}", "", "", *map(figure, self.values[q, :, STATISTICS.index(at)])]
+                )
+        return rows
+
+    def to_markdown(self) -> str:
+        """Return `to_rows` as a table in Markdown."""
+        head, *rows = self.to_rows()
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def figure(value: float) -> str:
