@@ -15,7 +15,7 @@ import xcloudmask
 from tests.train.conftest import BANDS, write_patch
 from xcloudmask import models
 from xcloudmask.cli import main
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError
 from xcloudmask.models import arch
 from xcloudmask.testing import ANY, TOY
 from xcloudmask.train import checkpoint, fine_tune
@@ -218,7 +218,8 @@ def test_scenes_without_any_cloud_choose_nothing(data: Path, tmp_path: Path) -> 
         "data": {"sources": ["l8"], "dev_scenes": ["l8/t2", "l8/t3"], "length": 4, "batch": 4},
         "recipe": {"size": 16, "pixels": 16}, "loop": {"epochs": 2, "watch": "score"},
     }  # fmt: skip
-    record = train(Plan.of(config), data=data, out=tmp_path / "a")
+    with pytest.warns(ModelWarning, match="no cloud: no threshold can be chosen"):
+        record = train(Plan.of(config), data=data, out=tmp_path / "a")
     assert (record["threshold"], record["chosen_on"]) == (None, {})
     loaded = models.load(str(tmp_path / "a" / "a.json"))  # as the guide says
     assert (loaded.name, loaded.threshold, loaded.sha256) == ("a", None, record["sha256"])
