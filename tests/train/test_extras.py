@@ -26,9 +26,10 @@ from xcloudmask.train.files import find
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined, distillation
 from xcloudmask.train.networks import begin
-from xcloudmask.train.plan import Distil, Loss, Plan
+from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.tables import Distil, Loss
 from xcloudmask.types import ModelSpec
 
 CLASSES = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]

@@ -239,10 +239,16 @@ def test_the_patch_and_the_config_of_the_guide_train(tmp_path: Path, monkeypatch
         assert sample.image.shape == (4, 256, 256)
     told = plan_from_text(block("toml"))
     assert told.data.held_out == "val"
-    short = told.with_entry("loop", epochs=1, device="cpu").with_entry("data", length=1, batch=1)
     small = {"channels": 8, "width": 16, "layers": 1, "compact_widths": [8, 8], "compact_depth": 1}
+    short = {
+        "loop.epochs": 1,
+        "loop.device": "cpu",
+        "data.length": 1,
+        "data.batch": 1,
+        "network.settings": small,
+    }
     with pytest.warns(ModelWarning, match="show no cloud"):  # the patch of the guide is clear
-        record = train(short.with_entry("network", settings=small), data=tmp_path, out=tmp_path / "out")
+        record = train(told.with_values(short), data=tmp_path, out=tmp_path / "out")
     assert record["files"] == 2
 
 

@@ -30,9 +30,10 @@ from xcloudmask.train.fixed import Estimated, Fixed
 from xcloudmask.train.graph import Graph
 from xcloudmask.train.loop import Trainer
 from xcloudmask.train.networks import begin, model_of
-from xcloudmask.train.plan import Distil, Loss, Plan
+from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import Sample, to_xarray
+from xcloudmask.train.tables import Distil, Loss
 from xcloudmask.types import ModelSpec
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")

@@ -15,7 +15,7 @@ import pytest
 import xcloudmask
 from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.train import plan as plans
+from xcloudmask.train import tables
 from xcloudmask.train.loop import Settings
 from xcloudmask.train.plan import STAGED, TABLES, Plan
 from xcloudmask.train.stream import Recipe
@@ -24,9 +24,9 @@ from xcloudmask.train.table import Table
 ROOT = Path(xcloudmask.__file__).parent.parent
 #: The tables of a config; "" is what stands above all of them.
 MODELS: dict[str, type[Table]] = {
-    "": Plan, "data": plans.Data, "recipe": Recipe, "network": plans.Network, "loss": plans.Loss,
-    "loss.distil": plans.Distil, "loop": Settings, "validation": plans.Validation, "card": plans.Card,
-    "teacher": plans.Teacher, "log": plans.Log,
+    "": Plan, "data": tables.Data, "recipe": Recipe, "network": tables.Network, "loss": tables.Loss,
+    "loss.distil": tables.Distil, "loop": Settings, "validation": tables.Validation, "card": tables.Card,
+    "teacher": tables.Teacher, "log": tables.Log,
 }  # fmt: skip
 GOOD = """
 name = "a.b-c_1"

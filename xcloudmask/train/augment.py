@@ -235,9 +235,7 @@ def mix_cloud(ground: Sample, cloud: Sample, rng: np.random.Generator) -> Sample
     Thick cloud hides the ground; cloud called thin, or of thickness not told, is let through in part where
     it is dark against the brightest cloud of its image.
     """
-    from xcloudmask.train.match import shared_bands
-
-    mine, theirs = shared_bands(ground, cloud)
+    mine, theirs = _shared_bands(ground, cloud)
     if len(mine) < 2 or ground.possible.shape != cloud.possible.shape:
         return ground
     below, above = ground.select(mine), cloud.select(theirs)
@@ -255,6 +253,27 @@ def mix_cloud(ground: Sample, cloud: Sample, rng: np.random.Generator) -> Sample
         image=below.image * (1 - cover) + over * cover,
         possible=np.where(is_cloud, above.possible, below.possible),
     )
+
+
+def _shared_bands(one: Sample, other: Sample) -> tuple[list[int], list[int]]:
+    """Return the positions of the bands that both have, in the order of the first, each with the nearest.
+
+    Two bands are the same if their kinds are, and their centres lie within 25 nm (of thermal bands, 700).
+    """
+    mine: list[int] = []
+    theirs: list[int] = []
+    for i, band in enumerate(one.bands):
+        far = 25 if band.kind == "reflectance" else 700
+        apart = {
+            j: abs((band.center_nm or np.inf) - (twin.center_nm or -np.inf))
+            for j, twin in enumerate(other.bands)
+            if twin.kind == band.kind and j not in theirs
+        }
+        nearest = min(apart, key=lambda j: apart[j], default=None)
+        if nearest is not None and apart[nearest] <= far:
+            mine.append(i)
+            theirs.append(nearest)
+    return mine, theirs
 
 
 def _only_reflectance(sample: Sample, changed: Image) -> Image:

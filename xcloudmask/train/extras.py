@@ -20,9 +20,9 @@ from xcloudmask.models.network import load_network
 from xcloudmask.train.fixed import Estimated
 from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
-from xcloudmask.train.plan import Loss
 from xcloudmask.train.pseudo import opinion
 from xcloudmask.train.samples import Image, Sample
+from xcloudmask.train.tables import Loss
 from xcloudmask.types import ModelSpec
 
 
@@ -209,7 +209,7 @@ def with_extras(
     >>> from xcloudmask.train.networks import begin
     >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
     >>> begun = begin({"architecture": "spectral", "classes": classes})
-    >>> from xcloudmask.train.plan import Distil, Loss
+    >>> from xcloudmask.train.tables import Distil, Loss
     >>> type(with_extras(begun, Loss(distil=Distil(model="spectral")), classes)[0].called).__name__
     'Taught'
     >>> with_extras(begun, Loss(distil=Distil(model="ukis-any")), classes)[1]

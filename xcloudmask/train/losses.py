@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as f
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.labels import ASKED, covers_all, elementary, open_classes
@@ -47,9 +46,7 @@ def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.b
     return np.stack([(open_bits & np.uint8(bits)) > 0 for bits in words.values()], axis=1)
 
 
-def ambiguous_cross_entropy(
-    logits: Tensor, possible: Tensor, *, class_weights: Tensor | None = None, smoothing: float = 0.0
-) -> Tensor:
+def ambiguous_cross_entropy(logits: Tensor, possible: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Return the mean of -log(sum of the possible classes' probabilities).
 
     Where labels leave one class open it is torch's cross-entropy.
@@ -60,8 +57,6 @@ def ambiguous_cross_entropy(
         (n, classes, ...).
     possible : Tensor of bool
         Of the same shape.
-    class_weights : Tensor, optional
-        One a class; a pixel weighs the mean over the classes it leaves open.
     smoothing : float
         Share of probability that labels are trusted not to have: coarse masks err at cloud edges.
 
@@ -71,7 +66,7 @@ def ambiguous_cross_entropy(
     >>> round(ambiguous_cross_entropy(p.log(), torch.tensor([[True, True, False]])).item(), 4)
     0.6931
     """
-    logits, weight = _prepared(logits, possible, class_weights)
+    logits, weight = _prepared(logits, possible)
     whole = torch.logsumexp(logits, dim=1)
     inside = torch.logsumexp(logits.masked_fill(~possible, -torch.inf).where(_tells(possible), logits), dim=1)
     loss = whole - inside
@@ -83,9 +78,7 @@ def ambiguous_cross_entropy(
     return _mean(loss, weight)
 
 
-def ambiguous_mean_squared(
-    logits: Tensor, possible: Tensor, *, class_weights: Tensor | None = None
-) -> Tensor:
+def ambiguous_mean_squared(logits: Tensor, possible: Tensor) -> Tensor:
     """Return the mean-squared twin: probability spread evenly over the possible classes, against theirs.
 
     Examples
@@ -94,16 +87,14 @@ def ambiguous_mean_squared(
     >>> round(ambiguous_mean_squared(p.log(), torch.tensor([[True, True, False]])).item(), 4)
     0.125
     """
-    logits, weight = _prepared(logits, possible, class_weights)
+    logits, weight = _prepared(logits, possible)
     p, y = torch.softmax(logits, dim=1), possible.to(logits.dtype)
     count = y.sum(dim=1, keepdim=True).clamp(min=1)
     proxy = (1 - y) * p + y * (y * p).sum(dim=1, keepdim=True) / count
     return _mean(((y / count - proxy) ** 2).mean(dim=1), weight)
 
 
-def ambiguous_focal(
-    logits: Tensor, possible: Tensor, *, gamma: float = 2.0, class_weights: Tensor | None = None
-) -> Tensor:
+def ambiguous_focal(logits: Tensor, possible: Tensor, *, gamma: float = 2.0) -> Tensor:
     """Return the focal loss of the possibility score: pixels that are right already count little.
 
     Examples
@@ -112,7 +103,7 @@ def ambiguous_focal(
     >>> round(ambiguous_focal(p.log(), torch.tensor([[True, False]])).item(), 4)
     0.1733
     """
-    logits, weight = _prepared(logits, possible, class_weights)
+    logits, weight = _prepared(logits, possible)
     inside = torch.logsumexp(logits.masked_fill(~possible, -torch.inf).where(_tells(possible), logits), dim=1)
     log_phi = (inside - torch.logsumexp(logits, dim=1)).clamp(max=0)
     missing = -torch.expm1(log_phi.clamp(max=-1e-7))
@@ -134,31 +125,6 @@ def dice(logits: Tensor, possible: Tensor, *, eps: float = 1.0) -> Tensor:
     over = [d for d in range(p.dim()) if d != 1]
     both, each = (p * y).sum(dim=over), p.sum(dim=over) + y.sum(dim=over)
     return 1 - ((2 * both + eps) / (each + eps)).mean()
-
-
-def bce_dice(logits: Tensor, truth: Tensor, labelled: Tensor | None = None, *, eps: float = 1.0) -> Tensor:
-    """Return binary cross-entropy plus Dice, for one channel of logits that tells cloud.
-
-    Parameters
-    ----------
-    logits, truth : Tensor
-        Of one shape; truth is 0 or 1.
-    labelled : Tensor of bool, optional
-        Where truth is known.
-    eps : float
-        Keeps the Dice of an image without cloud defined.
-
-    Examples
-    --------
-    >>> bce_dice(torch.tensor([40.0, -40.0]), torch.tensor([1.0, 0.0])).item() < 1e-6
-    True
-    """
-    logits, y = logits.float(), truth.float()
-    weight = torch.ones_like(y) if labelled is None else labelled.float()
-    y = y * weight
-    cross = _mean(f.binary_cross_entropy_with_logits(logits, y, reduction="none"), weight)
-    p = torch.sigmoid(logits) * weight
-    return cross + 1 - (2 * (p * y).sum() + eps) / (p.sum() + y.sum() + eps)
 
 
 def distillation(
@@ -301,7 +267,7 @@ def _tells(possible: Tensor) -> Tensor:
     return possible.any(dim=1, keepdim=True) & ~possible.all(dim=1, keepdim=True)
 
 
-def _prepared(logits: Tensor, possible: Tensor, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def _prepared(logits: Tensor, possible: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits in float32 at least, and the weight of each pixel."""
     if logits.shape != possible.shape or possible.dtype != torch.bool:
         raise CloudMaskError(
@@ -310,10 +276,6 @@ def _prepared(logits: Tensor, possible: Tensor, class_weights: Tensor | None) ->
         )
     logits = logits if logits.dtype == torch.float64 else logits.float()
     weight = _tells(possible).squeeze(1).to(logits.dtype)
-    if class_weights is not None:
-        shape = (1, -1, *(1 for _ in logits.shape[2:]))
-        of_open = (possible * class_weights.to(logits).reshape(shape)).sum(dim=1)
-        weight = weight * of_open / possible.sum(dim=1).clamp(min=1)
     return logits, weight
 
 

@@ -30,8 +30,9 @@ from xcloudmask.train.loop import Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import LOADER, Begun, begin, model_of
 from xcloudmask.train.place import device_of
-from xcloudmask.train.plan import Data, Plan
+from xcloudmask.train.plan import Plan
 from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.tables import Data
 from xcloudmask.types import ModelSpec
 
 #: Scenes below which a fixed number of them is kept for choosing.
