@@ -246,7 +246,7 @@ def test_probabilities_give_a_reliability_curve(
     page = (folders / "r" / "report.html").read_text()
     assert "Reliability" in page
     assert page.count("<polyline") == 1
-    assert len(re.search(r"points=\"(.*?)\"", page)[1].split()) == len(numbers["reliability"]["said"])  # type: ignore[index]
+    assert len(re.search(r"points=\"(.*?)\"", page)[1].split()) == len(numbers["reliability"]["predicted"])  # type: ignore[index]
     assert main(told) == 0
     assert "Reliability" not in (folders / "r" / "report.html").read_text()
     capsys.readouterr()

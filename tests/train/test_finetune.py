@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(
 def test_a_state_of_another_shape_is_refused(data: Path, tmp_path: Path, state: Any) -> None:
     torch.save(state, tmp_path / "state.pt")
     told = plan(data={"sources": ["l8"], "batch": 1, "length": 1})
-    with pytest.raises((WeightsError, CloudMaskError), match=r"no state of a training|other settings"):
+    with pytest.raises((WeightsError, CloudMaskError), match=r"not the state of a training|other settings"):
         train(told, data=data, out=tmp_path)
 
 

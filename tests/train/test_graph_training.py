@@ -263,7 +263,7 @@ def test_what_cannot_be_is_refused(tiny: ModelSpec, tmp_path: Path) -> None:
         begin({"start": "ukis-any-l1c", "classes": CLASSES})
     with pytest.raises(CloudMaskError, match="takes elevation beside its bands"):
         begin({"start": replace(tiny, aux=("elevation",)), "classes": CLASSES})
-    with pytest.raises(CloudMaskError, match="says head_only and only"):
+    with pytest.raises(CloudMaskError, match="has head_only and only"):
         begin({"start": tiny, "classes": CLASSES, "head_only": True, "only": ["head."]})
     with pytest.raises(CloudMaskError, match="gives probabilities"):
         begin({"start": replace(tiny, activation=None), "classes": CLASSES})

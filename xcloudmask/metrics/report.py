@@ -21,7 +21,7 @@ from xcloudmask.metrics.codes import check_scored
 from xcloudmask.metrics.edge import legend_of, possible_of, tally_mask
 from xcloudmask.metrics.labels import BITS, QUESTIONS, open_classes, question
 from xcloudmask.metrics.scores import Scores, metrics, score
-from xcloudmask.metrics.tally import Tally, said_by_code
+from xcloudmask.metrics.tally import Tally, answers_by_code
 
 #: Of the picture of errors.
 RIGHT, FALSE_ALARM, MISSED = "#FFFFFF", "#D55E00", "#0072B2"
@@ -98,17 +98,17 @@ class Case:
         """Count probabilities of cloud against the reference; None if there are none."""
         if self.probability is None:
             return None
-        said = self.probability
-        if "class" in said.dims:
-            bits = open_classes(str(word) for word in said["class"].values)
-            cloud = [word for word, b in bits.items() if b and not b & ~QUESTIONS["cloud"].positive]
-            said = said.sel({"class": cloud}).sum("class", skipna=False)
+        cloud = self.probability
+        if "class" in cloud.dims:
+            bits = open_classes(str(word) for word in cloud["class"].values)
+            words = [word for word, b in bits.items() if b and not b & ~QUESTIONS["cloud"].positive]
+            cloud = cloud.sel({"class": words}).sum("class", skipna=False)
         truth = QUESTIONS["cloud"].truth(np.asarray(possible_of(self.reference).values))
-        if said.shape != truth.shape:
+        if cloud.shape != truth.shape:
             raise CloudMaskError(
-                f"{self.name}: probabilities {said.shape} and reference {truth.shape} differ in shape"
+                f"{self.name}: probabilities {cloud.shape} and reference {truth.shape} differ in shape"
             )
-        return Histogram.of(np.asarray(said.values), truth)
+        return Histogram.of(np.asarray(cloud.values), truth)
 
 
 def score_cases(
@@ -169,38 +169,38 @@ def write_report(
     -------
     Scores
     """
-    found, tallies = score_cases(cases, questions, samples=samples, seed=seed)
-    found = replace(found, notes=(*found.notes, *notes))
+    scores, tallies = score_cases(cases, questions, samples=samples, seed=seed)
+    scores = replace(scores, notes=(*scores.notes, *notes))
     histograms = [histogram for case in cases if (histogram := case.histogram()) is not None]
     calibration = sum(histograms[1:], start=histograms[0]) if histograms else None
     first = {case.name: case for case in reversed(cases)}
-    asked = found.questions[0]
+    asked = scores.questions[0]
     pictures = {name: draw(first[name], asked) for name in _worst_first(tallies, asked)[:worst]}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    page = _page(title, found, tallies, pictures, calibration)
+    page = _page(title, scores, tallies, pictures, calibration)
     (folder / "report.html").write_text(page, encoding="utf-8")
-    (folder / "scores.json").write_text(json.dumps(_numbers(found, tallies, calibration), indent=2) + "\n")
-    return found
+    (folder / "scores.json").write_text(json.dumps(_numbers(scores, tallies, calibration), indent=2) + "\n")
+    return scores
 
 
-def _numbers(found: Scores, tallies: dict[str, Tally], calibration: Histogram | None) -> dict[str, Any]:
+def _numbers(scores: Scores, tallies: dict[str, Tally], calibration: Histogram | None) -> dict[str, Any]:
     """Return the scores of all and of each scene, fit for JSON."""
     scenes = {
         name: {
             asked: {metric: values["pooled"] for metric, values in by_metric.items()}
-            for asked, by_metric in score({name: tally}, found.questions, samples=1).to_dict().items()
+            for asked, by_metric in score({name: tally}, scores.questions, samples=1).to_dict().items()
         }
         for name, tally in tallies.items()
     }
-    numbers: dict[str, Any] = {"all": found.to_dict(), "scenes": scenes, "notes": list(found.notes)}
+    numbers: dict[str, Any] = {"all": scores.to_dict(), "scenes": scenes, "notes": list(scores.notes)}
     if calibration is not None:
         curve = reliability(calibration)
         filled = curve.pixels > 0
         numbers["reliability"] = {
             "expected_error": round(curve.expected_error, 4) if filled.any() else None,
-            "said": curve.said[filled].round(4).tolist(),
-            "seen": curve.seen[filled].round(4).tolist(),
+            "predicted": curve.predicted[filled].round(4).tolist(),
+            "observed": curve.observed[filled].round(4).tolist(),
             "pixels": curve.pixels[filled].tolist(),
         }
     return numbers
@@ -270,7 +270,7 @@ def _errors(
     from matplotlib.colors import to_rgb
 
     truth = question(asked).truth(labels)
-    answer = said_by_code(legend, question(asked))[np.minimum(codes, 15)]
+    answer = answers_by_code(legend, question(asked))[np.minimum(codes, 15)]
     out = np.zeros((*labels.shape, 4), np.float32)
     for t, s, colour in ((0, 0, RIGHT), (1, 1, RIGHT), (0, 1, FALSE_ALARM), (1, 0, MISSED)):
         out[(truth == t) & (answer == s)] = (*to_rgb(colour), 1.0)
@@ -279,16 +279,16 @@ def _errors(
 
 def _page(
     title: str,
-    found: Scores,
+    scores: Scores,
     tallies: dict[str, Tally],
     pictures: dict[str, bytes],
     calibration: Histogram | None,
 ) -> str:
     """Return the page; pictures are of the worst scenes, those first that are worst."""
-    asked = found.questions[0]
+    asked = scores.questions[0]
     each = ((name, score({name: tallies[name]}, [asked], samples=1)) for name in _worst_first(tallies, asked))
-    scenes = [["scene", *found.to_rows()[0][1:]], *([name, *one.to_rows()[1][1:]] for name, one in each)]
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in found.notes)
+    scenes = [["scene", *scores.to_rows()[0][1:]], *([name, *one.to_rows()[1][1:]] for name, one in each)]
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in scores.notes)
     shown = "".join(
         f"<h3>{html.escape(name)}</h3>"
         f"<img alt='' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
@@ -296,7 +296,7 @@ def _page(
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style><h1>{html.escape(title)}</h1>
-<p>{found.scenes} scene{"s" if found.scenes != 1 else ""}. {COUNTED}</p>{_table(found.to_rows())}{notes}
+<p>{scores.scenes} scene{"s" if scores.scenes != 1 else ""}. {COUNTED}</p>{_table(scores.to_rows())}{notes}
 {"" if calibration is None else _reliability(calibration)}
 <h2>Each scene: {asked.replace("_", " ")}, worst first</h2>{_table(scenes)}
 <h2>The worst scenes</h2><p>{PICTURES} {_key()}</p>{shown}</html>
@@ -319,8 +319,8 @@ def _reliability(calibration: Histogram) -> str:
     filled = curve.pixels > 0
     if not filled.any():
         return "<h2>Reliability</h2><p>No pixel has both a probability and a label that decides cloud.</p>"
-    pairs = zip(curve.said[filled], curve.seen[filled], strict=True)
-    points = " ".join(f"{100 * said:.1f},{100 - 100 * seen:.1f}" for said, seen in pairs)
+    pairs = zip(curve.predicted[filled], curve.observed[filled], strict=True)
+    points = " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y in pairs)
     return f"""<h2>Reliability</h2><p>Across, the probability of cloud; up, the share of pixels that was
 cloud; from 0 to 1. On the grey line they agree. Their mean distance over pixels, the expected calibration
 error, is {curve.expected_error:.3f}.</p><svg viewBox="-2 -2 104 104" width="320" fill="none">

@@ -51,13 +51,13 @@ def places(sample: Sample, names: Iterable[str]) -> list[int] | None:
     >>> places(one, ["nir"]), places(one, ["red"])
     ([0], None)
     """
-    there = [band.common_name for band in sample.bands]
+    names_ = [band.common_name for band in sample.bands]
     out = []
     for wanted in names:
-        found = [there.index(name) for name in SAME.get(wanted, (wanted,)) if name in there]
-        if not found:
+        at = [names_.index(name) for name in SAME.get(wanted, (wanted,)) if name in names_]
+        if not at:
             return None
-        out.append(found[0])
+        out.append(at[0])
     return out
 
 
@@ -72,8 +72,8 @@ def among(sample: Sample, names: Iterable[str]) -> Sample:
     >>> [band.name for band in among(one, ["red", "nir"]).bands]
     ['red']
     """
-    found = [places(sample, [name]) for name in names]
-    return sample.select([at[0] for at in found if at])
+    kept = [places(sample, [name]) for name in names]
+    return sample.select([at[0] for at in kept if at])
 
 
 def count_of(sample: Sample, names: Iterable[str]) -> int:
@@ -232,7 +232,7 @@ def gaps(sample: Sample, rng: np.random.Generator) -> Sample:
 def mix_cloud(ground: Sample, cloud: Sample, rng: np.random.Generator) -> Sample:
     """Lay the clouds of one sample over the ground of another of the same size; bands both have are kept.
 
-    Thick cloud hides the ground; cloud called thin, or of thickness not told, is let through in part where
+    Thick cloud hides the ground; cloud called thin, or of unspecified thickness, is let through in part where
     it is dark against the brightest cloud of its image.
     """
     mine, theirs = _shared_bands(ground, cloud)

@@ -1,4 +1,4 @@
-"""What a network may learn beside its labels: the bands themselves, and what another network says.
+"""What a network may learn beside its labels: the bands themselves, and what another network predicts.
 
 Both are terms of a config's table [loss], and act in training only: weights that are written hold neither.
 """
@@ -27,7 +27,7 @@ from xcloudmask.types import ModelSpec
 
 
 class Recovery(nn.Module):
-    """Recovers the value of a band, told by its descriptor, from the embedding of all bands.
+    """Recovers the value of a band, known by its descriptor, from the embedding of all bands.
 
     From the descriptor a small network makes a direction in the space of the embedding and an offset; the
     estimate is linear in the embedding, so that what is recovered must lie open in it.
@@ -109,11 +109,11 @@ class Taught(nn.Module):
             encoder.register_forward_hook(self._keep)
             described = network.describe([BandInput("optical", 600, 700)]).shape[1]  # type: ignore[operator]
             with torch.no_grad():
-                found = encoder.eval()(torch.zeros(1, 1, 8, 8), torch.zeros(1, described))
+                embedding = encoder.eval()(torch.zeros(1, 1, 8, 8), torch.zeros(1, described))
             encoder.train()
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                self.recovery = Recovery(found.shape[1], described)
+                self.recovery = Recovery(embedding.shape[1], described)
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
         """Return the network's descriptors."""
@@ -135,8 +135,8 @@ class Taught(nn.Module):
             extra = extra + self.weight * band_recovery(estimate, pixels, present, valid)
         for teacher in self._teacher:
             with torch.no_grad():
-                said = torch.softmax(teacher.to(pixels.device)(pixels, descriptors, present).float(), dim=1)
-            extra = extra + self.distil * distillation(logits, said, valid, temperature=self.temperature)
+                target = torch.softmax(teacher.to(pixels.device)(pixels, descriptors, present).float(), dim=1)
+            extra = extra + self.distil * distillation(logits, target, valid, temperature=self.temperature)
         self._embedding = None
         return logits, extra
 
@@ -173,14 +173,14 @@ class Asked:
     device: str = "auto"
 
     def __call__(self, sample: Sample) -> Image | None:
-        """Return what it says of a sample, None if the sample lacks its bands."""
+        """Return what it predicts for a sample, None if the sample lacks its bands."""
         return opinion(sample, [self.model], device=self.device)
 
     def loss(self, classes: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the loss of logits of these classes against what it said."""
+        """Return the loss of logits of these classes against what it predicted."""
 
-        def weighed(logits: Tensor, said: Tensor) -> Tensor:
-            return self.weight * teaching(logits, said, classes, temperature=self.temperature)
+        def weighed(logits: Tensor, soft_labels: Tensor) -> Tensor:
+            return self.weight * teaching(logits, soft_labels, classes, temperature=self.temperature)
 
         return weighed
 

@@ -26,7 +26,7 @@ def tensorboard(folder: Path, name: str) -> Logger:
 
 
 def mlflow(folder: Path, name: str) -> Logger:
-    """Return a logger that writes into one run of the experiment `name`, where MLFLOW_TRACKING_URI says."""
+    """Return a logger that writes into one run of the experiment `name`, at MLFLOW_TRACKING_URI."""
     from importlib import import_module
 
     ml: Any = import_module("mlflow")  # it may be missing, and has no types
@@ -71,7 +71,7 @@ LOGGERS: Mapping[str, Callable[[Path, str], Logger]] = {"tensorboard": tensorboa
 
 
 def open_loggers(names: Iterable[str], folder: str | Path, name: str) -> list[Logger]:
-    """Return the loggers of these names, or say what to install.
+    """Return the loggers of these names; an error names what to install.
 
     Parameters
     ----------
@@ -90,14 +90,14 @@ def open_loggers(names: Iterable[str], folder: str | Path, name: str) -> list[Lo
     xcloudmask.errors.OptionError: unknown logger 'wandb'. Allowed: tensorboard, mlflow.
     """
     out = []
-    for one in names:
-        if one not in LOGGERS:
-            raise OptionError("logger", one, allowed=LOGGERS)
+    for logger in names:
+        if logger not in LOGGERS:
+            raise OptionError("logger", logger, allowed=LOGGERS)
         try:
-            out.append(LOGGERS[one](Path(folder), name))
+            out.append(LOGGERS[logger](Path(folder), name))
         except ImportError as error:
             raise CloudMaskError(
-                f"to in [log] names {one!r}, which is not installed: pip install {one}, or leave it out; "
-                "log.csv is written anyway"
+                f"to in [log] names {logger!r}, which is not installed: pip install {logger}, or leave it "
+                "out; log.csv is written anyway"
             ) from error
     return out

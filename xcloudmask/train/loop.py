@@ -132,14 +132,14 @@ class Trainer:
     settings : Settings
         How to train.
     folder : path
-        Where checkpoints, the log and the best weights go. A training interrupted there goes on.
+        Where checkpoints, the log and the best weights go. A training that was stopped there is resumed.
     validate : callable, optional
         Scores the network after each epoch.
     about : mapping, optional
         What the training is of besides, as JSON can hold it: network, recipe, data. It is kept with the
-        state, and a training of something else does not go on there.
+        state, and a training of something else is not resumed there.
     teaching : callable, optional
-        Loss of logits and what the stream's teacher said; see `xcloudmask.train.losses.teaching`.
+        Loss of logits and the stream's teacher's predictions; see `xcloudmask.train.losses.teaching`.
     loggers : sequence of callable
         Given the steps made and the numbers of each row of the log; see `xcloudmask.train.loggers`.
     """
@@ -190,7 +190,7 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CloudMaskError(
-                f"{self.folder} cannot be made ({error.strerror}): say out=FOLDER"
+                f"{self.folder} cannot be made ({error.strerror}): pass another folder, out=FOLDER"
             ) from error
         alone = checkpoint.claimed(self.folder) if self.rank == 0 else contextlib.nullcontext()
         with alone, repeatable(self.settings.deterministic), processes(self.network, self.device) as wrapped:
@@ -202,7 +202,7 @@ class Trainer:
         return self.progress
 
     def _epoch(self, wrapped: nn.Module, stop_at: int | None) -> bool:
-        """Train for the rest of an epoch; False if told to stop within it."""
+        """Train for the rest of an epoch; False if it was stopped within it."""
         at, every = self.progress, self.settings.save_every
         saved = began = time.perf_counter()
         for batch in self.stream.batches(at.epoch, start=at.step, workers=self.settings.workers):
@@ -231,9 +231,9 @@ class Trainer:
         logits, extra = logits if isinstance(logits, tuple) else (logits, 0.0)
         possible = torch.from_numpy(open_to(batch.possible, self.classes)).to(self.device)
         loss = self.loss(logits, possible) + extra
-        if self.teaching is not None and batch.said is not None:
+        if self.teaching is not None and batch.soft_labels is not None:
             at.taught += 1
-            loss = loss + self.teaching(logits, torch.from_numpy(batch.said).to(self.device))
+            loss = loss + self.teaching(logits, torch.from_numpy(batch.soft_labels).to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
@@ -259,8 +259,8 @@ class Trainer:
         described = [self._described(bands) for bands in batch.bands]
         width = described[0].shape[1]
         descriptors = np.zeros((*batch.present.shape, width), np.float32)
-        for row, one in zip(descriptors, described, strict=True):
-            row[: len(one)] = one
+        for row, known in zip(descriptors, described, strict=True):
+            row[: len(known)] = known
         arrays = (batch.pixels, descriptors, batch.present)
         pixels, descriptors_, present = (torch.from_numpy(a).to(self.device) for a in arrays)
         return pixels, descriptors_, present
@@ -282,8 +282,9 @@ class Trainer:
             row["taught"] = at.taught / count
             if not at.taught:
                 raise CloudMaskError(
-                    "the teacher of distil in [loss] said nothing of any image of an epoch: its bands, level "
-                    "or pixel size are none of theirs, or clouds were laid over all of them (simulate, mix)"
+                    "the teacher of distil in [loss] had no prediction for any image of an epoch: it does "
+                    "not take their bands, level or pixel size, or clouds were laid over all of them "
+                    "(simulate, mix)"
                 )
         if score > at.best:
             at.best, at.best_epoch = score, at.epoch
@@ -328,19 +329,19 @@ class Trainer:
         state = checkpoint.read_state(self.folder)
         if state is None:
             return
-        told = {
+        settings = {
             k: v
             for k, v in self.settings.model_dump().items()
             if k not in ("workers", "device", "save_every")
         }
         if not isinstance(state.get("settings"), dict):
             raise checkpoint.unusable(self.folder)
-        other = [k for k, v in told.items() if state["settings"].get(k) != v]
+        other = [k for k, v in settings.items() if state["settings"].get(k) != v]
         was = state.get("about", self.about)
         other += [k for k in {**was, **self.about} if was.get(k) != self.about.get(k)]
         if other:
             raise CloudMaskError(
-                f"{self.folder} holds a training with other settings ({', '.join(other)}): go on with the "
+                f"{self.folder} holds a training with other settings ({', '.join(other)}): resume with the "
                 "same ones, or train into another folder"
             )
         try:

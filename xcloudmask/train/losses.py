@@ -1,7 +1,7 @@
 """Losses for partial labels, and what else a cloud mask is trained with.
 
-Logits are (n, classes, ...); `possible` has the same shape and says which classes the label leaves open. A
-pixel whose label leaves all or none open says nothing and has no weight. Everything is computed in float32
+Logits are (n, classes, ...); `possible` has the same shape and holds which classes the label leaves open. A
+pixel whose label leaves all or none open decides nothing and has no weight. Everything is computed in float32
 at least, also under autocast.
 
 References
@@ -68,11 +68,13 @@ def ambiguous_cross_entropy(logits: Tensor, possible: Tensor, *, smoothing: floa
     """
     logits, weight = _prepared(logits, possible)
     whole = torch.logsumexp(logits, dim=1)
-    inside = torch.logsumexp(logits.masked_fill(~possible, -torch.inf).where(_tells(possible), logits), dim=1)
+    inside = torch.logsumexp(
+        logits.masked_fill(~possible, -torch.inf).where(_decides(possible), logits), dim=1
+    )
     loss = whole - inside
     if smoothing:
         outside = torch.logsumexp(
-            logits.masked_fill(possible, -torch.inf).where(_tells(possible), logits), dim=1
+            logits.masked_fill(possible, -torch.inf).where(_decides(possible), logits), dim=1
         )
         loss = (1 - smoothing) * loss + smoothing * (whole - outside)
     return _mean(loss, weight)
@@ -104,7 +106,9 @@ def ambiguous_focal(logits: Tensor, possible: Tensor, *, gamma: float = 2.0) -> 
     0.1733
     """
     logits, weight = _prepared(logits, possible)
-    inside = torch.logsumexp(logits.masked_fill(~possible, -torch.inf).where(_tells(possible), logits), dim=1)
+    inside = torch.logsumexp(
+        logits.masked_fill(~possible, -torch.inf).where(_decides(possible), logits), dim=1
+    )
     log_phi = (inside - torch.logsumexp(logits, dim=1)).clamp(max=0)
     missing = -torch.expm1(log_phi.clamp(max=-1e-7))
     return _mean(missing**gamma * -log_phi, weight)
@@ -155,15 +159,17 @@ def distillation(
     return _mean(loss, torch.ones_like(loss) if labelled is None else labelled.float())
 
 
-def teaching(logits: Tensor, said: Tensor, classes: Sequence[str], *, temperature: float = 1.0) -> Tensor:
-    """Return `distillation` from a teacher that tells clear, cloud and shadow, whatever the network tells.
+def teaching(
+    logits: Tensor, soft_labels: Tensor, classes: Sequence[str], *, temperature: float = 1.0
+) -> Tensor:
+    """Return `distillation` from a teacher of clear, cloud and shadow, whatever classes the network has.
 
     Parameters
     ----------
     logits : Tensor
         (n, classes, ...).
-    said : Tensor
-        (n, 3, ...), as `xcloudmask.train.pseudo.opinion` gives it: NaN where nothing is said; where only
+    soft_labels : Tensor
+        (n, 3, ...), as `xcloudmask.train.pseudo.opinion` gives it: NaN where there is none; where only
         shadow is NaN, clear means not cloud.
     classes : sequence of str
         The network's.
@@ -172,36 +178,39 @@ def teaching(logits: Tensor, said: Tensor, classes: Sequence[str], *, temperatur
 
     Examples
     --------
-    >>> said = torch.tensor([[0.2, 0.8, float("nan")]])
+    >>> soft_labels = torch.tensor([[0.2, 0.8, float("nan")]])
     >>> logits = torch.tensor([[0.1, 0.4, 0.4, 0.1]]).log()
     >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
-    >>> round(teaching(logits, said, classes).item(), 4)  # of 0.2 and 0.8 against themselves
+    >>> round(teaching(logits, soft_labels, classes).item(), 4)  # of 0.2 and 0.8 against themselves
     0.5004
     """
     bits = np.array(list(open_classes(classes).values()))
     kinds = [torch.from_numpy((bits & asked > 0) & (bits & ~asked == 0)) for asked in ASKED.values()]
     if not kinds[1].any() or kinds[1].all():
         raise CloudMaskError(
-            f"a teacher says cloud or not, and of the classes {', '.join(classes)} "
+            f"a teacher predicts cloud or not, and of the classes {', '.join(classes)} "
             + ("all are cloud" if kinds[1].any() else "none is cloud alone")
         )
     whole = kinds[0].any() and kinds[2].any() and (kinds[0] | kinds[1] | kinds[2]).all()
-    rows, told = logits.float().movedim(1, -1).flatten(0, -2), said.float().movedim(1, -1).flatten(0, -2)
-    known = ~torch.isnan(told[:, 1])
-    three = known & ~torch.isnan(told[:, 2]) & bool(whole)
-    cloud_or_not = torch.stack([1 - told[:, 1], told[:, 1]], dim=1)
-    parts = ((three, kinds, told), (known & ~three, [~kinds[1], kinds[1]], cloud_or_not))
+    rows, soft = (
+        logits.float().movedim(1, -1).flatten(0, -2),
+        soft_labels.float().movedim(1, -1).flatten(0, -2),
+    )
+    known = ~torch.isnan(soft[:, 1])
+    three = known & ~torch.isnan(soft[:, 2]) & bool(whole)
+    cloud_or_not = torch.stack([1 - soft[:, 1], soft[:, 1]], dim=1)
+    parts = ((three, kinds, soft), (known & ~three, [~kinds[1], kinds[1]], cloud_or_not))
     total = logits.new_zeros((), dtype=torch.float32)
-    for where, groups, soft in parts:
+    for where, groups, truth in parts:
         if where.any():
             summed = [torch.logsumexp(rows[where][:, group.to(rows.device)], dim=1) for group in groups]
-            loss = distillation(torch.stack(summed, 1), soft[where], temperature=temperature)
+            loss = distillation(torch.stack(summed, 1), truth[where], temperature=temperature)
             total = total + loss * where.sum() / known.sum()
     return total
 
 
 def band_recovery(estimate: Tensor, pixels: Tensor, present: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the mean squared error of band values recovered from an embedding, over the bands there are.
+    """Return the mean squared error of band values recovered from an embedding, over present bands.
 
     Parameters
     ----------
@@ -244,7 +253,7 @@ def combined(terms: Mapping[str, float], *, smoothing: float = 0.0) -> Callable[
     True
     """
     if not terms:
-        raise CloudMaskError(f"no loss is named; there are {', '.join(LOSSES)}")
+        raise CloudMaskError(f"no loss is named; allowed are {', '.join(LOSSES)}")
     for name in terms:
         if name not in LOSSES:
             raise OptionError("loss", name, allowed=LOSSES)
@@ -262,7 +271,7 @@ def combined(terms: Mapping[str, float], *, smoothing: float = 0.0) -> Callable[
     return total
 
 
-def _tells(possible: Tensor) -> Tensor:
+def _decides(possible: Tensor) -> Tensor:
     """Return where a label decides something, with a class dimension of one."""
     return possible.any(dim=1, keepdim=True) & ~possible.all(dim=1, keepdim=True)
 
@@ -275,7 +284,7 @@ def _prepared(logits: Tensor, possible: Tensor) -> tuple[Tensor, Tensor]:
             "agree in shape, possible as bool"
         )
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    weight = _tells(possible).squeeze(1).to(logits.dtype)
+    weight = _decides(possible).squeeze(1).to(logits.dtype)
     return logits, weight
 
 

@@ -51,7 +51,7 @@ def train(
     threads: int | None = None,
     loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
-    """Train as a config file says, and write weights, log, record and card; goes on with what it finds.
+    """Train as a config file says, and write weights, log, record and card; a stopped training is resumed.
 
     The weights and the card, ``NAME.safetensors`` and ``NAME.json``, are what `xcloudmask.models.load` takes.
     Where the config has stages, each starts from the weights of the one before, in a folder of its own.
@@ -379,7 +379,7 @@ def write_kept(begun: Begun, stem: Path) -> Path:
 
 
 def curve_of(histogram: Histogram | None) -> list[list[float]]:
-    """Return the reliability curve as said, seen, and share of the pixels, a bin a row.
+    """Return the reliability curve as predicted, observed, and share of the pixels, a bin a row.
 
     Examples
     --------
@@ -390,5 +390,5 @@ def curve_of(histogram: Histogram | None) -> list[list[float]]:
     if histogram is None:
         return []
     curve = reliability(histogram)
-    rows = zip(curve.said, curve.seen, curve.pixels / max(curve.pixels.sum(), 1), strict=True)
+    rows = zip(curve.predicted, curve.observed, curve.pixels / max(curve.pixels.sum(), 1), strict=True)
     return [[round(float(v), 4) for v in row] for row in rows if row[2]]

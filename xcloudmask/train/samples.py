@@ -35,8 +35,8 @@ class Sample:
         Where it comes from; patches of one scene share its name.
     spatial : bool
         False for a list of pixels, whose neighbours in the array are no neighbours on the ground.
-    said : array of float32, (3, y, x), optional
-        What a teacher says of each pixel; see `xcloudmask.train.pseudo.opinion`.
+    soft_labels : array of float32, (3, y, x), optional
+        What a teacher predicts for each pixel; see `xcloudmask.train.pseudo.opinion`.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class Sample:
     source: str = ""
     level: str = ""
     spatial: bool = True
-    said: Image | None = None
+    soft_labels: Image | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[0] != len(self.bands):

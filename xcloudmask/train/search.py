@@ -56,7 +56,7 @@ def search(
     plan = config if isinstance(config, Plan) else Plan.read(config)
     space = plan.search
     if not space:
-        raise CloudMaskError(f"{plan.name}: the config has no [search], which says what to try")
+        raise CloudMaskError(f"{plan.name}: the config has no [search], which lists what to try")
     if not plan.loop.watch or not (plan.data.dev or plan.data.dev_scenes):
         raise CloudMaskError(f"{plan.name}: a search needs dev in [data] and watch in [loop] to judge by")
     folder = Path(out) if out is not None else Path("runs") / f"{plan.name}-search"
