@@ -123,6 +123,8 @@ def refused(config: dict[str, Any]) -> str:
 def test_every_entry_is_taken_and_none_is_left_out(good: dict[str, Any]) -> None:
     plan = Plan.of(good)
     assert [stage.name for stage in plan.each_stage()] == ["weak", "a.b-c_1"]
+    assert {stage.sha256 for stage in plan.each_stage()} == {Plan.of(good).sha256}
+    assert Plan.of({**good, "licence": "BSD"}).sha256 != plan.sha256
     assert set(TABLES) | {"search"} == {name for name in good if isinstance(good[name], dict)}
     for table, model in MODELS.items():
         entries = good if not table else good["loss"]["distil"] if "." in table else good[table]

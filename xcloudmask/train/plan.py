@@ -115,9 +115,10 @@ class Plan(Table):
                     raise
                 raise CloudMaskError(f"stage {stage!r}: {error}") from error
         *before, plan = plans
+        plan._config, plan._before = dict(config), tuple(before)
         text = json.dumps(config, sort_keys=True, default=str)
-        plan._config, plan._sha256 = dict(config), sha256 or hashlib.sha256(text.encode()).hexdigest()
-        plan._before = tuple(before)
+        for each in plans:
+            each._sha256 = sha256 or hashlib.sha256(text.encode()).hexdigest()
         for name, choice in plan.search.items():
             for value in _values_of(choice):
                 try:
