@@ -33,6 +33,7 @@ from xcloudmask.train.networks import begin, model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import Sample, to_xarray
+from xcloudmask.train.tables import Distil, Loss
 from xcloudmask.types import ModelSpec
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
@@ -105,7 +106,7 @@ def test_the_scores_of_training_are_of_what_users_get(tiny: ModelSpec, data: Pat
     sample = read_patch(data / "val" / "l8" / "v0.npz")
     begun = begin({"start": tiny, "classes": CLASSES})
     if taught:
-        begun, _ = with_extras(begun, {"distil": {"model": tiny}}, CLASSES)
+        begun, _ = with_extras(begun, Loss(distil=Distil(model=tiny)), CLASSES)
     four = sample.select([0, 1, 2, 3])
     mine = logits(begun.called, four).argmax(axis=0)
     theirs = to_xarray(sample).cloudmask.predict(model=tiny).values
@@ -114,7 +115,7 @@ def test_the_scores_of_training_are_of_what_users_get(tiny: ModelSpec, data: Pat
 
 
 def test_other_classes_get_a_head_of_their_own(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
-    mine = tune(tiny, data, tmp_path / "two", classes=["clear", "cloud"], head_only=True, epochs=1)
+    mine = tune(tiny, data, tmp_path / "two", classes=["clear", "cloud"], only="head", epochs=1)
     assert mine.classes == ("clear", "cloud")
     before, after = (Graph(load_network(spec).body).state_dict() for spec in (tiny, mine))
     assert after["head.weight"].shape == (2, 8, 1, 1)
@@ -262,7 +263,7 @@ def test_what_cannot_be_is_refused(tiny: ModelSpec, tmp_path: Path) -> None:
         begin({"start": "ukis-any-l1c", "classes": CLASSES})
     with pytest.raises(CloudMaskError, match="takes elevation beside its bands"):
         begin({"start": replace(tiny, aux=("elevation",)), "classes": CLASSES})
-    with pytest.raises(CloudMaskError, match="says head_only and only"):
+    with pytest.raises(CloudMaskError, match="has head_only and only"):
         begin({"start": tiny, "classes": CLASSES, "head_only": True, "only": ["head."]})
     with pytest.raises(CloudMaskError, match="gives probabilities"):
         begin({"start": replace(tiny, activation=None), "classes": CLASSES})

@@ -46,7 +46,7 @@ def fit_temperature(
         Sets of bands; see `xcloudmask.train.evaluate.take`.
     """
     entries = list(entries)
-    found, labels = [], []
+    scores, labels = [], []
     for bands in sets:
         for entry in entries:
             sample = take(entry.read(), bands)
@@ -54,9 +54,9 @@ def fit_temperature(
                 continue
             at = np.flatnonzero((sample.possible > 0) & sample.valid)
             at = at[:: max(1, at.size // MOST)]
-            found.append(logits(network, sample).reshape(len(classes), -1)[:, at].T)
+            scores.append(logits(network, sample).reshape(len(classes), -1)[:, at].T)
             labels.append(open_to(sample.possible.ravel()[at], classes))
-    if not found:
+    if not scores:
         raise CloudMaskError("no scene kept for choosing has the bands that a temperature is fitted with")
     possible = np.concatenate(labels)
     cloudy = np.array([bool(bits & CLOUD) for bits in open_classes(classes).values()])
@@ -64,12 +64,12 @@ def fit_temperature(
     clouds = possible[decided][:, cloudy].any(axis=1)
     if not clouds.any() or clouds.all():
         warn_user(
-            f"the scenes kept for choosing show {'nothing but cloud' if clouds.any() else 'no cloud'}, which "
-            "tells no temperature: it stays 1. Choose others with dev_scenes",
+            f"the scenes kept for choosing show {'nothing but cloud' if clouds.any() else 'no cloud'}, so "
+            "that no temperature can be fitted: it stays 1. Choose others with dev_scenes",
             ModelWarning,
         )
         return 1.0
-    return temperature(np.concatenate(found), possible)
+    return temperature(np.concatenate(scores), possible)
 
 
 def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any], by: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.train.loggers import print_epoch
 from xcloudmask.train.networks import model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
@@ -26,11 +27,11 @@ def fine_tune(
     batch: int = 8,
     rate: float = 3e-4,
     dev: float = 0.2,
-    head_only: bool = False,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     estimate: bool = False,
     recipe: Mapping[str, object] | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> ModelSpec:
     """Train a model on with labels of your own, and return it, ready for ``predict(model=...)``.
 
@@ -42,7 +43,7 @@ def fine_tune(
     data : path
         Labelled patches, ``<source>/<name>.npz``; see `xcloudmask.train.files`.
     out : path
-        Where weights, card and log go. The same call goes on with what it finds there.
+        Where weights, card and log go. The same call resumes a training that was stopped there.
     name : str, optional
         Of the new model; that of `out` if not given.
     classes : sequence of str, optional
@@ -53,10 +54,9 @@ def fine_tune(
         The learning rate.
     dev : float
         Share of the scenes kept for choosing the best round and the threshold.
-    head_only : bool
-        Whether only the last layer is trained.
-    only : sequence of str
-        Beginnings of weights' names, if only those are to be trained: ``["model.decoder"]``.
+    only : str or sequence of str
+        What is trained, if not all: ``"head"``, the last layer, or beginnings of weights' names,
+        ``["model.decoder"]``.
     estimate : bool
         For a network of fixed bands, whether it learns to answer for some of them: random ones are left out
         and estimated from the others, in training and ever after (`ModelSpec.fills`).
@@ -65,10 +65,14 @@ def fine_tune(
         turned and mirrored; of a network that takes one size of window, that size.
     seed : int
         Of everything random.
+    progress : bool
+        Whether to print a line an epoch.
 
     Returns
     -------
     ModelSpec
+        With the threshold chosen on the scenes kept. A warning says where none could be chosen, where it is
+        extreme, and where the training was a handful of steps.
 
     Examples
     --------
@@ -77,7 +81,8 @@ def fine_tune(
     ...
     xcloudmask.errors.CloudMaskError: there is no folder my_patches...
     """
-    parts = (only,) if isinstance(only, str) else only
+    head_only = only == "head"
+    parts = () if head_only else (only,) if isinstance(only, str) else only
     spec = model_of(model)
     if not Path(data).is_dir():
         raise CloudMaskError(f"there is no folder {data}: it must hold <source>/<name>.npz with your labels")
@@ -105,5 +110,5 @@ def fine_tune(
     }  # fmt: skip
     if dev:
         config["loop"]["watch"] = "score"
-    train(Plan.of(config), data=data, out=out)
+    train(Plan.of(config), data=data, out=out, loggers=[print_epoch] if progress else ())
     return model_of(Path(out) / f"{name}.json")

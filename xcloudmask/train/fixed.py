@@ -124,13 +124,13 @@ class Estimated(Fixed):
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
         """Return the network's logits."""
-        told = descriptors if descriptors.ndim == 3 else descriptors.expand(len(pixels), *descriptors.shape)
+        given = descriptors if descriptors.ndim == 3 else descriptors.expand(len(pixels), *descriptors.shape)
         weights = np.zeros((len(pixels), len(self.bands), pixels.shape[1]), np.float32)
         added = np.zeros((len(pixels), len(self.bands), 1, 1), np.float32)
-        for one, places in enumerate(told[..., 0].cpu().numpy().astype(int)):
-            there = np.ones(len(places), bool) if present is None else present[one].cpu().numpy()
-            given = [at for at in np.flatnonzero(there) if places[at] >= 0]
-            names = [self.bands[places[at]] for at in given]
-            weights[one][:, given], added[one, :, 0, 0] = self.filling.given_only(names).mix()
+        for sample, places in enumerate(given[..., 0].cpu().numpy().astype(int)):
+            kept = np.ones(len(places), bool) if present is None else present[sample].cpu().numpy()
+            known = [at for at in np.flatnonzero(kept) if places[at] >= 0]
+            names = [self.bands[places[at]] for at in known]
+            weights[sample][:, known], added[sample, :, 0, 0] = self.filling.given_only(names).mix()
         mixed = torch.einsum("nbm,nmyx->nbyx", torch.from_numpy(weights).to(pixels), pixels)
         return super().forward(mixed + torch.from_numpy(added).to(pixels), descriptors)

@@ -57,7 +57,7 @@ def begin(table: Mapping[str, Any]) -> Begun:
     ('red', 'nir')
     """
     classes, seed = tuple(table["classes"]), int(table.get("seed", 0))
-    made = _started if "start" in table else _built
+    made = _built if table.get("start") is None else _started
     network, architecture, config, entries = made(table, classes, seed)
     any_bands = entries["any_bands"]
     one_logit = entries.pop("one_logit", None)
@@ -65,7 +65,7 @@ def begin(table: Mapping[str, Any]) -> Begun:
         one_logit = _has_one_logit(architecture, config)
     if one_logit and (len(classes) != 2 or any_bands):
         raise CloudMaskError(
-            f"{architecture or 'this graph'!r} tells cloud or not: two classes, such as ['clear', 'cloud']; "
+            f"{architecture or 'this graph'!r} has two classes, cloud or not, such as ['clear', 'cloud']; "
             f"got {list(classes)}"
         )
     entries["activation"] = "sigmoid" if one_logit else "softmax"
@@ -101,7 +101,7 @@ def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
         raise CloudMaskError(
             f"architecture {architecture!r} takes any bands: leave bands out of [network]"
             if bands
-            else f"architecture {architecture!r} takes fixed bands: say which, bands = ['blue', ...] in "
+            else f"architecture {architecture!r} takes fixed bands: name them, bands = ['blue', ...] in "
             "[network]"
         )
     return network, architecture, config, {"bands": bands, "any_bands": not bands}
@@ -142,12 +142,10 @@ def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Mad
 def _train_only(
     network: nn.Module, architecture: str, config: Mapping[str, Any], table: Mapping[str, Any]
 ) -> None:
-    """Leave weights as they are that the table says nothing of: all but the head, or but those named."""
+    """Leave weights as they are that the table does not name: all but the head, or but those named."""
     only = tuple(table.get("only", ()))
     if only and table.get("head_only"):
-        raise CloudMaskError(
-            "[network] says head_only and only: the one names the head, the other what it likes"
-        )
+        raise CloudMaskError("[network] has head_only and only: give one of them")
     if table.get("head_only"):
         only = tuple(network.head() if isinstance(network, Graph) else head_of(architecture, config))
     if not only:
@@ -170,13 +168,15 @@ def model_of(start: str | Path | ModelSpec) -> ModelSpec:
         from xcloudmask import models
 
         return models.get(str(start))
-    told = path.with_suffix(".json")
-    if not told.exists():
-        raise CloudMaskError(f"{told} does not exist: weights and their card, .json, go together")
-    spec = card.from_json(told.read_bytes(), told.name, loader=LOADER)
-    weights = told.with_name(Path(spec.weights).name).resolve()
+    card_path = path.with_suffix(".json")
+    if not card_path.exists():
+        raise CloudMaskError(f"{card_path} does not exist: weights and their card, .json, go together")
+    spec = card.from_json(card_path.read_bytes(), card_path.name, loader=LOADER)
+    weights = card_path.with_name(Path(spec.weights).name).resolve()
     if not weights.exists():
-        raise CloudMaskError(f"{weights} does not exist: weights and their card, {told.name}, go together")
+        raise CloudMaskError(
+            f"{weights} does not exist: weights and their card, {card_path.name}, go together"
+        )
     return replace(spec, weights=str(weights))
 
 
