@@ -86,7 +86,7 @@ def test_sets_and_single_logits_can_be_joined(tmp_path):
         )  # fmt: skip
     for kind, da in (("set", scene(noise(4, 40, 40), NAMES[:4])), ("one", DA)):
         names = [f"{kind}0", f"{kind}1"]
-        models.ensemble(names, name="both", replace=True)
+        models.ensemble(names, name="both", overwrite=True)
         each = [da.cloudmask.predict_proba(name).values for name in names]
         both = da.cloudmask.predict_proba("both").values
         np.testing.assert_allclose(both, np.mean(each, axis=0), atol=1e-5, err_msg=kind)

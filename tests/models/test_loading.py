@@ -115,9 +115,9 @@ def test_units_are_folded_into_the_normalisation(tmp_path, pixels):
     assert spec.mean == (0.2,)
     assert spec.std == (0.1,)
     with pytest.raises(UnitError, match="units='reflectance"):
-        models.load(path, **how, mean=[2000], std=[1000], replace=True)
+        models.load(path, **how, mean=[2000], std=[1000], overwrite=True)
     with pytest.raises(OptionError, match="unknown units 'DN'"):
-        models.load(path, **how, units="DN", replace=True)
+        models.load(path, **how, units="DN", overwrite=True)
     scaled = models.load(path, **how, units="reflectance*100", name="scaled")
     assert scaled.std == (0.01,)
     np.testing.assert_allclose(proba(scaled, pixels), of(mlp(), pixels * 100), atol=1e-5)
@@ -144,9 +144,9 @@ def test_a_threshold_of_shadow_may_be_said_as_that_of_cloud(tmp_path):
     assert (spec.threshold, spec.shadow_threshold) == (None, 0.6)
     mask = scene(noise(2, 40, 40), BANDS).cloudmask.predict(spec)
     assert mask.attrs["shadow_threshold"] == 0.6
-    assert models.load(path, **how, replace=True).shadow_threshold is None
+    assert models.load(path, **how, overwrite=True).shadow_threshold is None
     with pytest.raises(ValueError, match="shadow_threshold must lie between 0 and 1, got 1"):
-        models.load(path, **how, shadow_threshold=1, replace=True)
+        models.load(path, **how, shadow_threshold=1, overwrite=True)
 
 
 def test_a_set_network_takes_any_bands(tmp_path):
@@ -184,7 +184,7 @@ def test_what_is_wrong_is_said(tmp_path, change, words):
 def test_settings_are_compared_with_what_is_told(tmp_path):
     config = {"bands": 4, "classes": 3, "encoder": "mobilenet-v2"}
     path = as_safetensors(build("unet", config), tmp_path)
-    how = {"architecture": "unet", "config": config, "classes": CLASSES, "patch": 64, "replace": True}
+    how = {"architecture": "unet", "config": config, "classes": CLASSES, "patch": 64, "overwrite": True}
     spec = models.load(path, bands=[*BANDS, "blue"], aux=["elevation"], **how)
     assert len(spec.bands) + len(spec.aux) == 4
     with pytest.raises(
@@ -240,7 +240,7 @@ def test_names_are_not_taken_by_accident(tmp_path):
     models.load(path, **how)
     with pytest.raises(ValueError, match="exists already"):
         models.load(path, **how, threshold=0.3)
-    models.load(path, **how, threshold=0.3, replace=True)
+    models.load(path, **how, threshold=0.3, overwrite=True)
     with pytest.raises(ValueError, match="'auto'"):
         models.load(path, **how, name="auto")
 

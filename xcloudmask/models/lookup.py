@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Iterator
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card as _card
-from xcloudmask.models import loading
-from xcloudmask.models.card_fields import Given
-from xcloudmask.models.registry import registered
+from xcloudmask.models import loading, registry
 from xcloudmask.models.sources import plugins, shipped, ukis
 from xcloudmask.types import Level, ModelSpec
 
 
-def list() -> builtins.list[str]:  # the name users look for, as in models.list()
+def names() -> list[str]:
     """Return the names of all models.
 
     Examples
     --------
     >>> import xcloudmask
-    >>> "ukis-6band-l1c" in xcloudmask.models.list()
+    >>> "ukis-6band-l1c" in xcloudmask.models.names()
     True
     """
-    return builtins.list(dict.fromkeys((*registered, *shipped.names(), *plugins.names())))
+    return list(dict.fromkeys((*registry.registered, *shipped.names(), *plugins.names())))
 
 
 def get(name: str) -> ModelSpec:
@@ -36,21 +33,21 @@ def get(name: str) -> ModelSpec:
     'Apache-2.0'
     """
     if isinstance(name, str):
-        if name in registered:
-            return registered[name]
+        if name in registry.registered:
+            return registry.registered[name]
         if name in shipped.names():
             return shipped.read(name)
         if name in plugins.names():
             return plugins.read(name)
         if name.endswith(".json"):
-            return loading.read(name, Given())
+            return loading.read(name, {})
         if name in families():
-            told = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
-            raise OptionError("model", name, hint=told)
-    raise OptionError("model", name, allowed=("auto", *families(), *list()))
+            hint = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
+            raise OptionError("model", name, hint=hint)
+    raise OptionError("model", name, allowed=("auto", *families(), *names()))
 
 
-def families() -> builtins.list[str]:
+def families() -> list[str]:
     """Return the names that stand for two models, one for each processing level; `predict` takes them, too.
 
     Examples
@@ -59,9 +56,9 @@ def families() -> builtins.list[str]:
     >>> xcloudmask.models.families()
     ['ukis-6band', 'ukis-4band', 'ukis-any']
     """
-    there = builtins.list(list())
-    stems = [name.removesuffix("-l1c") for name in there if name.endswith("-l1c")]
-    return [stem for stem in stems if f"{stem}-l2a" in there and stem not in there]
+    known = names()
+    stems = [name.removesuffix("-l1c") for name in known if name.endswith("-l1c")]
+    return [stem for stem in stems if f"{stem}-l2a" in known and stem not in known]
 
 
 def for_level(name: str, level: Level | None) -> str:
@@ -73,26 +70,19 @@ def for_level(name: str, level: Level | None) -> str:
     >>> xcloudmask.models.for_level("ukis-any", "boa"), xcloudmask.models.for_level("spectral", "boa")
     ('ukis-any-l2a', 'spectral')
     """
-    if name in registered or name not in families():  # the first is quick, and nearly always so
+    if name in registry.registered or name not in families():  # the first is quick, and nearly always so
         return name
     return f"{name}-{'l2a' if level == 'boa' else 'l1c'}"
 
 
-def readable() -> builtins.list[ModelSpec]:
-    """Return the cards of all models but those of packages that are broken.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> "ukis-6band-l1c" in [spec.name for spec in xcloudmask.models.readable()]
-    True
-    """
+def readable() -> list[ModelSpec]:
+    """Return the cards of all models but those of packages that are broken."""
     return [card for _, card in cards() if isinstance(card, ModelSpec)]
 
 
 def cards() -> Iterator[tuple[str, ModelSpec | CloudMaskError]]:
     """Go through all models: the name of each and its card, or why that cannot be read."""
-    for name in list():
+    for name in names():
         try:
             yield name, get(name)
         except CloudMaskError as error:

@@ -129,7 +129,7 @@ def test_omnicloudmasks_two_files_become_one_model(tmp_path):
     convert(sources, tmp_path / "ocm.safetensors", keymap="omnicloudmask")
     spec = loading.make(
         str(tmp_path / "ocm.safetensors"),
-        loading.Given(
+        dict(
             architecture="omnicloudmask", bands=["red", "green", "nir"],
             classes=["clear", "thick_cloud", "thin_cloud", "cloud_shadow"],
         ),
@@ -175,7 +175,7 @@ def test_a_file_that_is_not_what_a_key_map_is_for_is_refused_with_what_it_lacks(
             convert(tmp_path / "in.safetensors", target, keymap=keymap)
         assert not target.exists()
     save_file(theirs, tmp_path / "in.safetensors")
-    given = loading.Given(
+    given = dict(
         architecture="unet", config=known.config, bands=["red", "green", "nir"], classes=list("abcd")
     )
     with pytest.raises(CloudMaskError, match=r"--keymap K, K one of omnicloudmask, .*smp"):

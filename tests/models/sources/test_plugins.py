@@ -40,7 +40,7 @@ def installed(monkeypatch):
 
 
 def test_entry_points_are_models(installed):
-    assert {"toy", "called", "broken", "nothing"} <= set(models.list())
+    assert {"toy", "called", "broken", "nothing"} <= set(models.names())
     assert models.get("toy") is TOY
     with pytest.raises(CloudMaskError, match="cannot be imported: No module named 'no_such_package'"):
         models.get("broken")
@@ -56,7 +56,7 @@ def test_a_broken_package_breaks_no_other_model(installed, capsys):
         models.get("absent")
     readable = [spec.name for spec in models.readable()]
     assert readable == [
-        name for name in models.list() if name not in ("absent", "broken", "called", "nothing")
+        name for name in models.names() if name not in ("absent", "broken", "called", "nothing")
     ]
     assert "toy" in readable
     da = scene(noise(2, 40, 40), ["red", "nir"])
