@@ -344,7 +344,7 @@ def card_value(entry: Field[Any], value: Any) -> Any:
     >>> card_value(by_name["bands"], ["red", "nir"]), card_value(by_name["level"], "L2A")
     (('red', 'nir'), 'boa')
     """
-    kind = str(entry.type)  # the annotation as it is written
+    kind = entry.type.__name__ if isinstance(entry.type, type) else str(entry.type)  # as it is annotated
     if value is None and kind.endswith("None"):
         return None
     if entry.name == "level":

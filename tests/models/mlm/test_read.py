@@ -238,7 +238,8 @@ def test_a_threshold_of_shadow_that_cannot_be_meant_is_refused(tmp_path, net, va
     path = write_item(tmp_path, told(net, shadow_threshold=value))
     with pytest.raises(WeightsError) as caught:
         models.load(path)
-    assert f"its shadow_threshold {value!r} is no number between 0 and 1" in str(caught.value)
+    assert f"its shadow_threshold {value!r} cannot be used (" in str(caught.value)
+    assert "pass shadow_threshold=, or correct the item" in str(caught.value)
     assert "an-item" not in models.names()
     assert models.load(path, shadow_threshold=0.6).shadow_threshold == 0.6  # the remedy
 
@@ -265,7 +266,10 @@ def test_bands_that_cannot_be_estimated_are_refused_at_once(tmp_path, net):
 @pytest.mark.parametrize("value", ["nir", ["nir", 1], [["nir"]], {"nir": 1}, True])
 def test_spare_bands_are_names(tmp_path, net, value):
     (tmp_path / "net.onnx").write_bytes(net)
-    with pytest.raises(WeightsError, match=r"its spare .* is no list of bands' names"):
+    with pytest.raises(
+        WeightsError,
+        match=r"its spare .* cannot be used \((spare must be a list|each of spare must be of type str)",
+    ):
         models.load(write_item(tmp_path, told(net, fills=True, spare=value)))
     spec = models.load(write_item(tmp_path, told(net, fills=True, spare=["nir"])))
     assert spec.spare == ("nir",)

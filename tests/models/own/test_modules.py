@@ -91,14 +91,15 @@ def test_what_is_missing_is_said():
     line = r"xcloudmask\.models\.register\(my_model, name='sequential', bands="
     with pytest.raises(CloudMaskError, match=line):
         proba(net, noise(2, 32, 32))
-    with pytest.raises(CloudMaskError, match="say what goes in and out"):
+    with pytest.raises(CloudMaskError, match="pass what goes in and out"):
         models.register(net, classes=CLASSES)
-    with pytest.raises(CloudMaskError, match="pass it alone"):
+    with pytest.raises(CloudMaskError, match="a ModelSpec holds all of its card: leave bands out"):
         models.register(TOY, bands=BANDS)
     with pytest.raises(TypeError, match="got int"):
         models.register(3)
-    with pytest.raises(TypeError, match="got int"):
-        proba(3, noise(2, 32, 32))
+    for wrong in (3, None):
+        with pytest.raises(TypeError, match=rf"^model={wrong}: pass a name, a ModelSpec, or a module"):
+            proba(wrong, noise(2, 32, 32))
     models.register(net, name="mine", **HOW)
     with pytest.raises(ValueError, match="exists already"):
         models.register(mlp(1), name="mine", **HOW)

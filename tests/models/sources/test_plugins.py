@@ -9,6 +9,7 @@ from xcloudmask import models
 from xcloudmask.cli import main
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models import registry
+from xcloudmask.models.lookup import readable as readable_cards
 from xcloudmask.models.sources import plugins
 from xcloudmask.testing import TOY
 
@@ -54,7 +55,7 @@ def test_entry_points_are_models(installed):
 def test_a_broken_package_breaks_no_other_model(installed, capsys):
     with pytest.raises(CloudMaskError, match="cannot be imported: AttributeError"):
         models.get("absent")
-    readable = [spec.name for spec in models.readable()]
+    readable = [spec.name for spec in readable_cards()]
     assert readable == [
         name for name in models.names() if name not in ("absent", "broken", "called", "nothing")
     ]

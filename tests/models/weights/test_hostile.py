@@ -187,7 +187,7 @@ def test_an_endless_item_is_cut_off(web, tmp_path):
     from xcloudmask.models.weights import fetch
 
     web.files["/item.json"] = b" " * (fetch.MAX_TEXT + 10)
-    with pytest.raises(WeightsError, match="no description"):
+    with pytest.raises(WeightsError, match="larger than 16 MiB"):
         models.load(f"{web.url}/item.json")
     deep = tmp_path / "deep.json"
     deep.write_text("[" * 200_000)

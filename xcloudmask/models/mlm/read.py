@@ -121,7 +121,10 @@ def _stated_fields(item: Item, given: Mapping[str, Any]) -> dict[str, Any]:
                 raise CloudMaskError(f"shadow_threshold must lie between 0 and 1, got {value}")
         except CloudMaskError as error:
             if entry.name in STRICT:
-                raise WeightsError(f"{item.href}: {error}: pass {entry.name}=, or correct the item") from None
+                raise WeightsError(
+                    f"{item.href}: its {entry.name} {value!r} cannot be used ({error}): pass {entry.name}=, "
+                    "or correct the item"
+                ) from None
     return stated
 
 
