@@ -122,7 +122,7 @@ def test_entry_points_are_profiles(installed):
 def test_a_broken_profile_breaks_no_other(installed):
     installed(profiles={"bad": "broken_file", "worse": "NONSENSE", "toy": "profile_file"})
     item = {"id": "x", "collection": "toy-l1", "properties": {}, "assets": {}}
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="cannot be used") as caught:
         assert profiles.find_profile(view_item(item)).catalogue == "toy-catalogue"
     messages = [str(warning.message) for warning in caught]
     assert [":broken_file " in messages[0], ":NONSENSE " in messages[1], len(messages)] == [True, True, 2]
