@@ -181,7 +181,7 @@ def load_silent(spec: ModelSpec) -> Network:
 
 
 def load_any(spec: ModelSpec) -> Network:
-    """Return a set network: it takes any bands and is told their wavelengths."""
+    """Return a set network: it takes any bands, described by their wavelengths."""
     from xcloudmask.models.arch import build
 
     return Network(body=build(spec.architecture or "spectral", {"classes": len(spec.classes)}, seed=5))

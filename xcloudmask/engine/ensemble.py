@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from xcloudmask.engine.arrays import Float
-from xcloudmask.engine.backend import Backend, Place
+from xcloudmask.engine.backend import Backend
 from xcloudmask.models.network import Network
 
 
@@ -60,37 +60,9 @@ class EnsembleBackend:
         cloud = stack[:, :, list(self.network.spread)].sum(axis=2, keepdims=True)
         return np.concatenate([joined, cloud.std(axis=0)], axis=1)
 
-    def zeros(self, shape: tuple[int, ...]) -> Any:
-        """See `Backend`."""
-        return self.host.zeros(shape)
-
-    def upload(self, arrays: Sequence[Float]) -> Any:
-        """See `Backend`."""
-        return self.host.upload(arrays)
-
-    def flip(self, array: Any, axes: tuple[int, ...]) -> Any:
-        """See `Backend`."""
-        return self.host.flip(array, axes)
-
-    def join(self, arrays: Sequence[Any]) -> Any:
-        """See `Backend`."""
-        return self.host.join(arrays)
-
-    def weigh(self, probabilities: Any, weights: Any) -> Any:
-        """See `Backend`."""
-        return self.host.weigh(probabilities, weights)
-
-    def add(self, sums: Any, places: Sequence[Place], parts: Any) -> None:
-        """See `Backend`."""
-        self.host.add(sums, places, parts)
-
-    def mark(self) -> Callable[[], object]:
-        """See `Backend`."""
-        return self.host.mark()
-
-    def fetch(self, sums: Any) -> Float:
-        """See `Backend`."""
-        return self.host.fetch(sums)
+    def __getattr__(self, name: str) -> Any:
+        """Do the rest of what a `Backend` does as the host does it: `zeros`, `upload`, `weigh`, `add`, ..."""
+        return getattr(self.host, name)
 
     def release(self) -> None:
         """See `Backend`."""

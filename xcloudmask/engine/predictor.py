@@ -20,7 +20,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -319,7 +319,7 @@ def make_backend(network: Network, runtime: str, device: str, dtype: str) -> Bac
         runtimes = ["onnx" if isinstance(each.body, bytes) else "torch" for each in network.members]
         pairs = zip(network.members, runtimes, strict=True)
         members = [make_backend(each, its, device, "auto" if its == "onnx" else dtype) for each, its in pairs]
-        return EnsembleBackend(network, members)
+        return cast("Backend", EnsembleBackend(network, members))
     if device.startswith("openvino"):
         from xcloudmask.engine.openvino import OpenVinoBackend
 

@@ -46,7 +46,7 @@ def text(spec: ModelSpec, width: int = 100) -> Card:
 
 
 def rows_of(spec: ModelSpec) -> list[tuple[str, str]]:
-    """Return what there is to say of a model, label and value: a row for each field that has something.
+    """Return the rows of a model's card, label and value: one for each field that is not empty.
 
     Examples
     --------

@@ -137,7 +137,7 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
 def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the model of a card that lies beside its weights, after looking at them.
 
-    Who loads it is ours to say, not the card's: a loader is code.
+    Its loader is set here, not by the card: a loader is code.
     """
     if others := given.keys() - {"name"}:
         raise CloudMaskError(
@@ -221,7 +221,7 @@ def _with_architecture(given: Mapping[str, Any], notes: Mapping[str, str], href:
 
     if "architecture" not in given:
         raise WeightsError(
-            f"{href} holds tensors and does not say of which network: pass architecture=, one of "
+            f"{href} holds tensors without the name of their network: pass architecture=, one of "
             f"{', '.join(arch.NAMES)}, and config="
         )
     if given["architecture"] not in arch.NAMES:

@@ -129,7 +129,7 @@ def _stated_fields(item: Item, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(data: bytes, href: str) -> Item:
-    """Return an item, or say why this is none."""
+    """Return an item, or raise if this is none."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -214,8 +214,7 @@ def checksum(asset: Mapping[str, Any], href: str) -> str | None:
     if match is None:
         raise WeightsError(
             f"{href}: the model's file:checksum {found!r} is no SHA-256 (a multihash that begins with 1220): "
-            "pass "
-            "sha256= from where the author publishes it"
+            "pass sha256= from where the author publishes it"
         )
     return match[1]
 
@@ -229,14 +228,13 @@ def _refuse_code(item: Item) -> None:
             if named:
                 raise WeightsError(
                     f"{item.href}: its {key} names code, {json.dumps(named)[:120]}, which is not run; "
-                    "without it the "
-                    "model's results would be wrong. Export the network with that step inside, as ONNX"
+                    "without it the model's results would be wrong. Export the network with that step "
+                    "inside, as ONNX"
                 )
         if side.get("resize_type"):
             raise WeightsError(
-                f"{item.href} wants its input resized ({side['resize_type']}): say the pixel sizes it was "
-                "trained "
-                "on, with gsd=, in an item without resize_type"
+                f"{item.href} wants its input resized ({side['resize_type']}): give the pixel sizes it was "
+                "trained on, with gsd=, in an item without resize_type"
             )
     tasks = set(item.properties.get("mlm:tasks") or TASKS) | set(item.one("output").get("tasks") or ())
     if not tasks & TASKS:
@@ -285,10 +283,8 @@ def _unit_message(item: Item, source: Mapping[str, Any], given: Mapping[str, Any
         level = "surface (TOC)" if re.search(r"toc|boa|surface", words) else "unknown"
         why = (
             f"its norm, {json.dumps(norm)}, is no scaling that MLM defines: it may mean {level} reflectance "
-            "times "
-            f"{max(_numbers(norm.get('range')), default=1):g}, or that the network divides by that itself, "
-            "and model "
-            "cards of this family speak of top-of-atmosphere reflectance instead"
+            f"times {max(_numbers(norm.get('range')), default=1):g}, or that the network divides by that "
+            "itself, and model cards of this family speak of top-of-atmosphere reflectance instead"
         )
     level_hint = "" if "level" in given else " and level='toa' or level='boa'"
     return (
@@ -298,7 +294,7 @@ def _unit_message(item: Item, source: Mapping[str, Any], given: Mapping[str, Any
 
 
 def _level(item: Item, given: Mapping[str, Any]) -> str | None:
-    """Return the level the item says in plain words; one said in passing must be settled by the caller."""
+    """Return the level that the item states; one mentioned in passing must be settled by the caller."""
     if "level" in given:
         return None
     hyper = mapping(item.properties.get("mlm:hyperparameters"))
@@ -310,8 +306,7 @@ def _level(item: Item, given: Mapping[str, Any]) -> str | None:
     if found and not ("units" not in given and isinstance(source.get("norm"), Mapping)):
         raise UnitError(
             f"{item.href} speaks of {found[0].upper()} in its input's name, and its card may say otherwise: "
-            "settle it "
-            "with level='toa' (top of atmosphere) or level='boa' (surface)"
+            "settle it with level='toa' (top of atmosphere) or level='boa' (surface)"
         )
     return None
 
@@ -368,8 +363,7 @@ def _patch(source: Mapping[str, Any]) -> int | None:
     if isinstance(order, list) and [str(name) for name in order[2:]] != ["height", "width"]:
         raise WeightsError(
             f"its input has the dimensions {', '.join(map(str, order))}; (batch, bands, height, width) is "
-            "what is "
-            "given: export the network that way"
+            "what is given: export the network that way"
         )
     rows, cols = shape[2:]
     return rows if isinstance(rows, int) and rows == cols and rows >= 16 else None

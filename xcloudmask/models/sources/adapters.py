@@ -131,8 +131,7 @@ def omnicloudmask(spec: ModelSpec) -> Network:
     if fetch.offline() and not list(Path(get_model_data_dir()).glob("*")):
         raise WeightsError(
             "XCLOUDMASK_OFFLINE is set and the package omnicloudmask has not fetched the weights of "
-            f"{spec.name!r}: "
-            "unset it once"
+            f"{spec.name!r}: unset it once"
         )
     networks = [
         load_model_from_weights(
