@@ -215,6 +215,9 @@ class ModelSpec:
         True if the network takes no other window size.
     runtime : {"onnx", "torch"}
         What runs it. ONNX graphs run in the precision they were exported in.
+    gpu_runtime : {"torch", None}
+        What runs it on a GPU, and in another precision than float32, if not `runtime`: `loader` is then given
+        a card with this runtime.
     sha256 : str
         Of the weights; checked before they are parsed. Empty if there are no weights.
     weights : str
@@ -262,6 +265,7 @@ class ModelSpec:
     overlap: int = 64
     patch_fixed: bool = False
     runtime: Literal["onnx", "torch"] = "torch"
+    gpu_runtime: Literal["torch"] | None = None
     sha256: str = ""
     weights: str = ""
     licence: str = ""

@@ -59,7 +59,7 @@ def rows_of(spec: ModelSpec) -> list[tuple[str, str]]:
         ("window", f"{spec.patch} x {spec.patch}{fixed}; overlap {spec.overlap}"),
         ("threshold", _thresholds(spec)),
         ("network", f"{spec.architecture} {spec.config}".strip()),
-        ("runs on", {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime]),
+        ("runs on", {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime] + _elsewhere(spec)),
         ("weights", spec.weights or "-"),
         ("sha256", spec.sha256 or "-"),
         ("trained on", spec.training_data),
@@ -85,6 +85,10 @@ def pixels(spec: ModelSpec) -> str:
     low, high = spec.gsd
     size = f"{low:g} m" if low == high else f"{low:g}-{high:g} m"
     return f"{size}; finer input is averaged to it, and the mask brought back"
+
+
+def _elsewhere(spec: ModelSpec) -> str:
+    return f"; {spec.gpu_runtime} on a GPU, and in half precision" if spec.gpu_runtime else ""
 
 
 def _thresholds(spec: ModelSpec) -> str:

@@ -231,7 +231,7 @@ def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
         raise CloudMaskError(
             f"{href} is a model's card and tells all but its name: leave {', '.join(said)} out"
         )
-    spec = card.from_json(text, href, loader=LOADER, **said)
+    spec = card.from_json(text, href, loader=LOADER, gpu_runtime=None, **said)
     if spec.fills:
         filling(spec.bands)  # which says so if it knows nothing of one of them
     where = resolve(href, spec.weights)

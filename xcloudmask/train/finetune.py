@@ -37,8 +37,8 @@ def fine_tune(
     Parameters
     ----------
     model : str, path or ModelSpec
-        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. ONNX graphs, those of
-        ukis among them, can be trained on too, and stay what they are; several networks at once cannot.
+        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. Several networks at once
+        and ONNX graphs, but those of ukis, cannot be trained on; `label_folder` learns from them.
     data : path
         Labelled patches, ``<source>/<name>.npz``; see `xcloudmask.train.files`.
     out : path

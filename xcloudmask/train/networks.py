@@ -15,8 +15,8 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import arch, card
 from xcloudmask.models.filling import filling
 from xcloudmask.models.network import load_network
+from xcloudmask.models.sources import ukis
 from xcloudmask.train.fixed import Estimated, Fixed
-from xcloudmask.train.graph import Graph
 from xcloudmask.types import ModelSpec
 
 LOADER = "xcloudmask.models.loading:network"
@@ -60,12 +60,10 @@ def begin(table: Mapping[str, Any]) -> Begun:
     made = _started if "start" in table else _built
     network, architecture, config, entries = made(table, classes, seed)
     any_bands = entries["any_bands"]
-    one_logit = entries.pop("one_logit", None)
-    if one_logit is None:
-        one_logit = _has_one_logit(architecture, config)
+    one_logit = _has_one_logit(architecture, config)
     if one_logit and (len(classes) != 2 or any_bands):
         raise CloudMaskError(
-            f"{architecture or 'this graph'!r} tells cloud or not: two classes, such as ['clear', 'cloud']; "
+            f"{architecture!r} tells cloud or not: two classes, such as ['clear', 'cloud']; "
             f"got {list(classes)}"
         )
     entries["activation"] = "sigmoid" if one_logit else "softmax"
@@ -117,26 +115,10 @@ def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Mad
         )
     kept = ("bands", "any_bands", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed")
     entries = {name: getattr(spec, name) for name in kept}
-    if spec.runtime != "onnx":
-        network, config = with_head(spec, classes, seed=seed)
-        return network, spec.architecture, config, {**entries, "mean": spec.mean, "std": spec.std}
-    loaded = load_network(spec)
-    if loaded.members:
-        raise CloudMaskError(
-            f"model {spec.name!r} is several networks: train one of them on, of those that "
-            "xcloudmask.models.list() names"
-        )
-    if loaded.activation not in ("softmax", "sigmoid"):
-        raise CloudMaskError(
-            f"model {spec.name!r} gives probabilities, which cannot be trained on: learn from it as a "
-            "teacher, xcloudmask.train.pseudo"
-        )
-    graph = Graph(loaded.body)
-    one_logit = loaded.activation == "sigmoid"
-    if tuple(classes) != spec.classes and not one_logit:
-        graph.replace_head(spec.classes, classes, seed=seed)
-    told = {"mean": loaded.mean, "std": loaded.std, "runtime": "onnx", "one_logit": one_logit}
-    return graph, "", {}, {**entries, **told}
+    if spec.gpu_runtime:
+        spec = ukis.as_trained(spec)
+    network, config = with_head(spec, classes, seed=seed)
+    return network, spec.architecture, config, {**entries, "mean": spec.mean, "std": spec.std}
 
 
 def _train_only(
@@ -149,7 +131,7 @@ def _train_only(
             "[network] says head_only and only: the one names the head, the other what it likes"
         )
     if table.get("head_only"):
-        only = tuple(network.head() if isinstance(network, Graph) else head_of(architecture, config))
+        only = tuple(head_of(architecture, config))
     if not only:
         return
     names = [name for name, _ in network.named_parameters()]
@@ -203,13 +185,13 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
     2
     """
     if not spec.architecture or spec.activation not in ("softmax", "sigmoid"):
-        what = "a network of no architecture known here"
+        what = "an ONNX graph" if spec.runtime == "onnx" else "a network of no architecture known here"
         if spec.architecture:
             what = "a network that gives probabilities"
         raise CloudMaskError(
             f"model {spec.name!r} is {what}, which cannot be trained on. Start from a model with an "
-            "architecture ('spectral', or weights that xcloudmask.train wrote), and learn from this one as a "
-            "teacher: xcloudmask.train.pseudo"
+            "architecture ('spectral', ukis, or weights that xcloudmask.train wrote), and learn from this one as "
+            "a teacher: xcloudmask.train.label_folder, or distil = { model = ... } in [loss]"
         )
     config: dict[str, Any] = json.loads(spec.config or "{}")
     old: nn.Module = load_network(spec).body.train()
