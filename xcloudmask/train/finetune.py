@@ -37,8 +37,8 @@ def fine_tune(
     Parameters
     ----------
     model : str, path or ModelSpec
-        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. Several networks at once
-        and ONNX graphs, but those of ukis, cannot be trained on; `label_folder` learns from them.
+        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. Not several networks at
+        once, nor ONNX graphs other than those of ukis: `label_folder` learns from them.
     data : path
         Labelled patches, ``<source>/<name>.npz``; see `xcloudmask.train.files`.
     out : path
@@ -56,7 +56,7 @@ def fine_tune(
     head_only : bool
         Whether only the last layer is trained.
     only : sequence of str
-        Beginnings of weights' names, if only those are to be trained: ``["model.decoder"]``.
+        Beginnings of weights' names, if only those are to be trained: ``["up", "logits"]``.
     estimate : bool
         For a network of fixed bands, whether it learns to answer for some of them: random ones are left out
         and estimated from the others, in training and ever after (`ModelSpec.fills`).

@@ -190,8 +190,8 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
             what = "a network that gives probabilities"
         raise CloudMaskError(
             f"model {spec.name!r} is {what}, which cannot be trained on. Start from a model with an "
-            "architecture ('spectral', ukis, or weights that xcloudmask.train wrote), and learn from this one as "
-            "a teacher: xcloudmask.train.label_folder, or distil = { model = ... } in [loss]"
+            "architecture ('spectral', ukis, or weights that xcloudmask.train wrote), or learn from this one "
+            "as a teacher: xcloudmask.train.label_folder, or distil = {model = ...} in [loss]"
         )
     config: dict[str, Any] = json.loads(spec.config or "{}")
     old: nn.Module = load_network(spec).body.train()

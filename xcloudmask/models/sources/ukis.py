@@ -237,9 +237,8 @@ def _fold(layers: torch.nn.Sequential) -> None:
     def rounded(values: torch.Tensor) -> torch.Tensor:
         return values.half().float()
 
-    conv: Any
-    norm: Any
-    conv, norm = layers[:2]
+    conv: Any = layers[0]
+    norm: Any = layers[1]
     with torch.no_grad():
         scale = rounded(norm.weight / rounded(rounded(norm.running_var + norm.eps).sqrt()))
         conv.weight.copy_(rounded(conv.weight * scale[:, None, None, None]))
