@@ -112,6 +112,30 @@ def test_other_classes_get_a_head_of_their_own(tiny: ModelSpec, data: Path, tmp_
     assert mask.attrs["flag_meanings"] == "clear cloud no_data"
 
 
+def test_other_bands_get_a_first_layer_of_their_own(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
+    bands = ("swir16", "nir", "red")
+    begun = begin({"start": tiny, "classes": CLASSES, "bands": list(bands)})
+    before, after = network().state_dict(), begun.kept.state_dict()
+    first = "down.0.0.0.weight"
+    assert torch.equal(after[first][:, 1], before[first][:, 3])
+    assert torch.equal(after[first][:, 2], before[first][:, 2])
+    assert not after[first][:, 0].any()
+    assert all(torch.equal(before[name], after[name]) for name in before if name != first)
+    (mean, *more), std = begun.entries["mean"], begun.entries["std"]
+    assert (more, std[1:]) == ([0.2, 0.2], (0.2, 0.1))
+    known = filling(["swir16"])
+    assert (mean, std[0]) == (known.mean[0], known.covariance[0][0] ** 0.5)
+    mine = tune(tiny, data, tmp_path / "mine", bands=bands, recipe={"mosaic": True})
+    assert (mine.bands, json.loads(mine.config)["bands"]) == (bands, 3)
+    sample = read_patch(data / "val" / "l8" / "v0.npz")
+    mask = to_xarray(sample).isel(band=[2, 3, 4]).cloudmask.predict(model=mine)
+    assert ((mask.values == 1) == (sample.possible == 6))[:, :-1].mean() > 0.95
+    with pytest.raises(CloudMaskError, match="takes any bands"):
+        begin({"start": "spectral", "classes": models.get("spectral").classes, "bands": ["red"]})
+    with pytest.raises(BandError, match="cannot be estimated"):
+        begin({"start": tiny, "classes": CLASSES, "bands": ["red", "purple"]})
+
+
 def test_only_what_is_named_is_trained(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
     mine = tune(tiny, data, tmp_path / "some", only=["down.", "up."], epochs=1, length=2)
     before, after = (load_network(spec).body.state_dict() for spec in (tiny, mine))

@@ -118,7 +118,12 @@ def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Mad
     if spec.gpu_runtime:
         spec = ukis.as_trained(spec)
     network, config = with_head(spec, classes, seed=seed)
-    return network, spec.architecture, config, {**entries, "mean": spec.mean, "std": spec.std}
+    bands = tuple(table.get("bands", ())) or spec.bands
+    if bands != spec.bands:
+        network, config, spec = with_bands(network, config, spec, bands)
+    return network, spec.architecture, config, {
+        **entries, "bands": bands, "mean": spec.mean, "std": spec.std
+    }  # fmt: skip
 
 
 def _train_only(
@@ -214,6 +219,61 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
     return network, config
 
 
+def with_bands(
+    network: nn.Module, config: Mapping[str, Any], spec: ModelSpec, bands: tuple[str, ...]
+) -> tuple[nn.Module, dict[str, Any], ModelSpec]:
+    """Return a network for other bands, its settings, and a card that has them.
+
+    Weights of the bands that it took before stay; those of new ones are zero at first, and what they are given
+    is normalised by what `xcloudmask.models.filling` knows.
+
+    Parameters
+    ----------
+    network, config
+        What `with_head` returns.
+    spec : ModelSpec
+        Its card.
+    bands : tuple of str
+        What it shall take, in order.
+
+    Examples
+    --------
+    >>> from xcloudmask.models import arch
+    >>> spec = ModelSpec("a", "1", ("red", "nir"), ("clear", "cloud"), "a:b", architecture="pixel-mlp")
+    >>> net = arch.build("pixel-mlp", {"bands": 2, "classes": 2})
+    >>> with_bands(net, {"bands": 2, "classes": 2}, spec, ("nir", "blue", "red"))[0][0].weight.shape
+    torch.Size([64, 3, 1, 1])
+    """
+    if spec.any_bands:
+        raise CloudMaskError(f"model {spec.name!r} takes any bands: leave bands out")
+    layers = sized_by(spec.architecture, config, "bands")
+    config = {**config, "bands": len(bands)}
+    other = arch.build(spec.architecture, config)
+    state = other.state_dict()
+    for name, value in network.state_dict().items():
+        if name not in layers:
+            state[name] = value
+            continue
+        state[name].zero_()
+        for at, band in enumerate(bands):
+            if band in spec.bands:
+                old = value.select(layers[name], spec.bands.index(band))
+                state[name].select(layers[name], at).copy_(old)
+    other.load_state_dict(state)
+    numbers = {"mean": spec.mean, "std": spec.std}
+    if any(values is not None and len(values) > 1 for values in numbers.values()):
+        how = filling(bands)
+        usual = {"mean": how.mean, "std": tuple(row[at] ** 0.5 for at, row in enumerate(how.covariance))}
+        for what, values in numbers.items():
+            each = values or (float(what == "std"),)
+            each = each * len(spec.bands) if len(each) == 1 else each
+            numbers[what] = tuple(
+                each[spec.bands.index(band)] if band in spec.bands else usual[what][at]
+                for at, band in enumerate(bands)
+            )
+    return other, config, replace(spec, bands=bands, **numbers)  # type: ignore[arg-type]
+
+
 def _has_one_logit(architecture: str, config: Mapping[str, Any]) -> bool:
     return config.get("classes", arch.config_of(architecture).get("classes")) in (None, 1)
 
@@ -226,12 +286,25 @@ def head_of(architecture: str, config: Mapping[str, object]) -> dict[str, int]:
     >>> sorted(head_of("sensei-v2", {"classes": 4}))
     ['head.direct.weight', 'head.logits.bias', 'head.logits.weight']
     """
-    if "classes" not in arch.config_of(architecture):
-        raise CloudMaskError(f"architecture {architecture!r} has no head that could be replaced")
-    count = int(str(config["classes"]))
+    return sized_by(architecture, config, "classes")
+
+
+def sized_by(architecture: str, config: Mapping[str, object], setting: str) -> dict[str, int]:
+    """Return the tensors whose shape depends on the number of classes or of bands, and along which axis.
+
+    Examples
+    --------
+    >>> sized_by("pixel-mlp", {"bands": 4, "classes": 2}, "bands")
+    {'0.weight': 1}
+    """
+    defaults = arch.config_of(architecture)
+    if setting not in defaults:
+        what = {"classes": "head", "bands": "layer for a number of bands"}[setting]
+        raise CloudMaskError(f"architecture {architecture!r} has no {what} that could be replaced")
+    count = int(str(config.get(setting, defaults[setting])))
     with torch.device("meta"):
         few, more = (
-            arch.construct(architecture, {**config, "classes": number}).state_dict()
+            arch.construct(architecture, {**config, setting: number}).state_dict()
             for number in (count, count + 1)
         )
     return {
