@@ -197,6 +197,7 @@ _MADE: dict[str, Any] = {"label": "", "mlm": "", "made": True}
 _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "activation": (*get_args(Activation), "none"),
     "runtime": ("onnx", "torch"),
+    "gpu_runtime": ("torch",),
     "reduce": REDUCTIONS,
 }
 _EXAMPLES = {"str": "'red', 'nir'", "float": "0.1, 0.2", "AuxInput": "'elevation'", "ModelSpec": "spec, spec"}
@@ -261,6 +262,9 @@ class ModelSpec:
         knows, and its settings in JSON.
     runtime : {"onnx", "torch"}
         What runs it. ONNX graphs run in the precision they were exported in.
+    gpu_runtime : {"torch", None}
+        What runs it on a GPU, and in another precision than float32, if not `runtime`: `loader` is then given
+        a card with this runtime.
     weights : str
         Where they are, in words that `loader` understands.
     sha256 : str
@@ -302,6 +306,7 @@ class ModelSpec:
     architecture: str = field(default="", metadata={"label": "network", "mlm": ""})
     config: str = field(default="", metadata={"label": ""})
     runtime: Literal["onnx", "torch"] = field(default="torch", metadata=_MADE | {"label": "runs on"})
+    gpu_runtime: Literal["torch"] | None = field(default=None, metadata=_MADE)
     weights: str = field(default="", metadata=_MADE | {"label": "weights"})
     sha256: str = field(default="", metadata={"mlm": ""})
     members: tuple[ModelSpec, ...] = field(default=(), metadata=_MADE | {"label": "members"})

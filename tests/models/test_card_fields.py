@@ -52,8 +52,8 @@ def test_the_keywords_are_the_fields():
     assert set(CardKeywords.__annotations__) == set(keywords())
     made = {entry.name for entry in dataclasses.fields(types.ModelSpec)} - set(keywords())
     assert made == {
-        "version", "loader", "any_bands", "patch_fixed", "runtime", "weights", "members", "member_weights",
-        "reduce",
+        "version", "loader", "any_bands", "patch_fixed", "runtime", "gpu_runtime", "weights", "members",
+        "member_weights", "reduce",
     }  # fmt: skip
 
 

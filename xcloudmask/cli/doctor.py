@@ -110,7 +110,7 @@ def _machine() -> Iterator[Finding]:
     if torch.cuda.device_count() and "CUDA" not in providers:
         yield Finding(
             "missing", "onnxruntime on cuda",
-            "the ONNX models run on the CPU. pip uninstall onnxruntime; pip install onnxruntime-gpu",
+            "ONNX files run on the CPU, all but ukis. pip uninstall onnxruntime; pip install onnxruntime-gpu",
         )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from xcloudmask.engine.arrays import Bool, Float
 from xcloudmask.engine.backend import Backend, Place
 from xcloudmask.engine.cache import Once
 from xcloudmask.engine.device_slots import Device, Said, pools, turns
-from xcloudmask.engine.devices import available_devices, give_back
+from xcloudmask.engine.devices import available_devices, for_device, give_back
 from xcloudmask.engine.output_checks import check_shape, doubt
 from xcloudmask.errors import warn_user
 from xcloudmask.models.imputation import BandImputer
@@ -121,8 +121,8 @@ class Predictor:
             if not self._devices:
                 told = () if self.spec.fills else self.inputs  # one network serves whichever are estimated
                 found = [
-                    Device.of(name, _loaded(self.spec, name, self.dtype, told))
-                    for name in available_devices(self.device, self.spec.runtime)
+                    Device.of(name, _loaded(for_device(self.spec, name, self.dtype), name, self.dtype, told))
+                    for name in available_devices(self.device, self.spec.gpu_runtime or self.spec.runtime)
                 ]
                 imputer = found[0].backend.network.imputer
                 if self.spec.fills and self.inputs and imputer is not None:

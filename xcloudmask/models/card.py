@@ -80,6 +80,10 @@ def pixels(spec: ModelSpec) -> str:
     return f"{size}; finer input is averaged to it, and the mask brought back"
 
 
+def _elsewhere(spec: ModelSpec) -> str:
+    return f"; {spec.gpu_runtime} on a GPU, and in half precision" if spec.gpu_runtime else ""
+
+
 def _thresholds(spec: ModelSpec) -> str:
     named = (("cloud", spec.threshold), ("cloud shadow", spec.shadow_threshold))
     return "; ".join(
@@ -120,7 +124,7 @@ _WORDS: Mapping[str, Callable[[ModelSpec], str]] = {
     ),
     "threshold": _thresholds,
     "architecture": lambda spec: f"{spec.architecture} {spec.config}".strip(),
-    "runtime": lambda spec: {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime],
+    "runtime": lambda spec: {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime] + _elsewhere(spec),
     "weights": lambda spec: spec.weights or "-",
     "sha256": lambda spec: spec.sha256 or "-",
     "members": _members,

@@ -92,7 +92,10 @@ def ensemble(
         )
     parts = [*(f"{each.name} {each.version} {each.sha256}" for each in specs), weights, reduce, uncertainty]
     digest = sha256(repr(parts).encode()).hexdigest()
-    runtimes = {each.runtime for each in specs}
+    runtimes, on_gpu = (
+        {each.runtime for each in specs},
+        {each.gpu_runtime or each.runtime for each in specs},
+    )
     joined = replace(
         first,
         name=name,
@@ -103,6 +106,7 @@ def ensemble(
         architecture="",
         config="",
         runtime="onnx" if "onnx" in runtimes else "torch",
+        gpu_runtime="torch" if on_gpu == {"torch"} and "onnx" in runtimes else None,
         patch_fixed=any(spec.patch_fixed for spec in specs),
         min_bands=max(spec.min_bands for spec in specs),
         mean=None,
@@ -122,9 +126,12 @@ def ensemble(
 
 def network(spec: ModelSpec) -> Network:
     """Load the members of an ensemble; each takes the first of the bands, as many as its card names."""
-    members = tuple(
-        replace(load_network(member), channels=len(member.bands) + len(member.aux) or None)
+    cards = [
+        replace(member, runtime=spec.runtime) if member.gpu_runtime == spec.runtime else member
         for member in spec.members
+    ]
+    members = tuple(
+        replace(load_network(card), channels=len(card.bands) + len(card.aux) or None) for card in cards
     )
     return Network(
         activation=None,

@@ -146,7 +146,7 @@ def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
     spec = card.from_json(text, href, **given)
     if spec.members:
         members = tuple(_beside(member, href) for member in spec.members)
-        return dataclasses.replace(spec, loader=ENSEMBLE, members=members)
+        return dataclasses.replace(spec, loader=ENSEMBLE, gpu_runtime=None, members=members)
     return _beside(spec, href)
 
 
@@ -168,7 +168,7 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
     shapes, _ = _shapes(clean, form, where, spec.architecture, json.loads(spec.config or "{}"), inputs)
     origin = f"{where}, of which {href} is the card,"
     shapes.check(inputs, len(spec.classes) + spec.uncertainty, spec.activation, origin)
-    return dataclasses.replace(spec, loader=LOADER, weights=where)
+    return dataclasses.replace(spec, loader=LOADER, gpu_runtime=None, weights=where)
 
 
 def _shapes(

@@ -75,7 +75,7 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
         uncertainty=uncertainty_of(request, spec),
     )
     check_device(request.device, spec)
-    check_dtype(request.dtype, spec)
+    check_dtype(request.dtype, spec, request.device)
     if request.valid is not None:
         picked = _masked(picked, request.valid, da, band)
     lead = [dim for dim in da.dims if dim not in (band, y, x)]

@@ -313,7 +313,7 @@ def check_network(network: Mapping[str, Any], card: Mapping[str, Any]) -> None:
         raise CloudMaskError(
             f"classes = {list(words)} in [network] must cover every pixel, as ['clear', 'cloud'] do"
         )
-    unused = [entry for entry in ("architecture", "settings", "bands") if network.get(entry)]
+    unused = [entry for entry in ("architecture", "settings") if network.get(entry)]
     if "start" in network and unused:
         raise CloudMaskError(
             f"[network] says start and {unused[0]}: what it starts from has its own; leave out one"

@@ -68,7 +68,7 @@ def export(model: str | ModelSpec, folder: str | Path) -> list[Path]:
         members.append(_beside(each, network, own))
     document = json.dumps(described, indent=2) + "\n"
     if spec.members:
-        document = card.to_json(replace(spec, loader=ENSEMBLE, members=tuple(members)))
+        document = card.to_json(replace(spec, loader=ENSEMBLE, gpu_runtime=None, members=tuple(members)))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files[f"{spec.name}.json"] = document.encode()
@@ -103,6 +103,7 @@ def _beside(spec: ModelSpec, network: Network, files: Mapping[str, bytes]) -> Mo
         weights=name,
         sha256=fetch.digest(data),
         runtime="onnx" if name.endswith(".onnx") else "torch",
+        gpu_runtime=None,
         mean=network.mean,
         std=network.std,
         activation=network.activation,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from xcloudmask.errors import WeightsError
 from xcloudmask.models.weights.safety import fields
@@ -101,6 +105,28 @@ def onnx(data: bytes) -> Shapes:
     if len(inputs) != 1:
         raise WeightsError(f"the ONNX graph has {len(inputs)} inputs; it must have one, the image")
     return Shapes(_onnx_shape(inputs[0]), _onnx_shape(outputs[0]) if outputs else None)
+
+
+def onnx_tensors(data: bytes, origin: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the weights of an ONNX graph by name, in the precision in which they are stored.
+
+    Examples
+    --------
+    >>> onnx_tensors(b"", "net.onnx")
+    {}
+    """
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for tensor in _messages(next(_messages(data, 7), b""), 5):
+        entries = dict(fields(tensor))
+        shape = [size for field, size in fields(tensor) if field == 1 and isinstance(size, int)]
+        kind, name, raw = (entries.get(field) for field in (2, 8, 9))
+        if kind not in (1, 10) or not isinstance(name, bytes) or not isinstance(raw, bytes):
+            raise WeightsError(f"{origin}: {name!r} is not stored as raw numbers of 32 or 16 bits")
+        numbers = np.frombuffer(raw, "<f4" if kind == 1 else "<f2")
+        if numbers.size != math.prod(shape):
+            raise WeightsError(f"{origin}: {name!r} has {numbers.size} numbers, and its shape is {shape}")
+        tensors[name.decode()] = numbers.reshape(shape)
+    return tensors
 
 
 def _messages(message: bytes, number: int) -> Iterator[bytes]:
