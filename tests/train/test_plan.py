@@ -311,7 +311,7 @@ def test_what_does_not_go_together_is_told(good: dict[str, Any]) -> None:
     taken = {"start": "spectral", "classes": ["clear", "cloud"]}
     assert "start and settings" in refused({**good, "network": taken})  # which [search] would try
     good["search"] = {}
-    for entry, value in (("architecture", "spectral"), ("settings", {"a": 1}), ("bands", ["red"])):
+    for entry, value in (("architecture", "spectral"), ("settings", {"a": 1})):
         assert f"start and {entry}" in refused({**good, "network": {**taken, entry: value}})
     assert Plan.of({**good, "network": {**taken, "only": ["a"], "head_only": False}})
     for card in ({"patch": 64, "overlap": 64}, {"patch": 64}, {"overlap": 256}):

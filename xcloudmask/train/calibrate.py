@@ -18,7 +18,6 @@ from xcloudmask.metrics import temperature
 from xcloudmask.metrics.labels import CLOUD, open_classes
 from xcloudmask.train.evaluate import logits, take
 from xcloudmask.train.files import Entry
-from xcloudmask.train.graph import Graph
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.networks import head_of
 
@@ -94,7 +93,7 @@ def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any]
     >>> torch.allclose(net(pixels), before / 2)
     True
     """
-    head = network.head() if isinstance(network, Graph) else head_of(architecture, config)
+    head = head_of(architecture, config)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name in head:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from xcloudmask.errors import CloudMaskError, WeightsError
+from xcloudmask.models.weights.atomic import replace_file as replace_file
 
 STATE = "state.pt"
 
@@ -74,24 +75,6 @@ def unusable(folder: Path) -> WeightsError:
     return WeightsError(
         f"{folder / STATE} is not the state of a training, or is damaged: remove it to train anew"
     )
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file atomically."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise CloudMaskError(
-            f"{path} cannot be written ({error.strerror}). What was saved before is whole: once that is "
-            "mended, the same call resumes from there"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ def fine_tune(
     *,
     name: str | None = None,
     classes: Sequence[str] | None = None,
+    bands: Sequence[str] | None = None,
     epochs: int = 10,
     length: int = 50,
     batch: int = 8,
@@ -38,8 +39,8 @@ def fine_tune(
     Parameters
     ----------
     model : str, path or ModelSpec
-        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. ONNX graphs, those of
-        ukis among them, can be trained on too, and stay what they are; several networks at once cannot.
+        A name from `xcloudmask.models.names`, weights that a training wrote, or a card. Not several networks
+        at once, nor ONNX graphs other than those of ukis: `label_folder` learns from them.
     data : path
         Labelled patches, ``<source>/<name>.npz``; see `xcloudmask.train.files`.
     out : path
@@ -48,6 +49,9 @@ def fine_tune(
         Of the new model; that of `out` if not given.
     classes : sequence of str, optional
         Other classes than the model's; its last layer is then replaced.
+    bands : sequence of str, optional
+        Other bands than the model's, if its bands are fixed: weights of those that it took stay, and those of
+        new ones are zero at first.
     epochs, length, batch : int
         Rounds, batches a round, samples a batch.
     rate : float
@@ -56,7 +60,7 @@ def fine_tune(
         Share of the scenes kept for choosing the best round and the threshold.
     only : str or sequence of str
         What is trained, if not all: ``"head"``, the last layer, or beginnings of weights' names,
-        ``["model.decoder"]``.
+        ``["up", "logits"]``.
     estimate : bool
         For a network of fixed bands, whether it learns to answer for some of them: random ones are left out
         and estimated from the others, in training and ever after (`ModelSpec.fills`).
@@ -101,6 +105,7 @@ def fine_tune(
         "network": {
             "start": spec, "classes": list(classes or spec.classes), "seed": seed,
             "head_only": head_only, "only": list(parts), **({"estimate": True} if estimate else {}),
+            **({"bands": list(bands)} if bands else {}),
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0, "seed": seed},
         "card": {

@@ -24,7 +24,6 @@ from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import pooled, run_on
 from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import Entry, check_no_leak, find, split
-from xcloudmask.train.graph import Graph
 from xcloudmask.train.loggers import Logger, open_loggers
 from xcloudmask.train.loop import Trainer
 from xcloudmask.train.losses import combined
@@ -360,17 +359,13 @@ def card_of(plan: Plan, begun: Begun, weights: str, sha256: str, threshold: floa
     return ModelSpec(
         name=plan.name, classes=plan.network.classes, loader=LOADER, sha256=sha256,
         weights=weights, licence=plan.licence, description=plan.description, architecture=begun.architecture,
-        config=json.dumps(begun.config, sort_keys=True) if begun.architecture else "", threshold=threshold,
+        config=json.dumps(begun.config, sort_keys=True), threshold=threshold,
         **{**entries, **plan.card.given()},
     )  # fmt: skip
 
 
 def write_kept(begun: Begun, stem: Path) -> Path:
-    """Write what is kept of a training, an ONNX graph as such, and return where."""
-    if isinstance(begun.kept, Graph):
-        path = stem.with_name(f"{stem.name}.onnx")
-        path.write_bytes(begun.kept.to_onnx())
-        return path
+    """Write what is kept of a training, and return where."""
     path = stem.with_name(f"{stem.name}.safetensors")
     note = json.dumps({"architecture": begun.architecture, "config": begun.config}, sort_keys=True)
     # one entry: safetensors writes several in an order of its own, and equal weights shall be equal bytes

@@ -21,7 +21,7 @@ from xcloudmask.types import ModelSpec
 def _known_model(model: Any) -> Any:
     if not isinstance(model, str | ModelSpec):
         raise ValueError("must be the name of a model")
-    names = [*models.families(), *models.list()]
+    names = [*models.families(), *models.names()]
     if (
         isinstance(model, str)
         and not model.endswith((".safetensors", ".onnx", ".json"))
@@ -107,7 +107,7 @@ class Network(Table):
             raise CloudMaskError(
                 "[network] needs architecture = '...', or start = '...', the model to start from"
             )
-        unused = [entry for entry in ("architecture", "settings", "bands") if getattr(self, entry)]
+        unused = [entry for entry in ("architecture", "settings") if getattr(self, entry)]
         if self.start is not None and unused:
             raise CloudMaskError(
                 f"[network] has start and {unused[0]}: what it starts from has its own; leave out one"
