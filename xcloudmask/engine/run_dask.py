@@ -110,7 +110,7 @@ def regrid(plan: Regrid, source: da.Array, chunks: tuple[tuple[int, ...], tuple[
 def in_turn(blocks: da.Array, put: Callable[[tuple[slice, ...], Array, None], None]) -> Delayed:
     """Return the storing of all chunks, the last chunk first, each after the one before it.
 
-    Left to itself, Dask begins with the first, which needs least. But the windows of a chunk reach into the next
+    Left to itself, Dask begins with the first, which needs least. But windows of a chunk reach into the next
     ones, so all pixels of a row of chunks would be held until the next row is read. From the last to the
     first, each chunk's pixels are used when they are read, and strips of them are held. `put` is given where
     a chunk belongs, the chunk, and what the storing before it returned, which is there for the order alone.
