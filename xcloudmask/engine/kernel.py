@@ -164,5 +164,5 @@ def _output(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> A
             probabilities = np.concatenate([probabilities, uncertainty], axis=-3)
         out: Float = np.where(valid[..., None, :, :], np.clip(probabilities, 0, 1), np.float32(np.nan))
         return out
-    codes = np.asarray(options.scheme.codes, np.uint8)
-    return np.where(valid, codes[decide_classes(probabilities, options)], np.uint8(NO_DATA))
+    best = decide_classes(probabilities, options.scheme, options.threshold, options.shadow_threshold)
+    return np.where(valid, np.asarray(options.scheme.codes, np.uint8)[best], np.uint8(NO_DATA))

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from xcloudmask.classes import NO_DATA, SHADOW, scheme
 from xcloudmask.engine.blend import window_weights
+from xcloudmask.engine.classify import decide_classes, to_scheme
 from xcloudmask.engine.tiling import TilePlan, reflect_indices
 from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
@@ -136,10 +138,9 @@ def classify(
     threshold: float | None,
     shadow_threshold: float | None = None,
 ) -> NDArray[np.uint8]:
-    """Return codes: cloud where its probability reaches the threshold, else the likelier of the rest.
+    """Return codes of `LEGEND` by the engine's rule (`decide_classes`), for probabilities (class, ...).
 
-    Without a threshold the likeliest class, as `predict` has it for a model whose card names none. Where
-    shadow is less probable than its threshold, it is not considered.
+    Without a threshold the likeliest class, as `predict` has it for a model whose card names none.
 
     Examples
     --------
@@ -147,17 +148,19 @@ def classify(
     >>> classify(p, ("clear", "thick_cloud", "thin_cloud"), 0.5).tolist()
     [1]
     """
-    cloud, thin = share_of(p, classes, "cloud"), share_of(p, classes, "thin_cloud")
-    codes = np.array([CODES[word] for word in classes], np.uint8)
-    is_shadow = (codes == CODES["cloud_shadow"]).reshape(-1, *[1] * (p.ndim - 1))
-    considered = np.where(is_shadow & (p < (shadow_threshold or 0.0)), -1.0, p)  # behind every other class
-    if threshold is None:
-        out = codes[considered.argmax(axis=0)]
-    else:
-        rest = np.flatnonzero((codes != CODES["cloud"]) & (codes != CODES["thin_cloud"]))
-        ground = codes[rest][considered[rest].argmax(axis=0)] if rest.size else np.uint8(0)
-        out = np.where(cloud >= threshold, np.where(thin > cloud - thin, 2, 1), ground)
-    return np.where(np.isnan(cloud), 255, out).astype(np.uint8)
+    words = tuple("clear" if word == "not_cloud" else word for word in classes)
+    answer = scheme("default", words)
+    rows = to_scheme(p.reshape(len(p), -1, 1), answer)
+    some_cloudy = any(answer.cloudy) and not all(answer.cloudy)
+    best = decide_classes(
+        rows,
+        answer,
+        threshold if some_cloudy else None,
+        shadow_threshold if SHADOW in answer.names else None,
+    )
+    codes = np.array([CODES[name] for name in answer.names], np.uint8)
+    out = np.where(np.isnan(rows).any(axis=0), np.uint8(NO_DATA), codes[best])
+    return out.reshape(p.shape[1:])
 
 
 @dataclass(slots=True)
