@@ -91,7 +91,7 @@ def regrid(plan: Regrid, source: da.Array, chunks: tuple[tuple[int, ...], tuple[
     plan_key = f"plan-{name}"
     graph: dict[Any, Any] = {plan_key: DataNode(plan_key, plan)}
     for lead in product(*(range(len(sizes)) for sizes in source.chunks[:-2])):
-        leading = tuple(sizes[at] for sizes, at in zip(source.chunks, lead, strict=False))
+        leading = tuple(sizes[index] for sizes, index in zip(source.chunks, lead, strict=False))
         for (i, row), (j, col) in product(enumerate(rows), enumerate(cols)):
             key, box = (name, *lead, i, j), boxes[i][j]
             if box is None or row[0] == row[1] or col[0] == col[1]:
@@ -183,7 +183,7 @@ class CloudMaskLayer(Layer):
         extra = (0,) if self.plan.options.output == "probabilities" else ()
         lead = product(*(range(len(sizes)) for sizes in self.chunks[:-3]))
         rows, cols = (range(len(sizes)) for sizes in self.chunks[-2:])
-        return {(self.name, *at, *extra, i, j) for at, i, j in product(lead, rows, cols)}
+        return {(self.name, *index, *extra, i, j) for index, i, j in product(lead, rows, cols)}
 
     def _written(self) -> dict[Any, Any]:
         if self._tasks is None:

@@ -1,4 +1,4 @@
-"""How well a network, or a model of the zoo, answers on labelled samples: with all bands and with few."""
+"""Scores of a network, or of a model of the zoo, on labelled samples: with all bands and with few."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CODES = {
     "thin_cloud": 2,
     "cloud_shadow": 3,
 }
-#: What is said of a sample: probabilities (classes, y, x), their classes, the thresholds of cloud and shadow.
+#: A model's answer: probabilities (classes, y, x), their classes, the thresholds of cloud and shadow.
 Answer = tuple[NDArray[np.float32], Sequence[str], float | None, float | None]
 
 
@@ -70,43 +70,45 @@ def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
 
 
 def logits(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
-    """Return what the network says before the softmax, (classes, y, x), NaN where there is no data."""
+    """Return the network's output before the softmax, (classes, y, x), NaN where there is no data."""
     if takes := getattr(network, "takes", ()):
         sample = among(sample, takes)  # by name, as the engine does: wavelengths may fit several
     valid = sample.valid
     pixels = np.where(valid, sample.image, np.float32(0))
     described = network.describe([BandInput.from_band(b) for b in sample.bands])  # type: ignore[operator]
-    told = torch.from_numpy(np.array(described)).to(next(network.parameters()).device)
+    descriptors = torch.from_numpy(np.array(described)).to(next(network.parameters()).device)
     network.eval()
+
+    def forward(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(descriptors.device)
+            output: NDArray[np.float32] = network(batch, descriptors).float()[0].cpu().numpy()
+        return output
+
     window = getattr(network, "window", None)
-    if window is None:
-        said = _said(network, pixels, told)
-    else:
-        said = _in_windows(lambda part: _said(network, part, told), pixels, window)
-    return np.where(valid, said, np.float32(np.nan))
-
-
-def _said(network: nn.Module, pixels: NDArray[np.float32], told: torch.Tensor) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        out = network(torch.from_numpy(np.ascontiguousarray(pixels))[None].to(told.device), told)
-    said: NDArray[np.float32] = out.float()[0].cpu().numpy()
-    return said
+    output = forward(pixels) if window is None else _in_windows(forward, pixels, window)
+    return np.where(valid, output, np.float32(np.nan))
 
 
 def _in_windows(
-    ask: Callable[[NDArray[np.float32]], NDArray[np.float32]], pixels: NDArray[np.float32], size: int
+    forward: Callable[[NDArray[np.float32]], NDArray[np.float32]], pixels: NDArray[np.float32], size: int
 ) -> NDArray[np.float32]:
-    """Ask a network that takes one size of window only, and blend what it says; a small image is mirrored."""
+    """Run a network that takes one size of window only, and blend its logits; a small image is mirrored.
+
+    The windows and weights are the engine's. The adding is not: a network in training has no card to make an
+    `engine.plan.Plan` of, and a temperature is fitted to logits, which the engine has no use for.
+    """
     rows, cols = pixels.shape[1:]
     whole = pixels[:, reflect_indices(rows, max(rows, size))][:, :, reflect_indices(cols, max(cols, size))]
     plan = TilePlan.make(whole.shape[1:], size, size // 4)
     out: NDArray[np.float32] | None = None
     for row in range(plan.y.count):
         for col in range(plan.x.count):
-            at = (slice(None), *(slice(a, a + size) for a in (plan.y.start(row), plan.x.start(col))))
-            said = ask(whole[at])
-            out = np.zeros((len(said), *whole.shape[1:]), np.float32) if out is None else out
-            out[at] += said * window_weights(plan, row, col)
+            top, left = plan.y.start(row), plan.x.start(col)
+            box = (slice(None), slice(top, top + size), slice(left, left + size))
+            output = forward(whole[box])
+            out = np.zeros((len(output), *whole.shape[1:]), np.float32) if out is None else out
+            out[box] += output * window_weights(plan, row, col)
     assert out is not None  # a plan has one window at least
     return out[:, :rows, :cols]
 
@@ -165,7 +167,7 @@ def classify(
 
 @dataclass(slots=True)
 class Outcome:
-    """What a network said of labelled samples: a tally a scene, and a histogram of cloud probabilities."""
+    """A network's answers on labelled samples: a tally a scene, and a histogram of cloud probabilities."""
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     histogram: Histogram | None = None
@@ -243,7 +245,7 @@ def tallied(
     *,
     coarser: int = 1,
 ) -> dict[str, Outcome]:
-    """Return by source what `answer` says of each sample that has the bands, against its labels.
+    """Return by source the answers to the samples that have the bands, held against their labels.
 
     Parameters
     ----------
@@ -259,19 +261,19 @@ def tallied(
     out: dict[str, Outcome] = {}
     for entry in entries:
         sample = take(entry.read(), bands)
-        said = None if sample is None else answer(sample := coarsen(sample, coarser))
-        if sample is None or said is None:
+        answered = None if sample is None else answer(sample := coarsen(sample, coarser))
+        if sample is None or answered is None:
             continue
-        codes, cloud = classify(*said), share_of(said[0], said[1], "cloud")
+        codes, cloud = classify(*answered), share_of(answered[0], answered[1], "cloud")
         truth = QUESTIONS["cloud"].truth(sample.possible)
         scenes = np.array([entry.scene] if sample.spatial else entry.groups())
         outcome = out.setdefault(entry.source, Outcome())
         for scene in np.unique(scenes):
-            at = (slice(None),) if sample.spatial else (scenes == scene,)
+            own = (slice(None),) if sample.spatial else (scenes == scene,)
             outcome.add(
                 str(scene),
-                Tally.of(sample.possible[at], codes[at], LEGEND),
-                Histogram.of(cloud[at], truth[at]),
+                Tally.of(sample.possible[own], codes[own], LEGEND),
+                Histogram.of(cloud[own], truth[own]),
             )
     return out
 
