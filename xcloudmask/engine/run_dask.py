@@ -115,9 +115,9 @@ def in_turn(blocks: da.Array, put: Callable[[tuple[slice, ...], Array, None], No
     first, each chunk's pixels are used when they are read, and strips of them are held. `put` is given where
     a chunk belongs, the chunk, and what the storing before it returned, which is there for the order alone.
 
-    Peak memory of a mask of 8192 x 8192 is 0.8 GiB so, and 0.9 in Dask's own order (six bands, chunks of 1024).
-    Where a scene is wide and few chunks high, Dask walks down its columns, and does better: 20480 x 3072, 0.9
-    and 0.7 GiB.
+    Peak memory of a mask of 8192 x 8192 is 0.8 GiB so, and 0.9 in the order of Dask (six bands, chunks of
+    1024). Where a scene is wide and few chunks high, Dask walks down its columns, and does better: 0.7 GiB for
+    20480 x 3072, against 0.9.
     """
     (blocks,) = optimize(blocks)  # type: ignore[no-untyped-call]
     name = f"in-turn-{blocks.name}"
