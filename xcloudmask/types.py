@@ -469,7 +469,7 @@ class Options:
     uncertainty: bool = False  # whether the spread comes with the probabilities
 
     @property
-    def told(self) -> str:
+    def input_band_names(self) -> str:
         """Names of the bands that were given, where the model's card does not tell."""
         given = [band for band in self.inputs if band.kind == "reflectance"]
         return " ".join(band.common_name or band.name for band in given)

@@ -13,11 +13,11 @@ from functools import cache
 from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
 from xcloudmask.types import ModelSpec
 
-#: Whether this process was forked from one that had run a network. The threads that libraries keep, OpenMP's
-#: above all, did not come along, and work given to them is waited for without end.
+#: Whether this process was forked from one that had run a network. Threads do not survive a fork, those that
+#: libraries keep (OpenMP's above all) neither: work submitted to them would hang.
 forked = False
 
-#: Windows side by side on a CPU, at most: each takes the memory of a network's layers.
+#: Windows inferred in parallel on a CPU, at most: each takes the memory of a network's layers.
 MOST_LANES = 4
 
 
@@ -50,7 +50,7 @@ def cpu_threads() -> int:
 
 
 def cpu_lanes() -> int:
-    """How many windows an ONNX graph infers side by side on the CPU; each has its share of the threads.
+    """How many windows an ONNX graph infers in parallel on the CPU; each has its share of the threads.
 
     Threads that work at one window wait for one another after each layer; one window a thread has no waiting,
     but takes memory for each. On two cores it is 1.1 times as fast in processor time, more by the clock. At
@@ -127,13 +127,13 @@ def available_devices(device: str, runtime: str) -> list[str]:
     mps = ["mps"] if runtime == "torch" and torch.backends.mps.is_available() else []
     if device == "auto":
         return gpus or mps or ["cpu"]
-    found = [name for name in (*gpus, *mps) if device in (name, name.partition(":")[0])]
-    if not found:
+    matching = [name for name in (*gpus, *mps) if device in (name, name.partition(":")[0])]
+    if not matching:
         raise CloudMaskError(
             f"device={device!r} is not on this machine (there: {', '.join(['cpu', *gpus, *mps])}); "
             "use device='auto', or run on workers that have it"
         )
-    return found
+    return matching
 
 
 def give_back() -> None:

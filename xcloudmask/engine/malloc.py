@@ -33,8 +33,8 @@ def keep_large_blocks_apart() -> None:
     in heaps, and holes between them are held: a tenth of the memory of a long run. Who has set the limit by
     an environment variable is left alone.
     """
-    told = os.environ.get("GLIBC_TUNABLES", "")
-    if "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in told:
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in tunables:
         return
     if (function := _glibc("mallopt")) is not None:
         function(_MMAP_THRESHOLD, LARGE)
@@ -50,7 +50,7 @@ def _glibc(name: str) -> Callable[..., int] | None:
     if sys.platform != "linux":
         return None
     try:
-        found: Callable[..., int] = getattr(ctypes.CDLL("libc.so.6"), name)
+        function: Callable[..., int] = getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):  # musl has none
         return None
-    return found
+    return function

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.engine.cache import Once
+from xcloudmask.engine.cache import PerProcessCache
 from xcloudmask.errors import CloudMaskError, UnitWarning, warn_user
 from xcloudmask.metrics.labels import elementary
 from xcloudmask.types import KINDS
@@ -40,7 +40,7 @@ OTHER_NAMES = ("label", "labels", "mask")
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _AGAIN = "copy it again, or write it with numpy.savez_compressed"
 #: Files of which a warning was given, as they were then.
-_warned: Once[None] = Once()
+_warned: PerProcessCache[None] = PerProcessCache()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -236,7 +236,7 @@ def _check_labels(path: Path, labels: NDArray[Any], shape: tuple[int, ...]) -> N
     except CloudMaskError as error:
         raise bad(path, str(error)) from error
     if labels.max() == 3:  # nothing but 0 to 3, and 3 is an odd label: clear or thick cloud
-        _warned.get((str(path), path.stat().st_mtime_ns), lambda: _warn_of_codes(path))
+        _warned.get_or_create((str(path), path.stat().st_mtime_ns), lambda: _warn_of_codes(path))
 
 
 def _warn_of_codes(path: Path) -> None:
