@@ -122,7 +122,7 @@ class Predictor:
                 bound = () if self.spec.fills else self.inputs  # one network serves whichever are estimated
                 found = [
                     DeviceQueue.of(
-                        name, _loaded(for_device(self.spec, name, self.dtype), name, self.dtype, told)
+                        name, _loaded(for_device(self.spec, name, self.dtype), name, self.dtype, bound)
                     )
                     for name in available_devices(self.device, self.spec.gpu_runtime or self.spec.runtime)
                 ]
