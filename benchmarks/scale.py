@@ -82,11 +82,11 @@ def planned(size: Size) -> tuple[Any, WindowLayout]:
     pixels = da.map_blocks(nothing, chunks=chunks, dtype=np.uint8, meta=np.empty((0,) * 4, np.uint8))
     import xarray as xr
 
-    from xcloudmask.predict.options import Request
+    from xcloudmask.predict.options import PredictOptions
 
     scene = xr.DataArray(pixels, dims=("time", "band", "y", "x"))
     scene = scene.cloudmask.describe(bands=list(spec.bands), level="L1C", scale=1e-4)
-    source = from_reflectance(scene, Request(model=spec, resolution="native"))
+    source = from_reflectance(scene, PredictOptions(model=spec, working_resolution="native"))
     layout = Layout((size.items_a_tile,), (size.side, size.side), (1,), (size.region, size.region))
     return source, WindowLayout(layout, source.plan.y, source.plan.x, source.plan.channels)
 

@@ -29,8 +29,8 @@ def test_building_a_lazy_mask_brings_neither_torch_nor_onnxruntime() -> None:
 import sys, dask.array, xarray, xcloudmask
 da = xarray.DataArray(dask.array.zeros((4, 600, 600), chunks=300), dims=("band", "y", "x"))
 da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
-da.cloudmask.predict(resolution="native").data.dask.to_dict
-da.cloudmask.predict(resolution="native", device="cuda")
+da.cloudmask.predict(working_resolution="native").data.dask.to_dict
+da.cloudmask.predict(working_resolution="native", device="cuda")
 print([m for m in ("torch", "onnxruntime", "zarr") if m in sys.modules])
 """
     assert fresh(code) == "[]"

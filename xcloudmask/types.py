@@ -379,12 +379,18 @@ class Options:
     tta: int = 0
     aux: tuple[AuxInput, ...] = ()  # those given; their planes follow the bands
     uncertainty: bool = False  # whether the spread comes with the probabilities
+    record: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what attributes and stores tell of it
 
     @property
-    def told(self) -> str:
-        """Names of the bands that were given, where the model's card does not tell."""
+    def told(self) -> str | None:
+        """Names of the bands that were given, where the model's card does not tell; None where it does."""
         given = [band for band in self.inputs if band.kind == "reflectance"]
-        return " ".join(band.common_name or band.name for band in given)
+        return " ".join(band.common_name or band.name for band in given) or None
+
+    @property
+    def aux_names(self) -> str | None:
+        """Names of the aux inputs that were given."""
+        return " ".join(aux.name for aux in self.aux) or None
 
 
 #: What `predict` takes as a model: a name, a card, or a module or function that was registered.

@@ -40,7 +40,9 @@ def run(given: Any, store: Any, model: Any = testing.TOY, **options: Any) -> Syn
 
 
 def expected(items: Any, model: Any = testing.TOY) -> xr.DataArray:
-    mask: xr.DataArray = load_stac(items, bands=["red", "nir"]).cloudmask.predict(model, resolution="native")
+    mask: xr.DataArray = load_stac(items, bands=["red", "nir"]).cloudmask.predict(
+        model, working_resolution="native"
+    )
     return mask.compute()
 
 
@@ -154,7 +156,7 @@ def test_probabilities_and_every_option_of_the_model(items: list[dict[str, Any]]
     assert (report.added, report.moved) == (("S2A_001",), 1)
     da = load_stac(items[:3], bands=["red", "nir"])
     del how["output"]
-    expected = da.cloudmask.predict_proba(testing.TOY, resolution="native", **how)
+    expected = da.cloudmask.predict_proba(testing.TOY, working_resolution="native", **how)
     found = xr.open_zarr(tmp_path / "a").cloud_probability
     assert found.dims == expected.dims
     np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
@@ -179,8 +181,8 @@ def test_aux_and_uncertainty_are_those_of_predict_and_kept_to(
     place = {"y": float(da.y.max()) + 60 - steps, "x": float(da.x.min()) - 60 + steps}
     dem = xr.DataArray(ground, dims=("y", "x"), coords=place).rio.write_crs(32632)
     how: dict[str, Any] = {"aux": {"dem": dem}, "tta": 4, "uncertainty": True}
-    expected = da.cloudmask.predict_proba(model, resolution="native", **how)
-    without = da.cloudmask.predict_proba(model, resolution="native", tta=4, uncertainty=True)
+    expected = da.cloudmask.predict_proba(model, working_resolution="native", **how)
+    without = da.cloudmask.predict_proba(model, working_resolution="native", tta=4, uncertainty=True)
     assert float(abs(expected - without).max()) > 0.01  # else the case shows nothing
     stored: dict[str, Any] = {"output": "probabilities", "encoding": {"dtype": "float32"}}
     run([items[0], items[2]], tmp_path / "a", model, **how, **stored)
@@ -274,7 +276,7 @@ def test_an_item_that_fails_is_tried_again(items: list[dict[str, Any]], tmp_path
 
 def test_a_store_that_stream_made_is_continued(items: list[dict[str, Any]], tmp_path: Path) -> None:
     da = load_stac([items[0], items[2]], bands=["red", "nir"])
-    stream(da, tmp_path / "a", testing.TOY, resolution="native", **CUT)
+    stream(da, tmp_path / "a", predict={"model": testing.TOY, "working_resolution": "native"}, **CUT)
     with pytest.raises(ContractError, match="leave out resolution"):
         run(items, tmp_path / "a", resolution=20)
     with pytest.warns(StreamWarning, match="does not record when items were updated"):
@@ -286,10 +288,15 @@ def test_a_store_that_stream_made_is_continued(items: list[dict[str, Any]], tmp_
 def test_stores_that_cannot_be_synced_are_named(items: list[dict[str, Any]], tmp_path: Path) -> None:
     da = load_stac(items[:2], bands=["red", "nir"])
     cut = {"chunks": {"time": 2}, "progress": False}
-    stream(da, tmp_path / "a", testing.TOY, resolution="native", **cut)
+    stream(da, tmp_path / "a", predict={"model": testing.TOY, "working_resolution": "native"}, **cut)
     with pytest.raises(ContractError, match="2 steps in a shard"):
         run(items, tmp_path / "a")
-    stream(da.isel(time=0), tmp_path / "b", testing.TOY, resolution="native", progress=False)
+    stream(
+        da.isel(time=0),
+        tmp_path / "b",
+        predict={"model": testing.TOY, "working_resolution": "native"},
+        progress=False,
+    )
     with pytest.raises(ContractError, match=r"sync needs \(time, y, x\)"):
         run(items, tmp_path / "b")
     with pytest.raises(CloudMaskError, match="two collections"):
@@ -366,7 +373,12 @@ def test_a_crash_at_any_write_of_an_insertion_loses_nothing_and_shows_nothing_fa
         interrupted = "change" in (read_header(target) or {})
         if interrupted:
             with pytest.raises(ContractError, match=r"unfinished.*run xcloudmask.sync again"):
-                stream(load_stac(have, bands=["red", "nir"]), store, testing.TOY, resolution="native", **CUT)
+                stream(
+                    load_stac(have, bands=["red", "nir"]),
+                    store,
+                    predict={"model": testing.TOY, "working_resolution": "native"},
+                    **CUT,
+                )
         now = _stored(target)
         assert now is not None
         begun = interrupted or (read_header(target) or {})["steps"] == 5

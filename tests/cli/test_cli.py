@@ -134,7 +134,9 @@ def test_every_option_reaches_predict(tmp_path: Path) -> None:
     assert (read(out)[0][20:60, 30:90] != 255).any()
     same = ["--resolution", "native", "--batch-size", "3", "--device", "cpu", "--dtype", "float32"]
     assert main([*base, *same]) == 0
-    np.testing.assert_array_equal(read(out)[0], da.cloudmask.predict("toy", resolution="native").values)
+    np.testing.assert_array_equal(
+        read(out)[0], da.cloudmask.predict("toy", working_resolution="native").values
+    )
 
 
 @pytest.mark.parametrize("form", ["tif", "zarr", "nc"])

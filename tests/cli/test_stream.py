@@ -56,7 +56,7 @@ def test_stream_writes_what_predict_returns_and_goes_on(
     told = capsys.readouterr()
     assert "9 of 9 regions done (9 now, 0 before)" in " ".join(told.out.split())
     assert "9/9 regions" in told.err
-    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    expected = reference(scene).cloudmask.predict("toy", working_resolution="native")
     found = xr.open_zarr(out).cloud_mask
     np.testing.assert_array_equal(found.values, expected.values)
     assert zarr.open_array(out / "cloud_mask", mode="r").shards == (64, 64)
@@ -132,7 +132,7 @@ def test_scenes_become_steps_in_the_order_of_time(tmp_path: Path, capsys: pytest
     assert found.item_id.values.tolist() == [f"scene-{day}" for day in days]
     for path, steps in {early: [0], late: [1, 2], last: [3]}.items():
         scene = xr.open_zarr(path, consolidated=False, decode_coords="all").reflectance.compute()
-        expected = scene.cloudmask.predict("toy", resolution="native")
+        expected = scene.cloudmask.predict("toy", working_resolution="native")
         np.testing.assert_array_equal(found.values[steps], expected.values)
     capsys.readouterr()
     middle = cube(tmp_path / "middle.zarr", ["2026-05-05"])
@@ -182,7 +182,7 @@ def test_an_icechunk_repository_is_written_and_gone_on_with(
     assert "9 of 9 regions done (9 now, 0 before)" in printed(capsys)
     repo = icechunk.Repository.open(icechunk.local_filesystem_storage(str(tmp_path / "repo")))
     found = xr.open_zarr(repo.readonly_session("main").store, group="masks", consolidated=False).cloud_mask
-    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    expected = reference(scene).cloudmask.predict("toy", working_resolution="native")
     np.testing.assert_array_equal(found.values, expected.values)
     assert run(*words) == 0
     assert "(0 now, 9 before)" in printed(capsys)
@@ -237,7 +237,7 @@ def test_failed_regions_are_summed_up_and_tried_again(
     scene.write_bytes(whole)
     assert run(*words) == 0
     assert capsys.readouterr() == ("", "")
-    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    expected = reference(scene).cloudmask.predict("toy", working_resolution="native")
     np.testing.assert_array_equal(xr.open_zarr(out).cloud_mask.values, expected.values)
 
 
@@ -317,7 +317,7 @@ def test_workers_on_this_machine_write_the_same(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert "9 of 9 regions done" in done.stdout.replace("\n", " ")
-    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    expected = reference(scene).cloudmask.predict("toy", working_resolution="native")
     np.testing.assert_array_equal(xr.open_zarr(tmp_path / "m.zarr").cloud_mask.values, expected.values)
 
 
@@ -344,7 +344,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def check(store: Path, items: list[dict[str, Any]]) -> None:
     found = xr.open_zarr(store).cloud_mask
     scene = load_stac(items, bands=["red", "nir"], bbox=BOX)
-    expected = scene.cloudmask.predict("toy", resolution="native").compute()
+    expected = scene.cloudmask.predict("toy", working_resolution="native").compute()
     assert found.item_id.values.tolist() == [item["id"] for item in items]
     np.testing.assert_array_equal(found.values, expected.values)
 

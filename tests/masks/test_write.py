@@ -405,7 +405,7 @@ def test_chunks_of_the_scene_are_let_go_however_wide_it_is(
         folder = tmp_path / str(width)
         folder.mkdir()
         with Held(pixels.name) as held:
-            write(da.cloudmask.predict(TOY, resolution="native"), folder / name)
+            write(da.cloudmask.predict(TOY, working_resolution="native"), folder / name)
         assert 1 <= held.most <= 6  # a row of the wide scene has 12
 
 

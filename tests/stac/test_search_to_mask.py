@@ -130,7 +130,7 @@ def test_search_to_mask_on_s3(catalogue, client, s3_server, bucket, engine, monk
         near = next(name for name in ("nir", "nir08") if name in scene.expected)
         names = ["blue", "red", near, "swir16"]
         da = load_stac(_search(client, scene), bands=names, chunks=100, engine=engine)
-        mask = da.cloudmask.predict(model="bright", resolution="native")
+        mask = da.cloudmask.predict(model="bright", working_resolution="native")
         back = _through_s3(mask, s3_server, f"{bucket}/{engine}-{scene.item['id']}.zarr")
         classes, sure = answer([scene.expected[name] for name in names])
         assert {0, 1, 255} <= set(np.unique(classes[sure])), profile

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
 from xcloudmask.archive.index import Stored

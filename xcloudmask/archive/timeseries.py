@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 import zarr
 

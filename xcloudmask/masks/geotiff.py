@@ -37,6 +37,7 @@ def make_cog(
 ) -> dict[str, int]:
     """Write blocks into a tiled GeoTIFF as they come, then let GDAL order them as a COG."""
     import rasterio
+    import rioxarray  # noqa: F401  registers .rio
     from rasterio import shutil as raster_shutil
 
     many = {str(d): n for d, n in mask.sizes.items() if d not in ("class", *spatial) and n > 1}

@@ -205,6 +205,8 @@ def thin(da: xr.DataArray) -> xr.DataArray:
 
 def frame_of(da: xr.DataArray) -> Frame:
     """Return edges and labels for an array's axes: km, degrees, or pixels where nothing tells."""
+    import rioxarray  # noqa: F401  registers .rio
+
     y, x = spatial_dims(da)
     rulers = _ruler(da, x), _ruler(da, y)
     if rulers[0] is None or rulers[1] is None:

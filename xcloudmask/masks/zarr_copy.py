@@ -19,6 +19,7 @@ def make_zarr(
     mask: xr.DataArray, path: Path, spatial: tuple[str, str], progress: Progress | None
 ) -> dict[str, int]:
     """Write the store's metadata and coordinates, then every chunk as it comes."""
+    import rioxarray  # noqa: F401  registers .rio
     import zarr
 
     name = str(mask.name or "cloud_mask")

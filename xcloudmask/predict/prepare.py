@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.predict.choose_model import choose_model
 from xcloudmask.predict.job import Job
 from xcloudmask.predict.options import (
-    Request,
-    batch_size_of,
+    PredictOptions,
     shadow_threshold_of,
     threshold_of,
     uncertainty_of,
@@ -32,56 +32,56 @@ from xcloudmask.scene.units import calibration_of, check_numbers
 from xcloudmask.types import Options
 
 
-def predict(da: xr.DataArray, request: Request) -> xr.DataArray:
+def predict(da: xr.DataArray, asked: PredictOptions) -> xr.DataArray:
     """Return classes or probabilities for `da`; lazy if it is."""
-    job = prepare(da, request)
+    job = prepare(da, asked)
     return job.wrap(run(job))
 
 
-def prepare(da: xr.DataArray, request: Request) -> Job:
-    """Check a request against an array and settle every choice."""
+def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
+    """Check options against an array and settle every choice."""
     y, x = spatial_dims(da)
     band = band_dim(da)
     if da.size == 0:
         raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
-    _check_form(da, band, request.output)
+    _check_form(da, band, asked.output)
     bands = read_bands(da, band)
     pixel = pixel_size(da, y, x)
-    spec = choose_model(request.model, bands, da.attrs.get("level"), None if pixel is None else max(pixel))
-    planes = take_aux(request.aux, spec)
+    spec = choose_model(asked.model, bands, da.attrs.get("level"), None if pixel is None else max(pixel))
+    planes = take_aux(asked.aux, spec)
     places, inputs = choose_bands(bands, spec)
     if spec.any_bands:
         inputs += tuple(aux.band for aux in planes)
     picked = da.isel({band: _as_slice(places)})
-    calibration = calibration_of(picked, request.nodata)
-    patch, overlap = window_of(request, spec)
-    answer = scheme(request.scheme, spec.classes)
+    calibration = calibration_of(picked, asked.nodata)
+    patch, overlap = window_of(asked, spec)
+    answer = scheme(asked.scheme, spec.classes)
     options = Options(
         spec=spec,
         scheme=answer,
         calibration=calibration,
         patch=patch,
         overlap=overlap,
-        factors=working_factors(pixel, spec, request.resolution),
+        factors=working_factors(pixel, spec, asked.working_resolution),
         inputs=inputs,
-        output=request.output,
-        threshold=threshold_of(request, spec, answer),
-        shadow_threshold=shadow_threshold_of(request, spec, answer),
-        batch_size=batch_size_of(request.batch_size),
-        device=request.device,
-        dtype=request.dtype,
-        tta=views_of(request.tta),
+        output=asked.output,
+        threshold=threshold_of(asked, spec, answer),
+        shadow_threshold=shadow_threshold_of(asked, spec, answer),
+        batch_size=None if asked.batch_size == "auto" else int(asked.batch_size),
+        device=asked.device,
+        dtype=asked.dtype,
+        tta=views_of(asked.tta),
         aux=tuple(planes),
-        uncertainty=uncertainty_of(request, spec),
+        uncertainty=uncertainty_of(asked, spec),
     )
-    check_device(request.device, spec)
-    check_dtype(request.dtype, spec)
-    if request.valid is not None:
-        picked = _masked(picked, request.valid, da, band)
+    check_device(asked.device, spec)
+    check_dtype(asked.dtype, spec)
+    if asked.valid is not None:
+        picked = _masked(picked, asked.valid, da, band)
     lead = [dim for dim in da.dims if dim not in (band, y, x)]
     picked = picked.transpose(*lead, band, y, x)
-    plan = Plan.make(options, (da.sizes[y], da.sizes[x]))
-    return Job(da, add_planes(picked, planes, da) if planes else picked, plan, pixel)
+    plan = Plan.make(replace(options, record=asked.record(options)), (da.sizes[y], da.sizes[x]))
+    return Job(da, asked, add_planes(picked, planes, da) if planes else picked, plan, pixel)
 
 
 def _check_form(da: xr.DataArray, band: str, output: str) -> None:

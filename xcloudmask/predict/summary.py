@@ -17,7 +17,7 @@ from xcloudmask.classes import NO_DATA
 from xcloudmask.models.card import pixels
 from xcloudmask.predict.choose_model import Candidate, candidates, made_for
 from xcloudmask.predict.job import Job
-from xcloudmask.predict.options import Request
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import prepare
 from xcloudmask.scene.bands import read_bands, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, band_dim, coordinate, pixel_size, spatial_dims
@@ -145,7 +145,7 @@ def _scene_rows(da: xr.DataArray) -> list[Row]:
         _guarded("Model", lambda: _model(da, bands)),
     ]
     try:
-        job = prepare(da, Request())
+        job = prepare(da, PredictOptions())
     except Exception as error:
         told = any(row.problem and row.label in ("Units", "Model") for row in rows)
         rows += [_guarded("Pixels", lambda: _pixels(da))]
@@ -319,8 +319,8 @@ def _classes(da: xr.DataArray) -> str:
     return ", ".join(pairs) + scheme
 
 
-def _made_with(da: xr.DataArray) -> str:
-    attrs = da.attrs
+def _made_with(da: xr.DataArray, options: type[PredictOptions] = PredictOptions) -> str:
+    attrs = {str(name): value for name, value in da.attrs.items()}
     parts = [f"xcloudmask {attrs['xcloudmask_version']}"] if "xcloudmask_version" in attrs else []
     if "patch_size" in attrs:
         parts.append(f"windows of {attrs['patch_size']}, overlap {attrs.get('overlap', '?')}")
@@ -331,4 +331,7 @@ def _made_with(da: xr.DataArray) -> str:
     told = [f"{name} from {attrs[key]:g}" for name, key in named if key in attrs]
     if told:
         parts.append(", ".join(told))
+    worded = ("model", "scheme", "patch_size", "overlap", "threshold", "uncertainty")
+    rest = [name for name in options.names() if name in attrs and name not in worded]
+    parts += [f"{name} {attrs[name]}" for name in rest if isinstance(attrs[name], (str, int, float))]
     return "; ".join(parts) or "not told"

@@ -49,6 +49,8 @@ def band_dim(da: xr.DataArray) -> str:
 
 def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
     """Return the pixel size in metres along rows and columns, or None where nothing tells it."""
+    import rioxarray  # noqa: F401  registers .rio, which `import xcloudmask` does not wait for
+
     out: list[float] = []
     for dim in (y, x):
         if dim not in da.coords:

@@ -90,6 +90,8 @@ def to_xarray(sample: Sample) -> xr.DataArray:
     >>> da.x.values.tolist(), da.attrs["level"]
     ([15.0, 45.0], 'toa')
     """
+    import rioxarray  # noqa: F401  registers .rio
+
     from xcloudmask.scene.describe import describe
 
     y, x = ((np.arange(size) + 0.5) * sample.gsd for size in sample.possible.shape)
