@@ -327,7 +327,9 @@ class CloudMask:
         """
         from xcloudmask.streaming import to_zarr
 
-        options = {name: value for name, value in locals().items() if name not in ("self", "store", "to_zarr")}
+        options = {
+            name: value for name, value in locals().items() if name not in ("self", "store", "to_zarr")
+        }
         return to_zarr(self._mask(), store, **options)
 
     def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:

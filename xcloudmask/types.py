@@ -379,7 +379,9 @@ class Options:
     tta: int = 0
     aux: tuple[AuxInput, ...] = ()  # those given; their planes follow the bands
     uncertainty: bool = False  # whether the spread comes with the probabilities
-    record: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what attributes and stores tell of it
+    record: Mapping[str, Any] = field(
+        default_factory=dict, hash=False
+    )  # what attributes and stores tell of it
 
     @property
     def told(self) -> str | None:

@@ -21,7 +21,9 @@ from xcloudmask.archive.insert import read_header
 from xcloudmask.archive.pending import pick, plan
 from xcloudmask.archive.sync import SyncReport, _stored, sync
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.stac import load_stac
+from xcloudmask.store.options import WriteOptions
 from xcloudmask.store.store import Target, open_store
 from xcloudmask.streaming import ContractError, StreamWarning, stream
 
@@ -35,8 +37,12 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def run(given: Any, store: Any, model: Any = testing.TOY, **options: Any) -> SyncReport:
+    """Sync; an option of predict or write goes there, the others are of load."""
     asked = {**CUT, "bands": ["red", "nir"], "working_resolution": "native", "retries": 0, **options}
-    return sync(given, store, model=model, **asked)
+    output = asked.pop("output", "classes")
+    write = {name: asked.pop(name) for name in WriteOptions.names() if name in asked}
+    predict = {name: asked.pop(name) for name in PredictOptions.names() if name in asked}
+    return sync(given, store, load=asked, predict={"model": model, **predict}, output=output, write=write)
 
 
 def expected(items: Any, model: Any = testing.TOY) -> xr.DataArray:

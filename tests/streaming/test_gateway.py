@@ -37,9 +37,7 @@ def test_two_workers_of_a_gateway_write_the_mask_that_numpy_gives(
                 client.register_plugin(WorkerPlugin(testing.TOY))
                 events: list[ProgressEvent] = []
                 cut = {"chunks": {"y": 24, "x": 24}, "shards": {"y": 48, "x": 48}, "progress": events.append}
-                report = stream(
-                    da.chunk(time=1, y=70), tmp_path / "a", predict={"model": testing.TOY}, **cut
-                )
+                report = stream(da.chunk(time=1, y=70), tmp_path / "a", predict={"model": testing.TOY}, **cut)
                 writers = set(client.run(_has_written).values())
     del gateway, cluster, client
     gc.collect()

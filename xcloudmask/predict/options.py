@@ -85,7 +85,8 @@ class PredictOptions(OptionSet):
     uncertainty: bool = field(
         default=False,
         metadata=about(
-            "with probabilities: add how far members or turns disagree", settled={"uncertainty": "uncertainty"}
+            "with probabilities: add how far members or turns disagree",
+            settled={"uncertainty": "uncertainty"},
         ),
     )
     aux: AuxLike | None = field(
@@ -170,7 +171,9 @@ def window_of(asked: PredictOptions, spec: ModelSpec) -> tuple[int, int]:
     if patch < MIN_PATCH or (spec.patch_fixed and patch != spec.patch):
         need = f"exactly {spec.patch}" if spec.patch_fixed else f"at least {MIN_PATCH}"
         raise CloudMaskError(
-            f": model {spec.name!r} takes {need}", "Leave it out for the default", option=Use(patch_size=patch)
+            f": model {spec.name!r} takes {need}",
+            "Leave it out for the default",
+            option=Use(patch_size=patch),
         )
     overlap = min(spec.overlap, patch // 2) if asked.overlap is None else asked.overlap
     if not 0 <= overlap < patch:

@@ -178,7 +178,7 @@ def _sentinel_2(
             )
             decision = decide(evidence, mode)
             if decision.warning:
-                remedy = 'offset="apply" or offset="skip" settles it.'
+                remedy = 'sentinel2_offset="apply" or sentinel2_offset="skip" settles it.'
                 doubts.append(Doubt(decision.warning, "; ".join(evidence.found), remedy))
             decided[kind] = (evidence, decision.offset, decision.rule)
         assets.append(replace(plan, offset=decided[kind][1]))
@@ -200,7 +200,7 @@ def _disagreeing_bands(view: ItemView, choices: Sequence[Choice]) -> None:
     )
     raise UnitError(
         f"item {view.id!r}: the Sentinel-2 offset is contradictory: its bands state different ones: {told}. "
-        'Settle it with offset="apply" (add the offset) or offset="skip" (add none).'
+        'Settle it with sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
     )
 
 

@@ -27,15 +27,12 @@ from xcloudmask.stac.grid import Grid, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items
 from xcloudmask.stac.offset import OffsetMode
+from xcloudmask.stac.options import LoadOptions
 from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
 from xcloudmask.types import parse_level
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_MOSAICS = (None, "day")
-_DUPLICATES = ("newest", "keep")
-_DTYPES = ("float32", "float64")
 
 
 def load_stac(
@@ -51,7 +48,7 @@ def load_stac(
     engine: Engine = "stackstac",
     mosaic: Literal["day"] | None = None,
     level: str | None = None,
-    offset: OffsetMode = "auto",
+    sentinel2_offset: OffsetMode = "auto",
     sun_elevation: float | Mapping[str, float] | None = None,
     resampling: str = "nearest",
     duplicates: Literal["newest", "keep"] = "newest",
@@ -97,7 +94,7 @@ def load_stac(
         valid pixel counts.
     level : {"toa", "boa"}, optional
         Take the items of this level only. Needed where both are among the items.
-    offset : {"auto", "apply", "skip"}
+    sentinel2_offset : {"auto", "apply", "skip"}
         Whether Sentinel-2's offset of baseline 04.00 and later is added; ``"auto"`` decides for each item.
     sun_elevation : float or mapping of item id to float, optional
         Degrees, for items that need it and do not tell.
@@ -145,18 +142,16 @@ def load_stac(
     >>> dict(scene.sizes), scene.band.values.tolist(), scene.attrs["level"]
     ({'time': 1, 'band': 1, 'y': 3, 'x': 4}, ['red'], 'boa')
     """
-    _check_choice("mosaic", mosaic, _MOSAICS)
-    _check_choice("duplicates", duplicates, _DUPLICATES)
-    dtype = _dtype_name(dtype)
-    _check_choice("dtype", dtype, _DTYPES)
-    _check_resampling(resampling)
+    options = dict(locals())  # exactly what the signature spells out
+    del options["items_or_search"]
+    dtype = LoadOptions(**options).dtype
     transport = Transport(retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem)
 
     items = plain_items(items_or_search, modifier)
     _check_sun_elevation(sun_elevation, items)
     surveys = [survey(item) for item in items]
     choices = choose_bands(surveys, bands)
-    plans = _plan(items, surveys, choices, offset, sun_elevation, transport)
+    plans = _plan(items, surveys, choices, sentinel2_offset, sun_elevation, transport)
     planned = [(item, plan) for item, plan in zip(items, plans, strict=True) if plan is not None]
     warn_of((plan.item_id, doubt) for _, plan in planned for doubt in plan.doubts)
     if not planned:
@@ -177,18 +172,6 @@ def load_stac(
     return _describe(build(stack, engine).astype(dtype), stack, groups, choices, like)
 
 
-def _check_choice(what: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise OptionError(what, value, allowed=[repr(name) for name in allowed])
-
-
-def _dtype_name(dtype: Any) -> str:
-    try:
-        return str(np.dtype(dtype))
-    except TypeError:
-        return str(dtype)
-
-
 def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a mapping that names an item which is not loaded: a slip that would go unseen."""
     if isinstance(given, Mapping):
@@ -196,13 +179,6 @@ def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None
         for name in given:
             if name not in ids:
                 raise OptionError("item in sun_elevation", name, allowed=ids[:20])
-
-
-def _check_resampling(name: str) -> None:
-    from rasterio.enums import Resampling
-
-    if name not in Resampling.__members__:
-        raise OptionError("resampling", name, allowed=Resampling.__members__)
 
 
 def _plan(

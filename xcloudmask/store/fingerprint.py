@@ -16,6 +16,7 @@ from xcloudmask.predict.options import PredictOptions
 from xcloudmask.store.packing import Packing
 from xcloudmask.store.sizes import Storage
 
+
 def describe_contract(
     template: xr.DataArray,
     spatial: tuple[str, str],

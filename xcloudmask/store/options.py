@@ -24,7 +24,9 @@ class WriteOptions(OptionSet):
     )
     resume: bool = field(default=True, metadata=about("go on with a store that holds a mask already"))
     overwrite: bool = field(default=False, metadata=about("replace the mask that is there"))
-    chunks: Sizes | None = field(default=None, metadata=about("pixels a side of what is read at once (512)", "N"))
+    chunks: Sizes | None = field(
+        default=None, metadata=about("pixels a side of what is read at once (512)", "N")
+    )
     shards: Sizes | Literal[False] | None = field(
         default=None, metadata=about("pixels a side of a file (2048)", "N")
     )
@@ -32,7 +34,9 @@ class WriteOptions(OptionSet):
         default=None, metadata=about("form of probabilities: uint8 (scaled), float16, float32", "T")
     )
     progress: Progress = field(default=True, metadata=about("a bar, or a function of each event"))
-    regions_in_flight: int | None = field(default=None, metadata=about("regions in memory at a time (2)", "N"))
+    regions_in_flight: int | None = field(
+        default=None, metadata=about("regions in memory at a time (2)", "N")
+    )
     retries: int = field(default=2, metadata=about("of a region that fails (2)", "N"))
     storage_options: dict[str, Any] | None = field(
         default=None,

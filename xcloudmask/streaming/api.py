@@ -172,9 +172,7 @@ def plan_output(source: Source, options: WriteOptions) -> Output:
     packing = choose_packing(template.dtype, source.class_dim is not None, options.encoding)
     grows = options.append_dim if options.append_dim in dims[: len(storage.layout.lead)] else None
     contract = describe_contract(template, source.spatial, grows, storage, packing, source.plan)
-    return Output(
-        template, grows, storage, packing, choose_compressors(packing, options.encoding), contract
-    )
+    return Output(template, grows, storage, packing, choose_compressors(packing, options.encoding), contract)
 
 
 def _release(lock: Lock) -> None:
