@@ -350,7 +350,8 @@ class CloudMask:
         Examples
         --------
         >>> import tempfile, numpy as np, xarray as xr, xcloudmask
-        >>> mask = xr.DataArray(np.zeros((2, 2), "u1"), dims=("y", "x"), coords={"y": [9.0, 8.0], "x": [1.0, 2.0]},
+        >>> mask = xr.DataArray(np.zeros((2, 2), "u1"), dims=("y", "x"),
+        ...                     coords={"y": [9.0, 8.0], "x": [1.0, 2.0]},
         ...                     attrs={"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     mask.cloudmask.to_geotiff(f"{folder}/mask.tif").counts

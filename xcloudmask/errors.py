@@ -80,7 +80,8 @@ class Worded(Exception):  # noqa: N818  the base of errors and of warnings
 
     Examples
     --------
-    >>> error = CloudMaskError(" is too small", Remedy("Leave it out, or say {}", Use(tta=2)), option=Use(tta=0))
+    >>> remedy = Remedy("Leave it out, or say {}", Use(tta=2))
+    >>> error = CloudMaskError(" is too small", remedy, option=Use(tta=0))
     >>> print(error)
     tta=0 is too small. Leave it out, or say tta=2
     >>> str(error.remedy), error.option.options
@@ -226,6 +227,7 @@ def warn_user(
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
-    own = issubclass(category, CloudMaskWarning)
-    warning = category(message, remedy, option=option) if own else category(message)
-    warnings.warn(warning, stacklevel=level)
+    if issubclass(category, CloudMaskWarning):
+        warnings.warn(category(message, remedy, option=option), stacklevel=level)
+    else:
+        warnings.warn(message, category, stacklevel=level)

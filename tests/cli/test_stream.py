@@ -26,7 +26,7 @@ from xcloudmask.streaming import StreamReport
 from xcloudmask.streaming.report import Failure
 from xcloudmask.testing import TOY
 
-SMALL = ["--zarr-chunk", "32", "--zarr-shard", "64", "--resolution", "native", "--model", "toy"]
+SMALL = ["--zarr-chunk", "32", "--zarr-shard", "64", "--working-resolution", "native", "--model", "toy"]
 
 
 @pytest.fixture(autouse=True)
@@ -78,28 +78,31 @@ def test_every_option_reaches_stream(
     monkeypatch.setattr("xcloudmask.streaming.stream", note)
     scene, dem = raster(tmp_path / "scene.tif", (40, 40)), terrain(tmp_path / "dem.tif")
     words = [
-        "--model", "toy", "--scheme", "native", "--resolution", "30", "--patch-size", "64", "--overlap", "8",
+        "--model", "toy", "--scheme", "native", "--working-resolution", "30", "--patch-size", "64", "--overlap", "8",
         "--tta-depth", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g",
         "--overwrite", "--uncertainty", "--aux", f"dem={dem}",
         "--zarr-chunk", "16", "--zarr-shard", "32", "--store-option", "anon=true", "--store-option",
-        "endpoint_url=http://127.0.0.1:1", "--regions", "2", "--retries", "0", "--no-resume", "--proba",
+        "endpoint_url=http://127.0.0.1:1", "--regions-in-flight", "2", "--retries", "0", "--no-resume", "--proba",
         "--stored", "float16", "--quiet",
     ]  # fmt: skip
     assert run("stream", scene, "s3://bucket/m.zarr", *UNITS, *words) == 0
-    assert list(aux := taken.pop("aux")) == ["dem"]
+    assert list(aux := taken["predict"].pop("aux")) == ["dem"]
     assert aux["dem"].shape == (90, 90)
     assert aux["dem"].chunks is not None
     assert taken == {
-        "model": "toy", "scheme": "native", "resolution": 30.0, "patch_size": 64, "overlap": 8, "tta": 4,
-        "uncertainty": True,
-        "device": "cpu", "dtype": "float32", "batch_size": 3, "group": "g", "overwrite": True,
+        "predict": {
+            "model": "toy", "scheme": "native", "working_resolution": 30.0, "patch_size": 64, "overlap": 8,
+            "tta": 4, "uncertainty": True, "device": "cpu", "dtype": "float32", "batch_size": 3,
+            "threshold": None,
+        },
+        "group": "g", "append_dim": "time", "overwrite": True,
         "chunks": {"y": 16, "x": 16}, "shards": {"y": 32, "x": 32}, "regions_in_flight": 2, "retries": 0,
         "resume": False, "output": "probabilities", "encoding": {"dtype": "float16"}, "progress": False,
-        "storage_options": {"anon": True, "endpoint_url": "http://127.0.0.1:1"}, "threshold": None,
+        "storage_options": {"anon": True, "endpoint_url": "http://127.0.0.1:1"},
         "store": "s3://bucket/m.zarr",
     }  # fmt: skip
     assert run("stream", scene, "m.zarr", *UNITS, "--no-shards", "--threshold", "0.3") == 0
-    assert (taken["shards"], taken["threshold"], taken["resume"]) == (False, 0.3, True)
+    assert (taken["shards"], taken["predict"]["threshold"], taken["resume"]) == (False, 0.3, True)
     assert "1 of 1 regions done" in printed(capsys)
 
 
@@ -155,7 +158,7 @@ def test_scenes_become_steps_in_the_order_of_time(tmp_path: Path, capsys: pytest
         (["{d}/s.tif", "{d}/m.zarr", *UNITS, "--retries", "-1"], 2, "whole number"),
         (["{d}/none.tif", "{d}/m.zarr", *UNITS], 1, "no such file"),
         (["{d}/s.tif", "{d}/file/m.zarr", *UNITS], 1, "a part of the path is a file"),
-        (["{d}/s.tif", "{d}/done.zarr", *UNITS, *SMALL, "--no-resume"], 1, "leave --no-resume out"),
+        (["{d}/s.tif", "{d}/done.zarr", *UNITS, *SMALL, "--no-resume"], 1, "pass --resume to go on"),
         (["{d}/s.tif", "{d}/done.zarr", *UNITS, *SMALL, "--threshold", "0.3"], 1,
          "threshold: None in the store, 0.3 in this call.*--overwrite to replace.*another --group"),
     ],
@@ -324,7 +327,7 @@ def test_workers_on_this_machine_write_the_same(tmp_path: Path) -> None:
 # --- stac ---
 
 AT = ["--bbox", *map(str, BOX)]
-GRID = ["--bands", "red,nir", "--resolution", "native", "--model", "toy", "--zarr-chunk", "16",
+GRID = ["--bands", "red,nir", "--working-resolution", "native", "--model", "toy", "--zarr-chunk", "16",
         "--zarr-shard", "48"]  # fmt: skip
 
 
@@ -398,7 +401,7 @@ def test_a_file_of_items_is_masked(
     assert run("stac", path, *AT, "--to", store, *GRID) == 0
     assert "3 added" in printed(capsys)
     check(store, items)
-    code, line = problem(capsys, "stac", path, *AT, "--to", store, *GRID, "--pixel", "20")
+    code, line = problem(capsys, "stac", path, *AT, "--to", store, *GRID, "--resolution", "20")
     assert code == 1
     assert "resolution" in line
 
@@ -416,25 +419,36 @@ def test_every_option_reaches_sync(
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     words = [
-        "--to", "s3://b/m.zarr", "--bbox", "-10", "44", "-9.5", "45", "--bands", "red,nir", "--pixel", "20",
+        "--to", "s3://b/m.zarr", "--bbox", "-10", "44", "-9.5", "45", "--bands", "red,nir", "--resolution", "20",
         "--crs", "EPSG:32632", "--level", "L2A", "--engine", "odc", "--model", "toy", "--scheme", "native",
-        "--threshold", "0.3", "--resolution", "30", "--patch-size", "64", "--overlap", "8", "--tta",
+        "--threshold", "0.3", "--working-resolution", "30", "--patch-size", "64", "--overlap", "8", "--tta",
         "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g", "--overwrite",
-        "--zarr-chunk", "16", "--no-shards", "--store-option", "anon=true", "--regions", "2",
-        "--retries", "0", "--quiet",
+        "--zarr-chunk", "16", "--no-shards", "--store-option", "anon=true", "--regions-in-flight", "2",
+        "--retries", "0", "--quiet", "--sentinel2-offset", "skip", "--sun-elevation", "41.5",
+        "--resampling", "bilinear", "--on-error", "skip", "--timeout", "9",
     ]  # fmt: skip
     assert run("stac", path, *words) == 0
     assert taken == {
-        "found": ["CLI_0", "CLI_1", "CLI_2"], "store": "s3://b/m.zarr", "bbox": [-10.0, 44.0, -9.5, 45.0],
-        "bands": ["red", "nir"], "resolution": 20.0, "crs": "EPSG:32632", "level": "L2A", "engine": "odc",
-        "model": "toy", "scheme": "native", "threshold": 0.3, "working_resolution": 30.0, "patch_size": 64,
-        "overlap": 8, "tta": True, "aux": None, "uncertainty": False,
-        "device": "cpu", "dtype": "float32", "batch_size": 3, "group": "g",
-        "overwrite": True, "chunks": {"y": 16, "x": 16}, "shards": False, "regions_in_flight": 2,
-        "retries": 0, "progress": False, "storage_options": {"anon": True}, "output": "classes",
+        "found": ["CLI_0", "CLI_1", "CLI_2"], "store": "s3://b/m.zarr", "output": "classes",
+        "load": {
+            "bbox": [-10.0, 44.0, -9.5, 45.0], "bands": ["red", "nir"], "resolution": 20.0,
+            "crs": "EPSG:32632", "level": "L2A", "engine": "odc", "sentinel2_offset": "skip",
+            "sun_elevation": 41.5, "resampling": "bilinear", "on_error": "skip", "timeout": 9.0,
+        },
+        "predict": {
+            "model": "toy", "scheme": "native", "threshold": 0.3, "working_resolution": 30.0,
+            "patch_size": 64, "overlap": 8, "tta": True, "aux": None, "uncertainty": False,
+            "device": "cpu", "dtype": "float32", "batch_size": 3,
+        },
+        "write": {
+            "group": "g", "append_dim": "time", "resume": True, "overwrite": True,
+            "chunks": {"y": 16, "x": 16}, "shards": False, "encoding": None, "regions_in_flight": 2,
+            "retries": 0, "progress": False, "storage_options": {"anon": True},
+        },
     }  # fmt: skip
     assert run("stac", path, "--to", "m.zarr", "--bands", "auto", "--proba") == 0
-    assert (taken["bands"], taken["output"], taken["engine"]) == ("auto", "probabilities", "stackstac")
+    assert (taken["load"]["bands"], taken["output"]) == ("auto", "probabilities")
+    assert taken["load"]["engine"] == "stackstac"
 
 
 def test_items_that_fail_are_summed_up(

@@ -1,4 +1,4 @@
-"""What sets of options have in common: each option is one field with its sentence, and all else reads these."""
+"""What sets of options have in common: each option is one field with its sentence; all else reads these."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class OptionSet:
 
     @classmethod
     def word(cls) -> str:
-        """What the options are of: ``predict``, ``write`` or ``load``."""
+        """Return what the options are of: ``predict``, ``write`` or ``load``."""
         return cls.__name__.removesuffix("Options").lower()
 
     @classmethod
@@ -89,7 +89,7 @@ class OptionSet:
 
 
 def spelled_out(options: type[OptionSet]) -> Callable[[Call], Call]:
-    """Show options that a function takes as ``**more`` one by one in its signature, as completion reads it."""
+    """Show options that a function takes as ``**more`` in its signature, where completion reads them."""
 
     def decorate(function: Call) -> Call:
         signature = inspect.signature(function)

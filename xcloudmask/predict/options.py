@@ -132,9 +132,13 @@ class PredictOptions(OptionSet):
             )
 
     @classmethod
-    def recorded(cls) -> list[str]:
-        """Names under which options are recorded."""
-        return [name for option in cls.fields() for name in _recorded(option)]
+    def recorded(cls, *, numbers: bool = False) -> list[str]:
+        """Names under which options are recorded; only those that are numbers, if asked."""
+        return [
+            name for option in cls.fields()
+            if not numbers or {"int", "float"} & set(str(option.type).split())
+            for name in _recorded(option)
+        ]  # fmt: skip
 
     def record(self, settled: Options) -> dict[str, Any]:
         """Return what each option came to, in forms that JSON, netCDF and Zarr hold; None if to nothing."""

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA
+from xcloudmask.errors import Remedy, Use, Worded
 from xcloudmask.models.card import pixels
 from xcloudmask.predict.choose_model import Candidate, candidates, made_for
 from xcloudmask.predict.job import Job
@@ -34,8 +35,13 @@ class Row:
     """One line: what it is about, what there is, and whether the user should do something about it."""
 
     label: str
-    value: str
+    content: str | Remedy | Worded  # a remedy is worded by who shows it
     problem: bool = False
+
+    @property
+    def value(self) -> str:
+        """The content in Python's words."""
+        return str(self.content)
 
 
 def text(data: xr.DataArray | xr.Dataset) -> str:
@@ -103,7 +109,7 @@ def summary(data: xr.DataArray | xr.Dataset) -> tuple[str, list[Row]]:
             try:
                 data = stack(data)
             except Exception as error:
-                return "dataset", [Row("Bands", str(error), True)]
+                return "dataset", [Row("Bands", _said(error), True)]
         kind = _kind(data)
         sizes = ", ".join(f"{dim}: {size}" for dim, size in data.sizes.items())
         name = f"{data.name} " if data.name is not None else ""
@@ -120,13 +126,17 @@ def _kind(da: xr.DataArray) -> str:
     return "scene"
 
 
-def _guarded(label: str, value: Callable[[], str | Row]) -> Row:
+def _guarded(label: str, value: Callable[[], str | Remedy | Row]) -> Row:
     """Return the row or, where it cannot be had, the message that names the remedy: a repr must not fail."""
     try:
         found = value()
     except Exception as error:
-        return Row(label, str(error) or type(error).__name__, True)
+        return Row(label, _said(error), True)
     return found if isinstance(found, Row) else Row(label, found)
+
+
+def _said(error: Exception) -> str | Worded:
+    return error if isinstance(error, Worded) else str(error) or type(error).__name__
 
 
 def _scene_rows(da: xr.DataArray) -> list[Row]:
@@ -136,7 +146,7 @@ def _scene_rows(da: xr.DataArray) -> list[Row]:
         bands = read_bands(da, band_dim(da))
     except Exception as error:
         rows = [sensor] if sensor.value != str(error) else []
-        return [*rows, Row("Bands", str(error), True), _guarded("Data", lambda: _chunks(da))]
+        return [*rows, Row("Bands", _said(error), True), _guarded("Data", lambda: _chunks(da))]
     rows = [
         sensor,
         _guarded("Bands", lambda: _band_row(bands)),
@@ -149,20 +159,20 @@ def _scene_rows(da: xr.DataArray) -> list[Row]:
     except Exception as error:
         told = any(row.problem and row.label in ("Units", "Model") for row in rows)
         rows += [_guarded("Pixels", lambda: _pixels(da))]
-        rows += [] if told else [Row("Windows", str(error), True)]
+        rows += [] if told else [Row("Windows", _said(error), True)]
     else:
         rows += [_guarded("Pixels", lambda: _pixels(da, job)), _guarded("Windows", lambda: _windows(job))]
     return [*rows, _guarded("Data", lambda: _chunks(da))]
 
 
-def _sensor(da: xr.DataArray) -> str | Row:
+def _sensor(da: xr.DataArray) -> str | Remedy:
     sensor = sensor_of(da)
     if sensor is not None:
         return f"{sensor.name} ({sensor.title})"
     if "sensor" in da.coords:
         names = sorted({str(name) for name in coordinate(da["sensor"]).reshape(-1)})
         return ", ".join(names)
-    return "not told; describe(sensor=...) names bands and wavelengths at once"
+    return Remedy("not told; {} names bands and wavelengths at once", Use("describe", sensor=...))
 
 
 def _band_row(bands: tuple[Band, ...]) -> Row:
@@ -171,12 +181,14 @@ def _band_row(bands: tuple[Band, ...]) -> Row:
     value = f"{len(known)} of {len(bands)} recognised"
     if known:
         value += ": " + ", ".join(_band_name(band) for band in known)
-    if others:
-        value += f"\nnot recognised: {', '.join(others)}; describe(sensor=...) or describe(bands=[...])"
     missing = _missing_for_richest(bands)
-    if missing:
-        value += f"\nmissing for the richest model: {', '.join(missing)}"
-    return Row("Bands", value, problem=not known)
+    end = f"\nmissing for the richest model: {', '.join(missing)}" if missing else ""
+    if not others:
+        return Row("Bands", value + end)
+    value += f"\nnot recognised: {', '.join(others)}; "
+    value, end = (text.replace("{", "{{").replace("}", "}}") for text in (value, end))  # names may have them
+    remedy = Remedy(f"{value}{{}} or {{}}{end}", Use("describe", sensor=...), Use("describe", bands=[...]))
+    return Row("Bands", remedy, problem=not known)
 
 
 def _band_name(band: Band) -> str:
@@ -195,7 +207,11 @@ def _level(da: xr.DataArray) -> str | Row:
     if level is None:
         return Row(
             "Level",
-            "not told, taken as top of atmosphere; describe(level='L1C') or describe(level='L2A')",
+            Remedy(
+                "not told, taken as top of atmosphere; {} or {}",
+                Use("describe", level="L1C"),
+                Use("describe", level="L2A"),
+            ),
             True,
         )
     return LEVELS[parse_level(level)]

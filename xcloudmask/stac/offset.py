@@ -42,8 +42,8 @@ any but true          unknown [4]_    none               0, with a warning
 .. [3] Such items exist with shifted pixels and with ESA's (Element84/earth-search issues 66 and 71).
 .. [4] Sensed before 2022-01-25, generated nobody knows when: a reprocessing cannot be excluded.
 
-``sentinel2_offset="apply"`` takes the stated offset, or -0.1 where none other than 0 is stated; ``sentinel2_offset="skip"``
-takes 0.
+``sentinel2_offset="apply"`` takes the stated offset, or -0.1 where none other than 0 is stated;
+``sentinel2_offset="skip"`` takes 0.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class WriteOptions(OptionSet):
     storage_options: dict[str, Any] | None = field(
         default=None,
         metadata=about(
-            "of a URL's file system: endpoint_url=http://..., anon=true; of Icechunk: branch=...; again for more",
+            "of a URL's file system: endpoint_url=http://..., anon=true; of Icechunk: branch=...; again for "
+            "more",
             "KEY=VALUE",
         ),
     )
