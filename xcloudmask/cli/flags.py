@@ -8,7 +8,7 @@ from dataclasses import Field
 from typing import Any
 
 from xcloudmask.errors import Remedy, Use, Worded
-from xcloudmask.predict.fields import OptionSet
+from xcloudmask.predict.fields import OptionSet, types_of
 
 
 def flag_of(name: str) -> str:
@@ -28,7 +28,7 @@ def add_flags(group: Any, options: type[OptionSet], leave_out: Iterable[str] = (
         if option.name in leave_out:
             continue
         form: dict[str, Any] = {"metavar": option.metadata["placeholder"] or None, "type": _parser(option)}
-        if option.type == "bool":
+        if types_of(option) == {"bool"}:
             form = {"action": BooleanOptionalAction if option.default else "store_true"}
         group.add_argument(
             flag_of(option.name),
@@ -46,7 +46,7 @@ def given(args: Namespace, options: type[OptionSet], leave_out: Iterable[str] = 
 
 def _parser(option: Field[Any]) -> Callable[[str], Any]:
     """Return what reads an option's value, by its type; the library checks it further."""
-    words = str(option.type).replace("|", " ").split()
+    words = types_of(option)
     for number, parse in (("int", whole), ("float", float)):
         if number in words:
             return _number_or_text(parse) if "str" in words else parse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, Self, TypeVar
@@ -40,6 +41,11 @@ def about(
         "about": sentence, "placeholder": placeholder, "recorded": recorded, "settled": settled,
         "always": always,
     }  # fmt: skip
+
+
+def types_of(option: Field[Any]) -> set[str]:
+    """Return the names in a field's annotation."""
+    return set(re.findall(r"\w+", getattr(option.type, "__name__", str(option.type))))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

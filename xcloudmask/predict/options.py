@@ -17,7 +17,7 @@ from xcloudmask.engine.predictor import TURNS
 from xcloudmask.engine.tiling import MIN_PATCH
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitWarning, Use, warn_user
 from xcloudmask.predict.choose_model import too_coarse
-from xcloudmask.predict.fields import OptionSet, about
+from xcloudmask.predict.fields import OptionSet, about, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
 
@@ -136,7 +136,7 @@ class PredictOptions(OptionSet):
         """Names under which options are recorded; only those that are numbers, if asked."""
         return [
             name for option in cls.fields()
-            if not numbers or {"int", "float"} & set(str(option.type).split())
+            if not numbers or {"int", "float"} & types_of(option)
             for name in _recorded(option)
         ]  # fmt: skip
 

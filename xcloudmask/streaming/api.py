@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from xcloudmask.errors import CloudMaskError, StoreError, StreamWarning, warn_user
+from xcloudmask.errors import CloudMaskError, OptionError, StoreError, StreamWarning, warn_user
 from xcloudmask.predict.fields import spelled_out
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.store.fingerprint import describe_contract
@@ -94,6 +94,10 @@ def stream(
             f"stream takes a DataArray of reflectance, not a {type(source).__name__}; "
             "for STAC items use xcloudmask.load_stac first, for a Dataset ds.to_dataarray('band')"
         )
+    misplaced = next((name for name in write if name in PredictOptions.names()), None)
+    if misplaced is not None:
+        hint = f"It is one of predict: predict={{{misplaced!r}: ...}}."
+        raise OptionError("option of write", misplaced, hint=hint)
     options = WriteOptions.read(write)
     return _write(from_reflectance(source, PredictOptions.read(predict, output=output)), store, options)
 
