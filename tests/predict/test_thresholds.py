@@ -110,7 +110,7 @@ def test_a_store_made_from_blocks_is_not_continued_with_another_one(tmp_path):
 
 def test_a_geotiff_of_the_command_line_tells_both(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(registry, "registered", dict(registry.registered))
-    models.register(STRICT, replace=True)
+    models.register(STRICT, overwrite=True)
     source, out = tmp_path / "scene.tif", tmp_path / "mask.tif"
     pixels = noise(len(TOY.bands), 70, 50)
     place = rasterio.Affine(30, 0, 6e5, 0, -30, 5e6)

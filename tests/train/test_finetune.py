@@ -207,7 +207,7 @@ device = "cpu"
     da = da.cloudmask.describe(bands=["blue", "red", "nir"], level="L1C")
     mask = da.cloudmask.predict(model=path)
     assert mask.attrs["model"] == "first"
-    assert "first" not in models.list(), "a path is not registered"
+    assert "first" not in models.names(), "a path is not registered"
     assert cli.main(["models", "show", path]) == 0
     assert "first" in capsys.readouterr().out
     monkeypatch.setattr("xcloudmask.train.run.train", _interrupted)

@@ -15,7 +15,7 @@ from torch import nn
 from xcloudmask import models, sensors
 from xcloudmask.errors import BandError, CloudMaskError, ModelWarning, OptionError
 from xcloudmask.models.arch.descriptors import BandInput
-from xcloudmask.models.filling import Filling, filling
+from xcloudmask.models.imputation import BandImputer, imputer_for
 from xcloudmask.models.network import load_network
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.scene.bands import choose_bands, lacking, missing_bands
@@ -73,7 +73,7 @@ def tiny(tmp_path: Path) -> ModelSpec:
     path.write_bytes(graph_bytes())
     spec = models.load(
         path, bands=BANDS, classes=CLASSES, activation="softmax", mean=[0.2], std=[0.1, 0.1, 0.1, 0.2],
-        patch=32, overlap=8, level="toa", replace=True,
+        patch=32, overlap=8, level="toa", overwrite=True,
     )  # fmt: skip
     return replace(spec, patch_fixed=True)
 
@@ -94,7 +94,7 @@ def test_a_graph_is_fine_tuned_stays_a_graph_and_masks(tiny: ModelSpec, data: Pa
     }
     assert right["mine"][:, :-1].mean() > max(0.95, right["trained-graph"][:, :-1].mean())
     # and what was learnt is read again from the file alone
-    again = models.load(tmp_path / "mine" / "mine.json", name="trained-graph-again", replace=True)
+    again = models.load(tmp_path / "mine" / "mine.json", name="trained-graph-again", overwrite=True)
     assert again.sha256 == mine.sha256 != tiny.sha256
     assert tune(mine, data, tmp_path / "more", epochs=1, length=1).runtime == "onnx"
 
@@ -153,7 +153,7 @@ def test_bands_that_are_lacking_are_estimated_in_training_and_ever_after(
 def test_estimated_is_what_the_engine_does(tiny: ModelSpec) -> None:
     rng = np.random.default_rng(1)
     image = rng.uniform(0, 0.6, (2, 32, 32)).astype(np.float32)
-    body, how = Graph(graph_bytes()), filling(BANDS)
+    body, how = Graph(graph_bytes()), imputer_for(BANDS)
     called = Estimated(body, how, tiny.mean, tiny.std)
     red, blue = BandInput("optical", 640, 670), BandInput("optical", 455, 520)
     told = torch.from_numpy(called.describe([red, blue]))
@@ -167,7 +167,7 @@ def test_estimated_is_what_the_engine_does(tiny: ModelSpec) -> None:
 def test_a_batch_of_samples_with_different_bands(tiny: ModelSpec) -> None:
     """What is padded, and what the network has no place for, plays no part."""
     rng = np.random.default_rng(2)
-    called = Estimated(Graph(graph_bytes()), filling(BANDS), tiny.mean, tiny.std)
+    called = Estimated(Graph(graph_bytes()), imputer_for(BANDS), tiny.mean, tiny.std)
     edges = {"blue": (455, 520), "red": (640, 670), "nir": (840, 870), "cirrus": (1360, 1390)}
     pixels = torch.from_numpy(rng.uniform(0, 0.6, (2, 3, 8, 8)).astype(np.float32))
     sets = (("red", "cirrus", "blue"), ("nir", "red"))
@@ -188,9 +188,9 @@ def test_a_batch_of_samples_with_different_bands(tiny: ModelSpec) -> None:
 def test_validation_looks_at_the_bands_that_prediction_does() -> None:
     """Of every sensor, whose names say more than its wavelengths: Sentinel-2 has two in the near infrared."""
     six = models.get("ukis-any-l1c")
-    called = Estimated(nn.Identity(), filling(six.bands))
+    called = Estimated(nn.Identity(), imputer_for(six.bands))
     tried = 0
-    for name in sensors.list():
+    for name in sensors.names():
         bands = [band for band in sensors.get(name).bands if band.kind == "reflectance" and band.min_nm]
         if len(missing_bands(bands, six)):
             continue
@@ -206,7 +206,7 @@ def test_validation_looks_at_the_bands_that_prediction_does() -> None:
 
 
 def test_of_two_bands_that_would_do_the_nearer_is_taken() -> None:
-    called = Estimated(nn.Identity(), filling(BANDS))
+    called = Estimated(nn.Identity(), imputer_for(BANDS))
     edge, nir = BandInput("optical", 773, 793), BandInput("optical", 855, 875)
     assert called.describe([edge, nir]).ravel().tolist() == [-1, 3]
     assert called.describe([edge]).ravel().tolist() == [3]
@@ -267,9 +267,9 @@ def test_what_cannot_be_is_refused(tiny: ModelSpec, tmp_path: Path) -> None:
     with pytest.raises(CloudMaskError, match="gives probabilities"):
         begin({"start": replace(tiny, activation=None), "classes": CLASSES})
     with pytest.raises(BandError, match="coastal"):
-        filling(["coastal", "red"])
+        imputer_for(["coastal", "red"])
     with pytest.raises(BandError, match="cannot be estimated from"):
-        Filling(("a", "b"), (0, 0), ((1, 0), (0, 1))).given_only([])
+        BandImputer(("a", "b"), (0, 0), ((1, 0), (0, 1))).given_only([])
 
 
 def test_a_temperature_is_divided_into_a_graph(tiny: ModelSpec) -> None:

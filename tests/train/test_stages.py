@@ -54,7 +54,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 # --- the head ---
 
 
-@pytest.mark.parametrize("name", [name for name in arch.NAMES if name != "ensemble"])
+@pytest.mark.parametrize("name", arch.NAMES)
 def test_every_architecture_has_a_head(name: str) -> None:
     config = {key: value for key, value in {"bands": 4, "classes": 3}.items() if key in arch.config_of(name)}
     if name == "pw-dl3plus":  # one logit, of cloud
@@ -298,7 +298,7 @@ def lopsided(pixels: torch.Tensor) -> torch.Tensor:
 def teachers() -> list[str]:
     for function in (bright, vague, lopsided):
         classes = CLASSES[:2] if function is lopsided else CLASSES
-        models.register(function, bands=["red"], classes=classes, activation="none", patch=48, replace=True)
+        models.register(function, bands=["red"], classes=classes, activation="none", patch=48, overwrite=True)
     return ["bright", "vague", "lopsided"]
 
 
@@ -324,7 +324,7 @@ def test_an_ensemble_is_asked_together_and_by_level(tmp_path: Path, teachers: li
     assert (said[24:][valid[24:]] & 0b1111 == 9).all()
     assert teach(sample, ["ukis-4band-l2a"]) is None  # the sample is top of atmosphere
     assert teach(sample.select([0, 2]), ["ukis-4band"]) is None
-    models.register(ANY, replace=True)
+    models.register(ANY, overwrite=True)
     assert teach(sample, ["any"], confident=0.51) is not None
     with pytest.raises(OptionError, match="ukis"):
         teach(sample, ["ukis-5band"])

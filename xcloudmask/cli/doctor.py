@@ -177,7 +177,7 @@ def _model() -> Iterator[Finding]:
     from xcloudmask.engine.predictor import get_predictor
     from xcloudmask.models.network import load_network
 
-    spec = models.get(models.list()[0])
+    spec = models.get(models.names()[0])
     load_network(spec)  # raises unless the SHA-256 is right
     yield Finding("ok", spec.name, f"weights are there, SHA-256 {spec.sha256[:12]}... is right")
     # One window through the whole way, bright as a cloud.

@@ -33,7 +33,7 @@ from xcloudmask.engine.device_slots import Device, Said, pools, turns
 from xcloudmask.engine.devices import available_devices, give_back
 from xcloudmask.engine.output_checks import check_shape, doubt
 from xcloudmask.errors import warn_user
-from xcloudmask.models.filling import Filling
+from xcloudmask.models.imputation import BandImputer
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.types import Band, ModelSpec
 
@@ -113,7 +113,7 @@ class Predictor:
         self._turn = itertools.count()
         self._fits: int | None = None  # the largest batch that memory has allowed so far
         self._crowded = False  # whether memory did not suffice for windows side by side
-        self._filling: Filling | None = None  # how bands are estimated that the scene lacks
+        self._imputer: BandImputer | None = None  # how bands are estimated that the scene lacks
         self._looked = False  # whether the first batch's probabilities were looked at
 
     def _load(self) -> list[Device]:
@@ -124,9 +124,9 @@ class Predictor:
                     Device.of(name, _loaded(self.spec, name, self.dtype, told))
                     for name in available_devices(self.device, self.spec.runtime)
                 ]
-                filling = found[0].backend.network.filling
-                if self.spec.fills and self.inputs and filling is not None:
-                    self._filling = filling.given_only([band.name for band in self.inputs])
+                imputer = found[0].backend.network.imputer
+                if self.spec.fills and self.inputs and imputer is not None:
+                    self._imputer = imputer.given_only([band.name for band in self.inputs])
                 self._devices = found
         return self._devices
 
@@ -211,7 +211,7 @@ class Predictor:
             self._settle(device, sums, part, self._infer(device, part, tta, sums.shape[1], alone=True), tta)
 
     def _filled(self, pixels: Float) -> Float:
-        return pixels if self._filling is None else self._filling(pixels)
+        return pixels if self._imputer is None else self._imputer(pixels)
 
     def _batches(self, jobs: Iterable[WindowJob], size: int) -> Iterator[list[WindowJob]]:
         source = iter(jobs)
@@ -298,8 +298,15 @@ def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) 
         return network
 
     def make() -> Backend:
-        network = _told_of_bands(_told_of_aux(_networks.get((spec, device), load), spec, inputs), inputs)
-        return make_backend(network, spec.runtime, device, dtype)
+        network = _networks.get((spec, device), load)
+        if network.members:
+            members = tuple(
+                _told_of_bands(_told_of_aux(each, spec, inputs), inputs) for each in network.members
+            )
+            return make_backend(replace(network, members=members), spec.runtime, device, dtype)
+        return make_backend(
+            _told_of_bands(_told_of_aux(network, spec, inputs), inputs), spec.runtime, device, dtype
+        )
 
     return _backends.get((spec, device, dtype, inputs), make)
 
@@ -307,10 +314,12 @@ def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) 
 def make_backend(network: Network, runtime: str, device: str, dtype: str) -> Backend:
     """Put a network on a device."""
     if network.members:
-        from xcloudmask.engine.ensemble import TeamBackend
+        from xcloudmask.engine.ensemble import EnsembleBackend
 
-        members: list[Any] = [make_backend(member, "onnx", device, "auto") for member in network.members]
-        return TeamBackend(network, device, members)
+        runtimes = ["onnx" if isinstance(each.body, bytes) else "torch" for each in network.members]
+        pairs = zip(network.members, runtimes, strict=True)
+        members = [make_backend(each, its, device, "auto" if its == "onnx" else dtype) for each, its in pairs]
+        return EnsembleBackend(network, members)
     if device.startswith("openvino"):
         from xcloudmask.engine.openvino import OpenVinoBackend
 

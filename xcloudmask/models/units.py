@@ -56,4 +56,4 @@ def normalisation(
 
 
 def _short(numbers: Sequence[float] | None) -> str:
-    return "not told" if numbers is None else ", ".join(f"{value:g}" for value in numbers)
+    return "not given" if numbers is None else ", ".join(f"{value:g}" for value in numbers)

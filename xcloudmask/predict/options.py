@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from xcloudmask import models
 from xcloudmask.classes import CLOUDY, SHADOW
 from xcloudmask.engine.predictor import TURNS
 from xcloudmask.engine.tiling import MIN_PATCH
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitWarning, Use, warn_user
+from xcloudmask.models.lookup import readable
 from xcloudmask.predict.choose_model import too_coarse
 from xcloudmask.predict.fields import OptionSet, about, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
@@ -238,7 +238,7 @@ def uncertainty_of(asked: PredictOptions, spec: ModelSpec) -> bool:
         )
     if spec.uncertainty or (views_of(asked.tta) and CLOUDY & set(spec.classes)):
         return True
-    having = [known.name for known in models.readable() if known.uncertainty]
+    having = [known.name for known in readable() if known.uncertainty]
     raise CloudMaskError(
         f": model {spec.name!r} has one member, which cannot disagree with itself",
         Remedy(

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask import models
 from xcloudmask.classes import scheme
 from xcloudmask.engine.devices import check_device, check_dtype
 from xcloudmask.engine.kernel import reflectance
 from xcloudmask.engine.plan import Plan
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.models.own.modules import send_registered
 from xcloudmask.predict.choose_model import choose_model
 from xcloudmask.predict.job import Job
 from xcloudmask.predict.options import (
@@ -106,7 +106,7 @@ def run(job: Job) -> Any:
         return run_numpy.run(job.plan, values)
     from xcloudmask.engine import run_dask
 
-    models.ready(job.options.spec)
+    send_registered(job.options.spec)
     return run_dask.run(job.plan, job.pixels.data)
 
 

@@ -81,9 +81,9 @@ def take_aux(aux: AuxLike | None, spec: ModelSpec) -> dict[AuxInput, xr.DataArra
 
 def _others(names: list[AuxName]) -> str:
     """Say which models take these inputs."""
-    from xcloudmask import models
+    from xcloudmask.models.lookup import readable
 
-    found = [spec.name for spec in models.readable() if set(names) <= {each.name for each in spec.aux}]
+    found = [spec.name for spec in readable() if set(names) <= {each.name for each in spec.aux}]
     return f"Models that take it: {', '.join(found)}" if found else "No model that is known here takes it"
 
 

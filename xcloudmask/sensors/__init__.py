@@ -25,7 +25,6 @@ To add a sensor, add a file; nothing else names it. `register` takes a user's ow
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -37,7 +36,7 @@ from xcloudmask.sensors._match import match
 from xcloudmask.sensors._read import Entry, fold, fold_instruments, read
 from xcloudmask.types import Sensor
 
-__all__ = ["get", "identify", "list", "match", "register", "table"]
+__all__ = ["get", "identify", "match", "names", "register", "table"]
 
 #: What `register` was given, by canonical name; wins over a shipped sensor of the same name.
 _registered: dict[str, Entry] = {}
@@ -61,13 +60,13 @@ def _owners(entries: Iterable[Entry]) -> dict[str, str]:
     return {fold(name): e.sensor.name for e in entries for name in (e.sensor.name, *e.sensor.aliases)}
 
 
-def list() -> builtins.list[str]:
+def names() -> list[str]:
     """Return the canonical names of all sensors, sorted.
 
     Examples
     --------
     >>> import xcloudmask.sensors
-    >>> "sentinel-2a" in xcloudmask.sensors.list()
+    >>> "sentinel-2a" in xcloudmask.sensors.names()
     True
     """
     return sorted(_entries())

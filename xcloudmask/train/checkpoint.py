@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from xcloudmask.errors import CloudMaskError, WeightsError
+from xcloudmask.models.weights.atomic import replace_file as replace_file
 
 STATE = "state.pt"
 
@@ -74,24 +75,6 @@ def unusable(folder: Path) -> WeightsError:
     return WeightsError(
         f"{folder / STATE} is no state of a training, or is damaged: remove it to train from the beginning"
     )
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise CloudMaskError(
-            f"{path} cannot be written ({error.strerror}). What was saved before is whole: once that is "
-            "mended, the same call goes on from there"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ class Models(Collection[str]):
         return str(one).endswith((".safetensors", ".onnx", ".json")) or any(one == name for name in self)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([*models.families(), *models.list()])
+        return iter([*models.families(), *models.names()])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

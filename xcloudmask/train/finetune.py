@@ -37,7 +37,7 @@ def fine_tune(
     Parameters
     ----------
     model : str, path or ModelSpec
-        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. ONNX graphs, those of
+        A name from `xcloudmask.models.names`, weights that a training wrote, or a card. ONNX graphs, those of
         ukis among them, can be trained on too, and stay what they are; several networks at once cannot.
     data : path
         Labelled patches, ``<source>/<name>.npz``; see `xcloudmask.train.files`.

@@ -13,7 +13,7 @@ from torch import nn
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import arch, card
-from xcloudmask.models.filling import filling
+from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.network import load_network
 from xcloudmask.train.fixed import Estimated, Fixed
 from xcloudmask.train.graph import Graph
@@ -79,7 +79,7 @@ def begin(table: Mapping[str, Any]) -> Begun:
         window = entries["patch"] if entries.get("patch_fixed") else None
         entries["fills"] = bool(estimate)
         if estimate:
-            how = filling(entries["bands"])
+            how = imputer_for(entries["bands"])
             called = Estimated(network, how, *normalised, one_logit=one_logit, window=window)
         else:
             called = Fixed(network, entries["bands"], *normalised, one_logit=one_logit, window=window)
@@ -124,7 +124,7 @@ def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Mad
     if loaded.members:
         raise CloudMaskError(
             f"model {spec.name!r} is several networks: train one of them on, of those that "
-            "xcloudmask.models.list() names"
+            "xcloudmask.models.names() names"
         )
     if loaded.activation not in ("softmax", "sigmoid"):
         raise CloudMaskError(

@@ -16,7 +16,6 @@ from tests.models.weights.test_safety import Canary, an_onnx
 from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import registry
-from xcloudmask.models.network import load_network
 
 HOW = {
     "bands": ["red", "nir"],
@@ -188,7 +187,7 @@ def test_an_endless_item_is_cut_off(web, tmp_path):
     from xcloudmask.models.weights import fetch
 
     web.files["/item.json"] = b" " * (fetch.MAX_TEXT + 10)
-    with pytest.raises(WeightsError, match="no description"):
+    with pytest.raises(WeightsError, match="larger than 16 MiB"):
         models.load(f"{web.url}/item.json")
     deep = tmp_path / "deep.json"
     deep.write_text("[" * 200_000)
@@ -199,16 +198,10 @@ def test_an_endless_item_is_cut_off(web, tmp_path):
 def test_a_hostile_architecture_name_imports_nothing(tmp_path):
     from safetensors.torch import save
 
-    for name in ("os", "xcloudmask.testing", "../arch", "ensemble"):
+    for name in ("os", "xcloudmask.testing", "../arch"):
         note = {"architecture": name, "config": {"members": [{"name": "os"}]}}
         data = save(mlp().state_dict(), {"network": json.dumps(note)})
         (tmp_path / "net.safetensors").write_bytes(data)
         how = {"bands": ["red", "nir"], "classes": ["clear", "cloud"]}
-        if name != "ensemble":
-            with pytest.raises(OptionError, match="unknown architecture"):
-                models.load(tmp_path / "net.safetensors", **how)
-            continue
-        spec = models.load(tmp_path / "net.safetensors", **how)
-        del registry.registered[spec.name]
-        with pytest.raises(OptionError, match="unknown architecture 'os'"):
-            load_network(spec)
+        with pytest.raises(OptionError, match="unknown architecture"):
+            models.load(tmp_path / "net.safetensors", **how)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.filling import SHA256, filling
+from xcloudmask.models.imputation import SHA256
 from xcloudmask.models.network import Network, checked_bytes
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.types import Level, ModelSpec
@@ -86,9 +86,11 @@ def _any(product: str, level: Level) -> ModelSpec:
         threshold=cloud,
         shadow_threshold=shadow,
         min_bands=3,
-        loader="xcloudmask.models.sources.ukis:load_both",
+        loader="xcloudmask.models.ensembles:network",
         activation=None,
-        weights=" and ".join(f"ukis_csmask/model_{count}_{product}.onnx" for count in both),
+        members=(six, _spec(4, product, level)),
+        member_weights=SHARES,
+        weights="",
         sha256=digest("".join((*(_HASHES[f"model_{count}_{product}"] for count in both), SHA256)).encode()),
         description=f"two networks of ukis-csmask for {LEVELS[level]}; missing bands are estimated",
         training_data="the networks: as ukis-csmask; means and covariances of bands: top-of-atmosphere "
@@ -138,10 +140,3 @@ def load(spec: ModelSpec) -> Network:
         )
     mean, std = statistics["img"]
     return Network(body=body, mean=tuple(mean), std=tuple(std), activation="softmax")
-
-
-def load_both(spec: ModelSpec) -> Network:
-    """Read the networks for six and for four bands, and how missing bands are estimated."""
-    product, level = spec.name.rpartition("-")[2], spec.level or "toa"
-    members = tuple(load(_spec(count, product, level)) for count in (6, 4))
-    return Network(members=members, shares=SHARES, activation=None, filling=filling(spec.bands))
