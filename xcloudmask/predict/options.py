@@ -33,7 +33,7 @@ class Request:
     device: str = "auto"
     dtype: str = "auto"
     resolution: str | float = "auto"
-    nodata: float | None = None
+    nodata: float | str | None = "auto"
     valid: xr.DataArray | None = None
     tta: bool | int = False
     aux: AuxLike | None = None

@@ -19,10 +19,11 @@ from xcloudmask.predict.choose_model import Candidate, candidates, made_for
 from xcloudmask.predict.job import Job
 from xcloudmask.predict.options import Request
 from xcloudmask.predict.prepare import prepare
-from xcloudmask.scene.bands import read_bands, sensor_of
-from xcloudmask.scene.dims import BAND_DIMS, band_dim, coordinate, pixel_size, spatial_dims
+from xcloudmask.scene.bands import sensor_of
+from xcloudmask.scene.dims import BAND_DIMS, coordinate, pixel_size, spatial_dims
 from xcloudmask.scene.flags import codes_of
-from xcloudmask.scene.units import calibration_of, declared_nodata
+from xcloudmask.scene.scene import Scene, read_scene
+from xcloudmask.scene.units import calibration_of
 from xcloudmask.types import Band, ModelSpec, parse_level
 
 WIDTH = 88
@@ -132,17 +133,16 @@ def _guarded(label: str, value: Callable[[], str | Row]) -> Row:
 def _scene_rows(da: xr.DataArray) -> list[Row]:
     sensor = _guarded("Sensor", lambda: _sensor(da))
     try:
-        spatial_dims(da)
-        bands = read_bands(da, band_dim(da))
+        scene = read_scene(da, measured=False)
     except Exception as error:
         rows = [sensor] if sensor.value != str(error) else []
         return [*rows, Row("Bands", str(error), True), _guarded("Data", lambda: _chunks(da))]
     rows = [
         sensor,
-        _guarded("Bands", lambda: _band_row(bands)),
-        _guarded("Level", lambda: _level(da)),
-        _guarded("Units", lambda: _units(da)),
-        _guarded("Model", lambda: _model(da, bands)),
+        _guarded("Bands", lambda: _band_row(scene.bands)),
+        _guarded("Level", lambda: _level(scene)),
+        _guarded("Units", lambda: _units(scene)),
+        _guarded("Model", lambda: _model(da)),
     ]
     try:
         job = prepare(da, Request())
@@ -190,22 +190,24 @@ def _missing_for_richest(bands: tuple[Band, ...]) -> tuple[str, ...]:
     return max(found, key=lambda c: len(c.spec.bands) * (not c.spec.fills)).missing if found else ()
 
 
-def _level(da: xr.DataArray) -> str | Row:
-    level = da.attrs.get("level")
-    if level is None:
+def _level(scene: Scene) -> str | Row:
+    if scene.level is None:
         return Row(
             "Level",
             "not told, taken as top of atmosphere; describe(level='L1C') or describe(level='L2A')",
             True,
         )
-    return LEVELS[parse_level(level)]
+    return LEVELS[parse_level(scene.level)]
 
 
-def _units(da: xr.DataArray) -> str:
+def _units(scene: Scene) -> str:
     """Say how stored numbers become reflectance; raises what `predict` would."""
-    calibration = calibration_of(da, None)
+    da = scene.da
+    calibration = calibration_of(scene, tuple(range(len(scene.bands))))
     gaps = ["NaN"] if da.dtype.kind == "f" else []
-    gaps += [f"{gap:g}" for gap in declared_nodata(da.attrs)]
+    gaps += [f"{gap:g}" for gap in calibration.nodata]
+    of = " (assumed)" if calibration.assumed else ""
+    gaps += [f"{number:g} in every band{of}" for number in calibration.fill]
     end = f"; no data: {', '.join(gaps) if gaps else 'none declared'}"
     if calibration.scale is None or calibration.offset is None:
         return f"{da.dtype}, taken as reflectance from 0 to 1{end}"
@@ -214,10 +216,10 @@ def _units(da: xr.DataArray) -> str:
     return f"{da.dtype} {ways[0] if len(ways) == 1 else 'with a scale for each band'}{end}"
 
 
-def _model(da: xr.DataArray, bands: tuple[Band, ...]) -> Row:
-    level = da.attrs.get("level")
-    size = pixel_size(da, *spatial_dims(da))
-    found = candidates(bands, None if level is None else parse_level(level), size and max(size))
+def _model(da: xr.DataArray) -> Row:
+    scene = read_scene(da)
+    bands, level = scene.bands, scene.level
+    found = candidates(bands, None if level is None else parse_level(level), scene.coarsest)
     chosen = next((c.spec for c in found if c.fits), None)
     lines = [f"not {c.spec.name}: {c.reason}" for c in found if not c.fits]
     if chosen is None:

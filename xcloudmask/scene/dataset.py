@@ -10,7 +10,7 @@ import xarray as xr
 
 from xcloudmask import sensors
 from xcloudmask.errors import BandError, UnitError
-from xcloudmask.scene.bands import name_bands
+from xcloudmask.scene.bands import name_bands, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 from xcloudmask.scene.units import NODATA_ATTRS, declared_nodata
 
@@ -49,7 +49,7 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
         [variable.drop_attrs(deep=False) for variable in variables],
         dim="band", coords="minimal", compat="override", join="exact",
     )  # fmt: skip
-    out = out.assign_coords({"band": [str(name) for name in names], **described})
+    out = out.assign_coords({"band": [_label(name, ds[name]) for name in names], **described})
     attrs = {**ds.attrs, **dict(zip(NODATA_ATTRS, gaps[0], strict=False))}
     out = out.transpose(*(dim for dim in out.dims if dim not in ("band", y, x)), "band", y, x)
     return out.assign_attrs(attrs).rename(None)
@@ -62,14 +62,20 @@ def band_names(ds: xr.Dataset) -> list[Hashable]:
     if not names:
         there = ", ".join(f"{name} {v.dims}" for name, v in ds.data_vars.items()) or "none"
         raise BandError(f"no variable of the dataset lies over {y} and {x}; its variables: {there}")
-    sensor = sensors.get(ds.attrs["sensor"]) if ds.attrs.get("sensor") else None
-    bands = name_bands([str(name) for name in names], sensor)
+    sensor = sensor_of(ds)
+    bands = name_bands([_label(name, ds[name]) for name in names], sensor)
     known = [
         name
         for name, band in zip(names, bands, strict=True)
         if band.common_name or band.center_nm or any(ds[name].attrs.get(column) for column in COLUMNS)
     ]
     return known or names
+
+
+def _label(name: Hashable, variable: xr.DataArray) -> str:
+    """Return what a variable is called: its description where its name only counts (rioxarray's band_1)."""
+    described = variable.attrs.get("long_name")
+    return described if isinstance(described, str) and sensors.is_counter(str(name)) else str(name)
 
 
 def _with_nan(variable: xr.DataArray, gaps: tuple[float, ...]) -> xr.DataArray:

@@ -46,7 +46,7 @@ def stream(
     device: str = "auto",
     dtype: str = "auto",
     resolution: str | float = "auto",
-    nodata: float | None = None,
+    nodata: float | str | None = "auto",
     valid: xr.DataArray | None = None,
     aux: AuxLike | None = None,
     tta: bool | int = False,

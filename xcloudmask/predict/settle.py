@@ -1,0 +1,67 @@
+"""Every choice of a call made definite, in one frozen `Options`."""
+
+from __future__ import annotations
+
+from xcloudmask.classes import scheme
+from xcloudmask.engine.devices import check_device, check_dtype
+from xcloudmask.predict.options import (
+    Request,
+    batch_size_of,
+    shadow_threshold_of,
+    threshold_of,
+    uncertainty_of,
+    views_of,
+    window_of,
+    working_factors,
+)
+from xcloudmask.types import AuxInput, Band, Calibration, ModelSpec, Options
+
+
+def settle(
+    request: Request,
+    spec: ModelSpec,
+    calibration: Calibration,
+    pixel: tuple[float, float] | None,
+    inputs: tuple[Band, ...],
+    aux: tuple[AuxInput, ...],
+) -> Options:
+    """Return the options of a call on a model; an error where one of them cannot be.
+
+    Parameters
+    ----------
+    request : Request
+        What the caller asked for.
+    spec : ModelSpec
+        The model that answers.
+    calibration : Calibration
+        How the stored numbers become reflectance.
+    pixel : (float, float) or None
+        Size of a pixel in metres.
+    inputs : tuple of Band
+        The bands that the model is given, where its card does not tell.
+    aux : tuple of AuxInput
+        What it is given beside them.
+    """
+    patch, overlap = window_of(request, spec)
+    answer = scheme(request.scheme, spec.classes)
+    options = Options(
+        spec=spec,
+        scheme=answer,
+        calibration=calibration,
+        patch=patch,
+        overlap=overlap,
+        factors=working_factors(pixel, spec, request.resolution),
+        inputs=inputs + tuple(each.band for each in aux) if spec.any_bands else inputs,
+        output=request.output,
+        threshold=threshold_of(request, spec, answer),
+        shadow_threshold=shadow_threshold_of(request, spec, answer),
+        batch_size=batch_size_of(request.batch_size),
+        device=request.device,
+        dtype=request.dtype,
+        tta=views_of(request.tta),
+        aux=aux,
+        uncertainty=uncertainty_of(request, spec),
+    )
+    check_device(request.device, spec)
+    check_dtype(request.dtype, spec)
+    return options
