@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from xcloudmask.engine.arrays import Array, Float
-from xcloudmask.engine.pixels import CEILING, NEAR, filled, holds_data, stored_limits, within
+from xcloudmask.engine.pixels import CEILING, HIGHEST, NEAR, filled, holds_data, stored_limits, within
 from xcloudmask.errors import NoDataWarning, UnitError, UnitWarning, warn_user
 from xcloudmask.types import Calibration
 
@@ -39,17 +39,24 @@ def check_units(raw: Array, calibration: Calibration) -> None:
     """
     valid = holds_data(raw, calibration, COUNTS)
     values = to_reflectance(raw[:, valid], calibration)
-    # Fill values are no counts; where they are reflectance, after scaling, they may stay.
-    odd = ((raw[:, valid] == raw[:1, valid]).all(axis=0)) & np.isin(raw[0, valid], FILLS) & (values[0] > 20)
-    sample = values[:, ~odd]
-    if not sample.size:
+    if not values.size:
         return
+    # Fill values beside data are no counts, and no reflectance either.
+    odd = (raw == raw[:1]).all(axis=0)[valid] & np.isin(raw[0, valid], FILLS) & (values[0] > HIGHEST)
+    sample = values if odd.all() else values[:, ~odd]
     middle = float(np.median(sample))
     if middle > 5:
         scale = "0.01" if middle <= 150 else "0.0001"
         raise UnitError(
             f"half of the values are above {middle:.4g}: reflectance is 0 to 1, so say how they are scaled: "
             f"da.cloudmask.describe(scale={scale}, offset=...), {FIGURES}"
+            + f"; or, if {raw[0, valid][0]:g} means no data, nodata={raw[0, valid][0]:g}"
+            * bool(odd.all())
+        )
+    if middle < -0.1:
+        raise UnitError(
+            f"half of the values are below {middle:.2g}: reflectance is 0 to 1, so {APPLIED_TWICE}; or these "
+            "pixels hold no data: say which number means it, describe(nodata=...)"
         )
     if calibration.scale is not None:
         # What the scale makes of the stored numbers, before the offset hides how little it is.
@@ -62,11 +69,6 @@ def check_units(raw: Array, calibration: Calibration) -> None:
                 else f"the values lie within {spread:.2g} of the declared offset"
             )
             raise UnitError(f"{found}: reflectance is 0 to 1, so {APPLIED_TWICE}")
-    if middle < -0.1:
-        raise UnitError(
-            f"half of the values are below {middle:.2g}: reflectance is 0 to 1, so {APPLIED_TWICE}; or these "
-            "pixels hold no data: say which number means it, describe(nodata=...)"
-        )
 
 
 def to_reflectance(raw: Array, calibration: Calibration) -> Float:

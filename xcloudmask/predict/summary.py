@@ -206,8 +206,9 @@ def _units(scene: Scene) -> str:
     calibration = calibration_of(scene, tuple(range(len(scene.bands))))
     gaps = ["NaN"] if da.dtype.kind == "f" else []
     gaps += [f"{gap:g}" for gap in calibration.nodata]
-    of = " (assumed)" if calibration.assumed else ""
-    gaps += [f"{number:g} in every band{of}" for number in calibration.fill]
+    if calibration.fill:
+        fills = " or ".join(f"{number:g}" for number in calibration.fill)
+        gaps.append(f"{fills} in every band" + " (assumed)" * calibration.assumed)
     end = f"; no data: {', '.join(gaps) if gaps else 'none declared'}"
     if calibration.scale is None or calibration.offset is None:
         return f"{da.dtype}, taken as reflectance from 0 to 1{end}"

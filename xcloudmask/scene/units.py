@@ -9,7 +9,7 @@ import numpy as np
 
 from xcloudmask.engine.input_checks import COUNTS, FIGURES
 from xcloudmask.engine.pixels import holds_data
-from xcloudmask.errors import CloudMaskError, NoDataWarning, OptionError, UnitError, UnitWarning, warn_user
+from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning, warn_user
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.scene.sentinel2 import check_offset
 from xcloudmask.types import Calibration, Sensor
@@ -47,14 +47,12 @@ def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") 
     check_figures(scale, offset)
     as_stored = bool((scale == 1).all() and (offset == 0).all())
     check_offset(scene.da, offset, as_stored=as_stored)
-    gaps = list(declared_nodata(attrs))
-    if nodata is not None and not isinstance(nodata, str):
+    gaps, auto = list(declared_nodata(attrs)), isinstance(nodata, str) and nodata == "auto"
+    if nodata is not None and not auto:
         gaps.append(_checked_nodata(nodata, dtype))
     fill: tuple[float, ...] = ()
     assumed = False
-    if isinstance(nodata, str):
-        if nodata != "auto":
-            raise OptionError("nodata", nodata, allowed=("auto", "None", "a number"))
+    if auto:
         known = _product_fill(scene.sensor, dtype, reflectance=as_stored)
         if known is not None:
             stored, everywhere = known
@@ -116,7 +114,7 @@ def _checked_nodata(nodata: Any, dtype: Any) -> float:
     """Return the number that the caller says means no data; an error where it cannot occur."""
     if isinstance(nodata, bool) or not isinstance(nodata, (int, float, np.number)):
         raise CloudMaskError(
-            f"nodata={nodata!r} must be a number, as it is stored in the array, or None for no such number"
+            f"nodata={nodata!r} must be a number, as it is stored in the array; or None for no such number"
         )
     if dtype.kind in "iu" and not _occurs(nodata, dtype):
         limits = np.iinfo(dtype)
@@ -185,7 +183,7 @@ def _from_attrs(attrs: Mapping[str, Any], dtype: Any) -> tuple[Any, Any]:
     if factor == 1:
         raise UnitError(
             f"the values are integers ({dtype}) and nothing tells their scale. Reflectance "
-            f"must be 0 to 1: da.cloudmask.describe(scale=..., offset=...), {FIGURES}"
+            f"must be 0 to 1: da.cloudmask.describe(scale=0.0001, offset=...), {FIGURES}"
         )
     return np.array([factor]), np.array([addend])
 
