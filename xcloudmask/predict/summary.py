@@ -21,12 +21,14 @@ from xcloudmask.predict.options import Request
 from xcloudmask.predict.prepare import prepare
 from xcloudmask.scene.bands import sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, coordinate, pixel_size, spatial_dims
-from xcloudmask.scene.flags import codes_of
+from xcloudmask.scene.flags import as_mask, codes_of, numbers_of
 from xcloudmask.scene.scene import Scene, read_scene
 from xcloudmask.scene.units import calibration_of
 from xcloudmask.types import Band, ModelSpec, parse_level
 
 WIDTH = 88
+#: So many lines after the first are folded in HTML.
+FOLD = 3
 LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "bottom of atmosphere (L2A)"}
 
 
@@ -78,11 +80,14 @@ def html(data: xr.DataArray | xr.Dataset) -> str:
     True
     """
     head, rows = summary(data)
-    cell = "padding:2px 10px 2px 0;text-align:left;vertical-align:top;white-space:pre-wrap;"
+    cell = "padding:2px 10px 2px 0;text-align:left;vertical-align:top;"
+    name, value = (
+        f"{cell}font-weight:600;white-space:nowrap",
+        f"{cell}white-space:pre-wrap;overflow-wrap:anywhere",
+    )
     body = "".join(
-        f"<tr><th style='{cell}font-weight:600'>{'⚠ ' if row.problem else ''}"
-        f"{escaping.escape(row.label)}</th>"
-        f"<td style='{cell}{'font-weight:600' if row.problem else ''}'>{escaping.escape(row.value)}</td></tr>"
+        f"<tr><th style='{name}'>{'⚠ ' * row.problem}{escaping.escape(row.label)}</th>"
+        f"<td style='{value}{';font-weight:600' * row.problem}'>{_folded(row.value)}</td></tr>"
         for row in rows
     )
     return (
@@ -92,6 +97,14 @@ def html(data: xr.DataArray | xr.Dataset) -> str:
         f"<table style='border-collapse:collapse;background:transparent;color:inherit;margin:2px 0'>"
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _folded(value: str) -> str:
+    """Return text as HTML; of many lines, such as the models that were not taken, the first and a fold."""
+    first, *others = escaping.escape(value).split("\n")
+    if len(others) < FOLD:
+        return "\n".join([first, *others])
+    return f"{first}<details><summary>{len(others)} more lines</summary>" + "\n".join(others) + "</details>"
 
 
 def summary(data: xr.DataArray | xr.Dataset) -> tuple[str, list[Row]]:
@@ -105,6 +118,7 @@ def summary(data: xr.DataArray | xr.Dataset) -> tuple[str, list[Row]]:
                 data = stack(data)
             except Exception as error:
                 return "dataset", [Row("Bands", str(error), True)]
+        data = as_mask(data)
         kind = _kind(data)
         sizes = ", ".join(f"{dim}: {size}" for dim, size in data.sizes.items())
         name = f"{data.name} " if data.name is not None else ""
@@ -316,10 +330,19 @@ def _classes(da: xr.DataArray) -> str:
         names = [label for label in labels if label != "uncertainty"]  # which comes with them and is none
         return f"{', '.join(names)}; NaN for no data{scheme}"
     codes = codes_of(da)
-    pairs = [f"{code} {name}" for name, code in codes.items()]
     if NO_DATA not in codes.values():
-        pairs.append(f"{NO_DATA} no_data")
-    return ", ".join(pairs) + scheme
+        codes["no_data"] = NO_DATA
+    shares = _shares(da, codes)
+    return ", ".join(f"{code} {name}{shares.get(name, '')}" for name, code in codes.items()) + scheme
+
+
+def _shares(da: xr.DataArray, codes: dict[str, int]) -> dict[str, str]:
+    """Return the share of each class, of a mask that lies in memory: a repr computes nothing."""
+    if not isinstance(da.variable._data, np.ndarray) or not da.size or da.dtype.kind not in "iuf":
+        return {}
+    values = np.nan_to_num(da.values, nan=NO_DATA) if da.dtype.kind == "f" else da.values
+    counts = {name: int((values == code).sum()) for name, code in codes.items()}
+    return {name: f" {100 * count / values.size:.3g} %" for name, count in counts.items()}
 
 
 def _made_with(da: xr.DataArray) -> str:
@@ -328,10 +351,10 @@ def _made_with(da: xr.DataArray) -> str:
     if "patch_size" in attrs:
         parts.append(f"windows of {attrs['patch_size']}, overlap {attrs.get('overlap', '?')}")
     if "working_resolution_m" in attrs:
-        rows, columns = np.broadcast_to(np.asarray(attrs["working_resolution_m"], float), (2,)).tolist()
+        rows, columns = np.broadcast_to(numbers_of(attrs["working_resolution_m"]), (2,)).tolist()
         parts.append(f"inferred at {_metres((rows, columns))}")
     named = (("cloud", "threshold"), ("shadow", "shadow_threshold"))
-    told = [f"{name} from {attrs[key]:g}" for name, key in named if key in attrs]
+    told = [f"{name} from {float(attrs[key]):g}" for name, key in named if key in attrs]
     if told:
         parts.append(", ".join(told))
     return "; ".join(parts) or "not told"

@@ -12,6 +12,7 @@ from xcloudmask import sensors
 from xcloudmask.errors import BandError, UnitError
 from xcloudmask.scene.bands import name_bands, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+from xcloudmask.scene.flags import as_mask, is_mask
 from xcloudmask.scene.units import NODATA_ATTRS, declared_nodata
 
 #: What a variable's attributes may tell of its band, and what stands for nothing told.
@@ -27,7 +28,9 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
     Variables that are no band (a classification, a quality layer) are left out where it is known which are;
     where nothing tells, all variables over rows and columns are taken.
     """
-    stacked = [str(name) for name, variable in ds.data_vars.items() if set(BAND_DIMS) & set(variable.dims)]
+    stacked = [
+        str(name) for name, variable in ds.data_vars.items() if set(BAND_DIMS) & set(as_mask(variable).dims)
+    ]
     if len(stacked) == 1:  # an array that was written to a store
         return ds[stacked[0]].assign_attrs({**ds.attrs, **ds[stacked[0]].attrs})
     if stacked:
@@ -35,7 +38,7 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
             f"several variables have a band dimension ({', '.join(stacked)}); take one: ds[{stacked[0]!r}]"
         )
     mask = mask_of(ds)
-    if mask is not None and len(ds.data_vars) == 1:
+    if mask is not None and sum(variable.ndim > 0 for variable in ds.data_vars.values()) == 1:
         return mask.assign_attrs({**ds.attrs, **mask.attrs})
     y, x = spatial_dims(ds)
     names = band_names(ds)
@@ -122,9 +125,7 @@ def mask_of(ds: xr.Dataset) -> xr.DataArray | None:
     >>> mask_of(mask.to_dataset(name="cloud_mask")).name
     'cloud_mask'
     """
-    found = [
-        variable
-        for variable in ds.data_vars.values()
-        if {"flag_values", "flag_meanings"} <= set(variable.attrs)
-    ]
-    return found[0] if len(found) == 1 else None
+    masks = [as_mask(variable) for variable in ds.data_vars.values() if is_mask(variable)]
+    if not masks and is_mask(ds):  # a GeoTIFF, its bands as variables
+        masks = [variable.assign_attrs({**variable.attrs, **ds.attrs}) for variable in ds.data_vars.values()]
+    return masks[0] if len(masks) == 1 else None
