@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from xcloudmask import accessor as _accessor  # noqa: F401  registers .cloudmask
 from xcloudmask import errors, models, sensors
 from xcloudmask._version import __version__
-from xcloudmask.local import open
+from xcloudmask.local import open as open
 from xcloudmask.stac import load_stac
 from xcloudmask.types import AuxInput, Band, ModelSpec, Sensor
 

@@ -111,7 +111,7 @@ class CloudMask:
         device: str = "auto",
         dtype: str = "auto",
         working_resolution: str | float = "auto",
-        nodata: float | None = None,
+        nodata: float | str | None = "auto",
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -142,8 +142,11 @@ class CloudMask:
         working_resolution : "auto", "native" or float
             Pixel size to infer at, in metres; auto brings fine pixels to what the model was trained on. The
             mask has the pixels of the data in any case.
-        nodata : float, optional
-            Stored number that means no data, beside NaN and what the attributes declare.
+        nodata : float, None or "auto"
+            Stored number that means no data, beside NaN and what the attributes declare. Auto is the fill
+            value of the sensor's products: 0 in every band (Sentinel-2, Landsat), which no surface reflects.
+            Where the sensor is not known and nothing is declared, 0 in every band is no data with a warning.
+            None: no number but those that the attributes declare.
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
         aux : DataArray, Dataset or mapping of DataArray, optional
@@ -185,7 +188,7 @@ class CloudMask:
         device: str = "auto",
         dtype: str = "auto",
         working_resolution: str | float = "auto",
-        nodata: float | None = None,
+        nodata: float | str | None = "auto",
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,

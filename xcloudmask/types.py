@@ -423,12 +423,15 @@ def _contradiction(spec: ModelSpec) -> str:
 class Calibration:
     """How stored numbers become reflectance: ``value * scale + offset``, one pair a band.
 
-    Any of `nodata` is compared with the stored number, before scaling.
+    Any of `nodata` is compared with the stored number, before scaling; so is any of `fill`, which means no
+    data only where every band holds it. `assumed`: nobody said so, and it is warned of where it occurs.
     """
 
     scale: tuple[float, ...] | None = None
     offset: tuple[float, ...] | None = None
     nodata: tuple[float, ...] = ()
+    fill: tuple[float, ...] = ()
+    assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,12 +78,13 @@ def test_every_option_reaches_stream(
     monkeypatch.setattr("xcloudmask.streaming.stream", note)
     scene, dem = raster(tmp_path / "scene.tif", (40, 40)), terrain(tmp_path / "dem.tif")
     words = [
-        "--model", "toy", "--scheme", "native", "--working-resolution", "30", "--patch-size", "64", "--overlap", "8",
-        "--tta-depth", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g",
+        "--model", "toy", "--scheme", "native", "--working-resolution", "30", "--patch-size", "64",
+        "--overlap", "8", "--tta-depth", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3",
+        "--group", "g",
         "--overwrite", "--uncertainty", "--aux", f"dem={dem}",
         "--zarr-chunk", "16", "--zarr-shard", "32", "--store-option", "anon=true", "--store-option",
-        "endpoint_url=http://127.0.0.1:1", "--regions-in-flight", "2", "--retries", "0", "--no-resume", "--proba",
-        "--stored", "float16", "--quiet",
+        "endpoint_url=http://127.0.0.1:1", "--regions-in-flight", "2", "--retries", "0",
+        "--no-resume", "--proba", "--stored", "float16", "--quiet",
     ]  # fmt: skip
     assert run("stream", scene, "s3://bucket/m.zarr", *UNITS, *words) == 0
     assert list(aux := taken["predict"].pop("aux")) == ["dem"]
@@ -419,8 +420,9 @@ def test_every_option_reaches_sync(
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     words = [
-        "--to", "s3://b/m.zarr", "--bbox", "-10", "44", "-9.5", "45", "--bands", "red,nir", "--resolution", "20",
-        "--crs", "EPSG:32632", "--level", "L2A", "--engine", "odc", "--model", "toy", "--scheme", "native",
+        "--to", "s3://b/m.zarr", "--bbox", "-10", "44", "-9.5", "45", "--bands", "red,nir",
+        "--resolution", "20", "--crs", "EPSG:32632", "--level", "L2A", "--engine", "odc", "--model", "toy",
+        "--scheme", "native",
         "--threshold", "0.3", "--working-resolution", "30", "--patch-size", "64", "--overlap", "8", "--tta",
         "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g", "--overwrite",
         "--zarr-chunk", "16", "--no-shards", "--store-option", "anon=true", "--regions-in-flight", "2",

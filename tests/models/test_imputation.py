@@ -197,8 +197,8 @@ def test_it_is_exported_with_both_networks_and_comes_back(tmp_path, monkeypatch)
     ]  # fmt: skip
     again = models.load(written[-1], name="again")
     da = scene(noise(4, 64, 64) * 0.6, VGT)
-    expected = da.cloudmask.predict_proba("ukis-any-l1c", resolution="native")
-    found = da.cloudmask.predict_proba(again, resolution="native")
+    expected = da.cloudmask.predict_proba("ukis-any-l1c", working_resolution="native")
+    found = da.cloudmask.predict_proba(again, working_resolution="native")
     np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
 
 

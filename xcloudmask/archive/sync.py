@@ -250,7 +250,7 @@ def _allowed(load: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in ("like", "mosaic", "duplicates"):
         if name in load:
             raise CloudMaskError(
-                f"load={{{name!r}: ...}} is settled by sync: the grid is the store's, and each item is a step",
+                f"load={{{name!r}: ...}} is settled by sync: the store has its grid, and each item is a step",
                 "Leave it out, or use load_stac and stream",
             )
     return load

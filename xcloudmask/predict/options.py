@@ -93,8 +93,8 @@ class PredictOptions(OptionSet):
         default=None,
         metadata=about("heights and radar, for models that take them", settled={"aux": "aux_names"}),
     )
-    nodata: float | None = field(
-        default=None, metadata=about("the number that stands for no data", "X", recorded=False)
+    nodata: float | str | None = field(
+        default="auto", metadata=about("the number that stands for no data", "X", recorded=False)
     )
     valid: xr.DataArray | None = field(
         default=None, metadata=about("true where pixels are to be used", recorded=False)
@@ -200,8 +200,8 @@ def threshold_of(asked: PredictOptions, spec: ModelSpec, answer: Scheme) -> floa
     if not decides:
         raise CloudMaskError(
             f" decides between cloud and the rest, and the scheme {answer.name!r} of model {spec.name!r} has "
-            f"only {', '.join(answer.names)}",
-            "Leave threshold out",
+            f"only {', '.join(answer.names)};",
+            "leave threshold out",
             option=Use(threshold=value),
         )
     return float(value)

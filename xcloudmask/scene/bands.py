@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -14,6 +15,8 @@ from xcloudmask.errors import BandError, OptionError, UnitError, UnitWarning, wa
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.types import KINDS, Band, ModelSpec, Sensor
 
+#: What `load_stac` notes for a platform that no sensor is known for.
+UNKNOWN = "unknown"
 #: Names in use for the same input, the better one first.
 EQUIVALENT = {
     "nir": ("nir", "nir08"),
@@ -57,15 +60,15 @@ TYPICAL = {
 SHORTEST, LONGEST = 100.0, 50_000.0
 
 
-def sensor_of(da: xr.DataArray) -> Sensor | None:
-    """Return the sensor that the array names, in its attributes or as one for all times."""
+def sensor_of(da: xr.DataArray | xr.Dataset) -> Sensor | None:
+    """Return the sensor that the data names, in its attributes or as one for all times."""
     name = da.attrs.get("sensor")
     if name is not None and not isinstance(name, str):
         raise OptionError("sensor in the attributes", name, allowed=sensors.names())
     if not name and "sensor" in da.coords:
         names = {str(value) for value in coordinate(da["sensor"]).reshape(-1)}
         name = names.pop() if len(names) == 1 else None
-    if not name or "+" in name:  # a mosaic of several
+    if not name or name == UNKNOWN or "+" in name:  # a mosaic of several
         return None
     return sensors.get(name)
 
@@ -100,10 +103,17 @@ def common_name(label: str) -> str | None:
 
 
 def labels_of(da: xr.DataArray, dim: str) -> list[str]:
-    """Return the labels of the band dimension, or its positions where it has none."""
-    return (
-        [str(v) for v in coordinate(da[dim])] if dim in da.coords else [str(i) for i in range(da.sizes[dim])]
-    )
+    """Return the labels of the band dimension: what its bands are described as, or their positions.
+
+    rioxarray counts a file's bands and keeps their descriptions in ``long_name``; a counter says nothing.
+    """
+    count = da.sizes[dim]
+    labels = [str(v) for v in coordinate(da[dim])] if dim in da.coords else [str(i) for i in range(count)]
+    said = da.attrs.get("long_name")
+    texts = [said] if isinstance(said, str) and count == 1 else said
+    if not isinstance(texts, list | tuple) or len(texts) != count or not all(map(sensors.is_counter, labels)):
+        return labels
+    return [str(text) or label for text, label in zip(texts, labels, strict=True)]
 
 
 def read_bands(da: xr.DataArray, dim: str) -> tuple[Band, ...]:
@@ -165,6 +175,11 @@ def _band(label: str, own: dict[str, Any], known: Band | None, nm: float | None)
     if nm is not None and width is not None and edges["min_nm"] is None:
         edges = {"min_nm": nm - float(width) * 500, "max_nm": nm + float(width) * 500}
     name = own["common_name"]
+    if name is not None and known is not None and _differ(str(name), known.common_name):
+        raise BandError(
+            f"the band labelled {label!r} is called {name!r} by its coordinate common_name, and by its label "
+            f"it is the sensor's band {known.name}, {known.common_name}: say which with describe(bands=[...])"
+        )
     band = known or Band(label)
     low, high = edges["min_nm"] or band.min_nm, edges["max_nm"] or band.max_nm
     centre_nm = nm if nm is not None else band.center_nm
@@ -179,6 +194,14 @@ def _band(label: str, own: dict[str, Any], known: Band | None, nm: float | None)
         gsd=float(own["gsd"]) if isinstance(own["gsd"], (int, float)) else band.gsd,
         kind=own["kind"] if own["kind"] in KINDS else band.kind,
     )
+
+
+def _differ(name: str, other: str | None) -> bool:
+    """Whether two common names are of different colours; nir and nir08, or swir1 and swir16, are the same."""
+    if other is None or {name, other} - set(COMMON):
+        return False
+    kinds = {re.sub(r"(?<=nir|rededge)\d+|(?<=swir[12])\d", "", each) for each in (name, other)}
+    return len(kinds) > 1
 
 
 def _check_wavelength(label: str, name: str, value: object, nm: float, expected: str) -> None:

@@ -179,6 +179,7 @@ def describe(
     from xcloudmask import sensors
     from xcloudmask.scene.bands import labels_of, name_bands, sensor_of
     from xcloudmask.scene.dims import band_dim
+    from xcloudmask.scene.sentinel2 import warn_of_no_offset
     from xcloudmask.scene.units import NODATA_ATTRS, check_figures
 
     dim = band_dim(da)
@@ -212,6 +213,9 @@ def describe(
         out.attrs["nodata"] = nodata
     if scale is None and offset is None:
         return out
+    said_before = "offset" in out.coords or "add_offset" in out.attrs
+    if offset is None and not said_before and known is not None and known.name.startswith("sentinel-2"):
+        warn_of_no_offset(out)
     # The one of the two that is not said now stays as it was said before.
     figures = {
         "scale": scale if scale is not None else out.coords.get("scale", out.attrs.get("scale_factor", 1.0)),

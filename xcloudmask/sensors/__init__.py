@@ -11,6 +11,8 @@ To add a sensor, add a file; nothing else names it. `register` takes a user's ow
     platforms = ["my-sat-1"]            # what STAC items say in `platform`, ...
     instruments = ["mycam"]             # ... `instruments` (one entry: the whole list, joined by blanks)
     constellations = []                 # ... and `constellation`, where `platform` is absent or unknown
+    fill = [0]                          # stored numbers that mean no data: 0 in every band, others in any
+    fill_reflectance = [-0.1]           # what they are in every band once scale and offset were applied
 
     [[bands]]
     name = "B1"
@@ -32,11 +34,11 @@ from os import PathLike
 from pathlib import Path
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.sensors._match import match
+from xcloudmask.sensors._match import is_counter, match
 from xcloudmask.sensors._read import Entry, fold, fold_instruments, read
 from xcloudmask.types import Sensor
 
-__all__ = ["get", "identify", "match", "names", "register", "table"]
+__all__ = ["get", "identify", "is_counter", "match", "names", "register", "table"]
 
 #: What `register` was given, by canonical name; wins over a shipped sensor of the same name.
 _registered: dict[str, Entry] = {}

@@ -54,6 +54,7 @@ def _made_with(template: xr.DataArray, plan: Plan | None) -> dict[str, Any]:
         "scale": None if calibration.scale is None else list(calibration.scale),
         "offset": None if calibration.offset is None else list(calibration.offset),
         "nodata": " ".join(map(str, calibration.nodata)) or None,
+        "fill": " ".join(map(str, calibration.fill)) or None,
         "made_by": "windows",
     }
 

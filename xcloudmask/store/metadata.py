@@ -122,8 +122,7 @@ def array_attrs(template: xr.DataArray, packing: Packing, coords: xr.Dataset) ->
         attrs["coordinates"] = " ".join(others)
     crs = template.rio.crs
     if crs is not None:
-        attrs["grid_mapping"] = "spatial_ref"
-        attrs["_CRS"] = {"wkt": crs.to_wkt()}  # where GDAL looks
+        attrs["grid_mapping"] = "spatial_ref"  # where xarray and GDAL look
     return attrs
 
 
