@@ -15,7 +15,7 @@ from tests.stac.helpers import ENGINES, equal, occur_in, warns
 from tests.stac.scenes import landsat1, landsat2, probav, sentinel2
 from xcloudmask.errors import AssetError, BandError, CloudMaskError, NoDataWarning, OptionError, UnitError
 from xcloudmask.stac import load_stac
-from xcloudmask.stac.bands import Survey, choose_bands
+from xcloudmask.stac.bands import choose_bands
 
 # ------------------------------------------------------------------------------------------------ description
 
@@ -90,14 +90,13 @@ def test_bands_are_found_by_any_name(site):
 def test_auto_takes_the_same_near_infrared_of_all_sensors():
     from xcloudmask import sensors
 
-    all_bands = {
-        name: Survey(name, sensors.get(name).bands) for name in ("sentinel-2a", "landsat-8", "proba-v")
-    }
-    labels = [choice.label for choice in choose_bands(list(all_bands.values())[:2], "auto")]
+    all_bands = {name: sensors.get(name).bands for name in ("sentinel-2a", "landsat-8", "proba-v")}
+    labels = [choice.label for choice in choose_bands(dict(list(all_bands.items())[:2]), "auto")]
     assert labels == ["blue", "green", "red", "nir08", "swir16", "swir22"]
-    labels = [choice.label for choice in choose_bands(list(all_bands.values()), "auto")]
+    labels = [choice.label for choice in choose_bands(all_bands, "auto")]
     assert labels == ["blue", "red", "nir", "swir16"]
-    assert [choice.label for choice in choose_bands([all_bands["sentinel-2a"]], "auto")][3] == "nir"
+    only = {"sentinel-2a": all_bands["sentinel-2a"]}
+    assert [choice.label for choice in choose_bands(only, "auto")][3] == "nir"
 
 
 def test_auto_takes_what_the_sensor_has(site):
@@ -122,15 +121,15 @@ def test_wrong_bands_are_told(site, bands, error, says):
 def test_bands_of_no_known_instrument_are_told_as_such():
     from xcloudmask.types import Band
 
-    item = Survey("unknown", (Band("B4", "red"),))
+    item = {"unknown": (Band("B4", "red"),)}
     with pytest.raises(OptionError, match=r"^unknown band 'junk'\. Allowed: red, B4\."):
-        choose_bands([item], ["junk"])
+        choose_bands(item, ["junk"])
     with pytest.raises(
         OptionError, match=r"^unknown band 'junk'\. An item of no known instrument has no band"
     ):
-        choose_bands([Survey("unknown", ())], ["junk"])
+        choose_bands({"unknown": ()}, ["junk"])
     with pytest.raises(BandError, match=r"names no band\. an item of no known instrument has red\."):
-        choose_bands([item], [])
+        choose_bands(item, [])
 
 
 def test_no_band_in_common(site):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -22,11 +22,10 @@ from xcloudmask.stac.boxes import (
     geometry_box,
     is_geographic,
     is_metric,
-    lonlat_box,
     parse_crs,
     transform_box,
 )
-from xcloudmask.stac.view import to_numbers
+from xcloudmask.stac.view import AssetView, ItemView, to_numbers
 
 #: Parts of a pixel below which a difference is rounding, not position.
 _TOLERANCE = 1e-4
@@ -143,19 +142,21 @@ class AssetGrid:
         return None
 
 
-def asset_grid(item: Mapping[str, Any], key: str, crs: str | None, gsd: float | None = None) -> AssetGrid:
+def asset_grid(
+    item: ItemView, asset: AssetView, crs: str | None, gsd: float | None, lonlat: Bounds | None
+) -> AssetGrid:
     """Read where an asset of an item lies from the projection fields, on the asset first.
 
     Parameters
     ----------
-    item : mapping
-        The item as plain JSON.
-    key : str
-        Key of the asset.
+    item : ItemView
+    asset : AssetView
     crs : str or None
-        CRS of the item, as the plan tells it.
-    gsd : float, optional
+        CRS of the asset, as the plan tells it.
+    gsd : float or None
         Pixel size in metres, used where the item tells no transform.
+    lonlat : tuple of float or None
+        Box of the item in degrees.
 
     Returns
     -------
@@ -163,20 +164,19 @@ def asset_grid(item: Mapping[str, Any], key: str, crs: str | None, gsd: float | 
 
     Examples
     --------
-    >>> item = {"id": "a", "properties": {}, "assets": {"red": {
-    ...     "proj:shape": [2, 3], "proj:transform": [10, 0, 500, 0, -10, 900]}}}
-    >>> asset_grid(item, "red", "EPSG:32632").bounds
+    >>> from xcloudmask.stac.view import view_item
+    >>> red = {"href": "a.tif", "proj:shape": [2, 3], "proj:transform": [10, 0, 500, 0, -10, 900]}
+    >>> item = view_item({"id": "a", "properties": {}, "assets": {"red": red}})
+    >>> asset_grid(item, item.assets["red"], "EPSG:32632", None, None).bounds
     (500.0, 880.0, 530.0, 900.0)
     """
-    asset, properties = item["assets"][key], item.get("properties", {})
 
     def stated(name: str, least: int) -> tuple[float, ...] | None:
-        return to_numbers(asset.get(name), least) or to_numbers(properties.get(name), least)
+        return to_numbers(asset.raw.get(name), least) or to_numbers(item.properties.get(name), least)
 
     transform, shape, box = stated("proj:transform", 6), stated("proj:shape", 2), stated("proj:bbox", 4)
     if shape and min(shape[:2]) < 1:
         shape = None
-    lonlat = lonlat_box(item)
     bounds: Bounds | None = None
     res: tuple[float, float] | None = None
     if transform and _is_north_up(transform):
@@ -191,7 +191,7 @@ def asset_grid(item: Mapping[str, Any], key: str, crs: str | None, gsd: float | 
     if gsd and crs and is_metric(crs) and (res is None or not math.isclose(*res, rel_tol=1e-3)):
         # Products have square pixels: others are those of a preview, which old items of USGS state.
         res = (gsd, gsd)
-    return AssetGrid(str(item.get("id", "?")), crs, bounds, res, lonlat)
+    return AssetGrid(item.id, crs, bounds, res, lonlat)
 
 
 def make_grid(

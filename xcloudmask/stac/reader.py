@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import AssetError, CloudMaskError
-from xcloudmask.stac.boxes import Bounds, parse_crs, transform_box
+from xcloudmask.stac.boxes import parse_crs, transform_box
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan, ItemPlan, ValidRule
+from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.stac.transport import (
     Transport,
     as_warning,
@@ -33,52 +33,6 @@ _ALIGNED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One asset of one item, reduced to what reading needs; small, since each task carries some.
-
-    Parameters
-    ----------
-    item_id, key, href : str
-        Which asset, and where.
-    index : int
-        Band of the file, from 1.
-    scale, offset, nodata, k1, k2 : float or None
-        The calibration, as in `AssetPlan`.
-    crs : str or None
-        CRS that the item declares.
-    bounds : tuple of float or None
-        Box on the grid's CRS, None if unknown.
-    valid : ValidRule or None
-        Which pixels count.
-    dtype : str or None
-        Type of number that the calibration is for, as far as the item tells.
-    good_bit : int or None
-        Which bit of `valid` tells of this band alone.
-    """
-
-    item_id: str
-    key: str
-    href: str
-    index: int = 1
-    scale: float = 1.0
-    offset: float = 0.0
-    nodata: float | None = None
-    k1: float | None = None
-    k2: float | None = None
-    crs: str | None = None
-    bounds: Bounds | None = None
-    valid: ValidRule | None = None
-    dtype: str | None = None
-    good_bit: int | None = None
-
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        rule = self.valid
-        box = None if rule is None else (rule.href, rule.mask, rule.expected, rule.invalid_values, rule.index)
-        numbers = (self.index, self.scale, self.offset, self.nodata, self.k1, self.k2)
-        return (self.item_id, self.key, self.href, *numbers, self.crs, self.bounds, box, self.good_bit)
-
-
-@dataclass(frozen=True, slots=True)
 class Layer:
     """The sources of one band of one time step, in the order in which they are laid: the first wins."""
 
@@ -86,26 +40,6 @@ class Layer:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return tuple(source.__dask_tokenize__() for source in self.sources)
-
-
-def make_source(plan: ItemPlan, asset: AssetPlan, bounds: Bounds | None) -> Source:
-    """Return what reading `asset` of `plan` needs."""
-    return Source(
-        plan.item_id,
-        asset.key,
-        asset.href,
-        asset.index,
-        asset.scale,
-        asset.offset,
-        asset.nodata,
-        asset.k1,
-        asset.k2,
-        plan.crs,
-        bounds,
-        plan.valid,
-        asset.dtype,
-        asset.good_bit,
-    )
 
 
 def read_layer(layer: Layer, grid: Grid, resampling: str, transport: Transport) -> NDArray[np.float32]:
