@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import xcloudmask
 from tests.stac.brightness import BRIGHT, answer
 from tests.stac.cases import PROFILES
 from tests.stac.helpers import ENGINES, equal, warns

@@ -212,7 +212,7 @@ def _read_block(
     if part.source.href.startswith(HDF4):
         return read_hdf4(part.source, (top, left), shape)[None, None]
     try:
-        values = read_layer(Layer((part.source,)), grid.window(top, left, shape), part.resampling, _TRANSPORT)
+        values = read_layer(Layer((part.source,)), grid.part(top, left, shape), part.resampling, _TRANSPORT)
     except AssetError as error:
         cause = messages(error.__cause__) if error.__cause__ else str(error)
         raise AssetError(

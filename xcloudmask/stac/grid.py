@@ -98,6 +98,10 @@ class Grid:
             shape,
         )
 
+    def part(self, row: int = 0, column: int = 0, shape: tuple[int, int] | None = None) -> Part:
+        """Return a part of this grid, by default all of it."""
+        return Part(self, row, column, shape or self.shape)
+
     def touches(self, box: Bounds | None) -> bool:
         """Tell if `box` may share area with the grid: within two pixels, or unknown, it may."""
         if box is None:
@@ -105,6 +109,31 @@ class Grid:
         left, bottom, right, top = self.bounds
         x, y = 2 * self.res_x, 2 * self.res_y
         return box[0] < right + x and box[2] > left - x and box[1] < top + y and box[3] > bottom - y
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows and columns of a grid: what one chunk holds.
+
+    Parameters
+    ----------
+    whole : Grid
+        What the pixels depend on.
+    row, column : int
+        Of the first pixel, counted from the whole grid's.
+    shape : tuple of int
+        Rows and columns.
+    """
+
+    whole: Grid
+    row: int
+    column: int
+    shape: tuple[int, int]
+
+    @property
+    def grid(self) -> Grid:
+        """The part as a grid of its own."""
+        return self.whole.window(self.row, self.column, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
