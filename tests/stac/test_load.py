@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 import pytest
-import rioxarray  # noqa: F401
+import rioxarray
 import xarray as xr
 from affine import Affine
 
@@ -221,7 +221,8 @@ def test_across_the_antimeridian(site, engine):
     # The same where only the item's box in degrees tells where it lies.
     for asset in scene.item["assets"].values():
         del asset["proj:transform"], asset["proj:shape"]
-    vague = load_stac([scene.item], bands=["red"], engine=engine, bbox=crossing, resolution=10)
+    with warns(UserWarning, "no proj:transform says where the pixels of the files begin"):
+        vague = load_stac([scene.item], bands=["red"], engine=engine, bbox=crossing, resolution=10)
     xr.testing.assert_equal(vague.compute(), part.compute())
     with pytest.raises(CloudMaskError, match="antimeridian"):
         load_stac([scene.item], bbox=crossing, crs=4326, resolution=0.001)
@@ -246,6 +247,25 @@ def test_no_crs_is_told(site, engine):
     rows = np.round((scenes.TOP - da.y.values) / 10 - 0.5).astype(int)
     columns = np.round((da.x.values - scenes.LEFT) / 10 - 0.5).astype(int)
     equal(da[0, 0], scene.expected["red"][np.ix_(rows, columns)])
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_pixels_of_landsat_without_a_crs_stay_where_they_are(site, engine, stated):
+    """Its edges lie 15 m beside the multiples of 30: a transform alone says so, or nothing does."""
+    scene = landsat2(site, "planetary-computer")
+    del scene.item["properties"]["proj:epsg"]
+    options = {"bands": ["red"], "crs": 32632, "resolution": 30, "engine": engine}
+    if stated:
+        da = load_stac([scene.item], **options)
+    else:
+        del scene.item["properties"]["proj:transform"]
+        with warns(UserWarning, r"no proj:transform says .* multiples of 30 .*Landsat.*like=rioxarray"):
+            load_stac([scene.item], **options)
+        like = rioxarray.open_rasterio(scene.files[2])
+        da = load_stac([scene.item], bands=["red"], engine=engine, like=like)
+    assert da.x.values[0] % 30 == 0  # the centre
+    inside = da[0, 0].sel(x=slice(scenes.LEFT - 15, None), y=slice(scenes.TOP + 15, None))[:96, :96]
+    equal(inside, scene.expected["red"])
 
 
 def test_a_file_in_another_crs_than_the_item_says_is_an_error(site, engine):
