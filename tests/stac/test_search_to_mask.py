@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import xcloudmask
 from tests.stac.brightness import BRIGHT, answer
 from tests.stac.cases import PROFILES
 from tests.stac.helpers import ENGINES, equal, warns
@@ -123,8 +122,7 @@ def _through_s3(mask, s3_server, store):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_search_to_mask_on_s3(catalogue, client, s3_server, bucket, engine, monkeypatch):
     """Sentinel-2, Landsat and Proba-V: the mask on S3 is the one that follows from the pixels written."""
-    monkeypatch.setattr(registry, "registered", dict(registry.registered))
-    xcloudmask.models.register(BRIGHT)
+    monkeypatch.setitem(registry.registered, BRIGHT.name, BRIGHT)
     for profile in ("CDSE L2A", "planetary-computer Landsat L2", "Terrascope Proba-V TOA"):
         scene = catalogue[profile]
         near = next(name for name in ("nir", "nir08") if name in scene.expected)

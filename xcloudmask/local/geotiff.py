@@ -35,7 +35,7 @@ from xcloudmask.local.scene import (
 )
 from xcloudmask.local.sun import descending_pass, sun_position
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan, ValidRule
+from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.types import Band, Sensor
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
@@ -117,19 +117,12 @@ def scene(files: Files, given: Overrides) -> Scene:
         sun = check_sun(elevation, where, _SUN_REMEDY) if raw else None
         numbers = _numbers(layer, band, sensor, given, sun)
         nodata = _nodata(layer, sensor, given, raw=raw)
-        asset = AssetPlan(
-            band.name,
-            layer.href,
-            band,
-            numbers.scale,
-            numbers.offset,
-            nodata,
-            numbers.k1,
-            numbers.k2,
-            layer.index,
-        )
         valid = _status_map(files, layer, band) if known else None
-        planes.append(Plane(asset, layer.file, grids[band.name], valid))
+        source = Source(
+            band.name, layer.href, band, numbers.scale, numbers.offset, nodata, numbers.k1, numbers.k2,
+            layer.index, valid=valid,
+        )  # fmt: skip
+        planes.append(Plane(source, layer.file, grids[band.name]))
     name = files.path.stem if files.is_single else files.name
     return Scene(name, sensor, level, tuple(planes), time, elevation)
 

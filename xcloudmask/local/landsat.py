@@ -29,7 +29,7 @@ from xcloudmask.local.scene import (
     settle_level,
     warn_of_absent,
 )
-from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.mtl import IMAGE, RESCALING, THERMAL, Groups, mtl_number, parse_mtl
 from xcloudmask.types import Band, Level, Sensor
 
@@ -98,10 +98,8 @@ def scene(files: Files, given: Overrides) -> Scene:
         numbers = _numbers(groups, band, number, level, elevation, where, given)
         href = files.href(file)
         nodata = 0.0 if given.nodata is None else given.nodata
-        asset = AssetPlan(
-            band.name, href, band, numbers.scale, numbers.offset, nodata, numbers.k1, numbers.k2
-        )
-        planes.append(Plane(asset, href, grid_of(href, href)))
+        source = Source(band.name, href, band, numbers.scale, numbers.offset, nodata, numbers.k1, numbers.k2)
+        planes.append(Plane(source, href, grid_of(href, href)))
     product = _text(groups, "LANDSAT_PRODUCT_ID") or _text(groups, "LANDSAT_SCENE_ID")
     return Scene(
         item_id=product or name.rsplit("/", 1)[-1][: -len("_MTL.txt")],

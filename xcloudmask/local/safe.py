@@ -24,7 +24,7 @@ from xcloudmask.local.scene import (
     settle_level,
     warn_of_absent,
 )
-from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.item_plan import Source
 from xcloudmask.types import Band, Sensor
 
 _PRODUCT_XML = re.compile(
@@ -82,7 +82,7 @@ def scene(files: Files, given: Overrides) -> Scene:
 def _plane(files: Files, name: str, band: Band, scale: float, offset: float, given: Overrides) -> Plane:
     href = files.href(name)
     nodata = 0.0 if given.nodata is None else given.nodata
-    return Plane(AssetPlan(band.name, href, band, scale, offset, nodata), href, grid_of(href, href))
+    return Plane(Source(band.name, href, band, scale, offset, nodata), href, grid_of(href, href))
 
 
 def _parse(files: Files, name: str) -> _Xml:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning, warn_user
-from xcloudmask.stac.bands import AUTO_BANDS, Survey, choose_bands
+from xcloudmask.stac.bands import AUTO_BANDS, choose_bands
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan, ValidRule
+from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.types import Band, Level, Sensor, parse_level
 
 #: ``"auto"``, ``"all"`` or names.
@@ -58,19 +58,16 @@ class Plane:
 
     Parameters
     ----------
-    asset : AssetPlan
+    source : Source
         Its href is anything that rasterio opens, or ``hdf4:`` and a path.
     file : str
         The file as the user knows it, for messages.
     grid : Grid
-    valid : ValidRule or None
-        Which of this band's pixels count.
     """
 
-    asset: AssetPlan
+    source: Source
     file: str
     grid: Grid
-    valid: ValidRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,7 @@ def choose(held: Sequence[Band], asked: BandsAsked, sensor: Sensor) -> list[Band
     >>> [band.name for band in choose(toy.bands, "auto", toy)]
     ['1']
     """
-    choices = choose_bands([Survey(sensor.name, tuple(held))], asked)
+    choices = choose_bands({sensor.name: held}, asked)
     return [dict(choice.by_sensor)[sensor.name] for choice in choices]
 
 

@@ -31,7 +31,7 @@ from xcloudmask.local.scene import (
     settle_level,
 )
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.item_plan import Source
 from xcloudmask.types import Band, Level, Sensor
 
 _LOG = re.compile(r"(^|[/_])LOG\.TXT$", re.IGNORECASE)
@@ -123,14 +123,6 @@ def _plane(
     given: Overrides,
 ) -> Plane:
     href, grid = _place(files, name, log, where)
-    asset = AssetPlan(
-        band.name,
-        href,
-        band,
-        _SCALE if given.scale is None else given.scale,
-        given.offset or 0.0,
-        0.0 if given.nodata is None else given.nodata,
-    )
     valid = None
     if status is not None:
         map_href = _place(files, status, log, where)[0]
@@ -139,7 +131,10 @@ def _plane(
                 f"{files.path}: {name} and {status} are of different formats. Convert all planes, or none."
             )
         valid = good_radiometry(map_href, band)
-    return Plane(asset, files.href(name), grid, valid)
+    scale = _SCALE if given.scale is None else given.scale
+    nodata = 0.0 if given.nodata is None else given.nodata
+    source = Source(band.name, href, band, scale, given.offset or 0.0, nodata, valid=valid)
+    return Plane(source, files.href(name), grid)
 
 
 def _place(files: Files, name: str, log: Mapping[str, str], where: str) -> tuple[str, Grid]:
