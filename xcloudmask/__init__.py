@@ -11,19 +11,23 @@ from xcloudmask.stac import load_stac
 from xcloudmask.types import ModelSpec
 
 if TYPE_CHECKING:
+    from xcloudmask.archive.record import open_masks
     from xcloudmask.archive.sync import sync
     from xcloudmask.archive.timeseries import timeseries
     from xcloudmask.engine.predictor import unload
+    from xcloudmask.store.verify import verify
     from xcloudmask.streaming import stream
     from xcloudmask.streaming.worker_plugin import WorkerPlugin
 
 #: What is imported when it is first asked for: it needs zarr, or distributed.
 _LATER = {
     "WorkerPlugin": "xcloudmask.streaming.worker_plugin",
+    "open_masks": "xcloudmask.archive.record",
     "stream": "xcloudmask.streaming",
     "sync": "xcloudmask.archive.sync",
     "timeseries": "xcloudmask.archive.timeseries",
     "unload": "xcloudmask.engine.predictor",
+    "verify": "xcloudmask.store.verify",
 }
 
 __all__ = [
@@ -33,11 +37,13 @@ __all__ = [
     "load_stac",
     "models",
     "open",
+    "open_masks",
     "sensors",
     "stream",
     "sync",
     "timeseries",
     "unload",
+    "verify",
 ]
 
 

@@ -27,17 +27,22 @@ def add_arguments(parser: Parser) -> None:
     into.add_argument(
         "--no-shards", action="store_true", help="a file for each chunk, which GDAL reads from 3.12 on"
     )
-    into.add_argument(
-        "--store-option", metavar="KEY=VALUE", type=_pair, action="append", default=[],
-        help="of a URL's file system: endpoint_url=http://..., anon=true; of Icechunk: branch=...; again for "
-        "more",
-    )  # fmt: skip
+    add_store_option(into)
     run = parser.add_argument_group("how it is run")
     run.add_argument("--regions", metavar="N", type=positive, help="regions in memory at a time (2)")
     run.add_argument("--retries", metavar="N", type=_whole, default=2, help="of a region that fails (2)")
     cluster = run.add_mutually_exclusive_group()
     cluster.add_argument("--workers", metavar="N", type=positive, help="processes on this machine")
     cluster.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster: tcp://host:8786")
+
+
+def add_store_option(parser: Any) -> None:
+    """Declare what a store is opened with."""
+    parser.add_argument(
+        "--store-option", metavar="KEY=VALUE", type=_pair, action="append", default=[],
+        help="of a URL's file system: endpoint_url=http://..., anon=true; of Icechunk: branch=...; again for "
+        "more",
+    )  # fmt: skip
 
 
 def _whole(text: str) -> int:

@@ -61,7 +61,7 @@ def stream(
     retries: int = 2,
     storage_options: dict[str, Any] | None = None,
 ) -> StreamReport:
-    """Predict a mask region by region, straight into a Zarr store; a stopped call goes on where it stopped.
+    """Predict a mask region by region, straight into a Zarr store; a stopped call resumes.
 
     Every window is inferred once, memory depends on the regions in flight and not on the source, and the
     result is that of ``source.cloudmask.predict(...)``, pixel for pixel. With a Dask client its workers read,
@@ -175,7 +175,7 @@ def to_zarr(
     retries: int = 2,
     storage_options: dict[str, Any] | None = None,
 ) -> StreamReport:
-    """Write a mask to a Zarr store, region by region; a stopped call goes on where it stopped.
+    """Write a mask to a Zarr store, region by region; a stopped call resumes.
 
     A lazy mask straight from ``predict`` or ``predict_proba`` is made as by `stream`: each window once. A
     mask that was changed since (sliced, buffered, ...) is computed as its graph says, a region at a time, so
