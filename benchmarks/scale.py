@@ -25,6 +25,7 @@ import _cases as cases
 import cloudpickle
 import dask.array as da
 import numpy as np
+import zarr
 from _measure import RESULTS, circumstances, clocked, in_words, save, table
 from zarr.storage import MemoryStore
 
@@ -121,7 +122,12 @@ def simulate(size: Size) -> dict[str, Any]:
             finish=lambda at, found: pool.then(pretend_finish, found),
             producers=lambda at: [(*at[:-2], *tile) for tile in windows.producers(at[-2:])],
         )
+        mask = zarr.create_array(
+            target.store, name="mask", shape=(size.steps, size.side, size.side),
+            chunks=(1, size.region, size.region), dtype="uint8",
+        )  # fmt: skip
         run = Run(
+            array=mask,
             layout=layout, ledger=Ledger.create(target, layout, ["time"]), lock=Lock(target), pool=pool,
             steps=steps, display=lambda event: None, scene_name=str, regions=regions,
         )  # fmt: skip

@@ -12,9 +12,11 @@ from xcloudmask.types import AuxInput, Band, ModelSpec, Sensor
 
 if TYPE_CHECKING:
     from xcloudmask import metrics, train
+    from xcloudmask.archive.record import open_masks
     from xcloudmask.archive.sync import sync
     from xcloudmask.archive.timeseries import timeseries
     from xcloudmask.engine.predictor import unload
+    from xcloudmask.store.verify import verify
     from xcloudmask.streaming import stream
     from xcloudmask.streaming.worker_plugin import WorkerPlugin
 
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 _LATER = {
     "WorkerPlugin": "xcloudmask.streaming.worker_plugin",
     "metrics": "",
+    "open_masks": "xcloudmask.archive.record",
     "stream": "xcloudmask.streaming",
     "sync": "xcloudmask.archive.sync",
     "timeseries": "xcloudmask.archive.timeseries",
     "train": "",
     "unload": "xcloudmask.engine.predictor",
+    "verify": "xcloudmask.store.verify",
 }
 
 # `open` is public, too, but ``from xcloudmask import *`` shall replace no builtin.
@@ -41,12 +45,14 @@ __all__ = [
     "load_stac",
     "metrics",
     "models",
+    "open_masks",
     "sensors",
     "stream",
     "sync",
     "timeseries",
     "train",
     "unload",
+    "verify",
 ]
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from zarr.storage import LocalStore, WrapperStore
 
 from tests.streaming.helpers import COUNTED, VARIABLE, Child, described, files, job, numbered
 from xcloudmask import testing
+from xcloudmask.errors import CloudMaskError
 from xcloudmask.store import lock
-from xcloudmask.store.retry import persistently
+from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.store import Target
 from xcloudmask.streaming import ProgressEvent, StoreError, StoreLockedError, progress, stream
 
@@ -119,7 +121,7 @@ def test_an_unreachable_store_is_waited_for(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_error_of_the_program_is_not_waited_out() -> None:
     with pytest.raises(ZeroDivisionError):
-        persistently("divide", lambda: 1 / 0)
+        call_with_retries("divide", lambda: 1 / 0)
 
 
 def slow_job(store: str) -> None:
@@ -261,21 +263,30 @@ def test_progress_is_told_to_programs_people_and_notebooks(
     shown = capsys.readouterr().err
     assert "18/18 regions" in shown
     assert "Mpx/s" in shown
-    line = io.StringIO()
-    line.isatty = lambda: True  # type: ignore[method-assign]
-    show = progress.Line("masks", line)
-    for event in events:
-        show(event)
-    assert line.getvalue().count("\r") <= 3
-    assert line.getvalue().endswith("\n")
-    html = progress.bar_html(
-        "masks", ProgressEvent("failed", 3, 12, 2, 0, 1.0, 1.0, 2.0, "<s>", (0, 1), "no <b>")
-    )
-    assert "no &lt;b&gt;" in html
-    assert 'aria-valuenow="3"' in html
-    assert "2 failed" in html
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    for stream_, lines in ((terminal, 1), (io.StringIO(), 2)):
+        show = progress.Bar("masks", stream_)
+        for event in events:
+            show(event)
+        assert stream_.getvalue().count("\n") == lines  # a file has the first and the last
+        assert "18/18 regions" in stream_.getvalue()
+    assert "100 %" in terminal.getvalue()
+    assert terminal.getvalue().count("\r") > 1
     assert os.environ.get(VARIABLE) is None
-    assert json.dumps(html)
+
+
+def test_a_bar_is_shown_where_somebody_looks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {**SMALL, "progress": "auto"}
+    stream(scene(), tmp_path / "a", predict={"model": testing.TOY}, **asked)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    stream(scene(), tmp_path / "b", predict={"model": testing.TOY}, **asked)
+    assert "18/18 regions" in capsys.readouterr().err
+    with pytest.raises(CloudMaskError, match=r"unknown progress 'yes'.*Allowed: auto, True, False"):
+        stream(scene(), tmp_path / "c", predict={"model": testing.TOY}, **{**SMALL, "progress": "yes"})
 
 
 def test_sweeping_leaves_groups_within_alone(tmp_path: Path) -> None:
@@ -295,6 +306,7 @@ def test_what_a_killed_writer_left_is_no_stranger(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for store in (whole, cut):
         stream(scene(), store, predict={"model": testing.TOY}, **SMALL)
+    shutil.rmtree(cut / "stream" / "copy")  # that is the last to be written
     header = cut / "stream" / "zarr.json"
     header.write_text(json.dumps({**json.loads(header.read_text()), "attributes": {"state": "creating"}}))
     (cut / "zarr.0123456789abcdef.partial").write_bytes(b"{")
@@ -330,18 +342,3 @@ def test_chunks_that_would_be_read_again_and_again_are_told_of(
 ) -> None:
     stream(scene().chunk(time=2), tmp_path, predict={"model": testing.TOY}, **SMALL)
     assert "holds 2 steps along 'time', a region of the store 1" in caplog.text
-
-
-def test_the_bar_in_a_notebook_is_updated_html(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    display = pytest.importorskip("IPython.display")
-    shown: list[str] = []
-
-    class Handle:
-        def update(self, html: Any) -> None:
-            shown.append(html.data)
-
-    monkeypatch.setattr(display, "display", lambda *args, **kwargs: Handle())
-    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
-    stream(scene(), tmp_path, predict={"model": testing.TOY}, **{**SMALL, "progress": True})
-    assert 'aria-valuenow="18"' in shown[-1]
-    assert "18/18 regions" in shown[-1]

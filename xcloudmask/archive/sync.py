@@ -13,15 +13,23 @@ import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
 from xcloudmask.archive.index import Stored
-from xcloudmask.archive.insert import apply, finish, read_header
-from xcloudmask.archive.pending import Item, find_items, lacking, neighbours, pick, plan, with_stored_labels
-from xcloudmask.errors import CloudMaskError, ContractError, StoreLockedError
+from xcloudmask.archive.pending import (
+    Item,
+    find_items,
+    missing_items,
+    neighbours,
+    plan_change,
+    select_steps,
+    with_stored_labels,
+)  # fmt: skip
+from xcloudmask.errors import CloudMaskError, ContractError
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.scene.aux_inputs import AuxLike, read_aux
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.options import LoadOptions
 from xcloudmask.store.fingerprint import check_contract
-from xcloudmask.store.lock import FOLDER, Lock
+from xcloudmask.store.header import put_group
+from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.options import WriteOptions
 from xcloudmask.store.store import Target, open_store
 from xcloudmask.streaming.api import plan_output, stream
@@ -50,7 +58,6 @@ class SyncReport:
     skipped: tuple[str, ...] = ()  # there already
     left_out: tuple[str, ...] = ()  # beside the grid, an older processing of another, or unusable
     failed: tuple[str, ...] = ()  # not whole; the next sync tries them again
-    moved: int = 0  # later steps that made room
     stream: StreamReport | None = None
 
     @property
@@ -67,8 +74,6 @@ class SyncReport:
         kinds = ("added", "replaced", "skipped", "left_out", "failed")
         counts = ", ".join(f"{len(getattr(self, kind))} {kind.replace('_', ' ')}" for kind in kinds)
         lines = [f"{self.store}: {counts}"]
-        if self.moved:
-            lines.append(f"{self.moved} later steps moved to make room")
         if self.failed and self.stream is not None:
             lines.append(str(self.stream))
         return "\n".join(lines)
@@ -88,13 +93,11 @@ def sync(
     An item is lacking if its id is not in the store, if not all of it was written, or if the catalogue's
     ``updated`` is newer than what the store recorded; one processed anew (a later baseline of the same scene)
     takes the older one's place. The first call makes the store and fixes its grid and bands, later ones
-    continue it: run the same call every night. Time stays sorted. A sync that was stopped is carried on by
-    the next.
+    continue it: run the same call every night. A sync that was stopped is resumed by the next.
 
-    An item that comes late, in the middle of the record, costs its own computing and a renaming of the
-    steps after it: on a disk one rename each, on an object store a copy (within the store) and a deletion of
-    each of their shards; nothing is computed or decoded again. While that goes on, some milliseconds to
-    seconds, readers see no labels on those steps; an array that was opened before must be opened again.
+    New steps are appended, also those of items that come late: what is stored is never moved. So the store's
+    time is not sorted; `open_masks` and `timeseries` sort it, and so does
+    ``xr.open_zarr(store).sortby("time")``.
 
     Parameters
     ----------
@@ -137,15 +140,15 @@ def sync(
     asked = PredictOptions.read(predict, output=output)
     _check_aux(asked.aux)
     target = Target(open_store(store, writing.storage_options), writing.group or "")
-    stored = None if writing.overwrite else _stored(target)
+    stored = None if writing.overwrite else Stored.read(target)
     found = find_items(items_or_search, loading.modifier, stored)
-    todo = lacking(found, stored)
+    todo = missing_items(found, stored)
     skipped = tuple(str(item["id"]) for item in found if str(item["id"]) not in todo)
     settings = _settings(loading)
     record = _record(target, stored)
     _check_settings(target, stored, record, settings)
-    if not todo:
-        return SyncReport(target.label, skipped=skipped)
+    if not found:
+        return SyncReport(target.label)
 
     items = [*todo.values(), *neighbours(found, todo)]
     kept = {} if stored is None else {**dict.fromkeys(_GRID), "like": stored.open()}
@@ -153,24 +156,19 @@ def sync(
         kept["bands"] = record["bands"]
     da = load_stac(items, **{**loading.given(), "modifier": None, **kept, **_sun(loading, items)})
     _check_level(target, record, da)
-    scene, ousted = pick(da, found, todo, stored)
+    if stored is not None:  # also where nothing is missing: other options are not taken in silence
+        _check_same(stored, da, asked, writing)
+    scene, replaced = select_steps(da, found, todo, stored)
     if not scene.sizes["time"]:
         return SyncReport(target.label, skipped=skipped, left_out=tuple(todo))
-    moved = 0
     if stored is None:
         _write_record(target, settings, scene)
     else:
         scene = with_stored_labels(scene, stored)
-        _check_same(stored, scene, asked, writing)
-        moved = _make_room(stored, scene, ousted)
+        stored.relabel(plan_change(stored, scene, replaced))
     done = stream(scene, target.store, predict=predict, output=output, **write)
     return _report(
-        target,
-        stored,
-        scene,
-        todo,
-        ousted,
-        SyncReport(target.label, skipped=skipped, moved=moved, stream=done),
+        stored, scene, todo, replaced, SyncReport(target.label, skipped=skipped, stream=done), target
     )
 
 
@@ -184,56 +182,28 @@ def _check_aux(aux: AuxLike | None) -> None:
             )
 
 
-def _stored(target: Target) -> Stored | None:
-    """Read what is there, after carrying on an insertion that was stopped."""
-    header = read_header(target)
-    if header is not None and "change" in header:
-        lock = Lock(target)
-        lock.acquire()
-        try:
-            finish(target, read_header(target) or {}, lock.check)
-        finally:
-            lock.release()
-    return Stored.read(target)
-
-
 def _check_same(stored: Stored, scene: xr.DataArray, asked: PredictOptions, writing: WriteOptions) -> None:
-    """Refuse what `stream` would refuse, before anything is moved for it."""
+    """Refuse what `stream` would refuse, before any label is changed for it."""
     output = plan_output(from_reflectance(scene, asked), writing)
     check_contract(stored.header["contract"], output.contract, stored.target.label)
 
 
-def _make_room(stored: Stored, scene: xr.DataArray, ousted: Mapping[str, str]) -> int:
-    """Put late steps and changed labels into the store, not yet computed; return how many steps moved."""
-    change = plan(stored, scene, ousted)
-    if change is None:
-        return 0
-    lock = Lock(stored.target)
-    lock.acquire()
-    try:
-        if read_header(stored.target) != stored.header:
-            raise StoreLockedError(
-                f"{stored.target.label} was changed by another process just now. Run the same call again"
-            )
-        apply(stored.target, stored.header, change, lock.check)
-    finally:
-        lock.release()
-    return len(change.moves)
-
-
 def _report(
-    target: Target,
     before: Stored | None,
     scene: xr.DataArray,
     todo: Mapping[str, Item],
-    ousted: Mapping[str, str],
+    taken_over: Mapping[str, str],
     report: SyncReport,
+    target: Target,
 ) -> SyncReport:
     after = Stored.read(target)
     names = [str(name) for name in scene.item_id.values]
     whole = {name for name in names if after is not None and after.done[after.places[name]]}
-    had = {name for name in names if name in ousted or (before and name in before.places)}
-    had = {name for name in had if name in ousted or (before and before.done[before.places[name]])}
+    had = {
+        name
+        for name in names
+        if name in taken_over or (before and name in before.places and before.done[before.places[name]])
+    }
     report = replace(
         report,
         added=tuple(name for name in names if name in whole - had),
@@ -301,8 +271,7 @@ def _write_record(target: Target, settings: Mapping[str, Any], scene: xr.DataArr
         "level": scene.attrs.get("level"),
         "grid": _grid(scene),
     }
-    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    target.put_json(document, FOLDER, "sync", "zarr.json")
+    put_group(target, attributes, FOLDER, "sync")
 
 
 def _grid(da: xr.DataArray) -> list[Any]:

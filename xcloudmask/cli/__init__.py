@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sensors": ("xcloudmask.cli.sensors", "list the sensors, or show the bands of one"),
     "stream": ("xcloudmask.cli.stream", "mask scenes into a Zarr store that a stopped run goes on with"),
     "stac": ("xcloudmask.cli.stac", "search a catalogue, and keep a store of masks up to date with it"),
+    "verify": ("xcloudmask.cli.verify", "check a store of masks, and mend what is damaged"),
     "score": ("xcloudmask.cli.score", "score masks against references, with a report page"),
     "train": ("xcloudmask.cli.train", "train a model as a config file says"),
     "demo": ("xcloudmask.cli.demo", "mask a real scene that comes with the demo extra"),

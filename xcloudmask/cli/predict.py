@@ -95,6 +95,9 @@ def keywords(asked: PredictOptions) -> dict[str, Any]:
 
 def keep_cache_small() -> None:
     """Leave GDAL less than its own choice, a twentieth of the machine's memory: blocks are used once here."""
+    from xcloudmask.engine.malloc import map_large_blocks
+
+    map_large_blocks()
     os.environ.setdefault("GDAL_CACHEMAX", "128")
 
 

@@ -39,13 +39,19 @@ def add_arguments(parser: Parser, options: type[WriteOptions] = WriteOptions) ->
     into.add_argument(
         "--stored", metavar="T", choices=("uint8", "float16", "float32"), help=about["encoding"]
     )
-    into.add_argument(
-        "--store-option", metavar="KEY=VALUE", type=_pair, action="append", default=[],
-        help=about["storage_options"],
-    )  # fmt: skip
+    add_store_option(into)
     cluster = parser.add_argument_group("where it is run").add_mutually_exclusive_group()
     cluster.add_argument("--workers", metavar="N", type=positive, help="processes on this machine")
     cluster.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster: tcp://host:8786")
+
+
+def add_store_option(parser: Any) -> None:
+    """Declare what a store is opened with."""
+    about = {option.name: option.metadata["about"] for option in WriteOptions.fields()}
+    parser.add_argument(
+        "--store-option", metavar="KEY=VALUE", type=_pair, action="append", default=[],
+        help=about["storage_options"],
+    )  # fmt: skip
 
 
 def _pair(text: str) -> tuple[str, Any]:
