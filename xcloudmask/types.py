@@ -192,7 +192,7 @@ class AuxInput:
 
 
 #: Metadata of a field that the weights tell.
-_MADE: Mapping[str, Any] = {"label": "", "mlm": "", "made": True}
+_MADE: dict[str, Any] = {"label": "", "mlm": "", "made": True}
 
 _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "activation": (*get_args(Activation), "none"),
@@ -318,7 +318,7 @@ class ModelSpec:
         for entry in fields(self):
             object.__setattr__(self, entry.name, card_value(entry, getattr(self, entry.name)))
         if problem := _contradiction(self):
-            raise ValueError(f"model {self.name!r}: {problem}")
+            raise CloudMaskError(f"model {self.name!r}: {problem}")
 
     @property
     def needs(self) -> str:

@@ -28,3 +28,8 @@ __all__ = [
     "register",
     "show",
 ]
+
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)

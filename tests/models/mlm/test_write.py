@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -156,6 +157,13 @@ def test_a_module_of_ones_own_is_exported_as_a_graph(tmp_path):
     da = scene(noise(2, 40, 40), BANDS)
     expected = da.cloudmask.predict_proba("mine").values
     np.testing.assert_allclose(da.cloudmask.predict_proba(again).values, expected, atol=1e-4)
+
+
+def test_without_onnx_the_extra_is_named(tmp_path, spec, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(CloudMaskError, match=r"needs the package onnx.*pip install 'xcloudmask\[train\]'"):
+        models.export(spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_convert_takes_tensors_and_runs_nothing(tmp_path):

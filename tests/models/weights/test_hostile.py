@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -205,3 +206,13 @@ def test_a_hostile_architecture_name_imports_nothing(tmp_path):
         how = {"bands": ["red", "nir"], "classes": ["clear", "cloud"]}
         with pytest.raises(OptionError, match="unknown architecture"):
             models.load(tmp_path / "net.safetensors", **how)
+
+
+PUBLISHED = Path(__file__).parents[4] / "shared" / "published" / "hostile"
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="needs the hostile files, which are not in the repository")
+def test_a_tensor_larger_than_its_file_is_refused_as_it_is_loaded():
+    how = {"bands": ["blue", "green", "red", "nir"], "classes": ["clear", "cloud"], "activation": "sigmoid"}
+    with pytest.raises(WeightsError, match=r"its tensor 'mix\.weight' claims sizes that cannot be"):
+        models.load(PUBLISHED / "new_weight_size_lie.pt2", **how)

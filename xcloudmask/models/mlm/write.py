@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,11 @@ def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
 
     import torch
 
+    if find_spec("onnx") is None:
+        raise CloudMaskError(
+            "writing an ONNX graph needs the package onnx, which the extra 'train' brings: "
+            "pip install 'xcloudmask[train]'"
+        )
     size = size or spec.patch
     body = network.body.cpu().eval()
     file = io.BytesIO()
