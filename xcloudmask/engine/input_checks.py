@@ -41,17 +41,16 @@ def check_units(raw: Array, calibration: Calibration) -> None:
     values = to_reflectance(raw[:, valid], calibration)
     if not values.size:
         return
-    # Fill values beside data are no counts, and no reflectance either.
-    odd = (raw == raw[:1]).all(axis=0)[valid] & np.isin(raw[0, valid], FILLS) & (values[0] > HIGHEST)
-    sample = values if odd.all() else values[:, ~odd]
+    fills = (raw == raw[:1]).all(axis=0)[valid] & np.isin(raw[0, valid], FILLS)
+    gaps = fills & (values[0] > HIGHEST)  # beside data they are no counts, and no data by `holds_data`
+    sample = values if gaps.all() else values[:, ~gaps]
     middle = float(np.median(sample))
     if middle > 5:
         scale = "0.01" if middle <= 150 else "0.0001"
         raise UnitError(
             f"half of the values are above {middle:.4g}: reflectance is 0 to 1, so say how they are scaled: "
             f"da.cloudmask.describe(scale={scale}, offset=...), {FIGURES}"
-            + f"; or, if {raw[0, valid][0]:g} means no data, nodata={raw[0, valid][0]:g}"
-            * bool(odd.all())
+            + "".join(f"; or, if {n:g} means no data, nodata={n:g}" for n in np.unique(raw[0, valid][fills]))
         )
     if middle < -0.1:
         raise UnitError(

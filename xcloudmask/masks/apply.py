@@ -13,8 +13,9 @@ import xarray as xr
 
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.scene.dims import check_same_grid, pixel_size, spatial_dims
+from xcloudmask.scene.dims import pixel_size, spatial_dims
 from xcloudmask.scene.flags import as_mask, codes_of
+from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.units import NODATA_ATTRS
 
 #: Classes taken out of a scene, and classes that count as clear, unless the caller says otherwise.

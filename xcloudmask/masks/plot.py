@@ -121,7 +121,7 @@ def plot(
     panels, key = _panels(arrays, scene is not None, mask is not None, rgb, stretch, alpha, len(axes) == 1)
     if axes and len(axes) != len(panels):
         raise CloudMaskError(
-            f"ax holds {len(axes)} axes, and there are {len(panels)} maps to draw: give one axes for each, or "
+            f"ax holds {len(axes)} axes, and there are {len(panels)} maps to draw: give one for each, or "
             "plot one map an axes in a loop: array.cloudmask.plot(ax=axes[0])"
         )
     return _draw(panels, key if legend else {}, frame, when, axes, size)

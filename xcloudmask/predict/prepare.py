@@ -17,7 +17,7 @@ from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.settle import settle
 from xcloudmask.scene.aux_inputs import add_planes, take_aux
 from xcloudmask.scene.bands import choose_bands
-from xcloudmask.scene.dims import check_same_grid
+from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.scene import Scene, read_scene
 from xcloudmask.scene.units import calibration_of, check_numbers
 
@@ -35,10 +35,11 @@ def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
         raise CloudMaskError(
             "the array has a dimension 'class', which probabilities need: da.rename({'class': ...})"
         )
-    spec = choose_model(asked.model, scene.bands, scene.level, scene.coarsest)
+    coarsest = None if scene.pixel is None else max(scene.pixel)
+    spec = choose_model(asked.model, scene.bands, scene.level, coarsest)
     places, inputs = choose_bands(scene.bands, spec)
     calibration = calibration_of(scene, places, asked.nodata)
-    pixels = scene.pick(places)
+    pixels = _picked(scene, places)
     if asked.valid is not None:
         pixels = _masked(pixels, asked.valid, scene)
     aux = take_aux(asked.aux, spec)
@@ -61,6 +62,15 @@ def run(job: Job) -> Any:
 
     send_registered(job.options.spec)
     return run_dask.run(job.plan, job.pixels.data)
+
+
+def _picked(scene: Scene, places: tuple[int, ...]) -> xr.DataArray:
+    """Return some of the bands, in this order, as (..., band, y, x)."""
+    first, count = places[0], len(places)
+    run = places == tuple(range(first, first + count))
+    # A slice where they follow each other: a list makes a copy of every chunk.
+    picked = scene.da.isel({scene.band: slice(first, first + count) if run else list(places)})
+    return picked.transpose(*scene.lead, scene.band, scene.y, scene.x)
 
 
 def _masked(picked: xr.DataArray, valid: xr.DataArray, scene: Scene) -> xr.DataArray:

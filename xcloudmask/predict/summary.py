@@ -250,7 +250,7 @@ def _units(scene: Scene) -> str:
 def _model(da: xr.DataArray) -> Row:
     scene = read_scene(da)
     bands, level = scene.bands, scene.level
-    found = candidates(bands, None if level is None else parse_level(level), scene.coarsest)
+    found = candidates(bands, None if level is None else parse_level(level), scene.pixel and max(scene.pixel))
     chosen = next((c.spec for c in found if c.fits), None)
     lines = [f"not {c.spec.name}: {c.reason}" for c in found if not c.fits]
     if chosen is None:

@@ -134,8 +134,17 @@ def read_bands(da: xr.DataArray, dim: str) -> tuple[Band, ...]:
     told = [any(column[i] is not None for column in columns.values()) for i in range(len(labels))]
     sensor = sensor_of(da)
     known: Sequence[Band | None] = [None] * len(labels)
-    if sensor is not None and not all(told):
-        known = sensors.match(labels, sensor)
+    if sensor is not None:
+        try:
+            known = sensors.match(labels, sensor)
+        except BandError:  # labels that may mean several bands do no harm where coordinates tell
+            if not all(told):
+                raise
+        for label, band, name in zip(labels, known, columns["common_name"], strict=True):
+            if name is not None and band is not None:
+                _check_same_colour(label, str(name), band)
+        if all(told):
+            known = [None] * len(labels)
     out = []
     for i, label in enumerate(labels):
         own = {name: column[i] for name, column in columns.items()}
@@ -175,11 +184,6 @@ def _band(label: str, own: dict[str, Any], known: Band | None, nm: float | None)
     if nm is not None and width is not None and edges["min_nm"] is None:
         edges = {"min_nm": nm - float(width) * 500, "max_nm": nm + float(width) * 500}
     name = own["common_name"]
-    if name is not None and known is not None and _differ(str(name), known.common_name):
-        raise BandError(
-            f"the band labelled {label!r} is called {name!r} by its coordinate common_name, and by its label "
-            f"it is the sensor's band {known.name}, {known.common_name}: say which with describe(bands=[...])"
-        )
     band = known or Band(label)
     low, high = edges["min_nm"] or band.min_nm, edges["max_nm"] or band.max_nm
     centre_nm = nm if nm is not None else band.center_nm
@@ -196,12 +200,18 @@ def _band(label: str, own: dict[str, Any], known: Band | None, nm: float | None)
     )
 
 
-def _differ(name: str, other: str | None) -> bool:
-    """Whether two common names are of different colours; nir and nir08, or swir1 and swir16, are the same."""
-    if other is None or {name, other} - set(COMMON):
-        return False
-    kinds = {re.sub(r"(?<=nir|rededge)\d+|(?<=swir[12])\d", "", each) for each in (name, other)}
-    return len(kinds) > 1
+def _check_same_colour(label: str, name: str, band: Band) -> None:
+    """Refuse a common name of another colour than the band's; nir is no other than nir08."""
+    if band.common_name is None or {name, band.common_name} - set(COMMON):
+        return
+    colours = {
+        re.sub(r"\d+$", "", re.sub(r"swir([12]).?$", r"swir-\1-", n)) for n in (name, band.common_name)
+    }
+    if len(colours) > 1:
+        raise BandError(
+            f"the band labelled {label!r} is called {name!r} by its coordinate common_name, and by its label "
+            f"it is the sensor's band {band.name}, {band.common_name}: say which with describe(bands=[...])"
+        )
 
 
 def _check_wavelength(label: str, name: str, value: object, nm: float, expected: str) -> None:

@@ -27,19 +27,6 @@ class Scene:
     level: str | None  # as the attributes word it
     pixel: tuple[float, float] | None  # metres, rows and columns; None where it is not known
 
-    @property
-    def coarsest(self) -> float | None:
-        """The longer side of a pixel in metres."""
-        return None if self.pixel is None else max(self.pixel)
-
-    def pick(self, places: tuple[int, ...]) -> xr.DataArray:
-        """Return some of the bands, in this order, as (..., band, y, x)."""
-        first = places[0]
-        run = places == tuple(range(first, first + len(places)))
-        # A slice where they follow each other: a list makes a copy of every chunk.
-        picked = self.da.isel({self.band: slice(first, first + len(places)) if run else list(places)})
-        return picked.transpose(*self.lead, self.band, self.y, self.x)
-
 
 def read_scene(da: xr.DataArray, *, measured: bool = True) -> Scene:
     """Read what `da` says of itself; no pixel is read.
