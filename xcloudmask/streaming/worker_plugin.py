@@ -61,9 +61,7 @@ class WorkerPlugin(_WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         """Load the model; Dask calls this on each worker."""
-        if (
-            getattr(worker, "nanny", None) is not None
-        ):  # a process of Dask, not the user's
+        if getattr(worker, "nanny", None) is not None:  # a process of Dask, not the user's
             map_large_blocks()
         try:
             if __version__ != self.version:
