@@ -20,12 +20,13 @@ import xcloudmask  # noqa: F401  registers the accessor
 from xcloudmask import models, testing
 from xcloudmask.engine.devices import cpu_threads
 from xcloudmask.engine.tiling import AxisPlan
+from xcloudmask.models.sources import ukis
 from xcloudmask.types import ModelSpec
 
 Pixels = npt.NDArray[np.float32]
 
 #: Costs little and still looks at its whole window: for what must not depend on the network.
-CHEAP = replace(testing.TOY, name="cheap", bands=models.ukis.BANDS, patch=256, overlap=48)
+CHEAP = replace(testing.TOY, name="cheap", bands=ukis.BANDS, patch=256, overlap=48)
 #: The same, small enough for a test.
 TINY = replace(CHEAP, name="tiny", patch=64, overlap=16)
 
@@ -203,7 +204,7 @@ def peer(size: int, repeat: int, threads: int) -> dict[str, Any]:
         from ukis_csmask.mask import CSmask
 
         found = CSmask(
-            pixels, list(models.ukis.BANDS), product_level="l1c", providers=["CPUExecutionProvider"],
+            pixels, list(ukis.BANDS), product_level="l1c", providers=["CPUExecutionProvider"],
             intra_op_num_threads=threads,
         )  # fmt: skip
         seconds.append(time.perf_counter() - start)

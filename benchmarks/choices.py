@@ -27,6 +27,7 @@ from scipy import ndimage
 import xcloudmask  # noqa: F401  registers the accessor
 from xcloudmask import models
 from xcloudmask.engine.pixels import fill_gaps
+from xcloudmask.models.sources import ukis
 
 #: Bits of `possible`.
 CLOUD, SHADOW = 2 | 4, 8
@@ -57,7 +58,7 @@ def read(path: Path, wanted_bits: int = CLOUD) -> Patch | None:
     names = ["nir" if name == "nir08" and "nir" not in names else name for name in names]
     level = "l2a" if "L2A" in meta["level"] else "l1c"
     for count in (6, 4):
-        wanted = models.ukis.BANDS[:count]
+        wanted = ukis.BANDS[:count]
         if set(wanted) <= set(names):
             break
     else:

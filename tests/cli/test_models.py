@@ -11,7 +11,7 @@ from xcloudmask import models
 from xcloudmask.cli import main
 from xcloudmask.models import registry
 from xcloudmask.models.arch import build
-from xcloudmask.models.sources import plugins, ukis
+from xcloudmask.models.sources import plugins, shipped, ukis
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +74,7 @@ def test_a_broken_plug_in_hides_no_other(capsys, monkeypatch):
     plugins.read.cache_clear()
 
 
-@pytest.mark.parametrize(
-    "name", [spec.name for spec in ukis.SPECS] + models.shipped.names() + plugins.names()
-)
+@pytest.mark.parametrize("name", [spec.name for spec in ukis.SPECS] + shipped.names() + plugins.names())
 def test_every_card_fits_and_says_what_matters(capsys, name):
     text = told(capsys, "models", "show", name)
     spec = models.get(name)

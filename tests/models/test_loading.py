@@ -330,7 +330,7 @@ def test_weights_that_lie_in_the_package_are_found_without_torch(tmp_path, monke
     assert found.weights == "package:tiny.safetensors"
     assert found.sha256 == spec.sha256
     code = (
-        "import sys; from pathlib import Path; from xcloudmask.models import shipped; "
+        "import sys; from pathlib import Path; from xcloudmask.models.sources import shipped; "
         f"print(shipped.read('tiny', Path({str(tmp_path)!r})).bands, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

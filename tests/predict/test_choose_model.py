@@ -17,6 +17,7 @@ from xcloudmask import models
 from xcloudmask.errors import BandError
 from xcloudmask.metrics import Tally, score
 from xcloudmask.metrics.labels import possible_from_classes
+from xcloudmask.models.sources import shipped
 from xcloudmask.predict import choose_model
 from xcloudmask.train.augment import INSTRUMENTS
 from xcloudmask.train.evaluate import run_model, run_on
@@ -76,7 +77,7 @@ def test_evidence_is_what_the_stored_scores_say(tables: ModuleType) -> None:
 
 def test_scores_are_those_of_the_models_that_are_shipped(tables: ModuleType) -> None:
     stored = json.loads((EXAMPLES / "scores.json").read_text())
-    for name in models.shipped.names():
+    for name in shipped.names():
         assert stored[name]["sha256"] == models.get(name).sha256
         assert stored[name]["threshold"] == models.get(name).threshold
 
@@ -179,7 +180,7 @@ def test_bands_that_no_network_was_made_for_are_answered_with_a_warning() -> Non
                          ("rededge071 rededge078 nir09", "never measured")):  # fmt: skip
         with pytest.warns(UserWarning, match=worth) as told:
             mask = scene(names).cloudmask.predict()
-        assert mask.attrs["model"] in ("ukis-any-l1c", *models.shipped.names())
+        assert mask.attrs["model"] in ("ukis-any-l1c", *shipped.names())
         assert told[0].filename == __file__
         scene(names).cloudmask.predict(mask.attrs["model"])  # named: no warning
     with pytest.raises(BandError, match="no model fits"):

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card as _card
-from xcloudmask.models import loading
+from xcloudmask.models import loading, registry
 from xcloudmask.models.card_fields import Given
-from xcloudmask.models.registry import registered
 from xcloudmask.models.sources import plugins, shipped, ukis
 from xcloudmask.types import Level, ModelSpec
 
@@ -23,7 +22,7 @@ def list() -> builtins.list[str]:  # the name users look for, as in models.list(
     >>> "ukis-6band-l1c" in xcloudmask.models.list()
     True
     """
-    return builtins.list(dict.fromkeys((*registered, *shipped.names(), *plugins.names())))
+    return builtins.list(dict.fromkeys((*registry.registered, *shipped.names(), *plugins.names())))
 
 
 def get(name: str) -> ModelSpec:
@@ -36,8 +35,8 @@ def get(name: str) -> ModelSpec:
     'Apache-2.0'
     """
     if isinstance(name, str):
-        if name in registered:
-            return registered[name]
+        if name in registry.registered:
+            return registry.registered[name]
         if name in shipped.names():
             return shipped.read(name)
         if name in plugins.names():
@@ -73,7 +72,7 @@ def for_level(name: str, level: Level | None) -> str:
     >>> xcloudmask.models.for_level("ukis-any", "boa"), xcloudmask.models.for_level("spectral", "boa")
     ('ukis-any-l2a', 'spectral')
     """
-    if name in registered or name not in families():  # the first is quick, and nearly always so
+    if name in registry.registered or name not in families():  # the first is quick, and nearly always so
         return name
     return f"{name}-{'l2a' if level == 'boa' else 'l1c'}"
 
