@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks import apply
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import predict
@@ -22,7 +21,7 @@ from xcloudmask.scene.dims import band_dim
 from xcloudmask.types import Band, ModelLike, Sensor
 
 if TYPE_CHECKING:
-    from xcloudmask.masks.write import Written
+    from xcloudmask.masks.geotiff import Written
     from xcloudmask.store.options import Progress
     from xcloudmask.store.sizes import Sizes
     from xcloudmask.streaming.report import StreamReport
@@ -360,13 +359,9 @@ class CloudMask:
         ...     mask.cloudmask.to_geotiff(f"{folder}/mask.tif").counts
         {'clear': 4, 'cloud': 0, 'no_data': 0}
         """
-        from xcloudmask.masks.write import write
+        from xcloudmask.masks.geotiff import write_geotiff
 
-        if not os.fspath(path).lower().endswith((".tif", ".tiff")):
-            raise OptionError(
-                "ending of a GeoTIFF", path, allowed=(".tif", ".tiff"), hint="For Zarr there is to_zarr."
-            )
-        return write(self._mask(), path, overwrite=overwrite)
+        return write_geotiff(self._mask(), path, overwrite=overwrite)
 
     def plot(
         self,

@@ -149,7 +149,7 @@ class Target:
 
     def put_json(self, data: dict[str, Any], *names: str) -> None:
         """Write one key as JSON."""
-        self.put(json.dumps(data, indent=2).encode(), *names)
+        self.put(to_json(data), *names)
 
     def put_if_absent(self, data: bytes, *names: str) -> bool:
         """Write one key unless it exists; tell whether it holds `data` now."""
@@ -207,6 +207,11 @@ class Target:
                 self.local.glob("*.partial"), *(self.local.joinpath(t).rglob("*.partial") for t in trees)
             ):
                 left.unlink(missing_ok=True)
+
+
+def to_json(document: dict[str, Any]) -> bytes:
+    """Return a document as it is written."""
+    return json.dumps(document, indent=2).encode()
 
 
 def settle_region(array: Any, selection: tuple[slice, ...]) -> None:
