@@ -486,7 +486,7 @@ def test_items_that_fail_are_summed_up(
             "http://127.0.0.1:9/stac: the search failed.*Check the URL",
         ),
         (["--api", "http://a", "--bbox", "1", "2", "3"], 2, "--bbox: expected 4 arguments"),
-        (["--api", "http://a", "--engine", "gdal"], 2, "invalid choice: 'gdal'"),
+        (["--api", "http://a", "--engine", "gdal"], 2, "unknown engine 'gdal'"),
     ],
 )
 def test_problems_of_stac_are_one_line_with_the_remedy(

@@ -68,8 +68,9 @@ def run(args: Namespace) -> int:
 
 
 def _run(args: Namespace) -> int:
-    asked = predict.model_options(args)
-    writing = store.options(args)
+    asked, writing = predict.model_options(args), store.options(args)
+    loading = given(args, LoadOptions, BY_HAND)
+    LoadOptions.read(loading)  # what is wrong is said before anything is searched
     found = _from_file(args) if args.items else _search(args)
     if args.save:
         Path(args.save).write_text(json.dumps({"type": "FeatureCollection", "features": found}))
@@ -79,7 +80,6 @@ def _run(args: Namespace) -> int:
     predict.keep_cache_small()
     from xcloudmask.archive.sync import sync
 
-    loading = given(args, LoadOptions, BY_HAND)
     if loading["bands"] not in ("auto", "all"):
         loading["bands"] = loading["bands"].split(",")
     with store.connected(args):

@@ -10,7 +10,7 @@ import numpy as np
 
 from xcloudmask.engine.arrays import Array, Float
 from xcloudmask.engine.pixels import CEILING, HIGHEST, NEAR, filled, holds_data, stored_limits, within
-from xcloudmask.errors import NoDataWarning, UnitError, UnitWarning, warn_user
+from xcloudmask.errors import NoDataWarning, Remedy, UnitError, UnitWarning, Use, warn_user
 from xcloudmask.types import Calibration
 
 #: Up to here, numbers may be counts that were not scaled, of which `check_units` tells.
@@ -22,10 +22,9 @@ STEP = 4
 #: Pixels of that sample below which nothing is said of a band, and the share of it from which zeros are many.
 FEW, MANY = 50, 0.2
 
-APPLIED_TWICE = (
-    "the scale or the offset is wrong, or was applied already. Say how the numbers are stored with "
-    "da.cloudmask.describe(scale=..., offset=...), scale=1, offset=0 if they are reflectance"
-)
+APPLIED_TWICE = "the scale or the offset is wrong, or was applied already"
+HOW_STORED = "Say how the numbers are stored with {}, {} if they are reflectance"
+STORED = (Use("da.cloudmask.describe", scale=..., offset=...), Use(scale=1, offset=0))
 FIGURES = (
     "with the figures of your product (Sentinel-2: 0.0001, and an offset of -0.1 from processing baseline "
     "04.00 on, 0 before it; Landsat Collection 2, surface: 2.75e-5 and -0.2)"
@@ -46,16 +45,24 @@ def check_units(raw: Array, calibration: Calibration) -> None:
     sample = values if gaps.all() else values[:, ~gaps]
     middle = float(np.median(sample))
     if middle > 5:
-        scale = "0.01" if middle <= 150 else "0.0001"
+        scale = 0.01 if middle <= 150 else 0.0001
+        numbers = np.unique(raw[0, valid][fills])
         raise UnitError(
-            f"half of the values are above {middle:.4g}: reflectance is 0 to 1, so say how they are scaled: "
-            f"da.cloudmask.describe(scale={scale}, offset=...), {FIGURES}"
-            + "".join(f"; or, if {n:g} means no data, nodata={n:g}" for n in np.unique(raw[0, valid][fills]))
+            f"half of the values are above {middle:.4g}: reflectance is 0 to 1, so say how they are scaled:",
+            Remedy(
+                f"{{}}, {FIGURES}" + "".join(f"; or, if {n:g} means no data, {{}}" for n in numbers),
+                Use("da.cloudmask.describe", scale=scale, offset=...),
+                *(Use(nodata=float(f"{n:g}")) for n in numbers),
+            ),
         )
     if middle < -0.1:
         raise UnitError(
-            f"half of the values are below {middle:.2g}: reflectance is 0 to 1, so {APPLIED_TWICE}; or these "
-            "pixels hold no data: say which number means it, describe(nodata=...)"
+            f"half of the values are below {middle:.2g}: reflectance is 0 to 1, so {APPLIED_TWICE}",
+            Remedy(
+                HOW_STORED + "; or these pixels hold no data: say which number means it, {}",
+                *STORED,
+                Use("describe", nodata=...),
+            ),
         )
     if calibration.scale is not None:
         # What the scale makes of the stored numbers, before the offset hides how little it is.
@@ -67,7 +74,9 @@ def check_units(raw: Array, calibration: Calibration) -> None:
                 if not offset.any()
                 else f"the values lie within {spread:.2g} of the declared offset"
             )
-            raise UnitError(f"{found}: reflectance is 0 to 1, so {APPLIED_TWICE}")
+            raise UnitError(
+                f"{found}: reflectance is 0 to 1, so {APPLIED_TWICE}", Remedy(HOW_STORED, *STORED)
+            )
 
 
 def to_reflectance(raw: Array, calibration: Calibration) -> Float:
@@ -90,9 +99,13 @@ def name_gaps(raw: Array, calibration: Calibration) -> None:
             if filled(raw, number).any():
                 warn_user(
                     f"pixels that are {number:g} in every band are taken as no data (255): that is how most "
-                    f"products mark it, and this array does not say what it holds. Say nodata={number:g} or "
-                    "describe(sensor=...); nodata=None takes them as reflectance",
+                    f"products mark it, and this array does not say what it holds",
                     NoDataWarning,
+                    Remedy(
+                        "Say {} or {}; nodata=None takes them as reflectance",
+                        Use(nodata=float(f"{number:g}")),
+                        Use("describe", sensor=...),
+                    ),
                 )
     limits = stored_limits(calibration, raw.shape[-3])
     for values, (low, high) in zip(np.moveaxis(raw, -3, 0), limits, strict=True):
@@ -104,10 +117,13 @@ def name_gaps(raw: Array, calibration: Calibration) -> None:
             worst = max(odd.min().item(), odd.max().item(), key=abs)
             number = int(worst) if float(worst).is_integer() and abs(worst) < 1e15 else float(worst)
             warn_user(
-                f"values such as {number!r} are no reflectance and are taken as no data (255). Say so "
-                f"with nodata={number!r}; or, if they hold data, say how they are scaled: "
-                "da.cloudmask.describe(scale=..., offset=...)",
+                f"values such as {number!r} are no reflectance and are taken as no data (255)",
                 NoDataWarning,
+                Remedy(
+                    "Say so with {}; or, if they hold data, say how they are scaled: {}",
+                    Use(nodata=number),
+                    Use("da.cloudmask.describe", scale=..., offset=...),
+                ),
             )
             return
 
@@ -123,8 +139,9 @@ def name_oddities(raw: Array, calibration: Calibration) -> None:
         if (sample[0, same] == number).any():
             warn_user(
                 f"pixels that are {number:.0f} in every band are taken as reflectance, and many products "
-                f"fill gaps with that number: say nodata={number:.0f} if it means no data here",
+                "fill gaps with that number:",
                 NoDataWarning,
+                Remedy("say {} if it means no data here", Use(nodata=round(number))),
             )
     factors = np.broadcast_to(calibration.scale or (1.0,), len(sample)).tolist()
     addends = np.broadcast_to(calibration.offset or (0.0,), len(sample)).tolist()

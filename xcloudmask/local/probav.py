@@ -22,7 +22,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from xcloudmask import sensors
-from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.errors import AssetError, CloudMaskError, Remedy, Use
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import Overrides, Plane, Scene, choose, good_radiometry, parse_time, settle_level
 from xcloudmask.stac.grid import Grid
@@ -100,7 +100,10 @@ def scene(files: Files, given: Overrides) -> Scene:
     kinds = {kind for _, kind in content.planes}
     told = kinds.pop() if len(kinds) == 1 else None
     if told is None and given.level is None:
-        raise CloudMaskError(f"{file}: holds both TOA and TOC reflectance. Pass level='toa' or level='boa'.")
+        raise CloudMaskError(
+            f"{file}: holds both TOA and TOC reflectance",
+            Remedy("Pass {} or {}.", Use(level="toa"), Use(level="boa")),
+        )
     level = settle_level(told, given.level, file)
     kind = "TOC" if level == "boa" else "TOA"
     sensor = given.sensor or sensors.get("proba-v")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 
 from xcloudmask import sensors
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, Remedy, Use
 from xcloudmask.local.build import grid_of
 from xcloudmask.local.files import Files
 from xcloudmask.local.hdf4 import plane_shape
@@ -100,7 +100,7 @@ def _sensor(log: Mapping[str, str], product: str, where: str) -> Sensor:
     match = re.search(r"\b(?:VGT|VEGETATION|V)\s?([12])", text, re.IGNORECASE)
     number = need(
         match[1] if match else None, "which VEGETATION instrument it was (PRODUCT_ID V1... or V2...)", where,
-        "Pass sensor='spot-vgt1' or sensor='spot-vgt2'.",
+        Remedy("Pass {} or {}.", Use(sensor="spot-vgt1"), Use(sensor="spot-vgt2")),
     )  # fmt: skip
     return sensors.get(f"spot-vgt{number}")
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
 from xcloudmask.masks.picture import class_colours
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.flags import codes_of
@@ -153,7 +153,9 @@ def check_output(
     if not os.access(out.parent, os.W_OK):
         raise CloudMaskError(f"{out.parent}: no permission to write in this folder. Choose another.")
     if os.path.lexists(out) and not overwrite:
-        raise CloudMaskError(f"{out}: exists already. Pass overwrite=True, or choose another name.")
+        raise CloudMaskError(
+            f"{out}: exists already", Remedy("Say {}, or choose another name.", Use(overwrite=True))
+        )
     if out.is_dir() and out.suffix.lower() in ENDINGS:
         raise CloudMaskError(f"{out}: is a folder, so it is not replaced by a file. Choose another name.")
     return out

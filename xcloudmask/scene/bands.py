@@ -11,9 +11,11 @@ from typing import Any
 import xarray as xr
 
 from xcloudmask import sensors
-from xcloudmask.errors import BandError, OptionError, UnitError, UnitWarning, warn_user
+from xcloudmask.errors import BandError, OptionError, Remedy, UnitError, UnitWarning, Use, warn_user
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.types import KINDS, Band, ModelSpec, Sensor
+
+_SENSOR, _BANDS = Use("describe", sensor=...), Use("describe", bands=[...])
 
 #: What `load_stac` notes for a platform that no sensor is known for.
 UNKNOWN = "unknown"
@@ -210,7 +212,8 @@ def _check_same_colour(label: str, name: str, band: Band) -> None:
     if len(colours) > 1:
         raise BandError(
             f"the band labelled {label!r} is called {name!r} by its coordinate common_name, and by its label "
-            f"it is the sensor's band {band.name}, {band.common_name}: say which with describe(bands=[...])"
+            f"it is the sensor's band {band.name}, {band.common_name}:",
+            Remedy("say which with {}", Use("describe", bands=[...])),
         )
 
 
@@ -219,7 +222,8 @@ def _check_wavelength(label: str, name: str, value: object, nm: float, expected:
         found = "nm" if nm > LONGEST else "µm"
         raise UnitError(
             f"band {label!r} has {name}={value}: expected {expected}, found what looks like {found}; "
-            f"convert the coordinate {name!r}, or use describe(sensor=...)"
+            f"convert the coordinate {name!r},",
+            Remedy("or use {}", _SENSOR),
         )
 
 
@@ -230,8 +234,8 @@ def match_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[int, ...]:
     if missing:
         have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
         raise BandError(
-            f"model {spec.name!r} needs {spec.needs}; missing: {', '.join(missing)}. The array "
-            f"has {have}. Name its bands with describe(sensor=...) or describe(bands=[...])"
+            f"model {spec.name!r} needs {spec.needs}; missing: {', '.join(missing)}. The array has {have}",
+            Remedy("Name its bands with {} or {}", _SENSOR, _BANDS),
         )
     return tuple(at for at in places if at is not None)
 
@@ -257,9 +261,8 @@ def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...
     if len(usable) < spec.min_bands:
         have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
         raise BandError(
-            f"model {spec.name!r} needs {spec.needs}; "
-            f"the array has {len(usable)} ({have}). Say what they are with describe(sensor=...) or "
-            "describe(bands=[...])"
+            f"model {spec.name!r} needs {spec.needs}; the array has {len(usable)} ({have})",
+            Remedy("Say what they are with {} or {}", _SENSOR, _BANDS),
         )
     return tuple(i for _, i, _ in usable), tuple(band for _, _, band in usable)
 

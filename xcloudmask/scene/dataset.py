@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask import sensors
-from xcloudmask.errors import BandError, UnitError
+from xcloudmask.errors import BandError, Remedy, UnitError, Use
 from xcloudmask.scene.bands import name_bands, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 from xcloudmask.scene.flags import as_mask, is_mask
@@ -107,8 +107,11 @@ def _units(variables: list[xr.DataArray]) -> dict[str, Any]:
     if len(declared) < len(variables):
         silent = [str(v.name) for v in variables if not any(v is other for other in declared)]
         raise UnitError(
-            f"variables {', '.join(silent)} do not tell their scale, the others do: describe them with "
-            "ds.cloudmask.describe(scale=[...], offset=[...]), or set their attribute scale_factor"
+            f"variables {', '.join(silent)} do not tell their scale, the others do:",
+            Remedy(
+                "describe them with {}, or set their attribute scale_factor",
+                Use("ds.cloudmask.describe", scale=[...], offset=[...]),
+            ),
         )
     return {
         "scale": ("band", [float(v.attrs["scale_factor"]) for v in variables]),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xcloudmask.errors import BandError, CloudMaskError
+from xcloudmask.errors import BandError, CloudMaskError, Remedy, Use
 from xcloudmask.types import Band, Level, parse_level
 
 if TYPE_CHECKING:
@@ -189,8 +189,9 @@ def describe(
     if bands is not None:
         if isinstance(bands, str) or not isinstance(bands, Sequence) or len(bands) != count or None in bands:
             raise CloudMaskError(
-                f"bands={bands!r} must name every band: the array has {count}"
-                + (f" ({', '.join(labels_of(da, dim))})" if dim in da.coords else "")
+                f" must name every band: the array has {count}"
+                + (f" ({', '.join(labels_of(da, dim))})" if dim in da.coords else ""),
+                option=Use(bands=bands),
             )
         out = describe_bands(out, name_bands(bands, known), dim=dim)
     elif sensor is not None and known is not None:
@@ -199,8 +200,8 @@ def describe(
         if not any(band in known.bands for band in found):
             raise BandError(
                 f"none of the labels {', '.join(labels)} is a band of {known.name} "
-                f"({', '.join(band.name for band in known.bands)}); say which they are with "
-                "describe(sensor=..., bands=[...]), in order"
+                f"({', '.join(band.name for band in known.bands)}); say which they are",
+                Remedy("with {}, in order", Use("describe", sensor=..., bands=[...])),
             )
         out = describe_bands(out, found, dim=dim, labels=labels)
     if known is not None:

@@ -9,13 +9,16 @@ import numpy as np
 
 from xcloudmask.engine.input_checks import COUNTS, FIGURES
 from xcloudmask.engine.pixels import holds_data
-from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning, warn_user
+from xcloudmask.errors import CloudMaskError, NoDataWarning, Remedy, UnitError, UnitWarning, Use, warn_user
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.scene.sentinel2 import check_offset
 from xcloudmask.types import Calibration, Sensor
 
 if TYPE_CHECKING:
     from xcloudmask.scene.scene import Scene
+
+#: What says how numbers are stored.
+DESCRIBE = "da.cloudmask.describe"
 
 NODATA_ATTRS = ("_FillValue", "nodata", "missing_value")
 #: Rows of an array in memory that are looked at in one go.
@@ -102,8 +105,8 @@ def declared_nodata(attrs: Mapping[Any, Any]) -> tuple[float, ...]:
                 number = float(value)
             except (TypeError, ValueError):
                 raise UnitError(
-                    f"the attribute {name}={attrs[name]!r} is no number: delete it, or say what means no "
-                    "data with da.cloudmask.describe(nodata=...)"
+                    f"the attribute {name}={attrs[name]!r} is no number:",
+                    Remedy("delete it, or say what means no data with {}", Use(DESCRIBE, nodata=...)),
                 ) from None
             if number == number:
                 found[number] = None
@@ -114,13 +117,15 @@ def _checked_nodata(nodata: Any, dtype: Any) -> float:
     """Return the number that the caller says means no data; an error where it cannot occur."""
     if isinstance(nodata, bool) or not isinstance(nodata, (int, float, np.number)):
         raise CloudMaskError(
-            f"nodata={nodata!r} must be a number, as it is stored in the array; or None for no such number"
+            " must be a number, as it is stored in the array; or None for no such number",
+            option=Use(nodata=nodata),
         )
     if dtype.kind in "iu" and not _occurs(nodata, dtype):
         limits = np.iinfo(dtype)
         raise UnitError(
-            f"nodata={nodata} cannot occur in {dtype} ({limits.min} to {limits.max}); name the number "
-            "that is stored there"
+            f" cannot occur in {dtype} ({limits.min} to {limits.max});",
+            "name the number that is stored there",
+            option=Use(nodata=nodata),
         )
     return float(nodata)
 
@@ -150,8 +155,8 @@ def _from_coords(scene: Scene, places: tuple[int, ...]) -> tuple[Any, Any]:
         if coord.dims not in ((), (scene.band,)) or coord.dtype.kind not in "fiu":
             raise UnitError(
                 f"the coordinate {name!r} ({coord.dtype} along {coord.dims}) would scale the pixels and must "
-                f"hold one number, or one a band: rename or drop it, da.drop_vars({name!r}), or say "
-                f"describe({name}=...)"
+                f"hold one number, or one a band: rename or drop it, da.drop_vars({name!r}),",
+                Remedy("or say {}", Use("describe", **{name: ...})),
             )
         figures = coordinate(coord).astype(float)
         pair.append(figures[list(places)] if figures.ndim else figures[None])
@@ -168,22 +173,25 @@ def _from_attrs(attrs: Mapping[str, Any], dtype: Any) -> tuple[Any, Any]:
     except (TypeError, ValueError, IndexError):
         raise UnitError(
             f"the attributes scale_factor={attrs.get('scale_factor')!r} and "
-            f"add_offset={attrs.get('add_offset')!r} are no numbers: delete them and say "
-            "da.cloudmask.describe(scale=..., offset=...)"
+            f"add_offset={attrs.get('add_offset')!r} are no numbers:",
+            Remedy("delete them and say {}", Use(DESCRIBE, scale=..., offset=...)),
         ) from None
     if dtype.kind == "f":
         if factor != 1 or addend != 0:
             warn_user(
                 f"the values are {dtype}, the attributes say scale_factor={factor:g}, add_offset={addend:g}"
-                ": taking the values as they are. If they still need scaling, say "
-                f"da.cloudmask.describe(scale={factor:g}, offset={addend:g}); if not, delete the attributes",
+                ": taking the values as they are",
                 UnitWarning,
+                Remedy(
+                    "If they still need scaling, say {}; if not, delete the attributes",
+                    Use(DESCRIBE, scale=float(f"{factor:g}"), offset=float(f"{addend:g}")),
+                ),
             )
         return np.array([1.0]), np.array([0.0])
     if factor == 1:
         raise UnitError(
-            f"the values are integers ({dtype}) and nothing tells their scale. Reflectance "
-            f"must be 0 to 1: da.cloudmask.describe(scale=0.0001, offset=...), {FIGURES}"
+            f"the values are integers ({dtype}) and nothing tells their scale. Reflectance must be 0 to 1:",
+            Remedy(f"{{}}, {FIGURES}", Use(DESCRIBE, scale=0.0001, offset=...)),
         )
     return np.array([factor]), np.array([addend])
 
@@ -214,6 +222,7 @@ def check_numbers(values: Any, calibration: Calibration) -> None:
     if not any(holds_data(block, calibration, COUNTS).any() for block in blocks):
         warn_user(
             "no pixel holds data in every band (the others are NaN, infinite or a nodata value), so the mask "
-            "is 255 everywhere: check the area, the date and nodata=",
+            "is 255 everywhere:",
             NoDataWarning,
+            Remedy("check the area, the date and {}", Use(nodata=...)),
         )

@@ -17,6 +17,7 @@ from xcloudmask.stac.transport import OnError
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "mosaic": (None, "day"), "duplicates": ("newest", "keep"), "dtype": ("float32", "float64"),
     "sentinel2_offset": get_args(OffsetMode),
+    "engine": get_args(Engine),
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from xcloudmask.errors import ContractError, StoreError
+from xcloudmask.errors import ContractError, Remedy, StoreError, Use
 from xcloudmask.store.fingerprint import check_contract
 from xcloudmask.store.header import read_any_header, write_header
 from xcloudmask.store.ledger import Ledger
@@ -28,6 +28,8 @@ from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.safety_copy import drop_copy
 from xcloudmask.store.sizes import Storage
 from xcloudmask.store.store import Target
+
+_ELSEWHERE = Remedy("name another store or {}", Use(group=...))
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -83,9 +85,13 @@ def open_sink(target: Target, output: Output, *, resume: bool, overwrite: bool) 
         return _create(target, output)
     if not resume:
         raise ContractError(
-            f"{target.label} holds a mask already: pass resume=True to go on with it, "
-            f"overwrite=True to replace "
-            "it, or name another group="
+            f"{target.label} holds a mask already:",
+            Remedy(
+                "pass {} to go on with it, {} to replace it, or name another {}",
+                Use(resume=True),
+                Use(overwrite=True),
+                Use(group=...),
+            ),
         )
     check_contract(header["contract"], output.contract, target.label)
     return _extend(target, output, header)
@@ -99,11 +105,11 @@ def _members(target: Target) -> list[str]:
 def _refuse_other_kinds(target: Target) -> None:
     found = target.get_json("zarr.json")
     if found is not None and found.get("node_type") == "array":
-        raise ContractError(f"{target.label} is an array, not a group; name another store or group=")
+        raise ContractError(f"{target.label} is an array, not a group;", _ELSEWHERE)
     if target.transactional or found is not None:
         return
     if any(target.get(name) is not None for name in (".zgroup", ".zarray")):
-        raise ContractError(f"{target.label} is in Zarr format 2; name another store or group=")
+        raise ContractError(f"{target.label} is in Zarr format 2;", _ELSEWHERE)
 
 
 def _refuse_strangers(target: Target, output: Output) -> None:
@@ -113,8 +119,12 @@ def _refuse_strangers(target: Target, output: Output) -> None:
             there = target.open_array(output.name, mode="r").shape
             shapes = f" Its {output.name!r} has shape {there}, this call's {output.template.shape}."
         raise ContractError(
-            f"{target.label} holds arrays that stream did not write: {', '.join(names)}.{shapes} "
-            "Name another group=, or pass overwrite=True to replace those of this call's names"
+            f"{target.label} holds arrays that stream did not write: {', '.join(names)}.{shapes}",
+            Remedy(
+                "Name another {}, or pass {} to replace those of this call's names",
+                Use(group=...),
+                Use(overwrite=True),
+            ),
         )
 
 
@@ -184,8 +194,8 @@ def _extend(target: Target, output: Output, header: Mapping[str, Any]) -> Sink:
         if have % output.storage.layout.block[_axis(output)]:
             raise ContractError(
                 f"{target.label} has {have} steps along {output.append_dim!r}, which do not fill its "
-                f"last shard: "
-                "nothing can be appended. Write with shards of one step there, or into another group="
+                "last shard: nothing can be appended",
+                Remedy("Write with shards of one step there, or into another {}", Use(group=...)),
             )
         drop_copy(target)
         fresh = output.template.isel({output.append_dim: [i for i, step in enumerate(steps) if step >= have]})
