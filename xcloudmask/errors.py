@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 
-class Use:
+class _Value:
+    """What equals another of its kind with the same parts, also after a way through pickle."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+class Use(_Value):
     """An option, or several of one call, that a message names; each surface words it its own way.
 
     Parameters
@@ -45,7 +55,7 @@ def _code(value: object) -> str:
     return f"[{', '.join(map(_code, value))}]" if isinstance(value, list) else repr(value)
 
 
-class Remedy:
+class Remedy(_Value):
     """What settles a problem: a sentence, with ``{}`` where it names options, and these.
 
     Examples

@@ -19,7 +19,7 @@ SIZE = 70
 PIXELS = 0.05 + 0.3 * noise(2, SIZE, SIZE)
 GAP = np.zeros((SIZE, SIZE), bool)
 GAP[20:45, 10:50] = True
-WITH_FILL = [name for name in sensors.list() if "fill" in dict(sensors.get(name).metadata)]
+WITH_FILL = [name for name in sensors.names() if "fill" in dict(sensors.get(name).metadata)]
 
 
 def labels(sensor: str | None) -> list[str]:
