@@ -310,8 +310,9 @@ class CloudMask:
         encoding : mapping, optional
             ``dtype``: for probabilities ``"uint8"`` (scaled, the default), ``"float16"`` or ``"float32"``;
             ``compressors``: Zarr codecs.
-        progress : bool or callable
-            A bar; or a function that is called with each `xcloudmask.streaming.ProgressEvent`.
+        progress : bool, "auto" or callable
+            A bar, auto where there is a terminal or a notebook; or a function that is called with each
+            `xcloudmask.streaming.ProgressEvent`.
         regions_in_flight : int, optional
             How many regions are held at once; memory is in proportion. In threads one is read at a time,
             whatever their number. By default 2, or two for each thread of a cluster, as it grows and shrinks.

@@ -10,8 +10,9 @@ from xcloudmask.errors import CloudMaskError, Use
 from xcloudmask.predict.fields import OptionSet, about
 from xcloudmask.store.sizes import Sizes
 
-#: Whether a bar is shown; or what is called with each `xcloudmask.streaming.ProgressEvent`.
-Progress = bool | Callable[[Any], None]
+#: Whether a bar is shown, "auto" where somebody looks; or what is called with each event
+#: (`xcloudmask.streaming.ProgressEvent`).
+Progress = bool | Literal["auto"] | Callable[[Any], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
