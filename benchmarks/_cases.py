@@ -132,7 +132,7 @@ class Bare:
 def predict(scene: xr.DataArray, spec: ModelSpec, workers: int) -> npt.NDArray[np.uint8]:
     """Mask a Dask-backed scene on the threaded scheduler."""
     with dask.config.set(scheduler="threads", num_workers=workers):
-        mask = scene.cloudmask.predict(spec, resolution="native", device="cpu")
+        mask = scene.cloudmask.predict(spec, working_resolution="native", device="cpu")
         return np.asarray(mask.data.compute())
 
 
@@ -140,7 +140,7 @@ def memory(size: int, chunk: int, name: str, workers: int, writer: str) -> dict[
     """Mask a scene that is made on the fly and write it to Zarr chunk by chunk; for a process of its own."""
     spec = model(name)
     predict(lazy_scene(2 * spec.patch, spec.patch, spec), spec, workers)  # imports and loads
-    mask = lazy_scene(size, chunk, spec).cloudmask.predict(spec, resolution="native", device="cpu")
+    mask = lazy_scene(size, chunk, spec).cloudmask.predict(spec, working_resolution="native", device="cpu")
     before, start = peak_mib(), time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -186,7 +186,7 @@ def ours(size: int, repeat: int, name: str) -> dict[str, Any]:
     seconds = []
     for _ in range(1 + repeat):
         start = time.perf_counter()
-        mask = scene.cloudmask.predict(spec, resolution="native").values
+        mask = scene.cloudmask.predict(spec, working_resolution="native").values
         seconds.append(time.perf_counter() - start)
     return {
         "seconds": seconds, "peak_mib": peak_mib(), "before_mib": before, "windows": window_count(size, spec),

@@ -120,12 +120,12 @@ def overlaps(large: list[Patch], shaded: list[Patch]) -> list[dict[str, Any]]:
 
     No cloud label can tell here: the labelled patches are one window, or two an axis whatever the overlap.
     """
-    reference = [mask(p.pixels, p.model, p.gsd, overlap=128, resolution="native") for p in large]
+    reference = [mask(p.pixels, p.model, p.gsd, overlap=128, working_resolution="native") for p in large]
     out = []
     for overlap in (0, 16, 32, 48, 64, 96):
         same = total = 0
         for patch, dense in zip(large, reference, strict=True):
-            codes = mask(patch.pixels, patch.model, patch.gsd, overlap=overlap, resolution="native")
+            codes = mask(patch.pixels, patch.model, patch.gsd, overlap=overlap, working_resolution="native")
             there = dense != 255
             same += int((codes == dense)[there].sum())
             total += int(there.sum())
@@ -212,7 +212,7 @@ def gsds(labelled: list[Patch]) -> list[dict[str, Any]]:
                 factor = patch.gsd / gsd
                 scaled = _resize(patch.pixels, tuple(round(n * factor) for n in patch.pixels.shape[1:]))
                 lazy = scene(scaled, patch.model, gsd)
-                found = lazy.cloudmask.predict_proba(patch.model, resolution="native")
+                found = lazy.cloudmask.predict_proba(patch.model, working_resolution="native")
                 back = _resize(found.values, patch.pixels.shape[1:])
                 score.add(patch, np.array([0, 1, 3], np.uint8)[back.argmax(axis=0)])
             out.append({"data": kind, "gsd": gsd, "patches": len(chosen), **score.told()})

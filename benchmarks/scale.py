@@ -25,6 +25,7 @@ import _cases as cases
 import cloudpickle
 import dask.array as da
 import numpy as np
+import zarr
 from _measure import RESULTS, circumstances, clocked, in_words, save, table
 from zarr.storage import MemoryStore
 
@@ -82,11 +83,11 @@ def planned(size: Size) -> tuple[Any, WindowLayout]:
     pixels = da.map_blocks(nothing, chunks=chunks, dtype=np.uint8, meta=np.empty((0,) * 4, np.uint8))
     import xarray as xr
 
-    from xcloudmask.predict.options import Request
+    from xcloudmask.predict.options import PredictOptions
 
     scene = xr.DataArray(pixels, dims=("time", "band", "y", "x"))
     scene = scene.cloudmask.describe(bands=list(spec.bands), level="L1C", scale=1e-4)
-    source = from_reflectance(scene, Request(model=spec, resolution="native"))
+    source = from_reflectance(scene, PredictOptions(model=spec, working_resolution="native"))
     layout = Layout((size.items_a_tile,), (size.side, size.side), (1,), (size.region, size.region))
     return source, WindowLayout(layout, source.plan.y, source.plan.x, source.plan.channels)
 
@@ -121,7 +122,12 @@ def simulate(size: Size) -> dict[str, Any]:
             finish=lambda at, found: pool.then(pretend_finish, found),
             producers=lambda at: [(*at[:-2], *tile) for tile in windows.producers(at[-2:])],
         )
+        mask = zarr.create_array(
+            target.store, name="mask", shape=(size.steps, size.side, size.side),
+            chunks=(1, size.region, size.region), dtype="uint8",
+        )  # fmt: skip
         run = Run(
+            array=mask,
             layout=layout, ledger=Ledger.create(target, layout, ["time"]), lock=Lock(target), pool=pool,
             steps=steps, display=lambda event: None, scene_name=str, regions=regions,
         )  # fmt: skip

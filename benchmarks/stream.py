@@ -86,7 +86,13 @@ def streamed(scene: Any, spec: ModelSpec, size: Size) -> None:
 
     sizes = {"chunks": {"y": size.shard, "x": size.shard}, "shards": False}
     with tempfile.TemporaryDirectory() as folder, dask.config.set(num_workers=size.workers):
-        report = stream(scene, folder, spec, resolution="native", device="cpu", progress=False, **sizes)
+        report = stream(
+            scene,
+            folder,
+            predict={"model": spec, "working_resolution": "native", "device": "cpu"},
+            progress=False,
+            **sizes,
+        )
     if not report.complete:
         raise RuntimeError(str(report))
 

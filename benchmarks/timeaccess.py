@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
-from xcloudmask.archive.columns import go_through
+from xcloudmask.archive.columns import Steps, accumulate_block
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def measure(layout: Layout, cube: Any) -> dict[str, Any]:
         array = zarr.open_array(Counting(Path(folder)), mode="r")
         steps, size, _ = array.shape
         middle, box = steps // 2, (slice(size // 2, size // 2 + 512), slice(size // 2, size // 2 + 512))
-        seconds = np.arange(steps) * 5 * 86400
+        when = Steps(np.arange(steps) * 5 * 86400, np.arange(steps), array.chunks[0], (0,))
         tile = slice(0, min(2048, size)), slice(0, min(2048, size))
         return {
             "write_s": spent.wall,
@@ -114,7 +114,7 @@ def measure(layout: Layout, cube: Any) -> dict[str, Any]:
             "one pixel, all steps": cost(lambda: array[:, size // 2 + 100, size // 2 + 100]),
             "512 x 512, all steps": cost(lambda: array[(slice(None), *box)]),
             "timeseries of one 2048 x 2048 tile": cost(
-                lambda: go_through(array, tile, seconds, (0,), None, None)
+                lambda: accumulate_block(array, tile, when, None, None)
             ),
         }
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import rioxarray  # noqa: F401  registers .rio, which `import xcloudmask` leaves to when it is needed
 
 from tests.services.fixtures import faults, s3_server, stac_api, web_server
 

@@ -4,50 +4,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask import accessor as _accessor  # noqa: F401  registers .cloudmask
-from xcloudmask import models, sensors
+from xcloudmask import errors, models, sensors
 from xcloudmask._version import __version__
-from xcloudmask.local import open
+from xcloudmask.local import open as open
 from xcloudmask.stac import load_stac
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import AuxInput, Band, ModelSpec, Sensor
 
 if TYPE_CHECKING:
+    from xcloudmask import metrics, train
+    from xcloudmask.archive.record import open_masks
     from xcloudmask.archive.sync import sync
     from xcloudmask.archive.timeseries import timeseries
     from xcloudmask.engine.predictor import unload
+    from xcloudmask.store.verify import verify
     from xcloudmask.streaming import stream
     from xcloudmask.streaming.worker_plugin import WorkerPlugin
 
-#: What is imported when it is first asked for: it needs zarr, or distributed.
+#: What is imported when it is first asked for: it needs zarr, torch or distributed.
 _LATER = {
     "WorkerPlugin": "xcloudmask.streaming.worker_plugin",
+    "metrics": "",
+    "open_masks": "xcloudmask.archive.record",
     "stream": "xcloudmask.streaming",
     "sync": "xcloudmask.archive.sync",
     "timeseries": "xcloudmask.archive.timeseries",
+    "train": "",
     "unload": "xcloudmask.engine.predictor",
+    "verify": "xcloudmask.store.verify",
 }
 
+# `open` is public, too, but ``from xcloudmask import *`` shall replace no builtin.
 __all__ = [
+    "AuxInput",
+    "Band",
     "ModelSpec",
+    "Sensor",
     "WorkerPlugin",
     "__version__",
+    "errors",
     "load_stac",
+    "metrics",
     "models",
-    "open",
+    "open_masks",
     "sensors",
     "stream",
     "sync",
     "timeseries",
+    "train",
     "unload",
+    "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is needed only by some."""
     if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
+        home = _LATER[name]
+        return getattr(import_module(home), name) if home else import_module(f"xcloudmask.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """Offer the public names to completion; the modules stay importable."""
-    return sorted(__all__)
+    return sorted([*__all__, "open"])

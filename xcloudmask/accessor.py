@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
 
-import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks import apply
-from xcloudmask.predict.options import Request
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import predict
 from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.scene.bands import read_bands, sensor_of
@@ -19,6 +19,12 @@ from xcloudmask.scene.dataset import stack as stack_bands
 from xcloudmask.scene.describe import describe
 from xcloudmask.scene.dims import band_dim
 from xcloudmask.types import Band, ModelLike, Sensor
+
+if TYPE_CHECKING:
+    from xcloudmask.masks.geotiff import Written
+    from xcloudmask.store.options import Progress
+    from xcloudmask.store.sizes import Sizes
+    from xcloudmask.streaming.report import StreamReport
 
 
 class CloudMask:
@@ -103,8 +109,8 @@ class CloudMask:
         batch_size: int | str = "auto",
         device: str = "auto",
         dtype: str = "auto",
-        resolution: str | float = "auto",
-        nodata: float | None = None,
+        working_resolution: str | float = "auto",
+        nodata: float | str | None = "auto",
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -132,11 +138,14 @@ class CloudMask:
             is installed.
         dtype : {"auto", "float32", "bfloat16", "float16"}
             What to infer in. The blend is float32 always.
-        resolution : "auto", "native" or float
+        working_resolution : "auto", "native" or float
             Pixel size to infer at, in metres; auto brings fine pixels to what the model was trained on. The
             mask has the pixels of the data in any case.
-        nodata : float, optional
-            Stored number that means no data, beside NaN and what the attributes declare.
+        nodata : float, None or "auto"
+            Stored number that means no data, beside NaN and what the attributes declare. Auto is the fill
+            value of the sensor's products: 0 in every band (Sentinel-2, Landsat), which no surface reflects.
+            Where the sensor is not known and nothing is declared, 0 in every band is no data with a warning.
+            None: no number but those that the attributes declare.
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
         aux : DataArray, Dataset or mapping of DataArray, optional
@@ -159,16 +168,13 @@ class CloudMask:
         >>> import numpy as np, xarray as xr, xcloudmask
         >>> da = xr.DataArray(np.full((4, 64, 64), 0.1, "f4"), dims=("band", "y", "x"))
         >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
-        >>> mask = da.cloudmask.predict(resolution="native")
+        >>> mask = da.cloudmask.predict(working_resolution="native")
         >>> mask.dtype, mask.attrs["model"]
         (dtype('uint8'), 'ukis-any-l1c')
         """
-        request = Request(
-            output="classes", model=model, threshold=threshold, scheme=scheme, patch_size=patch_size,
-            overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=resolution,
-            nodata=nodata, valid=valid, aux=aux, tta=tta,
-        )  # fmt: skip
-        return predict(self._array(), request)
+        options = dict(locals())  # exactly what the signature spells out
+        del options["self"]
+        return predict(self._array(), PredictOptions(**options))
 
     def predict_proba(
         self,
@@ -180,8 +186,8 @@ class CloudMask:
         batch_size: int | str = "auto",
         device: str = "auto",
         dtype: str = "auto",
-        resolution: str | float = "auto",
-        nodata: float | None = None,
+        working_resolution: str | float = "auto",
+        nodata: float | str | None = "auto",
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -204,18 +210,15 @@ class CloudMask:
         >>> import numpy as np, xarray as xr, xcloudmask
         >>> da = xr.DataArray(np.full((4, 64, 64), 0.1, "f4"), dims=("band", "y", "x"))
         >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
-        >>> da.cloudmask.predict_proba(resolution="native")["class"].values.tolist()
+        >>> da.cloudmask.predict_proba(working_resolution="native")["class"].values.tolist()
         ['clear', 'cloud', 'cloud_shadow']
-        >>> odds = da.cloudmask.predict_proba(resolution="native", tta=True, uncertainty=True)
+        >>> odds = da.cloudmask.predict_proba(working_resolution="native", tta=True, uncertainty=True)
         >>> bool((odds.sel({"class": "uncertainty"}) <= 0.5).all())
         True
         """
-        request = Request(
-            output="probabilities", model=model, scheme=scheme, patch_size=patch_size,
-            overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=resolution,
-            nodata=nodata, valid=valid, aux=aux, tta=tta, uncertainty=uncertainty,
-        )  # fmt: skip
-        return predict(self._array(), request)
+        options = dict(locals())
+        del options["self"]
+        return predict(self._array(), PredictOptions(output="probabilities", **options))
 
     def clear_fraction(
         self, clear: Sequence[str] = apply.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
@@ -244,6 +247,123 @@ class CloudMask:
         """
         return apply.clear_fraction(self._mask(), clear, dim)
 
+    def score(
+        self,
+        reference: xr.DataArray,
+        *,
+        questions: Sequence[str] | None = None,
+        scene_dims: Sequence[str] | None = None,
+        samples: int = 1000,
+        seed: int = 0,
+    ) -> Any:
+        """Score a mask against a reference; see `xcloudmask.metrics.score_mask`.
+
+        Parameters
+        ----------
+        reference : DataArray
+            Classes or partial labels on the same grid; lazy ones are counted chunk by chunk.
+        questions : sequence of str, optional
+            What to score: ``"cloud"``, ``"invalid"``, ``"cloud_shadow"`` and so on.
+        scene_dims : sequence of str, optional
+            Dimensions that tell scenes apart; ``"time"`` if there is one.
+        samples, seed : int
+            Of the bootstrap over scenes.
+        """
+        from xcloudmask.metrics.edge import score_mask
+
+        return score_mask(
+            self._mask(), reference, questions=questions, scene_dims=scene_dims, samples=samples, seed=seed
+        )
+
+    def to_zarr(
+        self,
+        store: Any,
+        *,
+        group: str | None = None,
+        append_dim: str = "time",
+        resume: bool = True,
+        overwrite: bool = False,
+        chunks: Sizes | None = None,
+        shards: Sizes | Literal[False] | None = None,
+        encoding: Mapping[str, Any] | None = None,
+        progress: Progress = True,
+        regions_in_flight: int | None = None,
+        retries: int = 2,
+        storage_options: dict[str, Any] | None = None,
+    ) -> StreamReport:
+        """Write a mask or probabilities to Zarr region by region; the same call resumes a stopped one.
+
+        Parameters
+        ----------
+        store : path, URL, zarr Store, obstore store, Icechunk repository or session
+            Where to write; see `xcloudmask.streaming.to_zarr`.
+        group : str, optional
+            Group within the store; one mask lives in one group.
+        append_dim : str
+            Dimension along which later calls may add steps. Without it nothing can be appended.
+        resume : bool
+            Go on with a store that exists: only what is not recorded as done is made. False: refuse it.
+        overwrite : bool
+            Replace a mask that was made otherwise.
+        chunks, shards : mapping or sequence of int, optional
+            Zarr chunk and shard sizes; by default 512 and 2048 pixels of one step. ``shards=False``: none.
+        encoding : mapping, optional
+            ``dtype``: for probabilities ``"uint8"`` (scaled, the default), ``"float16"`` or ``"float32"``;
+            ``compressors``: Zarr codecs.
+        progress : bool, "auto" or callable
+            A bar, auto where there is a terminal or a notebook; or a function that is called with each
+            `xcloudmask.streaming.ProgressEvent`.
+        regions_in_flight : int, optional
+            How many regions are held at once; memory is in proportion. In threads one is read at a time,
+            whatever their number. By default 2, or two for each thread of a cluster, as it grows and shrinks.
+        retries : int
+            How often a region that fails (its source, or too many workers died of it) is tried again before
+            it is recorded as failed.
+        storage_options : dict, optional
+            For fsspec URLs; for an Icechunk repository ``{"branch": ...}``, by default ``"main"``, and for
+            one on an object store what `icechunk.s3_storage` takes.
+
+        Returns
+        -------
+        StreamReport
+            What was written, skipped and failed; `xcloudmask.stream` lists the errors.
+        """
+        from xcloudmask.streaming import to_zarr
+
+        options = {
+            name: value for name, value in locals().items() if name not in ("self", "store", "to_zarr")
+        }
+        return to_zarr(self._mask(), store, **options)
+
+    def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:
+        """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.tif``. Chunks are computed one after another.
+        overwrite : bool
+            Whether a file that is there may be replaced.
+
+        Returns
+        -------
+        Written
+            The path, and how many pixels each class has.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray(np.zeros((2, 2), "u1"), dims=("y", "x"),
+        ...                     coords={"y": [9.0, 8.0], "x": [1.0, 2.0]},
+        ...                     attrs={"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mask.cloudmask.to_geotiff(f"{folder}/mask.tif").counts
+        {'clear': 4, 'cloud': 0, 'no_data': 0}
+        """
+        from xcloudmask.masks.geotiff import write_geotiff
+
+        return write_geotiff(self._mask(), path, overwrite=overwrite)
+
     def plot(
         self,
         mask: xr.DataArray | None = None,
@@ -263,16 +383,9 @@ class CloudMask:
         from xcloudmask.masks.plot import plot
 
         return plot(
-            self._array(),
-            mask,
-            rgb=rgb,
-            time=time,
-            ax=ax,
-            stretch=stretch,
-            alpha=alpha,
-            size=size,
+            self._array(), mask, rgb=rgb, time=time, ax=ax, stretch=stretch, alpha=alpha, size=size,
             legend=legend,
-        )
+        )  # fmt: skip
 
 
 @xr.register_dataset_accessor("cloudmask")  # type: ignore[no-untyped-call]
@@ -345,74 +458,3 @@ class DataArrayAccessor(CloudMask):
         array([0.2, nan])
         """
         return apply.apply(self._da, mask, drop, buffer)
-
-    def score(
-        self,
-        reference: xr.DataArray,
-        *,
-        questions: Sequence[str] | None = None,
-        scene_dims: Sequence[str] | None = None,
-        samples: int = 1000,
-        seed: int = 0,
-    ) -> Any:
-        """Score a mask against a reference; see `xcloudmask.metrics.score_mask`.
-
-        Parameters
-        ----------
-        reference : DataArray
-            Classes or partial labels on the same grid; lazy ones are counted chunk by chunk.
-        questions : sequence of str, optional
-            What to score: ``"cloud"``, ``"invalid"``, ``"cloud_shadow"`` and so on.
-        scene_dims : sequence of str, optional
-            Dimensions that tell scenes apart; ``"time"`` if there is one.
-        samples, seed : int
-            Of the bootstrap over scenes.
-        """
-        from xcloudmask.metrics.edge import score_mask
-
-        return score_mask(
-            self._da, reference, questions=questions, scene_dims=scene_dims, samples=samples, seed=seed
-        )
-
-    def to_zarr(
-        self,
-        store: Any,
-        *,
-        group: str | None = None,
-        append_dim: str = "time",
-        resume: bool = True,
-        overwrite: bool = False,
-        chunks: Any = None,
-        shards: Any = None,
-        encoding: Mapping[str, Any] | None = None,
-        progress: Any = True,
-    ) -> Any:
-        """Write a mask to Zarr region by region; the same call goes on where a stopped one ended.
-
-        The parameters are those of `xcloudmask.streaming.to_zarr`, which returns a report.
-        """
-        from xcloudmask.streaming import to_zarr
-
-        return to_zarr(
-            self._da, store, group=group, append_dim=append_dim, resume=resume, overwrite=overwrite,
-            chunks=chunks, shards=shards, encoding=encoding, progress=progress,
-        )  # fmt: skip
-
-    def save(self, path: Any, *, overwrite: bool = False) -> Any:
-        """Write a mask or probabilities to ``.tif`` (cloud-optimised) or ``.zarr``, whole or not at all.
-
-        Parameters
-        ----------
-        path : path
-            Where; the ending says in which form. Chunks are computed one after another.
-        overwrite : bool
-            Whether a file that is there may be replaced.
-
-        Returns
-        -------
-        Written
-            The path, and how many pixels each class has.
-        """
-        from xcloudmask.masks.write import write
-
-        return write(self._da, path, overwrite=overwrite)

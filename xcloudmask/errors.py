@@ -4,14 +4,122 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 
-class CloudMaskError(ValueError):
+class _Value:
+    """What equals another of its kind with the same parts, also after a way through pickle."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+class Use(_Value):
+    """An option, or several of one call, that a message names; each surface words it its own way.
+
+    Parameters
+    ----------
+    call : str
+        The method that takes them, where it is not the one that was called.
+    options : object
+        Names and values; ``...`` stands for a value of the reader's, ``[...]`` for several.
+
+    Examples
+    --------
+    >>> print(Use(tta=True), Use(group=...), Use("da.cloudmask.describe", level="L1C", scale=...))
+    tta=True group= da.cloudmask.describe(level='L1C', scale=...)
+    """
+
+    def __init__(self, call: str = "", /, **options: object) -> None:
+        self.call = call
+        self.options = options
+
+    def __str__(self) -> str:
+        """Return it as Python takes it."""
+        text = ", ".join(f"{name}={_code(value)}" for name, value in self.options.items())
+        return f"{self.call}({text})" if self.call else text.replace("=...", "=")
+
+
+def _code(value: object) -> str:
+    if value is ...:
+        return "..."
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_code(item)}" for key, item in value.items()) + "}"
+    return f"[{', '.join(map(_code, value))}]" if isinstance(value, list) else repr(value)
+
+
+class Remedy(_Value):
+    """What settles a problem: a sentence, with ``{}`` where it names options, and these.
+
+    Examples
+    --------
+    >>> print(Remedy("Say {} or {}", Use(level="L1C"), Use(level="L2A")))
+    Say level='L1C' or level='L2A'
+    """
+
+    def __init__(self, text: str, *uses: Use) -> None:
+        self.text = text
+        self.uses = uses
+
+    def worded(self, word: Callable[[Use], str]) -> str:
+        """Return the sentence with its options in some surface's words."""
+        return self.text.format(*map(word, self.uses)) if self.uses else self.text
+
+    def __str__(self) -> str:
+        return self.worded(str)
+
+
+class Worded(Exception):  # noqa: N818  the base of errors and of warnings
+    """A problem with its remedy as data; its text is in Python's words, `worded` gives others.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong.
+    remedy : Remedy or str, optional
+        What to do about it.
+    option : Use, optional
+        The option that is wrong, which the text begins with: ``patch_size=16``.
+
+    Examples
+    --------
+    >>> remedy = Remedy("Leave it out, or say {}", Use(tta=2))
+    >>> error = CloudMaskError(" is too small", remedy, option=Use(tta=0))
+    >>> print(error)
+    tta=0 is too small. Leave it out, or say tta=2
+    >>> str(error.remedy), error.option.options
+    ('Leave it out, or say tta=2', {'tta': 0})
+    """
+
+    problem: str = ""
+    remedy: Remedy | None = None
+    option: Use | None = None
+
+    def __init__(
+        self, problem: str = "", remedy: Remedy | str | None = None, *, option: Use | None = None
+    ) -> None:
+        self.problem = problem
+        self.remedy = Remedy(remedy) if isinstance(remedy, str) else remedy
+        self.option = option
+        super().__init__(self.worded(str))
+
+    def worded(self, word: Callable[[Use], str]) -> str:
+        """Return the message with its options in some surface's words."""
+        text = ("" if self.option is None else word(self.option)) + self.problem
+        if self.remedy is None:
+            return text
+        stop = "" if text.endswith((".", "?", "!", ";", ":", "\n", ",")) else "."
+        return f"{text}{stop}{'' if text.endswith(chr(10)) else ' '}{self.remedy.worded(word)}"
+
+
+class CloudMaskError(Worded, ValueError):
     """Base of every error that the library raises on purpose."""
 
 
@@ -37,7 +145,7 @@ class OptionError(CloudMaskError, KeyError):
         self.allowed = tuple(names)
         self.hint = hint
 
-    def __reduce__(self) -> tuple[Any, ...]:  # an exception remembers what it told, not what it was told
+    def __reduce__(self) -> tuple[Any, ...]:  # an exception remembers its message, not what made it
         again = partial(type(self), self.what, self.value, allowed=self.allowed, hint=self.hint)
         return again, (), self.__dict__
 
@@ -60,23 +168,36 @@ class WeightsError(CloudMaskError):
     """Weights that are missing, altered, or in a form that is not loaded."""
 
 
-class UnitWarning(UserWarning):
+class CloudMaskWarning(Worded, UserWarning):
+    """Base of the library's warnings."""
+
+
+class UnitWarning(CloudMaskWarning):
     """Something about units or level was assumed; the message says what, and how to settle it."""
 
 
-class ModelWarning(UserWarning):
+class ModelWarning(CloudMaskWarning):
     """A model answers that was not made for such bands or pixels; the message says how good it may be."""
 
 
-class NoDataWarning(UserWarning):
+class NoDataWarning(CloudMaskWarning):
     """Input that holds no usable pixel, or values (such as inf) that are taken as no data."""
 
 
-class AssetError(OSError, CloudMaskError):
+class _SystemError(OSError, CloudMaskError):
+    """An error of files or stores."""
+
+    def __init__(
+        self, problem: str = "", remedy: Remedy | str | None = None, *, option: Use | None = None
+    ) -> None:
+        CloudMaskError.__init__(self, problem, remedy, option=option)  # OSError comes first and takes others
+
+
+class AssetError(_SystemError):
     """A file that a catalogue names and that cannot be read; the message names item, asset and remedy."""
 
 
-class StoreError(OSError, CloudMaskError):
+class StoreError(_SystemError):
     """The store refused or failed; the message says what to do. What was recorded as done stays done."""
 
 
@@ -92,16 +213,31 @@ class ContractError(CloudMaskError):
     """The store holds a mask that was made otherwise; the message shows both."""
 
 
-class StreamWarning(UserWarning):
+class StreamWarning(CloudMaskWarning):
     """A stream ended, but not all of its regions are done."""
 
 
 _HERE = str(Path(__file__).parent)
 
 
-def warn_user(message: str, category: type[Warning]) -> None:
-    """Warn with the first line outside this package as its place."""
+def warn_user(
+    message: str, category: type[Warning], remedy: Remedy | None = None, *, option: Use | None = None
+) -> None:
+    """Warn with the first line outside this package as its place.
+
+    Parameters
+    ----------
+    message : str
+        What the user should know.
+    category : type
+        Of the warning.
+    remedy, option : Remedy, Use, optional
+        As of `Worded`, which the category then is.
+    """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    if issubclass(category, CloudMaskWarning):
+        warnings.warn(category(message, remedy, option=option), stacklevel=level)
+    else:
+        warnings.warn(message, category, stacklevel=level)

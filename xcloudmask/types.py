@@ -428,12 +428,15 @@ def _contradiction(spec: ModelSpec) -> str:
 class Calibration:
     """How stored numbers become reflectance: ``value * scale + offset``, one pair a band.
 
-    Any of `nodata` is compared with the stored number, before scaling.
+    Any of `nodata` is compared with the stored number, before scaling; so is any of `fill`, which means no
+    data only where every band holds it. `assumed`: nobody said so, and it is warned of where it occurs.
     """
 
     scale: tuple[float, ...] | None = None
     offset: tuple[float, ...] | None = None
     nodata: tuple[float, ...] = ()
+    fill: tuple[float, ...] = ()
+    assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,12 +470,20 @@ class Options:
     tta: int = 0
     aux: tuple[AuxInput, ...] = ()  # those given; their planes follow the bands
     uncertainty: bool = False  # whether the spread comes with the probabilities
+    record: Mapping[str, Any] = field(
+        default_factory=dict, hash=False
+    )  # what attributes and stores tell of it
 
     @property
-    def input_band_names(self) -> str:
-        """Names of the bands that were given, where the model's card does not tell."""
+    def input_band_names(self) -> str | None:
+        """Names of the bands that were given, where the model's card does not tell; None where it does."""
         given = [band for band in self.inputs if band.kind == "reflectance"]
-        return " ".join(band.common_name or band.name for band in given)
+        return " ".join(band.common_name or band.name for band in given) or None
+
+    @property
+    def aux_names(self) -> str | None:
+        """Names of the aux inputs that were given."""
+        return " ".join(aux.name for aux in self.aux) or None
 
 
 #: What `predict` takes as a model: a name, a card, or a module or function that was registered.

@@ -1,4 +1,4 @@
-"""Sync computes what is lacking, keeps time sorted, and survives being stopped anywhere."""
+"""Sync computes what is missing, appends what comes late, and survives being stopped anywhere."""
 
 import itertools
 import os
@@ -14,14 +14,13 @@ from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
 from tests.streaming.helpers import files
 from tests.streaming.items import BOX, LEFT, SIZE, make_item
-from xcloudmask import testing
-from xcloudmask.archive import insert as inserting
-from xcloudmask.archive.index import Stored
-from xcloudmask.archive.insert import read_header
-from xcloudmask.archive.pending import pick, plan
-from xcloudmask.archive.sync import SyncReport, _stored, sync
+from xcloudmask import open_masks, testing
+from xcloudmask.archive.index import UPDATED, Stored
+from xcloudmask.archive.sync import SyncReport, sync
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.stac import load_stac
+from xcloudmask.store.options import WriteOptions
 from xcloudmask.store.store import Target, open_store
 from xcloudmask.streaming import ContractError, StreamWarning, stream
 
@@ -35,12 +34,18 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def run(given: Any, store: Any, model: Any = testing.TOY, **options: Any) -> SyncReport:
+    """Sync; an option of predict or write goes there, the others are of load."""
     asked = {**CUT, "bands": ["red", "nir"], "working_resolution": "native", "retries": 0, **options}
-    return sync(given, store, model=model, **asked)
+    output = asked.pop("output", "classes")
+    write = {name: asked.pop(name) for name in WriteOptions.names() if name in asked}
+    predict = {name: asked.pop(name) for name in PredictOptions.names() if name in asked}
+    return sync(given, store, load=asked, predict={"model": model, **predict}, output=output, write=write)
 
 
 def expected(items: Any, model: Any = testing.TOY) -> xr.DataArray:
-    mask: xr.DataArray = load_stac(items, bands=["red", "nir"]).cloudmask.predict(model, resolution="native")
+    mask: xr.DataArray = load_stac(items, bands=["red", "nir"]).cloudmask.predict(
+        model, working_resolution="native"
+    )
     return mask.compute()
 
 
@@ -49,12 +54,14 @@ def ids(items: Any) -> tuple[str, ...]:
 
 
 def check(store: Any, items: Any, model: Any = testing.TOY) -> None:
-    """Plainly opened, the store holds these items, sorted, and the masks that they have in memory."""
-    found, mask = xr.open_zarr(store), expected(items, model)
-    assert (np.diff(found.time.values) >= np.timedelta64(0)).all()
-    assert list(found.item_id.values) == list(mask.item_id.values)
-    np.testing.assert_array_equal(found.time.values, mask.time.values)
-    np.testing.assert_array_equal(found.cloud_mask.values, mask.values)
+    """Opened and sorted, the store holds these items, and the masks that they have in memory."""
+    mask = expected(items, model)
+    for stored in (open_masks(store), xr.open_zarr(store).sortby("time").cloud_mask):
+        assert (np.diff(stored.time.values) >= np.timedelta64(0)).all()
+        assert list(stored.item_id.values) == list(mask.item_id.values)
+        np.testing.assert_array_equal(stored.time.values, mask.time.values)
+        np.testing.assert_array_equal(stored.values, mask.values)
+        assert stored.attrs["model"] == mask.attrs["model"]
 
 
 def stores(kind: str, folder: Path) -> Any:
@@ -70,7 +77,7 @@ def stores(kind: str, folder: Path) -> Any:
 
 @pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 @pytest.mark.parametrize("kind", ["local", "memory", "obstore", "fsspec"])
-def test_only_what_is_lacking_is_computed_and_late_items_find_their_place(
+def test_only_what_is_missing_is_computed_and_late_items_are_appended(
     kind: str, items: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     store = stores(kind, tmp_path / "a")
@@ -83,8 +90,9 @@ def test_only_what_is_lacking_is_computed_and_late_items_find_their_place(
         ids([items[0], items[3], items[5]]),
         ids(items[1:3] + items[4:5]),
     )
-    assert report.moved == 3  # for the item before them all; the last two of those once for two items
     assert report.complete
+    late = [items[1], items[2], items[4], items[0], items[3], items[5]]
+    assert tuple(xr.open_zarr(store).item_id.values) == ids(late)  # what is stored stays where it is
     windows = len(range(0, SIZE - 32 + 24, 24)) ** 2
     assert len(testing.seen) == 3 * windows
     check(store, items, model)
@@ -103,7 +111,7 @@ def test_what_the_catalogue_changed_is_made_again(items: list[dict[str, Any]], t
     older = {**items[2], "properties": {**items[2]["properties"], "updated": "2026-05-30T00:00:00Z"}}
     testing.seen.clear()
     report = run([items[0], later, older], tmp_path / "a", testing.COUNTING)
-    assert (report.replaced, report.added, report.moved) == ((later["id"],), (), 0)
+    assert (report.replaced, report.added) == ((later["id"],), ())
     assert len(testing.seen) == 16
     check(tmp_path / "a", [items[0], later, items[2]], testing.COUNTING)
     assert xr.open_zarr(tmp_path / "a").item_updated.values[1] == "2026-06-02T00:00:00.5Z"
@@ -133,8 +141,8 @@ def test_scenes_of_one_moment_are_steps_of_their_own(tmp_path: Path) -> None:
     box = [BOX[0], BOX[1], BOX[2] + 0.006, BOX[3]]
     run([there, after], tmp_path / "a", bbox=box)
     report = run([here, there, after], tmp_path / "a", bbox=box)
-    assert (report.added, report.skipped, report.moved) == (("T32TPQ",), ("T32TQQ", "T32TPQ-later"), 1)
-    found = xr.open_zarr(tmp_path / "a").load()
+    assert (report.added, report.skipped) == (("T32TPQ",), ("T32TQQ", "T32TPQ-later"))
+    found = xr.open_zarr(tmp_path / "a").sortby("time").load()
     assert list(found.item_id.values) == ["T32TQQ", "T32TPQ", "T32TPQ-later"]
     assert found.time.values[0] == found.time.values[1] < found.time.values[2]
     run([here, there, after], tmp_path / "b", bbox=box)
@@ -142,7 +150,7 @@ def test_scenes_of_one_moment_are_steps_of_their_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.cloud_mask.values, fresh.sel(time=found.item_id.values).values)
     again = make_item(tmp_path, "T32TPQ", "2026-05-02", seed=5, updated="2026-06-02T00:00:00Z")
     assert run([again, there, after], tmp_path / "a", bbox=box).replaced == ("T32TPQ",)
-    changed = xr.open_zarr(tmp_path / "a").cloud_mask.values != found.cloud_mask.values
+    changed = open_masks(tmp_path / "a").values != found.cloud_mask.values
     assert changed.any(axis=(1, 2)).tolist() == [False, True, False]
 
 
@@ -151,11 +159,11 @@ def test_probabilities_and_every_option_of_the_model(items: list[dict[str, Any]]
     how = {**options, "dtype": "float32", "scheme": "native"}
     run([items[0], items[2]], tmp_path / "a", encoding={"dtype": "float32"}, **how)
     report = run(items[:3], tmp_path / "a", encoding={"dtype": "float32"}, **how)
-    assert (report.added, report.moved) == (("S2A_001",), 1)
+    assert report.added == ("S2A_001",)
     da = load_stac(items[:3], bands=["red", "nir"])
     del how["output"]
-    expected = da.cloudmask.predict_proba(testing.TOY, resolution="native", **how)
-    found = xr.open_zarr(tmp_path / "a").cloud_probability
+    expected = da.cloudmask.predict_proba(testing.TOY, working_resolution="native", **how)
+    found = open_masks(tmp_path / "a")
     assert found.dims == expected.dims
     np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
     with pytest.raises(ContractError, match=r"tta: \w+ in the store, \w+ in this call"):
@@ -179,14 +187,14 @@ def test_aux_and_uncertainty_are_those_of_predict_and_kept_to(
     place = {"y": float(da.y.max()) + 60 - steps, "x": float(da.x.min()) - 60 + steps}
     dem = xr.DataArray(ground, dims=("y", "x"), coords=place).rio.write_crs(32632)
     how: dict[str, Any] = {"aux": {"dem": dem}, "tta": 4, "uncertainty": True}
-    expected = da.cloudmask.predict_proba(model, resolution="native", **how)
-    without = da.cloudmask.predict_proba(model, resolution="native", tta=4, uncertainty=True)
+    expected = da.cloudmask.predict_proba(model, working_resolution="native", **how)
+    without = da.cloudmask.predict_proba(model, working_resolution="native", tta=4, uncertainty=True)
     assert float(abs(expected - without).max()) > 0.01  # else the case shows nothing
     stored: dict[str, Any] = {"output": "probabilities", "encoding": {"dtype": "float32"}}
     run([items[0], items[2]], tmp_path / "a", model, **how, **stored)
     report = run(items[:3], tmp_path / "a", model, **how, **stored)
-    assert (report.added, report.moved) == (("S2A_001",), 1)
-    found = xr.open_zarr(tmp_path / "a").cloud_probability
+    assert report.added == ("S2A_001",)
+    found = open_masks(tmp_path / "a")
     assert found["class"].values.tolist() == expected["class"].values.tolist()
     np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
     for left_out, says in {
@@ -207,11 +215,10 @@ def test_late_items_in_an_icechunk_repository(items: list[dict[str, Any]], tmp_p
     run([items[0], items[3]], repo, group="masks")
     before = repo.lookup_branch("main")
     report = run(items[:4], repo, group="masks")
-    assert (report.moved, report.added, report.skipped) == (1, ids(items[1:3]), ids([items[0], items[3]]))
-    store = repo.readonly_session("main").store
-    found = xr.open_zarr(store, group="masks", consolidated=False)
+    assert (report.added, report.skipped) == (ids(items[1:3]), ids([items[0], items[3]]))
+    found = open_masks(repo.readonly_session("main").store, "masks")
     assert list(found.item_id.values) == list(ids(items[:4]))
-    np.testing.assert_array_equal(found.cloud_mask.values, expected(items[:4]).values)
+    np.testing.assert_array_equal(found.values, expected(items[:4]).values)
     newest = next(iter(repo.ancestry(branch="main")))
     assert "S2A_001" in newest.message
     assert "S2A_002" in newest.message
@@ -237,7 +244,7 @@ def test_finding_nothing_is_an_error_only_at_first(items: list[dict[str, Any]], 
     assert run([], tmp_path / "a") == SyncReport(str(open_store(tmp_path / "a")))
 
 
-def test_other_settings_are_refused_and_nothing_moves(items: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_nothing_changes(items: list[dict[str, Any]], tmp_path: Path) -> None:
     run([items[0], items[2]], tmp_path / "a")
     before = files(tmp_path / "a")
     with pytest.raises(ContractError, match="resampling: 'nearest' in the store, 'bilinear' in this call"):
@@ -248,6 +255,16 @@ def test_other_settings_are_refused_and_nothing_moves(items: list[dict[str, Any]
         run(items, tmp_path / "a", threshold=0.3)
     with pytest.raises(ContractError, match="model: 'toy' in the store, 'counting' in this call"):
         run(items, tmp_path / "a", testing.COUNTING)
+    complete = [items[0], items[2]]  # nothing is missing: the contract is checked all the same
+    for options, words in {
+        "threshold": ({"threshold": 0.3}, "threshold: None in the store, 0.3"),
+        "tta": ({"tta": True}, "tta: 0 in the store, 8 in this call"),
+        "scheme": ({"scheme": "binary"}, "scheme: 'default' in the store, 'binary'"),
+        "model": ({"model": testing.COUNTING}, "model: 'toy' in the store"),
+    }.values():
+        with pytest.raises(ContractError, match=words):
+            run(complete, tmp_path / "a", **options)
+    assert run(complete, tmp_path / "a").skipped == ids(complete)
     assert files(tmp_path / "a") == before
     report = run(items[:2], tmp_path / "a", overwrite=True, threshold=0.3)
     assert report.added == ids(items[:2])
@@ -265,7 +282,6 @@ def test_an_item_that_fails_is_tried_again(items: list[dict[str, Any]], tmp_path
     with pytest.raises(CloudMaskError, match=r"(?s)1 failed.*S2A_broken"):
         report.raise_if_failed()
     (tmp_path / "away").rename(path)
-    # What comes before it moves it, and what is recorded of it.
     early = make_item(tmp_path, "S2A_early", "2026-04-20")
     report = run([early, items[0], broken, items[1]], tmp_path / "a")
     assert set(report.added) == {"S2A_early", "S2A_broken"}
@@ -274,7 +290,7 @@ def test_an_item_that_fails_is_tried_again(items: list[dict[str, Any]], tmp_path
 
 def test_a_store_that_stream_made_is_continued(items: list[dict[str, Any]], tmp_path: Path) -> None:
     da = load_stac([items[0], items[2]], bands=["red", "nir"])
-    stream(da, tmp_path / "a", testing.TOY, resolution="native", **CUT)
+    stream(da, tmp_path / "a", predict={"model": testing.TOY, "working_resolution": "native"}, **CUT)
     with pytest.raises(ContractError, match="leave out resolution"):
         run(items, tmp_path / "a", resolution=20)
     with pytest.warns(StreamWarning, match="does not record when items were updated"):
@@ -286,10 +302,15 @@ def test_a_store_that_stream_made_is_continued(items: list[dict[str, Any]], tmp_
 def test_stores_that_cannot_be_synced_are_named(items: list[dict[str, Any]], tmp_path: Path) -> None:
     da = load_stac(items[:2], bands=["red", "nir"])
     cut = {"chunks": {"time": 2}, "progress": False}
-    stream(da, tmp_path / "a", testing.TOY, resolution="native", **cut)
+    stream(da, tmp_path / "a", predict={"model": testing.TOY, "working_resolution": "native"}, **cut)
     with pytest.raises(ContractError, match="2 steps in a shard"):
         run(items, tmp_path / "a")
-    stream(da.isel(time=0), tmp_path / "b", testing.TOY, resolution="native", progress=False)
+    stream(
+        da.isel(time=0),
+        tmp_path / "b",
+        predict={"model": testing.TOY, "working_resolution": "native"},
+        progress=False,
+    )
     with pytest.raises(ContractError, match=r"sync needs \(time, y, x\)"):
         run(items, tmp_path / "b")
     with pytest.raises(CloudMaskError, match="two collections"):
@@ -327,59 +348,46 @@ def crash_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
-def test_a_crash_at_any_write_of_an_insertion_loses_nothing_and_shows_nothing_false(
+def test_a_crash_at_any_write_of_a_replacement_takes_no_old_pixels_for_new_ones(
     kind: str, items: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    have, late = [items[0], items[2], items[4]], [items[1], items[3]]
+    old = make_item(tmp_path, "S2A_N0400", "2026-05-02", baseline="04.00")
+    new = make_item(tmp_path, "S2A_N0511", "2026-05-02", baseline="05.11", seed=7)
     base: Any = tmp_path / "base" if kind == "local" else MemoryStore()
-    run(have, base)
-    truth = dict(zip(ids(items), expected(items).values, strict=True))
-    old = Stored.read(Target(open_store(base)))
-    assert old is not None
-    todo = {item["id"]: item for item in late}
-    scene, _ = pick(load_stac(late, bands=["red", "nir"], like=old.open()), items, todo, old)
-    change = plan(old, scene, {})
-    assert change is not None
-    assert change.moves == [(2, 4), (1, 2)]
-
+    run([items[1], old], base)
+    truth = {item["id"]: expected([item]).values[0] for item in (old, new, items[1])}
+    assert (truth["S2A_N0400"] != truth["S2A_N0511"]).any()  # else the case shows nothing
     for count in itertools.count():
         if kind == "local":
             store: Any = tmp_path / f"{count}"
             shutil.copytree(base, store)
         else:
             store = MemoryStore(dict(base._store_dict))
-        target = Target(open_store(store))
+        stored = Stored.read(Target(open_store(store)))
+        assert stored is not None
+        change = {0: {**stored.labels_of(0), "item_id": "S2A_N0511", UPDATED: new["properties"]["updated"]}}
         with pytest.MonkeyPatch.context() as patch:
             crash_after(count, patch)
             try:
-                inserting.apply(target, old.header, change, lambda: None)
+                stored.relabel(change)
                 survived = True
             except CrashError:
                 survived = False
-        seen = xr.open_zarr(store, chunks=None)
-        for label, moment, mask in zip(
-            seen.item_id.values, seen.time.values, seen.cloud_mask.values, strict=True
-        ):
-            if label and not np.isnat(moment):
-                fill = (mask == 255).all() and label in ids(late)
-                assert fill or (mask == truth[label]).all(), (count, label)
-        interrupted = "change" in (read_header(target) or {})
-        if interrupted:
-            with pytest.raises(ContractError, match=r"unfinished.*run xcloudmask.sync again"):
-                stream(load_stac(have, bands=["red", "nir"]), store, testing.TOY, resolution="native", **CUT)
-        now = _stored(target)
+        now = Stored.read(Target(open_store(store)))
         assert now is not None
-        begun = interrupted or (read_header(target) or {})["steps"] == 5
-        assert now.items == list(ids(items[:5] if begun else have))
-        for label, mask, done in zip(now.items, now.open().values, now.done, strict=True):
-            assert done == (label in ids(have))
-            assert (mask == (truth[label] if done else 255)).all()
+        for label, mask, done in zip(now.labels["item_id"], now.open().values, now.done, strict=True):
+            assert not done or (mask == truth[label]).all(), (count, label)
+        for lock in (tmp_path / f"{count}" / "stream").glob("lock.*") if kind == "local" else ():
+            shutil.rmtree(lock)
+        if kind == "memory":
+            for key in [key for key in store._store_dict if "lock." in key]:
+                del store._store_dict[key]
+        with pytest.warns(UserWarning, match="an older processing"):
+            assert run([items[1], old, new], store).replaced in ((), ("S2A_N0511",))
+        check(store, [items[1], new])
         if survived:
             break
-        shutil.rmtree(store) if kind == "local" else None
-    assert count > 10
-    run(items, store)
-    check(store, items)
+    assert count > 4
 
 
 @pytest.mark.services
@@ -388,7 +396,7 @@ def test_late_items_on_s3(items: list[dict[str, Any]], s3_server: Any) -> None:
     options = s3_server.storage_options()
     run([items[0], items[3]], "s3://sync/a.zarr", storage_options=options)
     report = run(items[:4], "s3://sync/a.zarr", storage_options=options)
-    assert (report.moved, len(report.added)) == (1, 2)
-    found = xr.open_zarr("s3://sync/a.zarr", storage_options=options)
-    np.testing.assert_array_equal(found.cloud_mask.values, expected(items[:4]).values)
+    assert len(report.added) == 2
+    found = open_masks("s3://sync/a.zarr", storage_options=options)
+    np.testing.assert_array_equal(found.values, expected(items[:4]).values)
     assert list(found.item_id.values) == list(ids(items[:4]))

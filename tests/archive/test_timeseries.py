@@ -1,5 +1,6 @@
 """How clear it was: against the plainest way of counting, lazily, each shard read once."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -170,5 +171,75 @@ def test_what_is_no_series_of_masks_is_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="unknown class 'clera'; did you mean 'clear'"):
         timeseries(tmp_path / "a", clear=["clera"])
     zarr.open_array(tmp_path / "a" / "time", mode="r+")[3] = np.iinfo(np.int64).min
-    with pytest.raises(CloudMaskError, match="If a sync was stopped, run it again"):
+    with pytest.raises(CloudMaskError, match="its time is not complete"):
         timeseries(tmp_path / "a")
+    with pytest.raises(CloudMaskError, match=r"timeseries needs time, y and x"):
+        timeseries(mask[0])
+    with pytest.raises(CloudMaskError, match="must be a DataArray or a GeoDataFrame, not list"):
+        timeseries(mask, areas=[1])
+
+
+def test_steps_that_came_late_are_taken_in_the_order_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "READ", 1)
+    mask = masks()
+    write(mask.isel(time=[4, 5, 0, 3, 9, 1, 2, 11, 10, 8, 6, 7]), tmp_path / "late")
+    write(mask, tmp_path / "sorted")
+    late, in_order = (timeseries(tmp_path / name).compute(scheduler="sync") for name in ("late", "sorted"))
+    assert late.item_id.values.tolist() == in_order.item_id.values.tolist() == mask.item_id.values.tolist()
+    xr.testing.assert_identical(late.drop_vars("item_id"), in_order.drop_vars("item_id"))
+
+
+@pytest.mark.parametrize("chunks", [None, {"time": 1, "y": 40, "x": 90}, {"time": 5, "y": 100, "x": 33}])
+def test_a_mask_in_memory_gives_what_a_store_gives(chunks: Any, tmp_path: Path) -> None:
+    mask = masks()
+    stored = timeseries(write(mask, tmp_path / "a")).compute(scheduler="sync")
+    given = mask if chunks is None else mask.chunk(chunks)
+    series = timeseries(given.isel(time=[4, 5, 0, 3, 9, 1, 2, 11, 10, 8, 6, 7]).transpose("y", "time", "x"))
+    assert series.item_id.values.tolist() == stored.item_id.values.tolist()
+    xr.testing.assert_equal(
+        series.drop_vars("item_id").compute(scheduler="sync"), stored.drop_vars("item_id")
+    )
+
+
+class Frame:
+    """What is used of a GeoDataFrame, which is not installed with the library."""
+
+    def __init__(self, shapes: dict[str, Any], crs: str) -> None:
+        self.crs, self.index, self.geometry = crs, list(shapes), list(shapes.values())
+
+    def to_crs(self, crs: Any) -> "Frame":
+        from rasterio.warp import transform_geom
+
+        moved = [transform_geom(self.crs, crs, getattr(s, "__geo_interface__", s)) for s in self.geometry]
+        return Frame(dict(zip(self.index, moved, strict=True)), crs)
+
+
+def test_areas_may_be_a_geodataframe(tmp_path: Path) -> None:
+    from shapely.geometry import box, mapping
+
+    mask = masks()
+    write(mask, tmp_path / "a")
+    left, top = 600_000.0, 4_900_020.0
+    shapes = {
+        "field": mapping(box(left + 50, top - 600, left + 400, top - 100)),
+        "wood": mapping(box(left + 500, top - 900, left + 890, top - 500)),
+        "far": mapping(box(left + 9e4, top, left + 9.1e4, top + 500)),
+    }
+    frame = Frame(shapes, "EPSG:32632").to_crs("EPSG:4326")
+    for given in (tmp_path / "a", mask):
+        series = timeseries(given, areas=frame).compute(scheduler="sync")
+        assert list(series.area.values) == ["field", "wood", "far"]
+        for name in ("field", "wood"):
+            inside = mask.rio.write_nodata(255).rio.clip([shapes[name]], drop=False)
+            clear = inside.isin(CLEAR).sum(("y", "x")) / (inside != 255).sum(("y", "x")).where(
+                lambda n: n > 0
+            )
+            np.testing.assert_array_equal(series.clear_fraction.sel(area=name).values, clear.values)
+        assert np.isnan(series.clear_fraction.sel(area="far").values).all()
+    both = Frame({"a": shapes["field"], "b": shapes["field"]}, "EPSG:32632")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        timeseries(mask, areas=both)
+    assert any("areas= overlap: each of 1750 pixels" in str(warning.message) for warning in caught)

@@ -22,7 +22,6 @@ from xcloudmask import models
 from xcloudmask.cli import COMMANDS, doctor, main, source
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.progress import ProgressLine
-from xcloudmask.cli.text import as_options
 from xcloudmask.errors import WeightsError
 from xcloudmask.testing import TOY
 from xcloudmask.types import AuxInput
@@ -117,7 +116,7 @@ def test_every_option_reaches_predict(tmp_path: Path) -> None:
     cases: dict[tuple[str, ...], dict[str, Any]] = {
         ("--threshold", "0.2"): {"threshold": 0.2},
         ("--scheme", "binary"): {"scheme": "binary"},
-        ("--resolution", "90"): {"resolution": 90.0},
+        ("--working-resolution", "90"): {"working_resolution": 90.0},
         ("--patch-size", "48", "--overlap", "5"): {"patch_size": 48, "overlap": 5},
         ("--tta",): {"tta": True},
         ("--tta-depth", "2"): {"tta": 2},
@@ -132,9 +131,11 @@ def test_every_option_reaches_predict(tmp_path: Path) -> None:
         read(out)[0], da.cloudmask.describe(nodata=5000).cloudmask.predict("toy").values
     )
     assert (read(out)[0][20:60, 30:90] != 255).any()
-    same = ["--resolution", "native", "--batch-size", "3", "--device", "cpu", "--dtype", "float32"]
+    same = ["--working-resolution", "native", "--batch-size", "3", "--device", "cpu", "--dtype", "float32"]
     assert main([*base, *same]) == 0
-    np.testing.assert_array_equal(read(out)[0], da.cloudmask.predict("toy", resolution="native").values)
+    np.testing.assert_array_equal(
+        read(out)[0], da.cloudmask.predict("toy", working_resolution="native").values
+    )
 
 
 @pytest.mark.parametrize("form", ["tif", "zarr", "nc"])
@@ -319,7 +320,7 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--model", "ukis-6ban"], 2, "mean 'ukis-6band"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--scheme", "binray"], 2, "did you mean 'binary'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--sensor", "landsat8x"], 2, "mean 'landsat-8'"),
-        (["predict", "{d}/s.tif", "{d}/m.tif", "--level", "L1C"], 1, "scale.*--scale 0.0001 --offset 0.0"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", "--level", "L1C"], 1, "scale.*--scale 0.0001 --offset, with"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--patch-size", "16"], 1, "--patch-size 16"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--device", "gpu"], 2, "unknown device 'gpu'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--variable", "x"], 2, "--variable is for Zarr"),
@@ -342,7 +343,7 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "{d}/s.tif", "{d}/m.tif", "--overw"], 2, "Did you mean '--overwrite'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--scale", "abc"], 2, "--scale: invalid float value: 'abc'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--chunks", "0"], 2, "--chunks.*above 0"),
-        (["predict", "{d}/s.tif", "{d}/m.tif", "--resolution", "fine"], 2, "auto, native, or metres"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", "--working-resolution", "fine"], 2, "auto, native, or metres"),
         (["predcit"], 2, "no command 'predcit'. Did you mean 'predict'"),
         ([], 2, "say a command: predict, info, models"),
         (["models", "shwo", "toy"], 2, "Did you mean 'show'"),
@@ -638,21 +639,6 @@ def test_the_extras_of_the_doctor_are_those_declared() -> None:
 
 
 # --- parts ---
-
-
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ("Pass scale= and offset= (figures)", "Pass --scale and --offset (figures)"),
-        ("Pass sensor=, one of proba-v", "Pass --sensor, one of proba-v"),
-        ("describe(sensor=...) or describe(bands=[...])", "--sensor or --bands a,b,c"),
-        ("level='toa' contradicts", "--level toa contradicts"),
-        ("its size=3 and x.scale=4 stay", "its size=3 and x.scale=4 stay"),
-        ("overlap=300 must be less than patch_size=256", "--overlap 300 must be less than --patch-size 256"),
-    ],
-)
-def test_arguments_become_options(message: str, expected: str) -> None:
-    assert as_options(message) == expected
 
 
 def test_the_progress_line_is_for_people_only(capsys: pytest.CaptureFixture[str]) -> None:

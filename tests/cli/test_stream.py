@@ -26,7 +26,7 @@ from xcloudmask.streaming import StreamReport
 from xcloudmask.streaming.report import Failure
 from xcloudmask.testing import TOY
 
-SMALL = ["--zarr-chunk", "32", "--zarr-shard", "64", "--resolution", "native", "--model", "toy"]
+SMALL = ["--zarr-chunk", "32", "--zarr-shard", "64", "--working-resolution", "native", "--model", "toy"]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_stream_writes_what_predict_returns_and_goes_on(
     told = capsys.readouterr()
     assert "9 of 9 regions done (9 now, 0 before)" in " ".join(told.out.split())
     assert "9/9 regions" in told.err
-    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    expected = reference(scene).cloudmask.predict("toy", working_resolution="native")
     found = xr.open_zarr(out).cloud_mask
     np.testing.assert_array_equal(found.values, expected.values)
     assert zarr.open_array(out / "cloud_mask", mode="r").shards == (64, 64)
@@ -78,28 +78,32 @@ def test_every_option_reaches_stream(
     monkeypatch.setattr("xcloudmask.streaming.stream", note)
     scene, dem = raster(tmp_path / "scene.tif", (40, 40)), terrain(tmp_path / "dem.tif")
     words = [
-        "--model", "toy", "--scheme", "native", "--resolution", "30", "--patch-size", "64", "--overlap", "8",
-        "--tta-depth", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g",
+        "--model", "toy", "--scheme", "native", "--working-resolution", "30", "--patch-size", "64",
+        "--overlap", "8", "--tta-depth", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3",
+        "--group", "g",
         "--overwrite", "--uncertainty", "--aux", f"dem={dem}",
         "--zarr-chunk", "16", "--zarr-shard", "32", "--store-option", "anon=true", "--store-option",
-        "endpoint_url=http://127.0.0.1:1", "--regions", "2", "--retries", "0", "--no-resume", "--proba",
-        "--stored", "float16", "--quiet",
+        "endpoint_url=http://127.0.0.1:1", "--regions-in-flight", "2", "--retries", "0",
+        "--no-resume", "--proba", "--stored", "float16", "--quiet",
     ]  # fmt: skip
     assert run("stream", scene, "s3://bucket/m.zarr", *UNITS, *words) == 0
-    assert list(aux := taken.pop("aux")) == ["dem"]
+    assert list(aux := taken["predict"].pop("aux")) == ["dem"]
     assert aux["dem"].shape == (90, 90)
     assert aux["dem"].chunks is not None
     assert taken == {
-        "model": "toy", "scheme": "native", "resolution": 30.0, "patch_size": 64, "overlap": 8, "tta": 4,
-        "uncertainty": True,
-        "device": "cpu", "dtype": "float32", "batch_size": 3, "group": "g", "overwrite": True,
+        "predict": {
+            "model": "toy", "scheme": "native", "working_resolution": 30.0, "patch_size": 64, "overlap": 8,
+            "tta": 4, "uncertainty": True, "device": "cpu", "dtype": "float32", "batch_size": 3,
+            "threshold": None,
+        },
+        "group": "g", "append_dim": "time", "overwrite": True,
         "chunks": {"y": 16, "x": 16}, "shards": {"y": 32, "x": 32}, "regions_in_flight": 2, "retries": 0,
         "resume": False, "output": "probabilities", "encoding": {"dtype": "float16"}, "progress": False,
-        "storage_options": {"anon": True, "endpoint_url": "http://127.0.0.1:1"}, "threshold": None,
+        "storage_options": {"anon": True, "endpoint_url": "http://127.0.0.1:1"},
         "store": "s3://bucket/m.zarr",
     }  # fmt: skip
     assert run("stream", scene, "m.zarr", *UNITS, "--no-shards", "--threshold", "0.3") == 0
-    assert (taken["shards"], taken["threshold"], taken["resume"]) == (False, 0.3, True)
+    assert (taken["shards"], taken["predict"]["threshold"], taken["resume"]) == (False, 0.3, True)
     assert "1 of 1 regions done" in printed(capsys)
 
 
@@ -132,13 +136,11 @@ def test_scenes_become_steps_in_the_order_of_time(tmp_path: Path, capsys: pytest
     assert found.item_id.values.tolist() == [f"scene-{day}" for day in days]
     for path, steps in {early: [0], late: [1, 2], last: [3]}.items():
         scene = xr.open_zarr(path, consolidated=False, decode_coords="all").reflectance.compute()
-        expected = scene.cloudmask.predict("toy", resolution="native")
+        expected = scene.cloudmask.predict("toy", working_resolution="native")
         np.testing.assert_array_equal(found.values[steps], expected.values)
-    capsys.readouterr()
     middle = cube(tmp_path / "middle.zarr", ["2026-05-05"])
-    code, line = problem(capsys, "stream", middle, out, *SMALL, "--quiet")
-    assert code == 1
-    assert "before its last" in line
+    assert run("stream", middle, out, *SMALL, "--quiet") == 0  # what comes late is appended
+    assert xr.open_zarr(out).time.dt.strftime("%Y-%m-%d").values.tolist() == [*days, "2026-05-05"]
     assert run("stream", middle, last, out, *SMALL, "--overwrite") == 0
     assert xr.open_zarr(out).sizes["time"] == 2
 
@@ -155,7 +157,7 @@ def test_scenes_become_steps_in_the_order_of_time(tmp_path: Path, capsys: pytest
         (["{d}/s.tif", "{d}/m.zarr", *UNITS, "--retries", "-1"], 2, "whole number"),
         (["{d}/none.tif", "{d}/m.zarr", *UNITS], 1, "no such file"),
         (["{d}/s.tif", "{d}/file/m.zarr", *UNITS], 1, "a part of the path is a file"),
-        (["{d}/s.tif", "{d}/done.zarr", *UNITS, *SMALL, "--no-resume"], 1, "leave --no-resume out"),
+        (["{d}/s.tif", "{d}/done.zarr", *UNITS, *SMALL, "--no-resume"], 1, "pass --resume to go on"),
         (["{d}/s.tif", "{d}/done.zarr", *UNITS, *SMALL, "--threshold", "0.3"], 1,
          "threshold: None in the store, 0.3 in this call.*--overwrite to replace.*another --group"),
     ],
@@ -182,7 +184,7 @@ def test_an_icechunk_repository_is_written_and_gone_on_with(
     assert "9 of 9 regions done (9 now, 0 before)" in printed(capsys)
     repo = icechunk.Repository.open(icechunk.local_filesystem_storage(str(tmp_path / "repo")))
     found = xr.open_zarr(repo.readonly_session("main").store, group="masks", consolidated=False).cloud_mask
-    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    expected = reference(scene).cloudmask.predict("toy", working_resolution="native")
     np.testing.assert_array_equal(found.values, expected.values)
     assert run(*words) == 0
     assert "(0 now, 9 before)" in printed(capsys)
@@ -237,7 +239,7 @@ def test_failed_regions_are_summed_up_and_tried_again(
     scene.write_bytes(whole)
     assert run(*words) == 0
     assert capsys.readouterr() == ("", "")
-    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    expected = reference(scene).cloudmask.predict("toy", working_resolution="native")
     np.testing.assert_array_equal(xr.open_zarr(out).cloud_mask.values, expected.values)
 
 
@@ -317,14 +319,14 @@ def test_workers_on_this_machine_write_the_same(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert "9 of 9 regions done" in done.stdout.replace("\n", " ")
-    expected = reference(scene).cloudmask.predict("toy", resolution="native")
+    expected = reference(scene).cloudmask.predict("toy", working_resolution="native")
     np.testing.assert_array_equal(xr.open_zarr(tmp_path / "m.zarr").cloud_mask.values, expected.values)
 
 
 # --- stac ---
 
 AT = ["--bbox", *map(str, BOX)]
-GRID = ["--bands", "red,nir", "--resolution", "native", "--model", "toy", "--zarr-chunk", "16",
+GRID = ["--bands", "red,nir", "--working-resolution", "native", "--model", "toy", "--zarr-chunk", "16",
         "--zarr-shard", "48"]  # fmt: skip
 
 
@@ -344,7 +346,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def check(store: Path, items: list[dict[str, Any]]) -> None:
     found = xr.open_zarr(store).cloud_mask
     scene = load_stac(items, bands=["red", "nir"], bbox=BOX)
-    expected = scene.cloudmask.predict("toy", resolution="native").compute()
+    expected = scene.cloudmask.predict("toy", working_resolution="native").compute()
     assert found.item_id.values.tolist() == [item["id"] for item in items]
     np.testing.assert_array_equal(found.values, expected.values)
 
@@ -398,7 +400,7 @@ def test_a_file_of_items_is_masked(
     assert run("stac", path, *AT, "--to", store, *GRID) == 0
     assert "3 added" in printed(capsys)
     check(store, items)
-    code, line = problem(capsys, "stac", path, *AT, "--to", store, *GRID, "--pixel", "20")
+    code, line = problem(capsys, "stac", path, *AT, "--to", store, *GRID, "--resolution", "20")
     assert code == 1
     assert "resolution" in line
 
@@ -416,25 +418,37 @@ def test_every_option_reaches_sync(
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     words = [
-        "--to", "s3://b/m.zarr", "--bbox", "-10", "44", "-9.5", "45", "--bands", "red,nir", "--pixel", "20",
-        "--crs", "EPSG:32632", "--level", "L2A", "--engine", "odc", "--model", "toy", "--scheme", "native",
-        "--threshold", "0.3", "--resolution", "30", "--patch-size", "64", "--overlap", "8", "--tta",
+        "--to", "s3://b/m.zarr", "--bbox", "-10", "44", "-9.5", "45", "--bands", "red,nir",
+        "--resolution", "20", "--crs", "EPSG:32632", "--level", "L2A", "--engine", "odc", "--model", "toy",
+        "--scheme", "native",
+        "--threshold", "0.3", "--working-resolution", "30", "--patch-size", "64", "--overlap", "8", "--tta",
         "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g", "--overwrite",
-        "--zarr-chunk", "16", "--no-shards", "--store-option", "anon=true", "--regions", "2",
-        "--retries", "0", "--quiet",
+        "--zarr-chunk", "16", "--no-shards", "--store-option", "anon=true", "--regions-in-flight", "2",
+        "--retries", "0", "--quiet", "--sentinel2-offset", "skip", "--sun-elevation", "41.5",
+        "--resampling", "bilinear", "--on-error", "skip", "--timeout", "9",
     ]  # fmt: skip
     assert run("stac", path, *words) == 0
     assert taken == {
-        "found": ["CLI_0", "CLI_1", "CLI_2"], "store": "s3://b/m.zarr", "bbox": [-10.0, 44.0, -9.5, 45.0],
-        "bands": ["red", "nir"], "resolution": 20.0, "crs": "EPSG:32632", "level": "L2A", "engine": "odc",
-        "model": "toy", "scheme": "native", "threshold": 0.3, "working_resolution": 30.0, "patch_size": 64,
-        "overlap": 8, "tta": True, "aux": None, "uncertainty": False,
-        "device": "cpu", "dtype": "float32", "batch_size": 3, "group": "g",
-        "overwrite": True, "chunks": {"y": 16, "x": 16}, "shards": False, "regions_in_flight": 2,
-        "retries": 0, "progress": False, "storage_options": {"anon": True}, "output": "classes",
+        "found": ["CLI_0", "CLI_1", "CLI_2"], "store": "s3://b/m.zarr", "output": "classes",
+        "load": {
+            "bbox": [-10.0, 44.0, -9.5, 45.0], "bands": ["red", "nir"], "resolution": 20.0,
+            "crs": "EPSG:32632", "level": "L2A", "engine": "odc", "sentinel2_offset": "skip",
+            "sun_elevation": 41.5, "resampling": "bilinear", "on_error": "skip", "timeout": 9.0,
+        },
+        "predict": {
+            "model": "toy", "scheme": "native", "threshold": 0.3, "working_resolution": 30.0,
+            "patch_size": 64, "overlap": 8, "tta": True, "aux": None, "uncertainty": False,
+            "device": "cpu", "dtype": "float32", "batch_size": 3,
+        },
+        "write": {
+            "group": "g", "append_dim": "time", "resume": True, "overwrite": True,
+            "chunks": {"y": 16, "x": 16}, "shards": False, "encoding": None, "regions_in_flight": 2,
+            "retries": 0, "progress": False, "storage_options": {"anon": True},
+        },
     }  # fmt: skip
     assert run("stac", path, "--to", "m.zarr", "--bands", "auto", "--proba") == 0
-    assert (taken["bands"], taken["output"], taken["engine"]) == ("auto", "probabilities", "stackstac")
+    assert (taken["load"]["bands"], taken["output"]) == ("auto", "probabilities")
+    assert taken["load"]["engine"] == "stackstac"
 
 
 def test_items_that_fail_are_summed_up(
@@ -470,7 +484,7 @@ def test_items_that_fail_are_summed_up(
             "http://127.0.0.1:9/stac: the search failed.*Check the URL",
         ),
         (["--api", "http://a", "--bbox", "1", "2", "3"], 2, "--bbox: expected 4 arguments"),
-        (["--api", "http://a", "--engine", "gdal"], 2, "invalid choice: 'gdal'"),
+        (["--api", "http://a", "--engine", "gdal"], 2, "unknown engine 'gdal'"),
     ],
 )
 def test_problems_of_stac_are_one_line_with_the_remedy(

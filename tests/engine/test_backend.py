@@ -190,7 +190,7 @@ def test_the_default_model_on_a_machine_without_a_gpu_imports_no_torch() -> None
         devices.has_gpu_driver = lambda: False
         da = xr.DataArray(np.full((4, 64, 64), 0.1, "f4"), dims=("band", "y", "x"))
         da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
-        print((da.cloudmask.predict(resolution="native").values != 255).all(), "torch" in sys.modules)
+        print((da.cloudmask.predict(working_resolution="native").values != 255).all(), "torch" in sys.modules)
     """
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run(

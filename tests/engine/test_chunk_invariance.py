@@ -36,7 +36,7 @@ def test_any_chunking_and_batch(data: st.DataObject, pixels: np.ndarray) -> None
         "model": TOY,
         "patch_size": patch,
         "overlap": data.draw(st.sampled_from([0, 1, 16, 27, patch - 3])),
-        "resolution": data.draw(st.sampled_from(["auto", "native", 60])),
+        "working_resolution": data.draw(st.sampled_from(["auto", "native", 60])),
     }
     da = scene(pixels, BANDS, step=data.draw(st.sampled_from([10.0, 30.0])))
     if data.draw(st.booleans()):

@@ -26,9 +26,9 @@ def counted() -> None:
 
 ONE = np.ones((1, 200, 170), np.float32)
 WAYS = {
-    "predict": lambda da: da.cloudmask.predict(COUNTING, resolution="native"),
-    "predict_proba": lambda da: da.cloudmask.predict_proba(COUNTING, resolution="native", tta=True),
-    "coarse": lambda da: da.cloudmask.predict(COUNTING, resolution=90),
+    "predict": lambda da: da.cloudmask.predict(COUNTING, working_resolution="native"),
+    "predict_proba": lambda da: da.cloudmask.predict_proba(COUNTING, working_resolution="native", tta=True),
+    "coarse": lambda da: da.cloudmask.predict(COUNTING, working_resolution=90),
     "valid": lambda da: da.cloudmask.predict(COUNTING, valid=da.isel(band=0, drop=True) > 0),
     "sliced": lambda da: da.cloudmask.predict(COUNTING)[:50, 20:40],
     "transposed": lambda da: da.transpose("x", "band", "y").cloudmask.predict(COUNTING),
@@ -53,7 +53,7 @@ def test_building_computes_nothing_and_loads_nothing(way: str, counted: None) ->
 def test_the_counting_scheduler_counts() -> None:
     scheduler = CountingScheduler()
     with dask.config.set(scheduler=scheduler):
-        scene(ONE, ["red"]).chunk(y=100).cloudmask.predict(COUNTING, resolution="native").compute()
+        scene(ONE, ["red"]).chunk(y=100).cloudmask.predict(COUNTING, working_resolution="native").compute()
     assert scheduler.computes == 1
 
 
@@ -65,7 +65,7 @@ def test_each_window_is_inferred_once(chunk: dict[str, Any] | None, batch: int |
     pixels = (np.arange(200 * 170, dtype=np.float32) / 34_000).reshape(1, 200, 170)
     da = scene(pixels, ["red"])
     da = da if chunk is None else da.chunk(chunk)
-    da.cloudmask.predict(COUNTING, resolution="native", batch_size=batch).compute()
+    da.cloudmask.predict(COUNTING, working_resolution="native", batch_size=batch).compute()
     starts_y, starts_x = AxisPlan(200, 32, 8).starts, AxisPlan(170, 32, 8).starts
     assert sorted(testing.seen) == sorted(float(pixels[0, y, x]) for y in starts_y for x in starts_x)
     assert testing.loads == ["counting"]
@@ -74,7 +74,7 @@ def test_each_window_is_inferred_once(chunk: dict[str, Any] | None, batch: int |
 def test_a_slice_infers_only_the_windows_that_reach_it(counted: None) -> None:
     pixels = (np.arange(200 * 200, dtype=np.float32) / 40_000).reshape(1, 200, 200)
     da = scene(pixels, ["red"]).chunk(y=50, x=50)
-    whole = da.cloudmask.predict(COUNTING, resolution="native")
+    whole = da.cloudmask.predict(COUNTING, working_resolution="native")
     corner = whole[:20, :20].compute()
     starts = [start for start in AxisPlan(200, 32, 8).starts if start < 50]
     assert sorted(testing.seen) == sorted(float(pixels[0, y, x]) for y in starts for x in starts)
@@ -85,12 +85,16 @@ def test_windows_without_a_valid_pixel_are_not_inferred_and_no_model_is_loaded_f
     counted: None,
 ) -> None:
     pixels = np.full((1, 200, 200), np.nan, np.float32)
-    mask = scene(pixels, ["red"]).chunk(y=64).cloudmask.predict(COUNTING, resolution="native").compute()
+    mask = (
+        scene(pixels, ["red"]).chunk(y=64).cloudmask.predict(COUNTING, working_resolution="native").compute()
+    )
     assert (mask.values == 255).all()
     assert testing.seen == []
     assert testing.loads == []
     pixels[0, 130, 130] = 0.5  # in the windows that start at 120 only, of those at 96, 120, 144
-    mask = scene(pixels, ["red"]).chunk(y=64).cloudmask.predict(COUNTING, resolution="native").compute()
+    mask = (
+        scene(pixels, ["red"]).chunk(y=64).cloudmask.predict(COUNTING, working_resolution="native").compute()
+    )
     assert (mask.values != 255).sum() == 1
     assert len(testing.seen) == 1
 
@@ -106,7 +110,7 @@ def big(name: str, step: float | None = None, across: int = 100) -> xr.DataArray
 
 
 def plan_and_write(da: xr.DataArray, **options: Any) -> tuple[Any, dict[Any, Any]]:
-    mask = da.cloudmask.predict(TOY, **{"resolution": "native", **options})
+    mask = da.cloudmask.predict(TOY, **{"working_resolution": "native", **options})
     layer = mask.data.dask.layers[mask.data.name]
     return layer, dict(layer)
 
@@ -124,8 +128,10 @@ def test_ten_thousand_chunks_are_planned_with_few_calls_each() -> None:
 
 def test_predict_itself_costs_the_same_for_any_number_of_chunks() -> None:
     small, large = big("chunks of 512", across=30), big("chunks of 512")
-    small.cloudmask.predict(TOY, resolution="native")  # imports are done
-    few, many = (calls(lambda da=da: da.cloudmask.predict(TOY, resolution="native")) for da in (small, large))
+    small.cloudmask.predict(TOY, working_resolution="native")  # imports are done
+    few, many = (
+        calls(lambda da=da: da.cloudmask.predict(TOY, working_resolution="native")) for da in (small, large)
+    )
     assert many < 1.5 * few  # 1.06; with eleven times the chunks
 
 
@@ -141,7 +147,7 @@ def test_predict_itself_costs_the_same_for_any_number_of_chunks() -> None:
 )
 def test_a_chunk_costs_less_than_a_kilobyte(name: str, factor: int, options: dict[str, Any]) -> None:
     """At factor 3, that of 10 m pixels, a chunk is smaller than a window, and most tasks are strips."""
-    layer, tasks = plan_and_write(big(name, step=30 / factor), resolution=30.0, **options)
+    layer, tasks = plan_and_write(big(name, step=30 / factor), working_resolution=30.0, **options)
     assert layer.plan.options.factors == (factor, factor)
     assert len(pickle.dumps(layer)) < 10_000
     assert len(pickle.dumps(tasks)) < 1024 * 10_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,7 +38,7 @@ import psutil
 from xcloudmask.engine import malloc
 block = b"x" * (24 << 20)
 del block
-malloc.keep_large_blocks_apart()
+malloc.map_large_blocks()
 planes = [b"x" * (18 << 20) for _ in range(9)]
 kept = planes.pop()
 before = psutil.Process().memory_info().rss
@@ -57,16 +58,33 @@ def test_large_blocks_go_back_when_they_are_freed(told):
 
 
 def test_elsewhere_nothing_happens(monkeypatch):
-    for function in (malloc._glibc, malloc.keep_large_blocks_apart):
+    for function in (malloc._glibc, malloc.map_large_blocks):
         function.cache_clear()
     monkeypatch.setattr(sys, "platform", "darwin")
     try:
         assert malloc._glibc_trim() is None
         malloc.trim()
-        malloc.keep_large_blocks_apart()
+        malloc.map_large_blocks()
     finally:
-        for function in (malloc._glibc, malloc.keep_large_blocks_apart):
+        for function in (malloc._glibc, malloc.map_large_blocks):
             function.cache_clear()
+
+
+def test_the_heap_of_the_users_process_is_left_as_it_is(tmp_path):
+    """Only the command line and Dask's workers change how memory is had, never `stream` itself."""
+    import numpy as np
+    import xarray as xr
+
+    from xcloudmask.streaming import to_zarr
+    from xcloudmask.streaming.worker_plugin import WorkerPlugin
+    from xcloudmask.testing import TOY
+
+    malloc.map_large_blocks.cache_clear()
+    to_zarr(xr.DataArray(np.zeros((9, 9), "u1"), dims=("y", "x"), name="m"), tmp_path, progress=False)
+    assert malloc.map_large_blocks.cache_info().misses == 0
+    for nanny, calls in ((None, 0), ("tcp://127.0.0.1:1", 1)):
+        WorkerPlugin(TOY).setup(SimpleNamespace(nanny=nanny, name="w", address="tcp://127.0.0.1:2"))
+        assert malloc.map_large_blocks.cache_info().misses == calls
 
 
 @pytest.mark.parametrize("fails", [False, True])

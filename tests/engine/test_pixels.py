@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.scenes import noise, scene
 from xcloudmask.engine import kernel, pixels
 from xcloudmask.engine.plan import Plan
-from xcloudmask.predict.options import Request
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import prepare
 from xcloudmask.testing import TOY
 from xcloudmask.types import Calibration
@@ -35,10 +35,10 @@ def most_held(work: Callable[[], object]) -> int:
 @pytest.mark.parametrize(
     "options",
     [
-        {"resolution": "native"},
-        {"resolution": 90.0, "output": "probabilities", "uncertainty": True, "tta": 2},
-        {"resolution": "native", "output": "probabilities"},
-        {"resolution": 60.0, "threshold": 0.4},
+        {"working_resolution": "native"},
+        {"working_resolution": 90.0, "output": "probabilities", "uncertainty": True, "tta": 2},
+        {"working_resolution": "native", "output": "probabilities"},
+        {"working_resolution": 60.0, "threshold": 0.4},
     ],
 )
 def test_how_many_rows_are_made_at_once_changes_no_bit(
@@ -59,7 +59,7 @@ def test_how_many_rows_are_made_at_once_changes_no_bit(
 
 
 def plan_of(pixels: np.ndarray) -> Plan:
-    return prepare(scene(pixels, ["red", "nir"]), Request(model=TOY, resolution="native")).plan
+    return prepare(scene(pixels, ["red", "nir"]), PredictOptions(model=TOY, working_resolution="native")).plan
 
 
 def test_an_output_is_made_within_less_than_its_sums_take() -> None:

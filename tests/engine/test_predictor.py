@@ -673,7 +673,8 @@ pixels = np.random.default_rng(0).random((2, 200, 200), "f4")
 scene = xr.DataArray(pixels, dims=("band", "y", "x")).cloudmask.describe(bands=["red", "nir"], level="L1C")
 
 def work(_):
-    return scene.cloudmask.predict(TOY, resolution="native", device="cpu").values, devices.cpu_threads()
+    mask = scene.cloudmask.predict(TOY, working_resolution="native", device="cpu")
+    return mask.values, devices.cpu_threads()
 
 here, threads = work(0)
 predictor._predictors_lock.acquire()  # as another thread may do at the moment of the fork

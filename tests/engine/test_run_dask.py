@@ -81,7 +81,9 @@ def test_chunks_computed_one_by_one_are_those_of_the_whole() -> None:
 
 def test_no_task_is_written_that_no_output_needs() -> None:
     mask = (
-        scene(noise(2, 130, 110), ["red", "nir"]).chunk(y=7, x=9).cloudmask.predict(TOY, resolution="native")
+        scene(noise(2, 130, 110), ["red", "nir"])
+        .chunk(y=7, x=9)
+        .cloudmask.predict(TOY, working_resolution="native")
     )
     layer = mask.data.dask.layers[mask.data.name]
     needed, waiting = set(), list(layer.get_output_keys())

@@ -72,7 +72,7 @@ def seen() -> int:
 def test_each_process_loads_the_model_once_and_each_window_is_inferred_once(client: Client) -> None:
     client.run(forget)
     da = scene(noise(1, 200, 200), ["red"]).chunk(y=40, x=40)
-    mask = da.cloudmask.predict(COUNTING, resolution="native")
+    mask = da.cloudmask.predict(COUNTING, working_resolution="native")
     client.compute(mask).result()
     assert set(client.run(loads).values()) == {1}
     assert sum(client.run(seen).values()) == 8 * 8

@@ -43,7 +43,7 @@ WIDE = noise(1, 200, 200)
 
 
 def local(pixels: np.ndarray) -> np.ndarray:
-    return scene(pixels, ["red"]).cloudmask.predict_proba(LOCAL, resolution="native").values
+    return scene(pixels, ["red"]).cloudmask.predict_proba(LOCAL, working_resolution="native").values
 
 
 def test_one_pixel_of_shift_changes_only_pixels_near_a_window_edge() -> None:

@@ -86,7 +86,7 @@ def test_of_one_score_of_cloud_that_score_is_joined():
         cloud.append(1 / (1 + np.exp(-(pixels[0] + shift))))
     for reduce in ("mean", "max", "min", "median"):
         models.ensemble(["shifted0", "shifted1", "shifted3"], name=reduce, reduce=reduce)
-        found = scene(pixels, ["red"]).cloudmask.predict_proba(reduce, resolution="native").values
+        found = scene(pixels, ["red"]).cloudmask.predict_proba(reduce, working_resolution="native").values
         expected = getattr(np, reduce)(cloud, axis=0)
         np.testing.assert_allclose(found, [1 - expected, expected], atol=1e-5)
 

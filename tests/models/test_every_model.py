@@ -203,7 +203,7 @@ def test_the_same_whatever_the_chunks_and_each_window_once(case, windows, tmp_pa
         if remedy:
             pytest.skip(f"its package is not installed: {remedy}")
     da = a_scene(spec)
-    call = {"model": spec, "resolution": "native", "patch_size": spec.patch, "overlap": spec.overlap}
+    call = {"model": spec, "working_resolution": "native", "patch_size": spec.patch, "overlap": spec.overlap}
     whole = da.cloudmask.predict_proba(**call).transpose("time", "class", "y", "x").values
     gap = ~np.isfinite(da.values).all(axis=1)
     assert (np.isnan(whole).any(axis=1) == gap).all()
@@ -252,7 +252,7 @@ def test_the_percentiles_of_sensei_are_those_of_windows_of_the_one_grid(monkeypa
         return out
 
     monkeypatch.setattr(sensei_v2, "percentiles", noted)
-    da.chunk(y=(30, 45), x=(7, 51), band=1).cloudmask.predict(spec, resolution="native").compute()
+    da.chunk(y=(30, 45), x=(7, 51), band=1).cloudmask.predict(spec, working_resolution="native").compute()
     pixels = da.isel(time=0).values
     grid = [(row, col) for row in (0, 24, SHAPE[0] - PATCH) for col in (0, 24, SHAPE[1] - PATCH)]
     wanted = [
@@ -268,7 +268,9 @@ def test_sensei_answers_other_percentiles_with_another_mask(monkeypatch, windows
     """So the comparison above, and that of chunkings, would see percentiles of anything but the window."""
     spec = of_architecture("sensei-v2")
     da = a_scene(spec)
-    first = da.cloudmask.predict_proba(spec, resolution="native").values
+    first = da.cloudmask.predict_proba(spec, working_resolution="native").values
     ask = sensei_v2.percentiles
     monkeypatch.setattr(sensei_v2, "percentiles", lambda pixels, step=1: ask(pixels[:, :, :16, :16], step))
-    assert np.nanmax(np.abs(da.cloudmask.predict_proba(spec, resolution="native").values - first)) > 1e-4
+    assert (
+        np.nanmax(np.abs(da.cloudmask.predict_proba(spec, working_resolution="native").values - first)) > 1e-4
+    )

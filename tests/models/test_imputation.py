@@ -87,14 +87,14 @@ def test_it_is_the_weighted_mean_of_both_networks_by_hand(product):
     expected = 0.2 * six + 0.8 * four
     order = [3, 0, 2, 1]  # the order of bands must not matter
     da = scene(pixels[order], [VGT[i] for i in order], level=product.upper())
-    found = da.cloudmask.predict_proba(f"ukis-any-{product}", resolution="native", scheme="native")
+    found = da.cloudmask.predict_proba(f"ukis-any-{product}", working_resolution="native", scheme="native")
     np.testing.assert_allclose(found.transpose("class", "y", "x").values, expected, atol=1e-5)
 
 
 @pytest.mark.network
 def test_with_all_bands_nothing_is_estimated():
     da = scene(noise(6, 256, 256, seed=4) * 0.6, SIX)
-    how = {"resolution": "native", "scheme": "native"}
+    how = {"working_resolution": "native", "scheme": "native"}
     both = [da.cloudmask.predict_proba(f"ukis-{count}band-l1c", **how).values for count in (6, 4)]
     found = da.cloudmask.predict_proba("ukis-any-l1c", **how).values
     np.testing.assert_allclose(found, 0.2 * both[0] + 0.8 * both[1], atol=1e-6)
@@ -174,7 +174,9 @@ HALVES = ModelSpec(
 
 def test_a_module_may_fill_in_too():
     pixels = noise(1, 40, 40)
-    found = scene(pixels, ["nir"]).cloudmask.predict_proba(HALVES, resolution="native", scheme="native")
+    found = scene(pixels, ["nir"]).cloudmask.predict_proba(
+        HALVES, working_resolution="native", scheme="native"
+    )
     nir = pixels[0]
     both = (0.2 + 0.5 * (nir - 0.3)) + nir + (0.4 + 0.5 * (nir - 0.3))
     np.testing.assert_allclose(found.sel({"class": "cloud"}), both / 3, atol=1e-5)
@@ -195,8 +197,8 @@ def test_it_is_exported_with_both_networks_and_comes_back(tmp_path, monkeypatch)
     ]  # fmt: skip
     again = models.load(written[-1], name="again")
     da = scene(noise(4, 64, 64) * 0.6, VGT)
-    expected = da.cloudmask.predict_proba("ukis-any-l1c", resolution="native")
-    found = da.cloudmask.predict_proba(again, resolution="native")
+    expected = da.cloudmask.predict_proba("ukis-any-l1c", working_resolution="native")
+    found = da.cloudmask.predict_proba(again, working_resolution="native")
     np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
 
 
@@ -224,13 +226,13 @@ def test_other_bands_need_no_other_sessions_and_warming_serves_all(monkeypatch):
 def test_a_store_is_not_continued_with_other_bands(tmp_path):
     names = (["red", "nir"], ["nir"], ["red", "nir", "swir16"])
     times = [scene(noise(1, len(n), 40, 40), n).assign_coords(time=[at]) for at, n in enumerate(names)]
-    how = {"resolution": "native", "progress": False}
-    stream(times[0], tmp_path / "m.zarr", HALVES, **how)
+    how = {"model": HALVES, "working_resolution": "native"}
+    stream(times[0], tmp_path / "m.zarr", predict=how, progress=False)
     for other in times[1:]:
         with pytest.raises(ContractError, match="bands: 'red nir' in the store"):
-            stream(other, tmp_path / "m.zarr", HALVES, **how)
-    assert times[0].cloudmask.predict(HALVES, resolution="native").attrs["bands"] == "red nir"
-    assert "bands" not in times[2].cloudmask.predict(HALVES, resolution="native").attrs
+            stream(other, tmp_path / "m.zarr", predict=how, progress=False)
+    assert times[0].cloudmask.predict(HALVES, working_resolution="native").attrs["bands"] == "red nir"
+    assert "bands" not in times[2].cloudmask.predict(HALVES, working_resolution="native").attrs
 
 
 def test_a_model_for_any_bands_fills_in_none():
@@ -243,7 +245,7 @@ def test_one_card_serves_other_bands_in_one_process():
     spec = models.get("ukis-any-l1c")
     names = (VGT, ["green", "red", "nir"])
     pixels = [noise(len(each), 64, 64, seed=9) * 0.5 for each in names]
-    how = {"resolution": "native"}
+    how = {"working_resolution": "native"}
 
     def answer(at):
         return scene(pixels[at], names[at]).cloudmask.predict_proba(spec, **how).values

@@ -49,7 +49,7 @@ def of(module, pixels, mean=0.0, std=1.0):
 
 def proba(spec, pixels, **more):
     da = scene(pixels, BANDS)
-    return da.cloudmask.predict_proba(spec.name, scheme="native", resolution="native", **more).values
+    return da.cloudmask.predict_proba(spec.name, scheme="native", working_resolution="native", **more).values
 
 
 def test_safetensors_and_a_named_architecture(tmp_path, pixels):
@@ -85,7 +85,7 @@ def test_graphs(tmp_path, pixels, form):
     found = proba(spec, pixels[:, :32, :32])
     np.testing.assert_allclose(found, of(wide(), pixels[:, :32, :32]), atol=1e-5)
     lazy = scene(pixels, BANDS).chunk(y=17, x=23)
-    there = lazy.cloudmask.predict_proba(spec.name, scheme="native", resolution="native").values
+    there = lazy.cloudmask.predict_proba(spec.name, scheme="native", working_resolution="native").values
     np.testing.assert_allclose(there, proba(spec, pixels), atol=1e-5)
 
 
@@ -95,14 +95,14 @@ def test_one_channel_tells_cloud(tmp_path):
         path = tmp_path / f"{activation}.onnx"
         path.write_bytes(as_onnx(body, bands=1))
         spec = models.load(path, bands=["red"], classes=["clear", "cloud"], activation=activation, patch=32)
-        found = scene(pixels, ["red"]).cloudmask.predict_proba(spec.name, resolution="native").values
+        found = scene(pixels, ["red"]).cloudmask.predict_proba(spec.name, working_resolution="native").values
         np.testing.assert_allclose(found[1], 1 / (1 + np.exp(-pixels[0])), atol=1e-5)
     path = tmp_path / "complement.pt2"
     out = torch.nn.Conv2d(2, 1, 1).eval()
     path.write_bytes(as_pt2(torch.nn.Sequential(out, torch.nn.Sigmoid())))
     spec = models.load(path, name="c", bands=BANDS, classes=["clear", "cloud"], activation="complement")
     pixels = noise(2, 32, 32)
-    found = scene(pixels, BANDS).cloudmask.predict_proba("c", resolution="native").values
+    found = scene(pixels, BANDS).cloudmask.predict_proba("c", working_resolution="native").values
     with torch.inference_mode():
         expected = torch.sigmoid(out(torch.from_numpy(pixels[None])))[0, 0].numpy()
     np.testing.assert_allclose(found[1], expected, atol=1e-5)

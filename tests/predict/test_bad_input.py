@@ -70,7 +70,7 @@ TABLE = {
     "unknown dtype": (lambda: scene(GOOD), {"dtype": "half"}, OptionError, "float16"),
     "a precision ONNX cannot change to": (lambda: scene(GOOD), {"dtype": "float16"}, CloudMaskError, "auto"),
     "unknown scheme": (lambda: scene(GOOD), {"scheme": "binray"}, OptionError, "did you mean 'binary'"),
-    "unknown resolution": (lambda: scene(GOOD), {"resolution": "30m"}, OptionError, "such as 30"),
+    "unknown resolution": (lambda: scene(GOOD), {"working_resolution": "30m"}, OptionError, "such as 30"),
     "negative batch": (lambda: scene(GOOD), {"batch_size": -1}, CloudMaskError, "above 0"),
     "threshold in percent": (lambda: scene(GOOD), {"threshold": 50}, CloudMaskError, "between 0 and 1"),
     "nodata of another dtype": (
@@ -150,7 +150,7 @@ def test_a_level_that_is_not_told_is_warned_of_at_the_users_line():
 
 def test_a_pixel_size_that_is_not_known_is_warned_of():
     da = scene(GOOD).drop_vars(["y", "x"])
-    with pytest.warns(UnitWarning, match="resolution='native'"):
+    with pytest.warns(UnitWarning, match="working_resolution='native'"):
         da.chunk().cloudmask.predict()
 
 
@@ -283,7 +283,7 @@ def test_pixels_that_the_model_never_saw_are_told_of():
     with pytest.warns(UnitWarning, match="pixels are 1000 m and model 'toy' was trained on 20 to 40 m"):
         coarse.cloudmask.predict(testing.TOY)
     with pytest.warns(UnitWarning, match="finer than the pixels"):
-        coarse.cloudmask.predict(testing.TOY, resolution=30)
+        coarse.cloudmask.predict(testing.TOY, working_resolution=30)
     with pytest.warns(UnitWarning, match="bottom-of-atmosphere.*level='toa'"):
         scene(GOOD).chunk().cloudmask.predict("ukis-4band-l2a")
 
@@ -293,7 +293,7 @@ def test_a_threshold_may_be_a_numpy_number():
 
 
 def test_a_huge_working_cell_is_the_mean_of_all():
-    assert len(np.unique(scene(GOOD).cloudmask.predict_proba(testing.TOY, resolution=90_000))) == 3
+    assert len(np.unique(scene(GOOD).cloudmask.predict_proba(testing.TOY, working_resolution=90_000))) == 3
 
 
 def test_a_band_that_is_nearly_a_known_one_is_told_of():

@@ -99,14 +99,14 @@ def test_forms_that_cannot_be_planned_are_told():
     lazy = xr.DataArray(unknown[:, unknown[0, :, 0] > -1], dims=("band", "y", "x"))
     lazy = lazy.cloudmask.describe(bands=["red", "nir"], level="L1C")
     with pytest.raises(CloudMaskError, match="compute_chunk_sizes"):
-        lazy.cloudmask.predict(testing.TOY, resolution="native")
+        lazy.cloudmask.predict(testing.TOY, working_resolution="native")
     with pytest.raises(CloudMaskError, match="rename"):
         scene().expand_dims("class").cloudmask.predict_proba(testing.TOY)
     numbered = scene(np.stack([GOOD, GOOD])).rename(time=0)
     assert numbered.cloudmask.predict(testing.TOY).dims == (0, "y", "x")
     for resolution in (None, (30, 30)):
         with pytest.raises(OptionError, match="such as 30"):
-            scene().cloudmask.predict(testing.TOY, resolution=resolution)
+            scene().cloudmask.predict(testing.TOY, working_resolution=resolution)
     with pytest.raises(OptionError, match="sensor in the attributes"):
         scene().assign_attrs(sensor=5).cloudmask.predict(testing.TOY)
     with pytest.raises(CloudMaskError, match="must name every band"):

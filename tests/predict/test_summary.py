@@ -37,7 +37,10 @@ def test_a_scene_that_is_fit_to_run():
     assert shown["Sensor"].value.startswith("sentinel-2 (Sentinel-2 MSI")
     assert shown["Bands"].value == "6 of 6 recognised: " + ", ".join(SIX)
     assert shown["Level"].value == "top of atmosphere (L1C)"
-    assert shown["Units"].value == "float32, taken as reflectance from 0 to 1; no data: NaN"
+    assert (
+        shown["Units"].value
+        == "float32, taken as reflectance from 0 to 1; no data: NaN, 0 or -0.1 in every band"
+    )
     model = shown["Model"].value.splitlines()
     assert model[0].startswith("auto is ukis-any-l1c 2: takes 3 or more of blue")
     assert "not ukis-6band-l2a: is for bottom-of-atmosphere reflectance" in model

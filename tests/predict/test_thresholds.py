@@ -96,9 +96,9 @@ def test_what_a_caller_asks_of_cloud_leaves_shadow_alone():
 
 def test_a_store_is_not_continued_with_another_one(tmp_path):
     da = scene(noise(len(TOY.bands), 40, 40), TOY.bands)
-    stream(da, tmp_path / "m.zarr", model=STRICT)
+    stream(da, tmp_path / "m.zarr", predict={"model": STRICT})
     with pytest.raises(CloudMaskError, match=r"shadow_threshold: 0\.4 in the store, 0\.45 in this call"):
-        stream(da, tmp_path / "m.zarr", model=replace(STRICT, shadow_threshold=0.45))
+        stream(da, tmp_path / "m.zarr", predict={"model": replace(STRICT, shadow_threshold=0.45)})
 
 
 def test_a_store_made_from_blocks_is_not_continued_with_another_one(tmp_path):

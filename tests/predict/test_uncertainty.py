@@ -65,7 +65,7 @@ def test_any_chunking(data: st.DataObject) -> None:
     da = scene(pixels, BANDS, step=data.draw(st.sampled_from([10.0, 30.0])))
     options: dict[str, Any] = {
         "model": data.draw(st.sampled_from([TEAM, TOY])),
-        "resolution": data.draw(st.sampled_from(["auto", "native", 60])),
+        "working_resolution": data.draw(st.sampled_from(["auto", "native", 60])),
         "overlap": data.draw(st.sampled_from([0, 8, 21])),
     }
     options["tta"] = 4 if options["model"] is TOY else False
@@ -90,7 +90,7 @@ def test_a_constant_field_stays_constant_at_any_resolution() -> None:
     )  # cells next to a gap are left out of the interpolation, not mixed with 0
     for resolution in ("native", 60):
         da = scene(pixels, BANDS)
-        found = da.cloudmask.predict_proba(TEAM, uncertainty=True, resolution=resolution)[3].values
+        found = da.cloudmask.predict_proba(TEAM, uncertainty=True, working_resolution=resolution)[3].values
         assert np.nanmax(found) - np.nanmin(found) < 1e-6
         assert np.nanmin(found) > 1e-3
         np.testing.assert_array_equal(np.isnan(found), np.isnan(pixels[0]))
@@ -158,14 +158,14 @@ def test_a_stream_gives_the_same(tmp_path: Path) -> None:
     expected = da.cloudmask.predict_proba(TEAM, uncertainty=True)
     small: dict[str, Any] = {"chunks": {"y": 32, "x": 32}, "shards": {"y": 64, "x": 64}, "progress": False}
     small |= {"output": "probabilities", "encoding": {"dtype": "float32"}}
-    stream(da.chunk(y=70), tmp_path, TEAM, uncertainty=True, **small)
+    stream(da.chunk(y=70), tmp_path, predict={"model": TEAM, "uncertainty": True}, **small)
     found = xr.open_zarr(tmp_path).cloud_probability
     same_odds(found.values, expected.values)
     assert found["class"].values.tolist()[-1] == "uncertainty"
     with pytest.raises(ContractError, match="uncertainty: True in the store, None in this call"):
-        stream(da, tmp_path, TEAM, **small)
-    with pytest.raises(CloudMaskError, match=r"output='probabilities', uncertainty=True"):
-        stream(da, tmp_path, TEAM, uncertainty=True, progress=False)
+        stream(da, tmp_path, predict={"model": TEAM}, **small)
+    with pytest.raises(CloudMaskError, match="say output='probabilities'"):
+        stream(da, tmp_path, predict={"model": TEAM, "uncertainty": True}, progress=False)
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_pixels_of_which_the_network_says_nothing_have_no_uncertainty(resolution
     pixels[0, 12:30, 12:30] = 0.95
     da = scene(pixels, ["red"], step=10.0)
     with pytest.warns(UserWarning, match="not finite"):
-        odds = da.cloudmask.predict_proba(SILENT, tta=True, uncertainty=True, resolution=resolution)
+        odds = da.cloudmask.predict_proba(SILENT, tta=True, uncertainty=True, working_resolution=resolution)
     np.testing.assert_array_equal(np.isnan(odds.values[2]), np.isnan(odds.values[0]))
     assert np.isnan(odds.values[2]).any()
 

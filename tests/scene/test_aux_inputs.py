@@ -148,7 +148,11 @@ def test_working_resolution_averages_what_the_plane_knows() -> None:
     plane = noise(64, 64, seed=4) * 1000
     plane[::2, ::2] = np.nan  # one of four: the other three make the mean
     dem = da[0].copy(data=plane)
-    seen = da.cloudmask.predict_proba(HEIGHT, aux={"dem": dem}, resolution=60).sel({"class": "cloud"}).values
+    seen = (
+        da.cloudmask.predict_proba(HEIGHT, aux={"dem": dem}, working_resolution=60)
+        .sel({"class": "cloud"})
+        .values
+    )
     cells = np.nanmean(plane.reshape(32, 2, 32, 2), axis=(1, 3)) / 1000
     inner = (seen[1:-1:2, 1:-1:2] + seen[2::2, 2::2] + seen[1:-1:2, 2::2] + seen[2::2, 1:-1:2]) / 4
     corners = (cells[:-1, :-1] + cells[1:, 1:] + cells[:-1, 1:] + cells[1:, :-1]) / 4
@@ -275,7 +279,7 @@ def cases(draw: st.DrawFn) -> tuple[xr.DataArray, dict[str, xr.DataArray]]:
 @given(data=st.data(), case=cases())
 def test_any_chunking_of_scene_and_aux(data: st.DataObject, case: Any) -> None:
     da, aux = case
-    options: dict[str, Any] = {"resolution": data.draw(st.sampled_from(["auto", "native", 60.0]))}
+    options: dict[str, Any] = {"working_resolution": data.draw(st.sampled_from(["auto", "native", 60.0]))}
     whole = da.cloudmask.predict_proba(AUXED, aux=aux, **options)
     assert whole.chunks is None
     cut = {
@@ -370,7 +374,9 @@ def test_a_scene_whose_middle_pixel_lies_on_the_seam_gets_the_height_of_its_plac
         lon = seam + 0.01 * (np.arange(columns) - columns // 2 - 0.5)
         da, there = on_degrees(lon, 50 - 0.01 * np.arange(40))
         da = da if chunk is None else da.chunk(y=chunk, x=chunk)
-        seen = da.cloudmask.predict_proba(HEIGHT, aux={"dem": world(0.05, 51, 49, west)}, resolution="native")
+        seen = da.cloudmask.predict_proba(
+            HEIGHT, aux={"dem": world(0.05, 51, 49, west)}, working_resolution="native"
+        )
         # next to the seam the last column goes on for half a pixel
         np.testing.assert_allclose(seen.values[1], there, atol=1e-3)
 
@@ -391,7 +397,7 @@ def test_a_terrain_model_all_around_the_earth_has_no_seam(
     assert float(abs(dem[0, -1] - dem[0, 0])) > 50  # else the case shows nothing
     da, _ = on_degrees(west + 0.01 * (np.arange(60) - 30.25), 50 - 0.01 * np.arange(40))
     da = da if chunk is None else da.chunk(y=chunk, x=chunk)
-    options: dict[str, Any] = {"resolution": "native"}
+    options: dict[str, Any] = {"working_resolution": "native"}
     seen = da.cloudmask.predict_proba(HEIGHT, aux={"dem": dem}, **options)
     expected = da.cloudmask.predict_proba(HEIGHT, aux={"dem": turned}, **options)
     assert not np.isnan(expected.values).any()
@@ -415,7 +421,7 @@ def test_means_of_columns_have_no_seam_either() -> None:
 def test_a_chunk_may_reach_far_over_the_seam(chunk: int | None) -> None:
     da, there = on_degrees(np.arange(330) + 0.5, 60 - np.arange(60.0))
     da = da if chunk is None else da.chunk(y=30, x=chunk)
-    seen = da.cloudmask.predict_proba(HEIGHT, aux={"dem": world(0.5, 62, -2)}, resolution="native")
+    seen = da.cloudmask.predict_proba(HEIGHT, aux={"dem": world(0.5, 62, -2)}, working_resolution="native")
     np.testing.assert_allclose(seen.values[1], there, atol=1e-3)
 
 
@@ -432,7 +438,7 @@ def test_a_scene_of_one_row_or_column_gets_the_height_that_it_has_in_the_whole(p
         else:
             fine = 11 + np.arange(-1.2, -0.4, step), 50.1 - np.arange(0, 0.6, step)
             dem = on_degrees(*fine)[0][0].copy(data=noise(len(fine[1]), len(fine[0]), seed=5) * 1000)
-        options: dict[str, Any] = {"aux": {"dem": dem}, "resolution": "native"}
+        options: dict[str, Any] = {"aux": {"dem": dem}, "working_resolution": "native"}
         whole = da.cloudmask.predict_proba(HEIGHT, **options).isel(part)
         for one in (da.isel(part), da.isel(part).chunk(y=13, x=13)):
             alone = one.cloudmask.predict_proba(HEIGHT, **options)
@@ -485,13 +491,13 @@ def test_a_stream_gives_the_same(tmp_path: Path, chunk: dict[str, int] | None) -
     assert expected.attrs["aux"] == "elevation vv"
     da = da if chunk is None else da.chunk(chunk)
     small: dict[str, Any] = {"chunks": {"y": 32, "x": 32}, "shards": {"y": 64, "x": 64}, "progress": False}
-    stream(da, tmp_path / "a", AUXED, aux=aux, **small)
+    stream(da, tmp_path / "a", predict={"model": AUXED, "aux": aux}, **small)
     np.testing.assert_array_equal(xr.open_zarr(tmp_path / "a").cloud_mask.values, expected.values)
     if chunk is not None:
         da.cloudmask.predict(AUXED, aux=aux).cloudmask.to_zarr(tmp_path / "b", **small)
         np.testing.assert_array_equal(xr.open_zarr(tmp_path / "b").cloud_mask.values, expected.values)
     with pytest.raises(ContractError, match="aux: 'elevation vv' in the store, None in this call"):
-        stream(da, tmp_path / "a", AUXED, **small)
+        stream(da, tmp_path / "a", predict={"model": AUXED}, **small)
 
 
 # --- laziness and cost -------------------------------------------------------------------------------------
@@ -584,7 +590,7 @@ def beside_a_finer_grid(rows: int) -> tuple[xr.DataArray, xr.DataArray]:
 
 def test_ten_thousand_chunks_with_an_aux_of_another_grid() -> None:
     """Which part of an aux input a chunk needs is asked for all at once; few calls are made for each."""
-    options: dict[str, Any] = {"resolution": "native"}
+    options: dict[str, Any] = {"working_resolution": "native"}
     da, dem = beside_a_finer_grid(100)
     small, _ = beside_a_finer_grid(30)
     small.cloudmask.predict(AUXED, aux={"dem": dem}, **options)  # imports are done
@@ -820,7 +826,7 @@ def test_latitude_and_longitude_without_a_crs_are_degrees() -> None:
         plain = da.drop_vars("spatial_ref").rename(names)
         for source in (da, plain, plain.chunk(dict.fromkeys(names.values(), 13))):
             for aux in (dem, dem.rename(names), bare.rename(names)):
-                seen = source.cloudmask.predict_proba(HEIGHT, aux={"dem": aux}, resolution="native")
+                seen = source.cloudmask.predict_proba(HEIGHT, aux={"dem": aux}, working_resolution="native")
                 np.testing.assert_allclose(seen.values[1], there, atol=1e-3)
     with pytest.raises(CloudMaskError, match=r"aux\['elevation'\] has no CRS"):
         da.cloudmask.predict(HEIGHT, aux={"dem": bare})

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.stac import scenes
 from tests.stac.helpers import ENGINES, equal, occur_in
-from tests.stac.scenes import landsat2, sentinel2
+from tests.stac.scenes import Site, landsat2, sentinel2
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.stac import load_stac
 
@@ -74,6 +78,57 @@ def test_chunks_do_not_change_pixels(site, engine, chunks):
     da = load_stac([scene.item], bands=["red", "swir16"], engine=engine, chunks=chunks)
     equal(da.sel(band="red").isel(time=0), scene.expected["red"])
     equal(da.sel(band="swir16").isel(time=0), scene.expected["swir16"])
+
+
+@pytest.fixture(scope="module")
+def tile(tmp_path_factory):
+    """One file larger than the blocks that are warped, noisy from pixel to pixel; and its item."""
+    root = tmp_path_factory.mktemp("tile")
+    numbers = scenes.numbers("tile", 620, 1200, 9000)
+    place = [10, 0, scenes.LEFT, 0, -10, scenes.TOP]
+    href, _ = Site(root, str(root)).write("tile.tif", numbers, Affine(*place), "EPSG:32632", 0)
+    figures = {"scale": 1e-4, "offset": -0.1, "nodata": 0}
+    red = {"href": href, "proj:shape": [620, 620], "proj:transform": place, "raster:bands": [figures]}
+    properties = {"datetime": "2024-05-17T10:10:31Z", "s2:processing_baseline": "05.10", "proj:epsg": 32632}
+    return numbers, scenes.item("S2A_x", "sentinel-2-c1-l2a", "1.0.0", properties, {"red": red})
+
+
+@lru_cache(maxsize=100)
+def _whole(item, crs, resolution, method):
+    """Return the pixels that one chunk gives."""
+    options = {"crs": crs, "resolution": resolution, "resampling": method}
+    return load_stac(json.loads(item), bands=["red"], chunks=-1, **options).values
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    chunks=st.tuples(st.integers(90, 700), st.integers(90, 700)),
+    grid=st.sampled_from([("EPSG:32632", 7.0), ("EPSG:32632", 23.0), ("EPSG:3035", 10), ("EPSG:4326", 1e-4)]),
+    method=st.sampled_from(["nearest", "bilinear", "cubic", "average"]),
+    engine=st.sampled_from(ENGINES),
+)
+def test_chunks_do_not_change_pixels_on_another_grid(tile, chunks, grid, method, engine):
+    """To the last bit: GDAL's short cuts depend on the rectangle asked for, so that must not be the chunk."""
+    crs, resolution = grid
+    options = {"crs": crs, "resolution": resolution, "resampling": method}
+    da = load_stac(tile[1], bands=["red"], chunks=chunks, engine=engine, **options)
+    np.testing.assert_array_equal(da.values, _whole(json.dumps(tile[1]), crs, resolution, method))
+
+
+def test_pixels_on_another_grid_are_those_that_lie_there(tile):
+    """Away from the pixels' edges by a hundredth, each is the one that holds its centre."""
+    from pyproj import Transformer
+
+    numbers, item = tile
+    da = load_stac(item, bands=["red"], crs="EPSG:3035", resolution=10)[0, 0]
+    x, y = np.meshgrid(da.x, da.y)
+    x, y = Transformer.from_crs(3035, 32632, always_xy=True).transform(x, y)
+    column, row = (x - scenes.LEFT) / 10, (scenes.TOP - y) / 10
+    clear = (np.abs(column - np.rint(column)) > 0.01) & (np.abs(row - np.rint(row)) > 0.01)
+    clear &= (column > 0) & (column < 620) & (row > 0) & (row < 620)
+    want = scenes.known(numbers, 1e-4, -0.1)[row[clear].astype(int), column[clear].astype(int)]
+    assert clear.sum() > 300_000
+    equal(da.values[clear], want)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_names_are_deterministic_and_depend_on_the_numbers(engine):
     items = many(2)
     one = load_stac(items, **area)
     assert load_stac(many(2), **area).data.name == one.data.name
-    assert load_stac(items, offset="skip", **area).data.name != one.data.name
+    assert load_stac(items, sentinel2_offset="skip", **area).data.name != one.data.name
     assert load_stac(items, resampling="bilinear", **area).data.name != one.data.name
     items[0]["assets"]["red"]["href"] += "?other"
     assert load_stac(items, **area).data.name != one.data.name

@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 import pytest
-import rioxarray  # noqa: F401
+import rioxarray
 import xarray as xr
 from affine import Affine
 
@@ -15,7 +15,7 @@ from tests.stac.helpers import ENGINES, equal, occur_in, warns
 from tests.stac.scenes import landsat1, landsat2, probav, sentinel2
 from xcloudmask.errors import AssetError, BandError, CloudMaskError, NoDataWarning, OptionError, UnitError
 from xcloudmask.stac import load_stac
-from xcloudmask.stac.bands import Survey, choose_bands
+from xcloudmask.stac.bands import choose_bands
 
 # ------------------------------------------------------------------------------------------------ description
 
@@ -90,14 +90,13 @@ def test_bands_are_found_by_any_name(site):
 def test_auto_takes_the_same_near_infrared_of_all_sensors():
     from xcloudmask import sensors
 
-    all_bands = {
-        name: Survey(name, sensors.get(name).bands) for name in ("sentinel-2a", "landsat-8", "proba-v")
-    }
-    labels = [choice.label for choice in choose_bands(list(all_bands.values())[:2], "auto")]
+    all_bands = {name: sensors.get(name).bands for name in ("sentinel-2a", "landsat-8", "proba-v")}
+    labels = [choice.label for choice in choose_bands(dict(list(all_bands.items())[:2]), "auto")]
     assert labels == ["blue", "green", "red", "nir08", "swir16", "swir22"]
-    labels = [choice.label for choice in choose_bands(list(all_bands.values()), "auto")]
+    labels = [choice.label for choice in choose_bands(all_bands, "auto")]
     assert labels == ["blue", "red", "nir", "swir16"]
-    assert [choice.label for choice in choose_bands([all_bands["sentinel-2a"]], "auto")][3] == "nir"
+    only = {"sentinel-2a": all_bands["sentinel-2a"]}
+    assert [choice.label for choice in choose_bands(only, "auto")][3] == "nir"
 
 
 def test_auto_takes_what_the_sensor_has(site):
@@ -122,15 +121,15 @@ def test_wrong_bands_are_told(site, bands, error, says):
 def test_bands_of_no_known_instrument_are_told_as_such():
     from xcloudmask.types import Band
 
-    item = Survey("unknown", (Band("B4", "red"),))
+    item = {"unknown": (Band("B4", "red"),)}
     with pytest.raises(OptionError, match=r"^unknown band 'junk'\. Allowed: red, B4\."):
-        choose_bands([item], ["junk"])
+        choose_bands(item, ["junk"])
     with pytest.raises(
         OptionError, match=r"^unknown band 'junk'\. An item of no known instrument has no band"
     ):
-        choose_bands([Survey("unknown", ())], ["junk"])
+        choose_bands({"unknown": ()}, ["junk"])
     with pytest.raises(BandError, match=r"names no band\. an item of no known instrument has red\."):
-        choose_bands([item], [])
+        choose_bands(item, [])
 
 
 def test_no_band_in_common(site):
@@ -222,7 +221,8 @@ def test_across_the_antimeridian(site, engine):
     # The same where only the item's box in degrees tells where it lies.
     for asset in scene.item["assets"].values():
         del asset["proj:transform"], asset["proj:shape"]
-    vague = load_stac([scene.item], bands=["red"], engine=engine, bbox=crossing, resolution=10)
+    with warns(UserWarning, "no proj:transform says where the pixels of the files begin"):
+        vague = load_stac([scene.item], bands=["red"], engine=engine, bbox=crossing, resolution=10)
     xr.testing.assert_equal(vague.compute(), part.compute())
     with pytest.raises(CloudMaskError, match="antimeridian"):
         load_stac([scene.item], bbox=crossing, crs=4326, resolution=0.001)
@@ -247,6 +247,25 @@ def test_no_crs_is_told(site, engine):
     rows = np.round((scenes.TOP - da.y.values) / 10 - 0.5).astype(int)
     columns = np.round((da.x.values - scenes.LEFT) / 10 - 0.5).astype(int)
     equal(da[0, 0], scene.expected["red"][np.ix_(rows, columns)])
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_pixels_of_landsat_without_a_crs_stay_where_they_are(site, engine, stated):
+    """Its edges lie 15 m beside the multiples of 30: a transform alone says so, or nothing does."""
+    scene = landsat2(site, "planetary-computer")
+    del scene.item["properties"]["proj:epsg"]
+    options = {"bands": ["red"], "crs": 32632, "resolution": 30, "engine": engine}
+    if stated:
+        da = load_stac([scene.item], **options)
+    else:
+        del scene.item["properties"]["proj:transform"]
+        with warns(UserWarning, r"no proj:transform says .* multiples of 30 .*Landsat.*like=rioxarray"):
+            load_stac([scene.item], **options)
+        like = rioxarray.open_rasterio(scene.files[2])
+        da = load_stac([scene.item], bands=["red"], engine=engine, like=like)
+    assert da.x.values[0] % 30 == 0  # the centre
+    inside = da[0, 0].sel(x=slice(scenes.LEFT - 15, None), y=slice(scenes.TOP + 15, None))[:96, :96]
+    equal(inside, scene.expected["red"])
 
 
 def test_a_file_in_another_crs_than_the_item_says_is_an_error(site, engine):

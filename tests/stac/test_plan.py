@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import threading
 import tomllib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import urljoin
 
@@ -15,6 +18,7 @@ import pytest
 
 from tests.scenes import calls
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, UnitWarning
+from xcloudmask.stac import load_stac
 from xcloudmask.stac.item_plan import ItemPlan, ValidRule
 from xcloudmask.stac.plan import plan_item
 
@@ -562,3 +566,51 @@ def test_planning_an_item_takes_few_calls_whatever_came_before() -> None:
     early, late = calls(lambda: planned(10, 20)), calls(lambda: planned(30, 20))
     assert abs(early - late) < early / 50
     assert early / 20 < 15_000  # 6,000
+
+
+def test_an_item_is_read_and_its_bands_are_matched_once() -> None:
+    """Whatever `load_stac` does with an item, in its own thread or in others."""
+    entered: list[str] = []
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and "stac" in frame.f_code.co_filename:
+            entered.append(frame.f_code.co_name)
+
+    place = {"proj:shape": [2, 2], "proj:transform": [10, 0, 600000, 0, -10, 4900020]}
+    items = [{**_s2(), "id": f"item-{i}"} for i in range(3)]
+    for item in items:
+        for asset in item["assets"].values():
+            asset |= place
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        load_stac(items, bands=["red", "B05"])
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+    assert entered.count("view_item") == len(items)
+    assert entered.count("_rank") == 3 * len(items)  # three assets of each are bands
+
+
+def test_a_scene_of_no_known_instrument_names_no_sensor() -> None:
+    place = {"proj:shape": [2, 2], "proj:transform": [10, 0, 600000, 0, -10, 4900020]}
+    bands = {"blue": 490, "green": 560, "red": 660, "nir": 830}
+    assets = {
+        name: {
+            "href": f"{name}.tif",
+            "eo:bands": [{"name": name, "common_name": name, "center_wavelength": centre / 1000}],
+            "raster:bands": [{"scale": 1e-4, "offset": 0, "nodata": 0}],
+            **place,
+        }
+        for name, centre in bands.items()
+    }
+    properties = {
+        "datetime": "2024-05-01T10:00:00Z",
+        "platform": "my-sat",
+        "proj:epsg": 32632,
+        "processing:level": "L2A",
+    }
+    scene = load_stac([{"id": "mine", "properties": properties, "assets": assets}])
+    assert "sensor" not in scene.attrs
+    assert scene.sensor.values.tolist() == [""]
+    assert scene.cloudmask.predict(model="spectral").dims == ("time", "y", "x")

@@ -54,7 +54,7 @@ def test_the_callers_offset_wins(profile, mode, tmp_path, engine):
     scene = PROFILES[profile](Site(tmp_path, str(tmp_path)))
     has_offset = profile == "planetary-computer L2A"  # what "auto" finds
     shift = {(True, "skip"): 0.1, (False, "apply"): -0.1}.get((has_offset, mode), 0.0)
-    da = load_stac([scene.item], bands=["red"], engine=engine, offset=mode)
+    da = load_stac([scene.item], bands=["red"], engine=engine, sentinel2_offset=mode)
     equal(da[0, 0], scene.expected["red"] + shift)
 
 

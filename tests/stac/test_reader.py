@@ -10,8 +10,8 @@ from tests.stac.scenes import Site
 from xcloudmask.errors import AssetError
 from xcloudmask.stac.boxes import lonlat_box, transform_box
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import ValidRule
-from xcloudmask.stac.reader import Layer, Source, read_layer
+from xcloudmask.stac.item_plan import Source, ValidRule
+from xcloudmask.stac.reader import Layer, read_layer
 from xcloudmask.stac.transport import Transport
 
 PLACE = Affine(10, 0, 600000, 0, -10, 4900020)
@@ -54,8 +54,8 @@ def turned() -> Grid:
 )
 def test_no_data_is_neither_read_nor_mixed_in(file, grid, resampling, dtype, hole, tag, nodata):
     place = {"aligned": ALIGNED, "shifted": SHIFTED, "turned": turned()}[grid]
-    layer = Layer((Source("i", "a", file(dtype, hole, tag), scale=0.01, nodata=nodata),))
-    values = read_layer(layer, place, resampling, Transport())
+    layer = Layer((Source("a", file(dtype, hole, tag), scale=0.01, nodata=nodata, item_id="i"),))
+    values = read_layer(layer, place.part(), resampling, Transport())
     assert values.dtype == np.float32
     assert np.unique(values[~np.isnan(values)].round(5)).tolist() == [1.0]
     inside, hollow = (~np.isnan(values)).sum(), 9
@@ -66,9 +66,9 @@ def test_no_data_is_neither_read_nor_mixed_in(file, grid, resampling, dtype, hol
 
 
 def test_a_file_with_no_nodata_at_all_ends_at_its_edge(file):
-    layer = Layer((Source("i", "a", file("uint16", 0, None)),))
+    layer = Layer((Source("a", file("uint16", 0, None), item_id="i"),))
     for grid in (ALIGNED, SHIFTED, turned()):
-        values = read_layer(layer, grid, "nearest", Transport())
+        values = read_layer(layer, grid.part(), "nearest", Transport())
         assert set(np.unique(values[~np.isnan(values)])) == {0.0, 100.0}
         assert np.isnan(values).sum() >= values.size - 110
 
@@ -88,17 +88,18 @@ def test_valid_rules(file, tmp_path, rule, kept, grid):
     site = Site(tmp_path, str(tmp_path))
     href, _ = site.write("flags.tif", flags, PLACE, "EPSG:32632")
     numbers, _ = site.write("numbers.tif", flags.astype("uint16"), PLACE, "EPSG:32632")
-    source = Source("i", "a", numbers, valid=ValidRule("q", href, **rule))
-    values = read_layer(Layer((source,)), grid, "nearest", Transport())
+    source = Source("a", numbers, valid=ValidRule("q", href, **rule), item_id="i")
+    values = read_layer(Layer((source,)), grid.part(), "nearest", Transport())
     assert set(np.unique(values[~np.isnan(values)]).astype(int)) == kept
 
 
 def test_a_missing_quality_file_makes_the_scene_no_data(file):
-    source = Source("i", "a", file("uint16", 0, 0), valid=ValidRule("q", "/not/there.tif", 1, 0))
+    source = Source("a", file("uint16", 0, 0), valid=ValidRule("q", "/not/there.tif", 1, 0), item_id="i")
     with pytest.raises(AssetError, match="item 'i', asset 'q'"):
-        read_layer(Layer((source,)), ALIGNED, "nearest", Transport(retries=0))
+        read_layer(Layer((source,)), ALIGNED.part(), "nearest", Transport(retries=0))
+    skip = Transport(retries=0, on_error="skip")
     with pytest.warns(UserWarning, match="item 'i', asset 'q'.*Taken as no data"):
-        values = read_layer(Layer((source,)), ALIGNED, "nearest", Transport(retries=0, on_error="skip"))
+        values = read_layer(Layer((source,)), ALIGNED.part(), "nearest", skip)
     assert np.isnan(values).all()
 
 
@@ -106,17 +107,18 @@ def test_the_error_travels(file):
     """A cluster pickles errors with all that they carry; GDAL's own cannot be unpickled."""
     from distributed.protocol.pickle import dumps, loads
 
+    source = Source("a", "/not/there.tif", item_id="i")
     with pytest.raises(AssetError) as caught:
-        read_layer(Layer((Source("i", "a", "/not/there.tif"),)), ALIGNED, "nearest", Transport())
+        read_layer(Layer((source,)), ALIGNED.part(), "nearest", Transport())
     travelled = loads(dumps(caught.value))
     assert type(travelled) is AssetError
     assert str(travelled) == str(caught.value)
 
 
 def test_a_band_that_the_file_does_not_have(file):
-    source = Source("i", "a", file("uint16", 0, 0), index=2)
+    source = Source("a", file("uint16", 0, 0), index=2, item_id="i")
     with pytest.raises(AssetError, match="band 2 is asked for, the file has 1"):
-        read_layer(Layer((source,)), ALIGNED, "nearest", Transport())
+        read_layer(Layer((source,)), ALIGNED.part(), "nearest", Transport())
 
 
 @pytest.mark.parametrize(
@@ -134,4 +136,4 @@ def test_a_band_that_the_file_does_not_have(file):
     ids=str,
 )  # fmt: skip
 def test_boxes_in_degrees(item, box):
-    assert lonlat_box(item) == box
+    assert lonlat_box(item.get("geometry"), item.get("bbox")) == box

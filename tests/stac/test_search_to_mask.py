@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import xcloudmask
 from tests.stac.brightness import BRIGHT, answer
 from tests.stac.cases import PROFILES
 from tests.stac.helpers import ENGINES, equal, warns
@@ -123,14 +122,13 @@ def _through_s3(mask, s3_server, store):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_search_to_mask_on_s3(catalogue, client, s3_server, bucket, engine, monkeypatch):
     """Sentinel-2, Landsat and Proba-V: the mask on S3 is the one that follows from the pixels written."""
-    monkeypatch.setattr(registry, "registered", dict(registry.registered))
-    xcloudmask.models.register(BRIGHT)
+    monkeypatch.setitem(registry.registered, BRIGHT.name, BRIGHT)
     for profile in ("CDSE L2A", "planetary-computer Landsat L2", "Terrascope Proba-V TOA"):
         scene = catalogue[profile]
         near = next(name for name in ("nir", "nir08") if name in scene.expected)
         names = ["blue", "red", near, "swir16"]
         da = load_stac(_search(client, scene), bands=names, chunks=100, engine=engine)
-        mask = da.cloudmask.predict(model="bright", resolution="native")
+        mask = da.cloudmask.predict(model="bright", working_resolution="native")
         back = _through_s3(mask, s3_server, f"{bucket}/{engine}-{scene.item['id']}.zarr")
         classes, sure = answer([scene.expected[name] for name in names])
         assert {0, 1, 255} <= set(np.unique(classes[sure])), profile

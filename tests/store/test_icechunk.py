@@ -74,22 +74,22 @@ def done(repo: Any) -> set[tuple[int, ...]]:
 def test_a_session_is_the_callers_transaction(repo: Any) -> None:
     da = numbered(3, 100, 110)
     session = repo.writable_session("main")
-    first = stream(da.isel(time=slice(0, 2)), session, COUNTED, **CUT)
+    first = stream(da.isel(time=slice(0, 2)), session, predict={"model": COUNTED}, **CUT)
     assert first.written == 2 * 9
     assert messages(repo) == []
     session.commit("S2A_000, S2A_001")
     crashed = repo.writable_session("main")
-    stream(da, crashed, COUNTED, **CUT)
+    stream(da, crashed, predict={"model": COUNTED}, **CUT)
     del crashed  # never committed
     expected = da.cloudmask.predict(COUNTED)
     np.testing.assert_array_equal(last(repo).values, expected.values[:2])
     session = repo.writable_session("main")
-    report = stream(da, session, COUNTED, **CUT)
+    report = stream(da, session, predict={"model": COUNTED}, **CUT)
     assert (report.written, report.skipped) == (9, 18)
     session.commit("S2A_002")
     np.testing.assert_array_equal(last(repo).values, expected.values)
     with pytest.raises(CloudMaskError, match="read-only"):
-        stream(da, repo.readonly_session("main"), COUNTED, **CUT)
+        stream(da, repo.readonly_session("main"), predict={"model": COUNTED}, **CUT)
 
 
 def test_a_repository_gets_a_commit_a_batch_that_names_the_scenes(
@@ -101,7 +101,9 @@ def test_a_repository_gets_a_commit_a_batch_that_names_the_scenes(
     def progress(event: ProgressEvent) -> None:
         seen.append((event.done, len(messages(repo))))
 
-    report = stream(da, repo, COUNTED, **{**CUT, "progress": progress}, regions_in_flight=1)
+    report = stream(
+        da, repo, predict={"model": COUNTED}, **{**CUT, "progress": progress}, regions_in_flight=1
+    )
     assert report.complete
     told = messages(repo)
     assert told[0] == "cloud_mask: arrays and labels"
@@ -119,7 +121,7 @@ def test_a_repository_gets_a_commit_a_batch_that_names_the_scenes(
     assert not [key for key in content(repo) if "strips" in key]
 
     testing.seen.clear()
-    again = stream(da, repo, COUNTED, **CUT)
+    again = stream(da, repo, predict={"model": COUNTED}, **CUT)
     assert (again.written, again.skipped) == (0, 27)
     assert messages(repo) == told  # nothing to commit
 
@@ -127,15 +129,23 @@ def test_a_repository_gets_a_commit_a_batch_that_names_the_scenes(
 def test_scenes_are_appended_replaced_and_told_apart_by_group_and_branch(repo: Any) -> None:
     da = numbered(3, 100, 110)
     expected = da.cloudmask.predict(COUNTED).values
-    stream(da.isel(time=slice(0, 2)), repo, COUNTED, group="a/b", **CUT)
-    assert stream(da, repo, COUNTED, group="a/b", **CUT).written == 9
+    stream(da.isel(time=slice(0, 2)), repo, predict={"model": COUNTED}, group="a/b", **CUT)
+    assert stream(da, repo, predict={"model": COUNTED}, group="a/b", **CUT).written == 9
     np.testing.assert_array_equal(last(repo, "a/b").values, expected)
     with pytest.raises(CloudMaskError, match="threshold"):
-        stream(da, repo, COUNTED, group="a/b", threshold=0.9, **CUT)
+        stream(da, repo, predict={"model": COUNTED, "threshold": 0.9}, group="a/b", **CUT)
     before = messages(repo)
     repo.create_branch("trial", repo.lookup_branch("main"))
     branch = {"branch": "trial"}
-    stream(da, repo, COUNTED, group="a/b", threshold=0.9, overwrite=True, storage_options=branch, **CUT)
+    stream(
+        da,
+        repo,
+        predict={"model": COUNTED, "threshold": 0.9},
+        group="a/b",
+        overwrite=True,
+        storage_options=branch,
+        **CUT,
+    )
     assert messages(repo) == before
     np.testing.assert_array_equal(last(repo, "a/b").values, expected)
     other = da.cloudmask.predict(COUNTED, threshold=0.9).values
@@ -151,11 +161,11 @@ def test_what_was_done_is_committed_when_a_run_fails(repo: Any, monkeypatch: pyt
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stream(da, repo, COUNTED, **{**CUT, "progress": progress})
+        stream(da, repo, predict={"model": COUNTED}, **{**CUT, "progress": progress})
     assert len(messages(repo)) == 2
     kept = len(done(repo))
     assert 10 <= kept <= 18
-    report = stream(da, repo, COUNTED, **CUT)
+    report = stream(da, repo, predict={"model": COUNTED}, **CUT)
     assert report.skipped == kept
     np.testing.assert_array_equal(last(repo).values, da.cloudmask.predict(COUNTED).values)
 
@@ -172,13 +182,13 @@ def test_a_failed_region_is_committed_as_such(repo: Any, monkeypatch: pytest.Mon
     bad = da.chunk(y=70)
     bad = bad.copy(data=bad.data.map_blocks(fail, dtype=da.dtype))
     with pytest.warns(UserWarning, match="poison"):
-        report = stream(bad, repo, COUNTED, retries=0, **CUT)
+        report = stream(bad, repo, predict={"model": COUNTED}, retries=0, **CUT)
     assert report.failed
     status = zarr.open_array(repo.readonly_session("main").store, path="stream/status", mode="r")
     assert (status[...] == 2).sum() == len(report.failed)
     assert "poison" in json.dumps(dict(status.attrs))
     assert f"({len(report.failed)} failed)" in messages(repo)[-1]
-    assert stream(da.chunk(y=70), repo, COUNTED, **CUT).complete
+    assert stream(da.chunk(y=70), repo, predict={"model": COUNTED}, **CUT).complete
 
 
 def test_two_writers_of_a_group_are_never_mixed(repo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,12 +197,14 @@ def test_two_writers_of_a_group_are_never_mixed(repo: Any, monkeypatch: pytest.M
 
     def progress(event: ProgressEvent) -> None:
         if event.done == 10 and not inner:
-            inner.append(stream(da, repo, COUNTED, threshold=0.9, overwrite=True, **CUT))
+            inner.append(
+                stream(da, repo, predict={"model": COUNTED, "threshold": 0.9}, overwrite=True, **CUT)
+            )
 
     with pytest.raises(StoreLockedError, match="another process has committed to the root group"):
-        stream(da, repo, COUNTED, **{**CUT, "progress": progress})
+        stream(da, repo, predict={"model": COUNTED}, **{**CUT, "progress": progress})
     np.testing.assert_array_equal(last(repo).values, da.cloudmask.predict(COUNTED, threshold=0.9).values)
-    assert stream(da, repo, COUNTED, threshold=0.9, **CUT).skipped == 18
+    assert stream(da, repo, predict={"model": COUNTED, "threshold": 0.9}, **CUT).skipped == 18
 
 
 def test_the_same_call_twice_at_once_ends_with_the_same_result(
@@ -209,8 +221,8 @@ def test_the_same_call_twice_at_once_ends_with_the_same_result(
             inner.append(other.commit("by hand", {}, "", None))
 
     with pytest.raises(StoreLockedError):
-        stream(da, repo, COUNTED, **{**CUT, "progress": progress}, regions_in_flight=1)
-    assert stream(da, repo, COUNTED, **CUT).complete
+        stream(da, repo, predict={"model": COUNTED}, **{**CUT, "progress": progress}, regions_in_flight=1)
+    assert stream(da, repo, predict={"model": COUNTED}, **CUT).complete
     np.testing.assert_array_equal(last(repo).values, da.cloudmask.predict(COUNTED).values)
 
 
@@ -222,10 +234,10 @@ def test_writers_of_two_groups_do_not_hinder_each_other(
 
     def progress(event: ProgressEvent) -> None:
         if event.done == 10 and not inner:
-            inner.append(stream(da, repo, COUNTED, group="b", threshold=0.9, **CUT))
+            inner.append(stream(da, repo, predict={"model": COUNTED, "threshold": 0.9}, group="b", **CUT))
 
     with caplog.at_level(logging.INFO, "xcloudmask.streaming"):
-        report = stream(da, repo, COUNTED, group="a", **{**CUT, "progress": progress})
+        report = stream(da, repo, predict={"model": COUNTED}, group="a", **{**CUT, "progress": progress})
     assert report.complete
     assert "another process has committed elsewhere" in caplog.text
     for group, threshold in (("a", None), ("b", 0.9)):
@@ -251,11 +263,11 @@ def test_a_repository_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             (tmp_path / "repo").write_text("")
 
     with pytest.raises(StoreError, match="a part of the path is a file"):
-        stream(da, repo, COUNTED, **{**CUT, "progress": progress})
+        stream(da, repo, predict={"model": COUNTED}, **{**CUT, "progress": progress})
     (tmp_path / "repo").unlink()
     (tmp_path / "away").rename(tmp_path / "repo")
     repo = make(tmp_path / "repo")
-    assert stream(da, repo, COUNTED, **CUT).complete
+    assert stream(da, repo, predict={"model": COUNTED}, **CUT).complete
     np.testing.assert_array_equal(last(repo).values, da.cloudmask.predict(COUNTED).values)
 
 
@@ -265,7 +277,7 @@ def job(folder: str, notes: str) -> None:
     repository_module.BATCH = 4
     with warnings.catch_warnings(), dask.config.set(scheduler="threads"):
         da = numbered(4, 180, 190).chunk(time=1, y=70, x=190)
-        stream(da, make(Path(folder)), COUNTED, **CUT)
+        stream(da, make(Path(folder)), predict={"model": COUNTED}, **CUT)
 
 
 @pytest.mark.slow
@@ -310,16 +322,16 @@ def test_a_repository_on_s3_by_its_address(s3_server: Any) -> None:
     }  # fmt: skip
     da = numbered(1, 90, 80)
     how: dict[str, Any] = {"storage_options": options, **CUT}
-    report = stream(da, "icechunk:s3://ice/deep/masks", COUNTED, **how)
+    report = stream(da, "icechunk:s3://ice/deep/masks", predict={"model": COUNTED}, **how)
     assert (report.written, report.skipped) == (4, 0)
     repo = icechunk.Repository.open(icechunk.s3_storage(bucket="ice", prefix="deep/masks", **options))
     found = xr.open_zarr(repo.readonly_session("main").store, consolidated=False).cloud_mask
     np.testing.assert_array_equal(found.values, da.cloudmask.predict(COUNTED).values)
-    assert stream(da, "icechunk:s3://ice/deep/masks", COUNTED, **how).skipped == 4
+    assert stream(da, "icechunk:s3://ice/deep/masks", predict={"model": COUNTED}, **how).skipped == 4
     with pytest.raises(StoreError, match=r"icechunk:s3://ice/deep/masks \(branch gone\) cannot be opened"):
         stream(
             da,
             "icechunk:s3://ice/deep/masks",
-            COUNTED,
+            predict={"model": COUNTED},
             **{**how, "storage_options": {**options, "branch": "gone"}},
         )

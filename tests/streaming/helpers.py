@@ -98,7 +98,7 @@ def job(store: Any, notes: str, **options: Any) -> None:
     da = numbered(4, 180, 190).chunk(time=1, y=70, x=190)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, notes)
-        stream(da, store, COUNTED, **{**cut, **options})
+        stream(da, store, predict={"model": COUNTED}, **{**cut, **options})
 
 
 def _silently(function: Any, arguments: tuple[Any, ...], options: dict[str, Any], errors: Any) -> None:

@@ -55,7 +55,7 @@ def test_workers_write_each_window_once(
 
     da = numbered(2, 180, 190).chunk(time=1, y=70)
     monkeypatch.setattr(client, "gather", note)
-    report = stream(da, tmp_path / "a", COUNTED, **cut())
+    report = stream(da, tmp_path / "a", predict={"model": COUNTED}, **cut())
     assert report.written == 2 * 16
     seen = windows_of(notes())
     assert len(set(seen)) == len(seen)
@@ -83,7 +83,7 @@ def test_killed_workers_lose_nothing(client: Client, tmp_path: Path) -> None:
     killer.start()
     try:
         da = numbered(2, 180, 190).chunk(time=1, y=70, x=190)
-        report = stream(da, tmp_path / "a", COUNTED, **cut())
+        report = stream(da, tmp_path / "a", predict={"model": COUNTED}, **cut())
     finally:
         stop.set()
         killer.join()
@@ -93,7 +93,7 @@ def test_killed_workers_lose_nothing(client: Client, tmp_path: Path) -> None:
     try:
         with dask.config.set(scheduler="sync"):
             alone = numbered(2, 180, 190)
-            stream(alone, tmp_path / "b", COUNTED, **cut())
+            stream(alone, tmp_path / "b", predict={"model": COUNTED}, **cut())
     finally:
         os.environ[VARIABLE] = environment
     assert files(tmp_path / "a") == files(tmp_path / "b")

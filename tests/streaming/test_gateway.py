@@ -36,10 +36,8 @@ def test_two_workers_of_a_gateway_write_the_mask_that_numpy_gives(
                 client.wait_for_workers(2, timeout=120)
                 client.register_plugin(WorkerPlugin(testing.TOY))
                 events: list[ProgressEvent] = []
-                report = stream(
-                    da.chunk(time=1, y=70), tmp_path / "a", testing.TOY, chunks={"y": 24, "x": 24},
-                    shards={"y": 48, "x": 48}, progress=events.append,
-                )  # fmt: skip
+                cut = {"chunks": {"y": 24, "x": 24}, "shards": {"y": 48, "x": 48}, "progress": events.append}
+                report = stream(da.chunk(time=1, y=70), tmp_path / "a", predict={"model": testing.TOY}, **cut)
                 writers = set(client.run(_has_written).values())
     del gateway, cluster, client
     gc.collect()

@@ -18,7 +18,7 @@ import zarr
 from tests.streaming.helpers import COUNTED, Child, files, job, numbered, owners, windows_of
 from tests.streaming.killing import KillableCluster, killable, run_and_kill
 from xcloudmask.engine.plan import Plan
-from xcloudmask.predict.options import Request
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import prepare
 from xcloudmask.store.regions import Layout
 from xcloudmask.streaming import StoreError
@@ -41,7 +41,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, byt
 
 def expected_owners() -> dict[float, Any]:
     da = numbered(4, 180, 190)
-    plan: Plan = prepare(da, Request(model=COUNTED)).plan
+    plan: Plan = prepare(da, PredictOptions(model=COUNTED)).plan
     layout = Layout((4,), (180, 190), (1,), (48, 48))
     assert layout.count == 64
     return owners(WindowLayout(layout, plan.y, plan.x, plan.channels), da)

@@ -26,14 +26,14 @@ def write(
 ) -> StreamReport:
     """24 regions."""
     da = numbered(1, 180, 280).chunk(time=1, y=70)
-    return stream(da, store, COUNTED, progress=progress, retries=retries, **CUT)
+    return stream(da, store, predict={"model": COUNTED}, progress=progress, retries=retries, **CUT)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     home = tmp_path_factory.mktemp("alone")
     with dask.config.set(scheduler="sync"):
-        stream(numbered(1, 180, 280), home, COUNTED, progress=False, **CUT)
+        stream(numbered(1, 180, 280), home, predict={"model": COUNTED}, progress=False, **CUT)
     return files(home)
 
 
@@ -146,7 +146,7 @@ def test_a_store_that_refuses_a_worker_ends_the_run(client: Client, tmp_path: Pa
     bad = numbered(1, 180, 280).chunk(time=1, y=70)
     bad = bad.copy(data=bad.data.map_blocks(refuse, dtype=bad.dtype, meta=bad.data._meta))
     with pytest.raises(StoreError, match="to there: the disk is full"):
-        stream(bad, tmp_path, COUNTED, progress=False, **CUT)
+        stream(bad, tmp_path, predict={"model": COUNTED}, progress=False, **CUT)
 
 
 class FakeClient:

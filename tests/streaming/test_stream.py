@@ -42,7 +42,7 @@ def test_the_store_holds_what_predict_returns(data: st.DataObject) -> None:
     asked = {
         "patch_size": data.draw(st.sampled_from([32, 40])),
         "overlap": data.draw(st.sampled_from([0, 7, 16, 27])),
-        "resolution": data.draw(st.sampled_from(["auto", "native", 60])),
+        "working_resolution": data.draw(st.sampled_from(["auto", "native", 60])),
     }
     inner = {dim: data.draw(st.integers(20, 60)) for dim in ("y", "x")}
     inner["time"] = data.draw(st.sampled_from([1, 1, 2]))
@@ -52,9 +52,9 @@ def test_the_store_holds_what_predict_returns(data: st.DataObject) -> None:
     output = data.draw(st.sampled_from(["classes", "probabilities"]))
     store = MemoryStore()
     report = stream(
-        da, store, testing.TOY, output=output, chunks=inner, shards=outer, progress=False,
-        encoding={"dtype": "float32"} if output == "probabilities" else None,
-        regions_in_flight=data.draw(st.sampled_from([1, 4])), **asked,
+        da, store, predict={"model": testing.TOY, **asked}, output=output, chunks=inner, shards=outer,
+        progress=False, encoding={"dtype": "float32"} if output == "probabilities" else None,
+        regions_in_flight=data.draw(st.sampled_from([1, 4])),
     )  # fmt: skip
     assert report.complete
     made = da.cloudmask.predict if output == "classes" else da.cloudmask.predict_proba
@@ -69,14 +69,14 @@ def test_each_window_is_inferred_once(chunked: bool, tmp_path: Path) -> None:
     testing.seen.clear()
     da = numbered(2, 170, 150)
     source = da.chunk(time=1, y=37, x=60) if chunked else da
-    stream(source, tmp_path / "a.zarr", testing.COUNTING, **SMALL)
+    stream(source, tmp_path / "a.zarr", predict={"model": testing.COUNTING}, **SMALL)
     first = sorted(testing.seen)
     testing.seen.clear()
     da.cloudmask.predict(testing.COUNTING)
     assert first == sorted(testing.seen)
     assert len(set(first)) == len(first)
     testing.seen.clear()
-    again = stream(source, tmp_path / "a.zarr", testing.COUNTING, **SMALL)
+    again = stream(source, tmp_path / "a.zarr", predict={"model": testing.COUNTING}, **SMALL)
     assert (again.written, again.skipped, testing.seen) == (0, again.regions, [])
 
 
@@ -88,7 +88,7 @@ def test_a_lazy_mask_is_made_region_by_region_each_window_once(tmp_path: Path) -
     assert report.regions == 2 * 3 * 3
     assert len(set(testing.seen)) == len(testing.seen)
     np.testing.assert_array_equal(xr.open_zarr(tmp_path / "a.zarr").cloud_mask.values, mask.values)
-    stream(da, tmp_path / "b.zarr", testing.COUNTING, **SMALL)
+    stream(da, tmp_path / "b.zarr", predict={"model": testing.COUNTING}, **SMALL)
     assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
 
 
@@ -119,7 +119,7 @@ def test_a_changed_mask_made_otherwise_is_not_carried_on(
 @pytest.mark.parametrize("order", [("time", "y", "x"), ("y", "x", "time")])
 def test_dims_are_stored_in_one_order(order: tuple[str, ...], tmp_path: Path) -> None:
     da = scene().chunk(time=1).transpose(*order, "band")
-    stream(da, tmp_path / "a.zarr", testing.TOY, **SMALL)
+    stream(da, tmp_path / "a.zarr", predict={"model": testing.TOY}, **SMALL)
     mask = da.cloudmask.predict(testing.TOY)
     to_zarr(mask, tmp_path / "b.zarr", **SMALL)
     for name in "ab":
@@ -130,7 +130,7 @@ def test_dims_are_stored_in_one_order(order: tuple[str, ...], tmp_path: Path) ->
 
 def test_an_image_without_time_is_one_scene(tmp_path: Path) -> None:
     da = scene().isel(time=0)
-    stream(da, tmp_path / "a.zarr", testing.TOY, **SMALL)
+    stream(da, tmp_path / "a.zarr", predict={"model": testing.TOY}, **SMALL)
     found = xr.open_zarr(tmp_path / "a.zarr")
     np.testing.assert_array_equal(found.cloud_mask.values, da.cloudmask.predict(testing.TOY).values)
     assert str(found.item_id.values) == "S2A_000"
@@ -140,7 +140,14 @@ def test_an_image_without_time_is_one_scene(tmp_path: Path) -> None:
 def test_probabilities_are_packed_by_choice(dtype: str, step: float, tmp_path: Path) -> None:
     da = scene(1)
     da[0, :, :20] = np.nan
-    stream(da, tmp_path, testing.TOY, output="probabilities", encoding={"dtype": dtype}, **SMALL)
+    stream(
+        da,
+        tmp_path,
+        predict={"model": testing.TOY},
+        output="probabilities",
+        encoding={"dtype": dtype},
+        **SMALL,
+    )
     stored = json.loads((tmp_path / "cloud_probability" / "zarr.json").read_text())
     assert stored["data_type"] == dtype
     found = xr.open_zarr(tmp_path).cloud_probability
@@ -151,7 +158,7 @@ def test_probabilities_are_packed_by_choice(dtype: str, step: float, tmp_path: P
 
 def test_it_opens_plainly_with_crs_items_and_what_made_it(tmp_path: Path) -> None:
     da = scene()
-    stream(da, tmp_path, testing.TOY, threshold=0.4, **SMALL)
+    stream(da, tmp_path, predict={"model": testing.TOY, "threshold": 0.4}, **SMALL)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = xr.open_zarr(tmp_path)
@@ -168,7 +175,9 @@ def test_it_opens_plainly_with_crs_items_and_what_made_it(tmp_path: Path) -> Non
     document = json.loads((tmp_path / "cloud_mask" / "zarr.json").read_text())
     (sharding,) = document["codecs"]
     assert sharding["name"] == "sharding_indexed"
-    blosc = sharding["configuration"]["codecs"][-1]["configuration"]
+    *_, codec, checksum = sharding["configuration"]["codecs"]
+    assert checksum["name"] == "crc32c"
+    blosc = codec["configuration"]
     assert (blosc["cname"], blosc["shuffle"]) == ("zstd", "bitshuffle")
     assert document["fill_value"] == 255  # so that what was never written is no data
 
@@ -176,7 +185,7 @@ def test_it_opens_plainly_with_crs_items_and_what_made_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize("shards", [False, None], ids=["no shards", "shards"])
 def test_gdal_reads_the_mask_where_it_lies(shards: Any, tmp_path: Path) -> None:
     """GDAL 3.10 (rasterio 1.4) does not know the codec `bytes`, 3.12 (rasterio 1.5) no shards."""
-    stream(scene(), tmp_path, testing.TOY, **{**SMALL, "shards": shards})
+    stream(scene(), tmp_path, predict={"model": testing.TOY}, **{**SMALL, "shards": shards})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if shards is False:
@@ -213,15 +222,17 @@ class Counting(WrapperStore[Any]):
 
 def test_a_mask_opens_with_one_document_in_a_group_or_not(tmp_path: Path) -> None:
     da = scene()
-    stream(da.isel(time=[0]), tmp_path, testing.TOY, group="tiles/32TPR", **SMALL)
-    stream(da, tmp_path, testing.TOY, group="tiles/32TPR", **SMALL)  # the list keeps up
-    stream(da, tmp_path / "plain", testing.TOY, **SMALL)
+    stream(da.isel(time=[0]), tmp_path, predict={"model": testing.TOY}, group="tiles/32TPR", **SMALL)
+    stream(da, tmp_path, predict={"model": testing.TOY}, group="tiles/32TPR", **SMALL)  # the list keeps up
+    stream(da, tmp_path / "plain", predict={"model": testing.TOY}, **SMALL)
     for folder in ("plain", "tiles/32TPR"):
         Counting.asked.clear()
         found = xr.open_zarr(Counting(LocalStore(tmp_path / folder)))
         assert found.sizes["time"] == 2
         assert Counting.asked == ["zarr.json"]
-    stream(da, tmp_path, testing.TOY, group="tiles/32TPR/strict", threshold=0.3, **SMALL)
+    stream(
+        da, tmp_path, predict={"model": testing.TOY, "threshold": 0.3}, group="tiles/32TPR/strict", **SMALL
+    )
     for group in ("tiles/32TPR", "tiles/32TPR/strict"):  # a group that holds groups has no list to hide them
         assert xr.open_zarr(tmp_path, group=group, consolidated=False).sizes["time"] == 2
     assert "/tiles/32TPR/strict" in xr.open_datatree(tmp_path, engine="zarr", consolidated=False).groups
@@ -229,27 +240,31 @@ def test_a_mask_opens_with_one_document_in_a_group_or_not(tmp_path: Path) -> Non
 
 def test_another_option_or_grid_is_refused_with_both_values(tmp_path: Path) -> None:
     da = scene()
-    stream(da, tmp_path, testing.TOY, **SMALL)
+    stream(da, tmp_path, predict={"model": testing.TOY}, **SMALL)
     before = files(tmp_path)
     with pytest.raises(
         ContractError, match=r"(?s)threshold: None in the store, 0.3 in this call.*overwrite.*group=$"
     ):
-        stream(da, tmp_path, testing.TOY, threshold=0.3, **SMALL)
+        stream(da, tmp_path, predict={"model": testing.TOY, "threshold": 0.3}, **SMALL)
     with pytest.raises(ContractError, match="model: 'toy' in the store, 'counting' in this call"):
-        stream(da, tmp_path, testing.COUNTING, resolution="native", **SMALL)
+        stream(da, tmp_path, predict={"model": testing.COUNTING, "working_resolution": "native"}, **SMALL)
     with pytest.raises(ContractError, match=r"shape: .*150.*140"):
-        stream(da.isel(y=slice(0, 140)), tmp_path, testing.TOY, **SMALL)
+        stream(da.isel(y=slice(0, 140)), tmp_path, predict={"model": testing.TOY}, **SMALL)
     with pytest.raises(ContractError, match="crs: 'EPSG:32632' in the store, 'EPSG:32633'"):
-        stream(da.rio.write_crs(32633), tmp_path, testing.TOY, **SMALL)
+        stream(da.rio.write_crs(32633), tmp_path, predict={"model": testing.TOY}, **SMALL)
     with pytest.raises(ContractError, match="resume=True"):
-        stream(da, tmp_path, testing.TOY, resume=False, **SMALL)
+        stream(da, tmp_path, predict={"model": testing.TOY}, resume=False, **SMALL)
     assert files(tmp_path) == before
-    stream(da, tmp_path, testing.TOY, threshold=0.3, group="strict", **SMALL)
+    stream(da, tmp_path, predict={"model": testing.TOY, "threshold": 0.3}, group="strict", **SMALL)
     assert xr.open_zarr(tmp_path, group="strict", consolidated=False).cloud_mask.attrs["threshold"] == 0.3
-    stream(da, tmp_path, testing.TOY, threshold=0.3, overwrite=True, **SMALL)
-    stream(da, tmp_path / "fresh", testing.TOY, threshold=0.3, **SMALL)
+    stream(da, tmp_path, predict={"model": testing.TOY, "threshold": 0.3}, overwrite=True, **SMALL)
+    stream(da, tmp_path / "fresh", predict={"model": testing.TOY, "threshold": 0.3}, **SMALL)
     fresh = files(tmp_path / "fresh")
-    fresh.pop("zarr.json")  # which lists the arrays, where there are no groups within
+    for name in (
+        "zarr.json",
+        "stream/copy/zarr.json",
+    ):  # the list of arrays, where there are no groups within
+        fresh.pop(name)
     assert {name: data for name, data in files(tmp_path).items() if name in fresh} == fresh
 
 
@@ -260,7 +275,7 @@ def test_where_auto_chooses_another_model_it_is_said_how_to_go_on(
     def made(model: str) -> StreamReport:
         da = scene(steps=1)
         if not changed:
-            return stream(da, tmp_path, model, **SMALL)
+            return stream(da, tmp_path, predict={"model": model}, **SMALL)
         part = da.chunk(y=60).cloudmask.predict(model).isel(y=slice(20, 140))  # blocks of a graph
         return to_zarr(part, tmp_path, **SMALL)
 
@@ -283,44 +298,53 @@ def test_a_stranger_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(
         ContractError, match=r"did not write: cloud_mask.*shape \(3,\), this call's \(2, 150, 130\)"
     ):
-        stream(da, tmp_path, testing.TOY, **SMALL)
+        stream(da, tmp_path, predict={"model": testing.TOY}, **SMALL)
     assert xr.open_zarr(tmp_path, consolidated=False).cloud_mask.shape == (3,)
     xr.Dataset({"a": ("y", np.zeros(3))}).to_zarr(tmp_path / "two", zarr_format=2, consolidated=False)
     with pytest.raises(ContractError, match="format 2"):
-        stream(da, tmp_path / "two", testing.TOY, **SMALL)
+        stream(da, tmp_path / "two", predict={"model": testing.TOY}, **SMALL)
 
 
 def test_a_step_without_a_date_is_found_again(tmp_path: Path) -> None:
     """NaT differs from itself: each call took it for a new one."""
     source = scene(1).assign_coords(time=np.array(["NaT"], "M8[ns]"), item_id=("time", ["one"]))
     for done in (0, 1):
-        report = stream(source, tmp_path / "m.zarr", COUNTED, resolution="native", progress=False)
+        report = stream(
+            source,
+            tmp_path / "m.zarr",
+            predict={"model": COUNTED, "working_resolution": "native"},
+            progress=False,
+        )
         assert (report.written == 0) == bool(done)
     assert xr.open_zarr(tmp_path / "m.zarr", consolidated=False).sizes["time"] == 1
     other = source.assign_coords(item_id=("time", ["two"]))
-    stream(other, tmp_path / "m.zarr", COUNTED, resolution="native", progress=False)
+    stream(
+        other, tmp_path / "m.zarr", predict={"model": COUNTED, "working_resolution": "native"}, progress=False
+    )
     assert xr.open_zarr(tmp_path / "m.zarr", consolidated=False)["item_id"].values.tolist() == ["one", "two"]
 
 
 def test_later_steps_are_appended(tmp_path: Path) -> None:
     da = scene(5)
-    stream(da.isel(time=slice(0, 2)), tmp_path / "a", testing.TOY, **SMALL)
-    report = stream(da.isel(time=slice(1, 4)), tmp_path / "a", testing.TOY, **SMALL)
+    stream(da.isel(time=slice(0, 2)), tmp_path / "a", predict={"model": testing.TOY}, **SMALL)
+    report = stream(da.isel(time=slice(1, 4)), tmp_path / "a", predict={"model": testing.TOY}, **SMALL)
     assert (report.written, report.skipped) == (2 * 9, 9)
-    report = stream(da, tmp_path / "a", testing.TOY, **SMALL)
+    report = stream(da, tmp_path / "a", predict={"model": testing.TOY}, **SMALL)
     assert (report.written, report.skipped) == (9, 4 * 9)
     found, expected = xr.open_zarr(tmp_path / "a"), da.cloudmask.predict(testing.TOY)
     np.testing.assert_array_equal(found.cloud_mask.values, expected.values)
     assert (found.time.values == da.time.values).all()
     assert list(found.item_id.values) == list(da.item_id.values)
-    late = da.isel(time=[0]).assign_coords(time=da.time[:1] + np.timedelta64(1, "D"))
-    with pytest.raises(ContractError, match=r"2026-05-02.*lies before its last.*sync"):
-        stream(late, tmp_path / "a", testing.TOY, **SMALL)
     with pytest.raises(ContractError, match="S2A_000 stands twice"):
-        stream(da.isel(time=[0, 0]), tmp_path / "b", testing.TOY, **SMALL)
-    stream(da, tmp_path / "c", testing.TOY, **SMALL)
+        stream(da.isel(time=[0, 0]), tmp_path / "b", predict={"model": testing.TOY}, **SMALL)
+    stream(da, tmp_path / "c", predict={"model": testing.TOY}, **SMALL)
     whole, grown = files(tmp_path / "c"), files(tmp_path / "a")
     assert whole == grown
+    late = da.isel(time=[0]).assign_coords(time=da.time[:1] + np.timedelta64(1, "D"))
+    assert stream(late, tmp_path / "a", predict={"model": testing.TOY}, **SMALL).written == 9
+    stored = xr.open_zarr(tmp_path / "a")
+    assert stored.time.values[-1] == late.time.values[0] < stored.time.values[-2]
+    np.testing.assert_array_equal(stored.cloud_mask.values[-1], expected.values[0])
 
 
 class Poison:
@@ -349,12 +373,12 @@ def test_a_poisoned_region_is_recorded_and_the_others_finish(
         meta=np.empty((0,) * 4, "f4"),
     )
     bad = da.copy(data=data)
-    options = {**SMALL, "resolution": "native"}
+    how = {"model": testing.TOY, "working_resolution": "native"}
     with (
         pytest.warns(StreamWarning, match="404 Not Found"),
         caplog.at_level(logging.ERROR, "xcloudmask.streaming"),
     ):
-        report = stream(bad, tmp_path, testing.TOY, retries=1, **options)
+        report = stream(bad, tmp_path, predict=how, retries=1, **SMALL)
     assert not report.complete
     reasons = {failure.region: failure.message for failure in report.failed}
     # Regions above and left of the bad chunk read a strip of it; those below and right wait for theirs.
@@ -381,8 +405,8 @@ def test_a_poisoned_region_is_recorded_and_the_others_finish(
     assert "404" in status["attributes"]["failures"]["0,1,1"]
     assert (xr.open_zarr(tmp_path).cloud_mask.values[0, 64:128, 64:128] == 255).all()
     poison.bad.clear()
-    assert stream(bad, tmp_path, testing.TOY, **options).complete
-    stream(da, tmp_path / "fresh", testing.TOY, **options)
+    assert stream(bad, tmp_path, predict=how, **SMALL).complete
+    stream(da, tmp_path / "fresh", predict=how, **SMALL)
     fresh = files(tmp_path / "fresh")
     assert {name: data for name, data in files(tmp_path).items() if not name.startswith("fresh")} == fresh
 
@@ -405,23 +429,30 @@ def test_a_passing_fault_of_the_source_is_tried_again(
         dtype="f4",
         meta=np.empty((0,) * 4, "f4"),
     )
-    assert stream(da.copy(data=data), tmp_path, testing.TOY, **SMALL).complete
+    assert stream(da.copy(data=data), tmp_path, predict={"model": testing.TOY}, **SMALL).complete
     assert poison.asked == 1
 
 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
     da = scene()
     with pytest.raises(OptionError, match=r"encoding key 'zlib'.*dtype, compressors"):
-        stream(da, tmp_path, testing.TOY, encoding={"zlib": True}, progress=False)
+        stream(da, tmp_path, predict={"model": testing.TOY}, encoding={"zlib": True}, progress=False)
     with pytest.raises(OptionError, match="int16"):
-        stream(da, tmp_path, testing.TOY, output="probabilities", encoding={"dtype": "int16"}, progress=False)
+        stream(
+            da,
+            tmp_path,
+            predict={"model": testing.TOY},
+            output="probabilities",
+            encoding={"dtype": "int16"},
+            progress=False,
+        )
     with pytest.raises(OptionError, match="progress 'yes'"):
-        stream(da, tmp_path, testing.TOY, progress="yes")  # type: ignore[arg-type]
+        stream(da, tmp_path, predict={"model": testing.TOY}, progress="yes")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="unknown store 'int'"):
-        stream(da, 3, testing.TOY)
+        stream(da, 3, predict={"model": testing.TOY})
     with pytest.raises(CloudMaskError, match="DataArray"):
         stream(da.to_dataset(name="a"), tmp_path)  # type: ignore[arg-type]
     with pytest.raises(CloudMaskError, match="regions_in_flight=0"):
-        stream(da, tmp_path, testing.TOY, regions_in_flight=0)
+        stream(da, tmp_path, predict={"model": testing.TOY}, regions_in_flight=0)
     assert not list(tmp_path.iterdir())
     assert COUNTED.name == "counted"

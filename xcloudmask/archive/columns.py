@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.classes import NO_DATA
-from xcloudmask.store.retry import persistently
+from xcloudmask.store.store import Target
 
 Ints = npt.NDArray[Any]
 Box = tuple[slice, slice]
@@ -72,40 +72,43 @@ def _size(box: Box) -> tuple[int, int]:
     return box[0].stop - box[0].start, box[1].stop - box[1].start
 
 
-def go_through(
-    array: Any, box: Box, seconds: Ints, codes: tuple[int, ...], shape: Shape | None, labels: Ints | None
-) -> Column:
-    """Read a block of the mask, a few steps at a time.
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a mask, ascending in time, and what of them counts."""
+
+    seconds: Ints  # of each step, counted from the midnight (UTC) before the first
+    order: Ints  # where each lies along the first dimension of the array
+    together: int  # steps that are stored together
+    codes: tuple[int, ...]  # classes that count as clear
+
+
+def accumulate_block(array: Any, box: Box, steps: Steps, shape: Shape | None, labels: Ints | None) -> Column:
+    """Go through the steps of a block of the mask, a few at a time.
 
     Parameters
     ----------
-    array : zarr.Array
-        (time, y, x).
+    array : zarr.Array or ndarray
+        (time, y, x): a stored mask, or the block itself.
     box : (slice, slice)
         Rows and columns of the block.
-    seconds : ndarray
-        Of each step, ascending, counted from the midnight (UTC) before the first.
-    codes : tuple of int
-        Classes that count as clear.
+    steps : Steps
+        When they were, and what counts.
     shape : Shape, optional
         What counts; without it all of the block.
     labels : ndarray, optional
         Number of the area of each pixel of the block, 0 and below outside.
     """
-    pixels, steps = int(np.prod(_size(box))), len(seconds)
+    pixels, count = int(np.prod(_size(box))), len(steps.seconds)
     areas, number, within = _areas(box, shape, labels)
     is_clear = np.zeros(256, bool)
-    is_clear[list(codes)] = True
-    clear_counts, valid_counts = np.zeros((2, steps, len(areas)), np.int64)
+    is_clear[list(steps.codes)] = True
+    clear_counts, valid_counts = np.zeros((2, count, len(areas)), np.int64)
     first, last = np.full((2, pixels), NEVER, np.int32)
     gap, days = np.zeros((2, pixels), np.int32)
-    unit = int(array.chunks[0])  # steps that are stored together are read together
-    together = max(unit, READ // max(1, pixels) // unit * unit)
-    for begin in range(0, steps, together):
-        where = slice(begin, min(begin + together, steps)), *box
-        block = np.asarray(
-            persistently(f"read {array.path} of {array.store}", partial(array.__getitem__, where))
-        )
+    at_once = max(steps.together, READ // max(1, pixels) // steps.together * steps.together)
+    for begin in range(0, count, at_once):
+        block = _read(array, steps.order[begin : begin + at_once], box)
+        # A part of the pixels through all of these steps at a time: their maps then stay in the cache
         for low in range(0, pixels, CACHED):
             part = slice(low, low + CACHED)
             maps = first[part], last[part], gap[part], days[part]
@@ -116,10 +119,19 @@ def go_through(
                 clear = is_clear[mask]
                 valid_counts[step] += _count(valid & within[part], number[part], len(areas))
                 clear_counts[step] += _count(clear & within[part], number[part], len(areas))
-                _note(np.flatnonzero(clear), int(seconds[step]), *maps)
+                _record_view(np.flatnonzero(clear), int(steps.seconds[step]), *maps)
     size = np.bincount(number[within], minlength=len(areas))
-    found = (values.reshape(_size(box)) for values in (days, first, last, gap))
-    return Column(Counts(areas, size, clear_counts, valid_counts), *found)
+    shaped = (values.reshape(_size(box)) for values in (days, first, last, gap))
+    return Column(Counts(areas, size, clear_counts, valid_counts), *shaped)
+
+
+def _read(array: Any, where: Ints, box: Box) -> Any:
+    if isinstance(array, np.ndarray):
+        return array[where]
+    in_order = bool((np.diff(where) == 1).all())
+    selection = (slice(int(where[0]), int(where[-1]) + 1) if in_order else where, *box)
+    read = array.__getitem__ if in_order else array.oindex.__getitem__
+    return np.asarray(Target(array.store_path.store).attempt(f"read {array.path}", partial(read, selection)))
 
 
 def _count(chosen: npt.NDArray[np.bool_], number: Ints, areas: int) -> Any:
@@ -137,8 +149,8 @@ def _areas(box: Box, shape: Shape | None, labels: Ints | None) -> tuple[Ints, In
     return areas[outside:], number, number >= 0
 
 
-def _note(where: Ints, now: int, first: Ints, last: Ints, gap: Ints, days: Ints) -> None:
-    """Note a clear view of some pixels."""
+def _record_view(where: Ints, now: int, first: Ints, last: Ints, gap: Ints, days: Ints) -> None:
+    """Record a clear view of some pixels."""
     before = last[where]
     new = before == NEVER
     first[where[new]] = now
@@ -152,8 +164,8 @@ def add_counts(parts: Sequence[Counts], areas: Ints) -> Ints:
 
     Examples
     --------
-    >>> one = Counts(np.array([7]), np.array([4]), np.array([[1]]), np.array([[3]]))
-    >>> add_counts([one, one], np.array([5, 7])).tolist()
+    >>> part = Counts(np.array([7]), np.array([4]), np.array([[1]]), np.array([[3]]))
+    >>> add_counts([part, part], np.array([5, 7])).tolist()
     [[[0, 2]], [[0, 6]], [[0, 8]]]
     """
     total = np.zeros((3, len(parts[0].clear), len(areas)), np.int64)

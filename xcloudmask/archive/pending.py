@@ -1,15 +1,13 @@
-"""What a sync has to do: which items the store lacks, which steps they are, and where those go."""
+"""What a sync has to do: which items the store lacks, and which steps are made anew or again."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 
 from xcloudmask.archive.index import UPDATED, Stored, encode
-from xcloudmask.archive.insert import Change
 from xcloudmask.errors import CloudMaskError, ContractError, StreamWarning, warn_user
 from xcloudmask.stac.items import plain_items
 
@@ -53,7 +51,7 @@ def _is_newer(item: Item, recorded: str | None) -> bool:
         ) from error
 
 
-def lacking(found: Sequence[Item], stored: Stored | None) -> dict[str, Item]:
+def missing_items(found: Sequence[Item], stored: Stored | None) -> dict[str, Item]:
     """Return the items that are to be computed, by id."""
     out = {}
     for item in found:
@@ -85,26 +83,27 @@ def _datetime(item: Item) -> Any:
     return (item.get("properties") or {}).get("datetime")
 
 
-def pick(
+def select_steps(
     da: xr.DataArray, found: Sequence[Item], todo: Mapping[str, Item], stored: Stored | None
 ) -> tuple[xr.DataArray, dict[str, str]]:
-    """Return the steps to compute, and which stored item each of them ousts, if one."""
+    """Return the steps to compute, and which stored item each of them takes the place of, if one."""
     loaded = [str(name) for name in da.item_id.values]
-    chosen = [step for step, name in enumerate(loaded) if name in todo]
+    places = {} if stored is None else stored.places
     items = {str(item["id"]): item for item in found}
-    scene = da.isel(time=chosen)
-    names = [loaded[step] for step in chosen]
+    scene = da.isel(time=[step for step, name in enumerate(loaded) if name in todo])
+    names = [name for name in loaded if name in todo]
     scene = scene.assign_coords({UPDATED: ("time", [_updated(items[name]) for name in names])})
-    ousted: dict[str, str] = {}
-    for old in [name for name in items if stored and name in stored.places and name not in loaded]:
+    replaced: dict[str, str] = {}
+    # load_stac leaves out what a later processing of the same scene is there for
+    for old in [name for name in items if name in places and name not in loaded]:
         rivals = [
             name for name in names
-            if name not in (stored.places if stored else ()) and _overlap(items[name], items[old]) > 0
+            if name not in places and _overlap(items[name], items[old]) > 0
             and _datetime(items[name]) == _datetime(items[old])
         ]  # fmt: skip
-        if rivals and old not in todo:
-            ousted[max(rivals, key=lambda name: _overlap(items[name], items[old]))] = old
-    return scene, ousted
+        if rivals:
+            replaced[max(rivals, key=lambda name: _overlap(items[name], items[old]))] = old
+    return scene, replaced
 
 
 def _overlap(one: Item, other: Item) -> float:
@@ -135,37 +134,15 @@ def with_stored_labels(scene: xr.DataArray, stored: Stored) -> xr.DataArray:
     return scene.drop_vars(own - set(stored.labels))
 
 
-def plan(stored: Stored, scene: xr.DataArray, ousted: Mapping[str, str]) -> Change | None:
-    """Decide where late steps go and which are made again. None: stream's appending will do."""
+def plan_change(
+    stored: Stored, scene: xr.DataArray, replaced: Mapping[str, str]
+) -> dict[int, dict[str, Any]]:
+    """Return the stored steps that are made again with other labels, and these."""
     columns = {name: encode(scene[name]) for name in stored.labels}
-    rows: list[tuple[int | None, dict[str, Any]]] = [
-        (step, {name: values[step] for name, values in stored.labels.items()})
-        for step in range(len(stored.done))
-    ]
-    again: set[int] = set()
+    changes = {}
     for number, item in enumerate(columns["item_id"]):
-        label = {name: values[number] for name, values in columns.items()}
-        place = stored.places.get(ousted.get(item, item))
-        if place is not None and label != rows[place][1]:
-            rows[place] = place, label
-            again.add(place)
-    times = [label["time"] for _, label in rows]
-    if sorted(times) != times:
-        raise ContractError(
-            f"{stored.target.label}: an item's datetime was changed in the catalogue, so that its step would "
-            "have another place. Remake the store with overwrite=True, or undo that with modifier="
-        )
-    last = times[-1] if times else None
-    for number, item in enumerate(columns["item_id"]):
-        label = {name: values[number] for name, values in columns.items()}
-        known = item in stored.places or item in ousted
-        if not known and last is not None and label["time"] < last:
-            at = bisect_right([row["time"] for _, row in rows], label["time"])
-            rows.insert(at, (None, label))
-    if len(rows) == len(stored.done) and not again:
-        return None
-    return Change(
-        order=tuple(step for step, _ in rows),
-        labels={name: [label[name] for _, label in rows] for name in stored.labels},
-        remake=tuple(new for new, (old, _) in enumerate(rows) if old in again),
-    )
+        labels = {name: values[number] for name, values in columns.items()}
+        step = stored.places.get(replaced.get(item, item))
+        if step is not None and labels != stored.labels_of(step):
+            changes[step] = labels
+    return changes

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
 from xcloudmask.archive.index import Stored
-from xcloudmask.archive.insert import apply, finish, read_header
-from xcloudmask.archive.pending import Item, find_items, lacking, neighbours, pick, plan, with_stored_labels
-from xcloudmask.errors import CloudMaskError, ContractError, StoreLockedError
-from xcloudmask.predict.options import Request
+from xcloudmask.archive.pending import (
+    Item,
+    find_items,
+    missing_items,
+    neighbours,
+    plan_change,
+    select_steps,
+    with_stored_labels,
+)  # fmt: skip
+from xcloudmask.errors import CloudMaskError, ContractError
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.scene.aux_inputs import AuxLike, read_aux
 from xcloudmask.stac import load_stac
-from xcloudmask.stac.engines import Engine
-from xcloudmask.stac.offset import OffsetMode
-from xcloudmask.stac.transport import OnError
-from xcloudmask.store.fingerprint import check_contract, describe_contract
-from xcloudmask.store.lock import FOLDER, Lock
-from xcloudmask.store.packing import choose_packing
-from xcloudmask.store.sizes import Sizes, choose_sizes
+from xcloudmask.stac.options import LoadOptions
+from xcloudmask.store.fingerprint import check_contract
+from xcloudmask.store.header import put_group
+from xcloudmask.store.lock import FOLDER
+from xcloudmask.store.options import WriteOptions
 from xcloudmask.store.store import Target, open_store
-from xcloudmask.streaming.api import Progress, stream
+from xcloudmask.streaming.api import plan_output, stream
 from xcloudmask.streaming.report import StreamReport
 from xcloudmask.streaming.source import from_reflectance
-from xcloudmask.types import ModelSpec
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -52,7 +58,6 @@ class SyncReport:
     skipped: tuple[str, ...] = ()  # there already
     left_out: tuple[str, ...] = ()  # beside the grid, an older processing of another, or unusable
     failed: tuple[str, ...] = ()  # not whole; the next sync tries them again
-    moved: int = 0  # later steps that made room
     stream: StreamReport | None = None
 
     @property
@@ -69,8 +74,6 @@ class SyncReport:
         kinds = ("added", "replaced", "skipped", "left_out", "failed")
         counts = ", ".join(f"{len(getattr(self, kind))} {kind.replace('_', ' ')}" for kind in kinds)
         lines = [f"{self.store}: {counts}"]
-        if self.moved:
-            lines.append(f"{self.moved} later steps moved to make room")
         if self.failed and self.stream is not None:
             lines.append(str(self.stream))
         return "\n".join(lines)
@@ -80,78 +83,38 @@ def sync(
     items_or_search: Any,
     store: Any,
     *,
-    model: str | ModelSpec = "auto",
-    group: str | None = None,
-    bands: str | Sequence[str] = "auto",
-    resolution: float | tuple[float, float] | None = None,
-    crs: Any = None,
-    bbox: Sequence[float] | None = None,
-    geometry: Any = None,
-    level: str | None = None,
-    offset: OffsetMode = "auto",
-    resampling: str = "nearest",
-    read_chunks: int | str | tuple[int, int] | Mapping[str, int] = 1024,
-    engine: Engine = "stackstac",
-    patch_url: Callable[[str], str] | None = None,
-    modifier: Callable[[Any], Any] | None = None,
-    on_error: OnError = "raise",
-    gdal_env: Mapping[str, Any] | None = None,
+    load: Mapping[str, Any] = MappingProxyType({}),
+    predict: Mapping[str, Any] = MappingProxyType({}),
     output: Literal["classes", "probabilities"] = "classes",
-    threshold: float | None = None,
-    scheme: str = "default",
-    patch_size: int | None = None,
-    overlap: int | None = None,
-    working_resolution: str | float = "auto",
-    batch_size: int | str = "auto",
-    device: str = "auto",
-    dtype: str = "auto",
-    aux: AuxLike | None = None,
-    tta: bool | int = False,
-    uncertainty: bool = False,
-    overwrite: bool = False,
-    chunks: Sizes | None = None,
-    shards: Sizes | Literal[False] | None = None,
-    encoding: Mapping[str, Any] | None = None,
-    progress: Progress = True,
-    regions_in_flight: int | None = None,
-    retries: int = 2,
-    storage_options: dict[str, Any] | None = None,
+    write: Mapping[str, Any] = MappingProxyType({}),
 ) -> SyncReport:
     """Compute the masks of those items that a store lacks; the rest is not touched.
 
     An item is lacking if its id is not in the store, if not all of it was written, or if the catalogue's
     ``updated`` is newer than what the store recorded; one processed anew (a later baseline of the same scene)
     takes the older one's place. The first call makes the store and fixes its grid and bands, later ones
-    continue it: run the same call every night. Time stays sorted. A sync that was stopped is carried on by
-    the next.
+    continue it: run the same call every night. A sync that was stopped is resumed by the next.
 
-    An item that comes late, in the middle of the record, costs its own computing and a renaming of the
-    steps after it: on a disk one rename each, on an object store a copy (within the store) and a deletion of
-    each of their shards; nothing is computed or decoded again. While that goes on, some milliseconds to
-    seconds, readers see no labels on those steps; an array that was opened before must be opened again.
+    New steps are appended, also those of items that come late: what is stored is never moved. So the store's
+    time is not sorted; `open_masks` and `timeseries` sort it, and so does
+    ``xr.open_zarr(store).sortby("time")``.
 
     Parameters
     ----------
     items_or_search : pystac-client search, ItemCollection, items or FeatureCollection
         What there should be. What the store has beyond that is kept.
-    store, model, group, output, threshold, scheme, patch_size, overlap, batch_size, device, dtype
+    store : path, URL, zarr Store, obstore store, Icechunk repository or session
         As of `stream`.
-    tta, uncertainty
-        As of `stream`.
-    aux : DataArray, Dataset or mapping, optional
-        As of `stream`; one picture for all times, such as a DEM.
-    bands, resolution, crs, bbox, geometry, level, offset, resampling
-        As of `load_stac`. They make the grid and the pixels, so they must not change from call to call.
-    engine, patch_url, modifier, on_error, gdal_env
-        As of `load_stac`.
-    read_chunks : int, "auto", (int, int) or mapping
-        ``chunks`` of `load_stac`.
-    working_resolution : "auto", "native" or float
-        ``resolution`` of `stream`.
-    overwrite : bool
-        Start anew: what the store holds is replaced.
-    chunks, shards, encoding, progress, regions_in_flight, retries, storage_options
-        As of `stream`. Shards hold one step.
+    load : mapping
+        Options of `load_stac`; they make the grid and the pixels, so they must not change from call to call.
+        ``like``, ``mosaic`` and ``duplicates`` are settled by the store.
+    predict : mapping
+        Options of ``scene.cloudmask.predict``, or of ``predict_proba``. ``aux`` is one picture for all times,
+        such as a terrain model.
+    output : {"classes", "probabilities"}
+        What to predict.
+    write : mapping
+        Options of ``mask.cloudmask.to_zarr``. ``overwrite=True`` starts anew. Shards hold one step.
 
     Returns
     -------
@@ -168,67 +131,44 @@ def sync(
     Examples
     --------
     >>> import xcloudmask
-    >>> report = xcloudmask.sync(search, "s3://bucket/masks.zarr", bbox=(10, 44, 11, 45))  # doctest: +SKIP
+    >>> area = {"bbox": (10, 44, 11, 45)}
+    >>> report = xcloudmask.sync(search, "s3://bucket/masks.zarr", load=area)  # doctest: +SKIP
     >>> print(report)  # doctest: +SKIP
     s3://bucket/masks.zarr: 3 added, 0 replaced, 140 skipped, 0 left out, 0 failed
     """
-    request = Request(
-        output=output, model=model, threshold=threshold, scheme=scheme, patch_size=patch_size,
-        overlap=overlap, batch_size=batch_size, device=device, dtype=dtype, resolution=working_resolution,
-        aux=aux, tta=tta, uncertainty=uncertainty,
-    )  # fmt: skip
-    _check_aux(aux)
-    target = Target(open_store(store, storage_options), group or "")
-    stored = None if overwrite else _stored(target)
-    found = find_items(items_or_search, modifier, stored)
-    todo = lacking(found, stored)
+    loading, writing = LoadOptions.read(_allowed(load)), WriteOptions.read(write)
+    asked = PredictOptions.read(predict, output=output)
+    _check_aux(asked.aux)
+    target = Target(open_store(store, writing.storage_options), writing.group or "")
+    stored = None if writing.overwrite else Stored.read(target)
+    found = find_items(items_or_search, loading.modifier, stored)
+    todo = missing_items(found, stored)
     skipped = tuple(str(item["id"]) for item in found if str(item["id"]) not in todo)
-    asked = _settings(
-        bands=bands, resolution=resolution, crs=crs, bbox=bbox, geometry=geometry, level=level, offset=offset,
-        resampling=resampling,
-    )  # fmt: skip
+    settings = _settings(loading)
     record = _record(target, stored)
-    _check_settings(target, stored, record, asked)
-    if not todo:
-        return SyncReport(target.label, skipped=skipped)
+    _check_settings(target, stored, record, settings)
+    if not found:
+        return SyncReport(target.label)
 
-    fresh = stored is None
-    da = load_stac(
-        [*todo.values(), *neighbours(found, todo)],
-        bands=record["bands"] if record is not None else bands,
-        resolution=resolution if fresh else None,
-        crs=crs if fresh else None,
-        bbox=bbox if fresh else None,
-        geometry=geometry if fresh else None,
-        like=None if stored is None else stored.open(),
-        chunks=read_chunks, engine=engine, level=level, offset=offset, resampling=resampling,
-        patch_url=patch_url, on_error=on_error, gdal_env=gdal_env,
-    )  # fmt: skip
+    items = [*todo.values(), *neighbours(found, todo)]
+    kept = {} if stored is None else {**dict.fromkeys(_GRID), "like": stored.open()}
+    if record is not None:
+        kept["bands"] = record["bands"]
+    da = load_stac(items, **{**loading.given(), "modifier": None, **kept, **_sun(loading, items)})
     _check_level(target, record, da)
-    scene, ousted = pick(da, found, todo, stored)
+    if stored is not None:  # also where nothing is missing: other options are not taken in silence
+        _check_same(stored, da, asked, writing)
+    scene, replaced = select_steps(da, found, todo, stored)
     if not scene.sizes["time"]:
         return SyncReport(target.label, skipped=skipped, left_out=tuple(todo))
-    moved = 0
     if stored is None:
-        _write_record(target, asked, scene)
+        _write_record(target, settings, scene)
     else:
         scene = with_stored_labels(scene, stored)
-        _check_same(stored, scene, request, chunks, shards, encoding)
-        moved = _make_room(stored, scene, ousted)
-    done = stream(
-        scene, target.store, model, group=group, output=output, threshold=threshold, scheme=scheme,
-        patch_size=patch_size, overlap=overlap, resolution=working_resolution, batch_size=batch_size,
-        device=device, dtype=dtype, aux=aux, tta=tta, uncertainty=uncertainty, overwrite=overwrite,
-        chunks=chunks, shards=shards, encoding=encoding, progress=progress,
-        regions_in_flight=regions_in_flight, retries=retries,
-    )  # fmt: skip
+        stored.relabel(plan_change(stored, scene, replaced))
+    done = stream(scene, target.store, predict=predict, output=output, **write)
     return _report(
-        target,
-        stored,
-        scene,
-        todo,
-        ousted,
-        SyncReport(target.label, skipped=skipped, moved=moved, stream=done),
+        stored, scene, todo, replaced, SyncReport(target.label, skipped=skipped, stream=done), target
     )
 
 
@@ -242,68 +182,28 @@ def _check_aux(aux: AuxLike | None) -> None:
             )
 
 
-def _stored(target: Target) -> Stored | None:
-    """Read what is there, after carrying on an insertion that was stopped."""
-    header = read_header(target)
-    if header is not None and "change" in header:
-        lock = Lock(target)
-        lock.acquire()
-        try:
-            finish(target, read_header(target) or {}, lock.check)
-        finally:
-            lock.release()
-    return Stored.read(target)
-
-
-def _check_same(
-    stored: Stored,
-    scene: xr.DataArray,
-    request: Request,
-    chunks: Sizes | None,
-    shards: Sizes | Literal[False] | None,
-    encoding: Mapping[str, Any] | None,
-) -> None:
-    """Refuse what `stream` would refuse, before anything is moved for it."""
-    source = from_reflectance(scene, request)
-    template = source.template
-    dims = [str(dim) for dim in template.dims]
-    storage = choose_sizes(dims, template.shape, source.spatial, source.class_dim, chunks, shards)
-    packing = choose_packing(template.dtype, source.class_dim is not None, encoding)
-    contract = describe_contract(template, source.spatial, "time", storage, packing, source.plan)
-    check_contract(stored.header["contract"], contract, stored.target.label)
-
-
-def _make_room(stored: Stored, scene: xr.DataArray, ousted: Mapping[str, str]) -> int:
-    """Put late steps and changed labels into the store, not yet computed; return how many steps moved."""
-    change = plan(stored, scene, ousted)
-    if change is None:
-        return 0
-    lock = Lock(stored.target)
-    lock.acquire()
-    try:
-        if read_header(stored.target) != stored.header:
-            raise StoreLockedError(
-                f"{stored.target.label} was changed by another process just now. Run the same call again"
-            )
-        apply(stored.target, stored.header, change, lock.check)
-    finally:
-        lock.release()
-    return len(change.moves)
+def _check_same(stored: Stored, scene: xr.DataArray, asked: PredictOptions, writing: WriteOptions) -> None:
+    """Refuse what `stream` would refuse, before any label is changed for it."""
+    output = plan_output(from_reflectance(scene, asked), writing)
+    check_contract(stored.header["contract"], output.contract, stored.target.label)
 
 
 def _report(
-    target: Target,
     before: Stored | None,
     scene: xr.DataArray,
     todo: Mapping[str, Item],
-    ousted: Mapping[str, str],
+    taken_over: Mapping[str, str],
     report: SyncReport,
+    target: Target,
 ) -> SyncReport:
     after = Stored.read(target)
     names = [str(name) for name in scene.item_id.values]
     whole = {name for name in names if after is not None and after.done[after.places[name]]}
-    had = {name for name in names if name in ousted or (before and name in before.places)}
-    had = {name for name in had if name in ousted or (before and before.done[before.places[name]])}
+    had = {
+        name
+        for name in names
+        if name in taken_over or (before and name in before.places and before.done[before.places[name]])
+    }
     report = replace(
         report,
         added=tuple(name for name in names if name in whole - had),
@@ -315,18 +215,40 @@ def _report(
     return report
 
 
-def _settings(**given: Any) -> dict[str, Any]:
+def _allowed(load: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return options of loading, if they leave to the store what it settles."""
+    for name in ("like", "mosaic", "duplicates"):
+        if name in load:
+            raise CloudMaskError(
+                f"load={{{name!r}: ...}} is settled by sync: the store has its grid, and each item is a step",
+                "Leave it out, or use load_stac and stream",
+            )
+    return load
+
+
+def _sun(loading: LoadOptions, items: Sequence[Item]) -> dict[str, Any]:
+    """Return the sun's elevation of those items only that are loaded now."""
+    if not isinstance(loading.sun_elevation, Mapping):
+        return {}
+    ids = {str(item["id"]) for item in items}
+    return {"sun_elevation": {name: sun for name, sun in loading.sun_elevation.items() if name in ids}}
+
+
+def _settings(loading: LoadOptions) -> dict[str, Any]:
     """Return what fixes a store's grid and pixels, as JSON holds it."""
-    out = dict(given)
-    if given["crs"] is not None:
+    out = {
+        option.name: getattr(loading, option.name)
+        for option in loading.fields()
+        if option.metadata["recorded"]
+    }
+    if out["crs"] is not None:
         from rasterio.crs import CRS
 
-        out["crs"] = CRS.from_user_input(given["crs"]).to_string()
-    if given["geometry"] is not None:
-        shape = given["geometry"]
-        out["geometry"] = getattr(shape, "__geo_interface__", shape)
-    if given["bbox"] is not None:
-        out["bbox"] = [float(value) for value in given["bbox"]]
+        out["crs"] = CRS.from_user_input(out["crs"]).to_string()
+    if out["geometry"] is not None:
+        out["geometry"] = getattr(out["geometry"], "__geo_interface__", out["geometry"])
+    if out["bbox"] is not None:
+        out["bbox"] = [float(value) for value in out["bbox"]]
     settings: dict[str, Any] = json.loads(json.dumps(out, default=list))
     return settings
 
@@ -349,8 +271,7 @@ def _write_record(target: Target, settings: Mapping[str, Any], scene: xr.DataArr
         "level": scene.attrs.get("level"),
         "grid": _grid(scene),
     }
-    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    target.put_json(document, FOLDER, "sync", "zarr.json")
+    put_group(target, attributes, FOLDER, "sync")
 
 
 def _grid(da: xr.DataArray) -> list[Any]:

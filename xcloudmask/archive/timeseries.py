@@ -1,24 +1,24 @@
-"""A store of masks over time: how clear it was, where and when."""
+"""Masks over time: how clear it was, where and when."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
-import zarr
 
-from xcloudmask.archive.columns import NEVER, Box, Ints, Shape, add_counts, go_through
+from xcloudmask.archive.columns import NEVER, Box, Ints, Shape, Steps, accumulate_block, add_counts
 from xcloudmask.archive.index import UPDATED
-from xcloudmask.archive.insert import read_header
-from xcloudmask.errors import CloudMaskError, ContractError
+from xcloudmask.errors import CloudMaskError, ContractError, warn_user
 from xcloudmask.masks import apply
+from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.flags import codes_of
 from xcloudmask.stac.boxes import check_bbox, geometry_box, parse_crs, transform_box
-from xcloudmask.store.retry import persistently
+from xcloudmask.store.header import read_header
 from xcloudmask.store.store import Target, open_store
 
 #: Rows and columns of a task at least; shards that are larger are tasks of their own.
@@ -26,37 +26,49 @@ TILE = 2048
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What is asked of which pixels of a store."""
+class _Series:
+    """Masks over time, ascending."""
 
-    array: Any  # zarr
-    mask: xr.DataArray  # the same, labelled
+    label: str
+    mask: xr.DataArray  # (time, y, x)
+    array: Any  # zarr, in the order of the store; None: the mask holds its pixels itself
+    order: Ints  # where each step lies in the array
+    unit: tuple[int, int, int]  # what is stored together
+    token: Any  # tells it from others
+
+
+@dataclass(frozen=True)
+class _Areas:
+    """Areas on the grid of the masks."""
+
+    labels: xr.DataArray | None = None  # their numbers; None: one area
+    numbers: Ints = field(default_factory=lambda: np.array([0]))  # ascending
+    names: Any = None  # in the place of the numbers, in the result
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What is asked of which pixels."""
+
+    series: _Series
     box: Box
     shape: Shape | None
-    labels: xr.DataArray | None
+    areas: _Areas
     codes: tuple[int, ...]
     token: str
 
-    @property
-    def areas(self) -> Ints:
-        """The areas' numbers, ascending."""
-        if self.labels is None:
-            return np.array([0])
-        found: Ints = np.unique(np.asarray(self.labels.values))
-        return found[found > 0]
-
 
 def timeseries(
-    store: Any,
+    masks: Any,
     *,
     group: str | None = None,
     clear: Sequence[str] = apply.CLEAR,
     bbox: Sequence[float] | None = None,
     geometry: Any = None,
-    areas: xr.DataArray | None = None,
+    areas: Any = None,
     storage_options: dict[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Tell how clear it was, by time and by place, from a store that `stream` or `sync` wrote.
+    """Tell how clear it was, by time and by place, from masks: a store of them, or an array.
 
     No pixel is read before the result is computed. Then each shard is read once, for all of the variables
     that are computed together, in tasks of one shard's rows and columns that go through the steps a few at a
@@ -73,9 +85,10 @@ def timeseries(
     geometry : GeoJSON or shapely geometry, optional
         In degrees. Pixels whose centre lies within count for the fractions; maps are of its extent. Its
         edges are straight lines in the CRS of the store.
-    areas : DataArray, optional
-        Whole numbers (parcels, say) on the grid of the store: the fractions are given for each of them,
-        along ``area``. 0 and below is outside. Read at once.
+    areas : DataArray or GeoDataFrame, optional
+        Parcels, say: whole numbers on the grid of the masks, 0 and below outside, or geometries, which hold
+        the pixels whose centre lies within. The fractions are given for each, along ``area``, which has
+        the numbers, or the index of the GeoDataFrame. Read at once.
 
     Returns
     -------
@@ -97,33 +110,37 @@ def timeseries(
     ...     name="cloud_mask", attrs={"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     report = to_zarr(mask, folder, progress=False)
-    ...     found = timeseries(folder).compute()
-    >>> found.clear_fraction.values.tolist(), found.clear_count.item()
+    ...     series = timeseries(folder).compute()
+    >>> series.clear_fraction.values.tolist(), series.clear_count.item()
     ([1.0, 0.0, 1.0], 2)
-    >>> found.longest_gap.values.astype("m8[D]").item().days
+    >>> timeseries(mask).longest_gap.compute().equals(series.longest_gap)
+    True
+    >>> series.longest_gap.values.astype("m8[D]").item().days
     10
     """
     given = {"bbox": bbox, "geometry": geometry, "areas": areas}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise CloudMaskError(f"{' and '.join(named)} exclude each other: give one of them")
-    target = Target(open_store(store, storage_options), group or "")
-    array, mask, updated = _open(target)
+    if isinstance(masks, xr.DataArray):
+        series = _in_memory(masks)
+    else:
+        series = _open(Target(open_store(masks, storage_options), group or ""))
+    mask = series.mask
     apply.one_of(xr.DataArray(np.zeros(0, np.uint8), attrs=mask.attrs), clear)  # refuses names that are none
-    codes = tuple(
-        int(code)
-        for name, code in codes_of(mask).items()
-        if name in ((clear,) if isinstance(clear, str) else clear)
-    )
-    box, shape = _place(target, mask, bbox, geometry)
-    labels = None if areas is None else _check_areas(mask, areas)
+    wanted = (clear,) if isinstance(clear, str) else clear
+    codes = tuple(int(code) for name, code in codes_of(mask).items() if name in wanted)
+    box, shape = _place(series, bbox, geometry)
+    parcels = _Areas() if areas is None else _read_areas(mask, areas)
     import dask.base
 
-    token = dask.base.tokenize(target.label, mask.time.values, updated, codes, box, shape, labels)
-    return _build(_Question(array, mask, box, shape, labels, codes, token))
+    token = dask.base.tokenize(
+        series.label, mask.time.values, series.token, codes, box, shape, parcels.labels, parcels.numbers
+    )
+    return _build(_Query(series, box, shape, parcels, codes, token))
 
 
-def _open(target: Target) -> tuple[Any, xr.DataArray, Any]:
+def _open(target: Target) -> _Series:
     header = read_header(target)
     dims = () if header is None else tuple(header["contract"]["dims"])
     if header is None or dims[0] != "time" or len(dims) != 3:
@@ -132,34 +149,49 @@ def _open(target: Target) -> tuple[Any, xr.DataArray, Any]:
             + (f" (its dimensions are {', '.join(dims)})" if dims else "")
             + ": timeseries needs classes by time, y and x. Check the path and group="
         )
-    name, group = str(header["contract"]["name"]), target.group or None
-    ds = persistently(
-        f"open {target.label}",
-        lambda: xr.open_zarr(target.store, group=group, consolidated=False, chunks=None),
-    )
-    array = persistently(
-        f"open {target.label}", lambda: zarr.open_array(target.store, path=target.path(name), mode="r")
-    )
-    ds = ds.isel(time=slice(0, int(header["steps"])))
-    times = ds.time.values
-    if times.dtype.kind != "M" or np.isnat(times).any() or (np.diff(times) < np.timedelta64(0)).any():
+    name = str(header["contract"]["name"])
+    array = target.open_array(name, mode="r")
+    ds = target.open_dataset().isel(time=slice(0, int(header["steps"])))
+    order = _by_time(target.label, ds.time)
+    token = [ds[label].values.tolist() for label in ("item_id", UPDATED) if label in ds.coords]
+    return _Series(target.label, ds[name].isel(time=order), array, order, array.shards or array.chunks, token)
+
+
+def _in_memory(mask: xr.DataArray) -> _Series:
+    import dask.base
+
+    label = f"the mask {mask.name or ''}".rstrip()
+    dims = [str(dim) for dim in mask.dims]
+    if "time" not in mask.coords or "time" not in dims or len(dims) != 3:
+        raise CloudMaskError(f"{label} has the dimensions {tuple(dims)}: timeseries needs time, y and x")
+    mask = mask.transpose("time", *spatial_dims(mask))
+    mask = mask.isel(time=_by_time(label, mask.time))
+    cuts = mask.chunks or [(1,)] * 3
+    unit = 1, max(cuts[1]), max(cuts[2])
+    order = np.arange(mask.sizes["time"])
+    return _Series(label, mask, None, order, unit, dask.base.tokenize(mask.data))
+
+
+def _by_time(label: str, time: xr.DataArray) -> Ints:
+    """Return the order of the steps in time."""
+    times = time.values
+    if times.dtype.kind != "M" or np.isnat(times).any():
         raise CloudMaskError(
-            f"{target.label}: its time is no ascending series of dates. If a sync was stopped, run it again; "
-            "else write the masks sorted by time"
+            f"{label}: its time is {'not complete' if times.dtype.kind == 'M' else times.dtype}: timeseries "
+            "needs a date for each step"
         )
-    labels = [ds[one].values.tolist() for one in ("item_id", UPDATED) if one in ds.coords]
-    return array, ds[name], labels
+    order: Ints = np.argsort(times, kind="stable")
+    return order
 
 
-def _place(
-    target: Target, mask: xr.DataArray, bbox: Sequence[float] | None, geometry: Any
-) -> tuple[Box, Shape | None]:
+def _place(series: _Series, bbox: Sequence[float] | None, geometry: Any) -> tuple[Box, Shape | None]:
     """Return the box of pixels that is looked at, and what of it counts if not all."""
+    mask = series.mask
     rows, cols = mask.shape[-2:]
     if bbox is None and geometry is None:
         return (slice(0, rows), slice(0, cols)), None
     if mask.rio.crs is None:
-        raise CloudMaskError(f"{target.label} has no CRS, so bbox= and geometry= have no place: give areas=")
+        raise CloudMaskError(f"{series.label} has no CRS, so bbox= and geometry= have no place: give areas=")
     from rasterio.warp import transform_geom
     from rasterio.windows import from_bounds
 
@@ -187,7 +219,38 @@ def _ceil(value: float) -> int:
     return int(np.ceil(value - 1e-6))
 
 
-def _check_areas(mask: xr.DataArray, areas: xr.DataArray) -> xr.DataArray:
+def _read_areas(mask: xr.DataArray, areas: Any) -> _Areas:
+    names = None
+    if hasattr(areas, "to_crs"):  # a GeoDataFrame or GeoSeries
+        areas, names = _rasterised(mask, areas)
+    if not isinstance(areas, xr.DataArray):
+        raise CloudMaskError(f"areas= must be a DataArray or a GeoDataFrame, not {type(areas).__name__}")
+    labels = _on_grid(mask, areas)
+    if names is not None:
+        return _Areas(labels, np.arange(1, len(names) + 1), names)
+    numbers = np.unique(np.asarray(labels.values))
+    return _Areas(labels, numbers[numbers > 0])
+
+
+def _rasterised(mask: xr.DataArray, areas: Any) -> tuple[xr.DataArray, Any]:
+    """Return the number of the geometry that holds each pixel's centre, from 1, and their index."""
+    from rasterio.enums import MergeAlg
+    from rasterio.features import rasterize
+
+    if mask.rio.crs is None or areas.crs is None:
+        whose = "the masks have" if mask.rio.crs is None else "areas= has"
+        raise CloudMaskError(f"{whose} no CRS, so areas= has no place: set it, or give numbers on the grid")
+    shapes = list(areas.to_crs(mask.rio.crs.to_wkt()).geometry)
+    how: dict[str, Any] = {"out_shape": mask.shape[-2:], "transform": mask.rio.transform(), "dtype": "int32"}
+    labels = rasterize([(shape, number) for number, shape in enumerate(shapes, 1)], **how)
+    times_held = rasterize([(shape, 1) for shape in shapes], merge_alg=MergeAlg.add, **how)
+    if shared := int((times_held > 1).sum()):
+        warn_user(f"areas= overlap: each of {shared} pixels is counted for the last one only", UserWarning)
+    coords = {dim: mask[dim] for dim in mask.dims[-2:] if dim in mask.coords}
+    return xr.DataArray(labels, dims=mask.dims[-2:], coords=coords), np.asarray(areas.index)
+
+
+def _on_grid(mask: xr.DataArray, areas: xr.DataArray) -> xr.DataArray:
     dims = mask.dims[-2:]
     if set(areas.dims) != set(dims) or areas.dtype.kind not in "iu":
         raise CloudMaskError(
@@ -209,70 +272,69 @@ def _check_areas(mask: xr.DataArray, areas: xr.DataArray) -> xr.DataArray:
     return areas
 
 
-def _tiles(question: _Question) -> list[list[Box]]:
-    """Cut the box along the shards."""
-    grid = (question.array.shards or question.array.chunks)[-2:]
+def _tiles(query: _Query) -> list[list[Box]]:
+    """Cut the box along what is stored together."""
     cuts = []
-    for part, unit in zip(question.box, grid, strict=True):
+    for part, unit in zip(query.box, query.series.unit[-2:], strict=True):
         step = unit * max(1, TILE // unit)
         edges = [part.start, *range((part.start // step + 1) * step, part.stop, step), part.stop]
         cuts.append([slice(a, b) for a, b in pairwise(edges)])
     return [[(rows, cols) for cols in cuts[1]] for rows in cuts[0]]
 
 
-def _build(question: _Question) -> xr.Dataset:
+def _build(query: _Query) -> xr.Dataset:
     import dask.array
     from dask.delayed import delayed
 
     arrays: Any = dask.array
-    mask, areas = question.mask, question.areas
-    days = mask.time.values.astype("datetime64[D]")
+    series, areas = query.series, query.areas
+    days = series.mask.time.values.astype("datetime64[D]")
     start = days[0].astype("datetime64[s]")
-    seconds = (mask.time.values.astype("datetime64[s]") - start).astype(np.int64)
+    seconds = (series.mask.time.values.astype("datetime64[s]") - start).astype(np.int64)
     if len(seconds) and seconds[-1] > np.iinfo(np.int32).max:
-        raise CloudMaskError(f"the masks span {days[0]} to {days[-1]}: more than 68 years; split the store")
-    task, tiles = delayed(go_through, pure=True), _tiles(question)
+        raise CloudMaskError(f"the masks span {days[0]} to {days[-1]}: more than 68 years; split them")
+    steps = Steps(seconds, series.order, series.unit[0], query.codes)
+    task, tiles = delayed(accumulate_block, pure=True), _tiles(query)
     columns: list[list[Any]] = []
     for i, line in enumerate(tiles):
         columns.append([])
         for j, box in enumerate(line):
-            labels = None if question.labels is None else question.labels[box].data
-            name = f"xcloudmask-column-{question.token}-{i}-{j}"
-            columns[-1].append(
-                task(question.array, box, seconds, question.codes, question.shape, labels, dask_key_name=name)
-            )
+            labels = None if areas.labels is None else areas.labels[box].data
+            pixels = series.mask.data[:, *box] if series.array is None else series.array
+            name = f"xcloudmask-column-{query.token}-{i}-{j}"
+            columns[-1].append(task(pixels, box, steps, query.shape, labels, dask_key_name=name))
 
     def as_map(name: str) -> Any:
         blocks: list[list[Any]] = []
-        for i, (line, found) in enumerate(zip(tiles, columns, strict=True)):
+        for i, (line, row) in enumerate(zip(tiles, columns, strict=True)):
             blocks.append([])
-            for j, (box, column) in enumerate(zip(line, found, strict=True)):
+            for j, (box, column) in enumerate(zip(line, row, strict=True)):
                 size = tuple(part.stop - part.start for part in box)
-                key = f"xcloudmask-{name}-{question.token}-{i}-{j}"
+                key = f"xcloudmask-{name}-{query.token}-{i}-{j}"
                 blocks[-1].append(arrays.from_delayed(getattr(column, name), size, np.int32, name=key))
         return arrays.block(blocks)
 
     counts = [column.counts for line in columns for column in line]
     summed = delayed(add_counts, pure=True)(
-        counts, areas, dask_key_name=f"xcloudmask-counts-{question.token}"
+        counts, areas.numbers, dask_key_name=f"xcloudmask-counts-{query.token}"
     )
-    total = arrays.from_delayed(summed, (3, len(seconds), len(areas)), np.int64)
-    return _label(question, total, {name: as_map(name) for name in ("days", "first", "last", "gap")}, start)
+    total = arrays.from_delayed(summed, (3, len(seconds), len(areas.numbers)), np.int64)
+    return _label(query, total, {name: as_map(name) for name in ("days", "first", "last", "gap")}, start)
 
 
-def _label(question: _Question, total: Any, maps: dict[str, Any], start: Any) -> xr.Dataset:
-    y, x = question.mask.dims[-2:]
-    where = question.mask.isel({y: question.box[0], x: question.box[1]})
+def _label(query: _Query, total: Any, maps: dict[str, Any], start: Any) -> xr.Dataset:
+    y, x = query.series.mask.dims[-2:]
+    where = query.series.mask.isel({y: query.box[0], x: query.box[1]})
     over_time = {name: coord for name, coord in where.coords.items() if set(coord.dims) <= {"time"}}
     on_map = {name: coord for name, coord in where.coords.items() if set(coord.dims) <= {y, x}}
-    sums = xr.DataArray(total, dims=("what", "time", "area"), coords={**over_time, "area": question.areas})
-    if question.labels is None:
+    names = query.areas.numbers if query.areas.names is None else query.areas.names
+    sums = xr.DataArray(total, dims=("what", "time", "area"), coords={**over_time, "area": names})
+    if query.areas.labels is None:
         sums = sums.isel(area=0, drop=True)
     clear, valid, size = (sums.isel(what=number) for number in range(3))
 
     def moments(name: str) -> Any:
-        found = maps[name]
-        return found.map_blocks(_moments, start, dtype="datetime64[ns]")
+        return maps[name].map_blocks(_moments, start, dtype="datetime64[ns]")
 
     gap = maps["gap"].map_blocks(_durations, dtype="timedelta64[ns]")
     made = {

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from xcloudmask.cli.flags import in_flags
 from xcloudmask.cli.parse import Parser, UsageError, pick
-from xcloudmask.cli.text import as_options, say, table
+from xcloudmask.cli.text import say, table
 
 __all__ = ["COMMANDS", "main"]
 
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sensors": ("xcloudmask.cli.sensors", "list the sensors, or show the bands of one"),
     "stream": ("xcloudmask.cli.stream", "mask scenes into a Zarr store that a stopped run goes on with"),
     "stac": ("xcloudmask.cli.stac", "search a catalogue, and keep a store of masks up to date with it"),
+    "verify": ("xcloudmask.cli.verify", "check a store of masks, and mend what is damaged"),
     "score": ("xcloudmask.cli.score", "score masks against references, with a report page"),
     "train": ("xcloudmask.cli.train", "train a model as a config file says"),
     "demo": ("xcloudmask.cli.demo", "mask a real scene that comes with the demo extra"),
@@ -111,10 +113,9 @@ def _report(error: Exception) -> int:
     """Tell what went wrong in one line; return the exit code."""
     from xcloudmask.errors import CloudMaskError, OptionError
 
-    told = isinstance(error, (UsageError, CloudMaskError, OSError, MemoryError, ImportError))
-    text = str(error) or type(error).__name__
-    if told:
-        say(as_options(text))
+    text = in_flags(error) or type(error).__name__
+    if isinstance(error, (UsageError, CloudMaskError, OSError, MemoryError, ImportError)):
+        say(text)
     else:
         say(f"{type(error).__name__}: {text}. This is not expected: run again with --debug and report it")
     return 2 if isinstance(error, (UsageError, OptionError)) else 1
@@ -128,7 +129,7 @@ def _told_warnings(*, every: bool) -> Iterator[None]:
     told: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        text = as_options(str(message))
+        text = in_flags(message)
         if text not in told:
             told.add(text)
             say(f"warning: {text}")

@@ -6,8 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from xcloudmask.cli import source
+from xcloudmask.cli.flags import in_flags
 from xcloudmask.cli.parse import Parser
-from xcloudmask.cli.text import as_options, table
+from xcloudmask.cli.text import table
 
 
 def add_arguments(parser: Parser) -> None:
@@ -24,12 +25,12 @@ def run(args: Namespace) -> None:
     mask = written.find_mask(path, args.variable)
     if mask is not None:
         head, rows = summary(mask)
-        found = [(f"{'!' if row.problem else ' '} {row.label}", as_options(row.value)) for row in rows]
+        found = [(f"{'!' if row.problem else ' '} {row.label}", in_flags(row.content)) for row in rows]
         found[2:2] = [("  Shares", written.shares(mask))] if "flag_values" in mask.attrs else []
     elif args.bands is None and args.sensor is None and source.bands_unnamed(path):
         head, found = written.unnamed(path)
     else:
         head, rows = summary(source.open_scene(args))
-        found = [(f"{'!' if row.problem else ' '} {row.label}", as_options(row.value)) for row in rows]
+        found = [(f"{'!' if row.problem else ' '} {row.label}", in_flags(row.content)) for row in rows]
     print(f"{args.path}: {head}")
     print(table(found))

@@ -10,17 +10,19 @@ import logging
 import math
 import os
 import time
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from xcloudmask.cli import auxiliary, source
+from xcloudmask.cli.flags import add_flags, given
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, say
+from xcloudmask.predict.options import PredictOptions
 
 EXAMPLES = """examples:
   xcloudmask predict S2B_MSIL1C_....SAFE mask.tif
@@ -41,35 +43,31 @@ def add_arguments(parser: Parser) -> None:
     add_volume(parser)
 
 
-def add_model_arguments(parser: Parser) -> None:
+#: Options whose flag is not made from their field, or that have none, and why.
+BY_HAND = {
+    "output": "--proba",
+    "tta": "--tta, --tta-depth N",
+    "aux": "--aux NAME=FILE",
+    "nodata": "--nodata of IN says it",
+    "valid": "an array; in Python only",
+}
+
+
+def add_model_arguments(parser: Parser, options: type[PredictOptions] = PredictOptions) -> None:
     """Declare what tells how a scene is masked, and on what."""
     how = parser.add_argument_group("how it is masked")
     how.add_argument(
-        "--model", metavar="M", default="auto", help="see: xcloudmask models (auto: the best that fits)"
-    )
-    how.add_argument("--proba", action="store_true", help="write probabilities, one band a class")
-    how.add_argument("--threshold", metavar="P", type=float, help="cloud where its probability reaches P")
-    how.add_argument(
-        "--scheme", metavar="S", default="default", help="default, binary, cloudsen12, senseiv2, native"
-    )
-    how.add_argument(
-        "--resolution", metavar="R", type=_resolution, default="auto", help="metres to infer at, or native"
-    )
-    how.add_argument("--patch-size", metavar="N", type=int, help="pixels a side of a window")
-    how.add_argument("--overlap", metavar="N", type=int, help="pixels that windows share")
+        "--proba", dest="output", action="store_const", const="probabilities", default="classes",
+        help="write probabilities, one band a class",
+    )  # fmt: skip
+    add_flags(how, options, BY_HAND)
+    about = {option.name: option.metadata["about"] for option in options.fields()}
     turns = how.add_mutually_exclusive_group()
-    turns.add_argument("--tta", action="store_true", help="average over 8 turns and mirrors; 8 times slower")
+    turns.add_argument("--tta", action="store_true", help=about["tta"])
     turns.add_argument(
         "--tta-depth", metavar="N", dest="tta", type=positive, help="average over N of them, 2 to 8"
     )
-    how.add_argument(
-        "--uncertainty", action="store_true", help="with --proba: add how far members or turns disagree"
-    )
     auxiliary.add_arguments(how)
-    where = parser.add_argument_group("what does the work")
-    where.add_argument("--device", metavar="D", default="auto", help="cpu, cuda, cuda:0, mps, openvino")
-    where.add_argument("--dtype", metavar="T", default="auto", help="float32, bfloat16, float16")
-    where.add_argument("--batch-size", metavar="N", type=positive, help="windows inferred at a time")
 
 
 def add_volume(parser: Parser) -> None:
@@ -79,31 +77,27 @@ def add_volume(parser: Parser) -> None:
     loud.add_argument("--verbose", action="store_true", help="tell what is done")
 
 
-def _resolution(text: str) -> str | float:
-    if text in ("auto", "native"):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} must be auto, native, or metres such as 30") from None
-
-
-def model_options(args: Namespace) -> dict[str, Any]:
-    """Return what `add_model_arguments` has taken, as `stream` takes it; not the threshold."""
-    if args.proba and args.threshold is not None:
+def model_options(args: Namespace) -> PredictOptions:
+    """Return what `add_model_arguments` has taken."""
+    if args.output == "probabilities" and args.threshold is not None:
         raise UsageError("--threshold turns probabilities into classes: leave it out, or leave --proba out")
-    if args.uncertainty and not args.proba:
+    if args.uncertainty and args.output == "classes":
         raise UsageError("--uncertainty is told beside probabilities: say --proba too, or leave it out")
-    return {
-        "model": args.model, "scheme": args.scheme, "patch_size": args.patch_size, "overlap": args.overlap,
-        "batch_size": args.batch_size or "auto", "device": args.device, "dtype": args.dtype,
-        "resolution": args.resolution, "aux": auxiliary.open_aux(args), "tta": args.tta,
-        "uncertainty": args.uncertainty,
-    }  # fmt: skip
+    aux = auxiliary.open_aux(args)
+    taken = given(args, PredictOptions, BY_HAND)
+    return PredictOptions(**taken, output=args.output, tta=args.tta, aux=aux)
+
+
+def keywords(asked: PredictOptions) -> dict[str, Any]:
+    """Return options as ``predict=`` of `stream` and `sync` takes them."""
+    return {name: value for name, value in asked.given().items() if name not in ("output", "nodata", "valid")}
 
 
 def keep_cache_small() -> None:
     """Leave GDAL less than its own choice, a twentieth of the machine's memory: blocks are used once here."""
+    from xcloudmask.engine.malloc import map_large_blocks
+
+    map_large_blocks()
     os.environ.setdefault("GDAL_CACHEMAX", "128")
 
 
@@ -136,20 +130,16 @@ def run(args: Namespace) -> None:
 
 
 def _run(args: Namespace, log: logging.Logger) -> None:
-    shared = model_options(args)
+    asked = model_options(args)
     keep_cache_small()
     from xcloudmask.masks.write import check_output, write
+    from xcloudmask.predict.prepare import predict
 
     out = check_output(args.out, overwrite=args.overwrite)
     if out == Path(args.path).expanduser().absolute():
         raise UsageError(f"OUT is IN ({out}): name another file")
-    scene = source.open_scene(args)
-    if args.proba:
-        result = scene.cloudmask.predict_proba(**shared)
-    else:
-        del shared["uncertainty"]
-        result = scene.cloudmask.predict(threshold=args.threshold, **shared)
-    log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks)))
+    result = predict(source.open_scene(args), asked)
+    log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks or ())))
     progress = ProgressLine(shown=False if args.quiet else None)
     start = time.monotonic()
     try:

@@ -13,16 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask.cli import predict, store
+from xcloudmask.cli.flags import add_flags, given
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, table
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.stac.options import LoadOptions
 
 EXAMPLES = """examples:
   xcloudmask stac --api https://earth-search.aws.element84.com/v1 \\
     --collection sentinel-2-l2a --bbox 10 44 10.2 44.2 --datetime 2026-05
   xcloudmask stac ... --to masks.zarr
   xcloudmask stac items.json --to s3://bucket/masks.zarr --workers 4"""
+
+
+#: Options whose flag is not made from their field, or that have none, and why.
+BY_HAND = {
+    "bbox": "--bbox of the search",
+    **dict.fromkeys(("like", "mosaic", "duplicates"), "the store settles it"),
+    **dict.fromkeys(("geometry", "patch_url", "modifier", "filesystem", "gdal_env"), "in Python only"),
+    **dict.fromkeys(("chunks", "dtype", "retries"), "the flag of that name is of masking or storing"),
+}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -43,13 +54,8 @@ def add_arguments(parser: Parser) -> None:
     what.add_argument("--limit", metavar="N", type=positive, help="at most N items")
     parser.add_argument("--save", metavar="FILE", help="write the items to a JSON file")
     parser.add_argument("--to", metavar="STORE", help="mask them into masks.zarr, a URL, or icechunk:...")
-    grid = parser.add_argument_group("on what grid (fixed by the first run)")
-    grid.add_argument("--bands", metavar="A,B,..", default="auto", help="names of bands (those of models)")
-    grid.add_argument("--pixel", metavar="R", type=float, help="pixel size, in units of the CRS")
-    grid.add_argument("--crs", metavar="CRS", help="such as EPSG:32632 (that of the items)")
-    grid.add_argument("--level", metavar="L", help="L1C (top of atmosphere) or L2A (surface)")
-    grid.add_argument("--engine", metavar="E", choices=("stackstac", "odc"), default="stackstac",
-                      help="stackstac or odc")  # fmt: skip
+    grid = parser.add_argument_group("what is loaded, on what grid (fixed by the first run)")
+    add_flags(grid, LoadOptions, BY_HAND)
     predict.add_model_arguments(parser)
     store.add_arguments(parser)
     predict.add_volume(parser)
@@ -62,7 +68,9 @@ def run(args: Namespace) -> int:
 
 
 def _run(args: Namespace) -> int:
-    how = predict.model_options(args)
+    asked, writing = predict.model_options(args), store.options(args)
+    loading = given(args, LoadOptions, BY_HAND)
+    LoadOptions.read(loading)  # what is wrong is said before anything is searched
     found = _from_file(args) if args.items else _search(args)
     if args.save:
         Path(args.save).write_text(json.dumps({"type": "FeatureCollection", "features": found}))
@@ -72,13 +80,12 @@ def _run(args: Namespace) -> int:
     predict.keep_cache_small()
     from xcloudmask.archive.sync import sync
 
-    working = how.pop("resolution")
+    if loading["bands"] not in ("auto", "all"):
+        loading["bands"] = loading["bands"].split(",")
     with store.connected(args):
         report = sync(
-            found, args.to, bbox=args.bbox, crs=args.crs, resolution=args.pixel, level=args.level,
-            bands=args.bands if args.bands in ("auto", "all") else args.bands.split(","), engine=args.engine,
-            output="probabilities" if args.proba else "classes", threshold=args.threshold,
-            working_resolution=working, **how, **store.options(args),
+            found, args.to, load={**loading, "bbox": args.bbox}, predict=predict.keywords(asked),
+            output=asked.output, write=writing,
         )  # fmt: skip
     return store.finish(report, quiet=args.quiet)
 

@@ -9,39 +9,49 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from xcloudmask.cli.parse import Parser
+from xcloudmask.cli.flags import add_flags, given
+from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.predict import said
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import as_options, paragraph, say
+from xcloudmask.cli.text import paragraph, say
+from xcloudmask.store.options import WriteOptions
+
+#: Options whose flag is not made from their field, and why.
+BY_HAND = {
+    "chunks": "--zarr-chunk N",  # --chunks is of IN
+    "shards": "--zarr-shard N, --no-shards",
+    "encoding": "--stored T",
+    "progress": "--quiet",
+    "storage_options": "--store-option KEY=VALUE",
+}
 
 
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: Parser, options: type[WriteOptions] = WriteOptions) -> None:
     """Declare them."""
+    about = {option.name: option.metadata["about"] for option in options.fields()}
     into = parser.add_argument_group("how it is stored")
-    into.add_argument("--group", metavar="G", help="group within the store")
-    into.add_argument("--overwrite", action="store_true", help="replace the mask that is there")
-    into.add_argument(
-        "--zarr-chunk", metavar="N", type=positive, help="pixels a side of what is read at once (512)"
-    )
-    into.add_argument("--zarr-shard", metavar="N", type=positive, help="pixels a side of a file (2048)")
+    add_flags(into, options, BY_HAND)
+    into.add_argument("--zarr-chunk", metavar="N", type=positive, help=about["chunks"])
+    into.add_argument("--zarr-shard", metavar="N", type=positive, help=about["shards"])
     into.add_argument(
         "--no-shards", action="store_true", help="a file for each chunk, which GDAL reads from 3.12 on"
     )
     into.add_argument(
-        "--store-option", metavar="KEY=VALUE", type=_pair, action="append", default=[],
-        help="of a URL's file system: endpoint_url=http://..., anon=true; of Icechunk: branch=...; again for "
-        "more",
-    )  # fmt: skip
-    run = parser.add_argument_group("how it is run")
-    run.add_argument("--regions", metavar="N", type=positive, help="regions in memory at a time (2)")
-    run.add_argument("--retries", metavar="N", type=_whole, default=2, help="of a region that fails (2)")
-    cluster = run.add_mutually_exclusive_group()
+        "--stored", metavar="T", choices=("uint8", "float16", "float32"), help=about["encoding"]
+    )
+    add_store_option(into)
+    cluster = parser.add_argument_group("where it is run").add_mutually_exclusive_group()
     cluster.add_argument("--workers", metavar="N", type=positive, help="processes on this machine")
     cluster.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster: tcp://host:8786")
 
 
-def _whole(text: str) -> int:
-    return 0 if text == "0" else positive(text)
+def add_store_option(parser: Any) -> None:
+    """Declare what a store is opened with."""
+    about = {option.name: option.metadata["about"] for option in WriteOptions.fields()}
+    parser.add_argument(
+        "--store-option", metavar="KEY=VALUE", type=_pair, action="append", default=[],
+        help=about["storage_options"],
+    )  # fmt: skip
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -60,12 +70,16 @@ def options(args: Namespace, rows: str = "y", columns: str = "x") -> dict[str, A
     def square(side: int | None) -> dict[str, int] | None:
         return None if side is None else {rows: side, columns: side}
 
+    if args.stored and args.output == "classes":
+        raise UsageError("--stored is for probabilities: say --proba too, or leave it out")
     return {
-        "group": args.group, "overwrite": args.overwrite, "chunks": square(args.zarr_chunk),
-        "shards": False if args.no_shards else square(args.zarr_shard), "regions_in_flight": args.regions,
-        "retries": args.retries, "progress": not args.quiet,
+        **given(args, WriteOptions, BY_HAND),
+        "chunks": square(args.zarr_chunk),
+        "shards": False if args.no_shards else square(args.zarr_shard),
+        "encoding": {"dtype": args.stored} if args.stored else None,
+        "progress": not args.quiet,
         "storage_options": dict(args.store_option) or None,
-    }  # fmt: skip
+    }
 
 
 @contextmanager
@@ -113,5 +127,5 @@ def finish(report: Any, *, quiet: bool) -> int:
             print("\n".join(paragraph(line) for line in str(report).splitlines()))
         return 0
     for line in str(report).replace("same call", "same command").splitlines():
-        say(as_options(line.strip()))
+        say(line.strip())
     return 1

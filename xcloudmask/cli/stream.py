@@ -32,11 +32,6 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("out", metavar="OUT", help="masks.zarr, a URL, or icechunk:...")
     predict.add_model_arguments(parser)
     store.add_arguments(parser)
-    parser.add_argument("--no-resume", action="store_true", help="refuse a store that holds a mask already")
-    parser.add_argument(
-        "--stored", metavar="T", choices=("uint8", "float16", "float32"),
-        help="form of probabilities: uint8 (scaled), float16, float32",
-    )  # fmt: skip
     predict.add_volume(parser)
 
 
@@ -47,9 +42,8 @@ def run(args: Namespace) -> int:
 
 
 def _run(args: Namespace) -> int:
-    how = predict.model_options(args)
-    if args.stored and not args.proba:
-        raise UsageError("--stored is for probabilities: say --proba too, or leave it out")
+    asked = predict.model_options(args)
+    store.options(args)  # what is wrong is said before anything is opened
     predict.keep_cache_small()
     from xcloudmask.scene.dims import spatial_dims
     from xcloudmask.streaming import stream
@@ -59,12 +53,9 @@ def _run(args: Namespace) -> int:
         code = 0
         for number, scene in enumerate(scenes):
             options = store.options(args, *spatial_dims(scene))
-            options["overwrite"] &= number == 0  # the later ones are appended
-            report = stream(
-                scene, args.out, output="probabilities" if args.proba else "classes",
-                threshold=args.threshold, resume=not args.no_resume or number > 0,
-                encoding={"dtype": args.stored} if args.stored else None, **how, **options,
-            )  # fmt: skip
+            if number:  # the later ones are appended
+                options |= {"overwrite": False, "resume": True}
+            report = stream(scene, args.out, predict=predict.keywords(asked), output=asked.output, **options)
             code |= store.finish(report, quiet=args.quiet)
     return code
 

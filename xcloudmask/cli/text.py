@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 import textwrap
@@ -51,44 +50,3 @@ def say(message: str) -> None:
         print("\r\x1b[K" + "\n".join(lines), file=sys.stderr, flush=True)
     else:
         print(f"xcloudmask: {' '.join(message.split())}", file=sys.stderr, flush=True)
-
-
-#: Python arguments that are options here; a message of the library may name them.
-_ARGUMENTS = (
-    "sensor", "bands", "level", "scale", "offset", "nodata", "sun_elevation", "date", "model", "threshold",
-    "scheme", "patch_size", "overlap", "batch_size", "resolution", "device", "dtype", "tta", "chunks",
-    "overwrite", "group", "uncertainty",
-)  # fmt: skip
-_ARGUMENT = re.compile(rf"(?<![\w.-])({'|'.join(_ARGUMENTS)})=(\[[^\]]*\]|'[^']*'|\.\.\.|[\w.-]*\w)?")
-
-
-def as_options(message: str) -> str:
-    """Return a message of the library with Python's arguments as options of the command line.
-
-    Examples
-    --------
-    >>> as_options("Pass sensor=, or say da.cloudmask.describe(level='L1C', bands=[...])")
-    'Pass --sensor, or say --level L1C --bands a,b,c'
-    >>> as_options("patch_size=16: model takes 256; use overwrite=True")
-    '--patch-size 16: model takes 256; use --overwrite'
-    >>> as_options("needs aux={'elevation': ..., 'vv': ...}, a DataArray each")
-    'needs --aux elevation=FILE --aux vv=FILE'
-    """
-    message = message.replace("pass resume=True", "leave --no-resume out")
-    message = re.sub(r"aux=\{(.*?)\}(, a DataArray each)?", _as_aux, message)
-    message = re.sub(r"(?:set |assign_attrs\()units='(\w+)'\)?", r"say --aux-units NAME=\1", message)
-    message = re.sub(r"(?:da\.cloudmask\.)?describe\(([^()]+)\)", lambda m: m[1].replace(", ", " "), message)
-
-    def option(match: re.Match[str]) -> str:
-        value = (match[2] or "").strip("'")
-        if match[1] == "bands":
-            value = "a,b,c" if value.strip("[]. ") == "" else value
-        elif value.strip(".") in ("", "True"):
-            value = ""
-        return f"--{match[1].replace('_', '-')} {value}".rstrip()
-
-    return _ARGUMENT.sub(option, message)
-
-
-def _as_aux(match: re.Match[str]) -> str:
-    return " ".join(f"--aux {name}=FILE" for name in re.findall(r"'(\w+)':", match[1]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli import source
+from xcloudmask.predict.options import PredictOptions
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,15 +53,22 @@ def _in_raster(path: Path) -> xr.DataArray | None:
     else:
         da = da.rename(band="class").assign_coords({"class": [name.removeprefix(_SHARE) for name in names]})
     attrs: dict[str, Any] = {**tags}
-    for name in ("threshold", "shadow_threshold"):
+    for name in PredictOptions.recorded(numbers=True):
         if name in tags:
-            attrs[name] = float(tags[name])
+            attrs[name] = _number(tags[name])
     if classes:
         attrs["flag_values"] = [int(float(word)) for word in tags["flag_values"].split()]
     if "working_resolution_m" in attrs:
         attrs["working_resolution_m"] = [float(word) for word in tags["working_resolution_m"].split()]
     out: xr.DataArray = da.assign_attrs(attrs).rename(path.stem)
     return out
+
+
+def _number(text: str) -> float | str:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return text
 
 
 def shares(mask: xr.DataArray) -> str:

@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 
-from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
+from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, Remedy, Use, warn_user
 from xcloudmask.types import ModelSpec
 
 #: Whether this process was forked from one that had run a network. Threads do not survive a fork, those that
@@ -130,8 +130,9 @@ def available_devices(device: str, runtime: str) -> list[str]:
     matching = [name for name in (*gpus, *mps) if device in (name, name.partition(":")[0])]
     if not matching:
         raise CloudMaskError(
-            f"device={device!r} is not on this machine (there: {', '.join(['cpu', *gpus, *mps])}); "
-            "use device='auto', or run on workers that have it"
+            f" is not on this machine (there: {', '.join(['cpu', *gpus, *mps])});",
+            Remedy("use {}, or run on workers that have it", Use(device="auto")),
+            option=Use(device=device),
         )
     return matching
 
@@ -163,8 +164,12 @@ def check_device(device: str, spec: ModelSpec) -> None:
         raise OptionError("device", device, allowed=DEVICES)
     if device.startswith("openvino") and spec.runtime != "onnx":
         raise CloudMaskError(
-            f"device={device!r} runs ONNX graphs, and model {spec.name!r} runs in torch: use device='auto', "
-            "or export it, xcloudmask.models.export(...), and load the ONNX file"
+            f" runs ONNX graphs, and model {spec.name!r} runs in torch:",
+            Remedy(
+                "use {}, or export it, xcloudmask.models.export(...), and load the ONNX file",
+                Use(device="auto"),
+            ),
+            option=Use(device=device),
         )
 
 
@@ -175,6 +180,7 @@ def check_dtype(dtype: str, spec: ModelSpec, device: str = "auto") -> None:
     other = spec.gpu_runtime and not device.startswith("openvino")
     if spec.runtime == "onnx" and not other and dtype not in ("auto", "float32"):
         raise CloudMaskError(
-            f"dtype={dtype!r}: model {spec.name!r} is an ONNX graph and runs in the precision it was "
-            "exported in; leave dtype='auto'"
+            f": model {spec.name!r} is an ONNX graph and runs in the precision it was exported in;",
+            Remedy("leave {}", Use(dtype="auto")),
+            option=Use(dtype=dtype),
         )

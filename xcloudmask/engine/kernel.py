@@ -7,7 +7,7 @@ All follow one `Plan`, so a result depends on the pixels and never on who called
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from itertools import chain
+from itertools import chain, product
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from xcloudmask.engine.aux_planes import encode
 from xcloudmask.engine.blend import PlacedSum, add_sums, window_weights
 from xcloudmask.engine.chunks import Range
 from xcloudmask.engine.classify import decide_classes, to_scheme
-from xcloudmask.engine.pixels import calibrate, check_units, coarsen, fill_gaps, holds_data, name_fill_value
+from xcloudmask.engine.input_checks import check_units, name_gaps, name_oddities
+from xcloudmask.engine.output_checks import no_answer
+from xcloudmask.engine.pixels import calibrate, coarsen, fill_gaps, holds_data
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.predictor import WindowJob, get_predictor
 from xcloudmask.engine.tiling import reflect_indices
 from xcloudmask.engine.upsample import upsample
+from xcloudmask.errors import ModelWarning, warn_user
 from xcloudmask.types import AuxInput
 
 #: Rows of an output that are made at once: what is made on the way would take many times the output.
@@ -49,16 +52,25 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
     it runs between inferences, a window at a time, and its warnings and errors come up there.
     """
     tiles = plan.tiles
-    calibration, scaled = plan.options.calibration, plan.options.calibration.scale is not None
+    calibration, (fy, fx) = plan.options.calibration, plan.options.factors
     row0, col0 = tiles.y.start(rows[0]), tiles.x.start(cols[0])
     patch = plan.options.patch
     for scene in range(raw.shape[0]):
         bands = reflectance(plan, raw[scene])
         values, valid = calibrate(bands, calibration)
+        for row, col in product(range(*rows), range(*cols)):
+            top, left = tiles.y.start(row) - row0, tiles.x.start(col) - col0
+            # every eighth cell; of the stored numbers, as what is no data here may be counts
+            sample = (
+                slice(top * fy, (top + patch) * fy, 8 * fy),
+                slice(left * fx, (left + patch) * fx, 8 * fx),
+            )
+            check_units(bands[:, *sample], calibration)
         if not valid.all():
-            name_fill_value(bands, calibration)
+            name_gaps(bands, calibration)
         if not valid.any():
             continue
+        name_oddities(bands, calibration)
         cells, cell_valid = coarsen(values, valid, plan.options.factors)
         planes = aux_cells(plan, raw[scene])
         for row in range(*rows):
@@ -70,7 +82,6 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
                 if not inside.any():
                     continue
                 pixels = cells[:, *box]
-                check_units(pixels, inside, scaled)
                 pixels = fill_gaps(pixels, inside)
                 if plan.aux:
                     pixels = np.concatenate([pixels, aux_window(plan, planes, box, inside.shape)])
@@ -157,7 +168,10 @@ def _output(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> A
     channels = upsample(sums, (rows, cols), options.factors, needs, sizes, count)
     probabilities, uncertainty = channels[..., :count, :, :], channels[..., count:, :, :]
     # Where a network returned NaN, its classes sum to zero or NaN: such a pixel must not become class 0.
-    valid = valid & (probabilities.sum(axis=-3) > 0)
+    answered = probabilities.sum(axis=-3) > 0
+    if (valid & ~answered).any():
+        warn_user(no_answer(options.spec), ModelWarning)
+    valid = valid & answered
     probabilities = to_scheme(probabilities, options.scheme)
     if options.output == "probabilities":
         if options.uncertainty:

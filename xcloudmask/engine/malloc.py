@@ -26,12 +26,13 @@ def trim() -> None:
 
 
 @cache
-def keep_large_blocks_apart() -> None:
+def map_large_blocks() -> None:
     """Have glibc map blocks of `LARGE` bytes or more on their own, for the rest of the process.
 
     By itself it raises that limit to 32 MiB as such blocks are freed. From then on the planes of a region lie
-    in heaps, and holes between them are held: a tenth of the memory of a long run. Who has set the limit by
-    an environment variable is left alone.
+    in heaps, and holes between them are held: a tenth of the memory of a long run. It is a setting of the
+    whole process: the command line and Dask's workers call this, in others it is the user's, who has
+    ``MALLOC_MMAP_THRESHOLD_``. Who has set that is left alone.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in tunables:

@@ -11,7 +11,7 @@ from xcloudmask.engine.arrays import Float
 from xcloudmask.engine.backend import Place, no_wait
 from xcloudmask.engine.blend import quantise
 from xcloudmask.engine.devices import cpu_lanes, cpu_threads
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, Remedy, Use
 from xcloudmask.models.network import Network
 
 
@@ -42,8 +42,9 @@ class OnnxBackend:
         if self.kind == "cuda":
             if "CUDAExecutionProvider" not in ort.get_available_providers():
                 raise CloudMaskError(
-                    "device='cuda': the installed onnxruntime has no CUDA; install onnxruntime-gpu, or use "
-                    "device='cpu'"
+                    ": the installed onnxruntime has no CUDA;",
+                    Remedy("install onnxruntime-gpu, or use {}", Use(device="cpu")),
+                    option=Use(device="cuda"),
                 )
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(self.index or 0)}))
         self.session = ort.InferenceSession(body, sess_options=options, providers=providers)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from xcloudmask.engine.arrays import Float
 from xcloudmask.engine.devices import cpu_threads
 from xcloudmask.engine.onnx import OnnxBackend
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, Remedy, Use
 
 
 class OpenVinoBackend(OnnxBackend):
@@ -17,8 +17,9 @@ class OpenVinoBackend(OnnxBackend):
         """See `OnnxBackend`."""
         if find_spec("openvino") is None:
             raise CloudMaskError(
-                "device='openvino' needs the package openvino: pip install 'xcloudmask[openvino]'; or use "
-                "device='cpu'"
+                " needs the package openvino: pip install 'xcloudmask[openvino]';",
+                Remedy("or use {}", Use(device="cpu")),
+                option=Use(device="openvino"),
             )
         import openvino
 
@@ -26,8 +27,9 @@ class OpenVinoBackend(OnnxBackend):
         available = core.available_devices
         if name not in available:
             raise CloudMaskError(
-                f"device='openvino:{name}' is not on this machine (there: {', '.join(available) or 'none'}); "
-                "use device='openvino' or device='cpu'"
+                f" is not on this machine (there: {', '.join(available) or 'none'});",
+                Remedy("use {} or {}", Use(device="openvino"), Use(device="cpu")),
+                option=Use(device=f"openvino:{name}"),
             )
         # Reflectance differs in the third digit: half precision must be asked for, never the default.
         how: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}

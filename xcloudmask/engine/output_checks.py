@@ -76,3 +76,19 @@ def find_anomaly(probabilities: Float, weights: Float, spec: ModelSpec, activati
             "logits, its activation is 'softmax', or 'sigmoid' for one channel"
         )
     return None
+
+
+def no_answer(spec: ModelSpec) -> str:
+    """Say that a network answered nothing for pixels that hold data; `doubt` sees its first batch alone.
+
+    Examples
+    --------
+    >>> from xcloudmask.testing import TOY
+    >>> no_answer(TOY)[:54]
+    "model 'toy' answers with numbers that are not finite ("
+    """
+    return (
+        f"model {spec.name!r} answers with numbers that are not finite (or all 0) for pixels that hold data; "
+        "they become no data (255). Look for pixels far out of 0 to 1, check the model's weights and "
+        "normalisation, or try dtype='float32'"
+    )

@@ -7,18 +7,15 @@ import math
 import numpy as np
 
 from xcloudmask.engine.arrays import Array, Bool, Float
-from xcloudmask.errors import NoDataWarning, UnitError, warn_user
 from xcloudmask.types import Calibration
 
-#: What no reflectance is, nor counts that were not scaled, of which `check_units` tells: a fill value that
-#: nobody declared. It is no data; a network's answer would be spoilt all around it.
-LOWEST, HIGHEST = -0.5, 65_535.0
-
-
-APPLIED_TWICE = (
-    "the scale or the offset is wrong, or was applied already. Say how the numbers are stored with "
-    "da.cloudmask.describe(scale=..., offset=...), scale=1, offset=0 if they are reflectance"
-)
+#: What no reflectance is: a fill value that nobody declared, or counts that were not scaled (of which
+#: `input_checks.check_units` tells). It is no data; a network's answer would be spoilt all around it.
+LOWEST, HIGHEST = -0.5, 20.0
+#: Brighter than this is as bright as it gets: one pixel of glint or garbage must not spoil its surroundings.
+CEILING = 3.0
+#: How near to a fill value a float may lie that went through a scale and an offset in single precision.
+NEAR = 1e-6
 
 
 def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
@@ -29,19 +26,49 @@ def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
             values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
         if calibration.offset is not None:
             values = values + np.asarray(calibration.offset, np.float32)[:, None, None]
+    if values.size and np.fmax.reduce(values, axis=None) > CEILING:  # a copy only where there is need
+        values = np.minimum(values, np.float32(CEILING))
     return values, holds_data(raw, calibration)
 
 
-def holds_data(raw: Array, calibration: Calibration) -> Bool:
-    """Pixels of stored numbers (..., band, y, x) that hold data in every band."""
+def holds_data(raw: Array, calibration: Calibration, highest: float = HIGHEST) -> Bool:
+    """Pixels of stored numbers (..., band, y, x) that hold data in every band, and no fill value in all.
+
+    Decided pixel by pixel, so that it never depends on the chunking.
+    """
     valid = np.ones((*raw.shape[:-3], *raw.shape[-2:]), bool)
-    limits = stored_limits(calibration, raw.shape[-3])
+    limits = stored_limits(calibration, raw.shape[-3], highest)
     # a band at a time: all of them would take as much as the pixels
     for values, (low, high) in zip(np.moveaxis(raw, -3, 0), limits, strict=True):
         valid &= within(values, low, high)
         for gap in calibration.nodata:
             valid &= values != raw.dtype.type(gap)
+    for number in calibration.fill:
+        valid &= ~filled(raw, number)
     return valid
+
+
+def filled(raw: Array, number: float) -> Bool:
+    """Pixels of stored numbers (..., band, y, x) that hold a number in all of their bands.
+
+    Examples
+    --------
+    >>> filled(np.array([[[0, 0, 5]], [[0, 1, 0]]]), 0).tolist()
+    [[True, False, False]]
+    """
+    here: Bool | None = None
+    for values in np.moveaxis(raw, -3, 0):
+        same = (
+            within(values, number - NEAR, number + NEAR)
+            if raw.dtype.kind == "f" and number != 0
+            else values == raw.dtype.type(number)
+        )
+        here = same if here is None else np.logical_and(here, same, out=here)
+        if not here.any():  # as a rule after the first band
+            break
+    if here is None:
+        raise ValueError("pixels without a band cannot hold a number")
+    return here
 
 
 def within(values: Array, low: float, high: float) -> Bool:
@@ -68,40 +95,19 @@ def within(values: Array, low: float, high: float) -> Bool:
     return inside
 
 
-def stored_limits(calibration: Calibration, bands: int) -> list[tuple[float, float]]:
-    """Return what `LOWEST` and `HIGHEST` are in stored numbers, a pair a band.
+def stored_limits(
+    calibration: Calibration, bands: int, highest: float = HIGHEST
+) -> list[tuple[float, float]]:
+    """Return what `LOWEST` and `highest` are in stored numbers, a pair a band.
 
     Examples
     --------
     >>> stored_limits(Calibration(scale=(1e-4,), offset=(0.0,)), 1)
-    [(-5000.0, 655350000.0)]
+    [(-5000.0, 200000.0)]
     """
     scales, offsets = calibration.scale or (1.0,), calibration.offset or (0.0,)
     pairs = zip(np.broadcast_to(scales, bands), np.broadcast_to(offsets, bands), strict=True)
-    return [(float((LOWEST - b) / a), float((HIGHEST - b) / a)) for a, b in pairs]
-
-
-def name_fill_value(raw: Array, calibration: Calibration) -> None:
-    """Warn of a number (..., band, y, x) that is no data only because no reflectance is so low or high.
-
-    A lazy array can be asked no sooner than where it is computed; one and the same warning is shown once.
-    """
-    limits = stored_limits(calibration, raw.shape[-3])
-    for values, (low, high) in zip(np.moveaxis(raw, -3, 0), limits, strict=True):
-        odd = values[~within(values, low, high)]
-        odd = odd[np.isfinite(odd)]
-        for gap in calibration.nodata:
-            odd = odd[odd != raw.dtype.type(gap)]
-        if odd.size:
-            worst = max(odd.min().item(), odd.max().item(), key=abs)
-            number = int(worst) if float(worst).is_integer() and abs(worst) < 1e15 else float(worst)
-            warn_user(
-                f"values such as {number!r} are no reflectance and are taken as no data (255). Say so "
-                f"with nodata={number!r}; or, if they hold data, say how they are scaled: "
-                "da.cloudmask.describe(scale=..., offset=...)",
-                NoDataWarning,
-            )
-            return
+    return [(float((LOWEST - b) / a), float((highest - b) / a)) for a, b in pairs]
 
 
 def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float, Bool]:
@@ -138,31 +144,3 @@ def fill_gaps(pixels: Float, valid: Bool) -> Float:
     rows, cols = distance_transform_edt(~valid, return_distances=False, return_indices=True)
     filled: Float = pixels[:, rows, cols]
     return filled
-
-
-def check_units(pixels: Float, valid: Bool, scaled: bool) -> None:
-    """Refuse a window whose values cannot be reflectance; a lazy array can be asked no sooner.
-
-    Asked of a window, as those lie the same however the array is chunked. `scaled` says that a scale was
-    declared and applied.
-    """
-    sample = pixels[:, ::8, ::8][:, valid[::8, ::8]]
-    if not sample.size:
-        return
-    middle, largest = float(np.median(sample)), float(np.abs(sample).max())
-    if middle > 5:
-        found, scale = f"half of the values are above {middle:.4g}", "0.01" if middle <= 150 else "0.0001"
-        remedy = (
-            f"say how they are scaled: da.cloudmask.describe(scale={scale}, offset=0.0), with the figures of "
-            "your product"
-        )
-    elif middle < -0.1:
-        found = f"half of the values are below {middle:.2g}"
-        remedy = (
-            f"{APPLIED_TWICE}; or these pixels hold no data: say which number means it, describe(nodata=...)"
-        )
-    elif scaled and 0 < largest < 1e-3:
-        found, remedy = f"no value is above {largest:.2g} after the declared scale was applied", APPLIED_TWICE
-    else:
-        return
-    raise UnitError(f"{found}: reflectance is 0 to 1, so {remedy}")

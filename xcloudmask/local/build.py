@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from xcloudmask.local.hdf4 import read_hdf4
 from xcloudmask.local.scene import HDF4, Plane, Scene
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.reader import Layer, Source, read_layer
+from xcloudmask.stac.item_plan import Source
+from xcloudmask.stac.reader import Layer, read_layer
 from xcloudmask.stac.transport import Transport, messages
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def build(scene: Scene, resolution: float | None, chunks: Any) -> xr.DataArray:
         coords={"y": grid.y, "x": grid.x},
         name="reflectance",
     )
-    array = describe_bands(array, [plane.asset.band for plane in scene.planes])
+    array = describe_bands(array, [plane.source.band for plane in scene.planes if plane.source.band])
     array = describe_times(array, [scene.time or "NaT"], [scene.item_id], [scene.sensor.name])
     if scene.sun_elevation is not None:
         array = array.assign_coords(sun_elevation=("time", [float(scene.sun_elevation)]))
@@ -147,12 +148,8 @@ def target_grid(planes: Sequence[Plane], resolution: float | None) -> Grid:
 
 
 def _part(scene: Scene, plane: Plane, grid: Grid) -> _Part:
-    asset = plane.asset
-    source = Source(
-        item_id=scene.item_id, key=asset.key, href=asset.href, index=asset.index, scale=asset.scale,
-        offset=asset.offset, nodata=asset.nodata, k1=asset.k1, k2=asset.k2, valid=plane.valid,
-    )  # fmt: skip
-    if asset.href.startswith(HDF4) and grid != plane.grid:
+    source = replace(plane.source, item_id=scene.item_id, band=None)
+    if source.href.startswith(HDF4) and grid != plane.grid:
         raise CloudMaskError(
             f"{plane.file}: an HDF4 file is read on its own grid only. Leave resolution= out; predict()"
             f" brings"
@@ -215,7 +212,7 @@ def _read_block(
     if part.source.href.startswith(HDF4):
         return read_hdf4(part.source, (top, left), shape)[None, None]
     try:
-        values = read_layer(Layer((part.source,)), grid.window(top, left, shape), part.resampling, _TRANSPORT)
+        values = read_layer(Layer((part.source,)), grid.part(top, left, shape), part.resampling, _TRANSPORT)
     except AssetError as error:
         cause = messages(error.__cause__) if error.__cause__ else str(error)
         raise AssetError(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from xcloudmask import sensors
-from xcloudmask.errors import AssetError, BandError, CloudMaskError, UnitError
+from xcloudmask.errors import AssetError, BandError, CloudMaskError, Remedy, UnitError, Use
 from xcloudmask.local.build import grid_of
 from xcloudmask.local.files import Files
 from xcloudmask.local.landsat import Numbers, raw_numbers
@@ -35,7 +35,7 @@ from xcloudmask.local.scene import (
 )
 from xcloudmask.local.sun import descending_pass, sun_position
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan, ValidRule
+from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.types import Band, Sensor
 
 _RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
@@ -97,8 +97,8 @@ def scene(files: Files, given: Overrides) -> Scene:
     sensor = given.sensor or (sensors.get(known["sensor"]) if known else None)
     if sensor is None:
         raise CloudMaskError(
-            f"{where}: nothing tells which instrument took it. Pass sensor=, one of"
-            f" {', '.join(sensors.names())}."
+            f"{where}: nothing tells which instrument took it",
+            Remedy(f"Pass {{}}, one of {', '.join(sensors.names())}.", Use(sensor=...)),
         )
     layers, asked = _named_by_caller(layers, given, sensor)
     held = [(layer, band) for layer, band in zip(layers, _match(layers, sensor, where), strict=True) if band]
@@ -117,27 +117,21 @@ def scene(files: Files, given: Overrides) -> Scene:
         sun = check_sun(elevation, where, _SUN_REMEDY) if raw else None
         numbers = _numbers(layer, band, sensor, given, sun)
         nodata = _nodata(layer, sensor, given, raw=raw)
-        asset = AssetPlan(
-            band.name,
-            layer.href,
-            band,
-            numbers.scale,
-            numbers.offset,
-            nodata,
-            numbers.k1,
-            numbers.k2,
-            layer.index,
-        )
         valid = _status_map(files, layer, band) if known else None
-        planes.append(Plane(asset, layer.file, grids[band.name], valid))
+        source = Source(
+            band.name, layer.href, band, numbers.scale, numbers.offset, nodata, numbers.k1, numbers.k2,
+            layer.index, valid=valid,
+        )  # fmt: skip
+        planes.append(Plane(source, layer.file, grids[band.name]))
     name = files.path.stem if files.is_single else files.name
     return Scene(name, sensor, level, tuple(planes), time, elevation)
 
 
-_SUN_REMEDY = (
-    "These look like Landsat level-1 numbers without their MTL file. Pass sun_elevation= (degrees), or"
-    " date='YYYY-MM-DDTHH:MM' (UTC) to have it worked out; or scale= and offset= if they are something else."
-)
+_SUN_REMEDY = Remedy(
+    "These look like Landsat level-1 numbers without their MTL file. Pass {} (degrees), or {} (UTC) to have"
+    " it worked out; or {} and {} if they are something else.",
+    Use(sun_elevation=...), Use(date="YYYY-MM-DDTHH:MM"), Use(scale=...), Use(offset=...),
+)  # fmt: skip
 
 
 def read_layers(files: Files) -> list[Layer]:
@@ -231,9 +225,8 @@ def _match(layers: Sequence[Layer], sensor: Sensor, where: str) -> tuple[Band | 
         raise BandError(
             f"{where}: no band of {sensor.name} ({', '.join(b.name for b in sensor.bands)}) is found in what"
             f" its"
-            f" files and bands are called: {', '.join(repr(layer.label) for layer in layers[:12])}. Pass"
-            f" bands=[...]:"
-            " one name a band, in the file's order."
+            f" files and bands are called: {', '.join(repr(layer.label) for layer in layers[:12])}",
+            Remedy("Pass {}: one name a band, in the file's order.", Use(bands=[...])),
         )
     return bands
 

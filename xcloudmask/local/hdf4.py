@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.local.scene import HDF4
-from xcloudmask.stac.reader import Source, calibrate
+from xcloudmask.stac.item_plan import Source
+from xcloudmask.stac.reader import calibrate
 
 #: The pixels of a SPOT-VGT plane, as its products spell it.
 DATASETS = ("PIXEL DATA", "PIXEL_DATA")

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from xcloudmask import sensors
-from xcloudmask.errors import CloudMaskError, OptionError, UnitError
+from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitError, Use
 from xcloudmask.local.build import grid_of
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import (
@@ -29,7 +29,7 @@ from xcloudmask.local.scene import (
     settle_level,
     warn_of_absent,
 )
-from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.mtl import IMAGE, RESCALING, THERMAL, Groups, mtl_number, parse_mtl
 from xcloudmask.types import Band, Level, Sensor
 
@@ -86,9 +86,8 @@ def scene(files: Files, given: Overrides) -> Scene:
     if not held:
         raise CloudMaskError(
             f"{where}: none of the band files that it names is beside it. It names"
-            f" {', '.join(file for _, file in _named_files(groups)) or 'none'}. Put them into one folder, or"
-            f" open"
-            " them without the MTL file: sensor=, sun_elevation=."
+            f" {', '.join(file for _, file in _named_files(groups)) or 'none'}. Put them into one folder,",
+            Remedy("or open them without the MTL file: {}, {}.", Use(sensor=...), Use(sun_elevation=...)),
         )
     planes = []
     named = [sensor.band(f"B{number}") for number, _ in _named_files(groups)]
@@ -98,10 +97,8 @@ def scene(files: Files, given: Overrides) -> Scene:
         numbers = _numbers(groups, band, number, level, elevation, where, given)
         href = files.href(file)
         nodata = 0.0 if given.nodata is None else given.nodata
-        asset = AssetPlan(
-            band.name, href, band, numbers.scale, numbers.offset, nodata, numbers.k1, numbers.k2
-        )
-        planes.append(Plane(asset, href, grid_of(href, href)))
+        source = Source(band.name, href, band, numbers.scale, numbers.offset, nodata, numbers.k1, numbers.k2)
+        planes.append(Plane(source, href, grid_of(href, href)))
     product = _text(groups, "LANDSAT_PRODUCT_ID") or _text(groups, "LANDSAT_SCENE_ID")
     return Scene(
         item_id=product or name.rsplit("/", 1)[-1][: -len("_MTL.txt")],
@@ -216,9 +213,10 @@ def _numbers(
         value = mtl_number(groups, places, key)
         if value is None:
             raise UnitError(
-                f"{where}: it has no {key} in {' or '.join(places)}. Leave band {band.name} out, pass scale="
-                f" and"
-                " offset=, or fetch the scene as Collection 2."
+                f"{where}: it has no {key} in {' or '.join(places)}. Leave band {band.name} out,",
+                Remedy(
+                    "pass {} and {}, or fetch the scene as Collection 2.", Use(scale=...), Use(offset=...)
+                ),
             )
         return value
 
@@ -239,7 +237,7 @@ def _numbers(
             coefficient(f"K1_CONSTANT_BAND_{number}", THERMAL),
             coefficient(f"K2_CONSTANT_BAND_{number}", THERMAL),
         )
-    sun = check_sun(elevation, where, "Pass it in degrees: sun_elevation=...")
+    sun = check_sun(elevation, where, Remedy("Pass it in degrees: {}", Use(sun_elevation=...)))
     sine = math.sin(math.radians(sun))
     return Numbers(
         coefficient(f"REFLECTANCE_MULT_BAND_{number}", RESCALING) / sine,

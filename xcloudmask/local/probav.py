@@ -22,11 +22,11 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from xcloudmask import sensors
-from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.errors import AssetError, CloudMaskError, Remedy, Use
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import Overrides, Plane, Scene, choose, good_radiometry, parse_time, settle_level
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.item_plan import Source
 from xcloudmask.types import Band
 
 _ENDS = (".hdf5", ".h5")
@@ -100,7 +100,10 @@ def scene(files: Files, given: Overrides) -> Scene:
     kinds = {kind for _, kind in content.planes}
     told = kinds.pop() if len(kinds) == 1 else None
     if told is None and given.level is None:
-        raise CloudMaskError(f"{file}: holds both TOA and TOC reflectance. Pass level='toa' or level='boa'.")
+        raise CloudMaskError(
+            f"{file}: holds both TOA and TOC reflectance",
+            Remedy("Pass {} or {}.", Use(level="toa"), Use(level="boa")),
+        )
     level = settle_level(told, given.level, file)
     kind = "TOC" if level == "boa" else "TOA"
     sensor = given.sensor or sensors.get("proba-v")
@@ -179,13 +182,12 @@ def _plane(content: _Content, band: Band, kind: str, given: Overrides) -> Plane:
         scale = 1 / divisor if divisor else header.number("scale_factor") or 1 / 2000
         offset = -(header.number("OFFSET") or 0.0) * scale if given.offset is None else given.offset
     nodata = header.number("NO_DATA", "_FillValue") if given.nodata is None else given.nodata
-    asset = AssetPlan(
-        band.name, _vrt(content, header, grid), band, scale, offset, -1.0 if nodata is None else nodata
-    )
     valid = None
     if content.status is not None:
         valid = good_radiometry(_vrt(content, content.status, grid), band)
-    return Plane(asset, content.file, grid, valid)
+    nodata = -1.0 if nodata is None else nodata
+    source = Source(band.name, _vrt(content, header, grid), band, scale, offset, nodata, valid=valid)
+    return Plane(source, content.file, grid)
 
 
 def _grid(content: _Content, header: _Plane) -> Grid:

@@ -11,7 +11,7 @@ import re
 from xml.etree import ElementTree
 
 from xcloudmask import sensors
-from xcloudmask.errors import CloudMaskError, UnitError
+from xcloudmask.errors import CloudMaskError, Remedy, UnitError, Use
 from xcloudmask.local.build import grid_of
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import (
@@ -24,7 +24,7 @@ from xcloudmask.local.scene import (
     settle_level,
     warn_of_absent,
 )
-from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.item_plan import Source
 from xcloudmask.types import Band, Sensor
 
 _PRODUCT_XML = re.compile(
@@ -82,7 +82,7 @@ def scene(files: Files, given: Overrides) -> Scene:
 def _plane(files: Files, name: str, band: Band, scale: float, offset: float, given: Overrides) -> Plane:
     href = files.href(name)
     nodata = 0.0 if given.nodata is None else given.nodata
-    return Plane(AssetPlan(band.name, href, band, scale, offset, nodata), href, grid_of(href, href))
+    return Plane(Source(band.name, href, band, scale, offset, nodata), href, grid_of(href, href))
 
 
 def _parse(files: Files, name: str) -> _Xml:
@@ -120,7 +120,10 @@ def _one_granule(files: Files) -> str:
 
 def _sensor(product: _Xml, where: str) -> Sensor:
     platform = need(
-        _text(product, "SPACECRAFT_NAME"), "SPACECRAFT_NAME", where, "Pass sensor='sentinel-2a' (or b, c)."
+        _text(product, "SPACECRAFT_NAME"),
+        "SPACECRAFT_NAME",
+        where,
+        Remedy("Pass {} (or b, c).", Use(sensor="sentinel-2a")),
     )
     sensor = sensors.identify(platform)
     if sensor is None:
@@ -170,9 +173,12 @@ def _numbers(product: _Xml, level: str, where: str, given: Overrides) -> tuple[f
         raise UnitError(
             f"{where}: processing baseline {baseline} is of those whose numbers carry an offset (since"
             f" 04.00), but"
-            " the file states none. Was it altered, or the image harmonised? Pass offset=-0.1 if the numbers"
-            " are"
-            " ESA's own, offset=0 if 1000 was taken from them already."
+            " the file states none. Was it altered, or the image harmonised?",
+            Remedy(
+                "Pass {} if the numbers are ESA's own, {} if 1000 was taken from them already.",
+                Use(offset=-0.1),
+                Use(offset=0),
+            ),
         )
     offsets = {
         _BAND_IDS[int(element.attrib["band_id"])]: float(element.text or 0) * scale for element in elements

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning, warn_user
-from xcloudmask.stac.bands import AUTO_BANDS, Survey, choose_bands
+from xcloudmask.errors import CloudMaskError, NoDataWarning, Remedy, UnitError, UnitWarning, Use, warn_user
+from xcloudmask.stac.bands import AUTO_BANDS, choose_bands
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan, ValidRule
+from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.types import Band, Level, Sensor, parse_level
 
 #: ``"auto"``, ``"all"`` or names.
@@ -58,19 +58,16 @@ class Plane:
 
     Parameters
     ----------
-    asset : AssetPlan
+    source : Source
         Its href is anything that rasterio opens, or ``hdf4:`` and a path.
     file : str
         The file as the user knows it, for messages.
     grid : Grid
-    valid : ValidRule or None
-        Which of this band's pixels count.
     """
 
-    asset: AssetPlan
+    source: Source
     file: str
     grid: Grid
-    valid: ValidRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,7 @@ def choose(held: Sequence[Band], asked: BandsAsked, sensor: Sensor) -> list[Band
     >>> [band.name for band in choose(toy.bands, "auto", toy)]
     ['1']
     """
-    choices = choose_bands([Survey(sensor.name, tuple(held))], asked)
+    choices = choose_bands({sensor.name: held}, asked)
     return [dict(choice.by_sensor)[sensor.name] for choice in choices]
 
 
@@ -148,16 +145,17 @@ def settle_level(found: str | None, given: Level | None, where: str) -> Level:
     told = parse_level(found) if found else None
     if told and given and told != given:
         raise UnitError(
-            f"{where}: the product says it is {told.upper()}, level={given!r} says otherwise. Leave level="
-            f" out."
+            f"{where}: the product says it is {told.upper()}, level={given!r} says otherwise",
+            Remedy("Leave {} out.", Use(level=...)),
         )
     level = given or told
     if level is None:
         level = "toa"
         warn_user(
-            f"{where}: nothing tells whether its reflectance is top of atmosphere or surface; taken as"
-            " level='toa'. Pass level='toa' or level='boa' to settle it.",
+            f"{where}: nothing tells whether its reflectance is top of atmosphere or surface; taken as top of"
+            " atmosphere",
             UnitWarning,
+            Remedy("Pass {} or {} to settle it.", Use(level="toa"), Use(level="boa")),
         )
     return level
 
@@ -185,14 +183,14 @@ def parse_time(text: str | None) -> datetime | None:
     return when.replace(tzinfo=None) if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None)
 
 
-def need(value: str | None, what: str, where: str, remedy: str) -> str:
+def need(value: str | None, what: str, where: str, remedy: str | Remedy) -> str:
     """Return a text of the metadata, or say that it is missing, where, and what helps."""
     if value is None or not value.strip():
-        raise CloudMaskError(f"{where}: {what} is missing. {remedy}")
+        raise CloudMaskError(f"{where}: {what} is missing", remedy)
     return value.strip()
 
 
-def check_sun(degrees: float | None, where: str, remedy: str) -> float:
+def check_sun(degrees: float | None, where: str, remedy: str | Remedy) -> float:
     """Return the sun's elevation, or say what to do where there is none or the sun is down.
 
     Examples
@@ -203,14 +201,14 @@ def check_sun(degrees: float | None, where: str, remedy: str) -> float:
     if degrees is None:
         raise UnitError(
             f"{where}: reflectance at the top of the atmosphere needs the sun's elevation, and nothing tells"
-            f" it."
-            f" {remedy}"
+            " it",
+            remedy,
         )
     if not 0 < degrees <= 90:
         raise UnitError(
             f"{where}: the sun's elevation is {degrees:g} degrees; reflectance needs one above 0 and up to"
-            f" 90."
-            " Leave night scenes out, or pass the right one: sun_elevation=..."
+            " 90",
+            Remedy("Leave night scenes out, or pass the right one: {}", Use(sun_elevation=...)),
         )
     return degrees
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 
 from xcloudmask import sensors
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, Remedy, Use
 from xcloudmask.local.build import grid_of
 from xcloudmask.local.files import Files
 from xcloudmask.local.hdf4 import plane_shape
@@ -31,7 +31,7 @@ from xcloudmask.local.scene import (
     settle_level,
 )
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.item_plan import Source
 from xcloudmask.types import Band, Level, Sensor
 
 _LOG = re.compile(r"(^|[/_])LOG\.TXT$", re.IGNORECASE)
@@ -100,7 +100,7 @@ def _sensor(log: Mapping[str, str], product: str, where: str) -> Sensor:
     match = re.search(r"\b(?:VGT|VEGETATION|V)\s?([12])", text, re.IGNORECASE)
     number = need(
         match[1] if match else None, "which VEGETATION instrument it was (PRODUCT_ID V1... or V2...)", where,
-        "Pass sensor='spot-vgt1' or sensor='spot-vgt2'.",
+        Remedy("Pass {} or {}.", Use(sensor="spot-vgt1"), Use(sensor="spot-vgt2")),
     )  # fmt: skip
     return sensors.get(f"spot-vgt{number}")
 
@@ -123,14 +123,6 @@ def _plane(
     given: Overrides,
 ) -> Plane:
     href, grid = _place(files, name, log, where)
-    asset = AssetPlan(
-        band.name,
-        href,
-        band,
-        _SCALE if given.scale is None else given.scale,
-        given.offset or 0.0,
-        0.0 if given.nodata is None else given.nodata,
-    )
     valid = None
     if status is not None:
         map_href = _place(files, status, log, where)[0]
@@ -139,7 +131,10 @@ def _plane(
                 f"{files.path}: {name} and {status} are of different formats. Convert all planes, or none."
             )
         valid = good_radiometry(map_href, band)
-    return Plane(asset, files.href(name), grid, valid)
+    scale = _SCALE if given.scale is None else given.scale
+    nodata = 0.0 if given.nodata is None else given.nodata
+    source = Source(band.name, href, band, scale, given.offset or 0.0, nodata, valid=valid)
+    return Plane(source, files.href(name), grid)
 
 
 def _place(files: Files, name: str, log: Mapping[str, str], where: str) -> tuple[str, Grid]:

@@ -13,8 +13,9 @@ import xarray as xr
 
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.scene.dims import check_same_grid, pixel_size, spatial_dims
-from xcloudmask.scene.flags import codes_of
+from xcloudmask.scene.dims import pixel_size, spatial_dims
+from xcloudmask.scene.flags import as_mask, codes_of
+from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.units import NODATA_ATTRS
 
 #: Classes taken out of a scene, and classes that count as clear, unless the caller says otherwise.
@@ -49,6 +50,7 @@ def apply(
     da: xr.DataArray, mask: xr.DataArray, drop: Sequence[str] = DROP, buffer: str | float | None = None
 ) -> xr.DataArray:
     """Do what `xcloudmask.accessor.DataArrayAccessor.apply` documents."""
+    mask = as_mask(mask) if isinstance(mask, xr.DataArray) else mask
     check_same_grid(mask, da, "mask")
     taken = one_of(mask, drop)
     if buffer is not None:
@@ -65,12 +67,12 @@ def clear_fraction(
     mask: xr.DataArray, clear: Sequence[str] = CLEAR, dim: Hashable | Sequence[Hashable] | None = None
 ) -> xr.DataArray:
     """Do what `xcloudmask.accessor.DataArrayAccessor.clear_fraction` documents."""
+    mask = as_mask(mask)
     over: Any = spatial_dims(mask) if dim is None else dim
     valid = holds_class(mask).sum(over)
     share = one_of(mask, clear).sum(over) / valid.where(valid > 0)
-    return share.rename("clear_fraction").assign_attrs(
-        long_name="clear share of the pixels that hold data", units="1"
-    )
+    share.attrs = {"long_name": "clear share of the pixels that hold data", "units": "1"}
+    return share.rename("clear_fraction")
 
 
 def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:

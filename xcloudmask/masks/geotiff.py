@@ -1,42 +1,256 @@
-"""Cloud Optimized GeoTIFF."""
+"""Write a mask or probabilities as a Cloud Optimized GeoTIFF: chunk by chunk, atomically.
+
+It is made in a hidden folder beside the output and renamed into place at the end. A run that fails clears
+that folder; one that is killed outright leaves it, and the next run to the same output removes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
 from xcloudmask.masks.picture import class_colours
-from xcloudmask.masks.sink import WORKERS, Array, Progress, Tally, flags, store
-from xcloudmask.store.atomic import SinkError, writing
+from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.flags import codes_of
+from xcloudmask.store.atomic import SinkError, beside, install, writing
 
-BLOCK = 512
+#: Called with pixels done and pixels in all, after every chunk.
+Progress = Callable[[int, int], None]
+Array = npt.NDArray[Any]
+
+ENDINGS = (".tif", ".tiff")
+#: Pixels along a side of a block of the file, and of a chunk where the mask is a NumPy array and has none.
+BLOCK, CHUNK = 512, 2048
+#: Chunks worked on at a time: some are inferred, the others read and written.
+WORKERS = max(2, min(4, os.cpu_count() or 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written, and where.
+
+    Parameters
+    ----------
+    path : Path
+    counts : dict
+        Pixels of each class by name, and of ``no_data``. Of probabilities: of the most probable class.
+
+    Examples
+    --------
+    >>> print(Written(Path("mask.tif"), {"clear": 60, "cloud": 20, "no_data": 20}))
+    mask.tif: clear 75.0 %, cloud 25.0 % of valid pixels; no data 20.0 %
+    """
+
+    path: Path
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        valid = {name: count for name, count in self.counts.items() if name != "no_data"}
+        gaps = self.counts.get("no_data", 0)
+        if not sum(valid.values()):
+            return f"{self.path}: no valid pixel, all is no data"
+        shares = ", ".join(f"{name} {_percent(n, sum(valid.values()))}" for name, n in valid.items())
+        return f"{self.path}: {shares} of valid pixels; no data {_percent(gaps, sum(self.counts.values()))}"
+
+
+def _percent(part: int, whole: int) -> str:
+    share = 100 * part / whole
+    return "< 0.1 %" if 0 < share < 0.05 else f"{share:.1f} %"
+
+
+def write_geotiff(
+    mask: xr.DataArray,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Compute a mask or probabilities, chunk by chunk, into a Cloud Optimized GeoTIFF.
+
+    Memory holds a few chunks, and what one row of them has found so far, which grows with the scene's width;
+    `xcloudmask.stream` keeps that in the store instead. The work is done by threads of this process.
+
+    Parameters
+    ----------
+    mask : DataArray
+        What ``da.cloudmask.predict()`` or ``predict_proba()`` returned, of one scene; lazy or not.
+    path : str or path-like
+        Ends in ``.tif`` or ``.tiff``. Classes are uint8 with a colour table, probabilities one float32 band a
+        class.
+    overwrite : bool
+        Whether an output of that name may be replaced.
+    progress : callable, optional
+        Called with pixels done and pixels in all.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, xarray as xr, rasterio
+    >>> mask = xr.DataArray(np.array([[0, 1], [1, 255]], "u1"), dims=("y", "x"), name="cloud_mask",
+    ...                     coords={"y": [45.0, 15.0], "x": [15.0, 45.0]},
+    ...                     attrs={"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     counts = write_geotiff(mask, f"{folder}/mask.tif").counts
+    ...     with rasterio.open(f"{folder}/mask.tif") as file:
+    ...         nodata = file.nodata
+    >>> counts, nodata
+    ({'clear': 1, 'cloud': 2, 'no_data': 1}, 255.0)
+    """
+    out = check_output(path, ENDINGS, overwrite=overwrite)
+    y, x = spatial_dims(mask)
+    mask = mask.transpose(..., *(["class"] if "class" in mask.dims else []), y, x)
+    if mask.chunks is None or any(not sizes for sizes in mask.chunks):
+        mask = mask.chunk({dim: CHUNK if dim in (y, x) else 1 for dim in mask.dims})
+    if "class" in mask.dims:
+        mask = mask.chunk({"class": -1})
+    with beside(out) as work, _failures(out):
+        counts = _make_cog(mask, work / out.name, (y, x), progress)
+        check_output(out, ENDINGS, overwrite=overwrite)  # another run may have been quicker
+        install(work, out)
+    return Written(out, counts)
+
+
+def check_output(
+    path: str | os.PathLike[str], endings: tuple[str, ...] = ENDINGS, *, overwrite: bool = False
+) -> Path:
+    """Return the output's path if it can be written; else an error, before anything is computed.
+
+    Parameters
+    ----------
+    path : str or path-like
+    endings : tuple of str
+        What it may end in.
+    overwrite : bool
+        Whether an output of that name may be replaced.
+
+    Examples
+    --------
+    >>> check_output("mask.tif").name
+    'mask.tif'
+    """
+    text = os.fspath(path)
+    if "://" in text:
+        raise CloudMaskError(f"{text}: a GeoTIFF is written on this machine; name a local path")
+    out = Path(text).expanduser().absolute()
+    if out.suffix.lower() not in endings:
+        raise OptionError(
+            "ending of the output", out.suffix or out.name, allowed=endings,
+            hint=".tif is a Cloud Optimized GeoTIFF.",
+        )  # fmt: skip
+    if not out.parent.is_dir():
+        raise CloudMaskError(f"{out.parent}: there is no such folder. Make it first: mkdir -p {out.parent}")
+    if not os.access(out.parent, os.W_OK):
+        raise CloudMaskError(f"{out.parent}: no permission to write in this folder. Choose another.")
+    if os.path.lexists(out) and not overwrite:
+        raise CloudMaskError(
+            f"{out}: exists already", Remedy("Say {}, or choose another name.", Use(overwrite=True))
+        )
+    if out.is_dir() and out.suffix.lower() in ENDINGS:
+        raise CloudMaskError(f"{out}: is a folder, so it is not replaced by a file. Choose another name.")
+    return out
+
+
+@contextmanager
+def _failures(out: Path) -> Iterator[None]:
+    """Tell failures to write apart from failures to read."""
+    try:
+        yield
+    except SinkError as error:
+        raise CloudMaskError(
+            f"{out}: cannot be written: {error}. Nothing is left of it. Check free space and permissions."
+        ) from error.__cause__
+
+
+class Tally:
+    """Counts the pixels of each class as blocks go by."""
+
+    def __init__(self, mask: xr.DataArray) -> None:
+        self.probabilities = "class" in mask.dims
+        self.names = dict(enumerate(map(str, mask["class"].values))) if self.probabilities else _names(mask)
+        self._counts = np.zeros(256, dtype=np.int64)
+
+    def add(self, block: Array) -> int:
+        """Count a block; return its number of pixels."""
+        if self.probabilities:
+            empty = np.isnan(block).any(axis=-3)
+            block = np.where(empty, NO_DATA, np.nan_to_num(block).argmax(axis=-3)).astype(np.uint8)
+        self._counts += np.bincount(block.ravel(), minlength=256)
+        return block.size
+
+    def counts(self) -> dict[str, int]:
+        """Pixels by class name, ``no_data`` last."""
+        valid = {name: int(self._counts[code]) for code, name in self.names.items() if code != NO_DATA}
+        return {**valid, "no_data": int(self._counts[NO_DATA])}
+
+
+def _names(mask: xr.DataArray) -> dict[int, str]:
+    """Return the name of each code."""
+    if mask.dtype != np.uint8:
+        raise CloudMaskError(
+            f"{mask.name or 'the array'} ({mask.dtype}) is neither a class map nor probabilities: "
+            "pass what predict() or predict_proba() return"
+        )
+    return {code: name for name, code in codes_of(mask).items()}
 
 
 class _Raster:
-    """An open raster as something to store into."""
+    """What Dask stores into: writes a block to the file and counts it, one thread at a time."""
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Any, mask: xr.DataArray, progress: Progress | None) -> None:
+        self._dataset, self._progress = dataset, progress
+        self.tally = Tally(mask)
+        self._total = mask.size // (mask.sizes["class"] if self.tally.probabilities else 1)
+        self._lock = threading.Lock()
+        self._open, self._done = True, 0
+
+    def __dask_tokenize__(self) -> int:
+        return id(self)
 
     def __setitem__(self, key: tuple[slice, ...], block: Array) -> None:
         rows, cols = key[-2:]
         window = ((rows.start, rows.stop), (cols.start, cols.stop))
         self._dataset.write(block if block.ndim == 3 else block[None], window=window)
 
+    def put(self, key: tuple[slice, ...], block: Array, before: None) -> None:
+        """Store a block when the one before it is."""
+        from xcloudmask.engine.malloc import trim
 
-def make_cog(
+        with self._lock:
+            if self._open:  # else the run was stopped while this chunk was being computed
+                with writing():
+                    self[key] = block
+                self._done += self.tally.add(block)
+                self.show()
+        trim()
+
+    def show(self) -> None:
+        """Tell how far it is."""
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+    def close(self) -> None:
+        """Wait for the block being written, and take no more."""
+        with self._lock:
+            self._open = False
+
+
+def _make_cog(
     mask: xr.DataArray, path: Path, spatial: tuple[str, str], progress: Progress | None
 ) -> dict[str, int]:
     """Write blocks into a tiled GeoTIFF as they come, then let GDAL order them as a COG."""
     import rasterio
+    import rioxarray  # noqa: F401  registers .rio
     from rasterio import shutil as raster_shutil
 
     many = {str(d): n for d, n in mask.sizes.items() if d not in ("class", *spatial) and n > 1}
@@ -68,8 +282,8 @@ def make_cog(
                     dataset.set_band_description(index, f"probability of {name}")
             else:
                 dataset.set_band_description(1, str(mask.name or "cloud_mask"))
-                dataset.write_colormap(1, _colour_table(flags(mask)))
-        counts = store(mask, _Raster(dataset), progress)
+                dataset.write_colormap(1, _colour_table(_names(mask)))
+        counts = _store(mask, _Raster(dataset, mask, progress))
     with writing():
         raster_shutil.copy(
             raw, path, driver="COG", BLOCKSIZE=BLOCK, COMPRESS="DEFLATE", BIGTIFF="IF_SAFER",
@@ -81,8 +295,22 @@ def make_cog(
         path.with_name(f"{path.name}.aux.xml").unlink(missing_ok=True)
         _read_back(path, mask, counts)
         if not probabilities:
-            path.with_name(f"{path.name}.aux.xml").write_text(_categories(flags(mask)), encoding="utf-8")
+            path.with_name(f"{path.name}.aux.xml").write_text(_categories(_names(mask)), encoding="utf-8")
     return counts
+
+
+def _store(mask: xr.DataArray, raster: _Raster) -> dict[str, int]:
+    """Compute every chunk once, into the raster."""
+    from dask.base import compute
+
+    from xcloudmask.engine.run_dask import in_turn
+
+    raster.show()
+    try:
+        compute(in_turn(mask.data, raster.put), scheduler="threads", num_workers=WORKERS)  # type: ignore[no-untyped-call]
+    finally:
+        raster.close()
+    return raster.tally.counts()
 
 
 @contextmanager

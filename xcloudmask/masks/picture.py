@@ -13,8 +13,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, warn_user
-from xcloudmask.scene.bands import find_band, labels_of, read_bands, sensor_of
+from xcloudmask.scene.bands import find_band, labels_of, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+from xcloudmask.scene.scene import read_scene
 from xcloudmask.scene.units import declared_nodata
 from xcloudmask.types import Band
 
@@ -83,7 +84,7 @@ def bands_to_show(da: xr.DataArray, dim: str, rgb: str | Sequence[str]) -> tuple
 
     The default, true colour, gives way to what there is; other bands must be there if asked for.
     """
-    bands, labels = read_bands(da, dim), labels_of(da, dim)
+    bands, labels = read_scene(da, measured=False).bands, labels_of(da, dim)
     wanted = (rgb,) if isinstance(rgb, str) else tuple(rgb)
     if len(wanted) not in (1, 3):
         raise CloudMaskError(f"rgb={rgb!r} must name three bands, or one for a grey picture")
@@ -205,6 +206,8 @@ def thin(da: xr.DataArray) -> xr.DataArray:
 
 def frame_of(da: xr.DataArray) -> Frame:
     """Return edges and labels for an array's axes: km, degrees, or pixels where nothing tells."""
+    import rioxarray  # noqa: F401  registers .rio
+
     y, x = spatial_dims(da)
     rulers = _ruler(da, x), _ruler(da, y)
     if rulers[0] is None or rulers[1] is None:

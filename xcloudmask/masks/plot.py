@@ -25,7 +25,7 @@ from xcloudmask.masks.picture import (
     thin,
 )
 from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.flags import codes_of
+from xcloudmask.scene.flags import as_mask, codes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def plot(
     *,
     rgb: str | Sequence[str] = TRUE_COLOUR,
     time: Any = None,
-    ax: Axes | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
     stretch: tuple[float, float] = (2, 98),
     alpha: float | None = None,
     size: float = 5.0,
@@ -76,8 +76,8 @@ def plot(
         Three bands for red, green and blue, or one for grey. Without a true colour, a false one is taken.
     time : int, str or datetime, optional
         Which time to draw, by position or label. The first by default.
-    ax : matplotlib Axes, optional
-        Where to draw one map; the mask then lies over the scene.
+    ax : matplotlib Axes, or one for each map, optional
+        Where to draw. One shows one map; the mask then lies over the scene.
     stretch : (float, float)
         Percentiles of each band that become black and full colour.
     alpha : float, optional
@@ -106,6 +106,7 @@ def plot(
     _need_matplotlib()
     if alpha is not None and not 0 <= alpha <= 1:
         raise CloudMaskError(f"alpha={alpha!r} must lie between 0 (unseen) and 1 (opaque)")
+    scene_or_mask, mask = as_mask(scene_or_mask), None if mask is None else as_mask(mask)
     if mask is None and _kind(scene_or_mask) != "scene":
         scene, mask = None, scene_or_mask
     else:
@@ -116,8 +117,14 @@ def plot(
     _check_grids(arrays)
     arrays, when = one_time(arrays, time)
     frame = frame_of(arrays[0])
-    panels, key = _panels(arrays, scene is not None, mask is not None, rgb, stretch, alpha, ax is not None)
-    return _draw(panels, key if legend else {}, frame, when, ax, size)
+    axes: list[Axes] = [] if ax is None else list(np.ravel(np.asarray(ax, dtype=object)))
+    panels, key = _panels(arrays, scene is not None, mask is not None, rgb, stretch, alpha, len(axes) == 1)
+    if axes and len(axes) != len(panels):
+        raise CloudMaskError(
+            f"ax holds {len(axes)} axes, and there are {len(panels)} maps to draw: give one for each, or "
+            "plot one map an axes in a loop: array.cloudmask.plot(ax=axes[0])"
+        )
+    return _draw(panels, key if legend else {}, frame, when, axes, size)
 
 
 def _need_matplotlib() -> None:
@@ -238,13 +245,13 @@ def _words(name: str) -> str:
 
 
 def _draw(
-    panels: Sequence[_Panel], key: Mapping[str, str], frame: Frame, when: str, ax: Axes | None, size: float
+    panels: Sequence[_Panel], key: Mapping[str, str], frame: Frame, when: str, axes: list[Axes], size: float
 ) -> Axes:
     import matplotlib.pyplot as plt
 
-    own, lines = ax is None, 1
+    own, lines = not axes, 1
     drawn = [panel for panel in panels if panel.probability is not None]
-    if ax is None:
+    if own:
         height = size * min(max(frame.shape, 0.2), 3)
         width = size * len(panels) + 0.6 + (0.8 if drawn else 0)
         lines = _legend_lines(key, width)
@@ -253,8 +260,6 @@ def _draw(
             figsize=(width, height + 0.55 + (0.25 if when else 0) + (0.14 + 0.25 * lines if key else 0)),
         )  # fmt: skip
         axes = list(grid[0])
-    else:
-        axes = [ax]
     for panel, target in zip(panels, axes, strict=True):
         _draw_panel(panel, target, frame, first=target is axes[0])
     last: Axes = axes[-1]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask import models
-from xcloudmask.errors import BandError, ModelWarning, UnitWarning, warn_user
+from xcloudmask.errors import BandError, ModelWarning, Remedy, UnitWarning, Use, warn_user
 from xcloudmask.models.own.modules import spec_of
 from xcloudmask.scene.bands import find_band, lacking, missing_bands
 from xcloudmask.types import LEVEL_TITLES, Band, Level, ModelSpec, parse_level
@@ -162,9 +162,9 @@ def _named(model: Any, level: Level | None) -> ModelSpec:
 
 def _warn_of_no_level() -> None:
     warn_user(
-        "the processing level is not told: taking the values as top-of-atmosphere reflectance (L1C). "
-        "Say da.cloudmask.describe(level='L1C') or describe(level='L2A')",
+        "the processing level is not told: taking the values as top-of-atmosphere reflectance (L1C)",
         UnitWarning,
+        Remedy("Say {} or {}", Use("da.cloudmask.describe", level="L1C"), Use("describe", level="L2A")),
     )
 
 
@@ -179,8 +179,9 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
         if wanted is not None and spec.level not in (None, wanted):
             warn_user(
                 f"model {spec.name!r} was trained on {LEVEL_TITLES[spec.level]} reflectance and the array "
-                f"says level={level!r}: take a model of that level, or model='auto'",
+                f"says level={level!r}:",
                 UnitWarning,
+                Remedy("take a model of that level, or {}", Use(model="auto")),
             )
         return spec
     if level is None:
@@ -200,8 +201,12 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
         if not c.other_level
     )
     raise BandError(
-        f"no model fits the bands of this array ({have}). If they have other names, say "
-        f"da.cloudmask.describe(sensor=...) or describe(bands=[...]).{needs}"
+        f"no model fits the bands of this array ({have}).{needs}",
+        Remedy(
+            "If they have other names, say {} or {}",
+            Use("da.cloudmask.describe", sensor=...),
+            Use("describe", bands=[...]),
+        ),
     )
 
 

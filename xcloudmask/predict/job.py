@@ -10,14 +10,16 @@ import xarray as xr
 from xcloudmask._version import __version__
 from xcloudmask.classes import NO_DATA
 from xcloudmask.engine.plan import Plan
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.types import Options
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """A request made definite for one array; no pixel has been read yet."""
+    """Options made definite for one array; no pixel has been read yet."""
 
     source: xr.DataArray
+    asked: PredictOptions
     pixels: xr.DataArray  # (..., band, y, x): the bands of the model, in its order
     plan: Plan
     pixel: tuple[float, float] | None  # metres, rows and columns
@@ -54,36 +56,15 @@ def _attrs(job: Job) -> dict[str, Any]:
     """Return what made the mask, in forms that netCDF and Zarr can hold."""
     options = job.options
     spec, answer = options.spec, options.scheme
-    attrs: dict[str, Any] = {
-        "long_name": "cloud mask",
-        "model": spec.name,
-        "model_version": spec.version,
-        "model_sha256": spec.sha256,
-        "scheme": answer.name,
-        "patch_size": options.patch,
-        "overlap": options.overlap,
-        "working_factors": list(options.factors),
-        "xcloudmask_version": __version__,
-    }
+    attrs: dict[str, Any] = {"long_name": "cloud mask", **job.asked.without_defaults(options.record)}
+    attrs["xcloudmask_version"] = __version__
     if job.pixel is not None:
         attrs["working_resolution_m"] = [
             round(size * factor, 3) for size, factor in zip(job.pixel, options.factors, strict=True)
         ]
-    if options.threshold is not None:
-        attrs["threshold"] = options.threshold
-    if options.shadow_threshold is not None:
-        attrs["shadow_threshold"] = options.shadow_threshold
-    if options.tta:
-        attrs["tta"] = options.tta
-    if options.dtype != "auto":
-        attrs["dtype"] = options.dtype
-    if options.input_band_names:
-        attrs["bands"] = options.input_band_names
-        if spec.fills:
-            given = options.input_band_names.split()
-            attrs["bands_estimated"] = " ".join(name for name in spec.bands if name not in given)
-    if options.aux:
-        attrs["aux"] = " ".join(aux.name for aux in options.aux)
+    if options.input_band_names and spec.fills:
+        given = options.input_band_names.split()
+        attrs["bands_estimated"] = " ".join(name for name in spec.bands if name not in given)
     if options.output == "probabilities":
         attrs["long_name"] = "class probability"
         if options.uncertainty:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -12,74 +14,203 @@ import xarray as xr
 from xcloudmask.classes import CLOUDY, SHADOW
 from xcloudmask.engine.predictor import TURNS
 from xcloudmask.engine.tiling import MIN_PATCH
-from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning, warn_user
+from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitWarning, Use, warn_user
 from xcloudmask.models.lookup import readable
 from xcloudmask.predict.choose_model import too_coarse
+from xcloudmask.predict.fields import OptionSet, about, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
-from xcloudmask.types import ModelLike, ModelSpec, Scheme
+from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Request:
-    """What the caller asked for, in the caller's words; `xcloudmask.accessor` tells what they mean."""
-
-    output: Literal["classes", "probabilities"] = "classes"
-    model: ModelLike = "auto"
-    threshold: float | None = None
-    scheme: str = "default"
-    patch_size: int | None = None
-    overlap: int | None = None
-    batch_size: int | str = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    resolution: str | float = "auto"
-    nodata: float | None = None
-    valid: xr.DataArray | None = None
-    tta: bool | int = False
-    aux: AuxLike | None = None
-    uncertainty: bool = False
+def _whole(name: str, value: object, need: str, least: float = -math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise CloudMaskError(f" must be {need}", option=Use(**{name: value}))
 
 
-def window_of(request: Request, spec: ModelSpec) -> tuple[int, int]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PredictOptions(OptionSet):
+    """What the caller asked for; `da.cloudmask.predict` says at length what each option means.
+
+    An option is one field, and nothing else: attributes, a store's fingerprint, the repr and the command line
+    read the fields.
+
+    Examples
+    --------
+    >>> PredictOptions(tta=9)
+    Traceback (most recent call last):
+    xcloudmask.errors.OptionError: unknown tta 9. Allowed: False, True, or a number of views from 1 to 8.
+    """
+
+    model: ModelLike = field(
+        default="auto",
+        metadata=about(
+            "see: xcloudmask models (auto: the best that fits)", "M",
+            settled={
+                "model": "spec.name", "model_version": "spec.version", "model_sha256": "spec.sha256",
+                "bands": "told",
+            },
+        ),
+    )  # fmt: skip
+    output: Literal["classes", "probabilities"] = field(
+        default="classes", metadata=about("classes or probabilities", recorded=False)
+    )
+    threshold: float | None = field(
+        default=None,
+        metadata=about(
+            "cloud where its probability reaches P", "P",
+            settled={"threshold": "threshold", "shadow_threshold": "shadow_threshold"},
+        ),
+    )  # fmt: skip
+    scheme: str = field(
+        default="default",
+        metadata=about(
+            "default, binary, cloudsen12, senseiv2, native", "S", settled={"scheme": "scheme.name"},
+            always=True,
+        ),
+    )  # fmt: skip
+    working_resolution: str | float = field(
+        default="auto",
+        metadata=about("metres to infer at, or native", "R", settled={"working_factors": "factors"}),
+    )
+    patch_size: int | None = field(
+        default=None, metadata=about("pixels a side of a window", "N", settled={"patch_size": "patch"})
+    )
+    overlap: int | None = field(
+        default=None, metadata=about("pixels that windows share", "N", settled={"overlap": "overlap"})
+    )
+    tta: bool | int = field(
+        default=False,
+        metadata=about("average over 8 turns and mirrors; 8 times slower", settled={"tta": "tta"}),
+    )
+    uncertainty: bool = field(
+        default=False,
+        metadata=about(
+            "with probabilities: add how far members or turns disagree",
+            settled={"uncertainty": "uncertainty"},
+        ),
+    )
+    aux: AuxLike | None = field(
+        default=None,
+        metadata=about("heights and radar, for models that take them", settled={"aux": "aux_names"}),
+    )
+    nodata: float | str | None = field(
+        default="auto", metadata=about("the number that stands for no data", "X", recorded=False)
+    )
+    valid: xr.DataArray | None = field(
+        default=None, metadata=about("true where pixels are to be used", recorded=False)
+    )
+    device: str = field(
+        default="auto", metadata=about("cpu, cuda, cuda:0, mps, openvino", "D", recorded=False)
+    )
+    dtype: str = field(default="auto", metadata=about("float32, bfloat16, float16", "T"))
+    batch_size: int | str = field(
+        default="auto", metadata=about("windows inferred at a time", "N", recorded=False)
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that suit no array and no model."""
+        if self.output not in ("classes", "probabilities"):
+            raise OptionError("output", self.output, allowed=("classes", "probabilities"))
+        for name in ("patch_size", "overlap"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), "a whole number of pixels")
+        if self.batch_size != "auto":
+            _whole("batch_size", self.batch_size, "'auto' or a whole number above 0", 1)
+        views_of(self.tta)
+        if not isinstance(self.uncertainty, (bool, np.bool_)):
+            raise OptionError("uncertainty", self.uncertainty, allowed=(False, True))
+        value: Any = self.working_resolution
+        if value not in ("auto", "native") and not (_is_number(value) and 0 < value < math.inf):
+            raise OptionError(
+                "working_resolution", value, allowed=("auto", "native", "or metres, such as 30")
+            )
+        value = self.threshold
+        if value is not None and not (_is_number(value) and 0 < value < 1):
+            raise CloudMaskError(
+                " must lie between 0 and 1: the probability of cloud that suffices",
+                option=Use(threshold=value),
+            )
+
+    @classmethod
+    def recorded(cls, *, numbers: bool = False) -> list[str]:
+        """Names under which options are recorded; only those that are numbers, if asked."""
+        return [
+            name for option in cls.fields()
+            if not numbers or {"int", "float"} & types_of(option)
+            for name in _recorded(option)
+        ]  # fmt: skip
+
+    def record(self, settled: Options) -> dict[str, Any]:
+        """Return what each option came to, in forms that JSON, netCDF and Zarr hold; None if to nothing."""
+        out: dict[str, Any] = {}
+        for option in self.fields():
+            for name, path in _recorded(option).items():
+                value = attrgetter(path)(settled) if path else getattr(self, name)
+                value = list(value) if isinstance(value, tuple) else value
+                out[name] = None if value is False else value
+        return out
+
+    def without_defaults(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a record less what is as it would be anyway: the attributes of a mask stay readable."""
+        usual = {option.name: option.default for option in self.fields() if not option.metadata["always"]}
+        return {
+            name: value for name, value in record.items()
+            if value is not None and (name not in usual or value != usual[name])
+        }  # fmt: skip
+
+
+def _recorded(option: Field[Any]) -> Mapping[str, str]:
+    """Return under which names an option is recorded, and where in `Options` each stands; "" for itself."""
+    own = {option.name: ""} if option.metadata["recorded"] else {}
+    return option.metadata["settled"] or own
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def window_of(asked: PredictOptions, spec: ModelSpec) -> tuple[int, int]:
     """Side of a window, and what it shares with the next."""
-    patch = spec.patch if request.patch_size is None else request.patch_size
-    for name, value in (("patch_size", patch), ("overlap", request.overlap)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
-            raise CloudMaskError(f"{name}={value!r} must be a whole number of pixels")
+    patch = spec.patch if asked.patch_size is None else asked.patch_size
     if patch < MIN_PATCH or (spec.patch_fixed and patch != spec.patch):
         need = f"exactly {spec.patch}" if spec.patch_fixed else f"at least {MIN_PATCH}"
         raise CloudMaskError(
-            f"patch_size={patch}: model {spec.name!r} takes {need}; leave it out for the default"
+            f": model {spec.name!r} takes {need}",
+            "Leave it out for the default",
+            option=Use(patch_size=patch),
         )
-    overlap = min(spec.overlap, patch // 2) if request.overlap is None else request.overlap
+    overlap = min(spec.overlap, patch // 2) if asked.overlap is None else asked.overlap
     if not 0 <= overlap < patch:
-        raise CloudMaskError(f"overlap={overlap} must be at least 0 and less than patch_size={patch}")
+        raise CloudMaskError(
+            " must be at least 0 and less than the size of a window",
+            Remedy("Leave it out, or say less than {}", Use(patch_size=patch)),
+            option=Use(overlap=overlap),
+        )
     return int(patch), int(overlap)
 
 
-def threshold_of(request: Request, spec: ModelSpec, answer: Scheme) -> float | None:
+def threshold_of(asked: PredictOptions, spec: ModelSpec, answer: Scheme) -> float | None:
     """Return the probability of cloud that suffices; None where the likeliest class decides."""
-    value: Any = request.threshold
-    if value is None and request.output == "classes" and any(answer.cloudy) and not all(answer.cloudy):
+    value = asked.threshold
+    decides = any(answer.cloudy) and not all(answer.cloudy)
+    if value is None and asked.output == "classes" and decides:
         value = spec.threshold  # what the model's author says suffices
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
+    if not decides:
         raise CloudMaskError(
-            f"threshold={value!r} must lie between 0 and 1: the probability of cloud that suffices"
-        )
-    if not any(answer.cloudy) or all(answer.cloudy):
-        raise CloudMaskError(
-            f"threshold={value!r} decides between cloud and the rest, and the scheme {answer.name!r} of "
-            f"model {spec.name!r} has only {', '.join(answer.names)}; leave threshold out"
+            f" decides between cloud and the rest, and the scheme {answer.name!r} of model {spec.name!r} has "
+            f"only {', '.join(answer.names)};",
+            "leave threshold out",
+            option=Use(threshold=value),
         )
     return float(value)
 
 
-def shadow_threshold_of(request: Request, spec: ModelSpec, answer: Scheme) -> float | None:
+def shadow_threshold_of(asked: PredictOptions, spec: ModelSpec, answer: Scheme) -> float | None:
     """Return the model's, if shadow is a class of the answer and there is another that is no cloud."""
     rest = [name for name, cloudy in zip(answer.names, answer.cloudy, strict=True) if not cloudy]
-    if request.output != "classes" or SHADOW not in rest or len(rest) < 2:
+    if asked.output != "classes" or SHADOW not in rest or len(rest) < 2:
         return None
     return spec.shadow_threshold
 
@@ -95,73 +226,62 @@ def views_of(tta: bool | int) -> int:
     return 0 if tta == 1 else int(tta)
 
 
-def uncertainty_of(request: Request, spec: ModelSpec) -> bool:
+def uncertainty_of(asked: PredictOptions, spec: ModelSpec) -> bool:
     """Whether the spread is asked for; an error where there is nothing to tell it from."""
-    if not isinstance(request.uncertainty, (bool, np.bool_)):
-        raise OptionError("uncertainty", request.uncertainty, allowed=(False, True))
-    if not request.uncertainty:
+    if not asked.uncertainty:
         return False
-    if request.output != "probabilities":
+    if asked.output != "probabilities":
         raise CloudMaskError(
-            "uncertainty=True comes with probabilities: predict_proba(uncertainty=True), or "
-            "stream(output='probabilities', uncertainty=True)"
+            " comes with probabilities",
+            Remedy("Use predict_proba, or say {}", Use(output="probabilities")),
+            option=Use(uncertainty=True),
         )
-    if spec.uncertainty or (views_of(request.tta) and CLOUDY & set(spec.classes)):
+    if spec.uncertainty or (views_of(asked.tta) and CLOUDY & set(spec.classes)):
         return True
     having = [known.name for known in readable() if known.uncertainty]
     raise CloudMaskError(
-        f"uncertainty=True: model {spec.name!r} has one member, which cannot disagree with itself. tta=True "
-        "tells the spread between turns and mirrors of each window"
-        + (f"; models with several members: {', '.join(having)}" if having else "")
+        f": model {spec.name!r} has one member, which cannot disagree with itself",
+        Remedy(
+            "{} tells the spread between turns and mirrors of each window"
+            + (f"; models with several members: {', '.join(having)}" if having else ""),
+            Use(tta=True),
+        ),
+        option=Use(uncertainty=True),
     )
-
-
-def batch_size_of(value: int | str) -> int | None:
-    """Windows inferred at a time; None where the device decides."""
-    if value == "auto":
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise CloudMaskError(f"batch_size={value!r} must be 'auto' or a whole number above 0")
-    return int(value)
 
 
 def working_factors(
     size: tuple[float, float] | None, spec: ModelSpec, resolution: str | float
 ) -> tuple[int, int]:
     """How many pixels a working cell has along rows and columns."""
-    if resolution == "native":
+    if resolution == "native" or (resolution == "auto" and spec.gsd is None):
         return 1, 1
-    if resolution != "auto" and (
-        isinstance(resolution, bool)
-        or not isinstance(resolution, (int, float, np.number))
-        or not 0 < resolution < math.inf
-    ):
-        raise OptionError("resolution", resolution, allowed=("auto", "native", "metres, such as 30"))
-    if resolution == "auto" and spec.gsd is None:
-        return 1, 1
+    as_they_are = Use(working_resolution="native")
     if size is None:
         warn_user(
             f"the pixel size is not known (no coordinates in metres or degrees): model {spec.name!r} runs on "
-            "the pixels as they are. Give the array y and x coordinates, or say resolution='native'",
+            "the pixels as they are",
             UnitWarning,
+            Remedy("Give the array y and x coordinates, or say {}", as_they_are),
         )
         return 1, 1
     if resolution != "auto":
         wanted = float(resolution)
         if wanted < 0.75 * min(size):
             warn_user(
-                f"resolution={resolution} m is finer than the pixels ({min(size):.3g} m): model "
-                f"{spec.name!r} runs on the pixels as they are",
+                f" m is finer than the pixels ({min(size):.3g} m): model {spec.name!r} runs on the pixels as "
+                "they are",
                 UnitWarning,
+                option=Use(working_resolution=resolution),
             )
         return max(1, round(wanted / size[0])), max(1, round(wanted / size[1]))
     low, high = spec.gsd or size
     if too_coarse(max(size), spec):
         warn_user(
             f"the pixels are {max(size):.4g} m and model {spec.name!r} was trained on {low:g} to {high:g} m: "
-            "what it says of them was never tested. xcloudmask.models.names() names others; "
-            "resolution='native' runs it without this warning",
+            "what it says of them was never tested",
             UnitWarning,
+            Remedy("xcloudmask.models.names() names others; {} runs it without this warning", as_they_are),
         )
     best = math.sqrt(low * high)
 

@@ -1,4 +1,4 @@
-"""From an array and a call's arguments to a mask: normalise, plan, run, wrap."""
+"""From an array and a call's arguments to a mask: read, choose, plan, run, wrap."""
 
 from __future__ import annotations
 
@@ -7,93 +7,47 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.classes import scheme
-from xcloudmask.engine.devices import check_device, check_dtype
 from xcloudmask.engine.kernel import reflectance
 from xcloudmask.engine.plan import Plan
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.own.modules import send_registered
 from xcloudmask.predict.choose_model import choose_model
 from xcloudmask.predict.job import Job
-from xcloudmask.predict.options import (
-    Request,
-    batch_size_of,
-    shadow_threshold_of,
-    threshold_of,
-    uncertainty_of,
-    views_of,
-    window_of,
-    working_factors,
-)
+from xcloudmask.predict.options import PredictOptions
+from xcloudmask.predict.settle import settle
 from xcloudmask.scene.aux_inputs import add_planes, take_aux
-from xcloudmask.scene.bands import choose_bands, read_bands
-from xcloudmask.scene.dims import band_dim, check_same_grid, pixel_size, spatial_dims
+from xcloudmask.scene.bands import choose_bands
+from xcloudmask.scene.same_grid import check_same_grid
+from xcloudmask.scene.scene import Scene, read_scene
 from xcloudmask.scene.units import calibration_of, check_numbers
-from xcloudmask.types import Options
 
 
-def predict(da: xr.DataArray, request: Request) -> xr.DataArray:
+def predict(da: xr.DataArray, asked: PredictOptions) -> xr.DataArray:
     """Return classes or probabilities for `da`; lazy if it is."""
-    job = prepare(da, request)
+    job = prepare(da, asked)
     return job.wrap(run(job))
 
 
-def prepare(da: xr.DataArray, request: Request) -> Job:
-    """Check a request against an array and settle every choice."""
-    y, x = spatial_dims(da)
-    band = band_dim(da)
-    if da.size == 0:
-        raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
-    _check_form(da, band, request.output)
-    bands = read_bands(da, band)
-    pixel = pixel_size(da, y, x)
-    spec = choose_model(request.model, bands, da.attrs.get("level"), None if pixel is None else max(pixel))
-    planes = take_aux(request.aux, spec)
-    places, inputs = choose_bands(bands, spec)
-    if spec.any_bands:
-        inputs += tuple(aux.band for aux in planes)
-    picked = da.isel({band: _as_slice(places)})
-    calibration = calibration_of(picked, request.nodata)
-    patch, overlap = window_of(request, spec)
-    answer = scheme(request.scheme, spec.classes)
-    options = Options(
-        spec=spec,
-        scheme=answer,
-        calibration=calibration,
-        patch=patch,
-        overlap=overlap,
-        factors=working_factors(pixel, spec, request.resolution),
-        inputs=inputs,
-        output=request.output,
-        threshold=threshold_of(request, spec, answer),
-        shadow_threshold=shadow_threshold_of(request, spec, answer),
-        batch_size=batch_size_of(request.batch_size),
-        device=request.device,
-        dtype=request.dtype,
-        tta=views_of(request.tta),
-        aux=tuple(planes),
-        uncertainty=uncertainty_of(request, spec),
-    )
-    check_device(request.device, spec)
-    check_dtype(request.dtype, spec, request.device)
-    if request.valid is not None:
-        picked = _masked(picked, request.valid, da, band)
-    lead = [dim for dim in da.dims if dim not in (band, y, x)]
-    picked = picked.transpose(*lead, band, y, x)
-    plan = Plan.make(options, (da.sizes[y], da.sizes[x]))
-    return Job(da, add_planes(picked, planes, da) if planes else picked, plan, pixel)
-
-
-def _check_form(da: xr.DataArray, band: str, output: str) -> None:
-    if any(size != size for sizes in da.chunks or () for size in sizes):
-        raise CloudMaskError(
-            "the array has chunks of unknown size: call da.data.compute_chunk_sizes(), or give it "
-            "coordinates before what made them unknown"
-        )
-    if output == "probabilities" and band != "class" and "class" in da.dims:
+def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
+    """Check options against an array and settle every choice; each module is asked once."""
+    scene = read_scene(da)
+    if asked.output == "probabilities" and scene.band != "class" and "class" in da.dims:
         raise CloudMaskError(
             "the array has a dimension 'class', which probabilities need: da.rename({'class': ...})"
         )
+    coarsest = None if scene.pixel is None else max(scene.pixel)
+    spec = choose_model(asked.model, scene.bands, scene.level, coarsest)
+    places, inputs = choose_bands(scene.bands, spec)
+    calibration = calibration_of(scene, places, asked.nodata)
+    pixels = _picked(scene, places)
+    if asked.valid is not None:
+        pixels = _masked(pixels, asked.valid, scene)
+    aux = take_aux(asked.aux, spec)
+    if aux:
+        pixels = add_planes(pixels, aux, da)
+    options = settle(asked, spec, calibration, scene.pixel, inputs, tuple(aux))
+    plan = Plan.make(options, (da.sizes[scene.y], da.sizes[scene.x]))
+    return Job(da, asked, pixels, plan, scene.pixel)
 
 
 def run(job: Job) -> Any:
@@ -110,14 +64,16 @@ def run(job: Job) -> Any:
     return run_dask.run(job.plan, job.pixels.data)
 
 
-def _as_slice(places: tuple[int, ...]) -> slice | list[int]:
-    """Return positions as a slice where they follow each other: a list makes a copy of every chunk."""
-    if places == tuple(range(places[0], places[0] + len(places))):
-        return slice(places[0], places[0] + len(places))
-    return list(places)
+def _picked(scene: Scene, places: tuple[int, ...]) -> xr.DataArray:
+    """Return some of the bands, in this order, as (..., band, y, x)."""
+    first, count = places[0], len(places)
+    run = places == tuple(range(first, first + count))
+    # A slice where they follow each other: a list makes a copy of every chunk.
+    picked = scene.da.isel({scene.band: slice(first, first + count) if run else list(places)})
+    return picked.transpose(*scene.lead, scene.band, scene.y, scene.x)
 
 
-def _masked(picked: xr.DataArray, valid: xr.DataArray, da: xr.DataArray, band: str) -> xr.DataArray:
+def _masked(picked: xr.DataArray, valid: xr.DataArray, scene: Scene) -> xr.DataArray:
     """Return the picked bands with NaN where `valid` is false."""
     if not isinstance(valid, xr.DataArray) or valid.dtype != bool:
         kind = f"{valid.dtype}" if isinstance(valid, xr.DataArray) else type(valid).__name__
@@ -125,11 +81,11 @@ def _masked(picked: xr.DataArray, valid: xr.DataArray, da: xr.DataArray, band: s
             f"valid must be a DataArray of booleans, True where pixels are to be used, got {kind}; say, for "
             "example, valid=(quality == 0)"
         )
-    check_same_grid(valid, da, "valid")
-    if band in valid.dims:
-        valid = valid.all(band)
+    check_same_grid(valid, scene.da, "valid")
+    if scene.band in valid.dims:
+        valid = valid.all(scene.band)
     if picked.chunks is not None:  # chunks of the data stay as they are
-        valid = valid.chunk({dim: da.chunksizes[dim] for dim in valid.dims})
+        valid = valid.chunk({dim: scene.da.chunksizes[dim] for dim in valid.dims})
     if picked.dtype.kind != "f":  # so that there is a NaN to mark the masked pixels with
         picked = picked.astype(np.float32)
     return picked.where(valid.drop_vars(valid.coords))

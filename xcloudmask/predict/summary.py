@@ -14,18 +14,22 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA
+from xcloudmask.errors import Remedy, Use, Worded
 from xcloudmask.models.card import pixels
 from xcloudmask.predict.choose_model import Candidate, candidates, made_for
 from xcloudmask.predict.job import Job
-from xcloudmask.predict.options import Request
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import prepare
-from xcloudmask.scene.bands import read_bands, sensor_of
-from xcloudmask.scene.dims import BAND_DIMS, band_dim, coordinate, pixel_size, spatial_dims
-from xcloudmask.scene.flags import codes_of
-from xcloudmask.scene.units import calibration_of, declared_nodata
+from xcloudmask.scene.bands import sensor_of
+from xcloudmask.scene.dims import BAND_DIMS, coordinate, pixel_size, spatial_dims
+from xcloudmask.scene.flags import as_mask, codes_of, numbers_of
+from xcloudmask.scene.scene import Scene, read_scene
+from xcloudmask.scene.units import calibration_of
 from xcloudmask.types import Band, ModelSpec, parse_level
 
 WIDTH = 88
+#: So many lines after the first are folded in HTML.
+FOLD = 3
 LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "bottom of atmosphere (L2A)"}
 
 
@@ -34,8 +38,13 @@ class Row:
     """One line: what it is about, what there is, and whether the user should do something about it."""
 
     label: str
-    value: str
+    content: str | Remedy | Worded  # a remedy is worded by who shows it
     problem: bool = False
+
+    @property
+    def value(self) -> str:
+        """The content in Python's words."""
+        return str(self.content)
 
 
 def text(data: xr.DataArray | xr.Dataset) -> str:
@@ -77,11 +86,14 @@ def html(data: xr.DataArray | xr.Dataset) -> str:
     True
     """
     head, rows = summary(data)
-    cell = "padding:2px 10px 2px 0;text-align:left;vertical-align:top;white-space:pre-wrap;"
+    cell = "padding:2px 10px 2px 0;text-align:left;vertical-align:top;"
+    name, value = (
+        f"{cell}font-weight:600;white-space:nowrap",
+        f"{cell}white-space:pre-wrap;overflow-wrap:anywhere",
+    )
     body = "".join(
-        f"<tr><th style='{cell}font-weight:600'>{'⚠ ' if row.problem else ''}"
-        f"{escaping.escape(row.label)}</th>"
-        f"<td style='{cell}{'font-weight:600' if row.problem else ''}'>{escaping.escape(row.value)}</td></tr>"
+        f"<tr><th style='{name}'>{'⚠ ' * row.problem}{escaping.escape(row.label)}</th>"
+        f"<td style='{value}{';font-weight:600' * row.problem}'>{_folded(row.value)}</td></tr>"
         for row in rows
     )
     return (
@@ -91,6 +103,14 @@ def html(data: xr.DataArray | xr.Dataset) -> str:
         f"<table style='border-collapse:collapse;background:transparent;color:inherit;margin:2px 0'>"
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _folded(value: str) -> str:
+    """Return text as HTML; of many lines, such as the models that were not taken, the first and a fold."""
+    first, *others = escaping.escape(value).split("\n")
+    if len(others) < FOLD:
+        return "\n".join([first, *others])
+    return f"{first}<details><summary>{len(others)} more lines</summary>" + "\n".join(others) + "</details>"
 
 
 def summary(data: xr.DataArray | xr.Dataset) -> tuple[str, list[Row]]:
@@ -103,7 +123,8 @@ def summary(data: xr.DataArray | xr.Dataset) -> tuple[str, list[Row]]:
             try:
                 data = stack(data)
             except Exception as error:
-                return "dataset", [Row("Bands", str(error), True)]
+                return "dataset", [Row("Bands", _said(error), True)]
+        data = as_mask(data)
         kind = _kind(data)
         sizes = ", ".join(f"{dim}: {size}" for dim, size in data.sizes.items())
         name = f"{data.name} " if data.name is not None else ""
@@ -120,49 +141,52 @@ def _kind(da: xr.DataArray) -> str:
     return "scene"
 
 
-def _guarded(label: str, value: Callable[[], str | Row]) -> Row:
+def _guarded(label: str, value: Callable[[], str | Remedy | Row]) -> Row:
     """Return the row or, where it cannot be had, the message that names the remedy: a repr must not fail."""
     try:
         found = value()
     except Exception as error:
-        return Row(label, str(error) or type(error).__name__, True)
+        return Row(label, _said(error), True)
     return found if isinstance(found, Row) else Row(label, found)
+
+
+def _said(error: Exception) -> str | Worded:
+    return error if isinstance(error, Worded) else str(error) or type(error).__name__
 
 
 def _scene_rows(da: xr.DataArray) -> list[Row]:
     sensor = _guarded("Sensor", lambda: _sensor(da))
     try:
-        spatial_dims(da)
-        bands = read_bands(da, band_dim(da))
+        scene = read_scene(da, measured=False)
     except Exception as error:
         rows = [sensor] if sensor.value != str(error) else []
-        return [*rows, Row("Bands", str(error), True), _guarded("Data", lambda: _chunks(da))]
+        return [*rows, Row("Bands", _said(error), True), _guarded("Data", lambda: _chunks(da))]
     rows = [
         sensor,
-        _guarded("Bands", lambda: _band_row(bands)),
-        _guarded("Level", lambda: _level(da)),
-        _guarded("Units", lambda: _units(da)),
-        _guarded("Model", lambda: _model(da, bands)),
+        _guarded("Bands", lambda: _band_row(scene.bands)),
+        _guarded("Level", lambda: _level(scene)),
+        _guarded("Units", lambda: _units(scene)),
+        _guarded("Model", lambda: _model(da)),
     ]
     try:
-        job = prepare(da, Request())
+        job = prepare(da, PredictOptions())
     except Exception as error:
         told = any(row.problem and row.label in ("Units", "Model") for row in rows)
         rows += [_guarded("Pixels", lambda: _pixels(da))]
-        rows += [] if told else [Row("Windows", str(error), True)]
+        rows += [] if told else [Row("Windows", _said(error), True)]
     else:
         rows += [_guarded("Pixels", lambda: _pixels(da, job)), _guarded("Windows", lambda: _windows(job))]
     return [*rows, _guarded("Data", lambda: _chunks(da))]
 
 
-def _sensor(da: xr.DataArray) -> str | Row:
+def _sensor(da: xr.DataArray) -> str | Remedy:
     sensor = sensor_of(da)
     if sensor is not None:
         return f"{sensor.name} ({sensor.title})"
     if "sensor" in da.coords:
         names = sorted({str(name) for name in coordinate(da["sensor"]).reshape(-1)})
         return ", ".join(names)
-    return "not told; describe(sensor=...) names bands and wavelengths at once"
+    return Remedy("not told; {} names bands and wavelengths at once", Use("describe", sensor=...))
 
 
 def _band_row(bands: tuple[Band, ...]) -> Row:
@@ -171,12 +195,14 @@ def _band_row(bands: tuple[Band, ...]) -> Row:
     value = f"{len(known)} of {len(bands)} recognised"
     if known:
         value += ": " + ", ".join(_band_name(band) for band in known)
-    if others:
-        value += f"\nnot recognised: {', '.join(others)}; describe(sensor=...) or describe(bands=[...])"
     missing = _missing_for_richest(bands)
-    if missing:
-        value += f"\nmissing for the richest model: {', '.join(missing)}"
-    return Row("Bands", value, problem=not known)
+    end = f"\nmissing for the richest model: {', '.join(missing)}" if missing else ""
+    if not others:
+        return Row("Bands", value + end)
+    value += f"\nnot recognised: {', '.join(others)}; "
+    value, end = (text.replace("{", "{{").replace("}", "}}") for text in (value, end))  # names may have them
+    remedy = Remedy(f"{value}{{}} or {{}}{end}", Use("describe", sensor=...), Use("describe", bands=[...]))
+    return Row("Bands", remedy, problem=not known)
 
 
 def _band_name(band: Band) -> str:
@@ -190,22 +216,29 @@ def _missing_for_richest(bands: tuple[Band, ...]) -> tuple[str, ...]:
     return max(found, key=lambda c: len(c.spec.bands) * (not c.spec.fills)).missing if found else ()
 
 
-def _level(da: xr.DataArray) -> str | Row:
-    level = da.attrs.get("level")
-    if level is None:
+def _level(scene: Scene) -> str | Row:
+    if scene.level is None:
         return Row(
             "Level",
-            "not told, taken as top of atmosphere; describe(level='L1C') or describe(level='L2A')",
+            Remedy(
+                "not told, taken as top of atmosphere; {} or {}",
+                Use("describe", level="L1C"),
+                Use("describe", level="L2A"),
+            ),
             True,
         )
-    return LEVELS[parse_level(level)]
+    return LEVELS[parse_level(scene.level)]
 
 
-def _units(da: xr.DataArray) -> str:
+def _units(scene: Scene) -> str:
     """Say how stored numbers become reflectance; raises what `predict` would."""
-    calibration = calibration_of(da, None)
+    da = scene.da
+    calibration = calibration_of(scene, tuple(range(len(scene.bands))))
     gaps = ["NaN"] if da.dtype.kind == "f" else []
-    gaps += [f"{gap:g}" for gap in declared_nodata(da.attrs)]
+    gaps += [f"{gap:g}" for gap in calibration.nodata]
+    if calibration.fill:
+        fills = " or ".join(f"{number:g}" for number in calibration.fill)
+        gaps.append(f"{fills} in every band" + " (assumed)" * calibration.assumed)
     end = f"; no data: {', '.join(gaps) if gaps else 'none declared'}"
     if calibration.scale is None or calibration.offset is None:
         return f"{da.dtype}, taken as reflectance from 0 to 1{end}"
@@ -214,10 +247,10 @@ def _units(da: xr.DataArray) -> str:
     return f"{da.dtype} {ways[0] if len(ways) == 1 else 'with a scale for each band'}{end}"
 
 
-def _model(da: xr.DataArray, bands: tuple[Band, ...]) -> Row:
-    level = da.attrs.get("level")
-    size = pixel_size(da, *spatial_dims(da))
-    found = candidates(bands, None if level is None else parse_level(level), size and max(size))
+def _model(da: xr.DataArray) -> Row:
+    scene = read_scene(da)
+    bands, level = scene.bands, scene.level
+    found = candidates(bands, None if level is None else parse_level(level), scene.pixel and max(scene.pixel))
     chosen = next((c.spec for c in found if c.fits), None)
     lines = [f"not {c.spec.name}: {c.reason}" for c in found if not c.fits]
     if chosen is None:
@@ -313,22 +346,34 @@ def _classes(da: xr.DataArray) -> str:
         names = [label for label in labels if label != "uncertainty"]  # which comes with them and is none
         return f"{', '.join(names)}; NaN for no data{scheme}"
     codes = codes_of(da)
-    pairs = [f"{code} {name}" for name, code in codes.items()]
     if NO_DATA not in codes.values():
-        pairs.append(f"{NO_DATA} no_data")
-    return ", ".join(pairs) + scheme
+        codes["no_data"] = NO_DATA
+    shares = _shares(da, codes)
+    return ", ".join(f"{code} {name}{shares.get(name, '')}" for name, code in codes.items()) + scheme
 
 
-def _made_with(da: xr.DataArray) -> str:
-    attrs = da.attrs
+def _shares(da: xr.DataArray, codes: dict[str, int]) -> dict[str, str]:
+    """Return the share of each class, of a mask that lies in memory: a repr computes nothing."""
+    if not isinstance(da.variable._data, np.ndarray) or not da.size or da.dtype.kind not in "iuf":
+        return {}
+    values = np.nan_to_num(da.values, nan=NO_DATA) if da.dtype.kind == "f" else da.values
+    counts = {name: int((values == code).sum()) for name, code in codes.items()}
+    return {name: f" {100 * count / values.size:.3g} %" for name, count in counts.items()}
+
+
+def _made_with(da: xr.DataArray, options: type[PredictOptions] = PredictOptions) -> str:
+    attrs = {str(name): value for name, value in da.attrs.items()}
     parts = [f"xcloudmask {attrs['xcloudmask_version']}"] if "xcloudmask_version" in attrs else []
     if "patch_size" in attrs:
         parts.append(f"windows of {attrs['patch_size']}, overlap {attrs.get('overlap', '?')}")
     if "working_resolution_m" in attrs:
-        rows, columns = np.broadcast_to(np.asarray(attrs["working_resolution_m"], float), (2,)).tolist()
+        rows, columns = np.broadcast_to(numbers_of(attrs["working_resolution_m"]), (2,)).tolist()
         parts.append(f"inferred at {_metres((rows, columns))}")
     named = (("cloud", "threshold"), ("shadow", "shadow_threshold"))
-    told = [f"{name} from {attrs[key]:g}" for name, key in named if key in attrs]
+    told = [f"{name} from {float(attrs[key]):g}" for name, key in named if key in attrs]
     if told:
         parts.append(", ".join(told))
+    elsewhere = {"model", "model_version", "model_sha256", "scheme", "uncertainty"}  # rows of their own
+    worded = {"patch_size", "overlap", "working_factors", "threshold", "shadow_threshold"} | elsewhere
+    parts += [f"{name} {attrs[name]}" for name in options.recorded() if name in attrs and name not in worded]
     return "; ".join(parts) or "not told"

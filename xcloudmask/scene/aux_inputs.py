@@ -16,7 +16,7 @@ import xarray as xr
 
 from xcloudmask.engine.aux_planes import RADAR, Cleaner
 from xcloudmask.engine.regrid import Axis, Regrid
-from xcloudmask.errors import CloudMaskError, OptionError, UnitError
+from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitError, Use
 from xcloudmask.scene.bands import labels_of
 from xcloudmask.scene.dims import BAND_DIMS, SPATIAL, coordinate, spacing
 from xcloudmask.scene.units import declared_nodata
@@ -71,10 +71,9 @@ def take_aux(aux: AuxLike | None, spec: ModelSpec) -> dict[AuxInput, xr.DataArra
         )
     lacking = [each.name for each in spec.aux if each.required and each.name not in given]
     if lacking:
-        example = ", ".join(f"{name!r}: ..." for name in lacking)
         raise CloudMaskError(
-            f"model {spec.name!r} needs the aux input {', '.join(lacking)}: aux={{{example}}}, a DataArray "
-            "each"
+            f"model {spec.name!r} needs the aux input {', '.join(lacking)}:",
+            Remedy("{}", Use(aux=dict.fromkeys(lacking, ...))),
         )
     return {each: given[each.name] for each in spec.aux if each.name in given}
 
@@ -225,6 +224,10 @@ def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: Grid) 
     return array.rename({old: new for old, new in zip(pair, (grid.y, grid.x), strict=True) if old != new})
 
 
+def _set(units: str) -> Use:
+    return Use("assign_attrs", units=units)
+
+
 def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
     """Return what makes a plane of an aux input's stored numbers; an error where its unit is missing."""
     attrs = {str(key): value for key, value in array.attrs.items()}
@@ -235,15 +238,21 @@ def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
             f"aux[{name!r}] holds {array.dtype} and its attributes say scale_factor={scale:g}, "
             f"add_offset={offset:g}: apply them, or delete them if they were applied"
         )
-    allowed, remedy = {
-        "elevation": (_METRES, "metres: convert it, dem * 0.3048 for feet, and set units='m'"),
-        "angle": (_DEGREES, "degrees: convert it, numpy.degrees(angle), and set units='degrees'"),
+    allowed, unit, remedy = {
+        "elevation": (_METRES, "metres", Remedy("convert it, dem * 0.3048 for feet, and say {}", _set("m"))),
+        "angle": (
+            _DEGREES, "degrees", Remedy("convert it, numpy.degrees(angle), and say {}", _set("degrees")),
+        ),
     }.get(
-        name, ((*_DECIBELS, *_POWER), "decibels or a ratio of powers: assign_attrs(units='dB') or 'linear'")
-    )
+        name,
+        (
+            (*_DECIBELS, *_POWER), "decibels or a ratio of powers",
+            Remedy("say {} or {}", _set("dB"), _set("linear")),
+        ),
+    )  # fmt: skip
     if units not in allowed or (name in RADAR and not units):
         stated = f"units={units!r}" if units else "no attribute units"
-        raise UnitError(f"aux[{name!r}] has {stated}; it must be in {remedy}")
+        raise UnitError(f"aux[{name!r}] has {stated}; it must be in {unit}:", remedy)
     return Cleaner(declared_nodata(attrs), scale, offset, name in RADAR and units in _DECIBELS, name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -10,10 +11,14 @@ from typing import Any
 import xarray as xr
 
 from xcloudmask import sensors
-from xcloudmask.errors import BandError, OptionError, UnitError, UnitWarning, warn_user
+from xcloudmask.errors import BandError, OptionError, Remedy, UnitError, UnitWarning, Use, warn_user
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.types import KINDS, Band, ModelSpec, Sensor
 
+_SENSOR, _BANDS = Use("describe", sensor=...), Use("describe", bands=[...])
+
+#: What `load_stac` notes for a platform that no sensor is known for.
+UNKNOWN = "unknown"
 #: Names in use for the same input, the better one first.
 EQUIVALENT = {
     "nir": ("nir", "nir08"),
@@ -57,15 +62,15 @@ TYPICAL = {
 SHORTEST, LONGEST = 100.0, 50_000.0
 
 
-def sensor_of(da: xr.DataArray) -> Sensor | None:
-    """Return the sensor that the array names, in its attributes or as one for all times."""
+def sensor_of(da: xr.DataArray | xr.Dataset) -> Sensor | None:
+    """Return the sensor that the data names, in its attributes or as one for all times."""
     name = da.attrs.get("sensor")
     if name is not None and not isinstance(name, str):
         raise OptionError("sensor in the attributes", name, allowed=sensors.names())
     if not name and "sensor" in da.coords:
         names = {str(value) for value in coordinate(da["sensor"]).reshape(-1)}
         name = names.pop() if len(names) == 1 else None
-    if not name or "+" in name:  # a mosaic of several
+    if not name or name == UNKNOWN or "+" in name:  # a mosaic of several
         return None
     return sensors.get(name)
 
@@ -100,10 +105,17 @@ def common_name(label: str) -> str | None:
 
 
 def labels_of(da: xr.DataArray, dim: str) -> list[str]:
-    """Return the labels of the band dimension, or its positions where it has none."""
-    return (
-        [str(v) for v in coordinate(da[dim])] if dim in da.coords else [str(i) for i in range(da.sizes[dim])]
-    )
+    """Return the labels of the band dimension: what its bands are described as, or their positions.
+
+    rioxarray counts a file's bands and keeps their descriptions in ``long_name``; a counter says nothing.
+    """
+    count = da.sizes[dim]
+    labels = [str(v) for v in coordinate(da[dim])] if dim in da.coords else [str(i) for i in range(count)]
+    said = da.attrs.get("long_name")
+    texts = [said] if isinstance(said, str) and count == 1 else said
+    if not isinstance(texts, list | tuple) or len(texts) != count or not all(map(sensors.is_counter, labels)):
+        return labels
+    return [str(text) or label for text, label in zip(texts, labels, strict=True)]
 
 
 def read_bands(da: xr.DataArray, dim: str) -> tuple[Band, ...]:
@@ -124,8 +136,17 @@ def read_bands(da: xr.DataArray, dim: str) -> tuple[Band, ...]:
     told = [any(column[i] is not None for column in columns.values()) for i in range(len(labels))]
     sensor = sensor_of(da)
     known: Sequence[Band | None] = [None] * len(labels)
-    if sensor is not None and not all(told):
-        known = sensors.match(labels, sensor)
+    if sensor is not None:
+        try:
+            known = sensors.match(labels, sensor)
+        except BandError:  # labels that may mean several bands do no harm where coordinates tell
+            if not all(told):
+                raise
+        for label, band, name in zip(labels, known, columns["common_name"], strict=True):
+            if name is not None and band is not None:
+                _check_same_colour(label, str(name), band)
+        if all(told):
+            known = [None] * len(labels)
     out = []
     for i, label in enumerate(labels):
         own = {name: column[i] for name, column in columns.items()}
@@ -181,12 +202,28 @@ def _band(label: str, own: dict[str, Any], known: Band | None, nm: float | None)
     )
 
 
+def _check_same_colour(label: str, name: str, band: Band) -> None:
+    """Refuse a common name of another colour than the band's; nir is no other than nir08."""
+    if band.common_name is None or {name, band.common_name} - set(COMMON):
+        return
+    colours = {
+        re.sub(r"\d+$", "", re.sub(r"swir([12]).?$", r"swir-\1-", n)) for n in (name, band.common_name)
+    }
+    if len(colours) > 1:
+        raise BandError(
+            f"the band labelled {label!r} is called {name!r} by its coordinate common_name, and by its label "
+            f"it is the sensor's band {band.name}, {band.common_name}:",
+            Remedy("say which with {}", Use("describe", bands=[...])),
+        )
+
+
 def _check_wavelength(label: str, name: str, value: object, nm: float, expected: str) -> None:
     if not SHORTEST <= nm <= LONGEST:
         found = "nm" if nm > LONGEST else "µm"
         raise UnitError(
             f"band {label!r} has {name}={value}: expected {expected}, found what looks like {found}; "
-            f"convert the coordinate {name!r}, or use describe(sensor=...)"
+            f"convert the coordinate {name!r},",
+            Remedy("or use {}", _SENSOR),
         )
 
 
@@ -197,8 +234,8 @@ def match_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[int, ...]:
     if missing:
         have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
         raise BandError(
-            f"model {spec.name!r} needs {spec.needs}; missing: {', '.join(missing)}. The array "
-            f"has {have}. Name its bands with describe(sensor=...) or describe(bands=[...])"
+            f"model {spec.name!r} needs {spec.needs}; missing: {', '.join(missing)}. The array has {have}",
+            Remedy("Name its bands with {} or {}", _SENSOR, _BANDS),
         )
     return tuple(at for at in places if at is not None)
 
@@ -224,9 +261,8 @@ def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...
     if len(usable) < spec.min_bands:
         have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
         raise BandError(
-            f"model {spec.name!r} needs {spec.needs}; "
-            f"the array has {len(usable)} ({have}). Say what they are with describe(sensor=...) or "
-            "describe(bands=[...])"
+            f"model {spec.name!r} needs {spec.needs}; the array has {len(usable)} ({have})",
+            Remedy("Say what they are with {} or {}", _SENSOR, _BANDS),
         )
     return tuple(i for _, i, _ in usable), tuple(band for _, _, band in usable)
 

@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask import sensors
-from xcloudmask.errors import BandError, UnitError
-from xcloudmask.scene.bands import name_bands
+from xcloudmask.errors import BandError, Remedy, UnitError, Use
+from xcloudmask.scene.bands import name_bands, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+from xcloudmask.scene.flags import as_mask, is_mask
 from xcloudmask.scene.units import NODATA_ATTRS, declared_nodata
 
 #: What a variable's attributes may tell of its band, and what stands for nothing told.
@@ -27,7 +28,9 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
     Variables that are no band (a classification, a quality layer) are left out where it is known which are;
     where nothing tells, all variables over rows and columns are taken.
     """
-    stacked = [str(name) for name, variable in ds.data_vars.items() if set(BAND_DIMS) & set(variable.dims)]
+    stacked = [
+        str(name) for name, variable in ds.data_vars.items() if set(BAND_DIMS) & set(as_mask(variable).dims)
+    ]
     if len(stacked) == 1:  # an array that was written to a store
         return ds[stacked[0]].assign_attrs({**ds.attrs, **ds[stacked[0]].attrs})
     if stacked:
@@ -35,7 +38,7 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
             f"several variables have a band dimension ({', '.join(stacked)}); take one: ds[{stacked[0]!r}]"
         )
     mask = mask_of(ds)
-    if mask is not None and len(ds.data_vars) == 1:
+    if mask is not None and sum(variable.ndim > 0 for variable in ds.data_vars.values()) == 1:
         return mask.assign_attrs({**ds.attrs, **mask.attrs})
     y, x = spatial_dims(ds)
     names = band_names(ds)
@@ -49,7 +52,7 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
         [variable.drop_attrs(deep=False) for variable in variables],
         dim="band", coords="minimal", compat="override", join="exact",
     )  # fmt: skip
-    out = out.assign_coords({"band": [str(name) for name in names], **described})
+    out = out.assign_coords({"band": [_label(name, ds[name]) for name in names], **described})
     attrs = {**ds.attrs, **dict(zip(NODATA_ATTRS, gaps[0], strict=False))}
     out = out.transpose(*(dim for dim in out.dims if dim not in ("band", y, x)), "band", y, x)
     return out.assign_attrs(attrs).rename(None)
@@ -62,14 +65,20 @@ def band_names(ds: xr.Dataset) -> list[Hashable]:
     if not names:
         there = ", ".join(f"{name} {v.dims}" for name, v in ds.data_vars.items()) or "none"
         raise BandError(f"no variable of the dataset lies over {y} and {x}; its variables: {there}")
-    sensor = sensors.get(ds.attrs["sensor"]) if ds.attrs.get("sensor") else None
-    bands = name_bands([str(name) for name in names], sensor)
+    sensor = sensor_of(ds)
+    bands = name_bands([_label(name, ds[name]) for name in names], sensor)
     known = [
         name
         for name, band in zip(names, bands, strict=True)
         if band.common_name or band.center_nm or any(ds[name].attrs.get(column) for column in COLUMNS)
     ]
     return known or names
+
+
+def _label(name: Hashable, variable: xr.DataArray) -> str:
+    """Return what a variable is called: its description where its name only counts (rioxarray's band_1)."""
+    described = variable.attrs.get("long_name")
+    return described if isinstance(described, str) and sensors.is_counter(str(name)) else str(name)
 
 
 def _with_nan(variable: xr.DataArray, gaps: tuple[float, ...]) -> xr.DataArray:
@@ -98,8 +107,11 @@ def _units(variables: list[xr.DataArray]) -> dict[str, Any]:
     if len(declared) < len(variables):
         silent = [str(v.name) for v in variables if not any(v is other for other in declared)]
         raise UnitError(
-            f"variables {', '.join(silent)} do not tell their scale, the others do: describe them with "
-            "ds.cloudmask.describe(scale=[...], offset=[...]), or set their attribute scale_factor"
+            f"variables {', '.join(silent)} do not tell their scale, the others do:",
+            Remedy(
+                "describe them with {}, or set their attribute scale_factor",
+                Use("ds.cloudmask.describe", scale=[...], offset=[...]),
+            ),
         )
     return {
         "scale": ("band", [float(v.attrs["scale_factor"]) for v in variables]),
@@ -116,9 +128,7 @@ def mask_of(ds: xr.Dataset) -> xr.DataArray | None:
     >>> mask_of(mask.to_dataset(name="cloud_mask")).name
     'cloud_mask'
     """
-    found = [
-        variable
-        for variable in ds.data_vars.values()
-        if {"flag_values", "flag_meanings"} <= set(variable.attrs)
-    ]
-    return found[0] if len(found) == 1 else None
+    masks = [as_mask(variable) for variable in ds.data_vars.values() if is_mask(variable)]
+    if not masks and is_mask(ds):  # a GeoTIFF, its bands as variables
+        masks = [variable.assign_attrs({**variable.attrs, **ds.attrs}) for variable in ds.data_vars.values()]
+    return masks[0] if len(masks) == 1 else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xcloudmask.errors import BandError, CloudMaskError
+from xcloudmask.errors import BandError, CloudMaskError, Remedy, Use
 from xcloudmask.types import Band, Level, parse_level
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ def describe(
     from xcloudmask import sensors
     from xcloudmask.scene.bands import labels_of, name_bands, sensor_of
     from xcloudmask.scene.dims import band_dim
+    from xcloudmask.scene.sentinel2 import warn_of_no_offset
     from xcloudmask.scene.units import NODATA_ATTRS, check_figures
 
     dim = band_dim(da)
@@ -188,8 +189,9 @@ def describe(
     if bands is not None:
         if isinstance(bands, str) or not isinstance(bands, Sequence) or len(bands) != count or None in bands:
             raise CloudMaskError(
-                f"bands={bands!r} must name every band: the array has {count}"
-                + (f" ({', '.join(labels_of(da, dim))})" if dim in da.coords else "")
+                f" must name every band: the array has {count}"
+                + (f" ({', '.join(labels_of(da, dim))})" if dim in da.coords else ""),
+                option=Use(bands=bands),
             )
         out = describe_bands(out, name_bands(bands, known), dim=dim)
     elif sensor is not None and known is not None:
@@ -198,8 +200,8 @@ def describe(
         if not any(band in known.bands for band in found):
             raise BandError(
                 f"none of the labels {', '.join(labels)} is a band of {known.name} "
-                f"({', '.join(band.name for band in known.bands)}); say which they are with "
-                "describe(sensor=..., bands=[...]), in order"
+                f"({', '.join(band.name for band in known.bands)}); say which they are",
+                Remedy("with {}, in order", Use("describe", sensor=..., bands=[...])),
             )
         out = describe_bands(out, found, dim=dim, labels=labels)
     if known is not None:
@@ -212,6 +214,9 @@ def describe(
         out.attrs["nodata"] = nodata
     if scale is None and offset is None:
         return out
+    said_before = "offset" in out.coords or "add_offset" in out.attrs
+    if offset is None and not said_before and known is not None and known.name.startswith("sentinel-2"):
+        warn_of_no_offset(out)
     # The one of the two that is not said now stays as it was said before.
     figures = {
         "scale": scale if scale is not None else out.coords.get("scale", out.attrs.get("scale_factor", 1.0)),

@@ -14,8 +14,6 @@ SPATIAL = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("
 BAND_DIMS = ("band", "bands", "wavelength", "channel")
 #: Metres in a degree of latitude.
 DEGREE = 111_320.0
-#: What fills the gaps of things that are brought to another grid.
-_EMPTY = {"mask": 255, "valid": False}
 
 
 def spatial_dims(da: xr.DataArray | xr.Dataset) -> tuple[str, str]:
@@ -49,6 +47,8 @@ def band_dim(da: xr.DataArray) -> str:
 
 def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
     """Return the pixel size in metres along rows and columns, or None where nothing tells it."""
+    import rioxarray  # noqa: F401  registers .rio, which `import xcloudmask` does not wait for
+
     out: list[float] = []
     for dim in (y, x):
         if dim not in da.coords:
@@ -89,25 +89,6 @@ def spacing(values: np.ndarray[Any, Any], dim: str) -> float:
             "and columns must be evenly spaced. Fill what is missing with da.reindex, or reproject"
         )
     return middle
-
-
-def check_same_grid(other: xr.DataArray, da: xr.DataArray, what: str) -> None:
-    """Refuse `other` where it does not lie on `da`: xarray would keep only what the two share."""
-    if not isinstance(other, xr.DataArray):
-        raise CloudMaskError(
-            f"{what} must be a DataArray on the grid of the data, got {type(other).__name__}"
-        )
-    if not set(other.dims) <= set(da.dims) or any(other.sizes[d] != da.sizes[d] for d in other.dims):
-        raise CloudMaskError(
-            f"{what} has sizes {dict(other.sizes)}, which do not fit {dict(da.sizes)}; "
-            f"bring it to the same grid with {what}.reindex_like(da, fill_value={_EMPTY[what]})"
-        )
-    for dim in other.dims:
-        if dim in other.indexes and dim in da.indexes and not other.indexes[dim].equals(da.indexes[dim]):
-            raise CloudMaskError(
-                f"{what} and the array have other coordinates along {dim!r}; bring it to the same grid with "
-                f"{what}.reindex_like(da, method='nearest', tolerance=..., fill_value={_EMPTY[what]})"
-            )
 
 
 def coordinate(coord: xr.DataArray) -> np.ndarray[Any, Any]:

@@ -2,46 +2,92 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
+from xcloudmask.engine.input_checks import COUNTS, FIGURES
 from xcloudmask.engine.pixels import holds_data
-from xcloudmask.errors import CloudMaskError, NoDataWarning, UnitError, UnitWarning, warn_user
-from xcloudmask.scene.dims import band_dim, coordinate
-from xcloudmask.types import Calibration
+from xcloudmask.errors import CloudMaskError, NoDataWarning, Remedy, UnitError, UnitWarning, Use, warn_user
+from xcloudmask.scene.dims import coordinate
+from xcloudmask.scene.sentinel2 import check_offset
+from xcloudmask.types import Calibration, Sensor
+
+if TYPE_CHECKING:
+    from xcloudmask.scene.scene import Scene
+
+#: What says how numbers are stored.
+DESCRIBE = "da.cloudmask.describe"
 
 NODATA_ATTRS = ("_FillValue", "nodata", "missing_value")
-REMEDY = "da.cloudmask.describe(scale=0.0001, offset=0.0), with the figures of your product"
 #: Rows of an array in memory that are looked at in one go.
 ROWS = 512
-#: Where catalogues' item properties end up as coordinates, the baseline of Sentinel-2 is called so.
-BASELINE = "s2:processing_baseline"
-OFFSET_DONE = "earthsearch:boa_offset_applied"
 
 
-def calibration_of(picked: xr.DataArray, nodata: float | None) -> Calibration:
-    """Return how the numbers of the picked bands become reflectance; an error where nothing tells."""
-    kind = picked.dtype.kind
-    if kind not in "fiu":
+def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") -> Calibration:
+    """Return how the numbers of some of a scene's bands become reflectance; an error where nothing tells.
+
+    Parameters
+    ----------
+    scene : Scene
+        From `xcloudmask.scene.scene.read_scene`.
+    places : tuple of int
+        The bands that are wanted.
+    nodata : "auto", float or None
+        What means no data beside what the attributes declare. ``"auto"``: the product's fill value, or, where
+        the sensor is not known and nothing is declared, 0 in every band. None: nothing.
+    """
+    dtype = scene.da.dtype
+    if dtype.kind not in "fiu":
         raise UnitError(
-            f"reflectance must be real numbers, got dtype {picked.dtype}: convert with da.astype('float32') "
+            f"reflectance must be real numbers, got dtype {dtype}: convert with da.astype('float32') "
             "(for complex numbers take da.real)"
         )
-    attrs = {str(key): value for key, value in picked.attrs.items()}
-    gaps = _gaps(attrs, picked.dtype, nodata)
-    if "scale" in picked.coords or "offset" in picked.coords:
-        scale, offset = _from_coords(picked)
-    else:
-        scale, offset = _from_attrs(attrs, picked.dtype)
+    attrs = {str(key): value for key, value in scene.da.attrs.items()}
+    scaled = "scale" in scene.da.coords or "offset" in scene.da.coords
+    scale, offset = _from_coords(scene, places) if scaled else _from_attrs(attrs, dtype)
     check_figures(scale, offset)
-    _check_sentinel2_offset(picked, offset)
-    if (scale == 1).all() and (offset == 0).all():
-        return Calibration(None, None, gaps)
-    return Calibration(tuple(scale.tolist()), tuple(offset.tolist()), gaps)
+    as_stored = bool((scale == 1).all() and (offset == 0).all())
+    check_offset(scene.da, offset, as_stored=as_stored)
+    gaps, auto = list(declared_nodata(attrs)), isinstance(nodata, str) and nodata == "auto"
+    if nodata is not None and not auto:
+        gaps.append(_checked_nodata(nodata, dtype))
+    fill: tuple[float, ...] = ()
+    assumed = False
+    if auto:
+        known = _product_fill(scene.sensor, dtype, reflectance=as_stored)
+        if known is not None:
+            stored, everywhere = known
+            gaps += stored
+            fill = tuple(number for number in everywhere if number not in gaps)
+        elif not gaps:  # who declares another number has said what it is
+            fill, assumed = (0.0,), True
+    return Calibration(
+        None if as_stored else tuple(scale.tolist()),
+        None if as_stored else tuple(offset.tolist()),
+        _as_stored(gaps, dtype),
+        _as_stored(fill, dtype),
+        assumed,
+    )
+
+
+def _product_fill(
+    sensor: Sensor | None, dtype: Any, *, reflectance: bool
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return what fills a sensor's products, in any band and in every one; None where its table does not say.
+
+    Zero may be the reflectance of a band, never of all. In floats that are `reflectance`, the same holds for
+    what scaling made of a fill value.
+    """
+    table = {} if sensor is None else dict(sensor.metadata)
+    if "fill" not in table:
+        return None
+    stored = tuple(number for number in table["fill"] if number != 0)
+    everywhere = tuple(number for number in table["fill"] if number == 0)
+    if dtype.kind == "f" and reflectance:
+        everywhere += table.get("fill_reflectance", ())
+    return stored, everywhere
 
 
 def declared_nodata(attrs: Mapping[Any, Any]) -> tuple[float, ...]:
@@ -59,47 +105,61 @@ def declared_nodata(attrs: Mapping[Any, Any]) -> tuple[float, ...]:
                 number = float(value)
             except (TypeError, ValueError):
                 raise UnitError(
-                    f"the attribute {name}={attrs[name]!r} is no number: delete it, or say what means no "
-                    "data with da.cloudmask.describe(nodata=...)"
+                    f"the attribute {name}={attrs[name]!r} is no number:",
+                    Remedy("delete it, or say what means no data with {}", Use(DESCRIBE, nodata=...)),
                 ) from None
             if number == number:
                 found[number] = None
     return tuple(found)
 
 
-def _gaps(attrs: Mapping[str, Any], dtype: Any, nodata: Any) -> tuple[float, ...]:
-    """Return the stored numbers that mean no data: those declared, and the one that the caller names."""
-    gaps = list(declared_nodata(attrs))
-    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
-    if limits is not None:  # others cannot occur
-        gaps = [gap for gap in gaps if limits.min <= gap <= limits.max and gap == int(gap)]
-    if nodata is not None:
-        if isinstance(nodata, bool) or not isinstance(nodata, (int, float, np.number)):
-            raise CloudMaskError(f"nodata={nodata!r} must be a number, as it is stored in the array")
-        if limits is not None and not (limits.min <= nodata <= limits.max and nodata == int(nodata)):
-            raise UnitError(
-                f"nodata={nodata} cannot occur in {dtype} ({limits.min} to {limits.max}); name the number "
-                "that is stored there"
-            )
-        gaps += [float(nodata)] if nodata == nodata else []
+def _checked_nodata(nodata: Any, dtype: Any) -> float:
+    """Return the number that the caller says means no data; an error where it cannot occur."""
+    if isinstance(nodata, bool) or not isinstance(nodata, (int, float, np.number)):
+        raise CloudMaskError(
+            " must be a number, as it is stored in the array; or None for no such number",
+            option=Use(nodata=nodata),
+        )
+    if dtype.kind in "iu" and not _occurs(nodata, dtype):
+        limits = np.iinfo(dtype)
+        raise UnitError(
+            f" cannot occur in {dtype} ({limits.min} to {limits.max});",
+            "name the number that is stored there",
+            option=Use(nodata=nodata),
+        )
+    return float(nodata)
+
+
+def _occurs(number: Any, dtype: Any) -> bool:
+    """Whether an array of this type can hold a number, other than NaN."""
+    if number != number:
+        return False
+    return bool(
+        dtype.kind == "f" or (np.iinfo(dtype).min <= number <= np.iinfo(dtype).max and number == int(number))
+    )
+
+
+def _as_stored(numbers: Iterable[float], dtype: Any) -> tuple[float, ...]:
+    """Return those numbers that can occur, each once, as the array's type rounds them."""
     with np.errstate(over="ignore"):  # GDAL writes -1.8e308 beside float32
-        return tuple(dict.fromkeys(float(dtype.type(gap)) for gap in gaps))
+        return tuple(dict.fromkeys(float(dtype.type(n)) for n in numbers if _occurs(n, dtype)))
 
 
-def _from_coords(picked: xr.DataArray) -> tuple[Any, Any]:
-    pair, band = [], band_dim(picked)
+def _from_coords(scene: Scene, places: tuple[int, ...]) -> tuple[Any, Any]:
+    pair = []
     for name, none in (("scale", 1.0), ("offset", 0.0)):
-        coord = picked.coords.get(name)
+        coord = scene.da.coords.get(name)
         if coord is None:
             pair.append(np.array([none]))
             continue
-        if coord.dims not in ((), (band,)) or coord.dtype.kind not in "fiu":
+        if coord.dims not in ((), (scene.band,)) or coord.dtype.kind not in "fiu":
             raise UnitError(
                 f"the coordinate {name!r} ({coord.dtype} along {coord.dims}) would scale the pixels and must "
-                f"hold one number, or one a band: rename or drop it, da.drop_vars({name!r}), or say "
-                f"describe({name}=...)"
+                f"hold one number, or one a band: rename or drop it, da.drop_vars({name!r}),",
+                Remedy("or say {}", Use("describe", **{name: ...})),
             )
-        pair.append(np.atleast_1d(coordinate(coord)).astype(float))
+        figures = coordinate(coord).astype(float)
+        pair.append(figures[list(places)] if figures.ndim else figures[None])
     scale, offset = np.broadcast_arrays(*pair)
     return scale, offset
 
@@ -113,48 +173,27 @@ def _from_attrs(attrs: Mapping[str, Any], dtype: Any) -> tuple[Any, Any]:
     except (TypeError, ValueError, IndexError):
         raise UnitError(
             f"the attributes scale_factor={attrs.get('scale_factor')!r} and "
-            f"add_offset={attrs.get('add_offset')!r} are no numbers: delete them and say "
-            "da.cloudmask.describe(scale=..., offset=...)"
+            f"add_offset={attrs.get('add_offset')!r} are no numbers:",
+            Remedy("delete them and say {}", Use(DESCRIBE, scale=..., offset=...)),
         ) from None
     if dtype.kind == "f":
         if factor != 1 or addend != 0:
             warn_user(
                 f"the values are {dtype}, the attributes say scale_factor={factor:g}, add_offset={addend:g}"
-                ": taking the values as they are. If they still need scaling, say "
-                f"da.cloudmask.describe(scale={factor:g}, offset={addend:g}); if not, delete the attributes",
+                ": taking the values as they are",
                 UnitWarning,
+                Remedy(
+                    "If they still need scaling, say {}; if not, delete the attributes",
+                    Use(DESCRIBE, scale=float(f"{factor:g}"), offset=float(f"{addend:g}")),
+                ),
             )
         return np.array([1.0]), np.array([0.0])
     if factor == 1:
         raise UnitError(
-            f"the values are integers ({dtype}) and nothing tells their scale. Reflectance "
-            f"must be 0 to 1: {REMEDY}"
+            f"the values are integers ({dtype}) and nothing tells their scale. Reflectance must be 0 to 1:",
+            Remedy(f"{{}}, {FIGURES}", Use(DESCRIBE, scale=0.0001, offset=...)),
         )
     return np.array([factor]), np.array([addend])
-
-
-def _check_sentinel2_offset(picked: xr.DataArray, offset: Any) -> None:
-    """Warn where the array says baseline 04.00 or later and no offset is declared for its integers."""
-    if picked.dtype.kind not in "iu" or BASELINE not in picked.coords or (offset != 0).any():
-        return
-    done = picked.coords.get(OFFSET_DONE)
-    if done is not None and all(bool(value) for value in coordinate(done).reshape(-1)):
-        return
-    baselines = {str(value) for value in coordinate(picked[BASELINE]).reshape(-1)}
-    late = sorted(value for value in baselines if _is_late(value))
-    if late:
-        warn_user(
-            f"Sentinel-2 processing baseline {', '.join(late)} stores reflectance with an offset of -1000, "
-            "and none is declared here: say da.cloudmask.describe(scale=0.0001, offset=-0.1), or 0.0 after "
-            "checking that the catalogue took it away; xcloudmask.load_stac decides it from the items",
-            UnitWarning,
-        )
-
-
-def _is_late(baseline: str) -> bool:
-    """Whether a baseline, written 05.10, 5.1 or N0510, is 04.00 or later."""
-    digits = re.fullmatch(r"N?(\d{1,2})\.?(\d{0,2})", baseline.strip())
-    return digits is not None and int(digits[1]) >= 4
 
 
 def check_figures(scale: Any, offset: Any) -> None:
@@ -179,9 +218,11 @@ def check_numbers(values: Any, calibration: Calibration) -> None:
             "zero, or replace them with NaN: da.where(np.isfinite(da))",
             NoDataWarning,
         )
-    if not any(holds_data(block, calibration).any() for block in blocks):
+    # Counts that were not scaled are no gap: `check_units` says what they are.
+    if not any(holds_data(block, calibration, COUNTS).any() for block in blocks):
         warn_user(
             "no pixel holds data in every band (the others are NaN, infinite or a nodata value), so the mask "
-            "is 255 everywhere: check the area, the date and nodata=",
+            "is 255 everywhere:",
             NoDataWarning,
+            Remedy("check the area, the date and {}", Use(nodata=...)),
         )

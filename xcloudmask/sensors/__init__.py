@@ -13,6 +13,8 @@ to a `Sensor`:
     platforms = ["my-sat-1"]            # what STAC items say in `platform`, ...
     instruments = ["mycam"]             # ... `instruments` (one entry: the whole list, joined by blanks)
     constellations = []                 # ... and `constellation`, where `platform` is absent or unknown
+    fill = [0]                          # stored numbers that mean no data: 0 in every band, others in any
+    fill_reflectance = [-0.1]           # what they are in every band once scale and offset were applied
 
     [[bands]]
     name = "B1"
@@ -34,12 +36,12 @@ from os import PathLike
 from pathlib import Path
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.sensors._match import match
+from xcloudmask.sensors._match import is_counter, match
 from xcloudmask.sensors._plugins import installed, warn_of
 from xcloudmask.sensors._read import Entry, fold, fold_instruments, read
 from xcloudmask.types import Sensor
 
-__all__ = ["get", "identify", "match", "names", "register", "table"]
+__all__ = ["get", "identify", "is_counter", "match", "names", "register", "table"]
 
 #: Of the entry points by which other packages bring sensors.
 GROUP = "xcloudmask.sensors"

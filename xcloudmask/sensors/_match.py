@@ -39,8 +39,8 @@ def match(labels: Sequence[str], sensor: Sensor) -> tuple[Band | None, ...]:
 
     A label is a band's name, alias or common name. Case, separators and zero padding do not matter, nor
     do the level or instrument before it, the pixel size after it, or the product's id and a file's
-    ending around it. A bare number is no label (it may count the file's bands as well as the
-    sensor's), except where the sensor's own names are numbers.
+    ending around it. A bare number is no label, nor is ``band_1`` (it may count the file's bands as well
+    as the sensor's), except where the sensor's own names are like that.
 
     Parameters
     ----------
@@ -70,7 +70,11 @@ def match(labels: Sequence[str], sensor: Sensor) -> tuple[Band | None, ...]:
     if isinstance(labels, str):
         labels = [labels]
     indexes = _index(sensor)
-    found = tuple(_find(str(label), indexes, sensor) for label in labels)
+    counted = {name for band in sensor.bands for name in (band.name, *band.aliases) if is_counter(name)}
+    found = tuple(
+        None if is_counter(str(label)) and not counted else _find(str(label), indexes, sensor)
+        for label in labels
+    )
     claimed: dict[str, str] = {}
     for label, band in zip(labels, found, strict=True):
         if band is None:
@@ -82,6 +86,17 @@ def match(labels: Sequence[str], sensor: Sensor) -> tuple[Band | None, ...]:
             )
         claimed[band.name] = str(label)
     return found
+
+
+def is_counter(label: str) -> bool:
+    """Whether a label does no more than count bands: ``3``, ``band_3``, ``Band 3``.
+
+    Examples
+    --------
+    >>> is_counter("band_1"), is_counter("B1"), is_counter("band_8A"), is_counter("sr_band4")
+    (True, False, False, False)
+    """
+    return re.fullmatch(r"(band)?[\W_]*\d+", label.strip().casefold()) is not None
 
 
 def _index(sensor: Sensor) -> tuple[_Index, ...]:

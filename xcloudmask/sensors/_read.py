@@ -18,7 +18,7 @@ COMMON_NAMES = (  # noqa: SIM905
     "nir nir08 nir09 cirrus swir16 swir22 lwir lwir11 lwir12 pan"
 ).split()
 
-_TEXT, _TEXTS, _NUMBER = "text", "a list of texts", "a number"
+_TEXT, _TEXTS, _NUMBER, _NUMBERS = "text", "a list of texts", "a number", "a list of numbers"
 _SENSOR_FIELDS = {
     "name": _TEXT,
     "title": _TEXT,
@@ -27,6 +27,8 @@ _SENSOR_FIELDS = {
     "scale": _NUMBER,
     "offset": _NUMBER,
     "nodata": _NUMBER,
+    "fill": _NUMBERS,
+    "fill_reflectance": _NUMBERS,
     "aliases": _TEXTS,
     "platforms": _TEXTS,
     "instruments": _TEXTS,
@@ -43,7 +45,7 @@ _BAND_FIELDS = {
     "gsd": _NUMBER,
     "aliases": _TEXTS,
 }
-_METADATA = ("source", "note", "scale", "offset", "nodata")
+_METADATA = ("source", "note", "scale", "offset", "nodata", "fill", "fill_reflectance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,11 @@ def read(text: str, file: str) -> Entry:
         title=raw["title"],
         bands=bands,
         aliases=tuple(raw.get("aliases", ())),
-        metadata=tuple((key, raw[key]) for key in _METADATA if key in raw),
+        metadata=tuple(
+            (key, tuple(map(float, raw[key])) if isinstance(raw[key], list) else raw[key])
+            for key in _METADATA
+            if key in raw
+        ),
     )
     return Entry(
         sensor,
@@ -171,12 +177,10 @@ def _is(value: Any, expected: str) -> bool:
         return isinstance(value, str) and bool(value.strip())
     if expected == _NUMBER:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    texts = expected == _TEXTS
-    return (
-        isinstance(value, list)
-        and (bool(value) or texts)
-        and (not texts or all(_is(v, _TEXT) for v in value))
-    )
+    if expected in (_TEXTS, _NUMBERS):
+        each = _TEXT if expected == _TEXTS else _NUMBER
+        return isinstance(value, list) and all(_is(v, each) for v in value)
+    return isinstance(value, list) and bool(value)
 
 
 def _check_names_differ(bands: tuple[Band, ...], file: str) -> None:

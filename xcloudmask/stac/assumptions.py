@@ -12,21 +12,21 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Assumption:
     """Something that was assumed of an item.
 
     Parameters
     ----------
     reason : str
         What was assumed and why: the same words for every item of which it is true.
-    found : str
+    evidence : str
         What this item says.
     remedy : str
         What settles it.
     """
 
     reason: str
-    found: str
+    evidence: str
     remedy: str
 
 
@@ -44,14 +44,15 @@ def name_items(ids: Sequence[str]) -> str:
     return f"{len(ids):,} items ({named}{', ...' if len(ids) > _NAMED else ''})"
 
 
-def warn_of(doubts: Iterable[tuple[str, Doubt]]) -> None:
-    """Warn of doubts, each with the name of its item: once for all items that share reason and remedy."""
+def warn_about(assumptions: Iterable[tuple[str, Assumption]]) -> None:
+    """Warn of assumptions, each with the name of its item: once for all items of one reason and remedy."""
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    for item_id, doubt in doubts:
-        groups.setdefault((doubt.reason, doubt.remedy), {}).setdefault(item_id, doubt.found)
-    for (reason, remedy), found in groups.items():
-        who = "The item" if len(found) == 1 else "The first"
+    for item_id, assumption in assumptions:
+        evidence = groups.setdefault((assumption.reason, assumption.remedy), {})
+        evidence.setdefault(item_id, assumption.evidence)
+    for (reason, remedy), evidence in groups.items():
+        who = "The item" if len(evidence) == 1 else "The first"
         warn_user(
-            f"{name_items(list(found))}: {reason}. {who} says: {next(iter(found.values()))}. {remedy}",
+            f"{name_items(list(evidence))}: {reason}. {who} says: {next(iter(evidence.values()))}. {remedy}",
             UnitWarning,
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from xcloudmask.errors import BandError, OptionError
 from xcloudmask.scene.describe import band_labels
-from xcloudmask.stac.item_plan import AssetPlan, ItemPlan
+from xcloudmask.stac.item_plan import ItemPlan, Source
+from xcloudmask.stac.match_assets import UNTOLD, MatchedItem
 from xcloudmask.types import Band
 
 #: What the models that come with the library can use; the first name of a group that is there is taken.
@@ -20,46 +20,6 @@ AUTO_BANDS: tuple[tuple[str, ...], ...] = (
     ("swir16",),
     ("swir22",),
 )
-
-
-#: What `Survey.sensor` is where the item does not tell.
-UNTOLD = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What an item holds, before anything is known of its numbers.
-
-    Parameters
-    ----------
-    sensor : str
-        Canonical name, ``"unknown"`` if the item does not tell.
-    bands : tuple of Band
-        Bands for which it has an asset.
-    """
-
-    sensor: str
-    bands: tuple[Band, ...]
-
-
-def survey(item: Mapping[str, Any]) -> Survey:
-    """Return sensor and bands of an item.
-
-    Examples
-    --------
-    >>> asset = {"href": "B04.tif"}
-    >>> found = survey({"id": "a", "properties": {"platform": "sentinel-2a"}, "assets": {"B04": asset}})
-    >>> found.sensor, found.bands[0].common_name
-    ('sentinel-2a', 'red')
-    """
-    from xcloudmask.stac.match_assets import choose
-    from xcloudmask.stac.profiles import find_profile, sensor_of
-    from xcloudmask.stac.view import view_item
-
-    view = view_item(item)
-    sensor = sensor_of(view, find_profile(view))
-    bands = tuple(choice.band for choice in choose(view, sensor, "all"))
-    return Survey(sensor.name if sensor else UNTOLD, bands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +40,32 @@ class BandChoice:
     label: str
     by_sensor: tuple[tuple[str, Band], ...]
 
-    def name_for(self, found: Survey) -> str | None:
+    def name_in(self, item: MatchedItem) -> str | None:
         """Return the name under which an item holds this band, None if it does not."""
-        wanted = dict(self.by_sensor).get(found.sensor)
-        return wanted.name if wanted is not None and wanted in found.bands else None
+        wanted = dict(self.by_sensor).get(item.sensor_name)
+        return wanted.name if wanted is not None and wanted in item.bands else None
 
-    def asset(self, plan: ItemPlan) -> AssetPlan | None:
+    def source(self, plan: ItemPlan) -> Source | None:
         """Return the asset of an item that holds this band, if it has one."""
         wanted = dict(self.by_sensor).get(plan.sensor)
         return next((asset for asset in plan.assets if wanted is not None and asset.band == wanted), None)
 
 
-def choose_bands(surveys: Sequence[Survey], bands: str | Sequence[str]) -> tuple[BandChoice, ...]:
+def bands_by_sensor(items: Iterable[MatchedItem]) -> dict[str, tuple[Band, ...]]:
+    """Return all bands that items hold, for each sensor among them."""
+    bands: dict[str, dict[Band, None]] = {}
+    for item in items:
+        bands.setdefault(item.sensor_name, {}).update(dict.fromkeys(item.bands))
+    return {sensor: tuple(held) for sensor, held in bands.items()}
+
+
+def choose_bands(sensors: Mapping[str, Sequence[Band]], bands: str | Sequence[str]) -> tuple[BandChoice, ...]:
     """Settle which bands the stack has.
 
     Parameters
     ----------
-    surveys : sequence of Survey
-        Of all items that are loaded.
+    sensors : mapping of str to sequence of Band
+        The bands that each sensor's items hold.
     bands : "auto", "all" or sequence of str
         ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that every
         sensor has. ``"all"``: every reflectance band that all sensors have. Else names: a common name, the
@@ -110,12 +78,11 @@ def choose_bands(surveys: Sequence[Survey], bands: str | Sequence[str]) -> tuple
     Examples
     --------
     >>> red, pan = Band("B4", "red"), Band("B8", "pan")
-    >>> [choice.label for choice in choose_bands([Survey("landsat-8", (red, pan))], "auto")]
+    >>> [choice.label for choice in choose_bands({"landsat-8": (red, pan)}, "auto")]
     ['red']
     """
     if not isinstance(bands, Iterable):
         raise OptionError("bands", bands, hint="Give 'auto', 'all', or a list of names.")
-    sensors = _bands_by_sensor(surveys)
     if bands == "auto":
         chosen = _auto(sensors)
     elif bands == "all":
@@ -139,13 +106,6 @@ def choose_bands(surveys: Sequence[Survey], bands: str | Sequence[str]) -> tuple
         BandChoice(band, label, tuple(by_sensor.items()))
         for band, label, (_, by_sensor) in zip(merged, labels, chosen, strict=True)
     )
-
-
-def _bands_by_sensor(surveys: Sequence[Survey]) -> dict[str, tuple[Band, ...]]:
-    found: dict[str, dict[Band, None]] = {}
-    for one in surveys:
-        found.setdefault(one.sensor, {}).update(dict.fromkeys(one.bands))
-    return {sensor: tuple(bands) for sensor, bands in found.items()}
 
 
 def _auto(sensors: Mapping[str, Sequence[Band]]) -> list[tuple[str, dict[str, Band]]]:

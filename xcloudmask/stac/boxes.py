@@ -110,12 +110,12 @@ def _antimeridian(box: Bounds, source: str) -> CloudMaskError:
     )
 
 
-def lonlat_box(item: Mapping[str, Any]) -> Bounds | None:
+def lonlat_box(geometry: Any, bbox: Any) -> Bounds | None:
     """Box of an item in degrees, from its geometry or else its bbox, east of west."""
-    points = np.array(list(_points(item.get("geometry") or {})), dtype="float64").reshape(-1, 2)
+    points = np.array(list(_points(geometry or {})), dtype="float64").reshape(-1, 2)
     if len(points) and np.isfinite(points).all():
         return _unwrap(points)
-    box = to_box(item.get("bbox"))
+    box = to_box(bbox)
     if box is None:
         return None
     west, south, east, north = (box[0], box[1], box[2], box[3]) if len(box) == 4 else (*box[:2], *box[3:5])

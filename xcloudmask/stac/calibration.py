@@ -1,6 +1,6 @@
 """From an item's metadata to the scale and offset that turn its numbers into reflectance or kelvin.
 
-`calibrate` is the one entry: it takes the assets chosen and gives an `AssetPlan` for each. What the item
+`calibrate` is the one entry: it takes the assets chosen and gives an `Source` for each. What the item
 states wins; what its catalogue is known to mean fills the gaps; what neither tells is an error, no guess.
 
 Landsat level 1 needs the scene's MTL file, since its items state radiance or nothing: reflectance at the top
@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 from xcloudmask.errors import AssetError, OptionError, UnitError
 from xcloudmask.stac import mtl
-from xcloudmask.stac.assumptions import Doubt
-from xcloudmask.stac.item_plan import AssetPlan
+from xcloudmask.stac.assumptions import Assumption
+from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.match_assets import Choice
 from xcloudmask.stac.offset import OffsetEvidence, OffsetMode, decide, gather
 from xcloudmask.stac.profiles import Numbers, Profile
@@ -38,11 +38,11 @@ _STATE_SCALE = (
 class Calibrated:
     """The plan of each asset, and how the numbers came about."""
 
-    assets: tuple[AssetPlan, ...]
+    assets: tuple[Source, ...]
     rule: str = "none"
     evidence: tuple[str, ...] = ()
     sun_elevation: float | None = None
-    doubts: tuple[Doubt, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
 
 def calibrate(
@@ -115,7 +115,7 @@ def check_sun_elevation(view: ItemView, degrees: float | None) -> float:
     return degrees
 
 
-def _stated(view: ItemView, choice: Choice, profile: Profile) -> AssetPlan:
+def _stated(view: ItemView, choice: Choice, profile: Profile) -> Source:
     """Return what the item states of one asset, the profile filling the gaps."""
     entry, band, key = choice.entry, choice.band, choice.asset.key
     default = profile.numbers.get(band.kind, Numbers())
@@ -141,7 +141,7 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> AssetPlan:
     offset = entry.offset
     if offset is None:  # STAC's own default is 0; but a scale that is the product's comes with its offset
         offset = (default.offset or 0.0) if scale == default.scale else 0.0
-    return AssetPlan(
+    return Source(
         key=key,
         href=choice.asset.href,
         band=band,
@@ -156,14 +156,14 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> AssetPlan:
 def _sentinel_2(
     view: ItemView,
     choices: Sequence[Choice],
-    plans: tuple[AssetPlan, ...],
+    plans: tuple[Source, ...],
     profile: Profile,
     mode: OffsetMode,
 ) -> Calibrated:
     """Decide the offset once for all assets that say the same, and see that they do."""
     decided: dict[tuple[object, ...], tuple[OffsetEvidence, float, str]] = {}
-    assets: list[AssetPlan] = []
-    doubts: list[Doubt] = []
+    assets: list[Source] = []
+    assumptions: list[Assumption] = []
     for choice, plan in zip(choices, plans, strict=True):
         kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale)
         if kind not in decided:
@@ -178,8 +178,8 @@ def _sentinel_2(
             )
             decision = decide(evidence, mode)
             if decision.warning:
-                remedy = 'offset="apply" or offset="skip" settles it.'
-                doubts.append(Doubt(decision.warning, "; ".join(evidence.found), remedy))
+                remedy = 'sentinel2_offset="apply" or sentinel2_offset="skip" settles it.'
+                assumptions.append(Assumption(decision.warning, "; ".join(evidence.found), remedy))
             decided[kind] = (evidence, decision.offset, decision.rule)
         assets.append(replace(plan, offset=decided[kind][1]))
     stated = {evidence.stated for evidence, _, _ in decided.values()}
@@ -191,7 +191,7 @@ def _sentinel_2(
         _disagreeing_bands(view, choices)
     rules = dict.fromkeys(rule for _, _, rule in decided.values())
     found = dict.fromkeys(fact for evidence, _, _ in decided.values() for fact in evidence.found)
-    return Calibrated(tuple(assets), "; ".join(rules), tuple(found), doubts=tuple(doubts))
+    return Calibrated(tuple(assets), "; ".join(rules), tuple(found), assumptions=tuple(assumptions))
 
 
 def _disagreeing_bands(view: ItemView, choices: Sequence[Choice]) -> None:
@@ -200,7 +200,7 @@ def _disagreeing_bands(view: ItemView, choices: Sequence[Choice]) -> None:
     )
     raise UnitError(
         f"item {view.id!r}: the Sentinel-2 offset is contradictory: its bands state different ones: {told}. "
-        'Settle it with offset="apply" (add the offset) or offset="skip" (add none).'
+        'Settle it with sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
     )
 
 
@@ -232,7 +232,7 @@ def _mtl_plan(
     groups: mtl.Groups,
     mtl_key: str,
     elevation: float | None,
-) -> AssetPlan:
+) -> Source:
     band = choice.band
     number = _band_number(choice)
     thermal = band.kind == "brightness_temperature"
@@ -253,7 +253,7 @@ def _mtl_plan(
         sine = math.sin(math.radians(check_sun_elevation(view, elevation)))
         scale, offset = scale / sine, offset / sine
     default = profile.numbers.get(band.kind, Numbers())
-    return AssetPlan(
+    return Source(
         key=choice.asset.key,
         href=choice.asset.href,
         band=band,

@@ -70,9 +70,8 @@ class _StackstacReader:
         self._layer, self._grid, self._method, self._transport = url, grid, method, transport
 
     def read(self, window: Any) -> NDArray[np.float32]:
-        part = self._grid.window(
-            int(window.row_off), int(window.col_off), (int(window.height), int(window.width))
-        )
+        shape = (int(window.height), int(window.width))
+        part = self._grid.part(int(window.row_off), int(window.col_off), shape)
         return read_layer(self._layer, part, self._method, self._transport)
 
 
@@ -137,7 +136,7 @@ class _OdcReader:
             round((self._grid.top - top) / self._grid.res_y),
             round((left - self._grid.left) / self._grid.res_x),
         )
-        part = self._grid.window(row, column, (rows, columns))
+        part = self._grid.part(row, column, (rows, columns))
         chosen = self._layers if selection is None else self._layers[selection]
         data = np.stack([read_layer(layer, part, self._method, self._transport) for layer in chosen])
         return (slice(0, rows), slice(0, columns)), data

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -16,17 +16,17 @@ import numpy as np
 from affine import Affine
 
 from xcloudmask.errors import CloudMaskError, OptionError, warn_user
+from xcloudmask.stac.assumptions import name_items
 from xcloudmask.stac.boxes import (
     Bounds,
     check_bbox,
     geometry_box,
     is_geographic,
     is_metric,
-    lonlat_box,
     parse_crs,
     transform_box,
 )
-from xcloudmask.stac.view import to_numbers
+from xcloudmask.stac.view import AssetView, ItemView, to_numbers
 
 #: Parts of a pixel below which a difference is rounding, not position.
 _TOLERANCE = 1e-4
@@ -99,6 +99,10 @@ class Grid:
             shape,
         )
 
+    def part(self, row: int = 0, column: int = 0, shape: tuple[int, int] | None = None) -> Part:
+        """Return a part of this grid, by default all of it."""
+        return Part(self, row, column, shape or self.shape)
+
     def touches(self, box: Bounds | None) -> bool:
         """Tell if `box` may share area with the grid: within two pixels, or unknown, it may."""
         if box is None:
@@ -106,6 +110,31 @@ class Grid:
         left, bottom, right, top = self.bounds
         x, y = 2 * self.res_x, 2 * self.res_y
         return box[0] < right + x and box[2] > left - x and box[1] < top + y and box[3] > bottom - y
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows and columns of a grid: what one chunk holds.
+
+    Parameters
+    ----------
+    whole : Grid
+        What the pixels depend on.
+    row, column : int
+        Of the first pixel, counted from the whole grid's.
+    shape : tuple of int
+        Rows and columns.
+    """
+
+    whole: Grid
+    row: int
+    column: int
+    shape: tuple[int, int]
+
+    @property
+    def grid(self) -> Grid:
+        """The part as a grid of its own."""
+        return self.whole.window(self.row, self.column, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +153,8 @@ class AssetGrid:
         Pixel size in x and y.
     lonlat : tuple of float or None
         Box in degrees; right of 180 where it crosses the antimeridian.
+    corner : tuple of float or None
+        Left and top of the first pixel.
     """
 
     item_id: str
@@ -131,6 +162,7 @@ class AssetGrid:
     bounds: Bounds | None = None
     res: tuple[float, float] | None = None
     lonlat: Bounds | None = None
+    corner: tuple[float, float] | None = None
 
     def bounds_in(self, crs: str) -> Bounds | None:
         """Return the box in another CRS or None where it cannot be known."""
@@ -143,19 +175,21 @@ class AssetGrid:
         return None
 
 
-def asset_grid(item: Mapping[str, Any], key: str, crs: str | None, gsd: float | None = None) -> AssetGrid:
+def asset_grid(
+    item: ItemView, asset: AssetView, crs: str | None, gsd: float | None, lonlat: Bounds | None
+) -> AssetGrid:
     """Read where an asset of an item lies from the projection fields, on the asset first.
 
     Parameters
     ----------
-    item : mapping
-        The item as plain JSON.
-    key : str
-        Key of the asset.
+    item : ItemView
+    asset : AssetView
     crs : str or None
-        CRS of the item, as the plan tells it.
-    gsd : float, optional
+        CRS of the asset, as the plan tells it.
+    gsd : float or None
         Pixel size in metres, used where the item tells no transform.
+    lonlat : tuple of float or None
+        Box of the item in degrees.
 
     Returns
     -------
@@ -163,35 +197,37 @@ def asset_grid(item: Mapping[str, Any], key: str, crs: str | None, gsd: float | 
 
     Examples
     --------
-    >>> item = {"id": "a", "properties": {}, "assets": {"red": {
-    ...     "proj:shape": [2, 3], "proj:transform": [10, 0, 500, 0, -10, 900]}}}
-    >>> asset_grid(item, "red", "EPSG:32632").bounds
+    >>> from xcloudmask.stac.view import view_item
+    >>> red = {"href": "a.tif", "proj:shape": [2, 3], "proj:transform": [10, 0, 500, 0, -10, 900]}
+    >>> item = view_item({"id": "a", "properties": {}, "assets": {"red": red}})
+    >>> asset_grid(item, item.assets["red"], "EPSG:32632", None, None).bounds
     (500.0, 880.0, 530.0, 900.0)
     """
-    asset, properties = item["assets"][key], item.get("properties", {})
 
     def stated(name: str, least: int) -> tuple[float, ...] | None:
-        return to_numbers(asset.get(name), least) or to_numbers(properties.get(name), least)
+        return to_numbers(asset.raw.get(name), least) or to_numbers(item.properties.get(name), least)
 
     transform, shape, box = stated("proj:transform", 6), stated("proj:shape", 2), stated("proj:bbox", 4)
     if shape and min(shape[:2]) < 1:
         shape = None
-    lonlat = lonlat_box(item)
     bounds: Bounds | None = None
     res: tuple[float, float] | None = None
+    corner: tuple[float, float] | None = None
     if transform and _is_north_up(transform):
         step_x, _, left, _, step_y, top = transform[:6]
-        res = (step_x, -step_y)
+        res, corner = (step_x, -step_y), (left, top)
         if shape:
             bounds = (left, top + shape[0] * step_y, left + shape[1] * step_x, top)
     if bounds is None and box:
         bounds = (box[0], box[1], box[2], box[3])
+    if corner is None and bounds is not None:
+        corner = (bounds[0], bounds[3])
     if res is None and bounds is not None and shape:
         res = ((bounds[2] - bounds[0]) / shape[1], (bounds[3] - bounds[1]) / shape[0])
     if gsd and crs and is_metric(crs) and (res is None or not math.isclose(*res, rel_tol=1e-3)):
         # Products have square pixels: others are those of a preview, which old items of USGS state.
         res = (gsd, gsd)
-    return AssetGrid(str(item.get("id", "?")), crs, bounds, res, lonlat)
+    return AssetGrid(item.id, crs, bounds, res, lonlat, corner)
 
 
 def make_grid(
@@ -222,13 +258,16 @@ def make_grid(
 
     Examples
     --------
-    >>> tile = AssetGrid("a", "EPSG:32632", (500.0, 880.0, 530.0, 900.0), (10.0, 10.0))
+    >>> tile = AssetGrid("a", "EPSG:32632", (500.0, 880.0, 530.0, 900.0), (10.0, 10.0), corner=(500.0, 900.0))
     >>> make_grid([tile]).shape
     (2, 3)
     """
     name = parse_crs(crs) if crs is not None else _common_crs(assets)
     res = _resolution(assets, name, resolution)
     anchor = _anchor(assets, name, res)
+    if anchor is None:
+        _warn_about_edges(assets, name, res)
+        anchor = (0.0, 0.0)
     if bbox is not None and geometry is not None:
         raise CloudMaskError("bbox= and geometry= both set the extent: give one of them")
     if bbox is not None:
@@ -316,22 +355,38 @@ def _check_resolution(resolution: Any, crs: str) -> tuple[float, float]:
     return res_x, res_y
 
 
-def _anchor(assets: Sequence[AssetGrid], crs: str, res: tuple[float, float]) -> tuple[float, float]:
-    """Where pixel edges fall, as x and y below one pixel: most items decide, if they have this resolution."""
+def _anchor(assets: Sequence[AssetGrid], crs: str, res: tuple[float, float]) -> tuple[float, float] | None:
+    """Where pixel edges fall: most items decide, if they have this resolution; None if they do not say.
+
+    An item that states a transform and no CRS is taken to be on the CRS that the caller names for it.
+    """
     offsets: Counter[tuple[float, float]] = Counter()
     exact: dict[tuple[float, float], tuple[float, float]] = {}
     for asset in assets:
-        if asset.crs != crs or asset.bounds is None or asset.res is None:
+        corner = asset.corner
+        if asset.crs not in (crs, None) or corner is None or asset.res is None:
             continue
         if not np.allclose(asset.res, res, rtol=1e-9, atol=0):
             continue
-        corner = (asset.bounds[0], asset.bounds[3])
         parts = (round((corner[0] / res[0]) % 1.0, 3) % 1.0, round((corner[1] / res[1]) % 1.0, 3) % 1.0)
         offsets[parts] += 1
         exact.setdefault(parts, corner)
     if not offsets:
-        return 0.0, 0.0
+        return None
     return exact[offsets.most_common(1)[0][0]]
+
+
+def _warn_about_edges(assets: Sequence[AssetGrid], crs: str, res: tuple[float, float]) -> None:
+    """Say that files may lie between the pixels: Landsat's edges are not at multiples of 30 m but at 15 m."""
+    silent = [asset.item_id for asset in assets if asset.crs in (crs, None) and asset.corner is None]
+    if silent:
+        warn_user(
+            f"{name_items(list(dict.fromkeys(silent)))}: no proj:transform says where the pixels of the files"
+            f" begin, so the edges of the grid are whole multiples of {res[0]:g} in units of {crs}. Files"
+            " that begin elsewhere (Landsat's do) are resampled, up to half a pixel off. For the files' own"
+            " pixels give their grid: like=rioxarray.open_rasterio(<one of the files>)",
+            UserWarning,
+        )
 
 
 def _union(assets: Sequence[AssetGrid], crs: str) -> Bounds:

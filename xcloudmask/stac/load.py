@@ -12,30 +12,27 @@ import numpy as np
 from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.stac.arrange import (
-    PlannedItem,
-    Scene,
     by_time_step,
+    check_lacking,
+    in_order,
     make_layers,
-    make_scenes,
     newest,
     on_grid,
 )
-from xcloudmask.stac.assumptions import name_items, warn_of
-from xcloudmask.stac.bands import BandChoice, Survey, choose_bands, survey
+from xcloudmask.stac.assumptions import name_items, warn_about
+from xcloudmask.stac.bands import BandChoice, bands_by_sensor, choose_bands
 from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.grid import Grid, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items
+from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item
 from xcloudmask.stac.offset import OffsetMode
+from xcloudmask.stac.options import LoadOptions
 from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
 from xcloudmask.types import parse_level
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_MOSAICS = (None, "day")
-_DUPLICATES = ("newest", "keep")
-_DTYPES = ("float32", "float64")
 
 
 def load_stac(
@@ -51,7 +48,7 @@ def load_stac(
     engine: Engine = "stackstac",
     mosaic: Literal["day"] | None = None,
     level: str | None = None,
-    offset: OffsetMode = "auto",
+    sentinel2_offset: OffsetMode = "auto",
     sun_elevation: float | Mapping[str, float] | None = None,
     resampling: str = "nearest",
     duplicates: Literal["newest", "keep"] = "newest",
@@ -97,7 +94,7 @@ def load_stac(
         valid pixel counts.
     level : {"toa", "boa"}, optional
         Take the items of this level only. Needed where both are among the items.
-    offset : {"auto", "apply", "skip"}
+    sentinel2_offset : {"auto", "apply", "skip"}
         Whether Sentinel-2's offset of baseline 04.00 and later is added; ``"auto"`` decides for each item.
     sun_elevation : float or mapping of item id to float, optional
         Degrees, for items that need it and do not tell.
@@ -145,27 +142,25 @@ def load_stac(
     >>> dict(scene.sizes), scene.band.values.tolist(), scene.attrs["level"]
     ({'time': 1, 'band': 1, 'y': 3, 'x': 4}, ['red'], 'boa')
     """
-    _check_choice("mosaic", mosaic, _MOSAICS)
-    _check_choice("duplicates", duplicates, _DUPLICATES)
-    dtype = _dtype_name(dtype)
-    _check_choice("dtype", dtype, _DTYPES)
-    _check_resampling(resampling)
+    options = dict(locals())  # exactly what the signature spells out
+    del options["items_or_search"]
+    dtype = LoadOptions(**options).dtype
     transport = Transport(retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem)
 
     items = plain_items(items_or_search, modifier)
     _check_sun_elevation(sun_elevation, items)
-    surveys = [survey(item) for item in items]
-    choices = choose_bands(surveys, bands)
-    plans = _plan(items, surveys, choices, offset, sun_elevation, transport)
-    planned = [(item, plan) for item, plan in zip(items, plans, strict=True) if plan is not None]
-    warn_of((plan.item_id, doubt) for _, plan in planned for doubt in plan.doubts)
-    if not planned:
+    matched = [match_item(item) for item in items]
+    choices = choose_bands(bands_by_sensor(matched), bands)
+    plans = _plan(matched, choices, sentinel2_offset, sun_elevation, transport)
+    warn_about((plan.item_id, assumption) for plan in plans for assumption in plan.assumptions)
+    if not plans:
         raise CloudMaskError("no item is left: every one was left out, for the reasons in the warning")
-    scenes = make_scenes(_of_level(planned, level), choices, on_error)
+    plans = in_order(_of_level(plans, level))
+    check_lacking(plans, choices, on_error)
     if duplicates == "newest":
-        scenes = newest(scenes)
-    grid = _grid(scenes, like, crs, resolution, bbox, geometry)
-    groups = by_time_step(on_grid(scenes, grid), mosaic)
+        plans = newest(plans)
+    grid = _grid(plans, like, crs, resolution, bbox, geometry)
+    groups = by_time_step(on_grid(plans, grid), mosaic)
     stack = Stack(
         np.array([group[0].time for group in groups], dtype="datetime64[ns]"),
         tuple(make_layers(group, choices, grid) for group in groups),
@@ -177,18 +172,6 @@ def load_stac(
     return _describe(build(stack, engine).astype(dtype), stack, groups, choices, like)
 
 
-def _check_choice(what: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise OptionError(what, value, allowed=[repr(name) for name in allowed])
-
-
-def _dtype_name(dtype: Any) -> str:
-    try:
-        return str(np.dtype(dtype))
-    except TypeError:
-        return str(dtype)
-
-
 def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a mapping that names an item which is not loaded: a slip that would go unseen."""
     if isinstance(given, Mapping):
@@ -198,69 +181,62 @@ def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None
                 raise OptionError("item in sun_elevation", name, allowed=ids[:20])
 
 
-def _check_resampling(name: str) -> None:
-    from rasterio.enums import Resampling
-
-    if name not in Resampling.__members__:
-        raise OptionError("resampling", name, allowed=Resampling.__members__)
-
-
 def _plan(
-    items: Sequence[Mapping[str, Any]],
-    surveys: Sequence[Survey],
+    items: Sequence[MatchedItem],
     choices: Sequence[BandChoice],
     offset: OffsetMode,
     sun_elevation: float | Mapping[str, float] | None,
     transport: Transport,
-) -> list[ItemPlan | None]:
-    """Plan each item for those of the chosen bands that it holds; None if its coefficients cannot be had."""
+) -> list[ItemPlan]:
+    """Plan each item for those of the chosen bands that it holds; left out if its coefficients are lost."""
     from xcloudmask.stac.plan import make_plan
 
     read_text = make_read_text(transport)
 
     lost: dict[str, AssetError] = {}
 
-    def plan(item: Mapping[str, Any], found: Survey) -> ItemPlan | None:
-        names = [name for choice in choices if (name := choice.name_for(found)) is not None]
-        sun = sun_elevation.get(str(item["id"])) if isinstance(sun_elevation, Mapping) else sun_elevation
+    def plan(item: MatchedItem) -> ItemPlan | None:
+        name = item.view.id
+        names = [own for choice in choices if (own := choice.name_in(item)) is not None]
+        sun = sun_elevation.get(name) if isinstance(sun_elevation, Mapping) else sun_elevation
         try:
             return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read_text)
         except AssetError as error:
             if transport.on_error == "raise":
-                who = "" if repr(item["id"]) in str(error) else f"item {item['id']!r}: "
+                who = "" if repr(name) in str(error) else f"item {name!r}: "
                 raise AssetError(f"{who}{error} Leave it out, or pass on_error='skip'.") from error
-            lost[str(item["id"])] = error
+            lost[name] = error
             return None
 
     # Threads, as items whose coefficients are in a file of their own cost a request each.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        plans = list(pool.map(plan, items, surveys))
+        plans = [made for made in pool.map(plan, items) if made is not None]
     if lost:
         left_out = sorted(lost)
         warn_anywhere(f"{name_items(left_out)}: left out. {lost[left_out[0]]}")
     return plans
 
 
-def _of_level(planned: Sequence[PlannedItem], level: str | None) -> list[PlannedItem]:
+def _of_level(plans: Sequence[ItemPlan], level: str | None) -> Sequence[ItemPlan]:
     """Return the items of the wanted level; mixing top and bottom of atmosphere is never silent."""
-    counts = Counter(plan.level for _, plan in planned)
+    counts = Counter(plan.level for plan in plans)
     if level is None:
         if len(counts) > 1:
-            found = ", ".join(
-                f"{number} {name} (such as {next(p.item_id for _, p in planned if p.level == name)!r})"
+            levels = ", ".join(
+                f"{number} {name} (such as {next(p.item_id for p in plans if p.level == name)!r})"
                 for name, number in counts.items()
             )
-            raise UnitError(f"the items mix processing levels: {found}. Pass level='toa' or level='boa'")
-        return list(planned)
+            raise UnitError(f"the items mix processing levels: {levels}. Pass level='toa' or level='boa'")
+        return plans
     wanted = parse_level(level)
-    kept = [(item, plan) for item, plan in planned if plan.level == wanted]
+    kept = [plan for plan in plans if plan.level == wanted]
     if not kept:
-        raise CloudMaskError(f"no item is of level={wanted!r}: all {len(planned)} are {', '.join(counts)}")
+        raise CloudMaskError(f"no item is of level={wanted!r}: all {len(plans)} are {', '.join(counts)}")
     return kept
 
 
 def _grid(
-    scenes: Sequence[Scene],
+    plans: Sequence[ItemPlan],
     like: Any,
     crs: Any,
     resolution: float | tuple[float, float] | None,
@@ -268,7 +244,7 @@ def _grid(
     geometry: Any,
 ) -> Grid:
     if like is None:
-        places = [place for scene in scenes for place in scene.places if place is not None]
+        places = [source.place for plan in plans for source in plan.assets if source.place is not None]
         return make_grid(places, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry)
     given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
     clash = [name for name, value in given.items() if value is not None]
@@ -286,10 +262,10 @@ def _chunk_shape(
             raise OptionError("chunks", chunks, hint=hint)
         from dask.array.core import normalize_chunks
 
-        found = normalize_chunks(  # type: ignore[no-untyped-call]
+        sizes = normalize_chunks(  # type: ignore[no-untyped-call]
             (1, 1, "auto", "auto"), (1, 1, *shape), dtype="float32", previous_chunks=(1, 1, 1024, 1024)
         )
-        return int(found[2][0]), int(found[3][0])
+        return int(sizes[2][0]), int(sizes[3][0])
     if isinstance(chunks, Mapping):
         pair = [chunks.get("y", shape[0]), chunks.get("x", shape[1])]
         if set(chunks) - {"y", "x", "time", "band"}:
@@ -307,18 +283,18 @@ def _chunk_shape(
 
 
 def _describe(
-    data: Any, stack: Stack, groups: Sequence[Sequence[Scene]], choices: Sequence[BandChoice], like: Any
+    data: Any, stack: Stack, groups: Sequence[Sequence[ItemPlan]], choices: Sequence[BandChoice], like: Any
 ) -> xr.DataArray:
     import xarray as xr
 
-    plans = [[scene.plan for scene in group] for group in groups]
-    sensors = ["+".join(dict.fromkeys(plan.sensor for plan in group)) for group in plans]
+    # An instrument that no item tells is no sensor's name: what reads the array would look it up in vain.
+    sensors = ["+".join(dict.fromkeys(p.sensor for p in group if p.sensor != UNTOLD)) for group in groups]
     x, y = stack.grid.x, stack.grid.y
     if like is not None:  # the very same floats, so that xarray aligns the two
         x, y = like[like.rio.x_dim].values, like[like.rio.y_dim].values
     array = xr.DataArray(data, dims=("time", "band", "y", "x"), coords={"y": y, "x": x}, name="reflectance")
     array = describe_bands(array, [choice.band for choice in choices])
-    ids = ["+".join(plan.item_id for plan in group) for group in plans]
+    ids = ["+".join(plan.item_id for plan in group) for group in groups]
     array = describe_times(array, list(stack.times), ids, sensors)
-    levels = [plan.level for group in plans for plan in group]
-    return describe_scene(array, levels=levels, sensors=sensors, crs=stack.grid.crs)
+    levels = [plan.level for group in groups for plan in group]
+    return describe_scene(array, levels=levels, sensors=sensors if all(sensors) else (), crs=stack.grid.crs)

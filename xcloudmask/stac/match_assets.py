@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from xcloudmask.errors import BandError
 from xcloudmask.sensors import match
-from xcloudmask.stac.view import AssetView, BandEntry, ItemView
+from xcloudmask.stac.profiles import Profile, find_profile, sensor_of
+from xcloudmask.stac.view import AssetView, BandEntry, ItemView, view_item
 from xcloudmask.types import Band, Kind, Sensor
 
+#: What a sensor is called that the item does not tell.
+UNTOLD = "unknown"
 #: Roles of assets that are not measurements.
 _NOT_DATA = frozenset(
     ("thumbnail", "overview", "visual", "preview", "tiles", "metadata", "archive", "qa", "data-mask", "cloud")
@@ -32,8 +35,12 @@ class Choice:
 
     band: Band
     asset: AssetView
-    entry: BandEntry
     index: int
+
+    @property
+    def entry(self) -> BandEntry:
+        """What the item says of the band."""
+        return self.asset.bands[self.index - 1]
 
 
 @dataclass(slots=True)
@@ -61,33 +68,90 @@ def _labels(sensor: Sensor) -> _Labels:
     return _Labels(sensor)
 
 
-def choose(
-    view: ItemView, sensor: Sensor | None, bands: Sequence[str] | Literal["all"] | None = "all"
-) -> tuple[Choice, ...]:
-    """Return one asset for each band: of all the item has, or of those asked for, in that order.
+@dataclass(frozen=True, slots=True)
+class MatchedItem:
+    """An item, read once: what it says, which product and sensor it is of, which asset holds which band.
 
     Parameters
     ----------
     view : ItemView
+    profile : Profile or None
+        None where the catalogue is not listed.
     sensor : Sensor or None
         None where the item's instrument is not known: its own common names are the bands then.
-    bands : sequence of str, or "all"
-        Names, aliases or common names of the sensor's bands.
+    choices : mapping of str to Choice
+        By name of the band, in the sensor's order.
+    """
+
+    view: ItemView
+    profile: Profile | None
+    sensor: Sensor | None
+    choices: Mapping[str, Choice]
+
+    @property
+    def sensor_name(self) -> str:
+        """Canonical name of the sensor, ``"unknown"`` if the item does not tell."""
+        return self.sensor.name if self.sensor else UNTOLD
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """Bands for which there is an asset."""
+        return tuple(choice.band for choice in self.choices.values())
+
+    def choose(self, bands: Sequence[str] | Literal["all"] | None = "all") -> tuple[Choice, ...]:
+        """Return one asset for each band: of all the item has, or of those asked for, in that order.
+
+        Parameters
+        ----------
+        bands : sequence of str, or "all"
+            Names, aliases or common names of the sensor's bands.
+
+        Raises
+        ------
+        BandError
+            Where a band asked for is not among the item's assets.
+        """
+        if bands is None or bands == "all":
+            return tuple(self.choices.values())
+        return tuple(self.choices[self._own_name(name)] for name in bands)
+
+    def _own_name(self, name: str) -> str:
+        if self.sensor is not None:
+            own = self.sensor.band(name).name  # an unknown name gets the sensor's list and the nearest match
+        else:
+            wanted = name.casefold()
+            same = (b.name for b in self.bands if wanted in (b.name.casefold(), b.common_name))
+            own = next(same, name)
+        if own not in self.choices:
+            raise BandError(
+                f"item {self.view.id!r}: no asset holds band {name!r}; bands found:"
+                f" {', '.join(self.choices)}. Ask for these, or leave the item out."
+            )
+        return own
+
+
+def match_item(item: Any) -> MatchedItem:
+    """Read an item, and find the one asset that is read for each of its bands.
+
+    Parameters
+    ----------
+    item : pystac.Item or mapping
 
     Raises
     ------
     BandError
-        Where a band asked for is not among the item's assets.
+        Where none of its assets is a band.
 
     Examples
     --------
-    >>> from xcloudmask.sensors import get
-    >>> from xcloudmask.stac.view import view_item
     >>> assets = {"red": {"href": "a.tif"}, "red-jp2": {"href": "a.jp2"}, "scl": {"href": "b.tif"}}
-    >>> view = view_item({"id": "x", "properties": {}, "assets": assets})
-    >>> [(choice.band.name, choice.asset.key) for choice in choose(view, get("sentinel-2a"))]
-    [('B04', 'red')]
+    >>> item = match_item({"id": "x", "properties": {"platform": "sentinel-2a"}, "assets": assets})
+    >>> item.sensor_name, [(choice.band.name, choice.asset.key) for choice in item.choose()]
+    ('sentinel-2a', [('B04', 'red')])
     """
+    view = view_item(item)
+    profile = find_profile(view)
+    sensor = sensor_of(view, profile)
     labels = _labels(sensor) if sensor else None
     best: dict[str, Choice] = {}
     ranks: dict[str, tuple[object, ...]] = {}
@@ -101,30 +165,11 @@ def choose(
             rank = _rank(asset, entry, band)
             if band.name not in ranks or rank < ranks[band.name]:
                 ranks[band.name] = rank
-                best[band.name] = Choice(band, asset, entry, i + 1)
-    if bands is None or bands == "all":
-        if not best:
-            raise BandError(_no_band(view, sensor))
-        order = [band.name for band in sensor.bands] if sensor else list(best)
-        return tuple(best[name] for name in order if name in best)
-    return tuple(best[_wanted(name, view, sensor, best)] for name in bands)
-
-
-def _wanted(name: str, view: ItemView, sensor: Sensor | None, best: dict[str, Choice]) -> str:
-    if sensor is not None:
-        band = sensor.band(name).name  # an unknown name gets the sensor's list and the nearest match
-    else:
-        known = (
-            c.band for c in best.values() if name.casefold() in (c.band.name.casefold(), c.band.common_name)
-        )
-        band = next((b.name for b in known), name)
-    if band not in best:
-        have = ", ".join(best) or "none"
-        raise BandError(
-            f"item {view.id!r}: no asset holds band {name!r}; bands found: {have}. "
-            "Ask for these, or leave the item out."
-        )
-    return band
+                best[band.name] = Choice(band, asset, i + 1)
+    if not best:
+        raise BandError(_no_band(view, sensor))
+    order = [band.name for band in sensor.bands] if sensor else list(best)
+    return MatchedItem(view, profile, sensor, {name: best[name] for name in order if name in best})
 
 
 def _no_band(view: ItemView, sensor: Sensor | None) -> str:

@@ -42,8 +42,8 @@ any but true          unknown [4]_    none               0, with a warning
 .. [3] Such items exist with shifted pixels and with ESA's (Element84/earth-search issues 66 and 71).
 .. [4] Sensed before 2022-01-25, generated nobody knows when: a reprocessing cannot be excluded.
 
-``offset="apply"`` takes the stated offset, or -0.1 where none other than 0 is stated; ``offset="skip"``
-takes 0.
+``sentinel2_offset="apply"`` takes the stated offset, or -0.1 where none other than 0 is stated;
+``sentinel2_offset="skip"`` takes 0.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _since_0400(evidence: OffsetEvidence, default: float, *, by_date: bool) -> O
             f"{rule}; flag: not applied yet",
             f"boa_offset_applied is false, so {offset:g} is added; some such items hold pixels that "
             "were shifted already (Element84/earth-search issues 66 and 71): if reflectance comes out low, "
-            'give offset="skip"',
+            'give sentinel2_offset="skip"',
         )
     if evidence.stated is None and by_date:
         return OffsetDecision(
@@ -256,7 +256,7 @@ def _contradiction(evidence: OffsetEvidence, why: str) -> NoReturn:
     raise UnitError(
         f"item {evidence.item_id!r}: the Sentinel-2 offset is contradictory: {why}. "
         f"The item says: {'; '.join(evidence.found)}. "
-        'Settle it with offset="apply" (add the offset) or offset="skip" (add none).'
+        'Settle it with sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
     )
 
 

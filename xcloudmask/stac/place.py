@@ -11,13 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 from xcloudmask.errors import OptionError
-from xcloudmask.stac.assumptions import Doubt
+from xcloudmask.stac.assumptions import Assumption
 from xcloudmask.stac.boxes import parse_crs
 from xcloudmask.stac.view import AssetView, ItemView, crs_of, to_numbers
 
 
-def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, Doubt | None]:
-    """Return the code all `assets` agree on, else the item's, and the doubt where it cannot be right.
+def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, Assumption | None]:
+    """Return the code all `assets` agree on, else the item's, and what is assumed where it cannot be right.
 
     It is None where none is told, and where it cannot be right.
 
@@ -35,11 +35,11 @@ def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, D
         return None, None
     code = next(iter(codes), None) or crs_of(view.properties) or _tile_crs(view)
     if code and not _is_known(code):
-        return None, Doubt(
+        return None, Assumption(
             f"{code} is no known CRS, so it is not used", "no other", "Correct proj:code in the item."
         )
     if code and any(_lies_elsewhere(code, source, view.bbox) for source in _sources(view, assets)):
-        return None, Doubt(
+        return None, Assumption(
             f"{code} does not put the pixels where the bbox is; the CRS of the files is used",
             f"bbox {list(view.bbox or ())}",
             "Correct proj:code (proj:epsg) in the item.",

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
-from xcloudmask.stac.assumptions import warn_of
+from xcloudmask.stac.assumptions import warn_about
+from xcloudmask.stac.boxes import lonlat_box
 from xcloudmask.stac.calibration import ReadText, calibrate, check_sun_elevation
-from xcloudmask.stac.item_plan import AssetPlan, ItemPlan, ValidRule
-from xcloudmask.stac.match_assets import choose
+from xcloudmask.stac.grid import asset_grid
+from xcloudmask.stac.item_plan import ItemPlan, Source, ValidRule
+from xcloudmask.stac.match_assets import MatchedItem, match_item
 from xcloudmask.stac.offset import OffsetMode, baseline_text
 from xcloudmask.stac.place import item_crs
 from xcloudmask.stac.profiles import (
     Profile,
     Quality,
     coarse_level_of,
-    find_profile,
     level_of,
-    sensor_of,
     unlisted_profile,
 )
-from xcloudmask.stac.view import ItemView, view_item
+from xcloudmask.stac.view import ItemView
 from xcloudmask.types import Level
 
 __all__ = ["make_plan", "plan_item"]
+
+_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(?![^T ])[^/]*$")
 
 
 def plan_item(
@@ -89,28 +94,27 @@ def plan_item(
     >>> plan.assets[0].band.name, plan.assets[0].scale, plan.assets[0].offset
     ('B04', 0.0001, -0.1)
     """
-    plan = make_plan(item, bands=bands, offset=offset, sun_elevation=sun_elevation, read_text=read_text)
-    warn_of((plan.item_id, doubt) for doubt in plan.doubts)
+    matched = match_item(item)
+    plan = make_plan(matched, bands=bands, offset=offset, sun_elevation=sun_elevation, read_text=read_text)
+    warn_about((plan.item_id, assumption) for assumption in plan.assumptions)
     return plan
 
 
 def make_plan(
-    item: Any,
+    item: MatchedItem,
     *,
     bands: Sequence[str] | Literal["all"] | None = "all",
     offset: OffsetMode = "auto",
     sun_elevation: float | None = None,
     read_text: ReadText | None = None,
 ) -> ItemPlan:
-    """Do what `plan_item` does, but leave the doubts in the plan: who plans many items warns once for all."""
+    """Do what `plan_item` does, but leave the warnings to the caller, who may plan many items."""
     if offset not in get_args(OffsetMode):
         raise OptionError("offset", offset, allowed=get_args(OffsetMode))
-    view = view_item(item)
-    profile = find_profile(view)
-    sensor = sensor_of(view, profile)
-    choices = choose(view, sensor, bands)
-    level = _level(view, profile)
-    profile = profile or unlisted_profile(sensor, level)
+    view, sensor = item.view, item.sensor
+    choices = item.choose(bands)
+    level = _level(view, item.profile)
+    profile = item.profile or unlisted_profile(sensor, level)
     elevation = sun_elevation if sun_elevation is not None else _sun_elevation(view)
     if sun_elevation is not None:
         check_sun_elevation(view, sun_elevation)
@@ -123,25 +127,35 @@ def make_plan(
         read_text=read_text,
         every=bands is None or bands == "all",
     )
-    bits = profile.quality.good_bits if profile.quality else {}
-    assets = tuple(replace(asset, good_bit=bits.get(asset.band.name)) for asset in numbers.assets)
     crs, misplaced = item_crs(view, [choice.asset for choice in choices])
+    valid = _valid_rule(view, profile.quality, numbers.assets)
+    bits = profile.quality.good_bits if profile.quality else {}
+    lonlat = lonlat_box(view.geometry, view.bbox)
+    when = _datetime(view)
+
+    def placed(source: Source) -> Source:
+        band, asset = source.band, view.assets[source.key]
+        place = asset_grid(view, asset, crs, band.gsd if band else None, lonlat)
+        good_bit = bits.get(band.name) if band else None
+        return replace(source, item_id=view.id, crs=crs, valid=valid, place=place, good_bit=good_bit)
+
     return ItemPlan(
         item_id=view.id,
         collection=view.collection,
         catalogue=profile.catalogue,
-        sensor=sensor.name if sensor else "unknown",
+        sensor=item.sensor_name,
         level=level,
-        datetime=_datetime(view),
-        assets=assets,
-        valid=_valid_rule(view, profile.quality, assets),
+        datetime=when,
+        time=_time(view.id, when),
+        assets=tuple(placed(source) for source in numbers.assets),
+        valid=valid,
         sun_elevation=numbers.sun_elevation,
         crs=crs,
         baseline=baseline_text(view) if profile.calibration == "sentinel-2" else None,
         updated=view.text("updated"),
         offset_rule=numbers.rule,
         evidence=numbers.evidence,
-        doubts=(*numbers.doubts, *([misplaced] if misplaced else [])),
+        assumptions=(*numbers.assumptions, *([misplaced] if misplaced else [])),
     )
 
 
@@ -172,6 +186,24 @@ def _datetime(view: ItemView) -> str:
     return told
 
 
+def _time(item_id: str, when: str) -> np.datetime64:
+    import pandas as pd
+
+    try:
+        if not _ISO_8601.match(when):
+            raise ValueError("not ISO 8601")
+        stamp = pd.Timestamp(when)
+        if stamp.tz is not None:
+            stamp = stamp.tz_convert(None)
+        time: np.datetime64 = stamp.as_unit("ns").to_datetime64()
+    except ValueError as error:
+        raise CloudMaskError(
+            f"item {item_id!r}: its datetime {when!r} is none ({error}): give it one with modifier=, or leave"
+            " it out"
+        ) from None
+    return time
+
+
 def _sun_elevation(view: ItemView) -> float | None:
     elevation = view.number("view:sun_elevation", "eo:sun_elevation", "s2:mean_solar_elevation")
     if elevation is not None:
@@ -180,7 +212,7 @@ def _sun_elevation(view: ItemView) -> float | None:
     return None if zenith is None else 90 - zenith
 
 
-def _valid_rule(view: ItemView, quality: Quality | None, assets: Sequence[AssetPlan]) -> ValidRule | None:
+def _valid_rule(view: ItemView, quality: Quality | None, assets: Sequence[Source]) -> ValidRule | None:
     """Return how the product's quality layer is read, None where the product or the item has none."""
     if quality is None:
         return None
@@ -191,7 +223,7 @@ def _valid_rule(view: ItemView, quality: Quality | None, assets: Sequence[AssetP
         return None
     if quality.mask is not None:
         return ValidRule(asset.key, asset.href, quality.mask, quality.expected)
-    mask = sum(1 << quality.good_bits[plan.band.name] for plan in assets)
+    mask = sum(1 << quality.good_bits[source.band.name] for source in assets if source.band)
     return ValidRule(asset.key, asset.href, mask, mask)
 
 

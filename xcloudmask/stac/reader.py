@@ -5,6 +5,7 @@ This is the only place that opens an asset. Both engines call it, so both give t
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import AssetError, CloudMaskError
-from xcloudmask.stac.boxes import Bounds, parse_crs, transform_box
-from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.item_plan import AssetPlan, ItemPlan, ValidRule
+from xcloudmask.stac.boxes import parse_crs, transform_box
+from xcloudmask.stac.grid import Grid, Part
+from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.stac.transport import (
     Transport,
     as_warning,
@@ -30,52 +31,10 @@ from xcloudmask.stac.transport import (
 
 #: Parts of a pixel by which two grids may differ and still be read without warping.
 _ALIGNED = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One asset of one item, reduced to what reading needs; small, since each task carries some.
-
-    Parameters
-    ----------
-    item_id, key, href : str
-        Which asset, and where.
-    index : int
-        Band of the file, from 1.
-    scale, offset, nodata, k1, k2 : float or None
-        The calibration, as in `AssetPlan`.
-    crs : str or None
-        CRS that the item declares.
-    bounds : tuple of float or None
-        Box on the grid's CRS, None if unknown.
-    valid : ValidRule or None
-        Which pixels count.
-    dtype : str or None
-        Type of number that the calibration is for, as far as the item tells.
-    good_bit : int or None
-        Which bit of `valid` tells of this band alone.
-    """
-
-    item_id: str
-    key: str
-    href: str
-    index: int = 1
-    scale: float = 1.0
-    offset: float = 0.0
-    nodata: float | None = None
-    k1: float | None = None
-    k2: float | None = None
-    crs: str | None = None
-    bounds: Bounds | None = None
-    valid: ValidRule | None = None
-    dtype: str | None = None
-    good_bit: int | None = None
-
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        rule = self.valid
-        box = None if rule is None else (rule.href, rule.mask, rule.expected, rule.invalid_values, rule.index)
-        numbers = (self.index, self.scale, self.offset, self.nodata, self.k1, self.k2)
-        return (self.item_id, self.key, self.href, *numbers, self.crs, self.bounds, box, self.good_bit)
+#: Rows and columns of the grid that are warped in one go, whichever chunk asks for some of them.
+BLOCK = 256
+#: Parts of a pixel by which the warper may be off.
+_TOLERANCE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +47,14 @@ class Layer:
         return tuple(source.__dask_tokenize__() for source in self.sources)
 
 
-def make_source(plan: ItemPlan, asset: AssetPlan, bounds: Bounds | None) -> Source:
-    """Return what reading `asset` of `plan` needs."""
-    return Source(
-        plan.item_id,
-        asset.key,
-        asset.href,
-        asset.index,
-        asset.scale,
-        asset.offset,
-        asset.nodata,
-        asset.k1,
-        asset.k2,
-        plan.crs,
-        bounds,
-        plan.valid,
-        asset.dtype,
-        asset.good_bit,
-    )
-
-
-def read_layer(layer: Layer, grid: Grid, resampling: str, transport: Transport) -> NDArray[np.float32]:
-    """Return a part of the grid as calibrated values, NaN where there is no data."""
+def read_layer(layer: Layer, part: Part, resampling: str, transport: Transport) -> NDArray[np.float32]:
+    """Return a part of a grid as calibrated values, NaN where there is no data."""
     out: NDArray[np.float32] | None = None
+    own = part.grid
     for source in layer.sources:
-        if not grid.touches(source.bounds):
+        if not own.touches(source.bounds):
             continue
-        values = _read_or_skip(source, grid, resampling, transport)
+        values = _read_or_skip(source, part, resampling, transport)
         if values is None:
             continue
         if out is None:
@@ -123,14 +63,14 @@ def read_layer(layer: Layer, grid: Grid, resampling: str, transport: Transport) 
             np.copyto(out, values, where=np.isnan(out))
         if not np.isnan(out).any():
             break
-    return np.full(grid.shape, np.nan, dtype="float32") if out is None else out
+    return np.full(part.shape, np.nan, dtype="float32") if out is None else out
 
 
 def _read_or_skip(
-    source: Source, grid: Grid, resampling: str, transport: Transport
+    source: Source, part: Part, resampling: str, transport: Transport
 ) -> NDArray[np.float32] | None:
     try:
-        return _read_source(source, grid, resampling, transport)
+        return _read_source(source, part, resampling, transport)
     except AssetError as error:
         if transport.on_error == "raise":
             raise
@@ -138,13 +78,13 @@ def _read_or_skip(
         return None
 
 
-def _read_source(source: Source, grid: Grid, resampling: str, transport: Transport) -> NDArray[np.float32]:
-    raw = _fetch(source, grid, resampling, transport)
+def _read_source(source: Source, part: Part, resampling: str, transport: Transport) -> NDArray[np.float32]:
+    raw = _fetch(source, part, resampling, transport)
     values = np.ma.filled(raw.astype("float32"), np.nan)
     if source.nodata is not None:
         values[values == np.float32(source.nodata)] = np.nan
     if source.valid is not None and not np.isnan(values).all():
-        values[~_valid_pixels(source, source.valid, grid, transport)] = np.nan
+        values[~_valid_pixels(source, source.valid, part, transport)] = np.nan
     return calibrate(values, source.scale, source.offset, source.k1, source.k2)
 
 
@@ -186,19 +126,19 @@ class _Cell:
 
 
 @lru_cache(maxsize=64)
-def _cell(rule: ValidRule, item_id: str, grid: Grid) -> _Cell:
+def _cell(rule: ValidRule, item_id: str, part: Part) -> _Cell:
     """Share one reading of a quality asset among the bands of a chunk; those of at most 64 are kept."""
     return _Cell()
 
 
-def _valid_pixels(source: Source, rule: ValidRule, grid: Grid, transport: Transport) -> NDArray[np.bool_]:
+def _valid_pixels(source: Source, rule: ValidRule, part: Part, transport: Transport) -> NDArray[np.bool_]:
     bits: list[int] = []
     if source.good_bit is not None and rule.mask is not None:
         bits = [bit for bit in range(rule.mask.bit_length()) if rule.mask >> bit & 1]
 
     def make() -> NDArray[np.bool_]:
         flags_of = replace(source, key=rule.key, href=rule.href, index=rule.index, nodata=None, dtype=None)
-        raw = _fetch(flags_of, grid, "nearest", transport)
+        raw = _fetch(flags_of, part, "nearest", transport)
         flags = np.asarray(raw.data)
         if rule.mask is None:
             valid = ~np.isin(flags, rule.invalid_values)[None]
@@ -208,17 +148,17 @@ def _valid_pixels(source: Source, rule: ValidRule, grid: Grid, transport: Transp
         return np.asarray(valid & ~np.ma.getmaskarray(raw))
 
     plane = bits.index(source.good_bit) if source.good_bit is not None and bits else 0
-    return _cell(rule, source.item_id, grid).get(make, plane, grid.shape)
+    return _cell(rule, source.item_id, part).get(make, plane, part.shape)
 
 
-def _fetch(source: Source, grid: Grid, resampling: str, transport: Transport) -> Any:
-    """Read one band on `grid` as a masked array of the file's own numbers, with retries; name what fails."""
+def _fetch(source: Source, part: Part, resampling: str, transport: Transport) -> Any:
+    """Read one band on `part` as a masked array of the file's own numbers, with retries; name what fails."""
     url = source.href
     by_gdal = transport.filesystem is None
     try:
         url = transport.url(url)
         return with_retries(
-            lambda: _open_and_read(url, source, grid, resampling, transport),
+            lambda: _open_and_read(url, source, part, resampling, transport),
             transport.retries,
             f"item {source.item_id!r}, asset {source.key!r}",
             partial(forget_failures, gdal_path(url), transport) if by_gdal else None,
@@ -230,7 +170,7 @@ def _fetch(source: Source, grid: Grid, resampling: str, transport: Transport) ->
     raise failure
 
 
-def _open_and_read(url: str, source: Source, grid: Grid, resampling: str, transport: Transport) -> Any:
+def _open_and_read(url: str, source: Source, part: Part, resampling: str, transport: Transport) -> Any:
     import rasterio
 
     with transport.environment():
@@ -243,11 +183,12 @@ def _open_and_read(url: str, source: Source, grid: Grid, resampling: str, transp
                 raise AssetError(f"band {source.index} is asked for, the file has {dataset.count}")
             _check_crs(dataset.crs, source.crs)
             _check_dtype(dataset.dtypes[source.index - 1], source)
-            _check_place(dataset, source, grid)
-            offset = _aligned_offset(dataset, grid)
-            if offset is not None:
-                return _read_aligned(dataset, source.index, offset, grid.shape)
-            return _read_warped(dataset, source, grid, resampling)
+            _check_place(dataset, source, part.whole)
+            corner = _aligned_corner(dataset, part.whole)
+            if corner is not None:
+                offset = (corner[0] + part.row, corner[1] + part.column)
+                return _read_aligned(dataset, source.index, offset, part.shape)
+            return _read_warped(dataset, source, part, resampling)
 
 
 def _check_crs(found: Any, declared: str | None) -> None:
@@ -303,7 +244,7 @@ def _rasterio_crs(name: str) -> Any:
     return CRS.from_user_input(name)
 
 
-def _aligned_offset(dataset: Any, grid: Grid) -> tuple[int, int] | None:
+def _aligned_corner(dataset: Any, grid: Grid) -> tuple[int, int] | None:
     """Row and column of the grid's corner in the file, if their pixels coincide; else None."""
     if dataset.crs is not None and dataset.crs != _rasterio_crs(grid.crs):
         return None
@@ -331,35 +272,91 @@ def _read_aligned(dataset: Any, index: int, offset: tuple[int, int], shape: tupl
     return out
 
 
-def _read_warped(dataset: Any, source: Source, grid: Grid, resampling: str) -> Any:
+def _read_warped(dataset: Any, source: Source, part: Part, resampling: str) -> Any:
+    """Read on another grid: the blocks that the part touches, each made whole, then cut.
+
+    What GDAL makes of a pixel depends on the rectangle that it is asked for: it approximates the projection
+    and estimates the size of its kernel for each. So the rectangles are those of the grid, never the chunks'.
+    """
+    blocks = [
+        (row, column)
+        for row in range(part.row // BLOCK * BLOCK, part.row + part.shape[0], BLOCK)
+        for column in range(part.column // BLOCK * BLOCK, part.column + part.shape[1], BLOCK)
+    ]
+    options = _warp_options(dataset, source, part.whole, resampling)
+    out: Any = None
+    for row, column in blocks:
+        shape = (min(BLOCK, part.whole.shape[0] - row), min(BLOCK, part.whole.shape[1] - column))
+        block = _warp(dataset, source.index, part.whole.window(row, column, shape), options)
+        if out is None:
+            out = np.ma.masked_array(np.zeros(part.shape, block.dtype), mask=True)
+        inner, outer = [], []
+        for start, size, first, length in zip(
+            (part.row, part.column), part.shape, (row, column), shape, strict=True
+        ):
+            low, high = max(start, first), min(start + size, first + length)
+            inner.append(slice(low - first, high - first))
+            outer.append(slice(low - start, high - start))
+        out[tuple(outer)] = block[tuple(inner)]
+    return out
+
+
+def _warp_options(dataset: Any, source: Source, whole: Grid, resampling: str) -> dict[str, Any]:
     from rasterio.dtypes import in_dtype_range
     from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
 
     # The file's own value keeps out of the interpolation; the item's, if another, is masked afterwards.
     source_nodata = source.nodata if dataset.nodata is None else dataset.nodata
     if source_nodata is not None and not in_dtype_range(source_nodata, dataset.dtypes[source.index - 1]):
         source_nodata = None  # a value that the file cannot hold marks nothing
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"resampling": Resampling[resampling], "tolerance": _TOLERANCE}
     if dataset.crs is None:
-        options["src_crs"] = source.crs or grid.crs
+        options["src_crs"] = source.crs or whole.crs
     if resampling != "nearest":
         # Interpolated numbers are no integers, and the nodata value must not take part.
         options["dtype"] = "float32"
+        options.update(_kernel_scale(dataset, options.get("src_crs", dataset.crs), whole))
     if source_nodata is None:
         options["add_alpha"] = True
     else:
         options.update(src_nodata=source_nodata, nodata=source_nodata)
+    return options
+
+
+def _kernel_scale(dataset: Any, crs: Any, whole: Grid) -> dict[str, str]:
+    """Return how many pixels of the grid lie on one of the file's, taken amidst the file: one for all blocks.
+
+    Without it GDAL estimates the width of its kernel block by block, and blocks meet with a seam.
+    """
+    from rasterio.warp import transform
+
+    a, b, left, d, e, top = tuple(dataset.transform)[:6]
+    x = left + a * dataset.width / 2 + b * dataset.height / 2
+    y = top + d * dataset.width / 2 + e * dataset.height / 2
+    try:
+        xs, ys = transform(crs, _rasterio_crs(whole.crs), [x, x + a, x + b], [y, y + d, y + e])
+    except Exception:  # the middle of the file lies nowhere on the grid's CRS: GDAL's estimate has to do
+        return {}
+    across, down = (
+        math.hypot((xs[to] - xs[0]) / whole.res_x, (ys[to] - ys[0]) / whole.res_y) for to in (1, 2)
+    )
+    if not (math.isfinite(across + down) and min(across, down) > 0):
+        return {}
+    return {"XSCALE": repr(across), "YSCALE": repr(down)}
+
+
+def _warp(dataset: Any, index: int, block: Grid, options: dict[str, Any]) -> Any:
+    from rasterio.vrt import WarpedVRT
+
     with WarpedVRT(
         dataset,
-        crs=_rasterio_crs(grid.crs),
-        transform=grid.transform,
-        height=grid.shape[0],
-        width=grid.shape[1],
-        resampling=Resampling[resampling],
+        crs=_rasterio_crs(block.crs),
+        transform=block.transform,
+        height=block.shape[0],
+        width=block.shape[1],
         **options,
     ) as vrt:
-        data = vrt.read(source.index, masked=True)
-        if source_nodata is None:
+        data = vrt.read(index, masked=True)
+        if "add_alpha" in options:
             data = np.ma.masked_array(data.data, mask=vrt.read(vrt.count) == 0)
     return data

@@ -79,6 +79,7 @@ class ItemView:
     assets: Mapping[str, AssetView]
     links: tuple[str, ...] = ()
     bbox: tuple[float, ...] | None = None
+    geometry: Any = None
 
     def first(self, *names: str) -> Any:
         """Return the first of the named properties that is there and not None."""
@@ -112,11 +113,13 @@ def view_item(item: Any) -> ItemView:
         item_id, collection = item.get("id"), item.get("collection")
         properties = item.get("properties") or {}
         raw_assets, bbox = item.get("assets") or {}, item.get("bbox")
+        geometry = item.get("geometry")
         links = tuple((str(link.get("rel")), str(link.get("href"))) for link in item.get("links") or ())
     elif hasattr(item, "assets") and hasattr(item, "properties"):
         item_id, collection = item.id, getattr(item, "collection_id", None)
         properties = item.properties
         raw_assets, bbox = {key: asset.to_dict() for key, asset in item.assets.items()}, item.bbox
+        geometry = getattr(item, "geometry", None)
         # get_href() of a link to a catalogue in memory may walk to its root: `target` holds the text as read
         links = tuple((str(k.rel), k.target) for k in item.links if isinstance(k.target, str))
         if item.datetime is not None and not properties.get("datetime"):
@@ -139,6 +142,7 @@ def view_item(item: Any) -> ItemView:
         },
         links=tuple(href for _, href in links),
         bbox=to_box(bbox),
+        geometry=geometry,
     )
 
 

@@ -11,15 +11,10 @@ import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
 from xcloudmask.engine.plan import Plan
-from xcloudmask.errors import ContractError
+from xcloudmask.errors import ContractError, Remedy, Use
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.store.packing import Packing
 from xcloudmask.store.sizes import Storage
-
-#: Attributes of a finished mask that tell how it was made; used where its plan is not at hand.
-MADE_WITH = (
-    "model", "model_version", "model_sha256", "scheme", "patch_size", "overlap", "working_factors",
-    "threshold", "shadow_threshold", "tta", "dtype", "bands", "aux", "uncertainty",
-)  # fmt: skip
 
 
 def describe_contract(
@@ -32,7 +27,7 @@ def describe_contract(
 ) -> dict[str, Any]:
     """Return everything on which a stored result depends, but the pixels, as JSON can hold it."""
     crs = template.rio.crs
-    out: dict[str, Any] = {"name": str(template.name), **_options(template, plan)}
+    out: dict[str, Any] = {"name": str(template.name), **_made_with(template, plan)}
     out["dims"] = [str(dim) for dim in template.dims]
     out["shape"] = {str(dim): size for dim, size in template.sizes.items() if dim != append_dim}
     out["crs"] = None if crs is None else str(crs.to_string())
@@ -44,35 +39,22 @@ def describe_contract(
     return out
 
 
-def _options(template: xr.DataArray, plan: Plan | None) -> dict[str, Any]:
-    if plan is None:
-        made: dict[str, Any] = {
-            key: _plain(template.attrs[key]) for key in MADE_WITH if key in template.attrs
-        }
+def _made_with(template: xr.DataArray, plan: Plan | None) -> dict[str, Any]:
+    if plan is None:  # the mask was changed since it was made: its attributes tell how that was
+        names = PredictOptions.recorded()
+        made = {name: _plain(template.attrs[name]) for name in names if name in template.attrs}
         return {**made, "made_by": "blocks of a graph"}
     options = plan.options
     calibration = options.calibration
     return {
-        "model": options.spec.name,
-        "model_version": options.spec.version,
-        "model_sha256": options.spec.sha256,
+        **options.record,
         "output": options.output,
-        "scheme": options.scheme.name,
         "classes": list(options.scheme.names),
         "codes": list(options.scheme.codes),
-        "threshold": options.threshold,
-        "shadow_threshold": options.shadow_threshold,
-        "patch_size": options.patch,
-        "overlap": options.overlap,
-        "working_factors": list(options.factors),
-        "tta": options.tta,
-        "bands": options.input_band_names or None,
-        "aux": " ".join(aux.name for aux in options.aux) or None,
-        "uncertainty": options.uncertainty or None,
-        "dtype": options.dtype,
         "scale": None if calibration.scale is None else list(calibration.scale),
         "offset": None if calibration.offset is None else list(calibration.offset),
         "nodata": " ".join(map(str, calibration.nodata)) or None,
+        "fill": " ".join(map(str, calibration.fill)) or None,
         "made_by": "windows",
     }
 
@@ -110,11 +92,10 @@ def check_contract(stored: Mapping[str, Any], asked: Mapping[str, Any], label: s
         lines = [
             f"  {key}: {stored.get(key)!r} in the store, {asked.get(key)!r} in this call" for key in keys
         ]
+        remedy = Remedy("Pass {} to replace it, or name another {}", Use(overwrite=True), Use(group=...))
         # "auto" may choose another model than it did: with the name, the store can be continued
-        name = stored.get("model") if "model" in keys else None
-        go_on = f", or pass model={name!r} to go on with it" if name else ""
+        if "model" in keys and (name := stored.get("model")):
+            remedy = Remedy(f"{remedy.text}, or pass {{}} to go on with it", *remedy.uses, Use(model=name))
         raise ContractError(
-            f"{label} holds another mask than this call would make:\n"
-            + "\n".join(lines)
-            + f"\nPass overwrite=True to replace it, or name another group={go_on}"
+            f"{label} holds another mask than this call would make:\n" + "\n".join(lines) + "\n", remedy
         )

@@ -26,7 +26,7 @@ from zarr.storage import WrapperStore
 
 from xcloudmask.errors import CloudMaskError, OptionError, StoreError, StoreLockedError
 from xcloudmask.store.regions import Index
-from xcloudmask.store.retry import brief, persistently
+from xcloudmask.store.retry import brief, call_with_retries
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -63,7 +63,7 @@ class BranchStore(WrapperStore[Any]):
 
     def commit(self, message: str, metadata: dict[str, Any], group: str, patience: float | None) -> bool:
         """Commit what was written since the last time, and go on; tell whether there was anything."""
-        return persistently(
+        return call_with_retries(
             f"commit to {self}", lambda: sync(self._commit(message, metadata, group)), patience
         )
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
+from zarr.codecs import ZstdCodec
 
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.packing import Packing
-from xcloudmask.store.retry import persistently
+from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.store import Target
 
 log = logging.getLogger("xcloudmask.streaming")
@@ -79,7 +80,7 @@ def write_coordinates(target: Target, coords: xr.Dataset, append_dim: str | None
     encoding: dict[Any, dict[str, Any]] = {}
     for name, coord in coords.variables.items():
         chunks = tuple(LABELS if dim == append_dim else max(n, 1) for dim, n in coord.sizes.items())
-        encoding[name] = {"chunks": chunks} if chunks else {}
+        encoding[name] = {"compressors": (ZstdCodec(checksum=True),)} | ({"chunks": chunks} if chunks else {})
         if coord.dtype.kind == "M":
             encoding[name] |= {"units": TIME_UNITS, "dtype": "int64", "calendar": "proleptic_gregorian"}
 
@@ -93,7 +94,7 @@ def write_coordinates(target: Target, coords: xr.Dataset, append_dim: str | None
             consolidated=False,
         )
 
-    persistently(f"write coordinates to {target.label}", write)
+    call_with_retries(f"write coordinates to {target.label}", write)
 
 
 def append_labels(array: Any, coord: xr.Variable, dim: str, have: int) -> None:
@@ -107,7 +108,7 @@ def append_labels(array: Any, coord: xr.Variable, dim: str, have: int) -> None:
     where = tuple(slice(have, None) if d == dim else slice(None) for d in coord.dims)
     if values.dtype != object:
         values = values.astype(array.dtype)
-    persistently(f"append to {array.path}", partial(array.__setitem__, where, values))
+    call_with_retries(f"append to {array.path}", partial(array.__setitem__, where, values))
 
 
 def array_attrs(template: xr.DataArray, packing: Packing, coords: xr.Dataset) -> dict[str, Any]:
@@ -120,10 +121,10 @@ def array_attrs(template: xr.DataArray, packing: Packing, coords: xr.Dataset) ->
     others = sorted(str(name) for name in coords.coords if name not in template.dims)
     if others:
         attrs["coordinates"] = " ".join(others)
-    crs = template.rio.crs
-    if crs is not None:
-        attrs["grid_mapping"] = "spatial_ref"
-        attrs["_CRS"] = {"wkt": crs.to_wkt()}  # where GDAL looks
+    if template.rio.crs is not None:
+        attrs["grid_mapping"] = (
+            "spatial_ref"  # CF's way, which GDAL follows; its own, `_CRS`, no netCDF holds
+        )
     return attrs
 
 

@@ -74,6 +74,20 @@ def choose_packing(dtype: np.dtype[Any], probabilities: bool, encoding: Mapping[
     return Packing(dtype.name)
 
 
+def with_checksum(compressors: tuple[Any, ...] | None, packing: Packing, sharded: bool) -> tuple[Any, ...]:
+    """Return codecs that let no reader take a damaged chunk for a whole one.
+
+    In shards that is the codec crc32c at the end. GDAL knows it from 3.13 on, as it knows shards; of chunks
+    that are files it reads those of 3.12, too, if what checks them is zstd.
+    """
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    if not sharded and compressors == choose_compressors(packing, None):
+        return (ZstdCodec(level=5, checksum=True),)
+    given = compressors or ()
+    return given if given and isinstance(given[-1], Crc32cCodec) else (*given, Crc32cCodec())
+
+
 def choose_compressors(packing: Packing, encoding: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
     """Return the codecs: zstd over bit-shuffled values, unless `encoding` names others."""
     if encoding and "compressors" in encoding:

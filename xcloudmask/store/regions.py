@@ -62,6 +62,11 @@ class Layout:
             for index, step, size in zip(at[:-2], self.block, self.lead, strict=True)
         )
 
+    def selection(self, at: Index, ndim: int) -> tuple[slice, ...]:
+        """Return what of an array of so many dimensions the region `at` is."""
+        middle = ndim - len(self.lead) - 2
+        return *self.leads(at), *(slice(None),) * middle, *(slice(*span) for span in self.pixels(at))
+
     def pixels(self, at: Index) -> tuple[Range, Range]:
         """Rows and columns of the region `at`."""
         (i, j), (height, width), (rows, cols) = at[-2:], self.region, self.image

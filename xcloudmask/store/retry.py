@@ -1,62 +1,125 @@
-"""What can go wrong with a store, in words; and waiting out what passes by itself."""
+"""What an error of a disk, a server or a network means, in words; and trying again where that may help.
+
+`classify` is the one table of such words: of stores, and of the assets of catalogues, read by GDAL, fsspec or
+plain HTTP. `call_with_retries` waits out what passes, for a time, and names what does not; `repeat` tries a
+number of times and leaves the error as it is.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal, TypeVar
 
 from xcloudmask.errors import StoreError
 
 log = logging.getLogger("xcloudmask.streaming")
 
-
 #: How long an unreachable store is waited for, in seconds, and the longest pause between two attempts.
 PATIENCE = 180.0
-
-
 LONGEST_PAUSE = 15.0
-
+#: Pauses of `repeat`: the first, which doubles, the longest, and the longest that a server may ask for.
+FIRST_DELAY, LONGEST_DELAY, LONGEST_ASKED = 0.5, 30.0, 120.0
 
 T = TypeVar("T")
 
 
-#: Error numbers for which waiting is no help, and what to tell the user.
-_FINAL = {
-    errno.ENOSPC: "the disk is full. Free some space",
-    errno.EDQUOT: "the disk quota is used up. Free some space",
-    errno.EFBIG: "the file system or a limit of this process allows no file that large. Raise it",
-    errno.EROFS: "the file system is read-only. Remount it, or name another store",
-    errno.EACCES: "permission denied. Ask for write access, or name another store",
-    errno.EPERM: "permission denied. Ask for write access, or name another store",
-    errno.ENOTDIR: "a part of the path is a file, not a folder. Name another store",
-    errno.ENAMETOOLONG: "the path is too long. Name another store",
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A kind of error.
+
+    Parameters
+    ----------
+    kind : {"passes", "absent", "final"}
+        Whether trying again may help, the file is not there, or neither.
+    name : str
+        ``"full"``, ``"refused"``, ``"busy"``, ...
+    reason : str
+        What to tell the user, and the remedy.
+    retries : int
+        How often at most it is worth trying again.
+    """
+
+    kind: Literal["passes", "absent", "final"]
+    name: str
+    reason: str = ""
+    retries: int = 0
+
+
+_FULL = Fault("final", "full", "the disk is full. Free some space")
+_QUOTA = Fault("final", "full", "the disk quota is used up. Free some space")
+_DENIED = Fault("final", "refused", "permission denied. Ask for write access, or name another store")
+_READ_ONLY = Fault(
+    "final", "read_only", "it was opened read-only. Open it for writing, or name another store"
+)
+_NO_FOLDER = Fault("final", "path", "a part of the path is a file, not a folder. Name another store")
+_REFUSED = Fault(
+    "final", "refused", "access denied. Check the credentials and that they may read and write here"
+)
+_NO_BUCKET = Fault("final", "no_bucket", "the bucket does not exist. Create it, or name another")
+_ABSENT = Fault("absent", "absent", "it is not there")
+_BUSY = Fault("passes", "busy", "the server is busy", 1_000_000)
+_BROKEN = Fault("passes", "broken", "the connection broke", 1_000_000)
+_SHORT = Fault("passes", "short", "the file, or the answer, was cut short", 2)
+_UNCLEAR = Fault("passes", "unclear", "it is not there, or the server hung up", 2)
+_OTHER = Fault("final", "other")
+
+_BY_NUMBER = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _QUOTA,
+    errno.EFBIG: Fault(
+        "final", "full", "the file system or a limit of this process allows no file that large. Raise it"
+    ),
+    errno.EROFS: Fault(
+        "final", "read_only", "the file system is read-only. Remount it, or name another store"
+    ),
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.ENAMETOOLONG: Fault("final", "path", "the path is too long. Name another store"),
 }
 
 
-#: The same, by the words of clients that have no error numbers.
-_FINAL_WORDS = {
-    "read-only": "it was opened read-only. Open it for writing, or name another store",
-    "read only": "it was opened read-only. Open it for writing, or name another store",
-    "accessdenied": "access denied. Check the credentials and that they may write here",
-    "access denied": "access denied. Check the credentials and that they may write here",
-    "forbidden": "access denied. Check the credentials and that they may write here",
-    "invalidaccesskeyid": "the access key is not known there. Check the credentials",
-    "signaturedoesnotmatch": "the secret key is wrong. Check the credentials",
-    "unauthenticated": "the credentials are refused. Check them",
-    "nosuchbucket": "the bucket does not exist. Create it, or name another",
-    "no such bucket": "the bucket does not exist. Create it, or name another",
-    "no space left on device": _FINAL[errno.ENOSPC],
-    "quota exceeded": _FINAL[errno.EDQUOT],
-    "permission denied": _FINAL[errno.EACCES],
-    "not a directory": _FINAL[errno.ENOTDIR],
-}
+def _words(codes: str, *phrases: str) -> re.Pattern[str]:
+    """Find a phrase, or a status where a status stands: paths hold such numbers too."""
+    status = rf"(?:code|error|status|occurred)\W{{0,3}}(?:{codes})\b|\b(?:{codes}), message"
+    return re.compile("|".join((status, *phrases) if codes else phrases), re.IGNORECASE)
 
 
-_RESUME = "then run the same call again: it goes on where it stopped"
+#: The words of clients that have no error numbers; the first that fits counts.
+_BY_WORDS: tuple[tuple[re.Pattern[str], Fault], ...] = (
+    (_words("", "read[- ]only"), _READ_ONLY),
+    (_words("", "no space left on device"), _FULL),
+    (_words("", "quota exceeded"), _QUOTA),
+    (_words("", "permission denied"), _DENIED),
+    (_words("", "not a directory"), _NO_FOLDER),
+    (_words("", "no ?such ?bucket"), _NO_BUCKET),
+    (
+        _words(
+            "40[13]", "access ?denied", "access ?key", "credential", "signature", "unauthori[sz]ed",
+            "unauthenticated", "forbidden",
+        ),
+        _REFUSED,
+    ),
+    (_words("404|410", "no such file", "nosuchkey", "filenotfound"), _ABSENT),
+    (_words("408|429|50[0234]", "slow ?down", "too many requests", "temporarily unavailable"), _BUSY),
+    (_words("", "curl error", "timed? ?out", "connection", "transfer closed", "range downloading"), _BROKEN),
+    # GDAL says the same of a file that ends too early and of an answer that was cut short, ...
+    (_words("", "readencoded", "fill(tile|strip)", r"got \d+ bytes", "readblock failed"), _SHORT),
+    # ... and of a file that is not there and of a server that hung up.
+    (_words("", "does not exist in the file system", "not recognized as being in a"), _UNCLEAR),
+)  # fmt: skip
+
+#: Packages whose errors are those of a network or a server.
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore", "httpx", "requests", "urllib3", "rasterio")
+_RESUME = "then run the same call again: it resumes"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -64,57 +127,90 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     stack: list[BaseException] = [error]
     while stack:
-        one = stack.pop()
-        if id(one) in seen:
+        current = stack.pop()
+        if id(current) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        stack += [cause for cause in (one.__cause__, one.__context__) if cause is not None]
-        if isinstance(one, BaseExceptionGroup):
-            stack += one.exceptions
+        seen.add(id(current))
+        yield current
+        stack += [cause for cause in (current.__cause__, current.__context__) if cause is not None]
+        if isinstance(current, BaseExceptionGroup):
+            stack += current.exceptions
 
 
-def final_reason(error: BaseException) -> str | None:
-    """Return why trying again is no use, or None if it may be of use.
+def messages(error: BaseException) -> str:
+    """All that an error and its causes say: rasterio keeps GDAL's own words in the cause."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        text = str(current) or type(current).__name__
+        if text not in parts:
+            parts.append(text)
+        current = current.__cause__ or current.__context__
+    return "; ".join(parts)
 
-    Examples
-    --------
-    >>> final_reason(OSError(28, "No space left on device"))
-    'the disk is full. Free some space'
-    >>> final_reason(ConnectionRefusedError()) is None
-    True
-    """
-    for one in _chain(error):
-        if isinstance(one, PermissionError):
-            return _FINAL[errno.EACCES]
-        if isinstance(one, OSError) and one.errno in _FINAL:
-            return _FINAL[one.errno]
-        text = f"{type(one).__name__} {one}".lower()
-        for words, reason in _FINAL_WORDS.items():
-            if words in text:
-                return reason
+
+def _of_numbers(error: BaseException) -> Fault | None:
+    for each in _chain(error):
+        if isinstance(each, PermissionError):
+            return _DENIED
+        if isinstance(each, OSError) and each.errno in _BY_NUMBER:
+            return _BY_NUMBER[each.errno]
     return None
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether an error looks like one of the network or the server rather than of the program."""
-    if final_reason(error) is not None:
-        return False
-    for one in _chain(error):
-        module = type(one).__module__.partition(".")[0]
-        if isinstance(one, (OSError, TimeoutError)) and not isinstance(
-            one, (FileNotFoundError, FileExistsError)
-        ):
+def classify(error: BaseException) -> Fault:
+    """Return what kind of fault an error is, by the words of GDAL, curl, the servers and the clients.
+
+    Examples
+    --------
+    >>> classify(OSError(28, "No space left on device")).reason
+    'the disk is full. Free some space'
+    >>> fault = classify(OSError("HTTP response code: 503"))
+    >>> fault.kind, fault.name
+    ('passes', 'busy')
+    >>> classify(OSError("HTTP response code: 404")).kind
+    'absent'
+    """
+    if (fault := _of_numbers(error)) is not None:
+        return fault
+    text = "; ".join(f"{type(each).__name__} {each}" for each in _chain(error))
+    for words, fault in _BY_WORDS:
+        if words.search(text):
+            return fault
+    return _BROKEN if isinstance(error, (ConnectionError, TimeoutError)) else _OTHER
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether an error looks like one of the network or the server rather than of the program.
+
+    Examples
+    --------
+    >>> is_transient(ConnectionRefusedError()), is_transient(ZeroDivisionError())
+    (True, False)
+    """
+    return not _is_final(error, classify(error)) and _is_io(error)
+
+
+def _is_final(error: BaseException, fault: Fault) -> bool:
+    """Whether trying again is no use, and the user can be told why."""
+    # "signature" and "credential" may be words of the program, too
+    return fault.kind == "final" and fault is not _OTHER and (fault is not _REFUSED or _is_io(error))
+
+
+def _is_io(error: BaseException) -> bool:
+    for each in _chain(error):
+        module = type(each).__module__.partition(".")[0]
+        if isinstance(each, OSError) and not isinstance(each, (FileNotFoundError, FileExistsError)):
             return True
-        if module in ("botocore", "aiobotocore", "aiohttp", "obstore", "httpx", "requests", "urllib3"):
+        if module in _CLIENTS:
             return True
-        if module == "icechunk" and re.search(r"object store|storage|i/o error|dispatch", str(one).lower()):
+        if module == "icechunk" and re.search(r"object store|storage|i/o error|dispatch", str(each).lower()):
             return True
     return False
 
 
-def persistently(what: str, call: Callable[[], T], patience: float | None = None) -> T:
-    """Call until it works: an error that may pass is waited out, any other becomes a `StoreError`.
+def call_with_retries(what: str, call: Callable[[], T], patience: float | None = None) -> T:
+    """Call until it works: an error that may pass is waited out, a final one becomes a `StoreError`.
 
     Parameters
     ----------
@@ -132,10 +228,10 @@ def persistently(what: str, call: Callable[[], T], patience: float | None = None
         except StoreError:
             raise
         except Exception as error:
-            reason = final_reason(error)
-            if reason is not None:
-                raise StoreError(f"cannot {what}: {reason}, {_RESUME}. ({_brief(error)})") from error
-            if not may_pass(error):
+            fault = classify(error)
+            if _is_final(error, fault):
+                raise StoreError(f"cannot {what}: {fault.reason}, {_RESUME}. ({_brief(error)})") from error
+            if not is_transient(error):
                 raise
             waited = time.monotonic() - began
             if waited + pause > (PATIENCE if patience is None else patience):
@@ -148,11 +244,55 @@ def persistently(what: str, call: Callable[[], T], patience: float | None = None
             pause = min(pause * 2, LONGEST_PAUSE)
 
 
+def repeat(
+    call: Callable[[], T], retries: int, what: str, before_retry: Callable[[], None] | None = None
+) -> T:
+    """Call until it works, its fault is one that stays, or `retries` are used up: then raise its error.
+
+    Parameters
+    ----------
+    call : callable
+        Must be safe to repeat.
+    retries : int
+        Attempts after the first.
+    what : str
+        For the log.
+    before_retry : callable, optional
+        Called before each further attempt. Where it is given, GDAL is at work, which has repeated by itself
+        each request to which the server answered that it is busy.
+    """
+    for attempt in range(retries + 1):
+        try:
+            return call()
+        except Exception as error:
+            fault = classify(error)
+            if attempt >= min(retries, fault.retries) or (before_retry is not None and fault is _BUSY):
+                raise
+            delay = min(FIRST_DELAY * 2**attempt, LONGEST_DELAY) * (0.75 + random.random() / 2)
+            delay = max(delay, min(_asked_pause(error), LONGEST_ASKED))
+            log.info("%s: %s; trying again in %.1f s", what, error, delay)
+            time.sleep(delay)
+            if before_retry is not None:
+                before_retry()
+    raise AssertionError("unreachable")
+
+
+def _asked_pause(error: Exception) -> float:
+    """Return the seconds that a server asks to wait, told as such or as a date; GDAL does not pass it on."""
+    asked = str((getattr(error, "headers", None) or {}).get("Retry-After") or "").strip()
+    if asked.isdecimal():
+        return float(asked)
+    try:
+        return (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):  # none, or a date without a zone
+        return 0.0
+
+
 def _brief(error: BaseException) -> str:
-    told = str(error)
-    if "See previous exception" in told and error.__cause__ is not None:  # rasterio's way of saying nothing
-        told = str(error.__cause__)
-    text = f"{type(error).__name__}: {told}" if told else type(error).__name__
+    text = str(error)
+    if "See previous exception" in text and error.__cause__ is not None:  # rasterio's way of saying nothing
+        text = str(error.__cause__)
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) < 300 else text[:297] + "..."
 
 

@@ -17,15 +17,19 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from xcloudmask.errors import ContractError
+from xcloudmask.errors import ContractError, Remedy, StoreError, Use
 from xcloudmask.store.fingerprint import check_contract
+from xcloudmask.store.header import read_any_header, write_header
 from xcloudmask.store.ledger import Ledger
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.metadata import append_labels, array_attrs, consolidate, coordinates, write_coordinates
-from xcloudmask.store.packing import Packing
-from xcloudmask.store.retry import persistently
+from xcloudmask.store.packing import Packing, with_checksum
+from xcloudmask.store.retry import call_with_retries
+from xcloudmask.store.safety_copy import drop_copy
 from xcloudmask.store.sizes import Storage
 from xcloudmask.store.store import Target
+
+_ELSEWHERE = Remedy("name another store or {}", Use(group=...))
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -66,7 +70,12 @@ class Sink:
 def open_sink(target: Target, output: Output, *, resume: bool, overwrite: bool) -> Sink:
     """Find or make the arrays for an output; the caller holds the lock."""
     _refuse_repeats(output)
-    header = _header(target)
+    try:
+        header = read_any_header(target)
+    except StoreError:
+        if not overwrite:
+            raise
+        header = None  # damaged, and replaced
     _refuse_other_kinds(target)
     if overwrite or (header is not None and header.get("state") == "creating"):
         _remove(target, output, header)
@@ -76,22 +85,16 @@ def open_sink(target: Target, output: Output, *, resume: bool, overwrite: bool) 
         return _create(target, output)
     if not resume:
         raise ContractError(
-            f"{target.label} holds a mask already: pass resume=True to go on with it, "
-            f"overwrite=True to replace "
-            "it, or name another group="
+            f"{target.label} holds a mask already:",
+            Remedy(
+                "pass {} to go on with it, {} to replace it, or name another {}",
+                Use(resume=True),
+                Use(overwrite=True),
+                Use(group=...),
+            ),
         )
     check_contract(header["contract"], output.contract, target.label)
     return _extend(target, output, header)
-
-
-def _header(target: Target) -> dict[str, Any] | None:
-    document = target.get_json(FOLDER, "zarr.json")
-    return None if document is None else dict(document.get("attributes", {})) or None
-
-
-def _write_header(target: Target, **attributes: Any) -> None:
-    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    target.put_json(document, FOLDER, "zarr.json")
 
 
 def _members(target: Target) -> list[str]:
@@ -102,22 +105,26 @@ def _members(target: Target) -> list[str]:
 def _refuse_other_kinds(target: Target) -> None:
     found = target.get_json("zarr.json")
     if found is not None and found.get("node_type") == "array":
-        raise ContractError(f"{target.label} is an array, not a group; name another store or group=")
+        raise ContractError(f"{target.label} is an array, not a group;", _ELSEWHERE)
     if target.transactional or found is not None:
         return
     if any(target.get(name) is not None for name in (".zgroup", ".zarray")):
-        raise ContractError(f"{target.label} is in Zarr format 2; name another store or group=")
+        raise ContractError(f"{target.label} is in Zarr format 2;", _ELSEWHERE)
 
 
 def _refuse_strangers(target: Target, output: Output) -> None:
     if names := _members(target):
         shapes = ""
         if output.name in names:
-            there = zarr.open_array(target.store, path=target.path(output.name), mode="r").shape
+            there = target.open_array(output.name, mode="r").shape
             shapes = f" Its {output.name!r} has shape {there}, this call's {output.template.shape}."
         raise ContractError(
-            f"{target.label} holds arrays that stream did not write: {', '.join(names)}.{shapes} "
-            "Name another group=, or pass overwrite=True to replace those of this call's names"
+            f"{target.label} holds arrays that stream did not write: {', '.join(names)}.{shapes}",
+            Remedy(
+                "Name another {}, or pass {} to replace those of this call's names",
+                Use(group=...),
+                Use(overwrite=True),
+            ),
         )
 
 
@@ -126,18 +133,19 @@ def _remove(target: Target, output: Output, header: Mapping[str, Any] | None) ->
     names = {output.name, *(str(name) for name in coordinates(output.template).coords)}
     if header is not None:
         names.update(header.get("arrays", ()))
-    _write_header(target, state="creating", arrays=sorted(names))
+    drop_copy(target)
+    write_header(target, state="creating", arrays=sorted(names))
     target.sweep()  # half a document would pass for a stranger, and the list of arrays not be made
     for name in sorted(names):
         target.delete_tree(name)
-    for name in ("status", "strips"):
+    for name in ("status", "sizes", "strips"):
         target.delete_tree(FOLDER, name)
 
 
 def _create(target: Target, output: Output) -> Sink:
     coords = coordinates(output.template)
     names = sorted([output.name, *(str(name) for name in coords.coords)])
-    _write_header(target, state="creating", arrays=names)
+    write_header(target, state="creating", arrays=names)
     write_coordinates(target, coords, output.append_dim)
     template, storage = output.template, output.storage
 
@@ -149,7 +157,7 @@ def _create(target: Target, output: Output) -> Sink:
             chunks=storage.chunks,
             shards=storage.shards,
             dtype=output.packing.dtype,
-            compressors=output.compressors,
+            compressors=with_checksum(output.compressors, output.packing, storage.shards is not None),
             fill_value=output.packing.fill,
             dimension_names=[str(dim) for dim in template.dims],
             attributes=array_attrs(template, output.packing, coords),
@@ -157,7 +165,7 @@ def _create(target: Target, output: Output) -> Sink:
             zarr_format=3,
         )
 
-    array = persistently(f"create {output.name} in {target.label}", make)
+    array = call_with_retries(f"create {output.name} in {target.label}", make)
     ledger = Ledger.create(target, storage.layout, _lead_dims(output))
     _ready(target, output.contract, names, output.steps)
     return Sink(target, array, ledger, storage, tuple(range(output.steps)))
@@ -165,7 +173,7 @@ def _create(target: Target, output: Output) -> Sink:
 
 def _ready(target: Target, contract: Mapping[str, Any], names: Sequence[str], steps: int) -> None:
     consolidate(target, names)
-    _write_header(target, state="ready", steps=steps, contract=dict(contract), arrays=list(names))
+    write_header(target, state="ready", steps=steps, contract=dict(contract), arrays=list(names))
 
 
 def _lead_dims(output: Output) -> list[str]:
@@ -177,7 +185,7 @@ def _extend(target: Target, output: Output, header: Mapping[str, Any]) -> Sink:
     names, have = list(header["arrays"]), int(header["steps"])
     ledger = Ledger.open(target)
     if output.append_dim is None:
-        return Sink(target, _open_array(target, output.name), ledger, output.storage, ())
+        return Sink(target, target.open_array(output.name), ledger, output.storage, ())
     _set_length(target, names, output.append_dim, have)
     ledger.resize(_resized(output, have).layout.grid)
     steps = _match(target, output, have)
@@ -186,17 +194,18 @@ def _extend(target: Target, output: Output, header: Mapping[str, Any]) -> Sink:
         if have % output.storage.layout.block[_axis(output)]:
             raise ContractError(
                 f"{target.label} has {have} steps along {output.append_dim!r}, which do not fill its "
-                f"last shard: "
-                "nothing can be appended. Write with shards of one step there, or into another group="
+                "last shard: nothing can be appended",
+                Remedy("Write with shards of one step there, or into another {}", Use(group=...)),
             )
+        drop_copy(target)
         fresh = output.template.isel({output.append_dim: [i for i, step in enumerate(steps) if step >= have]})
         _set_length(target, names, output.append_dim, total)
         for name, coord in coordinates(fresh).variables.items():
             if output.append_dim in coord.dims:
-                append_labels(_open_array(target, str(name)), coord, output.append_dim, have)
+                append_labels(target.open_array(str(name)), coord, output.append_dim, have)
         ledger.resize(_resized(output, total).layout.grid)
         _ready(target, header["contract"], names, total)
-    return Sink(target, _open_array(target, output.name), ledger, _resized(output, total), steps)
+    return Sink(target, target.open_array(output.name), ledger, _resized(output, total), steps)
 
 
 def _axis(output: Output) -> int:
@@ -213,18 +222,11 @@ def _resized(output: Output, steps: int) -> Storage:
 def _set_length(target: Target, names: Sequence[str], dim: str, steps: int) -> None:
     """Bring every array that has a dimension to a length along it."""
     for name in names:
-        array = _open_array(target, name)
+        array = target.open_array(name)
         dims = array.metadata.dimension_names or ()
         if dim in dims and array.shape[dims.index(dim)] != steps:
             shape = tuple(steps if d == dim else n for d, n in zip(dims, array.shape, strict=True))
-            persistently(f"resize {name} in {target.label}", partial(array.resize, shape))
-
-
-def _open_array(target: Target, name: str) -> Any:
-    path = target.path(name)
-    return persistently(
-        f"open {path} in {target.label}", lambda: zarr.open_array(target.store, path=path, mode="r+")
-    )
+            call_with_retries(f"resize {name} in {target.label}", partial(array.resize, shape))
 
 
 #: The label of a step without a date.
@@ -242,7 +244,7 @@ def _match(target: Target, output: Output, have: int) -> tuple[int, ...]:
                 f"are the same: give the array one ({dim}=...)"
             )
         return tuple(range(size))
-    stored = persistently(f"read {dim} of {target.label}", lambda: _labels(_open(target), dim))
+    stored = target.attempt(f"read {dim}", lambda: _labels(target.open_dataset(), dim))
     asked = _labels(coordinates(output.template), dim)
     places = {label: step for step, label in enumerate(stored)}
     out, next_one = [], have
@@ -250,11 +252,6 @@ def _match(target: Target, output: Output, have: int) -> tuple[int, ...]:
         if label in places:
             out.append(places[label])
             continue
-        if stored and NO_DATE not in (label[0], stored[-1][0]) and label[0] < stored[-1][0]:
-            raise ContractError(
-                f"{target.label}: step {label[0]} of this call is not in the store and lies before its last, "
-                f"{stored[-1][0]}. Appending would leave {dim!r} unsorted; xcloudmask.sync inserts it"
-            )
         places[label] = next_one
         out.append(next_one)
         next_one += 1
@@ -271,10 +268,6 @@ def _refuse_repeats(output: Output) -> None:
                 f"{dim} {twice[0]} {twice[1]} stands twice in this call: steps are told apart by {dim!r} and "
                 "item_id. Drop one, or give them different item_id coordinates"
             )
-
-
-def _open(target: Target) -> Any:
-    return xr.open_zarr(target.store, group=target.group or None, consolidated=False, chunks=None)
 
 
 def _labels(ds: xr.Dataset, dim: str) -> list[tuple[Any, str]]:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
+import numpy as np
+import xarray as xr
+import zarr
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, WrapperStore
 
-from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.store.retry import persistently
+from xcloudmask.errors import CloudMaskError, OptionError, StoreError
+from xcloudmask.store.retry import brief, call_with_retries
+
+T = TypeVar("T")
+#: What to do about a file that is damaged.
+REMEDY = "Run `xcloudmask verify STORE --repair`, or verify(store, repair=True), and the same call again"
 
 
 def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Store:
@@ -107,12 +114,28 @@ class Target:
             found = sync(self.store.get(key, default_buffer_prototype()))
             return None if found is None else bytes(found.to_bytes())
 
-        return persistently(f"read {key} of {self.label}", read, self.patience)
+        return call_with_retries(f"read {key} of {self.label}", read, self.patience)
 
     def get_json(self, *names: str) -> dict[str, Any] | None:
         """Read one key that holds JSON."""
         raw = self.get(*names)
-        return None if raw is None else dict(json.loads(raw))
+        return (
+            None if raw is None else self.attempt(f"read {self.path(*names)}", lambda: dict(json.loads(raw)))
+        )
+
+    def attempt(self, what: str, call: Callable[[], T]) -> T:
+        """Call, patiently; what is there and cannot be understood is a `StoreError`."""
+        try:
+            return call_with_retries(f"{what} of {self.label}", call)
+        except (CloudMaskError, OSError):
+            raise
+        except Exception as error:  # whatever JSON, zarr and the codecs raise
+            message = f"cannot {what} of {self.label}: it is damaged ({brief(error)}). {REMEDY}"
+            raise StoreError(message) from error
+
+    def read(self, array: Any, where: Any = ...) -> Any:
+        """Read values of an array."""
+        return self.attempt(f"read {array.path}", lambda: np.asarray(array[where]))
 
     def put(self, data: bytes, *names: str) -> None:
         """Write one key and make it last."""
@@ -122,24 +145,31 @@ class Target:
             sync(self.store.set(key, _buffer(data)))
             self.settle(key)
 
-        persistently(f"write {key} to {self.label}", write, self.patience)
+        call_with_retries(f"write {key} to {self.label}", write, self.patience)
 
     def put_json(self, data: dict[str, Any], *names: str) -> None:
         """Write one key as JSON."""
-        self.put(json.dumps(data, indent=2).encode(), *names)
+        self.put(to_json(data), *names)
 
     def put_if_absent(self, data: bytes, *names: str) -> bool:
         """Write one key unless it exists; tell whether it holds `data` now."""
         key = self.path(*names)
         create = partial(_create, self.store, key, data)
-        persistently(f"write {key} to {self.label}", lambda: sync(create()), self.patience)
+        call_with_retries(f"write {key} to {self.label}", lambda: sync(create()), self.patience)
         return self.get(*names) == data
+
+    def delete(self, *names: str) -> None:
+        """Delete one key."""
+        key = self.path(*names)
+        call_with_retries(
+            f"delete {key} from {self.label}", lambda: sync(self.store.delete(key)), self.patience
+        )
 
     def delete_tree(self, *names: str) -> None:
         """Delete everything below a path."""
         path = self.path(*names)
         drop = partial(self.store.delete_dir, path)
-        persistently(f"delete {path} from {self.label}", lambda: sync(drop()), self.patience)
+        call_with_retries(f"delete {path} from {self.label}", lambda: sync(drop()), self.patience)
 
     def children(self) -> list[str]:
         """List what is directly in the group."""
@@ -147,7 +177,22 @@ class Target:
         async def names() -> list[str]:
             return [name.rstrip("/") async for name in self.store.list_dir(self.group)]
 
-        return persistently(f"list {self.label}", lambda: list(sync(names())))
+        return call_with_retries(f"list {self.label}", lambda: list(sync(names())))
+
+    def open_array(self, *names: str, mode: Literal["r", "r+"] = "r+") -> Any:
+        """Open an array of the group."""
+        path = self.path(*names)
+        return self.attempt(
+            f"open {path}", lambda: zarr.open_array(self.store, path=path, mode=mode, zarr_format=3)
+        )
+
+    def open_dataset(self) -> xr.Dataset:
+        """Open the group with xarray, unread."""
+        group = self.group or None
+        ds: xr.Dataset = self.attempt(
+            "open arrays", lambda: xr.open_zarr(self.store, group=group, consolidated=False, chunks=None)
+        )
+        return ds
 
     def settle(self, *keys: str) -> None:
         """Wait until keys (paths within the store) are on the disk, where the store is one."""
@@ -164,15 +209,49 @@ class Target:
                 left.unlink(missing_ok=True)
 
 
+def to_json(document: dict[str, Any]) -> bytes:
+    """Return a document as it is written."""
+    return json.dumps(document, indent=2).encode()
+
+
 def settle_region(array: Any, selection: tuple[slice, ...]) -> None:
     """Wait until the chunks (or shards) of an array that a selection touches are on the disk."""
     root = getattr(_innermost(array.store_path.store), "root", None)
     if not isinstance(root, Path):
         return
+    _flush(root, [root / key for key in region_keys(array, selection)])
+
+
+def region_keys(array: Any, selection: tuple[slice, ...]) -> list[str]:
+    """Return the keys (within the store) of the chunks, or shards, of an array that a selection touches."""
+    spans = [s.indices(size) for s, size in zip(selection, array.shape, strict=True)]
     grid = array.shards or array.chunks
-    touched = product(*(range(s.start // n, -(-s.stop // n)) for s, n in zip(selection, grid, strict=True)))
-    names = (array.metadata.encode_chunk_key(at) for at in touched)
-    _flush(root, [root / array.path / name for name in names])
+    touched = product(
+        *(range(low // n, -(-high // n)) for (low, high, _), n in zip(spans, grid, strict=True))
+    )
+    return [f"{array.path}/{array.metadata.encode_chunk_key(at)}" for at in touched]
+
+
+def stored_sizes(array: Any, selections: Sequence[tuple[slice, ...]]) -> list[int]:
+    """Return how many bytes the chunks (or shards) of each selection take; 0 where all is fill value."""
+    store = array.store_path.store
+
+    async def size(key: str) -> int:
+        try:
+            return int(await store.getsize(key))
+        except FileNotFoundError:
+            return 0
+
+    async def sizes() -> list[int]:
+        gate = asyncio.Semaphore(32)
+
+        async def total(selection: tuple[slice, ...]) -> int:
+            async with gate:
+                return sum([await size(key) for key in region_keys(array, selection)])
+
+        return list(await asyncio.gather(*map(total, selections)))
+
+    return call_with_retries(f"look at {array.path} of {store}", lambda: list(sync(sizes())))
 
 
 #: Folders known to be on the disk, with their inodes.

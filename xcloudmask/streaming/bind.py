@@ -14,7 +14,8 @@ from xcloudmask.store.icechunk import Batch, BranchStore
 from xcloudmask.store.ledger import DONE
 from xcloudmask.store.lock import FOLDER, Lock
 from xcloudmask.store.regions import Index
-from xcloudmask.store.retry import persistently
+from xcloudmask.store.retry import call_with_retries
+from xcloudmask.store.safety_copy import drop_copy
 from xcloudmask.store.sink import Output, Sink
 from xcloudmask.store.store import Target
 from xcloudmask.streaming.layout import WindowLayout
@@ -33,6 +34,7 @@ def prepare_run(
     _tell_of_rereading(source, sink)
     layout = sink.storage.layout
     regions, source_of = _own_regions(output, sink)
+    _reopen_damaged(sink, regions, whole_scenes=source.plan is not None)
     pool = choose_pool(in_flight, source.in_memory, target.in_process)
     work = Work(sink.array, output.packing, target.label)
     if source.plan is not None:
@@ -46,6 +48,7 @@ def prepare_run(
         batch = Batch(target.store, target.group, output.name, scene_name)
         batch.commit()
     return Run(
+        array=sink.array,
         layout=layout,
         ledger=sink.ledger,
         lock=lock,
@@ -56,6 +59,18 @@ def prepare_run(
         regions=regions,
         batch=batch,
     )
+
+
+def _reopen_damaged(sink: Sink, regions: list[Index], *, whole_scenes: bool) -> None:
+    """Have regions made anew whose files are not as large as they were written."""
+    layout, ledger = sink.storage.layout, sink.ledger
+    done = [at for at in regions if ledger[at] == DONE]
+    wrong = ledger.wrong_sizes(sink.array, layout, done)
+    if wrong:
+        for at, what in wrong.items():
+            log.warning("region %s of %s is damaged, and made anew: %s", at, sink.target.label, what)
+        drop_copy(sink.target)
+        ledger.reopen(sink.array, layout, list(wrong), whole_scenes=whole_scenes)
 
 
 def _steps(source: Source, work: Work, pool: Pool, sink: Sink, source_of: Callable[[Index], Any]) -> Steps:
@@ -160,7 +175,7 @@ def _strips(target: Target, windows: WindowLayout) -> Any:
             zarr_format=3,
         )
 
-    return persistently(f"write to {target.label}", make)
+    return call_with_retries(f"write to {target.label}", make)
 
 
 def _tell_of_rereading(source: Source, sink: Sink) -> None:

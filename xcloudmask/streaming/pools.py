@@ -15,7 +15,7 @@ import dask
 import numpy as np
 from dask.system import CPU_COUNT
 
-from xcloudmask.engine.malloc import keep_large_blocks_apart, trim
+from xcloudmask.engine.malloc import trim
 from xcloudmask.streaming.cluster import ClusterPool
 
 
@@ -94,7 +94,6 @@ class LocalPool:
     """Threads of this process."""
 
     def __init__(self, size: int | None, inline: bool) -> None:
-        keep_large_blocks_apart()
         self.size = size or (1 if inline else 2)  # one reads while the other infers and writes
         # One pool reads for all regions. Dask would have one for each of our threads: as many more blocks in
         # memory, and as many more heaps that keep what was freed.

@@ -1,12 +1,12 @@
-"""Progress that people and programs can read: a line in a terminal, a bar in Jupyter, or events."""
+"""Progress that people and programs can read: a bar in a terminal or in Jupyter, or events."""
 
 from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import Any, Literal, TextIO
 
 from xcloudmask.errors import OptionError
@@ -74,85 +74,58 @@ def clock(seconds: float) -> str:
 Display = Callable[[ProgressEvent], None]
 
 
-class Line:
-    """One line that is written over in a terminal; elsewhere (a log file) a new line now and then."""
+class Bar:
+    """tqdm's bar in a terminal or a notebook; where that is a file, a line now and then."""
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self.title = title
         self.stream = stream or sys.stderr
-        self.inplace = self.stream.isatty()
         self._next = 0.0
-        self._width = 0
+        self._bar: Any = None
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show an event, unless one was shown a moment ago."""
-        now = time.monotonic()
-        if now < self._next and event.kind not in ("end", "start"):
+        if not (self.stream.isatty() or in_notebook()):
+            now = time.monotonic()
+            if now >= self._next or event.kind in ("start", "end"):
+                self._next = now + 30.0
+                self.stream.write(f"{self.title}  {event.text}\n")
+                self.stream.flush()
             return
-        self._next = now + (0.2 if self.inplace else 30.0)
-        filled = round(24 * event.done / event.total) if event.total else 24
-        line = f"{self.title}  [{'#' * filled}{'.' * (24 - filled)}]  {event.text}"
-        if not self.inplace:
-            self.stream.write(line + "\n")
-        else:
-            self.stream.write("\r" + line.ljust(self._width) + ("\n" if event.kind == "end" else ""))
-            self._width = len(line)
-        self.stream.flush()
+        if self._bar is None:
+            layout = "{desc}  {percentage:3.0f} % |{bar}| {postfix}"
+            self._bar = tqdm_class()(
+                total=event.total, initial=event.done, desc=self.title, file=self.stream, bar_format=layout
+            )
+        self._bar.set_postfix_str(event.text, refresh=event.kind == "end")
+        self._bar.update(event.done - self._bar.n)
+        if event.kind == "end":
+            self._bar.close()
 
 
-class Notebook:
-    """A bar in Jupyter, of plain HTML that is updated: no widgets, so it stays in a saved notebook."""
-
-    def __init__(self, title: str) -> None:
-        from IPython import display
-
-        tools: Any = display
-        self.title = title
-        self._html = tools.HTML
-        self._next = 0.0
-        self._handle = tools.display(tools.HTML(""), display_id=True)
-
-    def __call__(self, event: ProgressEvent) -> None:
-        """Show an event, unless one was shown a moment ago."""
-        now = time.monotonic()
-        if self._handle is None or (now < self._next and event.kind not in ("end", "start")):
-            return
-        self._next = now + 0.5
-        self._handle.update(self._html(bar_html(self.title, event)))
+def tqdm_class() -> Any:
+    """Return tqdm's bar for where this runs; without ipywidgets a notebook gets that of a terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+    return tqdm
 
 
-def bar_html(title: str, event: ProgressEvent) -> str:
-    """Return the bar as HTML."""
-    total = max(event.total, 1)
-    done, failed = 100 * event.done / total, 100 * event.failed / total
-    notes = f"<div>last failure: {escape(event.message)}</div>" if event.message else ""
-    return (
-        '<div style="font-family:monospace;font-size:13px;max-width:60em" role="progressbar" '
-        f'aria-valuemin="0" aria-valuemax="{event.total}" aria-valuenow="{event.done}">'
-        f"<div>{escape(title)} {escape(event.scene)}</div>"
-        '<div style="border:1px solid #8888;height:12px;display:flex">'
-        f'<div style="width:{done:.1f}%;background:#3a8f4d"></div>'
-        f'<div style="width:{failed:.1f}%;background:#c0392b"></div></div>'
-        f"<div>{escape(event.text)}</div>{notes}</div>"
-    )
-
-
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Whether this runs in Jupyter."""
     if "IPython" not in sys.modules:
         return False
     import IPython
 
     tools: Any = IPython
-    shell = tools.get_ipython()
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return type(tools.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
-def choose_display(progress: bool | Callable[[ProgressEvent], None], title: str) -> Display:
-    """Return what shows the events for a value of ``progress=``."""
+def choose_display(progress: bool | Literal["auto"] | Callable[[ProgressEvent], None], title: str) -> Display:
+    """Return what shows the events for a value of ``progress=``; ``"auto"``: a bar where somebody looks."""
     if callable(progress):
         return progress
-    if not isinstance(progress, bool):
-        raise OptionError("progress", progress, allowed=(True, False, "a function of an event"))
-    if not progress:
-        return lambda event: None
-    return Notebook(title) if _in_notebook() else Line(title)
+    if not isinstance(progress, bool) and progress != "auto":
+        raise OptionError("progress", progress, allowed=("auto", True, False, "a function of an event"))
+    shown = sys.stderr.isatty() or in_notebook() if progress == "auto" else progress
+    return Bar(title) if shown else lambda event: None

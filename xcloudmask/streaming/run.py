@@ -19,11 +19,13 @@ from functools import partial
 from typing import Any, Literal
 
 from xcloudmask.errors import ClusterError, StoreError, StoreLockedError
+from xcloudmask.store.header import read_header
 from xcloudmask.store.icechunk import Batch
 from xcloudmask.store.ledger import DONE, FAILED, Ledger
 from xcloudmask.store.lock import Lock
 from xcloudmask.store.regions import Index, Layout
 from xcloudmask.store.retry import brief
+from xcloudmask.store.safety_copy import drop_copy, is_open, write_copy
 from xcloudmask.streaming.pools import Pool
 from xcloudmask.streaming.progress import Display, ProgressEvent
 from xcloudmask.streaming.report import Failure
@@ -57,6 +59,7 @@ class _Region:
 class Run:
     """One run over the regions that are not done."""
 
+    array: Any  # the mask in the store
     layout: Layout
     ledger: Ledger
     lock: Lock
@@ -99,6 +102,9 @@ class Run:
 
     def _go(self) -> None:
         self._tell("start")
+        target = self.ledger.target
+        if self._todo:
+            drop_copy(target)
         while self._todo or self._held:
             self.lock.check()
             self._start_more()
@@ -106,15 +112,19 @@ class Run:
             for handle in handles:
                 self._settle(self._by_handle.pop(handle))
             self._finish_ready()
+            self.ledger.measure(self.array, self.layout)
             self.ledger.save()
             self._close_scenes(handles)
             if self.batch is not None:
                 self.batch.commit_if_due()
+        if is_open(target) and (header := read_header(target)) is not None:
+            write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))
         self._tell("end")
 
     def _save_what_is_done(self) -> None:
         """Record the regions that were done since the ledger was written; what ended the run goes first."""
         try:
+            self.ledger.measure(self.array, self.layout)
             self.ledger.save()
         except StoreError as error:
             log.warning("what was done last could not be recorded: %s", brief(error))

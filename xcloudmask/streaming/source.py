@@ -10,6 +10,8 @@ import xarray as xr
 
 from xcloudmask.engine.plan import Plan
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.predict.options import PredictOptions
+from xcloudmask.predict.prepare import prepare
 from xcloudmask.scene.dims import spatial_dims
 
 
@@ -43,13 +45,11 @@ class Source:
         return part if part.chunks is None else part.data
 
 
-def from_reflectance(da: xr.DataArray, request: Any) -> Source:
+def from_reflectance(da: xr.DataArray, asked: PredictOptions) -> Source:
     """Plan a prediction; nothing is read."""
     import dask.array
 
-    from xcloudmask.predict.prepare import prepare
-
-    job = prepare(da, request)
+    job = prepare(da, asked)
     plan = job.plan
     shape = (*job.pixels.shape[:-3], *plan.class_axis, *job.pixels.shape[-2:])
     dtype = np.float32 if plan.class_axis else np.uint8

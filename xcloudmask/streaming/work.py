@@ -20,7 +20,7 @@ from xcloudmask.engine.chunks import Range
 from xcloudmask.engine.plan import Plan
 from xcloudmask.store.packing import Packing
 from xcloudmask.store.regions import Index
-from xcloudmask.store.retry import persistently
+from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.store import settle_region
 from xcloudmask.streaming.layout import WindowLayout
 
@@ -101,7 +101,7 @@ def _leave_strips(work: Work, windows: WindowLayout, at: Index, sums: Float) -> 
         work.strips[at] = line
         settle_region(work.strips, (*place, slice(0, line.size)))
 
-    persistently(f"write the strips of region {at} to {work.label}", write)
+    call_with_retries(f"write the strips of region {at} to {work.label}", write)
 
 
 def _read_strips(strips: Any, at: Index) -> Float:
@@ -124,7 +124,7 @@ def finish(work: Work, at: Index, inferred: Inferred) -> Written:
                 placed.append(PlacedSum(inferred.sums, row.sums[-1].offset, col.sums[-1].offset))
             continue
         other = (*at[:-2], *producer)
-        line = persistently(
+        line = call_with_retries(
             f"read the strips of region {other} from {work.label}", partial(_read_strips, work.strips, other)
         )
         for strip in windows.strips(other):
@@ -153,4 +153,4 @@ def _write(work: Work, at: Index, output: Array, leads: tuple[slice, ...], box: 
         work.array[where] = packed
         settle_region(work.array, where)
 
-    persistently(f"write region {at} to {work.label}", write)
+    call_with_retries(f"write region {at} to {work.label}", write)

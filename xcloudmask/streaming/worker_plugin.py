@@ -9,6 +9,7 @@ import numpy as np
 from distributed import WorkerPlugin as _WorkerPlugin
 
 from xcloudmask._version import __version__
+from xcloudmask.engine.malloc import map_large_blocks
 from xcloudmask.engine.predictor import WindowJob, get_predictor
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.network import load_network
@@ -60,6 +61,8 @@ class WorkerPlugin(_WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         """Load the model; Dask calls this on each worker."""
+        if getattr(worker, "nanny", None) is not None:  # a process of Dask, not the user's
+            map_large_blocks()
         try:
             if __version__ != self.version:
                 raise CloudMaskError(

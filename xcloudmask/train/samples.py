@@ -90,6 +90,8 @@ def to_xarray(sample: Sample) -> xr.DataArray:
     >>> da.x.values.tolist(), da.attrs["level"]
     ([15.0, 45.0], 'toa')
     """
+    import rioxarray  # noqa: F401  registers .rio
+
     from xcloudmask.scene.describe import describe
 
     y, x = ((np.arange(size) + 0.5) * sample.gsd for size in sample.possible.shape)
@@ -122,21 +124,19 @@ def from_xarray(
     >>> [band.common_name for band in from_xarray(da, gsd=10).bands]
     ['red', 'nir']
     """
-    from xcloudmask.scene.bands import read_bands
-    from xcloudmask.scene.dims import band_dim, pixel_size, spatial_dims
+    from xcloudmask.scene.scene import read_scene
     from xcloudmask.scene.units import calibration_of
 
-    dim, (y, x) = band_dim(da), spatial_dims(da)
+    read = read_scene(da)
     if gsd is None:
-        size = pixel_size(da, y, x)
-        if size is None:
+        if read.pixel is None:
             raise CloudMaskError("the pixel size is not known: pass it, in metres")
-        gsd = size[0]
-    da = da.transpose(dim, y, x)
-    values, valid = calibrate(da.values, calibration_of(da, None))
+        gsd = read.pixel[0]
+    calibration = calibration_of(read, tuple(range(len(read.bands))))
+    values, valid = calibrate(da.transpose(read.band, read.y, read.x).values, calibration)
     image = np.where(valid, values, np.float32(np.nan))
     if possible is None:
         labels = np.zeros(image.shape[1:], np.uint8)
     else:
-        labels = np.asarray(possible.transpose(y, x).values)
-    return Sample(image, tuple(read_bands(da, dim)), labels, float(gsd), scene=scene, source="xarray")
+        labels = np.asarray(possible.transpose(read.y, read.x).values)
+    return Sample(image, read.bands, labels, float(gsd), scene=scene, source="xarray")

@@ -178,7 +178,7 @@ def test_convert_takes_tensors_and_runs_nothing(tmp_path):
     da = scene(noise(2, 32, 32), BANDS)
     with torch.inference_mode():
         expected = torch.softmax(mlp()(torch.from_numpy(da.values[None])), dim=1)[0].numpy()
-    found = da.cloudmask.predict_proba(spec, scheme="native", resolution="native").values
+    found = da.cloudmask.predict_proba(spec, scheme="native", working_resolution="native").values
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     canary = tmp_path / "canary"

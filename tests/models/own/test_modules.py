@@ -33,7 +33,11 @@ def fresh_registry(monkeypatch):
 
 
 def proba(model, pixels):
-    return scene(pixels, BANDS).cloudmask.predict_proba(model, scheme="native", resolution="native").values
+    return (
+        scene(pixels, BANDS)
+        .cloudmask.predict_proba(model, scheme="native", working_resolution="native")
+        .values
+    )
 
 
 def test_a_module_by_name_and_by_itself():
@@ -154,7 +158,9 @@ def test_weights_travel_once_to_each_worker(tmp_path):
         da = scene(pixels, BANDS)
         models.register(net, name="mine", **HOW)
         for _ in range(2):
-            lazy = da.chunk(y=30, x=30).cloudmask.predict_proba(net, scheme="native", resolution="native")
+            lazy = da.chunk(y=30, x=30).cloudmask.predict_proba(
+                net, scheme="native", working_resolution="native"
+            )
             found = client.compute(lazy).result().values
             np.testing.assert_allclose(found, expected(mlp(), pixels), atol=1e-5)
         spec = models.get("mine")
@@ -171,7 +177,7 @@ def test_weights_travel_once_to_each_worker(tmp_path):
         )
         data = path.read_bytes()
         path.unlink()
-        how = {"scheme": "native", "resolution": "native"}
+        how = {"scheme": "native", "working_resolution": "native"}
         with pytest.raises(WeightsError, match=r"models\.own\.send"):
             client.compute(da.chunk(y=20, x=30).cloudmask.predict_proba("net", **how)).result()
         path.write_bytes(data)

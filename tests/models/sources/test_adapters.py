@@ -50,8 +50,10 @@ def sentinel2(spec, pixels, **how):
 
 def chunked(spec, da, **more):
     """The same from NumPy and from odd chunks."""
-    whole = da.cloudmask.predict_proba(spec, scheme="native", resolution="native", **more).values
-    lazy = da.chunk(y=37, x=41).cloudmask.predict_proba(spec, scheme="native", resolution="native", **more)
+    whole = da.cloudmask.predict_proba(spec, scheme="native", working_resolution="native", **more).values
+    lazy = da.chunk(y=37, x=41).cloudmask.predict_proba(
+        spec, scheme="native", working_resolution="native", **more
+    )
     np.testing.assert_allclose(lazy.values, whole, atol=1e-5)
     return whole
 
@@ -93,7 +95,7 @@ def test_a_script_is_given_multiples_of_32(package, tmp_path):
     assert found.shape == (4, 80, 70)
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
     one = sentinel2(spec, pixels[:, :50, :50]).cloudmask.predict_proba(
-        spec, scheme="native", resolution="native", patch_size=50, overlap=10
+        spec, scheme="native", working_resolution="native", patch_size=50, overlap=10
     )
     padded = np.pad(pixels[:, :50, :50], ((0, 0), (0, 14), (0, 14)), mode="edge")
     with torch.inference_mode():
@@ -134,7 +136,7 @@ def test_omnicloudmask_scales_each_window(monkeypatch, tmp_path):
     assert set(asked) == {4.0}
     doubled = (
         sentinel2(spec, pixels * 2 + 0.1)
-        .cloudmask.predict_proba(spec, scheme="native", resolution="native")
+        .cloudmask.predict_proba(spec, scheme="native", working_resolution="native")
         .values
     )
     np.testing.assert_allclose(doubled, found, atol=1e-4)

@@ -1,0 +1,66 @@
+"""What an array of reflectance says of itself, read once: planning, repr and plot work from this value."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import xarray as xr
+
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.scene.bands import read_bands, sensor_of
+from xcloudmask.scene.dims import band_dim, pixel_size, spatial_dims
+from xcloudmask.types import Band, Sensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """An array of reflectance, the names of its dimensions, and what is known of its bands and pixels."""
+
+    da: xr.DataArray
+    y: str
+    x: str
+    band: str
+    lead: tuple[Hashable, ...]  # the other dimensions, such as time
+    bands: tuple[Band, ...]
+    sensor: Sensor | None
+    level: str | None  # as the attributes word it
+    pixel: tuple[float, float] | None  # metres, rows and columns; None where it is not known
+
+
+def read_scene(da: xr.DataArray, *, measured: bool = True) -> Scene:
+    """Read what `da` says of itself; no pixel is read.
+
+    Parameters
+    ----------
+    da : DataArray
+        With rows, columns and a band dimension.
+    measured : bool
+        Whether the size of a pixel is needed, and so evenly spaced coordinates; a picture does without.
+
+    Examples
+    --------
+    >>> import numpy as np, xcloudmask
+    >>> da = xr.DataArray(np.zeros((2, 3, 4)), dims=("band", "y", "x"))
+    >>> scene = read_scene(da.cloudmask.describe(bands=["red", "nir"]))
+    >>> scene.y, [band.common_name for band in scene.bands], scene.pixel
+    ('y', ['red', 'nir'], None)
+    """
+    y, x = spatial_dims(da)
+    band = band_dim(da)
+    if da.size == 0:
+        raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
+    if any(size != size for sizes in da.chunks or () for size in sizes):
+        raise CloudMaskError(
+            "the array has chunks of unknown size: call da.data.compute_chunk_sizes(), or give it "
+            "coordinates before what made them unknown"
+        )
+    pixel = pixel_size(da, y, x) if measured else None
+    return Scene(
+        da, y, x, band,
+        lead=tuple(dim for dim in da.dims if dim not in (band, y, x)),
+        bands=read_bands(da, band),
+        sensor=sensor_of(da),
+        level=da.attrs.get("level"),
+        pixel=pixel,
+    )  # fmt: skip

@@ -1,0 +1,58 @@
+"""The options of writing a mask, each with its sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from xcloudmask.errors import CloudMaskError, Use
+from xcloudmask.predict.fields import OptionSet, about
+from xcloudmask.store.sizes import Sizes
+
+#: Whether a bar is shown, "auto" where somebody looks; or what is called with each event
+#: (`xcloudmask.streaming.ProgressEvent`).
+Progress = bool | Literal["auto"] | Callable[[Any], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WriteOptions(OptionSet):
+    """How a mask is written; `da.cloudmask.to_zarr` says at length what each option means."""
+
+    group: str | None = field(default=None, metadata=about("group within the store", "G"))
+    append_dim: str = field(
+        default="time", metadata=about("dimension along which later calls may add steps (time)", "DIM")
+    )
+    resume: bool = field(default=True, metadata=about("go on with a store that holds a mask already"))
+    overwrite: bool = field(default=False, metadata=about("replace the mask that is there"))
+    chunks: Sizes | None = field(
+        default=None, metadata=about("pixels a side of what is read at once (512)", "N")
+    )
+    shards: Sizes | Literal[False] | None = field(
+        default=None, metadata=about("pixels a side of a file (2048)", "N")
+    )
+    encoding: Mapping[str, Any] | None = field(
+        default=None, metadata=about("form of probabilities: uint8 (scaled), float16, float32", "T")
+    )
+    progress: Progress = field(default=True, metadata=about("a bar, or a function of each event"))
+    regions_in_flight: int | None = field(
+        default=None, metadata=about("regions in memory at a time (2)", "N")
+    )
+    retries: int = field(default=2, metadata=about("of a region that fails (2)", "N"))
+    storage_options: dict[str, Any] | None = field(
+        default=None,
+        metadata=about(
+            "of a URL's file system: endpoint_url=http://..., anon=true; of Icechunk: branch=...; again for "
+            "more",
+            "KEY=VALUE",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that suit no mask."""
+        for name, least in (("regions_in_flight", 1), ("retries", 0)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or value < least):
+                raise CloudMaskError(
+                    f" must be a whole number above {least - 1}", option=Use(**{name: value})
+                )

@@ -1,0 +1,270 @@
+"""Check every byte of a store of masks, and have what is damaged made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xcloudmask.errors import ContractError, StoreError
+from xcloudmask.store.header import read_raw_header
+from xcloudmask.store.ledger import DONE, Ledger
+from xcloudmask.store.lock import Lock
+from xcloudmask.store.metadata import consolidate
+from xcloudmask.store.regions import Index
+from xcloudmask.store.retry import brief
+from xcloudmask.store.safety_copy import (
+    PATH,
+    Entry,
+    drop_copy,
+    find_damage,
+    overlay,
+    read_copy,
+    restored,
+    write_copy,
+)
+from xcloudmask.store.sizes import Storage, choose_sizes
+from xcloudmask.store.store import Target, open_store, region_keys
+
+#: Regions that are read at a time.
+TOGETHER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file of a store that is not what was written."""
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was checked, and what is damaged; print it for a summary.
+
+    Examples
+    --------
+    >>> print(VerifyReport("masks.zarr", 18, 25, (Damage("time/c/0", "it is missing"),)))
+    masks.zarr: 18 regions and 25 files checked, 1 damaged
+      time/c/0: it is missing
+    Run it again with repair=True (on the command line: --repair)
+    """
+
+    store: str
+    regions: int  # that were read
+    files: int  # documents, coordinates and the ledger
+    damaged: tuple[Damage, ...] = ()
+    repaired: bool = False
+    pending: int = 0  # regions that are yet to be made
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is as it was written."""
+        return not self.damaged
+
+    def raise_if_damaged(self) -> None:
+        """Raise `StoreError` if something is damaged."""
+        if self.damaged:
+            raise StoreError(str(self))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.store}: {self.regions} regions and {self.files} files checked, "
+            + (f"{len(self.damaged)} damaged" if self.damaged else "all as they were written")
+        ]
+        lines += [f"  {damage.path}: {damage.what}" for damage in self.damaged[:20]]
+        if len(self.damaged) > 20:
+            lines.append(f"  and {len(self.damaged) - 20} more")
+        if self.damaged and not self.repaired:
+            lines.append("Run it again with repair=True (on the command line: --repair)")
+        if self.repaired:
+            lines.append("Repaired")
+        if self.pending:
+            lines.append(f"{self.pending} regions are to be made: run the call that made the store again")
+        return "\n".join(lines)
+
+
+def verify(
+    store: Any,
+    group: str | None = None,
+    *,
+    repair: bool = False,
+    storage_options: dict[str, Any] | None = None,
+) -> VerifyReport:
+    """Check every byte of a store of masks: arrays, coordinates, documents and the ledger.
+
+    Parameters
+    ----------
+    store : path, URL, zarr Store, obstore store, Icechunk repository or session
+        As of `stream`.
+    group : str, optional
+        Group within the store.
+    repair : bool
+        Put damaged documents, coordinates and ledgers back from the copy that the store has of them, and
+        delete damaged regions of the mask: they read as no data until the call that made the store, run
+        again, makes them anew, with the others of their scene. The result is byte for byte what it was.
+    storage_options : dict, optional
+        As of `stream`.
+
+    Returns
+    -------
+    VerifyReport
+        The files that are damaged.
+
+    Raises
+    ------
+    ContractError
+        There is no mask that `stream` wrote.
+    StoreError
+        What is damaged cannot be repaired.
+
+    Examples
+    --------
+    >>> import numpy as np, pathlib, tempfile, xarray as xr, xcloudmask
+    >>> mask = xr.DataArray(np.zeros((90, 90), "u1"), dims=("y", "x"), name="cloud_mask")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = mask.cloudmask.to_zarr(folder, progress=False)
+    ...     print(xcloudmask.verify(folder).ok)
+    ...     chunk = pathlib.Path(folder, "cloud_mask/c/0/0")
+    ...     size = chunk.write_bytes(chunk.read_bytes()[:-1])
+    ...     print([damage.path for damage in xcloudmask.verify(folder, repair=True).damaged])
+    ...     report = mask.cloudmask.to_zarr(folder, progress=False)
+    ...     print(report.written, xcloudmask.verify(folder).ok)
+    True
+    ['cloud_mask/c/0/0']
+    1 True
+    """
+    target = Target(open_store(store, storage_options), group or "")
+    with _locked(target) if repair else _unlocked():
+        return _verify(target, repair)
+
+
+@contextmanager
+def _locked(target: Target) -> Iterator[None]:
+    lock = Lock(target)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _unlocked() -> Iterator[None]:
+    yield
+
+
+def _verify(target: Target, repair: bool) -> VerifyReport:
+    damaged: dict[str, str] = {}
+    files: Mapping[str, Entry] | None = None
+    try:
+        files = read_copy(target)
+        if files is None and not target.transactional:
+            damaged["/".join(PATH)] = "there is none: the last call did not end, or it was deleted"
+    except StoreError:
+        damaged["/".join(PATH)] = "its checksum differs"
+    if files is not None:
+        damaged |= find_damage(target, files)
+    # Whatever is damaged outside, regions are checked as the copy says.
+    whole = target if files is None else replace(target, store=overlay(target, files))
+    try:
+        header = read_raw_header(whole)
+        if header is None or header.get("state") != "ready":
+            raise ContractError(
+                f"{target.label} holds no finished mask that stream wrote. Check the path and group="
+            )
+        checked = _Arrays(whole, header)
+    except StoreError as error:
+        raise StoreError(
+            f"{error}\nThe copy of its documents is not whole either, so it cannot be repaired: make it anew "
+            "with overwrite=True"
+        ) from error
+    broken = checked.broken_regions()
+    damaged |= {path: what for paths in broken.values() for path, what in paths.items()}
+    pending = int((checked.ledger.states != DONE).sum())
+    if repair and damaged:
+        pending = _repair(target, header, files, damaged, list(broken))
+    count = len(checked.small) if files is None else len(files) + 1
+    return VerifyReport(
+        target.label,
+        int((checked.ledger.states == DONE).sum()),
+        count,
+        tuple(Damage(path, what) for path, what in sorted(damaged.items())),
+        repair and bool(damaged),
+        pending,
+    )
+
+
+class _Arrays:
+    """The mask, its coordinates and its ledger, each readable."""
+
+    def __init__(self, target: Target, header: Mapping[str, Any]) -> None:
+        self.prefix = f"{target.group}/" if target.group else ""
+        self.name = str(header["contract"]["name"])
+        self.small = [name for name in header["arrays"] if name != self.name]
+        for name in self.small:
+            target.read(target.open_array(name, mode="r"))
+        self.ledger = Ledger.open(target, mode="r")
+        self.array = target.open_array(self.name, mode="r")
+        self.layout = _storage(header, self.array.shape).layout
+
+    def keys(self, at: Index) -> list[str]:
+        """Return the keys of a region's files within the store."""
+        return region_keys(self.array, self.layout.selection(at, self.array.ndim))
+
+    def broken_regions(self) -> dict[Index, dict[str, str]]:
+        """Read all regions that are done; return what is wrong with the files of each that cannot be."""
+        regions = [at for at in self.layout.regions() if self.ledger[at] == DONE]
+        sizes = self.ledger.wrong_sizes(self.array, self.layout, regions)
+
+        def read(at: Index) -> str | None:
+            try:
+                self.array[self.layout.selection(at, self.array.ndim)]
+            except Exception as error:  # whatever a codec raises
+                return brief(error)
+            return sizes.get(at)
+
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            wrong = {at: what for at, what in zip(regions, pool.map(read, regions), strict=True) if what}
+        return {
+            at: {key.removeprefix(self.prefix): what for key in self.keys(at)} for at, what in wrong.items()
+        }
+
+
+def _storage(header: Mapping[str, Any], shape: Index) -> Storage:
+    contract = header["contract"]
+    dims = contract["dims"]
+    spatial, class_dim = (dims[-2], dims[-1]), "class" if "class" in dims else None
+    return choose_sizes(dims, shape, spatial, class_dim, contract["chunks"], contract["shards"] or False)
+
+
+def _repair(
+    target: Target,
+    header: Mapping[str, Any],
+    files: Mapping[str, Entry] | None,
+    damaged: Mapping[str, str],
+    broken: list[Index],
+) -> int:
+    """Put back what was copied, have broken regions made anew; return how many are to be made."""
+    for path in damaged:
+        if files is not None and path in files:
+            data = restored(files[path])
+            if data is None and files[path] is not None:
+                raise StoreError(
+                    f"{target.label}/{path} is damaged, and too large to have been copied: make the store "
+                    "anew with overwrite=True"
+                )
+            if data is None:
+                target.delete(path)
+            else:
+                target.put(data, path)
+    drop_copy(target)
+    ledger, array = Ledger.open(target), target.open_array(str(header["contract"]["name"]))
+    layout = _storage(header, array.shape).layout
+    ledger.reopen(array, layout, broken, whole_scenes=header["contract"].get("made_by") == "windows")
+    if not target.transactional:
+        consolidate(target, header["arrays"])  # others may have added arrays of theirs
+    write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))
+    return int((ledger.states != DONE).sum())
