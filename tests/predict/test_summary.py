@@ -236,3 +236,17 @@ def test_html_and_text_tell_the_same():
     for row in rows(data).values():
         assert row.value.split("\n")[0][:30] in page
         assert row.value.split("\n")[0][:30] in text
+
+
+def test_html_wraps_long_words_but_not_after_the_sign_and_folds_what_was_refused():
+    page = summary.html(scene(level=None, sensor="sentinel-2"))
+    assert "white-space:nowrap'>⚠ Level</th>" in page
+    assert "overflow-wrap:anywhere" in page
+    row = next(
+        row for row in summary.summary(scene(level="toa", sensor="sentinel-2"))[1] if row.label == "Model"
+    )
+    count = len(row.value.splitlines()) - 1
+    assert count >= summary.FOLD
+    assert f"<details><summary>{count} more lines</summary>" in summary.html(
+        scene(level="toa", sensor="sentinel-2")
+    )
