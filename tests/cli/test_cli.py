@@ -319,7 +319,7 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--model", "ukis-6ban"], 2, "mean 'ukis-6band"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--scheme", "binray"], 2, "did you mean 'binary'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--sensor", "landsat8x"], 2, "mean 'landsat-8'"),
-        (["predict", "{d}/s.tif", "{d}/m.tif", "--level", "L1C"], 1, "scale.*--scale 0.0001 --offset 0.0"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", "--level", "L1C"], 1, "scale.*--scale 0.0001 --offset,"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--patch-size", "16"], 1, "--patch-size 16"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--device", "gpu"], 2, "unknown device 'gpu'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--variable", "x"], 2, "--variable is for Zarr"),
