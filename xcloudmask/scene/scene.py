@@ -47,8 +47,9 @@ def read_scene(da: xr.DataArray, *, measured: bool = True) -> Scene:
     >>> scene.y, [band.common_name for band in scene.bands], scene.pixel
     ('y', ['red', 'nir'], None)
     """
+    unbanded = as_mask(da)  # a mask that a GeoTIFF gave a band dimension is no scene
     y, x = spatial_dims(da)
-    band = band_dim(as_mask(da))  # a mask has none, but in a GeoTIFF
+    band = band_dim(unbanded)
     if da.size == 0:
         raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
     if any(size != size for sizes in da.chunks or () for size in sizes):
