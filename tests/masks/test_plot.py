@@ -391,3 +391,16 @@ def test_without_matplotlib_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'xcloudmask\[plot\]'"):
         scene().cloudmask.plot()
+
+
+def test_one_axes_for_each_map_or_one_map_an_axes_in_a_loop():
+    _, axes = plt.subplots(1, 2)
+    assert scene().cloudmask.plot(striped_mask(), ax=axes) is axes[1]
+    assert axes[0].get_title(loc="left") == "true colour"
+    assert axes[1].get_title(loc="left") == "cloud mask"
+    _, several = plt.subplots(1, 3)
+    times = striped_mask().expand_dims(time=3)
+    for ax, each in zip(several, times, strict=True):
+        assert each.cloudmask.plot(ax=ax) is ax
+    with pytest.raises(CloudMaskError, match="holds 3 axes, and there are 2 maps"):
+        scene().cloudmask.plot(striped_mask(), ax=several)

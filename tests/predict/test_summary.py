@@ -212,7 +212,7 @@ def test_html_is_a_table_that_loads_nothing_and_escapes_text():
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
-    assert tags.seen == {"div", "style", "b", "table", "tbody", "tr", "th", "td"}
+    assert tags.seen == {"div", "style", "b", "table", "tbody", "tr", "th", "td", "details", "summary"}
     assert any("<script>alert(1)</script>" in word for word in tags.words), "it is shown as text"
     assert "http" not in page
     assert "url(" not in page
@@ -236,3 +236,17 @@ def test_html_and_text_tell_the_same():
     for row in rows(data).values():
         assert row.value.split("\n")[0][:30] in page
         assert row.value.split("\n")[0][:30] in text
+
+
+def test_html_wraps_long_words_but_not_after_the_sign_and_folds_what_was_refused():
+    page = summary.html(scene(level=None, sensor="sentinel-2"))
+    assert "white-space:nowrap'>⚠ Level</th>" in page
+    assert "overflow-wrap:anywhere" in page
+    row = next(
+        row for row in summary.summary(scene(level="toa", sensor="sentinel-2"))[1] if row.label == "Model"
+    )
+    count = len(row.value.splitlines()) - 1
+    assert count >= summary.FOLD
+    assert f"<details><summary>{count} more lines</summary>" in summary.html(
+        scene(level="toa", sensor="sentinel-2")
+    )

@@ -166,9 +166,9 @@ def name_ceiling(values: Array, factor: float, addend: float) -> None:
     brightest = float(top) * factor + addend
     if not 0.2 <= brightest < CEILING:
         return
-    below = int(((values > (0.8 * brightest - addend) / factor) & (values < top)).sum())
-    # One value of a rising slope holds a few of those near it; a flat field has nothing near it at all.
-    if at_top > below / 4 and below > at_top / 50:
+    below = values[(values > (0.8 * brightest - addend) / factor) & (values < top)]
+    # Without a ceiling the brightest value is rarer than the next; a flat field has nothing near it at all.
+    if below.size > at_top / 50 and at_top > 5 * (below == below.max()).sum():
         warn_user(
             f"many pixels of a band are exactly {brightest:.4g}, its brightest: the numbers look cut off or "
             "saturated there, and clouds as flat as that may be called clear. Give numbers that were not "

@@ -10,6 +10,7 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.scene.bands import read_bands, sensor_of
 from xcloudmask.scene.dims import band_dim, pixel_size, spatial_dims
+from xcloudmask.scene.flags import as_mask
 from xcloudmask.types import Band, Sensor
 
 
@@ -46,8 +47,9 @@ def read_scene(da: xr.DataArray, *, measured: bool = True) -> Scene:
     >>> scene.y, [band.common_name for band in scene.bands], scene.pixel
     ('y', ['red', 'nir'], None)
     """
+    unbanded = as_mask(da)  # a mask that a GeoTIFF gave a band dimension is no scene
     y, x = spatial_dims(da)
-    band = band_dim(da)
+    band = band_dim(unbanded)
     if da.size == 0:
         raise CloudMaskError(f"the array is empty: its sizes are {dict(da.sizes)}; check the selection")
     if any(size != size for sizes in da.chunks or () for size in sizes):

@@ -61,7 +61,7 @@ def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") 
             stored, everywhere = known
             gaps += stored
             fill = tuple(number for number in everywhere if number not in gaps)
-        elif not gaps:  # who declares another number has said what it is
+        elif not gaps and len(places) > 1:  # who declares another number has said what it is
             fill, assumed = (0.0,), True
     return Calibration(
         None if as_stored else tuple(scale.tolist()),
