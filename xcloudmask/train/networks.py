@@ -224,8 +224,8 @@ def with_bands(
 ) -> tuple[nn.Module, dict[str, Any], ModelSpec]:
     """Return a network for other bands, its settings, and a card that has them.
 
-    Weights of the bands that it took before stay; those of new ones are zero at first, and what they are given
-    is normalised by what `xcloudmask.models.filling` knows.
+    Weights of the bands that it took before stay; those of new ones are zero at first, and they
+    are normalised by what `xcloudmask.models.filling` knows.
 
     Parameters
     ----------
