@@ -31,6 +31,7 @@ from xcloudmask.store.fingerprint import check_contract, describe_contract
 from xcloudmask.store.header import put_group
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.packing import choose_packing
+from xcloudmask.store.safety_copy import drop_copy
 from xcloudmask.store.sizes import Sizes, choose_sizes
 from xcloudmask.store.store import Target, open_store
 from xcloudmask.streaming.api import Progress, stream
@@ -319,6 +320,7 @@ def _write_record(target: Target, settings: Mapping[str, Any], scene: xr.DataArr
         "level": scene.attrs.get("level"),
         "grid": _grid(scene),
     }
+    drop_copy(target)
     put_group(target, attributes, FOLDER, "sync")
 
 
