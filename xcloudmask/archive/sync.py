@@ -42,7 +42,7 @@ from xcloudmask.types import ModelSpec
 log = logging.getLogger("xcloudmask.streaming")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SyncReport:
     """What a sync did, by item id; print it for a summary.
 
@@ -72,6 +72,9 @@ class SyncReport:
         """Raise `CloudMaskError` if an item failed."""
         if self.failed:
             raise CloudMaskError(str(self))
+
+    def __repr__(self) -> str:  # what a notebook shows
+        return str(self)
 
     def __str__(self) -> str:
         kinds = ("added", "replaced", "skipped", "left_out", "failed")

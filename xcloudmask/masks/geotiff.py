@@ -153,7 +153,7 @@ def check_output(
     if not os.access(out.parent, os.W_OK):
         raise CloudMaskError(f"{out.parent}: no permission to write in this folder. Choose another.")
     if os.path.lexists(out) and not overwrite:
-        raise CloudMaskError(f"{out}: exists already. Pass overwrite=True, or choose another name.")
+        raise CloudMaskError(f"{out}: exists already. Say overwrite=True, or choose another name.")
     if out.is_dir() and out.suffix.lower() in ENDINGS:
         raise CloudMaskError(f"{out}: is a folder, so it is not replaced by a file. Choose another name.")
     return out

@@ -40,7 +40,7 @@ class Damage:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class VerifyReport:
     """What was checked, and what is damaged; print it for a summary.
 
@@ -68,6 +68,9 @@ class VerifyReport:
         """Raise `StoreError` if something is damaged."""
         if self.damaged:
             raise StoreError(str(self))
+
+    def __repr__(self) -> str:  # what a notebook shows
+        return str(self)
 
     def __str__(self) -> str:
         lines = [
