@@ -10,6 +10,7 @@ from typing import Any
 
 from xcloudmask.errors import ContractError, StoreError
 from xcloudmask.store.header import read_raw_header
+from xcloudmask.store.icechunk import BranchStore
 from xcloudmask.store.ledger import DONE, Ledger
 from xcloudmask.store.lock import Lock
 from xcloudmask.store.metadata import consolidate
@@ -270,4 +271,7 @@ def _repair(
     if not target.transactional:
         consolidate(target, header["arrays"])  # others may have added arrays of theirs
     write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))
+    if isinstance(target.store, BranchStore):
+        message = f"{len(broken)} damaged regions are to be made anew"
+        target.store.commit(message, {"group": target.group}, target.group, None)
     return int((ledger.states != DONE).sum())
