@@ -60,7 +60,7 @@ WEIGHTS = {
 }  # fmt: skip
 NETWORK = {"classes": 4, "channels": 16, "width": 32, "layers": 1, "step": 2, "compact_widths": [16, 32, 64]}
 RECIPE = Recipe(size=64, simulate=0.25, mix=0.1, coarsen=0.15, gaps=0.05, radiometry=0.5, air=0.4, noise=0.4)
-WEAK = replace(RECIPE, simulate=0.6, mix=0.2)
+WEAK = RECIPE.model_copy(update={"simulate": 0.6, "mix": 0.2})
 BATCH = 8
 #: Steps of a row in all; those of two stages have half of them each.
 STEPS = 800
@@ -178,13 +178,13 @@ def train(
         weights={source: weight for source, weight in weights.items() if source in there}, teacher=teacher,
     )  # fmt: skip
     settings = Settings(
-        1, rate=rate, weight_decay=1e-2, warmup=50, ema=0.99, clip=1.0, seed=seed, device="cpu"
+        epochs=1, rate=rate, weight_decay=1e-2, warmup=50, ema=0.99, clip=1.0, seed=seed, device="cpu"
     )
     loss = combined({"ambiguous-ce": 1.0}, smoothing=0.05)
     teaching = teacher.loss(CLASSES) if teacher else None
     trainer = Trainer(network, CLASSES, loss, stream, settings, out, teaching=teaching)
     trainer.run()
-    network.load_state_dict(trainer.kept())
+    network.load_state_dict(trainer.kept().state_dict())
 
 
 def scored(
@@ -222,10 +222,10 @@ def one(row: Row, seed: int, data: Path, taught: Path) -> dict[str, Any]:
         weak = [Reduced(e.path, e.source, e.scene, e.part) for e in weak]
     network = build(row, seed)
     for stage, rate in zip(row.stages, (3e-3, 1e-3), strict=True):
-        recipe = replace(
-            WEAK if stage == "weak" else RECIPE, bands=row.fixed, mosaic=row.mosaic, bright=row.bright
+        recipe = (WEAK if stage == "weak" else RECIPE).model_copy(
+            update={"bands": row.fixed, "mosaic": row.mosaic, "bright": row.bright}
         )
-        recipe = recipe if row.simulate else replace(recipe, simulate=0.0)
+        recipe = recipe if row.simulate else recipe.model_copy(update={"simulate": 0.0})
         with tempfile.TemporaryDirectory() as out:
             entries = weak if stage == "weak" else [*strong, *weak]
             weights = WEIGHTS if stage == "weak" else {**WEIGHTS, "landsat_l1": 1.0, "s2_l1c": 0.2}

@@ -35,7 +35,7 @@ START = "ukis-4band-l1c"
 SHARES = (0.34, 0.67, 1.0)
 SEEDS = (0, 1)
 SNOW = "l8_biome/SnowIce_01_0909"
-LATE = [f"model.decoder.blocks.{block}." for block in (1, 2, 3, 4)] + ["model.segmentation_head."]
+LATE = [f"up.{block}." for block in (1, 2, 3, 4)] + ["logits."]
 WEIGHTS = {
     "l8_biome": 6.0, "l8_38cloud": 3.0, "dlr": 1.0, "s2_cloudsen12": 0.3, "s2_shadow_alberta": 1.0,
     "landsat_l1": 2.0, "s2_l1c": 0.3,

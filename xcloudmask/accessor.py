@@ -70,7 +70,7 @@ class CloudMask:
         Parameters
         ----------
         sensor : str, optional
-            A name from `xcloudmask.sensors.list`. Bands are then looked up by their labels.
+            A name from `xcloudmask.sensors.names`. Bands are then looked up by their labels.
         bands : sequence of str or Band, optional
             What each band is, in order: common names, the sensor's own names, or `Band` objects.
         level : str, optional
@@ -114,7 +114,7 @@ class CloudMask:
         Parameters
         ----------
         model : str, ModelSpec, module or function
-            A name from `xcloudmask.models.list`, or ``"auto"``: the one that scored best with such bands. A
+            A name from `xcloudmask.models.names`, or ``"auto"``: the one that scored best with such bands. A
             module or function must have been registered with `xcloudmask.models.register`.
         threshold : float, optional
             Cloud where the probability of cloud reaches it; without it the model's own, if its card has one,

@@ -32,9 +32,10 @@ TOY = ModelSpec(
 TEAM = replace(
     TOY,
     name="team",
-    loader="xcloudmask.testing:load_team",
+    loader="xcloudmask.models.ensembles:network",
     activation=None,
     uncertainty=True,
+    members=(TOY, replace(TOY, name="toy-8"), replace(TOY, name="toy-9")),
     description="three with random weights, for tests",
 )
 
@@ -95,15 +96,8 @@ _lock = threading.Lock()
 
 def load_toy(spec: ModelSpec) -> Network:
     """Return a small network whose output in each pixel depends on the whole window."""
-    return Network(body=_toy(spec, 7), mean=(0.2,) * len(spec.bands), std=(0.2,) * len(spec.bands))
-
-
-def load_team(spec: ModelSpec) -> Network:
-    """Return an ensemble of three such networks, which tells how far they disagree."""
-    from xcloudmask.models.arch.ensemble import Ensemble
-
-    team = Ensemble([_toy(spec, seed) for seed in (7, 8, 9)], activation="softmax", spread=True, cloud=(1,))
-    return Network(team, (0.2,) * len(spec.bands), (0.2,) * len(spec.bands), activation=None)
+    seed = {"toy-8": 8, "toy-9": 9}.get(spec.name, 7)
+    return Network(body=_toy(spec, seed), mean=(0.2,) * len(spec.bands), std=(0.2,) * len(spec.bands))
 
 
 def _toy(spec: ModelSpec, seed: int) -> torch.nn.Module:
@@ -187,7 +181,7 @@ def load_silent(spec: ModelSpec) -> Network:
 
 
 def load_any(spec: ModelSpec) -> Network:
-    """Return a set network: it takes any bands and is told their wavelengths."""
+    """Return a set network: it takes any bands, described by their wavelengths."""
     from xcloudmask.models.arch import build
 
     return Network(body=build(spec.architecture or "spectral", {"classes": len(spec.classes)}, seed=5))

@@ -6,19 +6,24 @@ by the ten thousand. They validate themselves when made, so code further down ne
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from xcloudmask.errors import OptionError
+from xcloudmask.errors import CloudMaskError, OptionError
 
 Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
 Activation = Literal["softmax", "sigmoid", "complement"]
+Reduction = Literal["mean", "max", "min", "median"]
+
 AuxName = Literal["elevation", "vv", "vh", "angle"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 
 LEVEL_TITLES: Mapping[Level, str] = {"toa": "top-of-atmosphere", "boa": "bottom-of-atmosphere"}
 
@@ -120,7 +125,7 @@ class Sensor:
         raise OptionError("band", name, allowed=[b.name for b in self.bands])
 
 
-#: What an aux input is less, and divided by, where a card gives no figures: metres, decibels, degrees.
+#: Default mean and standard deviation of each aux input: metres, decibels, degrees.
 AUX_SCALING: Mapping[AuxName, tuple[float, float]] = {
     "elevation": (1000.0, 1000.0),
     "vv": (-12.0, 6.0),
@@ -165,7 +170,7 @@ class AuxInput:
             raise ValueError(f"aux input {self.name!r}: std must be above 0, got {self.std}")
 
     @classmethod
-    def of(cls, said: Any) -> AuxInput:
+    def of(cls, entry: Any) -> AuxInput:
         """Return an aux input for a name, or for its entries in a card.
 
         Examples
@@ -173,22 +178,40 @@ class AuxInput:
         >>> AuxInput.of("elevation").std, AuxInput.of({"name": "vh", "required": True}).required
         (1000.0, True)
         """
-        if isinstance(said, cls):
-            return said
+        if isinstance(entry, cls):
+            return entry
         try:
-            return cls(**said) if isinstance(said, Mapping) else cls(said)
+            return cls(**entry) if isinstance(entry, Mapping) else cls(entry)
         except TypeError:  # other entries than these, or of another kind
-            raise OptionError("aux input", said, allowed=AUX_SCALING) from None
+            raise OptionError("aux input", entry, allowed=AUX_SCALING) from None
 
     @property
     def band(self) -> Band:
-        """What a model for any bands is told of it."""
+        """How it is described to a model for any bands."""
         return Band(self.name, kind="elevation" if self.name == "elevation" else "sar")
+
+
+#: Metadata of a field that the weights tell.
+_MADE: dict[str, Any] = {"label": "", "mlm": "", "made": True}
+
+_CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "activation": (*get_args(Activation), "none"),
+    "runtime": ("onnx", "torch"),
+    "gpu_runtime": ("torch",),
+    "reduce": REDUCTIONS,
+}
+_EXAMPLES = {"str": "'red', 'nir'", "float": "0.1, 0.2", "AuxInput": "'elevation'", "ModelSpec": "spec, spec"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Everything about a model but its weights: small, hashable, and the only part a task graph carries.
+
+    Each field is declared here alone. The keywords of `xcloudmask.models.load` and `register`, the JSON card,
+    the STAC item and `xcloudmask.models.show` follow from the fields and their metadata: ``label`` heads its
+    row in `show` ("": it has none of its own), ``mlm`` is its place among an item's properties (absent: under
+    ``mlm:hyperparameters``; "": `xcloudmask.models.mlm` has code for it), ``made`` says that the weights
+    tell it and no caller does. Lists become tuples, and words such as ``"L1C"`` the ones used here.
 
     Parameters
     ----------
@@ -200,11 +223,28 @@ class ModelSpec:
         What each output channel means, in the words of `xcloudmask.classes`.
     loader : str
         ``"package.module:function"``; called as ``function(spec)`` in each process that infers, returns a
-        `xcloudmask.models.Network`.
+        `xcloudmask.models.network.Network`.
     any_bands : bool
-        True if it takes any reflectance bands and is told their wavelengths.
+        True if it takes any reflectance bands, described by their wavelengths.
+    aux : tuple of AuxInput
+        What it takes beside reflectance; a name stands for one that is optional and scaled as usual. A
+        network for fixed bands gets all of them behind its bands, in this order, zeros where one is not
+        given; one for any bands gets those that are given.
     min_bands : int
         How many it needs at least, if it takes any bands or estimates those that are missing.
+    fills : bool
+        True if those of its `bands` that an array lacks are estimated from those it has, which must be
+        `min_bands` at least.
+    spare : tuple of str
+        Those of its bands that it does as well without, by its scores: that they are estimated is no reason
+        for a warning.
+    mean, std : tuple of float or None
+        The network is given ``(reflectance - mean) / std``; one number for all inputs, or one each.
+    activation : {"softmax", "sigmoid", "complement", None}
+        What makes probabilities of its output, see `xcloudmask.models.network.Network`.
+    uncertainty : bool
+        Whether the network adds a channel behind those of the classes: how far its members disagree. Its
+        channels must be probabilities already.
     level : {"toa", "boa", None}
         Processing level it was trained on; None if either.
     gsd : (float, float)
@@ -213,113 +253,77 @@ class ModelSpec:
         Window size and overlap, in its own pixels, unless the caller asks for others.
     patch_fixed : bool
         True if the network takes no other window size.
-    runtime : {"onnx", "torch"}
-        What runs it. ONNX graphs run in the precision they were exported in.
-    sha256 : str
-        Of the weights; checked before they are parsed. Empty if there are no weights.
-    weights : str
-        Where they are, in words that `loader` understands.
-    licence, citation, description : str
-        For `xcloudmask models`.
+    threshold : float or None
+        Probability of cloud at or above which a pixel is cloud, where the caller names none.
+    shadow_threshold : float or None
+        The probability of cloud shadow below which a pixel that is no cloud is the likeliest of the rest.
     architecture, config : str
         Where `weights` are tensors alone: the network they belong to, a name that `xcloudmask.models.arch`
         knows, and its settings in JSON.
-    mean, std : tuple of float or None
-        The network is given ``(reflectance - mean) / std``; one number for all inputs, or one each.
-    activation : {"softmax", "sigmoid", "complement", None}
-        What makes probabilities of its output, see `xcloudmask.models.Network`.
-    threshold : float or None
-        The probability of cloud that its author says suffices; used where the caller names none.
-    shadow_threshold : float or None
-        The probability of cloud shadow below which a pixel that is no cloud is the likeliest of the rest.
+    runtime : {"onnx", "torch"}
+        What runs it. ONNX graphs run in the precision they were exported in.
+    gpu_runtime : {"torch", None}
+        What runs it on a GPU, and in another precision than float32, if not `runtime`: `loader` is then given
+        a card with this runtime.
+    weights : str
+        Where they are, in words that `loader` understands.
+    sha256 : str
+        Of the weights; checked before they are parsed. Empty if there are no weights.
+    members : tuple of ModelSpec
+        The models of an ensemble (`xcloudmask.models.ensemble`); each is given the window, and their
+        probabilities are joined.
+    member_weights : tuple of float
+        What the members count for in the mean; the same if empty.
+    reduce : {"mean", "max", "min", "median"}
+        How the members' probabilities are joined.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
-    aux : tuple of AuxInput
-        What it takes beside reflectance; a name stands for one that is optional and scaled as usual. A
-        network for fixed bands gets all of them behind its bands, in this order, zeros where one is not
-        given; one for any bands gets those that are given.
-    uncertainty : bool
-        Whether the network tells, in one channel behind those of the classes, how far its members disagree
-        (`xcloudmask.models.arch.ensemble`). Its channels must be probabilities already.
-    fills : bool
-        True if those of its `bands` that an array lacks are estimated from those it has, which must be
-        `min_bands` at least.
-    spare : tuple of str
-        Those of its bands that it does as well without, by its scores: that they are estimated is no reason
-        for a warning.
+    licence, citation, description : str
+        For `xcloudmask models`.
     """
 
-    name: str
-    version: str
-    bands: tuple[str, ...]
-    classes: tuple[str, ...]
-    loader: str
-    any_bands: bool = False
-    min_bands: int = 1
+    name: str = field(metadata={"label": "", "mlm": ""})
+    version: str = field(metadata=_MADE)
+    bands: tuple[str, ...] = field(metadata={"mlm": ""})
+    classes: tuple[str, ...] = field(metadata={"mlm": ""})
+    loader: str = field(metadata=_MADE)
+    any_bands: bool = field(default=False, metadata=_MADE)
+    aux: tuple[AuxInput, ...] = ()
+    min_bands: int = field(default=1, metadata={"label": ""})
+    fills: bool = field(default=False, metadata={"label": ""})
+    spare: tuple[str, ...] = field(default=(), metadata={"label": ""})
+    mean: tuple[float, ...] | None = field(default=None, metadata={"label": "units", "mlm": ""})
+    std: tuple[float, ...] | None = field(default=None, metadata={"label": "", "mlm": ""})
+    activation: Activation | None = field(default="softmax", metadata={"label": ""})
+    uncertainty: bool = False
     level: Level | None = None
-    gsd: tuple[float, float] | None = None
-    patch: int = 256
-    overlap: int = 64
-    patch_fixed: bool = False
-    runtime: Literal["onnx", "torch"] = "torch"
-    sha256: str = ""
-    weights: str = ""
-    licence: str = ""
-    citation: str = ""
-    description: str = ""
-    architecture: str = ""
-    config: str = ""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    activation: Activation | None = "softmax"
+    gsd: tuple[float, float] | None = field(default=None, metadata={"label": "pixel"})
+    patch: int = field(default=256, metadata={"label": "window", "mlm": ""})
+    overlap: int = field(default=64, metadata={"label": ""})
+    patch_fixed: bool = field(default=False, metadata=_MADE)
     threshold: float | None = None
-    shadow_threshold: float | None = None
-    training_data: str = ""
+    shadow_threshold: float | None = field(default=None, metadata={"label": ""})
+    architecture: str = field(default="", metadata={"label": "network", "mlm": ""})
+    config: str = field(default="", metadata={"label": ""})
+    runtime: Literal["onnx", "torch"] = field(default="torch", metadata=_MADE | {"label": "runs on"})
+    gpu_runtime: Literal["torch"] | None = field(default=None, metadata=_MADE)
+    weights: str = field(default="", metadata=_MADE | {"label": "weights"})
+    sha256: str = field(default="", metadata={"mlm": ""})
+    members: tuple[ModelSpec, ...] = field(default=(), metadata=_MADE | {"label": "members"})
+    member_weights: tuple[float, ...] = field(default=(), metadata=_MADE)
+    reduce: Reduction = field(default="mean", metadata=_MADE)
+    training_data: str = field(default="", metadata={"label": "trained on"})
     scores: str = ""
     limits: str = ""
-    aux: tuple[AuxInput, ...] = ()
-    uncertainty: bool = False
-    fills: bool = False
-    spare: tuple[str, ...] = ()
+    licence: str = field(default="", metadata={"mlm": "license"})
+    citation: str = field(default="", metadata={"label": "cite", "mlm": "sci:citation"})
+    description: str = field(default="", metadata={"label": "", "mlm": "description"})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "aux", tuple(AuxInput.of(each) for each in self.aux))
-        if len({each.name for each in self.aux}) != len(self.aux):
-            raise ValueError(f"model {self.name!r}: aux inputs must not repeat")
-        if self.uncertainty and self.activation is not None:
-            raise ValueError(
-                f"model {self.name!r}: with uncertainty=True the network's channels must be probabilities, "
-                f"and activation None, got {self.activation!r}"
-            )
-        if bool(self.bands) == self.any_bands or not self.classes:
-            raise ValueError(f"model {self.name!r} needs bands, or any_bands=True, and at least one class")
-        if set(self.spare) - set(self.bands) or (self.spare and not self.fills):
-            raise ValueError(f"model {self.name!r}: spare must be some of its bands, and fills=True")
-        if self.fills and self.any_bands:
-            raise ValueError(f"model {self.name!r} takes any bands: there are none that could be filled in")
-        if self.fills and (self.aux or not 0 < self.min_bands <= len(self.bands)):
-            raise ValueError(
-                f"model {self.name!r}: with fills=True it takes no aux, and min_bands is 1 to "
-                f"{len(self.bands)}, got {self.min_bands}"
-            )
-        if len(set(self.bands)) != len(self.bands) or len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"model {self.name!r}: bands and classes must not repeat")
-        if ":" not in self.loader:
-            raise ValueError(f"model {self.name!r}: loader must read 'package.module:function'")
-        if self.gsd is not None and not 0 < self.gsd[0] <= self.gsd[1]:
-            raise ValueError(f"model {self.name!r}: gsd must be (from, to) in metres, got {self.gsd}")
-        for what, numbers in (("mean", self.mean), ("std", self.std)):
-            if numbers is not None and len(numbers) not in (1, len(self.bands) or 1):
-                raise ValueError(
-                    f"model {self.name!r}: {what} has {len(numbers)} numbers; one, or one a band"
-                )
-        if self.std is not None and not all(number > 0 for number in self.std):
-            raise ValueError(f"model {self.name!r}: std must be above 0, got {self.std}")
-        if self.activation not in (None, *get_args(Activation)):
-            raise OptionError("activation", self.activation, allowed=(*get_args(Activation), None))
-        for what, value in (("threshold", self.threshold), ("shadow_threshold", self.shadow_threshold)):
-            if value is not None and not 0 < value < 1:
-                raise ValueError(f"model {self.name!r}: {what} must lie between 0 and 1, got {value}")
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, card_value(entry, getattr(self, entry.name)))
+        if problem := _contradiction(self):
+            raise CloudMaskError(f"model {self.name!r}: {problem}")
 
     @property
     def needs(self) -> str:
@@ -334,6 +338,90 @@ class ModelSpec:
         if self.any_bands:
             return f"{self.min_bands} or more reflectance bands of known wavelength"
         return f"{self.min_bands} or more of " * self.fills + ", ".join(self.bands)
+
+
+def card_value(entry: Field[Any], value: Any) -> Any:
+    """Return a value of `ModelSpec` in the form its field declares: callers and JSON write it in others.
+
+    Examples
+    --------
+    >>> by_name = {entry.name: entry for entry in fields(ModelSpec)}
+    >>> card_value(by_name["bands"], ["red", "nir"]), card_value(by_name["level"], "L2A")
+    (('red', 'nir'), 'boa')
+    """
+    kind = entry.type.__name__ if isinstance(entry.type, type) else str(entry.type)  # as it is annotated
+    if value is None and kind.endswith("None"):
+        return None
+    if entry.name == "level":
+        return parse_level(value)
+    if entry.name in _CHOICES:
+        if value not in _CHOICES[entry.name]:
+            raise OptionError(entry.name, value, allowed=_CHOICES[entry.name])
+        return None if value == "none" else value
+    if entry.name == "config" and isinstance(value, Mapping):
+        return json.dumps(dict(value), sort_keys=True) if value else ""
+    if not kind.startswith("tuple["):
+        return _plain(entry.name, value, kind.removesuffix(" | None"))
+    inner = kind.removeprefix("tuple[").partition(",")[0]
+    if inner == "float" and isinstance(value, Real):
+        value = (value,)
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise CloudMaskError(f"{entry.name} must be a list, such as [{_EXAMPLES[inner]}]; got {value!r}")
+    if inner == "AuxInput":
+        return tuple(AuxInput.of(each) for each in value)
+    if inner == "ModelSpec":
+        return tuple(ModelSpec(**each) if isinstance(each, Mapping) else each for each in value)
+    return tuple(_plain(f"each of {entry.name}", each, inner) for each in value)
+
+
+_PLAIN: Mapping[str, tuple[type, type]] = {
+    "str": (str, str), "bool": (bool, bool), "int": (Integral, int), "float": (Real, float),
+}  # fmt: skip
+
+
+def _plain(what: str, value: Any, kind: str) -> Any:
+    """Return a text, number or truth value; whole numbers may stand for floats, nothing else for another."""
+    accepted, wanted = _PLAIN[kind]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind != "bool"):
+        raise CloudMaskError(f"{what} must be of type {kind}, got {value!r}")
+    return wanted(value)
+
+
+def _contradiction(spec: ModelSpec) -> str:
+    """Return why the fields of a card cannot stand together, "" if they can."""
+    count, names = len(spec.bands), {each.name for each in spec.aux}
+    if len(names) != len(spec.aux):
+        return "aux inputs must not repeat"
+    if spec.uncertainty and spec.activation is not None:
+        return (
+            "with uncertainty=True the network's channels must be probabilities, and activation None, "
+            f"got {spec.activation!r}"
+        )
+    if bool(count) == spec.any_bands or not spec.classes:
+        return "needs bands, or any_bands=True, and at least one class"
+    if set(spec.spare) - set(spec.bands) or (spec.spare and not spec.fills):
+        return "spare must be some of its bands, and fills=True"
+    if spec.fills and spec.any_bands:
+        return "takes any bands: there are none that could be filled in"
+    if spec.fills and (spec.aux or not 0 < spec.min_bands <= count):
+        return f"with fills=True it takes no aux, and min_bands is 1 to {count}, got {spec.min_bands}"
+    if len(set(spec.bands)) != count or len(set(spec.classes)) != len(spec.classes):
+        return "bands and classes must not repeat"
+    if ":" not in spec.loader:
+        return "loader must read 'package.module:function'"
+    if spec.gsd is not None and (len(spec.gsd) != 2 or not 0 < spec.gsd[0] <= spec.gsd[1]):
+        return f"gsd must be (from, to) in metres, got {spec.gsd}"
+    for name, numbers in (("mean", spec.mean), ("std", spec.std)):
+        if numbers is not None and len(numbers) not in (1, count or 1):
+            return f"{name} has {len(numbers)} numbers; one, or one a band"
+    if spec.std is not None and not all(number > 0 for number in spec.std):
+        return f"std must be above 0, got {spec.std}"
+    for name, value in (("threshold", spec.threshold), ("shadow_threshold", spec.shadow_threshold)):
+        if value is not None and not 0 < value < 1:
+            return f"{name} must lie between 0 and 1, got {value:g}"
+    if len(spec.members) == 1 or len(spec.member_weights) not in (0, len(spec.members)):
+        return "an ensemble has two members or more, and a weight for each or for none"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +469,7 @@ class Options:
     uncertainty: bool = False  # whether the spread comes with the probabilities
 
     @property
-    def told(self) -> str:
+    def input_band_names(self) -> str:
         """Names of the bands that were given, where the model's card does not tell."""
         given = [band for band in self.inputs if band.kind == "reflectance"]
         return " ".join(band.common_name or band.name for band in given)

@@ -70,7 +70,7 @@ def main() -> None:
         )
         + "\n"
     )
-    print(f"SHA-256, which belongs into xcloudmask/models/filling.py: {digest(OUT.read_bytes())}")
+    print(f"SHA-256, which belongs into xcloudmask/models/imputation.py: {digest(OUT.read_bytes())}")
     print(f"{OUT.name}: {len(groups[0])} patches, {len(whole[1])} labelled pixels")
 
 

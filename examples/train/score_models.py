@@ -18,10 +18,10 @@ from typing import Any
 
 import score_tables as tables
 import torch
+from baseline import run_baseline
 
 from xcloudmask.metrics import QUESTIONS, reliability
 from xcloudmask.models.network import load_network
-from xcloudmask.train.baseline import run_baseline
 from xcloudmask.train.evaluate import SETS, Outcome, pooled, run_model, run_on
 from xcloudmask.train.files import Entry, find
 from xcloudmask.train.networks import model_of

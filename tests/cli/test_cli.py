@@ -34,9 +34,9 @@ PLACE = rasterio.transform.from_origin(600000, 4900020, 30, 30)
 @pytest.fixture(autouse=True)
 def toy() -> None:
     """Fast models, by name."""
-    models.register(TOY, replace=True)
+    models.register(TOY, overwrite=True)
     needed = AuxInput("elevation", required=True)
-    models.register(dataclasses.replace(TOY, name="toy-dem", aux=(needed, AuxInput("vv"))), replace=True)
+    models.register(dataclasses.replace(TOY, name="toy-dem", aux=(needed, AuxInput("vv"))), overwrite=True)
 
 
 def raster(path: Path, size: tuple[int, int] = (150, 170), names: Any = NAMES, **form: Any) -> Path:
@@ -537,10 +537,10 @@ def test_what_is_printed_fits_the_terminal(
 def test_models_and_sensors_list_everything(capsys: pytest.CaptureFixture[str]) -> None:
     main(["models"])
     told = capsys.readouterr().out
-    assert all(name in told for name in models.list())
+    assert all(name in told for name in models.names())
     main(["sensors"])
     told = capsys.readouterr().out
-    assert all(re.search(rf"^{name} ", told, re.M) for name in xcloudmask.sensors.list())
+    assert all(re.search(rf"^{name} ", told, re.M) for name in xcloudmask.sensors.names())
     main(["sensors", "show", "Landsat", "8"])
     told = capsys.readouterr().out
     assert "Landsat 8" in told

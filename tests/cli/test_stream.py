@@ -32,7 +32,7 @@ SMALL = ["--zarr-chunk", "32", "--zarr-shard", "64", "--resolution", "native", "
 @pytest.fixture(autouse=True)
 def toy() -> None:
     """A fast model, by name."""
-    models.register(TOY, replace=True)
+    models.register(TOY, overwrite=True)
 
 
 def run(*words: object) -> int:

@@ -18,7 +18,7 @@ from xcloudmask.engine import devices
 from xcloudmask.engine.devices import available_devices, cpu_threads
 from xcloudmask.engine.onnx import OnnxBackend, softmax
 from xcloudmask.engine.torch import TorchBackend
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, ModelWarning
 from xcloudmask.models.network import Network
 from xcloudmask.testing import TOY
 
@@ -137,6 +137,9 @@ def machine_with(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     providers = ["CUDAExecutionProvider"] * onnx_cuda + ["CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a card")
+    monkeypatch.setattr(devices, "has_gpu_driver", lambda: bool(gpus or mps))
+    devices._warn_of_idle_gpu.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,6 @@ def machine_with(
         ({"gpus": 0, "mps": True}, "auto", "torch", ["mps"]),
         ({"gpus": 0, "mps": True}, "mps", "torch", ["mps"]),
         ({"gpus": 0, "mps": True}, "auto", "onnx", ["cpu"]),
-        ({"gpus": 2}, "auto", "onnx", ["cpu"]),
         ({"gpus": 2, "onnx_cuda": True}, "auto", "onnx", ["cuda:0", "cuda:1"]),
     ],
 )
@@ -159,6 +161,15 @@ def test_devices_of_a_machine(
 ) -> None:
     machine_with(monkeypatch, **there)
     assert available_devices(device, runtime) == expected
+
+
+def test_a_gpu_that_onnxruntime_cannot_use_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(monkeypatch, gpus=2)
+    with pytest.warns(ModelWarning, match=r"cannot use the GPU .*a card.*install onnxruntime-gpu") as told:
+        found = [available_devices("auto", "onnx") for _ in range(2)]
+    assert (found, len(told)) == ([["cpu"], ["cpu"]], 1)
+    assert available_devices("cpu", "onnx") == ["cpu"]
+    assert available_devices("auto", "torch") == ["cuda:0", "cuda:1"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:2", "mps"])
@@ -170,12 +181,13 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(
         available_devices(device, "torch")
 
 
-def test_an_onnx_model_on_a_machine_without_cuda_imports_no_torch() -> None:
-    """Importing torch takes seconds, and served to count GPUs that onnxruntime could not use."""
+def test_the_default_model_on_a_machine_without_a_gpu_imports_no_torch() -> None:
+    """Importing torch takes seconds, and would only tell that there is no GPU."""
     code = """if True:
         import sys
-        import numpy as np, onnxruntime, xarray as xr, xcloudmask
-        onnxruntime.get_available_providers = lambda: ["CPUExecutionProvider"]
+        import numpy as np, xarray as xr, xcloudmask
+        from xcloudmask.engine import devices
+        devices.has_gpu_driver = lambda: False
         da = xr.DataArray(np.full((4, 64, 64), 0.1, "f4"), dims=("band", "y", "x"))
         da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
         print((da.cloudmask.predict(resolution="native").values != 255).all(), "torch" in sys.modules)

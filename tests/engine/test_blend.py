@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.scenes import noise
-from xcloudmask.engine.blend import quantise, window_weights
+from xcloudmask.engine.blend import PlacedSum, add_sums, quantise, window_weights
 from xcloudmask.engine.tiling import TilePlan
 from xcloudmask.engine.upsample import upsample
 
@@ -68,3 +68,20 @@ def test_a_part_of_the_way_back_is_that_part_of_the_whole() -> None:
     whole = restored(cells, 3, 18, 18)
     part = upsample(cells[:, 1:4, 2:6], ((5, 10), (9, 18)), (3, 3), ((1, 4), (2, 6)), (6, 6))
     np.testing.assert_array_equal(part, whole[:, 5:10, 9:18])
+
+
+@given(
+    start=st.integers(-3, 12), length=st.integers(1, 12), first=st.integers(0, 12), stop=st.integers(1, 13)
+)
+def test_sums_are_added_where_they_lie_whichever_rows_are_made(
+    start: int, length: int, first: int, stop: int
+) -> None:
+    """Of a sum whose rows are start to start + length, rows first to stop are added, at columns 2 and 3."""
+    sums = np.arange(1, 2 * length + 1, dtype=np.float32).reshape(1, length, 2)
+    total = np.ones((1, max(stop - first, 0), 5), np.float32)
+    add_sums(total, [PlacedSum(sums, start, 2), PlacedSum(sums, start, 2)], first)
+    expected = np.ones_like(total)
+    for row in range(length):
+        if first <= start + row < stop:
+            expected[0, start + row - first, 2:4] += 2 * sums[0, row]
+    np.testing.assert_array_equal(total, expected)

@@ -33,11 +33,20 @@ def test_pieces_put_together_are_what_a_chunk_asked_for(data: st.DataObject) -> 
         assert part.pixels == (edges[number], edges[number + 1])
         if part.windows[0] == part.windows[1]:
             assert part.reads == ()
+            assert part.box == part.pixels
             continue
         for index in range(*part.windows):
-            assert edges[number] <= plan.starts[index] * factor < edges[number + 1]
+            covers = plan.starts[index], plan.starts[index] + patch
+            need = [
+                k
+                for k, other in enumerate(parts)
+                if max(covers[0], other.needs[0]) < min(covers[1], other.needs[1])
+            ]
+            assert number == need[0], "a window belongs to the first chunk whose output needs it"
+            assert edges[number] <= plan.starts[index] * factor
         first, stop = axis.pixel_span(part.windows)
         read = np.full(stop - first, -1)
+        assert part.box == (min(first, part.pixels[0]), max(stop, part.pixels[1]))
         for piece in part.reads:
             got = pixels[piece.chunk][piece.start : piece.stop]
             assert piece.whole == (len(got) == len(pixels[piece.chunk]))
@@ -51,7 +60,8 @@ def test_pieces_put_together_are_what_a_chunk_asked_for(data: st.DataObject) -> 
             start = plan.start(index) - lo
             sums[number][start : start + len(weights)] += weights
 
-    for part in parts:
+    for number, part in enumerate(parts):
+        assert all(piece.chunk <= number for piece in part.sums), "nothing is waited for that comes later"
         if part.pixels[0] == part.pixels[1]:
             assert part.sums == ()
             continue

@@ -19,7 +19,7 @@ import torch
 from tests.scenes import noise, same_odds, scene
 from xcloudmask import testing
 from xcloudmask.engine import predictor as engine
-from xcloudmask.engine.device_slots import Device
+from xcloudmask.engine.device_slots import DeviceQueue
 from xcloudmask.engine.devices import DTYPES, check_device, check_dtype
 from xcloudmask.engine.onnx import OnnxBackend
 from xcloudmask.engine.predictor import Predictor, WindowJob, get_predictor, is_out_of_memory
@@ -71,7 +71,7 @@ class FakeBackend(OnnxBackend):
 
 def predictor(*backends: FakeBackend) -> Predictor:
     made = Predictor(COUNTING)
-    made._devices = [Device(backend) for backend in backends]
+    made._devices = [DeviceQueue(backend) for backend in backends]
     return made
 
 
@@ -214,7 +214,7 @@ def in_lanes(count: int, **how: Any) -> tuple[FakeBackend, Predictor]:
     backend = FakeBackend("cpu", **how)
     backend.lanes = count
     made = Predictor(COUNTING)
-    made._devices = [Device.of("cpu", backend)]
+    made._devices = [DeviceQueue.of("cpu", backend)]
     return backend, made
 
 
@@ -305,7 +305,7 @@ def test_who_is_alone_on_a_device_has_nobody_in_the_lanes() -> None:
     beside, ours = in_lanes(3)
     other = FakeBackend("cpu")
     sole = Predictor(COUNTING)
-    sole._devices = [Device.of("cpu", other)]  # a module: one at a time, and no graph beside it
+    sole._devices = [DeviceQueue.of("cpu", other)]  # a module: one at a time, and no graph beside it
     overlapped = []
 
     def watched(mine: FakeBackend, theirs: FakeBackend) -> Any:
@@ -410,7 +410,7 @@ def test_two_devices_have_locks_of_their_own(nothing_loaded: None, monkeypatch: 
     monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(engine, "make_backend", lambda *args: FakeBackend())
     first, second = Predictor(COUNTING)._load()
-    assert first.turns is not second.turns
+    assert first.slots is not second.slots
 
 
 def test_weights_are_loaded_once_whatever_the_precision_and_the_name_of_the_device(

@@ -1,12 +1,15 @@
 """Several models as one."""
 
 import dataclasses
+import pickle
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
-from tests.models.helpers import BANDS, CLASSES, CONFIG, mlp
+from tests.models.helpers import BANDS, CLASSES, CONFIG, as_onnx, mlp
 from tests.scenes import NAMES, noise, scene
 from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
@@ -45,10 +48,61 @@ def test_an_ensemble_is_the_mean_of_its_members(three):
     np.testing.assert_array_equal(DA.chunk(y=33).cloudmask.predict_proba(spec).values, found.values)
     assert spec.licence == "MIT; CC0-1.0"
     assert spec.description == "mean of net0, net1, net2"
-    largest = np.max(each, axis=0)
-    models.ensemble(three, name="largest", reduce="max")
-    joined = DA.cloudmask.predict_proba("largest").values
-    np.testing.assert_allclose(joined, largest / largest.sum(axis=0), atol=1e-5)
+    weighted = models.ensemble(three, name="weighted", weights=[1, 1, 2])
+    found = DA.cloudmask.predict_proba(weighted).values
+    np.testing.assert_allclose(found, np.average(each, axis=0, weights=[1, 1, 2]), atol=1e-5)
+    for reduce in ("max", "min", "median"):
+        expected = getattr(np, reduce)(each, axis=0)
+        models.ensemble(three, name=reduce, reduce=reduce)
+        joined = DA.cloudmask.predict_proba(reduce).values
+        np.testing.assert_allclose(joined, expected / expected.sum(axis=0), atol=1e-5)
+
+
+def test_members_of_any_kind_each_with_its_own_scaling(three, tmp_path):
+    """An ONNX graph, a module of the user's, tensors: each is given the windows, scaled as it wants them."""
+    (tmp_path / "graph.onnx").write_bytes(as_onnx(mlp(5)))
+    how = {"bands": BANDS, "classes": CLASSES, "patch": 32, "overlap": 8}
+    models.load(tmp_path / "graph.onnx", activation="softmax", mean=[0.3], **how)
+    models.register(mlp(6), name="own", std=[0.5, 0.4], **how)
+    names = [three[0], "graph", "own"]
+    each = [DA.cloudmask.predict_proba(name).values for name in names]
+    spec = models.ensemble(names, name="kinds", uncertainty=True)
+    assert spec.runtime == "onnx"
+    found = DA.chunk(y=33).cloudmask.predict_proba("kinds").values
+    np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-5)
+    hash(spec)
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_of_one_score_of_cloud_that_score_is_joined():
+    pixels = noise(1, 32, 32)
+    cloud = []
+    for shift in (-1, 0, 2):
+        name = f"shifted{shift + 1}"
+        shifted = partial(torch.add, other=shift)
+        models.register(
+            shifted, name=name, bands=["red"], classes=["clear", "cloud"], activation="sigmoid", patch=32
+        )
+        cloud.append(1 / (1 + np.exp(-(pixels[0] + shift))))
+    for reduce in ("mean", "max", "min", "median"):
+        models.ensemble(["shifted0", "shifted1", "shifted3"], name=reduce, reduce=reduce)
+        found = scene(pixels, ["red"]).cloudmask.predict_proba(reduce, resolution="native").values
+        expected = getattr(np, reduce)(cloud, axis=0)
+        np.testing.assert_allclose(found, [1 - expected, expected], atol=1e-5)
+
+
+def test_thin_or_thick_is_no_disagreement_about_cloud():
+    classes, pixels = ["clear", "thick_cloud", "thin_cloud"], noise(1, 32, 32)
+    for name, odds in (("thick", [0.2, 0.7, 0.1]), ("thin", [0.2, 0.1, 0.7]), ("clear", [0.8, 0.1, 0.1])):
+        models.register(partial(constant, odds=odds), name=name, bands=["red"], classes=classes, patch=32)
+    for other, expected in (("thin", 0), ("clear", 0.3)):
+        models.ensemble(["thick", other], name="two", uncertainty=True, overwrite=True)
+        found = scene(pixels, ["red"]).cloudmask.predict_proba("two", uncertainty=True, scheme="native")
+        np.testing.assert_allclose(found.values[-1], expected, atol=1e-6)
+
+
+def constant(pixels, odds):
+    return torch.log(torch.tensor(odds)).reshape(1, -1, 1, 1).expand(len(pixels), -1, *pixels.shape[2:])
 
 
 def test_an_ensemble_tells_how_far_its_members_disagree_on_cloud(three):
@@ -86,7 +140,7 @@ def test_sets_and_single_logits_can_be_joined(tmp_path):
         )  # fmt: skip
     for kind, da in (("set", scene(noise(4, 40, 40), NAMES[:4])), ("one", DA)):
         names = [f"{kind}0", f"{kind}1"]
-        models.ensemble(names, name="both", replace=True)
+        models.ensemble(names, name="both", overwrite=True)
         each = [da.cloudmask.predict_proba(name).values for name in names]
         both = da.cloudmask.predict_proba("both").values
         np.testing.assert_allclose(both, np.mean(each, axis=0), atol=1e-5, err_msg=kind)
@@ -98,22 +152,28 @@ def test_sets_and_single_logits_can_be_joined(tmp_path):
 def test_what_cannot_be_joined_is_refused(three):
     with pytest.raises(CloudMaskError, match="two members or more, got 1"):
         models.ensemble(three[:1], name="alone")
-    with pytest.raises(CloudMaskError, match="'ukis-4band-l1c' cannot be a member"):
-        models.ensemble([three[0], "ukis-4band-l1c"], name="mixed")
-    other = dataclasses.replace(models.get(three[1]), std=(0.3,))
-    with pytest.raises(CloudMaskError, match=r"must agree in std: 'net0' has \(0.1,\), 'net1' has \(0.3,\)"):
+    other = dataclasses.replace(models.get(three[1]), bands=("red", "blue"))
+    with pytest.raises(CloudMaskError, match=r"must agree in bands: 'net0' has \('red', 'nir'\), 'net1' has"):
         models.ensemble([three[0], other], name="mixed")
+    fixed = dataclasses.replace(models.get(three[1]), patch=64, patch_fixed=True)
+    with pytest.raises(CloudMaskError, match="'net1' takes those of 64 pixels alone, 'net0' those of 32"):
+        models.ensemble([three[0], fixed], name="mixed")
+    for wrong in ([1.0], [1, -1, 1]):
+        with pytest.raises(CloudMaskError, match="pass 3 numbers above 0"):
+            models.ensemble(three, name="mixed", weights=wrong)
+    with pytest.raises(CloudMaskError, match="with reduce='mean'"):
+        models.ensemble(three, name="mixed", weights=[1, 2, 3], reduce="max")
+    nothing = [dataclasses.replace(models.get(each), classes=("land", "water", "snow")) for each in three]
+    with pytest.raises(CloudMaskError, match="none of land, water, snow is"):
+        models.ensemble(nothing, name="mixed", uncertainty=True)
     models.ensemble(three, name="all-three")
-    with pytest.raises(CloudMaskError, match="'all-three' cannot be a member"):
+    with pytest.raises(CloudMaskError, match="'all-three' is an ensemble already"):
         models.ensemble([three[0], "all-three"], name="nested")
     with pytest.raises(CloudMaskError, match=r"a list of models: members=\['net0', \.\.\.\]"):
         models.ensemble(three[0], name="letters")
-    with pytest.raises(CloudMaskError, match=r"name='': say how the ensemble is to be called"):
+    with pytest.raises(CloudMaskError, match=r"name='': pass a name for the ensemble"):
         models.ensemble(three, name="")
-    with pytest.raises(OptionError, match=r"unknown reduce 'median'.*Allowed: mean, max, min\."):
-        models.ensemble(three, name="mixed", reduce="median")
-    odds = [dataclasses.replace(models.get(each), activation=None) for each in three]
-    with pytest.raises(CloudMaskError, match="not with probabilities: those of 'net0' cannot be joined"):
-        models.ensemble(odds, name="mixed")
+    with pytest.raises(OptionError, match=r"unknown reduce 'mode'.*Allowed: mean, max, min, median\."):
+        models.ensemble(three, name="mixed", reduce="mode")
     with pytest.raises(ValueError, match="exists already"):
         models.ensemble(three[:2], name="all-three")

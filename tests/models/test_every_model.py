@@ -20,7 +20,7 @@ from tests.models.helpers import as_onnx, as_pt2, wide
 from tests.scenes import NAMES, noise, same_odds, scene
 from xcloudmask import models
 from xcloudmask.engine import predictor
-from xcloudmask.models import arch, card, loading
+from xcloudmask.models import arch, loading
 from xcloudmask.models.arch import sensei_v2
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.models.arch.setnet import Bound
@@ -44,11 +44,6 @@ FOUR = {"bands": 4, "classes": 3}
 ARCHITECTURES = {
     "cloud-unet": {**FOUR, "width": 8, "levels": 3},
     "deeplabv3plus": {**FOUR, "encoder": "mobilenet-v2-320", "output_stride": 8, "decoder": "pooled"},
-    "ensemble": {
-        "members": [{"name": "pixel-mlp", "config": FOUR}] * 2,
-        "activation": "softmax",
-        "spread": False,
-    },
     "omnicloudmask": FOUR,
     "pixel-mlp": FOUR,
     "pw-dl3plus": {},
@@ -85,8 +80,8 @@ def of_architecture(case: str) -> ModelSpec:
     return ModelSpec(
         name=case.replace(", ", "-"), version="test", loader=loading.LOADER, classes=classes,
         bands=() if any_bands else tuple(NAMES[:4]), any_bands=any_bands, patch=PATCH, overlap=OVERLAP,
-        architecture=name, config=card.settings(config), sha256=sha256, weights=f"{fetch.HELD}{sha256}",
-        activation={"ensemble": None, "pw-dl3plus": "sigmoid"}.get(name, "softmax"),
+        architecture=name, config=config, sha256=sha256, weights=f"{fetch.HELD}{sha256}",
+        activation="sigmoid" if name == "pw-dl3plus" else "softmax",
     )  # fmt: skip
 
 
@@ -109,10 +104,8 @@ def of_object(model: object, name: str) -> ModelSpec:
 def of_file(form: str, folder) -> ModelSpec:
     path = folder / f"net.{form}"
     path.write_bytes({"onnx": as_onnx, "pt2": as_pt2}[form](wide(3)))
-    given = loading.Given(
-        bands=["red", "nir"], classes=CLASSES, activation="softmax", patch=PATCH, overlap=OVERLAP
-    )
-    return loading.make(str(path), given)
+    given = {"bands": ("red", "nir"), "classes": CLASSES, "activation": "softmax"}
+    return loading.make(str(path), {**given, "patch": PATCH, "overlap": OVERLAP})
 
 
 def contrast(pixels: torch.Tensor) -> torch.Tensor:

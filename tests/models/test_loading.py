@@ -115,9 +115,9 @@ def test_units_are_folded_into_the_normalisation(tmp_path, pixels):
     assert spec.mean == (0.2,)
     assert spec.std == (0.1,)
     with pytest.raises(UnitError, match="units='reflectance"):
-        models.load(path, **how, mean=[2000], std=[1000], replace=True)
+        models.load(path, **how, mean=[2000], std=[1000], overwrite=True)
     with pytest.raises(OptionError, match="unknown units 'DN'"):
-        models.load(path, **how, units="DN", replace=True)
+        models.load(path, **how, units="DN", overwrite=True)
     scaled = models.load(path, **how, units="reflectance*100", name="scaled")
     assert scaled.std == (0.01,)
     np.testing.assert_allclose(proba(scaled, pixels), of(mlp(), pixels * 100), atol=1e-5)
@@ -144,9 +144,9 @@ def test_a_threshold_of_shadow_may_be_said_as_that_of_cloud(tmp_path):
     assert (spec.threshold, spec.shadow_threshold) == (None, 0.6)
     mask = scene(noise(2, 40, 40), BANDS).cloudmask.predict(spec)
     assert mask.attrs["shadow_threshold"] == 0.6
-    assert models.load(path, **how, replace=True).shadow_threshold is None
+    assert models.load(path, **how, overwrite=True).shadow_threshold is None
     with pytest.raises(ValueError, match="shadow_threshold must lie between 0 and 1, got 1"):
-        models.load(path, **how, shadow_threshold=1, replace=True)
+        models.load(path, **how, shadow_threshold=1, overwrite=True)
 
 
 def test_a_set_network_takes_any_bands(tmp_path):
@@ -164,11 +164,11 @@ def test_a_set_network_takes_any_bands(tmp_path):
     [
         ({"architecture": "pixel-mlq"}, "did you mean 'pixel-mlp'"),
         ({"architecture": None}, "pass architecture="),
-        ({"config": {"bands": 2}}, r"config=\{'bands': 2\}, has 2 classes, 3 are told"),
+        ({"config": {"bands": 2}}, r"config=\{'bands': 2\}, has 2 output classes but 3 were given"),
         ({"config": {"bands": 2, "classes": 3, "hidden": 8}}, r"weight \(4 x 2.*, not 8 x 2.*another shape"),
         ({"config": {"band": 2}}, "did you mean 'bands'"),
-        ({"classes": None}, "say classes="),
-        ({"bands": None}, "say bands="),
+        ({"classes": None}, r"output channels mean: classes=\[\.\.\.\]"),
+        ({"bands": None}, r"input channels are, in order: bands=\[\.\.\.\]"),
         ({"activation": "softmx"}, "did you mean 'softmax'"),
         ({"level": "L9"}, "unknown level"),
         ({"sha256": "0" * 64}, "expected 0000"),
@@ -184,16 +184,20 @@ def test_what_is_wrong_is_said(tmp_path, change, words):
 def test_settings_are_compared_with_what_is_told(tmp_path):
     config = {"bands": 4, "classes": 3, "encoder": "mobilenet-v2"}
     path = as_safetensors(build("unet", config), tmp_path)
-    how = {"architecture": "unet", "config": config, "classes": CLASSES, "patch": 64, "replace": True}
+    how = {"architecture": "unet", "config": config, "classes": CLASSES, "patch": 64, "overwrite": True}
     spec = models.load(path, bands=[*BANDS, "blue"], aux=["elevation"], **how)
     assert len(spec.bands) + len(spec.aux) == 4
     with pytest.raises(
-        WeightsError, match=r"unet with config=.*has 4 bands, 3 are told.*aux=\[\.\.\.\] together"
+        WeightsError, match=r"unet with config=.*has 4 input bands but 3 were given.*aux=\[\.\.\.\] together"
     ):
         models.load(path, bands=[*BANDS, "blue"], **how)
-    with pytest.raises(WeightsError, match=r"has 3 classes, 2 are told; if the last .*uncertainty=True"):
+    with pytest.raises(
+        WeightsError, match=r"has 3 output classes but 2 were given; if the last .*uncertainty=True"
+    ):
         models.load(path, bands=[*BANDS, "blue", "green"], **{**how, "classes": CLASSES[:2]})
-    with pytest.raises(WeightsError, match=r"omnicloudmask with config=\{\}, has 3 bands, 2 are told"):
+    with pytest.raises(
+        WeightsError, match=r"omnicloudmask with config=\{\}, has 3 input bands but 2 were given"
+    ):
         models.load(path, bands=BANDS, **{**how, "architecture": "omnicloudmask", "config": None})
     height = {"bands": 2, "width": 8, "levels": 2, "dem": True}  # which may be left out
     for aux in ([], ["elevation"]):
@@ -207,11 +211,11 @@ def test_settings_are_compared_with_what_is_told(tmp_path):
 def test_graphs_are_compared_with_what_is_told(tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(as_onnx(wide()))
-    with pytest.raises(CloudMaskError, match="already: say activation="):
+    with pytest.raises(CloudMaskError, match="activation= is required for ONNX"):
         models.load(path, bands=BANDS, classes=CLASSES)
-    with pytest.raises(WeightsError, match="2 bands, 3 are told"):
+    with pytest.raises(WeightsError, match="2 input bands but 3 were given"):
         models.load(path, bands=["red", "nir", "blue"], classes=CLASSES, activation="softmax")
-    with pytest.raises(WeightsError, match="3 classes, 2 are told"):
+    with pytest.raises(WeightsError, match="3 output classes but 2 were given"):
         models.load(path, bands=BANDS, classes=CLASSES[:2], activation="softmax")
     path.write_bytes(as_onnx(wide(), y={0: "n"}))
     with pytest.raises(WeightsError, match="exactly 2 windows"):
@@ -240,7 +244,7 @@ def test_names_are_not_taken_by_accident(tmp_path):
     models.load(path, **how)
     with pytest.raises(ValueError, match="exists already"):
         models.load(path, **how, threshold=0.3)
-    models.load(path, **how, threshold=0.3, replace=True)
+    models.load(path, **how, threshold=0.3, overwrite=True)
     with pytest.raises(ValueError, match="'auto'"):
         models.load(path, **how, name="auto")
 
@@ -274,7 +278,14 @@ def test_cards_survive_json_and_read_well(tmp_path):
         lines = text(models.get(name)).splitlines()
         assert max(len(line) for line in lines if "  weights " not in line) <= 100  # a path is not broken
     told = models.show("net")
-    for words in ("red, nir", "less 0.1, 0.2", "probability of 0.3", spec.sha256, "pixel-mlp", "not told"):
+    for words in (
+        "red, nir",
+        "(x - 0.1, 0.2) / 1",
+        "probability of 0.3",
+        spec.sha256,
+        "pixel-mlp",
+        "unknown",
+    ):
         assert words in told
     assert json.loads(to_json(spec))["config"] == CONFIG
     beside = dataclasses.replace(spec, weights="net.safetensors", loader="os:system")
@@ -306,10 +317,10 @@ def test_a_cards_channels_must_be_those_of_its_weights(tmp_path):
         for change, says in (
             (
                 {"bands": ("red", "nir", "blue")},
-                r"of which .*card\.json is the card, has 2 bands, 3 are told",
+                r"of which .*card\.json is the card, has 2 input bands but 3 were given",
             ),
-            ({"aux": (AuxInput("elevation"),)}, "has 2 bands, 3 are told"),
-            ({"classes": CLASSES[:2]}, "has 3 classes, 2 are told"),
+            ({"aux": (AuxInput("elevation"),)}, "has 2 input bands but 3 were given"),
+            ({"classes": CLASSES[:2]}, "has 3 output classes but 2 were given"),
             ({"bands": (), "any_bands": True}, "says any_bands, and .* takes fixed ones"),
         ):
             wrong = dataclasses.replace(beside, mean=None, std=None, **change)

@@ -118,7 +118,7 @@ def test_a_mask_read_back_from_zarr_tells_the_same(tmp_path):
 
 
 def test_nothing_is_computed_no_model_is_loaded_and_no_warning_escapes(monkeypatch):
-    xcloudmask.models.register(COUNTING, replace=True)
+    xcloudmask.models.register(COUNTING, overwrite=True)
     count = len(loads)
     untold = scene()  # level not told: predict would warn
     mask = scene(level="toa").cloudmask.predict()

@@ -32,8 +32,12 @@ def options(**more):
     return Options(TOY, scheme("default", CLASSES), Calibration(), 256, 0, (1, 1), **more)
 
 
+def decide(p, chosen):
+    return decide_classes(p, chosen.scheme, chosen.threshold, chosen.shadow_threshold)
+
+
 def chosen(p, **more):
-    return decide_classes(np.array(p, np.float32).reshape(3, 1, 1), options(**more)).item()
+    return decide(np.array(p, np.float32).reshape(3, 1, 1), options(**more)).item()
 
 
 def test_shadow_must_reach_its_threshold():
@@ -55,7 +59,7 @@ def test_shadow_must_reach_its_threshold():
 def test_scoring_decides_as_predict_does(seed, cloud, shadow):
     p = np.random.default_rng(seed).dirichlet([1, 1, 1], (5, 4)).transpose(2, 0, 1).astype(np.float32)
     told = options(threshold=cloud, shadow_threshold=shadow)
-    mine = np.asarray(told.scheme.codes, np.uint8)[decide_classes(p, told)]
+    mine = np.asarray(told.scheme.codes, np.uint8)[decide(p, told)]
     np.testing.assert_array_equal(classify(p, CLASSES, cloud, shadow), mine)
 
 
@@ -110,7 +114,7 @@ def test_a_store_made_from_blocks_is_not_continued_with_another_one(tmp_path):
 
 def test_a_geotiff_of_the_command_line_tells_both(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(registry, "registered", dict(registry.registered))
-    models.register(STRICT, replace=True)
+    models.register(STRICT, overwrite=True)
     source, out = tmp_path / "scene.tif", tmp_path / "mask.tif"
     pixels = noise(len(TOY.bands), 70, 50)
     place = rasterio.Affine(30, 0, 6e5, 0, -30, 5e6)

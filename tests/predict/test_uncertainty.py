@@ -17,7 +17,6 @@ from xcloudmask.engine import predictor
 from xcloudmask.engine.tiling import TilePlan
 from xcloudmask.errors import CloudMaskError, ContractError, OptionError
 from xcloudmask.models import registry
-from xcloudmask.models.arch.ensemble import Ensemble, ensemble
 from xcloudmask.streaming import stream
 from xcloudmask.testing import SILENT, TEAM, TOY
 
@@ -26,10 +25,11 @@ BANDS = ["red", "nir"]
 
 def members(pixels: np.ndarray) -> np.ndarray:
     """What each of the team says of one window, (member, class, y, x)."""
-    network = testing.load_team(TEAM)
     with torch.inference_mode():
         batch = (torch.from_numpy(pixels[None]) - 0.2) / 0.2
-        return np.stack([torch.softmax(one(batch), dim=1)[0].numpy() for one in network.body.members])
+        return np.stack(
+            [torch.softmax(testing.load_toy(one).body(batch), dim=1)[0].numpy() for one in TEAM.members]
+        )
 
 
 def test_of_one_window_it_is_the_deviation_between_members() -> None:
@@ -179,7 +179,7 @@ def test_one_member_cannot_disagree() -> None:
     da = scene(noise(2, 40, 40), BANDS)
     with pytest.raises(CloudMaskError, match=r"'toy' has one member.*tta=True"):
         da.cloudmask.predict_proba(TOY, uncertainty=True)
-    models.add(TEAM, replace=True)
+    models.register(TEAM, overwrite=True)
     with pytest.raises(CloudMaskError, match=r"several members: .*team"):
         da.cloudmask.predict_proba(TOY, uncertainty=True)
     land = replace(TOY, name="toy-land", classes=("land", "water", "snow"))
@@ -205,18 +205,20 @@ def test_the_card_tells_and_comes_back() -> None:
 
 @pytest.mark.usefixtures("fresh_registry")
 def test_an_ensemble_in_a_file_tells_it(tmp_path: Path) -> None:
-    """From weights and an architecture's settings, and back from what `export` writes, torch and ONNX."""
+    """From weights, and back from what `export` writes; in one graph that comes as ONNX, too."""
     from safetensors.torch import save_file
 
+    from tests.models.helpers import as_onnx
     from xcloudmask.models.arch import build
 
-    member = {"name": "pixel-mlp", "config": {"bands": 2, "classes": 1}}
-    config = {"members": [member, member], "spread": True}
-    save_file(build("ensemble", config, seed=4).state_dict(), tmp_path / "pair.safetensors")
-    spec = models.load(
-        tmp_path / "pair.safetensors", architecture="ensemble", config=config, bands=BANDS,
-        classes=["clear", "cloud"], patch=32,
-    )  # fmt: skip
+    config = {"bands": 2, "classes": 1}
+    for seed in (4, 5):
+        path = tmp_path / f"one{seed}.safetensors"
+        save_file(build("pixel-mlp", config, seed=seed).state_dict(), path)
+        models.load(
+            path, architecture="pixel-mlp", config=config, bands=BANDS, classes=["clear", "cloud"], patch=32
+        )
+    spec = models.ensemble(["one4", "one5"], name="pair", uncertainty=True)
     assert spec.uncertainty
     da = scene(noise(2, 50, 40), BANDS)
     expected = da.cloudmask.predict_proba("pair", uncertainty=True)
@@ -226,9 +228,21 @@ def test_an_ensemble_in_a_file_tells_it(tmp_path: Path) -> None:
     again = models.load(tmp_path / "out" / "pair.json", name="pair-again")
     found = da.cloudmask.predict_proba(again, uncertainty=True)
     same_odds(found.values, expected.values)
+
+    class Pair(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.members = torch.nn.ModuleList(build("pixel-mlp", config, seed=seed) for seed in (4, 5))
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            each = torch.stack([torch.sigmoid(member(pixels)) for member in self.members])
+            cloud = each.mean(dim=0)
+            return torch.cat([1 - cloud, cloud, each.std(dim=0, correction=0)], dim=1)
+
+    (tmp_path / "pair.onnx").write_bytes(as_onnx(Pair().eval()))
     graph = models.load(
-        tmp_path / "out" / "pair.onnx", name="pair-onnx", bands=BANDS, classes=["clear", "cloud"],
-        activation="none", uncertainty=True,
+        tmp_path / "pair.onnx", name="pair-onnx", bands=BANDS, classes=["clear", "cloud"], activation="none",
+        uncertainty=True, patch=32, overlap=8,
     )  # fmt: skip
     found = da.cloudmask.predict_proba(graph, uncertainty=True)
     np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
@@ -262,23 +276,6 @@ def test_pixels_of_which_the_network_says_nothing_have_no_uncertainty(resolution
     assert np.isnan(odds.values[2]).any()
 
 
-def test_the_ensemble_may_be_told_which_classes_are_cloud() -> None:
-    class Says(torch.nn.Module):
-        def __init__(self, odds: list[float]) -> None:
-            super().__init__()
-            self.logits = torch.log(torch.tensor(odds)).reshape(1, -1, 1, 1)
-
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return self.logits.expand(len(pixels), -1, *pixels.shape[2:])
-
-    two = [Says([0.2, 0.7, 0.1]), Says([0.2, 0.1, 0.7])]  # of one mind about cloud, not about its thickness
-    pixels = torch.zeros(1, 2, 4, 4)
-    assert Ensemble(two, spread=True)(pixels)[0, 3].max() == pytest.approx(0.3)
-    assert Ensemble(two, spread=True, cloud=(1, 2))(pixels)[0, 3].max() == pytest.approx(0, abs=1e-6)
-    made = ensemble(members=({"name": "pixel-mlp"},), spread=True, cloud=(1,))
-    assert made.cloud == [1]
-
-
 def test_it_is_asked_for_by_a_boolean_and_listed_as_no_class() -> None:
     da = scene(noise(2, 32, 32), BANDS)
     wrongs: tuple[Any, ...] = ("no", 1, None)
@@ -289,10 +286,3 @@ def test_it_is_asked_for_by_a_boolean_and_listed_as_no_class() -> None:
     assert "clear, cloud, cloud_shadow; NaN for no data" in repr(odds.cloudmask)
     alone = odds.drop_sel({"class": "uncertainty"})  # what the documentation says
     np.testing.assert_allclose(alone.sum("class"), 1, atol=1e-5)
-
-
-def test_the_ensemble_says_what_it_cannot_do() -> None:
-    with pytest.raises(OptionError, match="unknown reduce of an ensemble 'median'"):
-        Ensemble([torch.nn.Identity()], reduce="median")  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="unknown activation of an ensemble 'tanh'"):
-        Ensemble([torch.nn.Identity()], activation="tanh")  # type: ignore[arg-type]

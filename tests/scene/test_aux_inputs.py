@@ -857,7 +857,7 @@ def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_takes_none_names_those_that_do() -> None:
     with pytest.raises(CloudMaskError, match=r"'toy' has no use for the aux input elevation: it takes none"):
         DA.cloudmask.predict(TOY, aux={"dem": FLAT})
-    models.add(replace(AUXED, name="toy-that-takes-height"), replace=True)
+    models.register(replace(AUXED, name="toy-that-takes-height"), overwrite=True)
     with pytest.raises(CloudMaskError, match=r"Models that take it: .*toy-that-takes-height"):
         DA.cloudmask.predict(TOY, aux={"dem": FLAT})
 

@@ -25,7 +25,7 @@ from xcloudmask.sensors._read import COMMON_NAMES, fold
 from xcloudmask.types import Band, Sensor
 
 SHARED = Path(__file__).parents[3] / "shared" / "stac-items"
-SHIPPED = sensors.list()
+SHIPPED = sensors.names()
 FAMILY_S2 = ("sentinel-2a", "sentinel-2b", "sentinel-2c")
 
 
@@ -524,7 +524,7 @@ def test_register_adds_a_sensor(tmp_path: Path) -> None:
         "my-toy", "A toy", (Band("T01", "red", 620, 655, 690, 10, aliases=("TOY_RED",)),), ("toy one",)
     )
     assert sensors.get("TOY ONE") is sensors.get("MY_TOY") is toy
-    assert sensors.list() == sorted([*SHIPPED, "my-toy"])
+    assert sensors.names() == sorted([*SHIPPED, "my-toy"])
     assert sensors.identify("ToySat", ["thermal", "cam"]) is toy
     assert sensors.match(["t1"], toy) == toy.bands
 
@@ -538,7 +538,7 @@ def test_register_again_takes_its_own_place(tmp_path: Path) -> None:
 def test_register_overrides_a_shipped_sensor(tmp_path: Path) -> None:
     sensors.register(written(tmp_path, TOY.replace("my-toy", "landsat-8").replace("toy one", "l8")))
     assert sensors.get("L8").title == "A toy"
-    assert sensors.list() == SHIPPED
+    assert sensors.names() == SHIPPED
     with pytest.raises(OptionError):
         sensors.get("lc08")  # an alias of the sensor that was replaced
 
@@ -577,7 +577,7 @@ def test_malformed_file_is_refused_with_file_band_and_field(
         sensors.register(file)
     assert str(file) in str(caught.value)
     assert said in str(caught.value)
-    assert sensors.list() == SHIPPED
+    assert sensors.names() == SHIPPED
 
 
 def test_no_bands_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from xcloudmask.engine.tiling import AxisPlan
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.store.regions import Layout
 from xcloudmask.store.sizes import choose_sizes
-from xcloudmask.streaming.layout import WindowLayout, cut_axis
+from xcloudmask.streaming.layout import WindowLayout
 
 
 @st.composite
@@ -25,14 +25,14 @@ def axes(draw: st.DrawFn) -> ChunkedAxis:
 @settings(deadline=None, max_examples=300)
 @given(axis=axes(), size=st.integers(1, 320))
 def test_every_window_has_one_owner_and_every_cell_gets_all_its_windows(axis: ChunkedAxis, size: int) -> None:
-    regions = cut_axis(axis, size)
+    regions = axis.cut(axis.every(size))
     owned = [window for region in regions for window in range(*region.windows)]
     assert owned == list(range(axis.plan.count))
     for index, region in enumerate(regions):
         assert all(piece.chunk <= index for piece in region.sums)  # nothing is waited for that comes later
         found = [set() for _ in range(region.needs[1] - region.needs[0])]
         for piece in region.sums:
-            lo = regions[piece.chunk].span[0] + piece.start
+            lo = axis.plan.span(*regions[piece.chunk].windows)[0] + piece.start
             assert lo == region.needs[0] + piece.offset
             for cell in range(lo, lo + piece.stop - piece.start):
                 here = {
@@ -49,10 +49,10 @@ def test_every_window_has_one_owner_and_every_cell_gets_all_its_windows(axis: Ch
             )
         if region.windows[0] < region.windows[1]:
             lo, hi = axis.pixel_span(region.windows)
-            assert region.reads[0] <= lo
-            assert hi <= region.reads[1]
-        assert region.reads[0] <= region.pixels[0]
-        assert region.pixels[1] <= region.reads[1]
+            assert region.box[0] <= lo
+            assert hi <= region.box[1]
+        assert region.box[0] <= region.pixels[0]
+        assert region.pixels[1] <= region.box[1]
 
 
 @settings(deadline=None, max_examples=60)

@@ -271,8 +271,8 @@ def test_where_auto_chooses_another_model_it_is_said_how_to_go_on(
         return to_zarr(part, tmp_path, **SMALL)
 
     monkeypatch.setattr(registry, "registered", dict(registry.registered))
-    models.register(testing.TOY, replace=True)
-    models.register(replace(testing.TOY, name="richer"), replace=True)
+    models.register(testing.TOY, overwrite=True)
+    models.register(replace(testing.TOY, name="richer"), overwrite=True)
     monkeypatch.setattr(models, "automatic", lambda: [models.get("toy")])
     made("auto")
     monkeypatch.setattr(models, "automatic", lambda: [models.get("richer")])

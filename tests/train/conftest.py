@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,9 @@ def write_table(path: Path, seed: int, rows: int = 60) -> Path:
 
 @pytest.fixture(autouse=True)
 def quiet(one_thread: None) -> None:
-    """Every test here trains or infers something small."""
+    """Every test here trains or infers something small, for a few steps: what is said of that is expected."""
+    for message in (".* was trained for .* steps only", "the threshold chosen, .* is extreme"):
+        warnings.filterwarnings("ignore", message)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.tables import Distil, Loss
 from xcloudmask.types import ModelSpec
 
 CLASSES = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
@@ -59,7 +60,7 @@ def test_recovery_is_learnt_and_leaves_no_trace_in_what_is_written(data: Path, t
     network = Taught(arch.build("sensei-v2", {**SMALL, "classes": 4}), recovery=1.0)
     trainer = Trainer(
         network, tuple(CLASSES), combined({"ambiguous-ce": 0.0}), stream,
-        Settings(2, rate=1e-2, device="cpu"), tmp_path / "b",
+        Settings(epochs=2, rate=1e-2, device="cpu"), tmp_path / "b",
     )  # fmt: skip
     trainer.run()
     losses = [float(line.split(",")[3]) for line in (tmp_path / "b/log.csv").read_text().splitlines()[1:]]
@@ -115,21 +116,21 @@ def test_a_student_is_drawn_to_its_teacher(data: Path, tmp_path: Path) -> None:
 def test_what_cannot_teach_is_refused() -> None:
     begun = begin({"architecture": "spectral", "classes": CLASSES})
     with pytest.raises(CloudMaskError, match="did you mean 'weight'"):
-        with_extras(begun, {"distil": {"model": "spectral", "wieght": 1}}, CLASSES)
+        Plan.of(config(loss={"distil": {"model": "spectral", "wieght": 1}}))
     with pytest.raises(OptionError, match="did you mean 'recovery'"):
         Plan.of(config(loss={"recovry": 0.1}))
-    assert with_extras(begun, {"terms": {"dice": 1.0}}, CLASSES) == (begun, None)
+    assert with_extras(begun, Loss(terms={"dice": 1.0}), CLASSES) == (begun, None)
 
 
 def test_a_teacher_of_other_bands_or_classes_is_asked_about_images() -> None:
     begun = begin({"architecture": "spectral", "classes": CLASSES})
     for model, classes in (("ukis-4band-l1c", CLASSES), ("spectral", CLASSES[::-1])):
-        same, asked = with_extras(begun, {"distil": {"model": model, "weight": 0.5}}, classes)
+        same, asked = with_extras(begun, Loss(distil=Distil(model=model, weight=0.5)), classes)
         assert same is begun
         assert asked is not None
         assert isinstance(asked.model, ModelSpec)
         assert (asked.model.name, asked.weight) == (model, 0.5)
-    taught, asked = with_extras(begun, {"distil": {"model": "spectral"}}, CLASSES)
+    taught, asked = with_extras(begun, Loss(distil=Distil(model="spectral")), CLASSES)
     assert isinstance(taught.called, Taught)
     assert asked is None
 
@@ -139,7 +140,9 @@ def test_a_training_with_recovery_goes_on_as_if_never_stopped(data: Path, tmp_pa
         stream = Stream(tuple(find(data / "train", ["l8"])), Recipe(size=16, simulate=0.5), 2, 4)
         network = Taught(arch.build("sensei-v2", {**SMALL, "classes": 4}), recovery=0.3)
         loss = combined({"ambiguous-ce": 1.0})
-        return Trainer(network, tuple(CLASSES), loss, stream, Settings(2, ema=0.9, device="cpu"), folder)
+        return Trainer(
+            network, tuple(CLASSES), loss, stream, Settings(epochs=2, ema=0.9, device="cpu"), folder
+        )
 
     trainer(tmp_path / "whole").run()
     trainer(tmp_path / "cut").run(stop_at=3)  # in the middle of an epoch
@@ -153,7 +156,7 @@ def test_a_training_with_recovery_goes_on_as_if_never_stopped(data: Path, tmp_pa
 # --- temperature ---
 
 
-@pytest.mark.parametrize("name", [name for name in arch.NAMES if name not in ("ensemble", "pw-dl3plus")])
+@pytest.mark.parametrize("name", [name for name in arch.NAMES if name != "pw-dl3plus"])
 def test_the_last_layer_divided_divides_the_logits(name: str) -> None:
     known = arch.config_of(name)
     told = {key: value for key, value in {"bands": 4, "classes": 3}.items() if key in known}

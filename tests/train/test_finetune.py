@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(
 def test_a_state_of_another_shape_is_refused(data: Path, tmp_path: Path, state: Any) -> None:
     torch.save(state, tmp_path / "state.pt")
     told = plan(data={"sources": ["l8"], "batch": 1, "length": 1})
-    with pytest.raises((WeightsError, CloudMaskError), match=r"no state of a training|other settings"):
+    with pytest.raises((WeightsError, CloudMaskError), match=r"not the state of a training|other settings"):
         train(told, data=data, out=tmp_path)
 
 
@@ -194,10 +195,9 @@ device = "cpu"
     command = ["train", str(tmp_path / "first.toml"), "--data", str(data), "--out", str(tmp_path / "out")]
     assert cli.main(command) == 0
     told = capsys.readouterr()
-    assert [line.split(",")[0] for line in told.err.splitlines()] == [
-        "xcloudmask: epoch 0",
-        "xcloudmask: epoch 1",
-    ]
+    lines_ = [line.split(",")[0] for line in told.err.splitlines()]
+    assert lines_[:2] == ["xcloudmask: epoch 0", "xcloudmask: epoch 1"]
+    assert "first was trained for 4 steps only" in lines_[2]
     path = str(tmp_path / "out" / "first.json")
     assert f"predict(model={path!r})" in told.out
     pixels = np.random.default_rng(0).random((3, 32, 32), "f4") * 0.3
@@ -207,7 +207,7 @@ device = "cpu"
     da = da.cloudmask.describe(bands=["blue", "red", "nir"], level="L1C")
     mask = da.cloudmask.predict(model=path)
     assert mask.attrs["model"] == "first"
-    assert "first" not in models.list(), "a path is not registered"
+    assert "first" not in models.names(), "a path is not registered"
     assert cli.main(["models", "show", path]) == 0
     assert "first" in capsys.readouterr().out
     monkeypatch.setattr("xcloudmask.train.run.train", _interrupted)
@@ -238,10 +238,17 @@ def test_the_patch_and_the_config_of_the_guide_train(tmp_path: Path, monkeypatch
     for sample in (entry.read() for entry in find(tmp_path / "train")):
         assert sample.image.shape == (4, 256, 256)
     told = plan_from_text(block("toml"))
-    assert told.table("data")["held_out"] == "val"
-    short = told.with_entry("loop", epochs=1, device="cpu").with_entry("data", length=1, batch=1)
+    assert told.data.held_out == "val"
     small = {"channels": 8, "width": 16, "layers": 1, "compact_widths": [8, 8], "compact_depth": 1}
-    record = train(short.with_entry("network", settings=small), data=tmp_path, out=tmp_path / "out")
+    short = {
+        "loop.epochs": 1,
+        "loop.device": "cpu",
+        "data.length": 1,
+        "data.batch": 1,
+        "network.settings": small,
+    }
+    with pytest.warns(ModelWarning, match="show no cloud"):  # the patch of the guide is clear
+        record = train(told.with_values(short), data=tmp_path, out=tmp_path / "out")
     assert record["files"] == 2
 
 
@@ -288,3 +295,67 @@ def test_a_folder_of_any_name_and_one_beginning_of_weights_will_do(data: Path, t
     )
     assert mine.name == "my-model-2"
     assert (tmp_path / "my model (2)" / "my-model-2.json").exists()
+
+
+def tuned(data: Path, out: Path, **how: Any) -> Any:
+    return fine_tune("spectral", data / "train", out, **{"epochs": 2, "length": 2, "batch": 1, **how})
+
+
+def test_a_line_an_epoch_is_printed_unless_it_is_not_wanted(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(data, tmp_path / "a", dev=0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(", loss")[0] for line in lines] == ["epoch 0, 2 steps", "epoch 1, 4 steps"]
+    assert all(", score " in line and line.endswith(" s") for line in lines)
+    tuned(data, tmp_path / "b", progress=False)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("kind", "words"), [(9, "no cloud"), (6, "nothing but cloud"), (15, "no label")])
+def test_scenes_of_one_class_choose_no_threshold_and_that_is_said(
+    tmp_path: Path, kind: int, words: str
+) -> None:
+    for number in range(3):
+        path = write_patch(tmp_path / "train" / "l8" / f"{number}.npz", number)
+        with np.load(path) as file:
+            parts = dict(file)
+        labels = np.where(parts["possible"] == kind, kind, 1) if number else np.full((48, 48), kind)
+        np.savez(path, **{**parts, "possible": labels.astype("u1")})
+    with pytest.warns(ModelWarning, match=f"show {words}.*no threshold can be chosen.*dev_scenes"):
+        record = train(
+            plan(data={"sources": ["l8"], "dev_scenes": ["l8/0"], "length": 1}),
+            data=tmp_path,
+            out=tmp_path / "o",
+        )
+    assert record["threshold"] is None
+
+
+@pytest.mark.parametrize(
+    ("threshold", "steps", "words"),
+    [
+        (0.035, 60, r"the threshold chosen, 0\.035, is extreme: .* after 60 steps on 3 files"),
+        (0.95, 60, r"0\.95, is extreme"),
+        (0.5, 5, "was trained for 5 steps only"),
+        (0.1, 60, None),
+        (None, 60, None),
+    ],
+)
+def test_what_a_threshold_is_worth_is_said(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threshold: float | None,
+    steps: int,
+    words: str,
+) -> None:
+    warnings.resetwarnings()
+    warnings.simplefilter("error")
+    monkeypatch.setattr("xcloudmask.train.run.choose_threshold", lambda *_: (threshold, 0.9))
+    dev = 0.0 if threshold is None else 0.3
+    told = plan(data={"sources": ["l8"], "batch": 1, "length": steps, "dev": dev})
+    if words is None:
+        train(told, data=data, out=tmp_path)
+        return
+    with pytest.warns(ModelWarning, match=words):
+        train(told, data=data, out=tmp_path)

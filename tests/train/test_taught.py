@@ -21,7 +21,7 @@ from xcloudmask.metrics.labels import BITS, QUESTIONS
 from xcloudmask.models import arch
 from xcloudmask.train import ground, losses
 from xcloudmask.train.evaluate import probabilities
-from xcloudmask.train.extras import Asked, with_extras
+from xcloudmask.train.extras import Asked
 from xcloudmask.train.files import find
 from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.networks import begin
@@ -132,10 +132,10 @@ def test_it_is_asked_about_all_bands_and_what_it_says_stays_with_its_pixels(data
     teacher = Noted()
     recipe = Recipe(size=24, coarsen=0.5, gaps=0.5, least_bands=3, whole=0.0, coarsest=60.0)
     for sample in drawn(data, recipe, teacher, ["l8"]):
-        assert sample.said is not None
+        assert sample.soft_labels is not None
         first = {band.common_name: row for band, row in zip(sample.bands, sample.image, strict=True)}
         if "blue" in first:
-            np.testing.assert_array_equal(sample.said[1], first["blue"])
+            np.testing.assert_array_equal(sample.soft_labels[1], first["blue"])
     assert {len(sample.bands) for sample in teacher.asked} == {6}
     assert len(teacher.asked) == 8
 
@@ -143,9 +143,9 @@ def test_it_is_asked_about_all_bands_and_what_it_says_stays_with_its_pixels(data
 def test_it_is_asked_before_pixels_are_disturbed_or_drawn(data: Path) -> None:
     teacher, dark = Noted(), Recipe(size=24, radiometry=1.0, noise=1.0, bright=1.0, pixels=16)
     for sample, asked in zip(drawn(data, dark, teacher, ["l8"]), teacher.asked, strict=True):
-        assert sample.said is not None
-        assert sample.said.shape == (3, 16, 1)
-        assert np.isin(sample.said[0], asked.image[0]).all()
+        assert sample.soft_labels is not None
+        assert sample.soft_labels.shape == (3, 16, 1)
+        assert np.isin(sample.soft_labels[0], asked.image[0]).all()
         assert not np.isin(sample.image, asked.image).any()
 
 
@@ -154,7 +154,7 @@ def test_it_is_not_asked_about_clouds_that_were_laid_over(data: Path, changed: d
     teacher = Noted()
     samples = drawn(data, Recipe(size=24, **changed), teacher, ["l8"])
     assert not teacher.asked
-    assert all(sample.said is None for sample in samples)
+    assert all(sample.soft_labels is None for sample in samples)
 
 
 def test_it_is_not_asked_about_mosaics_nor_tables(data: Path) -> None:
@@ -171,11 +171,11 @@ def test_a_batch_says_nothing_where_there_is_no_data_or_no_answer(data: Path) ->
         teacher=lambda sample: answers_.pop() if answers_ else np.full((3, 48, 48), 0.5, "f4"),
     )  # fmt: skip
     batch = stream.batch_at(0, 0)
-    assert batch.said is not None
-    assert np.isnan(batch.said[0]).all()
-    assert np.isnan(batch.said[1, :, :, -1]).all()
-    assert (batch.said[1, :, :, :-1] == 0.5).all()
-    assert replace(stream, teacher=None).batch_at(0, 0).said is None
+    assert batch.soft_labels is not None
+    assert np.isnan(batch.soft_labels[0]).all()
+    assert np.isnan(batch.soft_labels[1, :, :, -1]).all()
+    assert (batch.soft_labels[1, :, :, :-1] == 0.5).all()
+    assert replace(stream, teacher=None).batch_at(0, 0).soft_labels is None
 
 
 def test_ground_below_simulated_clouds_is_made_bright_before_and_once(
@@ -246,10 +246,10 @@ def test_a_teacher_that_never_answers_is_told_and_how_often_it_did_is_logged(
         return Trainer(
             network, tuple(CLASSES), losses.combined({"ambiguous-ce": 1.0}),
             Stream(tuple(find(data / "train", ["l8"])), Recipe(size=8), 1, 4, teacher=teacher),
-            Settings(1, device="cpu"), folder, teaching=Asked("ukis-any").loss(CLASSES),
+            Settings(epochs=1, device="cpu"), folder, teaching=Asked("ukis-any").loss(CLASSES),
         )  # fmt: skip
 
-    with pytest.raises(CloudMaskError, match="said nothing of any image"):
+    with pytest.raises(CloudMaskError, match="had no prediction for any image"):
         trainer(lambda sample: None, tmp_path / "never").run()
     answers_ = [None, None, np.full((3, 8, 8), 1 / 3, "f4"), None]
     trainer(lambda sample: answers_.pop(), tmp_path / "once").run()
@@ -258,14 +258,13 @@ def test_a_teacher_that_never_answers_is_told_and_how_often_it_did_is_logged(
 
 
 def test_a_teacher_must_be_named() -> None:
-    begun = begin({"architecture": "spectral", "classes": CLASSES})
-    with pytest.raises(CloudMaskError, match="needs a teacher: model"):
-        with_extras(begun, {"distil": {"weight": 1.0}}, CLASSES)
+    with pytest.raises(CloudMaskError, match=r"^\[loss.distil\] needs model = 'ukis-any'"):
+        Plan.of(config(loss={"distil": {"weight": 1.0}}))
     for key, number in (("weight", -1), ("temperature", 0.0), ("temperature", "x"), ("weight", True)):
-        with pytest.raises(CloudMaskError, match=f"{key}={number!r} of distil"):
-            with_extras(begun, {"distil": {"model": "ukis-any", key: number}}, CLASSES)
+        with pytest.raises(CloudMaskError, match=rf"^{key} = {number!r} in \[loss.distil\] must be "):
+            Plan.of(config(loss={"distil": {"model": "ukis-any", key: number}}))
     with pytest.raises(CloudMaskError, match="ukis-eny"):
-        with_extras(begun, {"distil": {"model": "ukis-eny"}}, CLASSES)
+        Plan.of(config(loss={"distil": {"model": "ukis-eny"}}))
 
 
 # --- bright ground ---
@@ -281,7 +280,7 @@ def test_bright_ground_is_where_it_is_clear_and_stays_no_cloud(seed: int, clouds
     labels = rng.choice(np.array([1, 8, 9, 16, 17, 33, 65, 73], "u1"), (16, 16))
     labels[5] = 0
     labels.ravel()[rng.choice(256, clouds * 4, replace=False)] = rng.choice([2, 4, 6, 7])
-    sample = Sample(image, BANDS, labels, 30.0, said=np.full((3, 16, 16), 0.3, "f4"))
+    sample = Sample(image, BANDS, labels, 30.0, soft_labels=np.full((3, 16, 16), 0.3, "f4"))
     bright = ground.brighten(sample, rng)
     clear = (labels != 0) & ((labels & BITS["thick_cloud"]) == 0) & ((labels & BITS["thin_cloud"]) == 0)
     np.testing.assert_array_equal(np.isnan(bright.image), np.isnan(image))
@@ -294,7 +293,7 @@ def test_bright_ground_is_where_it_is_clear_and_stays_no_cloud(seed: int, clouds
     assert set(np.unique(bright.possible[changed])) <= {1 | 16, 9 | 16, 1 | 64, 9 | 64}
     assert not (labels[changed] == 8).any()  # a shadow is not called snow
     np.testing.assert_array_equal((bright.possible & 8)[changed], (labels & 8)[changed])
-    assert bright.said is sample.said
+    assert bright.soft_labels is sample.soft_labels
     assert np.nanmax(bright.image[:4]) < 1.3
 
 

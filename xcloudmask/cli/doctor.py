@@ -110,7 +110,7 @@ def _machine() -> Iterator[Finding]:
     if torch.cuda.device_count() and "CUDA" not in providers:
         yield Finding(
             "missing", "onnxruntime on cuda",
-            "the ONNX models run on the CPU. pip uninstall onnxruntime; pip install onnxruntime-gpu",
+            "ONNX files run on the CPU, all but ukis. pip uninstall onnxruntime; pip install onnxruntime-gpu",
         )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def _model() -> Iterator[Finding]:
     from xcloudmask.engine.predictor import get_predictor
     from xcloudmask.models.network import load_network
 
-    spec = models.get(models.list()[0])
+    spec = models.get(models.names()[0])
     load_network(spec)  # raises unless the SHA-256 is right
     yield Finding("ok", spec.name, f"weights are there, SHA-256 {spec.sha256[:12]}... is right")
     # One window through the whole way, bright as a cloud.

@@ -49,7 +49,7 @@ def _list(args: Namespace) -> None:
             continue
         level = {"toa": "L1C", "boa": "L2A", None: "either"}[spec.level]
         lines = [spec.needs]
-        lines.append(spec.licence or "licence not told")
+        lines.append(spec.licence or "licence unknown")
         if remedy := plugins.missing(spec):
             lines.append(f"not installed: {remedy}")
         rows.append((name, level, card.pixels(spec).partition(";")[0], "\n".join(lines)))
@@ -94,7 +94,7 @@ def _convert(args: Namespace) -> None:
     print(f"{target}: {len(names)} tensors, {names[0]} to {names[-1]}")
 
 
-#: What each action is told, and what it does.
+#: Arguments of each action, and what it does.
 ACTIONS: dict[str, tuple[tuple[str, ...], Callable[[Namespace], None]]] = {
     "list": ((), _list),
     "show": (("NAME",), _show),

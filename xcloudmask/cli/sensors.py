@@ -34,7 +34,7 @@ def _list() -> None:
     from xcloudmask import sensors
 
     rows = [("sensor", "bands", "what it is")]
-    for name in sensors.list():
+    for name in sensors.names():
         sensor = sensors.get(name)
         rows.append((name, f"{len(sensor.bands):>5}", sensor.title))
     print(table(rows))

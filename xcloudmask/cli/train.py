@@ -1,4 +1,4 @@
-"""Train a model as a config file says; the same command goes on where a stopped one ended.
+"""Train a model as a config file says; the same command resumes one that was stopped.
 
 Several GPUs: torchrun --nproc-per-node N -m xcloudmask train CONFIG ...
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
 
 from xcloudmask.cli.parse import Parser
@@ -35,27 +34,20 @@ def run(args: Namespace) -> None:
     if args.search:
         from xcloudmask.train.search import search
 
-        found = search(args.config, args.search, data=args.data, out=args.out, threads=args.threads)
-        print(json.dumps(found, indent=2))
+        best = search(args.config, args.search, data=args.data, out=args.out, threads=args.threads)
+        print(json.dumps(best, indent=2))
         return
+    from xcloudmask.train.loggers import epoch_line
     from xcloudmask.train.run import train
 
     try:
         record = train(
             args.config, data=args.data, out=args.out, threads=args.threads,
-            loggers=() if args.quiet else [_say_epoch],
+            loggers=() if args.quiet else [lambda *row: say(epoch_line(*row))],
         )  # fmt: skip
     except KeyboardInterrupt:
-        say("stopped. Run the same command again: it goes on at the last checkpoint, not a minute ago")
+        say("stopped. Run the same command again: it resumes at the last checkpoint, not a minute ago")
         raise
     print(json.dumps({key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}, indent=2))
     card = Path(args.out or Path("runs") / record["name"]) / f"{record['name']}.json"
     print(f"to use it: xcloudmask predict IN OUT --model {card}, or predict(model={str(card)!r})")
-
-
-def _say_epoch(steps: int, numbers: Mapping[str, float]) -> None:
-    from xcloudmask.train.curves import COUNTS
-
-    scores = [f"{name} {numbers[name]:.3f}" for name in numbers if name not in COUNTS]
-    told = [f"epoch {numbers['epoch']:.0f}", f"{steps} steps", f"loss {numbers['loss']:.4g}", *scores]
-    say(", ".join([*told, f"{numbers['seconds']:.0f} s"]))

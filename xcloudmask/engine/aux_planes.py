@@ -30,7 +30,7 @@ BELIEVABLE: dict[str, tuple[float, float]] = {
     "radar": (-1.0, 50.0),  # where noise was taken away, calm water may be a little less than nothing
     "angle": (5, 90),
 }
-_TOLD: dict[str, str] = {
+_EXPECTED: dict[str, str] = {
     "elevation": "metres: aux=dem * 0.3048 for feet",
     "radar": "backscatter (sigma or gamma nought): say how it is stored with attrs units='dB' or "
     "units='linear' (a ratio of powers, neither amplitude nor digital numbers)",
@@ -129,11 +129,11 @@ def check(values: Float, name: AuxName) -> None:
     kind = "radar" if name in RADAR else name
     low, high = BELIEVABLE[kind]
     middle = float(np.median(values))
-    found = f"the middle of the values is {middle:.5g}"
+    oddity = f"the middle of the values is {middle:.5g}"
     if kind == "radar":
-        found += " as a ratio of powers"
+        oddity += " as a ratio of powers"
     if low <= middle <= high:
         if kind != "radar" or values.size < MANY or values.min() < 1:
             return
-        found = "all values are above 0 dB"
-    raise UnitError(f"aux input {name!r}: {found}, which cannot be {_TOLD[kind]}")
+        oddity = "all values are above 0 dB"
+    raise UnitError(f"aux input {name!r}: {oddity}, which cannot be {_EXPECTED[kind]}")

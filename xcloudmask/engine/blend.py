@@ -1,5 +1,12 @@
 """Adding windows up: exact sums, so that order never matters.
 
+A window is added up in three steps, of which this module holds the first and the last:
+
+1. its weights (`window_weights`), and the rounding of ``weight * probability`` (`quantise`);
+2. on the device, into the sums of one chunk: `Predictor._settle` calls `Backend.weigh`, which rounds as
+   `quantise` does, in the device's own arrays, and `Backend.add`;
+3. into the cells of an output, from the sums of all chunks that cover them (`add_sums`).
+
 Each contribution ``weight * probability`` is rounded to a multiple of 2**-23 before it is added. Sums of
 such multiples below 2 are exact in fp32, hence associative: the blended value is bit for bit the same
 whatever order chunks, threads or workers deliver the windows in.
@@ -12,12 +19,23 @@ only, so a sum of finer ones would depend on their order again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 
 from xcloudmask.engine.arrays import Float
 from xcloudmask.engine.tiling import TilePlan
 
 GRID = np.float32(2.0**23)
+
+
+class PlacedSum(NamedTuple):
+    """Sums of windows (..., class, y, x), and where they begin among the cells of an output."""
+
+    sums: Float
+    row: int
+    col: int
 
 
 def window_weights(plan: TilePlan, row: int, col: int) -> Float:
@@ -31,3 +49,12 @@ def quantise(values: Float) -> Float:
     np.rint(values, out=values)
     values /= GRID
     return values
+
+
+def add_sums(total: Float, placed: Iterable[PlacedSum], row: int) -> None:
+    """Add sums to `total`, which holds an output's cells from `row` on and may lie anywhere within them."""
+    for sums, first, col in placed:
+        top = first - row  # may lie above `total`, whose rows end before those of `sums` do
+        rows = slice(max(top, 0), max(top + sums.shape[-2], 0))
+        part = total[..., rows, col : col + sums.shape[-1]]
+        part += sums[..., max(-top, 0) : max(-top, 0) + part.shape[-2], :]

@@ -1,4 +1,4 @@
-"""Things that a process makes once: networks, and what is made of them."""
+"""What a process makes once and keeps: networks, what is made of them, locks and threads."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Once(Generic[T]):
-    """Values by key, each made once however many threads ask for it; a making that fails is tried again.
+class PerProcessCache(Generic[T]):
+    """Values by key, each made once however many threads ask for it; one that failed is tried again.
 
     Examples
     --------
-    >>> made = Once()
-    >>> made.get("a", lambda: 1), made.get("a", lambda: 2)
+    >>> cache = PerProcessCache()
+    >>> cache.get_or_create("a", lambda: 1), cache.get_or_create("a", lambda: 2)
     (1, 1)
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._making: dict[Hashable, threading.Lock] = {}
-        self._made: dict[Hashable, T] = {}
+        self._creating: dict[Hashable, threading.Lock] = {}
+        self._values: dict[Hashable, T] = {}
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made for a key; if nothing was yet, make it."""
+    def get_or_create(self, key: Hashable, create: Callable[[], T]) -> T:
+        """Return the value of a key; create it if there is none."""
         with self._lock:
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
-            if key not in self._made:
-                self._made[key] = make()
-            return self._made[key]
+            creating = self._creating.setdefault(key, threading.Lock())
+        with creating:  # a lock a key: while one network is loaded, others can be
+            if key not in self._values:
+                self._values[key] = create()
+            return self._values[key]
 
     def clear(self) -> None:
-        """Forget what was made."""
+        """Forget all values."""
         with self._lock:
-            self._made.clear()
+            self._values.clear()
 
-    def restart(self) -> dict[Hashable, T]:
-        """Begin anew, whoever may have held the locks, and return what was made."""
-        made, self._made = self._made, {}
-        self._lock, self._making = threading.Lock(), {}
-        return made
+    def reset_after_fork(self) -> dict[Hashable, T]:
+        """Forget all values, make new locks (the old ones may be held for ever), and return the values."""
+        values, self._values = self._values, {}
+        self._lock, self._creating = threading.Lock(), {}
+        return values

@@ -7,35 +7,40 @@ import numpy.typing as npt
 
 from xcloudmask.classes import SHADOW
 from xcloudmask.engine.arrays import Float
-from xcloudmask.types import Options, Scheme
+from xcloudmask.types import Scheme
 
 
-def to_scheme(found: Float, scheme: Scheme) -> Float:
-    """Add the model's channels up to the classes of the answer."""
+def to_scheme(probabilities: Float, scheme: Scheme) -> Float:
+    """Add the model's channels (..., channel, y, x) up to the classes of the answer."""
     matrix = scheme.matrix
     if all(row[k] == (i == k) for i, row in enumerate(matrix) for k in range(len(row))):
-        return found
+        return probabilities
     parts: list[Float] = []
     for row in matrix:
-        channels = [found[..., k, :, :] for k, share in enumerate(row) if share]
+        channels = [probabilities[..., k, :, :] for k, share in enumerate(row) if share]
         parts.append(sum(channels[1:], channels[0]))
     return np.stack(parts, axis=-3)
 
 
-def decide_classes(found: Float, options: Options) -> npt.NDArray[np.intp]:
-    """Index of the class of each pixel: the most probable, or as thresholds of cloud and shadow decide."""
-    if options.shadow_threshold is not None:
-        shadow = options.scheme.names.index(SHADOW)
-        found = found.copy()
-        weak = found[..., shadow, :, :] < options.shadow_threshold
-        found[..., shadow, :, :][weak] = -1.0  # behind every other class
-    best: npt.NDArray[np.intp] = found.argmax(axis=-3)
-    threshold = options.threshold
+def decide_classes(
+    probabilities: Float, scheme: Scheme, threshold: float | None, shadow_threshold: float | None = None
+) -> npt.NDArray[np.intp]:
+    """Return the index of the class of each pixel: the most probable, or as thresholds decide.
+
+    Cloud, of the likeliest kind, where all kinds of it together reach `threshold`, else the likeliest of the
+    rest. Shadow is not considered where it is less probable than `shadow_threshold`.
+    """
+    if shadow_threshold is not None:
+        shadow = scheme.names.index(SHADOW)
+        probabilities = probabilities.copy()
+        weak = probabilities[..., shadow, :, :] < shadow_threshold
+        probabilities[..., shadow, :, :][weak] = -1.0  # behind every other class
     if threshold is None:
+        best: npt.NDArray[np.intp] = probabilities.argmax(axis=-3)
         return best
-    cloudy = np.asarray(options.scheme.cloudy)
-    there = found[..., cloudy, :, :]
-    as_cloud = np.flatnonzero(cloudy)[there.argmax(axis=-3)]
-    as_ground = np.flatnonzero(~cloudy)[found[..., ~cloudy, :, :].argmax(axis=-3)]
-    decided: npt.NDArray[np.intp] = np.where(there.sum(axis=-3) >= threshold, as_cloud, as_ground)
+    cloudy = np.asarray(scheme.cloudy)
+    cloud, ground = probabilities[..., cloudy, :, :], probabilities[..., ~cloudy, :, :]
+    as_cloud = np.flatnonzero(cloudy)[cloud.argmax(axis=-3)]
+    as_ground = np.flatnonzero(~cloudy)[ground.argmax(axis=-3)]
+    decided: npt.NDArray[np.intp] = np.where(cloud.sum(axis=-3) >= threshold, as_cloud, as_ground)
     return decided

@@ -1,4 +1,4 @@
-"""Where a predictor's windows are inferred: one after the other, or a few side by side."""
+"""Who may infer on a device: one window after the other, or a few in parallel."""
 
 from __future__ import annotations
 
@@ -10,81 +10,82 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xcloudmask.engine.backend import Backend
-from xcloudmask.engine.cache import Once
+from xcloudmask.engine.cache import PerProcessCache
 from xcloudmask.engine.devices import MOST_LANES
 
 
-class Turns:
-    """Who may infer on a device: a few at a time, or one alone.
+class DeviceSlots:
+    """The slots of a device, of which an inference takes one or, to be alone, all.
 
     Examples
     --------
-    >>> turns = Turns()
-    >>> with turns.take(alone=False), turns.take(alone=False):
+    >>> slots = DeviceSlots()
+    >>> with slots.take(alone=False), slots.take(alone=False):
     ...     pass
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._places = threading.Semaphore(MOST_LANES)
+        self._slots = threading.Semaphore(MOST_LANES)
 
     @contextmanager
     def take(self, *, alone: bool) -> Iterator[None]:
-        """Wait for a place; or for all of them, one after the other, so that nobody else has any."""
+        """Wait for a slot; or for all of them, so that nothing else runs on the device."""
         if not alone:
-            with self._places:
+            with self._slots:
                 yield
             return
+        # The lock lets one thread at a time collect slots: two with half of them each would deadlock.
         with self._lock, ExitStack() as held:
             for _ in range(MOST_LANES):
-                held.enter_context(self._places)
+                held.enter_context(self._slots)
             yield
 
 
-#: By device, whatever the model: who may infer on it.
-turns: Once[Turns] = Once()
-#: By their number: the threads in which windows are inferred side by side, whatever the model.
-pools: Once[ThreadPoolExecutor] = Once()
+#: By device, whatever the model.
+device_slots: PerProcessCache[DeviceSlots] = PerProcessCache()
+#: By their number: the threads in which windows are inferred in parallel, whatever the model.
+thread_pools: PerProcessCache[ThreadPoolExecutor] = PerProcessCache()
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What an inference gave: parts of the sums, None if memory ran out; and what was odd, if anything."""
+class InferenceResult:
+    """What a batch adds to the sums, None if memory ran out; and a warning, if its probabilities are odd."""
 
     parts: Any
-    odd: str | None
+    warning: str | None
 
 
 @dataclass(slots=True)
-class Device:
-    """A device as one predictor sees it: whose turn it is, and how many of the predictor's tasks use it."""
+class DeviceQueue:
+    """A device as one predictor uses it: slots, threads, and how many of the predictor's tasks are there."""
 
     backend: Backend
-    turns: Turns = field(default_factory=Turns)
-    lanes: ThreadPoolExecutor | None = None  # None: one inference at a time
+    slots: DeviceSlots = field(default_factory=DeviceSlots)
+    threads: ThreadPoolExecutor | None = None  # None: one inference at a time, in the thread that asks
     tasks: int = 0
 
     @property
     def ahead(self) -> int:
         """How many batches are begun before the first of them is waited for."""
-        return self.backend.lanes if self.lanes is not None else 0
+        return self.backend.lanes if self.threads is not None else 0
 
-    def start(self, infer: Callable[[], Said]) -> Future[Said]:
-        """Infer in a lane if there are any, else here and now."""
-        if self.lanes is not None:
+    def start(self, infer: Callable[[], InferenceResult]) -> Future[InferenceResult]:
+        """Infer in another thread if there are any, else here and now."""
+        if self.threads is not None:
             try:
-                return self.lanes.submit(infer)
-            except RuntimeError:  # the interpreter is ending and its pools take no more: this thread goes on
+                return self.threads.submit(infer)
+            except RuntimeError:  # the interpreter is ending and its pools take no more: use this thread
                 pass
-        done: Future[Said] = Future()
+        done: Future[InferenceResult] = Future()
         done.set_result(infer())
         return done
 
     @classmethod
-    def of(cls, name: str, backend: Backend) -> Device:
-        """Return the device of that name, as a predictor sees it that has `backend` there."""
+    def of(cls, name: str, backend: Backend) -> DeviceQueue:
+        """Return the queue of a predictor that has `backend` on the device of that name."""
         count = backend.lanes
-        lanes = None
+        threads = None
         if count > 1:
-            lanes = pools.get(count, lambda: ThreadPoolExecutor(count, "xcloudmask-infer"))
-        return cls(backend, turns.get(name, Turns), lanes)
+            threads = thread_pools.get_or_create(count, lambda: ThreadPoolExecutor(count, "xcloudmask-infer"))
+        return cls(backend, device_slots.get_or_create(name, DeviceSlots), threads)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
 import re
 import sys
+from dataclasses import replace
+from functools import cache
 
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
 from xcloudmask.types import ModelSpec
 
-#: Whether this process was forked from one that had run a network. The threads that libraries keep, OpenMP's
-#: above all, did not come along, and work given to them is waited for without end.
+#: Whether this process was forked from one that had run a network. Threads do not survive a fork, those that
+#: libraries keep (OpenMP's above all) neither: work submitted to them would hang.
 forked = False
 
-#: Windows side by side on a CPU, at most: each takes the memory of a network's layers.
+#: Windows inferred in parallel on a CPU, at most: each takes the memory of a network's layers.
 MOST_LANES = 4
 
 
@@ -46,7 +50,7 @@ def cpu_threads() -> int:
 
 
 def cpu_lanes() -> int:
-    """How many windows an ONNX graph infers side by side on the CPU; each has its share of the threads.
+    """How many windows an ONNX graph infers in parallel on the CPU; each has its share of the threads.
 
     Threads that work at one window wait for one another after each layer; one window a thread has no waiting,
     but takes memory for each. On two cores it is 1.1 times as fast in processor time, more by the clock. At
@@ -64,30 +68,72 @@ def settle_threads(runtime: str) -> None:
         torch.set_num_threads(1)
 
 
+def for_device(spec: ModelSpec, device: str, dtype: str) -> ModelSpec:
+    """Return the card with the runtime that a device, or a precision, needs.
+
+    Examples
+    --------
+    >>> from xcloudmask import models
+    >>> [for_device(models.get("ukis-4band-l1c"), name, "auto").runtime for name in ("cpu", "cuda:0")]
+    ['onnx', 'torch']
+    """
+    on_gpu = device.startswith(("cuda", "mps"))
+    if spec.gpu_runtime and (on_gpu or (device == "cpu" and dtype not in ("auto", "float32"))):
+        return replace(spec, runtime=spec.gpu_runtime)
+    return spec
+
+
+@cache
+def has_gpu_driver() -> bool:
+    """Whether there may be a GPU; to ask torch, which knows, takes seconds for its import."""
+    if sys.platform == "darwin":
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return os.path.exists("/dev/kfd")  # AMD's, which torch calls cuda too
+    return True
+
+
+@cache
+def _warn_of_idle_gpu(name: str) -> None:
+    """Say, once in a process, that a graph runs on the CPU although there is a GPU."""
+    text = (
+        f"the installed onnxruntime cannot use the GPU of this machine, {name}: ONNX models run on the CPU. "
+        "To change that: pip uninstall onnxruntime; pip install onnxruntime-gpu. To keep it so: device='cpu'"
+    )
+    logging.getLogger("xcloudmask").warning(text)  # a worker's warnings reach nobody
+    warn_user(text, ModelWarning)
+
+
 def available_devices(device: str, runtime: str) -> list[str]:
     """Turn ``auto`` and ``cuda`` into the devices of this machine; several GPUs are used in turn."""
     if device == "cpu" or (device == "auto" and os.environ.get("CUDA_VISIBLE_DEVICES") == ""):
         return ["cpu"]
     if device.startswith("openvino"):
         return [device]  # which says itself what is missing
+    if device == "auto" and not has_gpu_driver():
+        return ["cpu"]
+    import torch
+
     if device == "auto" and runtime == "onnx":
         import onnxruntime as ort
 
         if "CUDAExecutionProvider" not in ort.get_available_providers():
-            return ["cpu"]  # and importing torch, which takes seconds, only counts GPUs
-    import torch
-
+            if torch.cuda.device_count():
+                _warn_of_idle_gpu(torch.cuda.get_device_name(0))
+            return ["cpu"]
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     mps = ["mps"] if runtime == "torch" and torch.backends.mps.is_available() else []
     if device == "auto":
         return gpus or mps or ["cpu"]
-    found = [name for name in (*gpus, *mps) if device in (name, name.partition(":")[0])]
-    if not found:
+    matching = [name for name in (*gpus, *mps) if device in (name, name.partition(":")[0])]
+    if not matching:
         raise CloudMaskError(
             f"device={device!r} is not on this machine (there: {', '.join(['cpu', *gpus, *mps])}); "
             "use device='auto', or run on workers that have it"
         )
-    return found
+    return matching
 
 
 def give_back() -> None:
@@ -122,11 +168,12 @@ def check_device(device: str, spec: ModelSpec) -> None:
         )
 
 
-def check_dtype(dtype: str, spec: ModelSpec) -> None:
-    """Refuse an unknown precision, or one that the model's runtime cannot change to."""
+def check_dtype(dtype: str, spec: ModelSpec, device: str = "auto") -> None:
+    """Refuse an unknown precision, or one that the model's runtime on that device cannot change to."""
     if dtype not in DTYPES:
         raise OptionError("dtype", dtype, allowed=DTYPES)
-    if spec.runtime == "onnx" and dtype not in ("auto", "float32"):
+    other = spec.gpu_runtime and not device.startswith("openvino")
+    if spec.runtime == "onnx" and not other and dtype not in ("auto", "float32"):
         raise CloudMaskError(
             f"dtype={dtype!r}: model {spec.name!r} is an ONNX graph and runs in the precision it was "
             "exported in; leave dtype='auto'"

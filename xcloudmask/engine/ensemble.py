@@ -1,28 +1,70 @@
-"""Several networks, one after the other, for the mean of their probabilities."""
+"""Several networks, one after the other, whose probabilities are joined."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from xcloudmask.engine.arrays import Float
-from xcloudmask.engine.onnx import OnnxBackend
+from xcloudmask.engine.backend import Backend
 from xcloudmask.models.network import Network
 
 
-class TeamBackend(OnnxBackend):
-    """Several ONNX graphs, one after the other, for the mean of what they say."""
+class EnsembleBackend:
+    """Backends of any kind as one; arrays are those of `host`, the first that takes NumPy's, or the first."""
 
-    def __init__(self, network: Network, device: str, members: Sequence[OnnxBackend]) -> None:
-        self.kind, _, self.index = device.partition(":")
-        self.network = network
-        self.members, self.lanes = members, min(member.lanes for member in members)
+    def __init__(self, network: Network, members: Sequence[Backend]) -> None:
+        from xcloudmask.engine.onnx import OnnxBackend
 
-    def probabilities(self, pixels: Float) -> Float:
+        self.network, self.members = network, members
+        self.host = next((each for each in members if isinstance(each, OnnxBackend)), members[0])
+        self.kind, self.lanes = self.host.kind, min(each.lanes for each in members)
+
+    def probabilities(self, pixels: Any) -> Any:
         """See `Backend`."""
-        said = [one.probabilities(pixels[:, : len(one.network.mean or ())]) for one in self.members]
-        shares = self.network.shares or (1.0,) * len(said)
-        parts = [one * np.float32(share / sum(shares)) for one, share in zip(said, shares, strict=True)]
-        mean: Float = sum(parts[1:], parts[0])
-        return mean
+        each = [self._answer(member, pixels) for member in self.members]
+        if self.network.reduce == "mean" and not self.network.spread:
+            return self._mean(each)
+        return self.host.upload(list(self._joined([self.host.fetch(answer) for answer in each])))
+
+    def _answer(self, member: Backend, pixels: Any) -> Any:
+        """Return what a member answers, as an array of the host's kind."""
+        pixels = pixels[:, : member.network.channels]
+        if type(member) is type(self.host):
+            return member.probabilities(pixels)
+        there = member.upload(list(self.host.fetch(pixels)))
+        return self.host.upload(list(member.fetch(member.probabilities(there))))
+
+    def _mean(self, each: Sequence[Any]) -> Any:
+        weights = self.network.member_weights or (1.0,) * len(each)
+        parts = [
+            answer * np.float32(weight / sum(weights)) for answer, weight in zip(each, weights, strict=True)
+        ]
+        return sum(parts[1:], parts[0])
+
+    def _joined(self, each: Sequence[Float]) -> Float:
+        """Join the members' answers; where two classes are one score of cloud, that score is joined."""
+        stack, reduce = np.stack(each), getattr(np, self.network.reduce)
+        if self.network.reduce == "mean":
+            joined: Float = self._mean(each)
+        elif self.network.members[0].activation in ("sigmoid", "complement"):
+            cloud = reduce(stack[:, :, 1:], axis=0)
+            joined = np.concatenate([1 - cloud, cloud], axis=1)
+        else:
+            joined = reduce(stack, axis=0)
+            joined /= np.maximum(joined.sum(axis=1, keepdims=True), np.float32(1e-12))
+        if not self.network.spread:
+            return joined
+        cloud = stack[:, :, list(self.network.spread)].sum(axis=2, keepdims=True)
+        return np.concatenate([joined, cloud.std(axis=0)], axis=1)
+
+    def __getattr__(self, name: str) -> Any:
+        """Do the rest of what a `Backend` does as the host does it: `zeros`, `upload`, `weigh`, `add`, ..."""
+        return getattr(self.host, name)
+
+    def release(self) -> None:
+        """See `Backend`."""
+        for member in self.members:
+            member.release()

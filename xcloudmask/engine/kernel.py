@@ -1,12 +1,12 @@
-"""The three things that are done to a chunk: find its valid pixels, infer its windows, make its output.
+"""What is done to a chunk, from top to bottom: cut its windows out, infer them, make its output.
 
-Plain functions from arrays to arrays. The lazy executor makes tasks of them, the direct one calls them.
+Plain functions from arrays to arrays, which NumPy (`run_numpy`), Dask (`run_dask`) and a stream call alike.
 All follow one `Plan`, so a result depends on the pixels and never on who called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from itertools import chain
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from xcloudmask.classes import NO_DATA
 from xcloudmask.engine.arrays import Array, Bool, Float
 from xcloudmask.engine.aux_planes import encode
-from xcloudmask.engine.blend import window_weights
+from xcloudmask.engine.blend import PlacedSum, add_sums, window_weights
 from xcloudmask.engine.chunks import Range
 from xcloudmask.engine.classify import decide_classes, to_scheme
 from xcloudmask.engine.pixels import calibrate, check_units, coarsen, fill_gaps, holds_data, name_fill_value
@@ -24,16 +24,16 @@ from xcloudmask.engine.tiling import reflect_indices
 from xcloudmask.engine.upsample import upsample
 from xcloudmask.types import AuxInput
 
-#: Sums of windows, and the row and column where they begin.
-Piece = tuple[Float, int, int]
-
-
 #: Rows of an output that are made at once: what is made on the way would take many times the output.
 ROWS_AT_ONCE = 256
 
 
 def valid_pixels(plan: Plan, raw: Array) -> Bool:
-    """Pixels of a chunk (..., band, y, x) that hold data in every band; aux planes have no say in it."""
+    """Pixels of a chunk (..., band, y, x) that hold data in every band, whatever the aux planes hold.
+
+    `window_jobs` scans the pixels that windows reach once more. That is half a percent of the time of the
+    least network here; to hand the result on, chunk by chunk, would double the strips in a Dask graph.
+    """
     return holds_data(reflectance(plan, raw), plan.options.calibration)
 
 
@@ -45,7 +45,8 @@ def reflectance(plan: Plan, raw: Array) -> Array:
 def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[WindowJob]:
     """Cut windows rows x cols of the plan out of raw pixels (scene, band, y, x) that begin with them.
 
-    Windows without a valid pixel are left out.
+    Windows without a valid pixel are left out. This is a generator that `Predictor.blend` pulls batches from:
+    it runs between inferences, a window at a time, and its warnings and errors come up there.
     """
     tiles = plan.tiles
     calibration, scaled = plan.options.calibration, plan.options.calibration.scale is not None
@@ -58,22 +59,22 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
             name_fill_value(bands, calibration)
         if not valid.any():
             continue
-        cells, there = coarsen(values, valid, plan.options.factors)
+        cells, cell_valid = coarsen(values, valid, plan.options.factors)
         planes = aux_cells(plan, raw[scene])
         for row in range(*rows):
             top = tiles.y.start(row) - row0
             for col in range(*cols):
                 left = tiles.x.start(col) - col0
-                inside = there[top : top + patch, left : left + patch]
+                box = slice(top, top + patch), slice(left, left + patch)
+                inside = cell_valid[box]
                 if not inside.any():
                     continue
-                pixels = cells[:, top : top + patch, left : left + patch]
+                pixels = cells[:, *box]
                 check_units(pixels, inside, scaled)
                 pixels = fill_gaps(pixels, inside)
                 if plan.aux:
-                    box = slice(top, top + patch), slice(left, left + patch)
                     pixels = np.concatenate([pixels, aux_window(plan, planes, box, inside.shape)])
-                if inside.shape != (patch, patch):
+                if inside.shape != (patch, patch):  # only where the image is smaller than a window
                     pixels = pixels[:, reflect_indices(inside.shape[0], patch)]
                     pixels = pixels[:, :, reflect_indices(inside.shape[1], patch)]
                 yield WindowJob(scene, top, left, pixels, inside, window_weights(tiles, row, col))
@@ -98,8 +99,8 @@ def aux_window(
     out = np.zeros((len(plan.aux), *shape), np.float32)
     for channel, aux in zip(out, plan.aux, strict=True):
         if aux in planes:
-            cells, there = planes[aux]
-            valid = there[box]
+            cells, cell_valid = planes[aux]
+            valid = cell_valid[box]
             if valid.any():
                 channel[:] = encode(fill_gaps(cells[:, *box], valid)[0], valid, aux)
     return out
@@ -125,10 +126,10 @@ def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
     return sums.reshape(*lead, *shape[1:])
 
 
-def finish(plan: Plan, pieces: Sequence[Piece], valid: Bool, rows: Range, cols: Range) -> Array:
-    """Make the output of pixels rows x cols from the sums of whichever windows cover the cells they need.
+def finish(plan: Plan, placed: Collection[PlacedSum], valid: Bool, rows: Range, cols: Range) -> Array:
+    """Make the output of pixels rows x cols from the sums of all windows that cover the cells they need.
 
-    Each piece comes with its first row and column among those cells.
+    Sums are placed among those cells. `valid` says which of the pixels hold data.
     """
     classes = plan.class_axis
     dtype = np.float32 if classes else np.uint8
@@ -141,33 +142,27 @@ def finish(plan: Plan, pieces: Sequence[Piece], valid: Bool, rows: Range, cols: 
         band = start, min(start + ROWS_AT_ONCE, stop)
         top, bottom = plan.y.needed_cells(band)
         sums = np.zeros((*valid.shape[:-2], plan.channels, bottom - top, right - left), np.float32)
-        add_pieces(sums, [(part, row + origin - top, col) for part, row, col in pieces])
+        add_sums(sums, placed, top - origin)
         inside = slice(band[0] - first, band[1] - first)
-        out[..., inside, :] = _finish(plan, sums, valid[..., inside, :], band, cols)
+        out[..., inside, :] = _output(plan, sums, valid[..., inside, :], band, cols)
     return out
 
 
-def add_pieces(total: Float, pieces: Sequence[Piece]) -> None:
-    """Add sums to those of a band, which may begin and end anywhere within them."""
-    for part, row, col in pieces:
-        rows = slice(max(row, 0), max(row + part.shape[-2], 0))
-        there = total[..., rows, col : col + part.shape[-1]]
-        there += part[..., max(-row, 0) : max(-row, 0) + there.shape[-2], :]
-
-
-def _finish(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Array:
+def _output(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range) -> Array:
+    """Make a few rows of the output: cells to pixels, the model's classes to the scheme's, the decision."""
     options = plan.options
     needs = (plan.y.needed_cells(rows), plan.x.needed_cells(cols))
     sizes = (plan.y.plan.size, plan.x.plan.size)
     count = len(options.spec.classes)
-    found = upsample(sums, (rows, cols), options.factors, needs, sizes, count)
-    found, spread = found[..., :count, :, :], found[..., count:, :, :]
-    # A network that returns NaN has told nothing; such a pixel must not become class 0.
-    valid = valid & (found.sum(axis=-3) > 0)
-    found = to_scheme(found, options.scheme)
+    channels = upsample(sums, (rows, cols), options.factors, needs, sizes, count)
+    probabilities, uncertainty = channels[..., :count, :, :], channels[..., count:, :, :]
+    # Where a network returned NaN, its classes sum to zero or NaN: such a pixel must not become class 0.
+    valid = valid & (probabilities.sum(axis=-3) > 0)
+    probabilities = to_scheme(probabilities, options.scheme)
     if options.output == "probabilities":
-        found = np.concatenate([found, spread], axis=-3) if options.uncertainty else found
-        out: Float = np.where(valid[..., None, :, :], np.clip(found, 0, 1), np.float32(np.nan))
+        if options.uncertainty:
+            probabilities = np.concatenate([probabilities, uncertainty], axis=-3)
+        out: Float = np.where(valid[..., None, :, :], np.clip(probabilities, 0, 1), np.float32(np.nan))
         return out
-    codes = np.asarray(options.scheme.codes, np.uint8)
-    return np.where(valid, codes[decide_classes(found, options)], np.uint8(NO_DATA))
+    best = decide_classes(probabilities, options.scheme, options.threshold, options.shadow_threshold)
+    return np.where(valid, np.asarray(options.scheme.codes, np.uint8)[best], np.uint8(NO_DATA))

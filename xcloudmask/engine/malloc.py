@@ -51,7 +51,7 @@ def _glibc(name: str) -> Callable[..., int] | None:
     if sys.platform != "linux":
         return None
     try:
-        found: Callable[..., int] = getattr(ctypes.CDLL("libc.so.6"), name)
+        function: Callable[..., int] = getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):  # musl has none
         return None
-    return found
+    return function

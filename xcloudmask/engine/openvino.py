@@ -23,13 +23,13 @@ class OpenVinoBackend(OnnxBackend):
         import openvino
 
         name, core = self.index or "CPU", openvino.Core()
-        there = core.available_devices
-        if name not in there:
+        available = core.available_devices
+        if name not in available:
             raise CloudMaskError(
-                f"device='openvino:{name}' is not on this machine (there: {', '.join(there) or 'none'}); use "
-                "device='openvino' or device='cpu'"
+                f"device='openvino:{name}' is not on this machine (there: {', '.join(available) or 'none'}); "
+                "use device='openvino' or device='cpu'"
             )
-        # Reflectance is told apart at the third digit: half precision must be asked for, never taken.
+        # Reflectance differs in the third digit: half precision must be asked for, never the default.
         how: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if name == "CPU":
             how["INFERENCE_NUM_THREADS"] = cpu_threads()

@@ -1,4 +1,4 @@
-"""What a network answered, held against what its card promises, before anything is made of it."""
+"""A network's probabilities are checked against what its card says, before they are used."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from xcloudmask.engine.arrays import Float
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.types import ModelSpec
 
-#: How far from 1 probabilities may add up: half precision rounds, and logits are nowhere near.
+#: How far from 1 a pixel's probabilities may add up: half precision rounds, and logits are nowhere near.
 _OFF = 0.02
 
 
-def check_shape(found: Any, pixels: Any, spec: ModelSpec, activation: str | None) -> None:
+def check_shape(probabilities: Any, pixels: Any, spec: ModelSpec, activation: str | None) -> None:
     """Refuse probabilities that are not one picture of every class for every window.
 
-    NumPy and torch would stretch a single class, pixel or window over all of them, and tell nobody.
+    NumPy and torch would broadcast a single class, pixel or window over all of them, silently.
 
     Examples
     --------
     >>> from xcloudmask.testing import TOY
     >>> check_shape(np.zeros((1, 3, 8, 8)), np.zeros((1, 2, 8, 8)), TOY, "softmax")
     """
-    shape = tuple(found.shape)
+    shape = tuple(probabilities.shape)
     wanted = (pixels.shape[0], len(spec.classes) + spec.uncertainty, *pixels.shape[-2:])
     if shape == wanted:
         return
@@ -32,11 +32,11 @@ def check_shape(found: Any, pixels: Any, spec: ModelSpec, activation: str | None
     channels = shape[1] if len(shape) == 4 else None
     if channels == 1 and activation in ("softmax", None):
         remedy = (
-            "One channel that tells cloud is activation='sigmoid' (or 'complement' if it is a probability "
+            "One channel for cloud is activation='sigmoid' (or 'complement' if it is a probability "
             "already), with the classes not cloud and cloud"
         )
     elif activation in ("sigmoid", "complement") and channels is not None and channels > 2:
-        remedy = f"activation={activation!r} is for one channel; for one a class say 'softmax'"
+        remedy = f"activation={activation!r} is for one channel; for one channel a class pass 'softmax'"
     elif len(shape) == 4 and shape[:2] == wanted[:2]:
         remedy = "Give a network that answers for every pixel of its window"
     raise CloudMaskError(
@@ -47,18 +47,18 @@ def check_shape(found: Any, pixels: Any, spec: ModelSpec, activation: str | None
     )
 
 
-def doubt(found: Float, seen: Float, spec: ModelSpec, activation: str | None) -> str | None:
-    """Return what is odd about a batch of probabilities where windows hold data, None if nothing is.
+def find_anomaly(probabilities: Float, weights: Float, spec: ModelSpec, activation: str | None) -> str | None:
+    """Return what is wrong with a batch of probabilities where weights are above 0, None if nothing is.
 
     Examples
     --------
     >>> from xcloudmask.testing import TOY
-    >>> doubt(np.full((1, 3, 2, 2), 1 / 3), np.ones((1, 2, 2)), TOY, "softmax")
-    >>> "add up to 9" in doubt(np.full((1, 3, 2, 2), 3.0), np.ones((1, 2, 2)), TOY, None)
+    >>> find_anomaly(np.full((1, 3, 2, 2), 1 / 3), np.ones((1, 2, 2)), TOY, "softmax")
+    >>> "add up to 9" in find_anomaly(np.full((1, 3, 2, 2), 3.0), np.ones((1, 2, 2)), TOY, None)
     True
     """
-    rows, cols = seen.shape[-2:]
-    pixels = np.moveaxis(found[..., :rows, :cols], 1, -1)[seen > 0]
+    rows, cols = weights.shape[-2:]
+    pixels = np.moveaxis(probabilities[..., :rows, :cols], 1, -1)[weights > 0]
     finite = np.isfinite(pixels).all(axis=-1)
     if not finite.all():
         share = 100 * (1 - finite.mean())

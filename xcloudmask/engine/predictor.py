@@ -1,9 +1,9 @@
 """The engine: windows in, blended sums out, on whatever device there is.
 
 One `Predictor` per (model, device, precision) lives in a process. A network is loaded once for a device,
-whichever predictors use it. A device has one lock for all of them, so that one inference runs at a time on
-it while other threads read, prepare and write; or, for graphs on a CPU, a few lanes, in which windows are
-inferred side by side. Windows are batched; a batch that does not fit in memory is halved and tried again.
+whichever predictors use it. All of them share a device's slots: one inference runs on it at a time while
+other threads read, prepare and write; or, for graphs on a CPU, a few in parallel, a window each. Windows are
+batched; a batch that does not fit in memory is halved and tried again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,12 +28,12 @@ from xcloudmask.classes import CLOUDY
 from xcloudmask.engine import devices
 from xcloudmask.engine.arrays import Bool, Float
 from xcloudmask.engine.backend import Backend, Place
-from xcloudmask.engine.cache import Once
-from xcloudmask.engine.device_slots import Device, Said, pools, turns
-from xcloudmask.engine.devices import available_devices, give_back
-from xcloudmask.engine.output_checks import check_shape, doubt
+from xcloudmask.engine.cache import PerProcessCache
+from xcloudmask.engine.device_slots import DeviceQueue, InferenceResult, device_slots, thread_pools
+from xcloudmask.engine.devices import available_devices, for_device, give_back
+from xcloudmask.engine.output_checks import check_shape, find_anomaly
 from xcloudmask.errors import warn_user
-from xcloudmask.models.filling import Filling
+from xcloudmask.models.imputation import BandImputer
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.types import Band, ModelSpec
 
@@ -88,10 +88,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text) is not None
 
 
-#: By card and device: the weights, whatever precision they are used in and whatever bands they are told of.
-_networks: Once[Network] = Once()
+#: By card and device: the weights, whatever precision they are used in and whatever bands they are bound to.
+_networks: PerProcessCache[Network] = PerProcessCache()
 #: By card, device, precision and bands.
-_backends: Once[Backend] = Once()
+_backends: PerProcessCache[Backend] = PerProcessCache()
 
 
 class Predictor:
@@ -109,33 +109,35 @@ class Predictor:
         self.dtype = dtype
         self._loading = threading.Lock()
         self._choosing = threading.Lock()
-        self._devices: list[Device] = []
-        self._turn = itertools.count()
+        self._devices: list[DeviceQueue] = []
+        self._calls = itertools.count()
         self._fits: int | None = None  # the largest batch that memory has allowed so far
-        self._crowded = False  # whether memory did not suffice for windows side by side
-        self._filling: Filling | None = None  # how bands are estimated that the scene lacks
-        self._looked = False  # whether the first batch's probabilities were looked at
+        self._crowded = False  # whether memory did not suffice for windows in parallel
+        self._imputer: BandImputer | None = None  # how bands are estimated that the scene lacks
+        self._checked = False  # whether the first batch's probabilities were checked
 
-    def _load(self) -> list[Device]:
+    def _load(self) -> list[DeviceQueue]:
         with self._loading:
             if not self._devices:
-                told = () if self.spec.fills else self.inputs  # one network serves whichever are estimated
+                bound = () if self.spec.fills else self.inputs  # one network serves whichever are estimated
                 found = [
-                    Device.of(name, _loaded(self.spec, name, self.dtype, told))
-                    for name in available_devices(self.device, self.spec.runtime)
+                    DeviceQueue.of(
+                        name, _loaded(for_device(self.spec, name, self.dtype), name, self.dtype, bound)
+                    )
+                    for name in available_devices(self.device, self.spec.gpu_runtime or self.spec.runtime)
                 ]
-                filling = found[0].backend.network.filling
-                if self.spec.fills and self.inputs and filling is not None:
-                    self._filling = filling.given_only([band.name for band in self.inputs])
+                imputer = found[0].backend.network.imputer
+                if self.spec.fills and self.inputs and imputer is not None:
+                    self._imputer = imputer.given_only([band.name for band in self.inputs])
                 self._devices = found
         return self._devices
 
     @contextmanager
-    def _borrowed(self) -> Iterator[Device]:
+    def _borrowed(self) -> Iterator[DeviceQueue]:
         """Lend the device that fewest tasks use; among equals, the next in turn."""
         devices = self._load()
         with self._choosing:
-            first = next(self._turn) % len(devices)
+            first = next(self._calls) % len(devices)
             device = min(devices[first:] + devices[:first], key=lambda each: each.tasks)
             device.tasks += 1
         try:
@@ -171,16 +173,20 @@ class Predictor:
                 raise
             # Two batches of a task are on the device at a time: one is computed, the next arrives.
             earlier: deque[Callable[[], object]] = deque()
-            begun: deque[tuple[list[WindowJob], Future[Said]]] = deque()
+            begun: deque[tuple[list[WindowJob], Future[InferenceResult]]] = deque()
 
             def settle_first() -> None:
                 batch, future = begun[0]
-                said = future.result()
-                begun.popleft()  # not before: whoever interrupts the waiting must wait for it, too
-                self._settle(device, sums, batch, said, tta)
+                result = future.result()
+                # Only now: if the wait above is interrupted, the `finally` below must wait for this one, too.
+                begun.popleft()
+                self._settle(device, sums, batch, result, tta)
                 earlier.append(backend.mark())
 
             try:
+                # `jobs` is a generator (`kernel.window_jobs`): asking it for a batch calibrates, fills and
+                # cuts those windows, here, while batches begun before are inferred by other threads or, on a
+                # GPU, asynchronously. No slot of the device is held meanwhile; `_infer` takes one.
                 for batch in self._batches(jobs, batch_size or AUTO_BATCH[backend.kind]):
                     if len(earlier) == 2:
                         earlier.popleft()()
@@ -191,18 +197,20 @@ class Predictor:
                 while begun:
                     settle_first()
             finally:
-                for _, future in begun:  # after a failure nothing of this task may go on
+                for _, future in begun:  # after a failure nothing of this task may run on
                     future.cancel()
                 wait([future for _, future in begun])
             return backend.fetch(sums)
 
-    def _settle(self, device: Device, sums: Any, batch: list[WindowJob], said: Said, tta: int) -> None:
-        """Add what was found; if memory did not suffice for a batch, infer its halves."""
-        if said.odd is not None:
-            log.warning(said.odd)  # a worker's warnings reach nobody
-            warn_user(said.odd, UserWarning)
-        if said.parts is not None:
-            device.backend.add(sums, [job.place for job in batch], said.parts)
+    def _settle(
+        self, device: DeviceQueue, sums: Any, batch: list[WindowJob], result: InferenceResult, tta: int
+    ) -> None:
+        """Add a batch to the sums; if memory did not suffice for it, infer its halves."""
+        if result.warning is not None:
+            log.warning(result.warning)  # warnings raised on a worker are not shown to the client
+            warn_user(result.warning, UserWarning)
+        if result.parts is not None:
+            device.backend.add(sums, [job.place for job in batch], result.parts)
             return
         device.backend.release()
         self._crowded |= len(batch) == 1
@@ -211,7 +219,7 @@ class Predictor:
             self._settle(device, sums, part, self._infer(device, part, tta, sums.shape[1], alone=True), tta)
 
     def _filled(self, pixels: Float) -> Float:
-        return pixels if self._filling is None else self._filling(pixels)
+        return pixels if self._imputer is None else self._imputer(pixels)
 
     def _batches(self, jobs: Iterable[WindowJob], size: int) -> Iterator[list[WindowJob]]:
         source = iter(jobs)
@@ -219,20 +227,22 @@ class Predictor:
             yield batch
 
     def _infer(
-        self, device: Device, jobs: Sequence[WindowJob], tta: int, channels: int, *, alone: bool = False
-    ) -> Said:
+        self, device: DeviceQueue, jobs: Sequence[WindowJob], tta: int, channels: int, *, alone: bool = False
+    ) -> InferenceResult:
         """Return what the windows add to the sums; no parts if that takes more memory than there is.
 
-        Returning that, rather than trying again from within, lets go of all that the failed attempt held.
+        `_settle` tries again, not this function: when it has returned, the memory of the failed attempt is
+        free.
         """
         backend = device.backend
-        alone = alone or self._crowded or device.lanes is None
+        alone = alone or self._crowded or device.threads is None
         try:
             pixels = backend.upload([self._filled(job.pixels) for job in jobs])
             weights = backend.upload([job.shares for job in jobs])
-            with device.turns.take(alone=alone):
-                found = self._augmented(backend, pixels, tta, channels)
-            return Said(backend.weigh(found, weights), self._look(backend, found, jobs))
+            with device.slots.take(alone=alone):
+                probabilities = self._augmented(backend, pixels, tta, channels)
+            warning = self._check_first(backend, probabilities, jobs)
+            return InferenceResult(backend.weigh(probabilities, weights), warning)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -245,12 +255,12 @@ class Predictor:
             self._fits = min(-(-len(jobs) // 2), self._fits or len(jobs))
             todo = "halved" if len(jobs) > 1 else "inferred alone"
             log.warning("out of memory on %s: batch of %d %s", backend.kind, len(jobs), todo)
-            return Said(None, None)
+            return InferenceResult(None, None)
 
     def _probabilities(self, backend: Backend, pixels: Any) -> Any:
-        found = backend.probabilities(pixels)
-        check_shape(found, pixels, self.spec, backend.network.activation)
-        return found
+        probabilities = backend.probabilities(pixels)
+        check_shape(probabilities, pixels, self.spec, backend.network.activation)
+        return probabilities
 
     def _augmented(self, backend: Backend, pixels: Any, tta: int, channels: int) -> Any:
         """Mean over the first `tta` turns and mirrors of the window, and their spread if it is asked for."""
@@ -261,30 +271,31 @@ class Predictor:
         clouds: list[Any] = []
         for axes, swap in TURNS[:tta]:
             turned = backend.flip(pixels, axes)
-            found = self._probabilities(backend, turned.swapaxes(2, 3) if swap else turned)
-            found = backend.flip(found.swapaxes(2, 3) if swap else found, axes)
-            total = found if total is None else total + found
+            answer = self._probabilities(backend, turned.swapaxes(2, 3) if swap else turned)
+            answer = backend.flip(answer.swapaxes(2, 3) if swap else answer, axes)  # turned back
+            total = answer if total is None else total + answer
             if spread:
-                clouds.append(self._cloud(found))
+                clouds.append(self._cloud(answer))
         if not spread:
             return total[:, :channels] / tta
         middle = sum(clouds) / tta
         variance = sum((cloud - middle) ** 2 for cloud in clouds) / tta
         return backend.join([total / tta, variance**0.5])
 
-    def _cloud(self, found: Any) -> Any:
+    def _cloud(self, probabilities: Any) -> Any:
         """Return the probability of cloud, of whatever kind, as one channel."""
-        return sum(found[:, at : at + 1] for at, name in enumerate(self.spec.classes) if name in CLOUDY)
+        cloudy = [channel for channel, name in enumerate(self.spec.classes) if name in CLOUDY]
+        return sum(probabilities[:, channel : channel + 1] for channel in cloudy)
 
-    def _look(self, backend: Backend, found: Any, jobs: Sequence[WindowJob]) -> str | None:
-        """Say what is odd about the very first probabilities, if anything is."""
+    def _check_first(self, backend: Backend, probabilities: Any, jobs: Sequence[WindowJob]) -> str | None:
+        """Return what is odd about the very first probabilities, None if nothing is."""
         with self._choosing:
-            first, self._looked = not self._looked, True
+            first, self._checked = not self._checked, True
         if not first:
             return None
-        seen = np.stack([job.shares for job in jobs])
-        told = backend.fetch(found)[:, : len(self.spec.classes)]
-        return doubt(told, seen, self.spec, backend.network.activation)
+        weights = np.stack([job.shares for job in jobs])
+        classes = backend.fetch(probabilities)[:, : len(self.spec.classes)]
+        return find_anomaly(classes, weights, self.spec, backend.network.activation)
 
 
 def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) -> Backend:
@@ -298,19 +309,26 @@ def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) 
         return network
 
     def make() -> Backend:
-        network = _told_of_bands(_told_of_aux(_networks.get((spec, device), load), spec, inputs), inputs)
+        network = _networks.get_or_create((spec, device), load)
+        bound = [
+            _bind_to_bands(_skip_aux_normalisation(each, spec, inputs), inputs)
+            for each in network.members or (network,)
+        ]
+        network = replace(network, members=tuple(bound)) if network.members else bound[0]
         return make_backend(network, spec.runtime, device, dtype)
 
-    return _backends.get((spec, device, dtype, inputs), make)
+    return _backends.get_or_create((spec, device, dtype, inputs), make)
 
 
 def make_backend(network: Network, runtime: str, device: str, dtype: str) -> Backend:
     """Put a network on a device."""
     if network.members:
-        from xcloudmask.engine.ensemble import TeamBackend
+        from xcloudmask.engine.ensemble import EnsembleBackend
 
-        members: list[Any] = [make_backend(member, "onnx", device, "auto") for member in network.members]
-        return TeamBackend(network, device, members)
+        runtimes = ["onnx" if isinstance(each.body, bytes) else "torch" for each in network.members]
+        pairs = zip(network.members, runtimes, strict=True)
+        members = [make_backend(each, its, device, "auto" if its == "onnx" else dtype) for each, its in pairs]
+        return cast("Backend", EnsembleBackend(network, members))
     if device.startswith("openvino"):
         from xcloudmask.engine.openvino import OpenVinoBackend
 
@@ -324,8 +342,8 @@ def make_backend(network: Network, runtime: str, device: str, dtype: str) -> Bac
     return TorchBackend(network, device, dtype)
 
 
-def _told_of_aux(network: Network, spec: ModelSpec, inputs: tuple[Band, ...]) -> Network:
-    """Leave aux channels, which come scaled, out of what is done to the bands."""
+def _skip_aux_normalisation(network: Network, spec: ModelSpec, inputs: tuple[Band, ...]) -> Network:
+    """Return the network with a normalisation that leaves aux channels alone: they come normalised."""
     extra = sum(band.kind != "reflectance" for band in inputs) if spec.any_bands else len(spec.aux)
     if not extra or (network.mean is None and network.std is None):
         return network
@@ -335,8 +353,8 @@ def _told_of_aux(network: Network, spec: ModelSpec, inputs: tuple[Band, ...]) ->
     return replace(network, mean=mean + (0.0,) * extra, std=std + (1.0,) * extra)
 
 
-def _told_of_bands(network: Network, inputs: tuple[Band, ...]) -> Network:
-    """Tie a network that takes any bands to those of a scene; others know theirs by their place."""
+def _bind_to_bands(network: Network, inputs: tuple[Band, ...]) -> Network:
+    """Bind a network that takes any bands to those of a scene; others know theirs by their place."""
     if not inputs:
         return network
     from xcloudmask.models.arch.descriptors import BandInput
@@ -354,8 +372,8 @@ def get_predictor(
 ) -> Predictor:
     """Return this process's `Predictor` for a model; the same one every time.
 
-    `inputs` are the bands that a model is given for which its card does not tell them: one for any bands, or
-    one that fills in those that are missing.
+    `inputs` are the bands that a model is given where its card does not name them: a model for any bands, or
+    one that estimates those that are missing.
     """
     key = (spec, device, dtype, inputs)
     with _predictors_lock:
@@ -367,7 +385,7 @@ def get_predictor(
 def unload() -> None:
     """Forget every loaded model of this process, and give their memory back, that of GPUs included.
 
-    What a computation under way uses goes when that ends. The next prediction loads anew.
+    What a running computation uses is freed when that ends. The next prediction loads again.
 
     Examples
     --------
@@ -385,18 +403,16 @@ def unload() -> None:
     give_back()
 
 
-#: What the process that forked had loaded: not used again, and not destroyed, which would wait for threads
-#: that do not exist here.
+#: What the parent of a forked process had loaded. Threads do not survive a fork: to use these, or to destroy
+#: them, would wait for threads that do not exist here. So they are kept, and not used.
 _inherited: list[object] = []
 
 
 def _after_fork() -> None:
-    """Begin anew in a forked process: locks may be held, and threads waited for, that are not there."""
+    """Forget what was loaded, and make new locks: what a thread of the parent held is never released here."""
     global _predictors_lock
-    loaded = [
-        _networks.restart(), _backends.restart(), turns.restart(), pools.restart(), dict(_predictors)
-    ]  # fmt: skip
-    _inherited.append(loaded)
+    loaded = [cache.reset_after_fork() for cache in (_networks, _backends, device_slots, thread_pools)]
+    _inherited.append((loaded, dict(_predictors)))
     _predictors.clear()
     _predictors_lock = threading.Lock()
     if loaded[0] or loaded[1]:

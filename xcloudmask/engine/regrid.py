@@ -270,8 +270,8 @@ def _bilinear(values: Places, where: Places) -> Places:
 
     if not values.size:
         return np.zeros(where.shape[1:])
-    found: Places = map_coordinates(values, where, order=1, mode="nearest", prefilter=False)
-    return found
+    sampled: Places = map_coordinates(values, where, order=1, mode="nearest", prefilter=False)
+    return sampled
 
 
 @lru_cache(maxsize=16)

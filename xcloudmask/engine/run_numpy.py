@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xcloudmask.engine.arrays import Array
-from xcloudmask.engine.chunks import AxisChunk
+from xcloudmask.engine.arrays import Array, Float
+from xcloudmask.engine.blend import PlacedSum
 from xcloudmask.engine.kernel import finish, infer_windows, valid_pixels
 from xcloudmask.engine.plan import Plan
 
@@ -27,28 +27,17 @@ def run(plan: Plan, raw: Array) -> Array:
 
 
 def _run_scene(plan: Plan, pixels: Array, out: Array) -> None:
-    height, width = pixels.shape[-2:]
-    step = (plan.options.patch - plan.options.overlap) * plan.options.factors[0]
-    bands = plan.y.cut([min(step, height - first) for first in range(0, height, step)])
-    (col,) = plan.x.cut((width,))
-    sums: dict[int, Array] = {}
-    written = 0
-    for index, band in enumerate(bands):
+    bands = plan.y.cut(plan.y.every((plan.options.patch - plan.options.overlap) * plan.options.factors[0]))
+    (col,) = plan.x.cut((pixels.shape[-1],))
+    sums: dict[int, Float] = {}
+    for number, band in enumerate(bands):
         if band.windows[0] < band.windows[1]:
             first, stop = plan.y.pixel_span(band.windows)
-            sums[index] = infer_windows(plan, pixels[:, first:stop], band.windows, col.windows)
-        while written < len(bands) and bands[written].sums[-1].chunk <= index:  # no window to come reaches it
-            _write(plan, pixels, out, bands[written], col, sums)
-            written += 1
-        needed = bands[written].sums[0].chunk if written < len(bands) else len(bands)
-        for old in [key for key in sums if key < needed]:
+            sums[number] = infer_windows(plan, pixels[:, first:stop], band.windows, col.windows)
+        # A band is made from its own sums and those of earlier bands, which no later one may need any more.
+        for old in [key for key in sums if key < band.sums[0].chunk]:
             del sums[old]
-
-
-def _write(
-    plan: Plan, pixels: Array, out: Array, band: AxisChunk, col: AxisChunk, sums: dict[int, Array]
-) -> None:
-    pieces = [(sums[piece.chunk][..., piece.start : piece.stop, :], piece.offset, 0) for piece in band.sums]
-    rows = slice(*band.pixels)
-    valid = valid_pixels(plan, pixels[:, rows])
-    out[..., rows, :] = finish(plan, pieces, valid, band.pixels, col.pixels)
+        placed = [PlacedSum(sums[p.chunk][..., p.start : p.stop, :], p.offset, 0) for p in band.sums]
+        rows = slice(*band.pixels)
+        valid = valid_pixels(plan, pixels[:, rows])
+        out[..., rows, :] = finish(plan, placed, valid, band.pixels, col.pixels)

@@ -64,11 +64,11 @@ class TorchBackend:
             if self.copies is None:
                 return host.to(self.device)
             with torch.cuda.stream(self.copies):
-                there = host.to(self.device, non_blocking=True)
+                copied = host.to(self.device, non_blocking=True)
             computing = torch.cuda.current_stream(self.device)
             computing.wait_stream(self.copies)
-            there.record_stream(computing)  # its memory is not used again before the computing is done
-            return there
+            copied.record_stream(computing)  # its memory is not used again before the computing is done
+            return copied
 
     def probabilities(self, pixels: Any) -> Any:
         """See `Backend`."""

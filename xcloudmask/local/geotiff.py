@@ -98,7 +98,7 @@ def scene(files: Files, given: Overrides) -> Scene:
     if sensor is None:
         raise CloudMaskError(
             f"{where}: nothing tells which instrument took it. Pass sensor=, one of"
-            f" {', '.join(sensors.list())}."
+            f" {', '.join(sensors.names())}."
         )
     layers, asked = _named_by_caller(layers, given, sensor)
     held = [(layer, band) for layer, band in zip(layers, _match(layers, sensor, where), strict=True) if band]

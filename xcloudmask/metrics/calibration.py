@@ -1,4 +1,4 @@
-"""Is a probability what it says, and where should one cut: reliability, temperature, threshold.
+"""Is a probability right, and where should one cut: reliability, temperature, threshold.
 
 All of it is read from a histogram of probabilities that adds up over chunks and scenes, so that thresholds
 are chosen on as many pixels as there are, in bounded memory.
@@ -96,23 +96,23 @@ def choose_threshold(
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reliability:
-    """Said against seen: in bins of equal width, the mean probability, the share of yes, and the pixels."""
+    """Predicted against observed: in bins of equal width, the mean probability, share of yes, and pixels."""
 
-    said: Floats
-    seen: Floats
+    predicted: Floats
+    observed: Floats
     pixels: NDArray[np.int64]
 
     @property
     def expected_error(self) -> float:
-        """Mean distance between said and seen, weighted by pixels (expected calibration error).
+        """Mean distance between predicted and observed, weighted by pixels (expected calibration error).
 
         NaN where there are no pixels.
         """
-        there = self.pixels > 0
-        if not there.any():
+        filled = self.pixels > 0
+        if not filled.any():
             return float("nan")
-        gap = np.abs(self.said[there] - self.seen[there])
-        return float((gap * self.pixels[there]).sum() / self.pixels.sum())
+        gap = np.abs(self.predicted[filled] - self.observed[filled])
+        return float((gap * self.pixels[filled]).sum() / self.pixels.sum())
 
 
 def reliability(histogram: Histogram, bins: int = 10) -> Reliability:
@@ -141,21 +141,21 @@ def temperature(logits: NDArray[np.floating], possible: NDArray[np.bool_]) -> fl
     logits : array of float, (pixels, classes)
         Output of the network before the softmax.
     possible : array of bool, (pixels, classes)
-        Which classes the label leaves open; rows that leave all or none open say nothing.
+        Which classes the label leaves open; rows that leave all or none open do not count.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> said = rng.normal(size=(4000, 2)) * 3
-    >>> right = rng.random(4000) < 1 / (1 + np.exp((said[:, 0] - said[:, 1]) / 2))  # true T is 2
-    >>> 1.8 < temperature(said, np.stack([~right, right], axis=1)) < 2.2
+    >>> scores = rng.normal(size=(4000, 2)) * 3
+    >>> right = rng.random(4000) < 1 / (1 + np.exp((scores[:, 0] - scores[:, 1]) / 2))  # true T is 2
+    >>> 1.8 < temperature(scores, np.stack([~right, right], axis=1)) < 2.2
     True
     """
     z, y = np.asarray(logits, np.float64), np.asarray(possible, bool)
     if z.shape != y.shape or z.ndim != 2:
         raise CloudMaskError(f"logits and possible must both be (pixels, classes): {z.shape}, {y.shape}")
-    tells = y.any(axis=1) & ~y.all(axis=1)
-    z, y = z[tells], y[tells]
+    decided = y.any(axis=1) & ~y.all(axis=1)
+    z, y = z[decided], y[decided]
     if len(z) == 0:
         raise CloudMaskError("no label decides anything: a temperature cannot be fitted")
 

@@ -63,9 +63,9 @@ class Undeclared:
         return cls(dict(sorted(codes.items())), frozenset(seen), pixels)
 
     def __str__(self) -> str:
-        told = [f"{code:g} ({count:,} pixel{'s' * (count != 1)})" for code, count in self.codes.items()]
-        rest = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-        return ", ".join(told[:_SHOWN]) + rest
+        listed = [f"{code:g} ({count:,} pixel{'s' * (count != 1)})" for code, count in self.codes.items()]
+        rest = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+        return ", ".join(listed[:_SHOWN]) + rest
 
     @property
     def count(self) -> int:
@@ -114,7 +114,7 @@ def _counted(values: NDArray[Any]) -> Counter[float]:
 
 
 def check_scored(
-    found: Scores,
+    scores: Scores,
     tallies: Mapping[str, Tally],
     masks: Iterable[xr.DataArray] = (),
     references: Iterable[xr.DataArray] = (),
@@ -123,7 +123,7 @@ def check_scored(
 
     Parameters
     ----------
-    found : Scores
+    scores : Scores
         From `xcloudmask.metrics.score`.
     tallies : mapping of str to Tally
         What they were made from.
@@ -140,23 +140,23 @@ def check_scored(
     xcloudmask.errors.CloudMaskError: nothing can be scored: no label decides cloud (each leaves it open)
     """
     legend = dict(next(iter(tallies.values())).legend)
-    if not found.questions:
+    if not scores.questions:
         raise CloudMaskError(
             f"nothing can be scored: masks with the classes {', '.join(legend.values())} answer no question"
         )
-    if any(sum(counts.as_tuple()[:4]) for counts in found.confusions):
+    if any(sum(counts.as_tuple()[:4]) for counts in scores.confusions):
         return
     table = np.sum([tally.table for tally in tallies.values()], axis=0)
     answers = [code for code, word in legend.items() if word != "no_data" and code < ANSWERS]
     labels = np.arange(LABELS, dtype=np.uint8)
-    decided = np.any([question(name).truth(labels) >= 0 for name in found.questions], axis=0)
+    decided = np.any([question(name).truth(labels) >= 0 for name in scores.questions], axis=0)
     reasons = []
     if not table[:, answers].sum():
         reasons.append(_blank("mask", masks) or "the mask is no data everywhere")
     if not table[elementary(labels) > 0].sum():
         reasons.append(_blank("reference", references) or "the reference has no label, all is no data")
     elif not table[decided].sum():
-        reasons.append(f"no label decides {', '.join(found.questions)} (each leaves it open)")
+        reasons.append(f"no label decides {', '.join(scores.questions)} (each leaves it open)")
     why = "; ".join(reasons) or "where a label decides, the mask is no data"
     raise CloudMaskError(f"nothing can be scored: {why}")
 
@@ -165,5 +165,5 @@ def _blank(what: str, maps: Iterable[xr.DataArray]) -> str:
     """Say which codes stand where no class does; nothing if there are none."""
     codes = list(Undeclared.of(maps).codes)
     rest = " ..." if len(codes) > _SHOWN else ""
-    told = ", ".join(f"{code:g}" for code in codes[:_SHOWN]) + rest
-    return f"the {what} has no class that is declared, but the codes {told}" if codes else ""
+    listed = ", ".join(f"{code:g}" for code in codes[:_SHOWN]) + rest
+    return f"the {what} has no class that is declared, but the codes {listed}" if codes else ""

@@ -11,9 +11,9 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import BITS, QUESTIONS, possible_from_classes, question
 from xcloudmask.metrics.scores import METRICS, STATISTICS, summary
-from xcloudmask.metrics.tally import ANSWERS, LABELS, check_legend, confusion_counts, count, tells
+from xcloudmask.metrics.tally import ANSWERS, LABELS, can_answer, check_legend, confusion_counts, count
 
-#: How a reference is told to be bit masks.
+#: How a reference is marked as bit masks.
 BIT_MASKS = (
     ". If it is bit masks (partial labels: 1 clear, 2 thick_cloud, 4 thin_cloud, 8 cloud_shadow ...), pass "
     "reference.assign_attrs(flag_masks=list(xcloudmask.metrics.BITS.values()))"
@@ -63,7 +63,9 @@ def score_mask(
     from xcloudmask.scene.dims import spatial_dims
 
     legend = legend_of(mask, "mask")
-    asked = [q for q in QUESTIONS if tells(legend, QUESTIONS[q])] if questions is None else list(questions)
+    asked = (
+        [q for q in QUESTIONS if can_answer(legend, QUESTIONS[q])] if questions is None else list(questions)
+    )
     if not asked:
         raise CloudMaskError(f"a mask with the classes {', '.join(legend.values())} answers no question")
     for name in asked:
@@ -192,10 +194,10 @@ def possible_of(reference: xr.DataArray) -> xr.DataArray:
     if "flag_masks" in reference.attrs:
         masks = np.atleast_1d(reference.attrs["flag_masks"]).tolist()
         words = str(reference.attrs.get("flag_meanings", " ".join(BITS))).split()
-        told: Mapping[str, int] = dict(zip(words, map(int, masks), strict=False))
-        if any(BITS.get(word) != bit for word, bit in told.items()):
+        given: Mapping[str, int] = dict(zip(words, map(int, masks), strict=False))
+        if any(BITS.get(word) != bit for word, bit in given.items()):
             raise CloudMaskError(
-                f"the reference's flag_masks are {told}; those of partial labels are {dict(BITS)}"
+                f"the reference's flag_masks are {given}; those of partial labels are {dict(BITS)}"
             )
         return reference
     legend = legend_of(reference, "reference")

@@ -133,7 +133,7 @@ def open_classes(words: Iterable[str]) -> dict[str, int]:
 
     Examples
     --------
-    >>> open_classes(["clear", "cloud"])  # shadow is not told: clear is 1 or 8, that is land...snow, shadow
+    >>> open_classes(["clear", "cloud"])  # no class for shadow: clear is 1 or 8, that is land...snow, shadow
     {'clear': 120, 'cloud': 6}
     >>> open_classes(["clear", "cloud", "thin_cloud", "cloud_shadow"])["cloud"]
     2

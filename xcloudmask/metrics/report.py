@@ -18,22 +18,24 @@ from numpy.typing import NDArray
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.calibration import Histogram, reliability
 from xcloudmask.metrics.codes import check_scored
-from xcloudmask.metrics.curve import draw_reliability
 from xcloudmask.metrics.edge import legend_of, possible_of, tally_mask
 from xcloudmask.metrics.labels import BITS, QUESTIONS, open_classes, question
-from xcloudmask.metrics.scores import METRICS, Scores, figure, metrics, score
-from xcloudmask.metrics.tally import Tally, said_by_code
+from xcloudmask.metrics.scores import Scores, metrics, score
+from xcloudmask.metrics.tally import Tally, answers_by_code
 
-WORDS = {
-    "oa": "OA", "balanced_accuracy": "balanced accuracy", "precision": "precision", "recall": "recall",
-    "f1": "F1", "f2": "F2", "iou": "IoU", "kappa": "kappa",
-}  # fmt: skip
-#: Of the picture of errors: right, false alarm, missed.
+#: Of the picture of errors.
 RIGHT, FALSE_ALARM, MISSED = "#FFFFFF", "#D55E00", "#0072B2"
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}
-th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}small{color:#666}img{max-width:100%}h3{margin-bottom:.2em}"""
+#: Rows of pixels that a picture has at least.
+ZOOM = 240
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}
+table{border-collapse:collapse;display:block;overflow-x:auto}img{max-width:100%;image-rendering:pixelated}
+td{padding:.25em .7em;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+td:first-child{text-align:left}tr:first-child{font-weight:bold}i{padding:0 .7em;border:1px solid #999}"""
+COUNTED = """A pixel counts where its label decides the question and the mask has an answer; "no answer"
+counts labelled pixels where the mask has no data. In brackets the 95 % interval, from a bootstrap over
+scenes: with few scenes it says little, with one there is none. The worst is the lowest of each score on its
+own: where a scene has no cloud, say, F1 of cloud is 0 as soon as one pixel is wrong."""
+PICTURES = "From left to right: image (if there is one), reference, mask, errors."
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,40 +98,25 @@ class Case:
         """Count probabilities of cloud against the reference; None if there are none."""
         if self.probability is None:
             return None
-        said = self.probability
-        if "class" in said.dims:
-            bits = open_classes(str(word) for word in said["class"].values)
-            cloud = [word for word, b in bits.items() if b and not b & ~QUESTIONS["cloud"].positive]
-            said = said.sel({"class": cloud}).sum("class", skipna=False)
+        cloud = self.probability
+        if "class" in cloud.dims:
+            bits = open_classes(str(word) for word in cloud["class"].values)
+            words = [word for word, b in bits.items() if b and not b & ~QUESTIONS["cloud"].positive]
+            cloud = cloud.sel({"class": words}).sum("class", skipna=False)
         truth = QUESTIONS["cloud"].truth(np.asarray(possible_of(self.reference).values))
-        if said.shape != truth.shape:
+        if cloud.shape != truth.shape:
             raise CloudMaskError(
-                f"{self.name}: probabilities {said.shape} and reference {truth.shape} differ in shape"
+                f"{self.name}: probabilities {cloud.shape} and reference {truth.shape} differ in shape"
             )
-        return Histogram.of(np.asarray(said.values), truth)
-
-
-def tally_cases(cases: Iterable[Case]) -> dict[str, Tally]:
-    """Count each scene; scenes of one name are one.
-
-    Examples
-    --------
-    >>> flags = {"flag_values": [0, 1], "flag_meanings": "clear cloud"}
-    >>> mask = xr.DataArray(np.array([[0, 1]], "u1"), dims=("y", "x"), attrs=flags)
-    >>> score(tally_cases([Case("a", mask, mask)])).get("cloud", "oa")
-    1.0
-    """
-    out: dict[str, Tally] = {}
-    for case in cases:
-        tally = case.tally()
-        out[case.name] = out[case.name] + tally if case.name in out else tally
-    return out
+        return Histogram.of(np.asarray(cloud.values), truth)
 
 
 def score_cases(
     cases: Sequence[Case], questions: Iterable[str] | None = None, *, samples: int = 1000, seed: int = 0
 ) -> tuple[Scores, dict[str, Tally]]:
     """Return the scores of scenes and the tally of each; an error says why, if nothing can be scored.
+
+    Cases of one name are one scene.
 
     Examples
     --------
@@ -138,10 +125,13 @@ def score_cases(
     >>> score_cases([Case("a", mask, mask)])[0].get("cloud", "oa")
     1.0
     """
-    tallies = tally_cases(cases)
-    found = score(tallies, questions, samples=samples, seed=seed)
-    check_scored(found, tallies, [case.mask for case in cases], [case.reference for case in cases])
-    return found, tallies
+    tallies: dict[str, Tally] = {}
+    for case in cases:
+        tally = case.tally()
+        tallies[case.name] = tallies[case.name] + tally if case.name in tallies else tally
+    scores = score(tallies, questions, samples=samples, seed=seed)
+    check_scored(scores, tallies, [case.mask for case in cases], [case.reference for case in cases])
+    return scores, tallies
 
 
 def write_report(
@@ -179,57 +169,45 @@ def write_report(
     -------
     Scores
     """
-    found, tallies = score_cases(cases, questions, samples=samples, seed=seed)
-    found = replace(found, notes=(*found.notes, *notes))
-    rows = _ranked(tallies, found.questions[0])
-    told = [histogram for case in cases if (histogram := case.histogram()) is not None]
-    calibration = sum(told[1:], start=told[0]) if told else None
-    pictures = [
-        (name, png)
-        for name, _, _ in rows[:worst]
-        for png in [draw(next(case for case in cases if case.name == name), found.questions[0])]
-    ]
+    scores, tallies = score_cases(cases, questions, samples=samples, seed=seed)
+    scores = replace(scores, notes=(*scores.notes, *notes))
+    histograms = [histogram for case in cases if (histogram := case.histogram()) is not None]
+    calibration = sum(histograms[1:], start=histograms[0]) if histograms else None
+    first = {case.name: case for case in reversed(cases)}
+    asked = scores.questions[0]
+    pictures = {name: draw(first[name], asked) for name in _worst_first(tallies, asked)[:worst]}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text(_page(title, found, rows, pictures, calibration), encoding="utf-8")
-    (folder / "scores.json").write_text(json.dumps(_numbers(found, tallies, calibration), indent=2) + "\n")
-    return found
+    page = _page(title, scores, tallies, pictures, calibration)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps(_numbers(scores, tallies, calibration), indent=2) + "\n")
+    return scores
 
 
-def _numbers(found: Scores, tallies: dict[str, Tally], calibration: Histogram | None) -> dict[str, Any]:
+def _numbers(scores: Scores, tallies: dict[str, Tally], calibration: Histogram | None) -> dict[str, Any]:
     """Return the scores of all and of each scene, fit for JSON."""
-    scenes: dict[str, dict[str, dict[str, float | None]]] = {}
-    for name, tally in tallies.items():
-        one = score({name: tally}, found.questions, samples=1).to_dict()
-        scenes[name] = {
+    scenes = {
+        name: {
             asked: {metric: values["pooled"] for metric, values in by_metric.items()}
-            for asked, by_metric in one.items()
+            for asked, by_metric in score({name: tally}, scores.questions, samples=1).to_dict().items()
         }
-    numbers: dict[str, Any] = {"all": found.to_dict(), "scenes": scenes, "notes": list(found.notes)}
+        for name, tally in tallies.items()
+    }
+    numbers: dict[str, Any] = {"all": scores.to_dict(), "scenes": scenes, "notes": list(scores.notes)}
     if calibration is not None:
         curve = reliability(calibration)
-        there = curve.pixels > 0
+        filled = curve.pixels > 0
         numbers["reliability"] = {
-            "expected_error": round(curve.expected_error, 4) if there.any() else None,
-            "said": curve.said[there].round(4).tolist(),
-            "seen": curve.seen[there].round(4).tolist(),
-            "pixels": curve.pixels[there].tolist(),
+            "expected_error": round(curve.expected_error, 4) if filled.any() else None,
+            "predicted": curve.predicted[filled].round(4).tolist(),
+            "observed": curve.observed[filled].round(4).tolist(),
+            "pixels": curve.pixels[filled].tolist(),
         }
     return numbers
 
 
-def _ranked(tallies: dict[str, Tally], asked: str) -> list[tuple[str, NDArray[np.float64], int]]:
-    """Return name, metrics and labelled pixels of each scene, the lowest overall accuracy first."""
-    rows = []
-    for name, tally in tallies.items():
-        counts = np.array(tally.confusion(QUESTIONS[asked]).as_tuple())
-        rows.append((name, metrics(counts), int(counts[:4].sum())))
-    rows = [row for row in rows if row[2]]
-    return sorted(rows, key=lambda row: (float(row[1][0]), row[0]))
-
-
 def draw(case: Case, asked: str = "cloud") -> bytes:
-    """Draw image, reference, mask and errors of a scene; return it as PNG.
+    """Draw image (if there is one), reference, mask and errors of a scene side by side; return it as PNG.
 
     Parameters
     ----------
@@ -238,48 +216,33 @@ def draw(case: Case, asked: str = "cloud") -> bytes:
     asked : str
         The question whose errors are shown.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
+    from matplotlib.colors import to_rgb
+    from matplotlib.image import imsave
 
-    from xcloudmask.masks.picture import COLOURS, GAP_FACE, picture_of, stretch_colours, thin
+    from xcloudmask.masks.picture import GAP_FACE, picture_of, stretch_colours, thin
     from xcloudmask.masks.plot import tint
 
     labels, codes = (
         thin(da).values for da in (possible_of(case.reference), case.mask.drop_vars(list(case.mask.coords)))
     )
-    if labels.shape != codes.shape:
-        labels = labels[: codes.shape[0], : codes.shape[1]]
+    labels = labels[: codes.shape[0], : codes.shape[1]]
     legend = legend_of(case.mask, "mask")
-    names = {word: code for code, word in legend.items() if word != "no_data"}
-    panels: list[tuple[str, Any]] = []
+    panels: list[Any] = []
     if case.image is not None:
-        shown, what = picture_of(case.image, ("red", "green", "blue"))
-        panels.append((what, stretch_colours(thin(shown).values.astype(np.float32), (2, 98))))
-    shown_labels, words = display(labels)
+        shown = thin(picture_of(case.image, ("red", "green", "blue"))[0])
+        panels.append(stretch_colours(shown.values.astype(np.float32), (2, 98)))
     panels += [
-        ("reference", tint(shown_labels, words, 1.0, False)),
-        ("mask", tint(codes, names, 1.0, False)),
-        (f"errors: {asked.replace('_', ' ')}", _errors(labels, codes, legend, asked)),
+        tint(*display(labels), 1.0, False),
+        tint(codes, {word: code for code, word in legend.items() if word != "no_data"}, 1.0, False),
+        _errors(labels, codes, legend, asked),
     ]
-    tall = codes.shape[0] / codes.shape[1]
-    figure = Figure(figsize=(3.4 * len(panels), 3.4 * min(max(tall, 0.3), 2) + 0.8), layout="constrained")
-    for ax, (name, picture) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-        ax.set_facecolor(GAP_FACE)
-        ax.imshow(picture, interpolation="nearest")
-        ax.set_title(name, loc="left", fontsize=10)
-        ax.set(xticks=[], yticks=[])
-    present = [word for word in dict.fromkeys((*words, *names))
-               if (word in words and (shown_labels == words[word]).any())
-               or (word in names and (codes == names[word]).any())]  # fmt: skip
-    key = {word.replace("_", " "): COLOURS.get(word, RIGHT) for word in present}
-    key |= {"right": RIGHT, "false alarm": FALSE_ALARM, "missed": MISSED, "not labelled, no data": GAP_FACE}
-    figure.legend(
-        handles=[Patch(facecolor=colour, edgecolor="#999999", linewidth=0.6, label=name)
-                 for name, colour in key.items()],
-        loc="outside lower center", ncols=min(len(key), 8), frameon=False, fontsize=9,
-    )  # fmt: skip
+    gap = np.ones((len(codes), 4, 3))  # a white line between them
+    gaps = np.array(to_rgb(GAP_FACE))
+    opaque = [panel[..., :3] * panel[..., 3:] + gaps * (1 - panel[..., 3:]) for panel in panels]
+    picture = np.concatenate([part for panel in opaque for part in (gap, panel)][1:], axis=1)
+    zoom = max(1, ZOOM // len(codes))
     file = io.BytesIO()
-    figure.savefig(file, dpi=90)
+    imsave(file, np.clip(picture, 0, 1).repeat(zoom, axis=0).repeat(zoom, axis=1), format="png")
     return file.getvalue()
 
 
@@ -307,7 +270,7 @@ def _errors(
     from matplotlib.colors import to_rgb
 
     truth = question(asked).truth(labels)
-    answer = said_by_code(legend, question(asked))[np.minimum(codes, 15)]
+    answer = answers_by_code(legend, question(asked))[np.minimum(codes, 15)]
     out = np.zeros((*labels.shape, 4), np.float32)
     for t, s, colour in ((0, 0, RIGHT), (1, 1, RIGHT), (0, 1, FALSE_ALARM), (1, 0, MISSED)):
         out[(truth == t) & (answer == s)] = (*to_rgb(colour), 1.0)
@@ -316,68 +279,62 @@ def _errors(
 
 def _page(
     title: str,
-    found: Scores,
-    rows: Sequence[tuple[str, NDArray[np.float64], int]],
-    pictures: Sequence[tuple[str, bytes]],
-    calibration: Histogram | None = None,
+    scores: Scores,
+    tallies: dict[str, Tally],
+    pictures: dict[str, bytes],
+    calibration: Histogram | None,
 ) -> str:
-    asked = found.questions[0].replace("_", " ")
-    head = ["question", "pixels", *(WORDS[m] for m in METRICS), "no answer"]
-    body, scenes = [], []
-    for q, name in enumerate(found.questions):
-        counts = found.confusions[q]
-        cells = [_with_interval(*found.values[q, m, :3]) for m in range(len(METRICS))]
-        pixels = f"{sum(counts.as_tuple()[:4]):,}"
-        body.append([name.replace("_", " "), pixels, *cells, f"{counts.refused:,}"])
-        for statistic in ("median", "worst"):
-            values = [found.get(name, metric, statistic) for metric in METRICS]
-            scenes.append([f"{name.replace('_', ' ')}, {statistic}", *map(figure, values)])
-    each = [[html.escape(n), f"{pixels:,}", *map(figure, values)] for n, values, pixels in rows]
+    """Return the page; pictures are of the worst scenes, those first that are worst."""
+    asked = scores.questions[0]
+    each = ((name, score({name: tallies[name]}, [asked], samples=1)) for name in _worst_first(tallies, asked))
+    scenes = [["scene", *scores.to_rows()[0][1:]], *([name, *one.to_rows()[1][1:]] for name, one in each)]
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in scores.notes)
     shown = "".join(
-        f"<h3>{html.escape(name)}</h3><img alt='image, reference, mask and errors of {html.escape(name)}' "
-        f"src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
-        for name, png in pictures
+        f"<h3>{html.escape(name)}</h3>"
+        f"<img alt='' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+        for name, png in pictures.items()
     )
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in found.notes)
-    curve = "" if calibration is None else _reliability(calibration)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style><h1>{html.escape(title)}</h1>
-<p>{found.scenes} scene{"s" if found.scenes != 1 else ""}. A pixel counts where its label decides the question
-and the mask has an answer; “no answer” counts labelled pixels where the mask has no data.</p>
-<h2>Pooled over pixels</h2>{_table(head, body)}
-{notes}<p><small>{_on_intervals(found)}</small></p>
-<h2>Over scenes</h2>{_table(["", *(WORDS[m] for m in METRICS)], scenes)}
-<p><small>The worst is the lowest of each score on its own. Where a scene has no cloud, say, F1 of cloud is
-0 as soon as one pixel is wrong.</small></p>{curve}
-<h2>Each scene: {asked}, worst first</h2>{_table(["scene", "pixels", *(WORDS[m] for m in METRICS)], each)}
-<h2>The worst scenes</h2>{shown}</html>
+<p>{scores.scenes} scene{"s" if scores.scenes != 1 else ""}. {COUNTED}</p>{_table(scores.to_rows())}{notes}
+{"" if calibration is None else _reliability(calibration)}
+<h2>Each scene: {asked.replace("_", " ")}, worst first</h2>{_table(scenes)}
+<h2>The worst scenes</h2><p>{PICTURES} {_key()}</p>{shown}</html>
 """
 
 
-def _on_intervals(found: Scores) -> str:
-    if np.isnan(found.values[:, :, 1]).all():
-        return "There are no intervals: they take labels in two scenes or more."
-    return "Below each score its 95 % interval, from a bootstrap over scenes: with few scenes it says little."
+def _key() -> str:
+    from xcloudmask.masks.picture import COLOURS, GAP_FACE
 
-
-def _with_interval(pooled: float, low: float, high: float) -> str:
-    below = "" if np.isnan(low) else f"<br><small>{figure(low)} – {figure(high)}</small>"
-    return figure(pooled) + below
+    colours = {
+        name: COLOURS[name] for name in ("clear", "cloud", "thin_cloud", "cloud_shadow", "snow", "water")
+    }
+    colours |= {"right": RIGHT, "false alarm": FALSE_ALARM, "missed": MISSED, "no label or data": GAP_FACE}
+    return " ".join(f"<i style='background:{c}'></i> {name.replace('_', ' ')}" for name, c in colours.items())
 
 
 def _reliability(calibration: Histogram) -> str:
-    error = reliability(calibration).expected_error
-    if np.isnan(error):
+    """Return how often it was cloud at each probability, as text and as a curve over the diagonal."""
+    curve = reliability(calibration)
+    filled = curve.pixels > 0
+    if not filled.any():
         return "<h2>Reliability</h2><p>No pixel has both a probability and a label that decides cloud.</p>"
-    png = base64.b64encode(draw_reliability(calibration)).decode()
-    return (
-        f"<h2>Reliability</h2><p>Said and seen lie {error:.3f} apart, in the mean over pixels (expected "
-        "calibration error).</p><img alt='share that was cloud against the probability of cloud that was "
-        f"said' src='data:image/png;base64,{png}'>"
-    )
+    pairs = zip(curve.predicted[filled], curve.observed[filled], strict=True)
+    points = " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y in pairs)
+    return f"""<h2>Reliability</h2><p>Across, the probability of cloud; up, the share of pixels that was
+cloud; from 0 to 1. On the grey line they agree. Their mean distance over pixels, the expected calibration
+error, is {curve.expected_error:.3f}.</p><svg viewBox="-2 -2 104 104" width="320" fill="none">
+<path d="M0 0V100H100M0 100L100 0" stroke="#999"/>
+<polyline points="{points}" stroke="{MISSED}" stroke-width="2"/></svg>"""
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{lines}</table>"
+def _worst_first(tallies: dict[str, Tally], asked: str) -> list[str]:
+    """Return the scenes with labels that decide a question, those of the lowest overall accuracy first."""
+    counts = {name: np.array(tally.confusion(question(asked)).as_tuple()) for name, tally in tallies.items()}
+    oa = {name: float(metrics(each)[0]) for name, each in counts.items() if each[:4].sum()}
+    return sorted(oa, key=lambda name: (oa[name], name))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

@@ -18,11 +18,11 @@ from xcloudmask.metrics.labels import BITS, QUESTIONS, WORDS, open_classes, ques
 from xcloudmask.metrics.tally import (
     Confusion,
     Tally,
-    can_say_yes,
+    answers_by_code,
+    can_answer,
+    can_answer_yes,
     confusion_counts,
     leaves_open,
-    said_by_code,
-    tells,
 )
 
 Floats = NDArray[np.float64]
@@ -87,7 +87,7 @@ def bootstrap(
     Returns
     -------
     array of float, (2, metrics)
-        NaN for one scene, which says nothing of others.
+        NaN for one scene, which is no evidence of others.
 
     Examples
     --------
@@ -193,17 +193,34 @@ class Scores:
             for q, asked in enumerate(self.questions)
         }
 
-    def to_markdown(self, shown: Sequence[str] = METRICS) -> str:
-        """Return a table, one row a question: pooled [interval], and the median and worst scene's OA."""
-        head = ["question", "pixels", *shown, "OA median scene", "OA worst scene"]
-        lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    def to_rows(self) -> list[list[str]]:
+        """Return the scores as text: a head, and three rows a question.
+
+        Pooled with the interval, the median scene, and the lowest of each score over scenes, with the name of
+        the scene of lowest OA. "no answer" counts labelled pixels where the mask has no data.
+
+        Examples
+        --------
+        >>> one = Tally.of(np.array([1, 6], "u1"), np.array([0, 1], "u1"), {0: "clear", 1: "cloud"})
+        >>> score({"a": one}, ["cloud"]).to_rows()[1][:5]
+        ['cloud', '2', '0', '1.000', '1.000']
+        """
+        rows = [["", "pixels", "no answer", *(name.replace("_", " ") for name in METRICS)]]
         for q, asked in enumerate(self.questions):
-            pixels = sum(self.confusions[q].as_tuple()[:4])
-            cells = [_with_interval(*self.values[q, METRICS.index(m), :3]) for m in shown]
-            worst = f"{figure(self.get(asked, 'oa', 'worst'))} ({self.worst_scenes[q]})"
-            row = [asked, str(pixels), *cells, figure(self.get(asked, "oa", "median")), worst]
-            lines.append(" | ".join(row))
-        return "\n".join(f"| {line} |" for line in lines)
+            name, counts = asked.replace("_", " "), self.confusions[q]
+            pooled = [_with_interval(*self.values[q, m, :3]) for m in range(len(METRICS))]
+            rows.append([name, f"{sum(counts.as_tuple()[:4]):,}", f"{counts.refused:,}", *pooled])
+            worst = f"worst scene ({self.worst_scenes[q]}, by OA)" if self.worst_scenes[q] else "worst scene"
+            for title, at in (("median scene", "median"), (worst, "worst")):
+                rows.append(
+                    [f"{name}, {title}", "", "", *map(figure, self.values[q, :, STATISTICS.index(at)])]
+                )
+        return rows
+
+    def to_markdown(self) -> str:
+        """Return `to_rows` as a table in Markdown."""
+        head, *rows = self.to_rows()
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def figure(value: float) -> str:
@@ -253,7 +270,9 @@ def score(
     legend = dict(items[0].legend)
     if any(dict(t.legend) != legend for t in items):
         raise CloudMaskError("the scenes' masks have different classes; score them apart, or use one scheme")
-    asked = [q for q in QUESTIONS if tells(legend, QUESTIONS[q])] if questions is None else list(questions)
+    asked = (
+        [q for q in QUESTIONS if can_answer(legend, QUESTIONS[q])] if questions is None else list(questions)
+    )
     tables = np.stack([t.table for t in items])
     values, confusions, worst = [], [], []
     for name in asked:
@@ -270,7 +289,7 @@ def score(
 
 def _left_out(legend: Mapping[int, str]) -> list[str]:
     """Say which questions are not asked because a class leaves them open."""
-    left = [q for q in QUESTIONS.values() if can_say_yes(legend, q) and leaves_open(legend, q)]
+    left = [q for q in QUESTIONS.values() if can_answer_yes(legend, q) and leaves_open(legend, q)]
     if not left:
         return []
     words = dict.fromkeys(word for q in left for word in leaves_open(legend, q))
@@ -283,9 +302,9 @@ def _left_open(legend: Mapping[int, str], asked: Iterable[str]) -> list[str]:
     out = []
     codes = {word: code for code, word in legend.items()}
     for name in asked:
-        said = said_by_code(legend, question(name))
+        answer_of = answers_by_code(legend, question(name))
         for word in leaves_open(legend, question(name)):
-            answer = "yes" if said[codes[word]] == 1 else "no"
+            answer = "yes" if answer_of[codes[word]] == 1 else "no"
             out.append(
                 f"{name}: the mask's {_classes(legend, [word])} leaves it open and counts as {answer}; what "
                 "the mask cannot tell counts as an error."
@@ -295,8 +314,8 @@ def _left_open(legend: Mapping[int, str], asked: Iterable[str]) -> list[str]:
 
 def _classes(legend: Mapping[int, str], words: Iterable[str]) -> str:
     """Return classes as text, with what each may hide for want of a class of its own."""
-    bits, told = open_classes(legend.values()), []
+    bits, named = open_classes(legend.values()), []
     for word in words:
         hidden = [name for name, bit in BITS.items() if bits[word] & ~WORDS[word] & bit]
-        told.append(f"class {word}" + (f" (it may hide {', '.join(hidden)})" if hidden else ""))
-    return ", ".join(told)
+        named.append(f"class {word}" + (f" (it may hide {', '.join(hidden)})" if hidden else ""))
+    return ", ".join(named)

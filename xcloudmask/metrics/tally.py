@@ -119,11 +119,11 @@ def confusion_counts(
 ) -> NDArray[np.int64]:
     """Return tp, fp, fn, tn, refused along a last axis, for tables ``[..., label, code]``."""
     truth = answers(elementary(np.arange(LABELS, dtype=np.uint8)), question.positive)
-    said = said_by_code(dict(legend), question)
+    answer_of = answers_by_code(dict(legend), question)
     out = np.zeros((*table.shape[:-2], 5), np.int64)
     for at, (t, s) in enumerate(((1, 1), (0, 1), (1, 0), (0, 0))):
-        out[..., at] = table[..., truth == t, :][..., said == s].sum(axis=(-1, -2))
-    out[..., 4] = table[..., truth >= 0, :][..., said == 2].sum(axis=(-1, -2))
+        out[..., at] = table[..., truth == t, :][..., answer_of == s].sum(axis=(-1, -2))
+    out[..., 4] = table[..., truth >= 0, :][..., answer_of == 2].sum(axis=(-1, -2))
     return out
 
 
@@ -134,24 +134,24 @@ def check_legend(codes: Iterable[int]) -> None:
         raise CloudMaskError(f"class codes must be 0 to {ANSWERS - 2}, or 255 for no data; got {wrong}")
 
 
-def said_by_code(legend: Mapping[int, str], question: Question) -> NDArray[np.int8]:
+def answers_by_code(legend: Mapping[int, str], question: Question) -> NDArray[np.int8]:
     """Return for each column of a tally 1 yes, 0 no, 2 no data (or no class at all).
 
     A class that leaves the question open is read as no unless all it can be is yes: a mask without shadow
     that says clear is taken at its word.
     """
-    said = np.full(ANSWERS, 2, np.int8)
+    answer_of = np.full(ANSWERS, 2, np.int8)
     words = open_classes(word for word in legend.values())
     for code, word in legend.items():
         bits = words[word]
         if bits:
-            said[code] = int((bits & question.positive) > 0 and (bits & EVERY & ~question.positive) == 0)
+            answer_of[code] = int((bits & question.positive) > 0 and (bits & EVERY & ~question.positive) == 0)
     # "clear" of a mask without shadow may hide one, yet it is an answer: clear.
     if "clear" in words and question.name == "clear":
         for code, word in legend.items():
             if word == "clear":
-                said[code] = 1
-    return said
+                answer_of[code] = 1
+    return answer_of
 
 
 def leaves_open(legend: Mapping[int, str], question: Question) -> list[str]:
@@ -167,27 +167,27 @@ def leaves_open(legend: Mapping[int, str], question: Question) -> list[str]:
     return [w for w, bits in words.items() if bits & question.positive and bits & EVERY & ~question.positive]
 
 
-def tells(legend: Mapping[int, str], question: Question) -> bool:
+def can_answer(legend: Mapping[int, str], question: Question) -> bool:
     """Return whether a mask with these classes can answer yes, and each class answers: scoring it is fair.
 
     Examples
     --------
     >>> from xcloudmask.metrics import QUESTIONS
-    >>> tells({0: "clear", 1: "cloud"}, QUESTIONS["cloud_shadow"])
+    >>> can_answer({0: "clear", 1: "cloud"}, QUESTIONS["cloud_shadow"])
     False
-    >>> tells({0: "clear", 1: "cloud"}, QUESTIONS["invalid"])  # shadow is invalid, and here it is clear
+    >>> can_answer({0: "clear", 1: "cloud"}, QUESTIONS["invalid"])  # shadow is invalid, and here it is clear
     False
     """
-    return can_say_yes(legend, question) and not leaves_open(legend, question)
+    return can_answer_yes(legend, question) and not leaves_open(legend, question)
 
 
-def can_say_yes(legend: Mapping[int, str], question: Question) -> bool:
+def can_answer_yes(legend: Mapping[int, str], question: Question) -> bool:
     """Return whether a mask with these classes can answer yes.
 
     Examples
     --------
     >>> from xcloudmask.metrics import QUESTIONS
-    >>> can_say_yes({0: "clear", 1: "cloud"}, QUESTIONS["snow"])
+    >>> can_answer_yes({0: "clear", 1: "cloud"}, QUESTIONS["snow"])
     False
     """
-    return bool((said_by_code(legend, question) == 1).any())
+    return bool((answers_by_code(legend, question) == 1).any())

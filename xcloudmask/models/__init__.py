@@ -9,17 +9,13 @@ Examples
 
 from xcloudmask.models.ensembles import ensemble
 from xcloudmask.models.loading import load
-from xcloudmask.models.lookup import automatic, cards, families, for_level, get, list, readable, show
+from xcloudmask.models.lookup import automatic, cards, families, for_level, get, names, show
 from xcloudmask.models.mlm.write import export
-from xcloudmask.models.network import Network
-from xcloudmask.models.own.modules import ready, register, send, spec_of
-from xcloudmask.models.registry import add
+from xcloudmask.models.own.modules import register
 from xcloudmask.types import ModelSpec
 
 __all__ = [
     "ModelSpec",
-    "Network",
-    "add",
     "automatic",
     "cards",
     "ensemble",
@@ -27,12 +23,13 @@ __all__ = [
     "families",
     "for_level",
     "get",
-    "list",
     "load",
-    "readable",
-    "ready",
+    "names",
     "register",
-    "send",
     "show",
-    "spec_of",
 ]
+
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
+from xcloudmask import types
+from xcloudmask.errors import OptionError, WeightsError
 from xcloudmask.types import ModelSpec
 
 #: The version of the file's form; another one is refused, not guessed at.
 FORMAT = 1
 
-_LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "surface (L2A)", None: "either"}
-_PAIRS = ("bands", "classes", "gsd", "mean", "std", "aux", "spare")
+
+class Card(str):
+    """The card of a model as text, which a notebook shows as it is printed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
-def text(spec: ModelSpec, width: int = 100) -> str:
+def text(spec: ModelSpec, width: int = 100) -> Card:
     """Return the card of a model as text.
 
     Examples
@@ -35,11 +42,11 @@ def text(spec: ModelSpec, width: int = 100) -> str:
         body = textwrap.wrap(value, max(width - margin, 20), break_long_words=False, break_on_hyphens=False)
         lines.append(f"  {label:<{margin - 2}}{body[0]}")
         lines += [" " * margin + more for more in body[1:]]
-    return "\n".join(lines)
+    return Card("\n".join(lines))
 
 
 def rows_of(spec: ModelSpec) -> list[tuple[str, str]]:
-    """Return what there is to say of a model, label and value.
+    """Return the rows of a model's card, label and value: one for each field that is not empty.
 
     Examples
     --------
@@ -47,28 +54,14 @@ def rows_of(spec: ModelSpec) -> list[tuple[str, str]]:
     >>> dict(rows_of(TOY))["pixel"]
     '20-40 m; finer input is averaged to it, and the mask brought back'
     """
-    fixed = ", fixed" if spec.patch_fixed else ""
-    rows = [
-        ("bands", spec.needs),
-        ("aux", ", ".join(each.name + " (needed)" * each.required for each in spec.aux)),
-        ("units", "reflectance, 0 to 1" + _normalisation(spec)),
-        ("classes", ", ".join(spec.classes)),
-        ("uncertainty", "the spread between its members" if spec.uncertainty else ""),
-        ("level", _LEVELS[spec.level]),
-        ("pixel", pixels(spec)),
-        ("window", f"{spec.patch} x {spec.patch}{fixed}; overlap {spec.overlap}"),
-        ("threshold", _thresholds(spec)),
-        ("network", f"{spec.architecture} {spec.config}".strip()),
-        ("runs on", {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime]),
-        ("weights", spec.weights or "-"),
-        ("sha256", spec.sha256 or "-"),
-        ("trained on", spec.training_data),
-        ("scores", spec.scores),
-        ("limits", spec.limits),
-        ("licence", spec.licence or "not told"),
-        ("cite", spec.citation or "-"),
-    ]
-    return [(label, value) for label, value in rows if value]
+    rows = []
+    for entry in fields(spec):
+        label = entry.metadata.get("label", entry.name.replace("_", " "))
+        words = _WORDS.get(entry.name)
+        value = words(spec) if words else _plain(getattr(spec, entry.name))
+        if label and value:
+            rows.append((label, value))
+    return rows
 
 
 def pixels(spec: ModelSpec) -> str:
@@ -87,17 +80,57 @@ def pixels(spec: ModelSpec) -> str:
     return f"{size}; finer input is averaged to it, and the mask brought back"
 
 
+def _elsewhere(spec: ModelSpec) -> str:
+    return f"; {spec.gpu_runtime} on a GPU, and in half precision" if spec.gpu_runtime else ""
+
+
 def _thresholds(spec: ModelSpec) -> str:
     named = (("cloud", spec.threshold), ("cloud shadow", spec.shadow_threshold))
-    told = [f"{name} at a probability of {value:g} or more" for name, value in named if value is not None]
-    return "; ".join(told)
+    return "; ".join(
+        f"{name} at a probability of {value:g} or more" for name, value in named if value is not None
+    )
 
 
-def _normalisation(spec: ModelSpec) -> str:
-    if spec.mean is None and spec.std is None:
-        return ""
+def _units(spec: ModelSpec) -> str:
     mean, std = (", ".join(f"{value:.4g}" for value in numbers or ()) for numbers in (spec.mean, spec.std))
-    return f"; then less {mean or 0}, divided by {std or 1}"
+    normalised = f"; normalised as (x - {mean or 0}) / {std or 1}" if mean or std else ""
+    return "reflectance, 0 to 1" + normalised
+
+
+def _members(spec: ModelSpec) -> str:
+    weights = spec.member_weights or ("",) * len(spec.members)
+    names = [f"{weight} {each.name}".strip() for weight, each in zip(weights, spec.members, strict=True)]
+    return f"{spec.reduce} of {', '.join(names)}" if names else ""
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None or value is False else "yes" if value is True else str(value)
+
+
+#: Fields whose row is more than their value.
+_WORDS: Mapping[str, Callable[[ModelSpec], str]] = {
+    "bands": lambda spec: spec.needs,
+    "aux": lambda spec: ", ".join(each.name + " (needed)" * each.required for each in spec.aux),
+    "mean": _units,
+    "uncertainty": lambda spec: "the spread between its members" if spec.uncertainty else "",
+    "level": lambda spec: {"toa": "top of atmosphere (L1C)", "boa": "surface (L2A)"}.get(
+        spec.level or "", "either"
+    ),
+    "gsd": pixels,
+    "patch": lambda spec: (
+        f"{spec.patch} x {spec.patch}{', fixed' if spec.patch_fixed else ''}; overlap {spec.overlap}"
+    ),
+    "threshold": _thresholds,
+    "architecture": lambda spec: f"{spec.architecture} {spec.config}".strip(),
+    "runtime": lambda spec: {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime] + _elsewhere(spec),
+    "weights": lambda spec: spec.weights or "-",
+    "sha256": lambda spec: spec.sha256 or "-",
+    "members": _members,
+    "licence": lambda spec: spec.licence or "unknown",
+    "citation": lambda spec: spec.citation or "-",
+}
 
 
 def to_json(spec: ModelSpec) -> str:
@@ -109,11 +142,24 @@ def to_json(spec: ModelSpec) -> str:
     >>> from_json(to_json(TOY), "toy.json") == TOY
     True
     """
-    plain = {field.name: field.default for field in fields(ModelSpec)}
-    card = {name: value for name, value in asdict(spec).items() if value != plain[name]}
-    if spec.config:
-        card["config"] = json.loads(spec.config)
-    return json.dumps({"format": FORMAT, **card}, indent=2) + "\n"
+    return json.dumps({"format": FORMAT, **changed(spec)}, indent=2) + "\n"
+
+
+def changed(spec: ModelSpec) -> dict[str, Any]:
+    """Return the fields of a card that are not as they are by default, as JSON holds them."""
+    entries: dict[str, Any] = {}
+    for entry in fields(spec):
+        value = getattr(spec, entry.name)
+        if value == entry.default:
+            continue
+        if entry.name == "config":
+            value = json.loads(value)
+        elif entry.name == "members":
+            value = [changed(member) for member in value]
+        elif isinstance(value, tuple):
+            value = [asdict(each) if isinstance(each, types.AuxInput) else each for each in value]
+        entries[entry.name] = value
+    return entries
 
 
 def is_card(data: bytes) -> bool:
@@ -125,10 +171,10 @@ def is_card(data: bytes) -> bool:
     (True, False, False)
     """
     try:
-        found = json.loads(data)
+        body = json.loads(data)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, Mapping) and "format" in found and "type" not in found
+    return isinstance(body, Mapping) and "format" in body and "type" not in body
 
 
 def from_json(data: str | bytes, origin: str, **instead: Any) -> ModelSpec:
@@ -148,28 +194,13 @@ def from_json(data: str | bytes, origin: str, **instead: Any) -> ModelSpec:
     if not isinstance(card, Mapping) or card.get("format") != FORMAT:
         raise WeightsError(f"{origin} is no model card of format {FORMAT}: another version wrote it")
     entries: dict[str, Any] = {name: value for name, value in card.items() if name != "format"} | instead
-    known = [field.name for field in fields(ModelSpec)]
-    for name, value in entries.items():
+    known = [entry.name for entry in fields(types.ModelSpec)]
+    for name in entries:
         if name not in known:
             raise OptionError(f"entry of the card {origin}", name, allowed=known)
-        if name in _PAIRS and isinstance(value, list):
-            entries[name] = tuple(value)
-        elif name == "config" and isinstance(value, Mapping):
-            entries[name] = settings(value)
     try:
-        return ModelSpec(**entries)
+        return types.ModelSpec(**entries)
+    except OptionError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, CloudMaskError):
-            raise
         raise WeightsError(f"the card {origin} cannot be used: {error}") from error
-
-
-def settings(config: Mapping[str, object]) -> str:
-    """Return an architecture's settings as the text that a `ModelSpec` carries.
-
-    Examples
-    --------
-    >>> settings({"classes": 2, "bands": 4})
-    '{"bands": 4, "classes": 2}'
-    """
-    return json.dumps(dict(config), sort_keys=True) if config else ""

@@ -108,8 +108,7 @@ def _read(source: Path) -> Any:
         if any("/code/" in name for name in names):
             raise WeightsError(
                 f"{source} is TorchScript, which is code: it has no tensors alone to take out. Export the "
-                "network "
-                "it came from as ONNX"
+                "network it came from as ONNX"
             )
     try:
         return torch.load(source, map_location="cpu", weights_only=True)

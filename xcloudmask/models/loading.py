@@ -9,51 +9,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import urlsplit
 
+from xcloudmask import types
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import card
-from xcloudmask.models.card_fields import Given
-from xcloudmask.models.filling import filling
-from xcloudmask.models.network import Network, parse_activation
+from xcloudmask.models.card_fields import CardKeywords, checked, with_units
+from xcloudmask.models.imputation import imputer_for
+from xcloudmask.models.network import Network
 from xcloudmask.models.registry import add
-from xcloudmask.models.units import normalisation
 from xcloudmask.models.weights import fetch, inspect
 from xcloudmask.models.weights.formats import Form, form_of, vetted
-from xcloudmask.types import Activation, AuxInput, Level, ModelSpec, parse_level
+from xcloudmask.types import Activation, ModelSpec
 
-#: Architectures that are told which bands they get.
+#: Architectures that take any bands, described by their wavelengths.
 SETS = ("sensei-v1", "sensei-v2", "spectral")
 LOADER = "xcloudmask.models.loading:network"
+ENSEMBLE = "xcloudmask.models.ensembles:network"
 
 
-def load(
-    href: str | Path,
-    *,
-    name: str | None = None,
-    sha256: str | None = None,
-    architecture: str | None = None,
-    config: Mapping[str, object] | None = None,
-    bands: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    level: str | None = None,
-    gsd: tuple[float, float] | None = None,
-    units: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    activation: str | None = None,
-    threshold: float | None = None,
-    shadow_threshold: float | None = None,
-    patch: int | None = None,
-    overlap: int | None = None,
-    aux: Sequence[AuxInput | str] | None = None,
-    uncertainty: bool | None = None,
-    licence: str | None = None,
-    replace: bool = False,
-) -> ModelSpec:
+def load(href: str | Path, *, overwrite: bool = False, **card: Unpack[CardKeywords]) -> ModelSpec:
     """Add a model that lies in a file or at an address, so that ``predict(model=NAME)`` finds it.
 
     Parameters
@@ -62,44 +40,23 @@ def load(
         A path or an address (http(s), s3, gs, hf) of weights (``.safetensors``, ``.onnx``, ``.pt2``), or of a
         ``.json`` that tells most of what follows: a STAC item with the MLM extension, or a model's card. No
         code is fetched or run; pickles (``.pt``, ``.pth``) are refused.
-    name : str, optional
-        How it is to be called; the file's name if not given.
-    sha256 : str, optional
-        Of the weights. Needed where they come over a network and no item gives it.
-    architecture, config : str, dict, optional
-        For ``.safetensors``: which network (`xcloudmask.models.arch.NAMES`) and its settings. Files that
-        `xcloudmask.models.export` wrote say it themselves.
-    bands : sequence of str, optional
-        STAC common names of the inputs, in order. Not for architectures that take any bands.
-    classes : sequence of str, optional
-        What each output channel means (`xcloudmask.classes.VOCABULARY`).
-    level : {"toa", "boa"}, optional
-        Processing level it was trained on (L1C, L2A and the like are understood).
-    gsd : (float, float), optional
-        Pixel sizes it was trained on, in metres, from and to.
-    units : str, optional
-        In which numbers `mean` and `std` are, and the network wants its input: ``"reflectance"`` (0 to 1,
-        the default) or such as ``"reflectance*10000"``.
-    mean, std : sequence of float, optional
-        The network is given (value - mean) / std; one number, or one a band.
-    activation : {"softmax", "sigmoid", "complement", "none"}, optional
-        What makes probabilities of the output: ``"sigmoid"`` for one channel that tells cloud,
-        ``"complement"`` where that channel is a probability already, ``"none"`` for probabilities of all
-        classes. Needed for ONNX and exported programs, which may end with either.
-    threshold : float, optional
-        Probability of cloud that suffices where the caller of predict says none.
-    shadow_threshold : float, optional
-        Probability of cloud shadow below which a pixel that is no cloud is the likeliest of the rest.
-    patch, overlap : int, optional
-        Window size and overlap, in pixels.
-    aux : sequence of AuxInput or str, optional
-        What it takes behind its bands, see `ModelSpec`: ``"elevation"``, ``"vv"``, ``"vh"``, ``"angle"``.
-    uncertainty : bool, optional
-        Whether its last channel tells how far its members disagree, see `ModelSpec`.
-    licence : str, optional
-        Of the weights.
-    replace : bool
+    overwrite : bool
         Whether a model of the same name may be replaced.
+    **card
+        Fields of `ModelSpec`, which describes each: ``name`` (the file's if not given), ``bands`` (not for
+        architectures that take any), ``classes``, ``aux``, ``min_bands``, ``fills``, ``spare``, ``mean``,
+        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``overlap``, ``threshold``,
+        ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``, ``citation``,
+        ``description``; and
+
+        - ``sha256`` of the weights: needed where they come over a network and no item gives it;
+        - ``architecture`` (`xcloudmask.models.arch.NAMES`) and ``config``, its settings: for
+          ``.safetensors`` that `xcloudmask.models.export` did not write;
+        - ``activation``: ``"softmax"`` (scores of all classes), ``"sigmoid"`` (one score, of cloud),
+          ``"complement"`` (one probability, of cloud) or ``"none"`` (probabilities of all classes); required
+          for ONNX and exported programs, which may end with any of them;
+        - ``units``, in which `mean` and `std` are and the network wants its input: ``"reflectance"`` (0 to 1,
+          the default) or such as ``"reflectance*10000"``.
 
     Returns
     -------
@@ -114,19 +71,14 @@ def load(
     >>> path = Path(tempfile.mkdtemp(), "tiny.safetensors")
     >>> save_file(build("pixel-mlp", {"bands": 2}).state_dict(), path)
     >>> spec = models.load(path, architecture="pixel-mlp", config={"bands": 2}, bands=["red", "nir"],
-    ...                    classes=["clear", "cloud"], replace=True)
+    ...                    classes=["clear", "cloud"], overwrite=True)
     >>> spec.name, len(spec.sha256)
     ('tiny', 64)
     """
-    given = Given(
-        name, sha256, architecture, config, bands, classes, level, gsd, units, mean, std, activation,
-        threshold, patch, overlap, licence, shadow_threshold=shadow_threshold, aux=aux,
-        uncertainty=uncertainty,
-    )  # fmt: skip
-    return add(read(str(href), given), replace=replace)
+    return add(read(str(href), checked(card)), overwrite=overwrite)
 
 
-def read(href: str, given: Given) -> ModelSpec:
+def read(href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the card of weights, or of what a ``.json`` tells of them; nothing is registered."""
     if PurePosixPath(urlsplit(href).path).suffix.lower() in (".json", ".geojson"):
         from xcloudmask.models.mlm import read
@@ -138,120 +90,85 @@ def read(href: str, given: Given) -> ModelSpec:
     return make(href, given)
 
 
-def make(href: str, given: Given) -> ModelSpec:
+def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the card of the weights at `href`, after looking at them; nothing is registered."""
     form = form_of(href)
-    data = fetch.read(href, (given.sha256 or "").lower())
+    data = fetch.read(href, given.get("sha256", "").lower())
     clean = vetted(data, form, href)
     if form == "safetensors":
-        given = _from_notes(given, inspect.metadata(clean), href)
-    activation = _activation(given, form, href)
-    any_bands = takes_any_bands(given.architecture, given.config or {})
-    if given.fills:
-        filling(given.bands or ())  # which says so if it knows nothing of one of them
-    if given.classes is None or (given.bands is None) != any_bands:
-        what = "classes" if given.classes is None else "bands"
-        raise CloudMaskError(
-            f"{href}: say {what}=[...], what its {'output' if what == 'classes' else 'input'} channels are, "
-            "in order"
-            if not (any_bands and what == "bands")
-            else f"architecture {given.architecture!r} takes any bands: leave bands= out"
+        given = _with_architecture(given, inspect.metadata(clean), href)
+    architecture, config = given.get("architecture", ""), _settings(given)
+    if "activation" not in given:
+        given = {**given, "activation": _activation(form, config, href)}
+    any_bands = architecture in SETS
+    if given.get("fills"):
+        imputer_for(given.get("bands", ()))  # which says so if it knows nothing of one of them
+    if "classes" not in given or ("bands" in given) == any_bands:
+        what = (
+            "input channels are, in order: bands" if "classes" in given else "output channels mean: classes"
         )
-    inputs = None if any_bands else len(given.bands or ()) + len(given.aux or ())
-    shapes, origin = _shapes(clean, form, href, given.architecture or "", given.config or {}, inputs)
-    uncertainty = given.uncertainty
-    if uncertainty is None and given.architecture == "ensemble":
-        uncertainty = bool((given.config or {}).get("spread", True))
-    shapes.check(inputs, len(given.classes) + bool(uncertainty), activation, origin)
-    mean, std = normalisation(given.units, given.mean, given.std)
-    path = fetch.local_path(href)
-    sha256 = fetch.digest(data)
-    patch = given.patch or shapes.patch or 256
+        raise CloudMaskError(
+            f"architecture {architecture!r} takes any bands: leave bands= out"
+            if any_bands and "classes" in given
+            else f"{href}: pass what its {what}=[...]"
+        )
+    inputs = None if any_bands else len(given["bands"]) + len(given.get("aux", ()))
+    shapes, origin = _shapes(clean, form, href, architecture, config, inputs)
+    outputs = len(given["classes"]) + given.get("uncertainty", False)
+    shapes.check(inputs, outputs, given["activation"], origin)
+    patch = given.get("patch") or shapes.patch or 256
     if shapes.patch is not None and patch != shapes.patch:
         raise CloudMaskError(f"patch={patch}: {href} takes windows of {shapes.patch} alone")
-    return ModelSpec(
-        name=given.name or _plain_name(href),
-        version=sha256[:12],
-        bands=tuple(given.bands or ()),
-        classes=tuple(given.classes),
-        loader=LOADER,
-        any_bands=any_bands,
-        level=_level(given.level),
-        gsd=given.gsd,
-        patch=patch,
-        overlap=patch // 4 if given.overlap is None else given.overlap,
-        patch_fixed=shapes.patch is not None,
-        runtime="onnx" if form == "onnx" else "torch",
-        sha256=sha256,
-        weights=str(path.resolve()) if path is not None and not href.startswith(fetch.PACKAGE) else href,
-        licence=given.licence or "",
-        citation=given.citation or "",
-        description=given.description or "",
-        architecture=given.architecture or "",
-        config=card.settings(given.config or {}),
-        mean=mean,
-        std=std,
-        activation=activation,
-        threshold=given.threshold,
-        shadow_threshold=given.shadow_threshold,
-        fills=bool(given.fills),
-        min_bands=given.min_bands or 1,
-        spare=tuple(given.spare or ()),
-        training_data=given.training_data or "",
-        scores=given.scores or "",
-        limits=given.limits or "",
-        aux=tuple(AuxInput.of(each) for each in given.aux or ()),
-        uncertainty=bool(uncertainty),
-    )
+    path, sha256 = fetch.local_path(href), fetch.digest(data)
+    made = {
+        "version": sha256[:12],
+        "loader": LOADER,
+        "any_bands": any_bands,
+        "patch": patch,
+        "patch_fixed": shapes.patch is not None,
+        "runtime": "onnx" if form == "onnx" else "torch",
+        "sha256": sha256,
+        "weights": str(path.resolve()) if path is not None and not href.startswith(fetch.PACKAGE) else href,
+    }
+    defaults = {"name": _plain_name(href), "bands": (), "overlap": patch // 4}
+    return types.ModelSpec(**{**defaults, **with_units(given), **made})
 
 
-def takes_any_bands(architecture: str | None, config: Mapping[str, object]) -> bool:
-    """Whether an architecture is told which bands it gets; an ensemble is what its members are.
-
-    Examples
-    --------
-    >>> takes_any_bands("spectral", {}), takes_any_bands("ensemble", {"members": [{"name": "spectral"}]})
-    (True, True)
-    """
-    members = config.get("members")
-    if architecture == "ensemble" and isinstance(members, list | tuple) and members:
-        architecture = members[0].get("name") if isinstance(members[0], Mapping) else None
-    return architecture in SETS
-
-
-def from_card(text: bytes, href: str, given: Given) -> ModelSpec:
+def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the model of a card that lies beside its weights, after looking at them.
 
-    Who loads it is ours to say, not the card's: a loader is code.
+    Its loader is set here, not by the card: a loader is code.
     """
+    if others := given.keys() - {"name"}:
+        raise CloudMaskError(
+            f"{href} is a model's card and tells all but its name: leave {', '.join(others)} out"
+        )
+    spec = card.from_json(text, href, **given)
+    if spec.members:
+        members = tuple(_beside(member, href) for member in spec.members)
+        return dataclasses.replace(spec, loader=ENSEMBLE, gpu_runtime=None, members=members)
+    return _beside(spec, href)
+
+
+def _beside(spec: ModelSpec, href: str) -> ModelSpec:
+    """Return the card in the file `href` with the address of its weights, which must fit it."""
     from xcloudmask.models.mlm.read import resolve
 
-    said = {name: value for name in Given.__slots__ if (value := getattr(given, name)) is not None}
-    if said.keys() - {"name"}:
-        raise CloudMaskError(
-            f"{href} is a model's card and tells all but its name: leave {', '.join(said)} out"
-        )
-    spec = card.from_json(text, href, loader=LOADER, **said)
     if spec.fills:
-        filling(spec.bands)  # which says so if it knows nothing of one of them
+        imputer_for(spec.bands)  # which says so if it knows nothing of one of them
     where = resolve(href, spec.weights)
     form: Form = form_of(where)
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):
         raise WeightsError(f"the card {href} gives no hash, or a runtime that does not fit {spec.weights}")
     clean = vetted(fetch.read(where, spec.sha256), form, where)
     inputs = None if spec.any_bands else len(spec.bands) + len(spec.aux)
-    config = json.loads(spec.config or "{}")
-    if spec.any_bands and not takes_any_bands(spec.architecture, config):
+    if spec.any_bands and spec.architecture not in SETS:
         kinds = f"architecture {spec.architecture!r}" if spec.architecture else f"a network in {form}"
         raise WeightsError(f"the card {href} says any_bands, and {kinds} takes fixed ones: name them, bands")
-    shapes, _ = _shapes(clean, form, where, spec.architecture, config, inputs)
-    shapes.check(
-        inputs,
-        len(spec.classes) + spec.uncertainty,
-        spec.activation,
-        f"{where}, of which {href} is the card,",
-    )
-    return dataclasses.replace(spec, weights=where)
+    shapes, _ = _shapes(clean, form, where, spec.architecture, json.loads(spec.config or "{}"), inputs)
+    origin = f"{where}, of which {href} is the card,"
+    shapes.check(inputs, len(spec.classes) + spec.uncertainty, spec.activation, origin)
+    return dataclasses.replace(spec, loader=LOADER, gpu_runtime=None, weights=where)
 
 
 def _shapes(
@@ -272,66 +189,60 @@ def _shapes(
 def network(spec: ModelSpec) -> Network:
     """Load a network whose `ModelSpec` `make` wrote, or that this package carries."""
     form: Form = "onnx" if spec.runtime == "onnx" else "safetensors" if spec.architecture else "pt2"
-    data = vetted(fetch.read(spec.weights, spec.sha256), form, spec.weights)
-    body: Any = data
+    body: Any = vetted(fetch.read(spec.weights, spec.sha256), form, spec.weights)
     if form != "onnx":
         from xcloudmask.models.weights import instantiate
 
         if form == "safetensors":
-            body = instantiate.built(spec.architecture, json.loads(spec.config or "{}"), data, spec.weights)
+            body = instantiate.built(spec.architecture, json.loads(spec.config or "{}"), body, spec.weights)
         else:
-            body = instantiate.exported(data, spec.weights)
-    how = filling(spec.bands) if spec.fills else None
-    return Network(body, spec.mean, spec.std, spec.activation, filling=how)
+            body = instantiate.exported(body, spec.weights)
+    imputer = imputer_for(spec.bands) if spec.fills else None
+    return Network(body, spec.mean, spec.std, spec.activation, imputer=imputer)
 
 
-def _from_notes(given: Given, notes: Mapping[str, str], href: str) -> Given:
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(given.get("config") or "{}")
+    return config
+
+
+def _with_architecture(given: Mapping[str, Any], notes: Mapping[str, str], href: str) -> Mapping[str, Any]:
     """Complete what the caller says by what the file says of its architecture."""
-    if given.architecture is None and {"network", "architecture"} & notes.keys():
+    if "architecture" not in given and {"network", "architecture"} & notes.keys():
         try:
-            said = json.loads(notes["network"]) if "network" in notes else notes
-            config = said.get("config") or {}
+            note = json.loads(notes["network"]) if "network" in notes else notes
+            config = note.get("config") or {}
             config = dict(json.loads(config) if isinstance(config, str) else config)
-            name = str(said["architecture"])
+            name, settings = str(note["architecture"]), json.dumps(config, sort_keys=True) if config else ""
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(f"{href}: its note on the architecture is damaged: {error!r}") from error
-        given = dataclasses.replace(given, architecture=name, config=given.config or config)
+        given = {**given, "architecture": name, "config": given.get("config") or settings}
     from xcloudmask.models import arch
 
-    if given.architecture is None:
+    if "architecture" not in given:
         raise WeightsError(
-            f"{href} holds tensors and does not say of which network: pass architecture=, one of "
+            f"{href} holds tensors without the name of their network: pass architecture=, one of "
             f"{', '.join(arch.NAMES)}, and config="
         )
-    if given.architecture not in arch.NAMES:
+    if given["architecture"] not in arch.NAMES:
         raise OptionError(
             "architecture",
-            given.architecture,
+            given["architecture"],
             allowed=arch.NAMES,
             hint="Code that comes with a model is not run; export the network as ONNX to use it.",
         )
     return given
 
 
-def _activation(given: Given, form: Form, href: str) -> Activation | None:
-    if given.activation is not None:
-        return parse_activation(given.activation)
+def _activation(form: Form, config: Mapping[str, Any], href: str) -> Activation | None:
+    """Return what an architecture's output needs; graphs may end with anything."""
     if form != "safetensors":
         raise CloudMaskError(
-            f"{href}: nothing tells whether its output is probabilities already: say activation='softmax' "
-            "(scores "
-            "of all classes), 'sigmoid' (one score, of cloud), 'complement' (one probability, of cloud) or "
-            "'none' "
+            f"{href}: activation= is required for ONNX and exported programs: 'softmax' (scores of all "
+            "classes), 'sigmoid' (one score, of cloud), 'complement' (one probability, of cloud) or 'none' "
             "(probabilities of all classes)"
         )
-    if given.architecture == "ensemble":
-        return None
-    settings = given.config or {}
-    return "sigmoid" if settings.get("classes") == 1 else "softmax"
-
-
-def _level(level: str | None) -> Level | None:
-    return None if level is None else parse_level(level)
+    return "sigmoid" if config.get("classes") == 1 else "softmax"
 
 
 def _plain_name(href: str) -> str:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Iterator
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card as _card
 from xcloudmask.models import loading, registry
-from xcloudmask.models.card_fields import Given
 from xcloudmask.models.sources import plugins, shipped, ukis
 from xcloudmask.types import Level, ModelSpec
 
 
-def list() -> builtins.list[str]:  # the name users look for, as in models.list()
+def names() -> list[str]:
     """Return the names of all models.
 
     Examples
     --------
     >>> import xcloudmask
-    >>> "ukis-6band-l1c" in xcloudmask.models.list()
+    >>> "ukis-6band-l1c" in xcloudmask.models.names()
     True
     """
-    return builtins.list(dict.fromkeys((*registry.registered, *shipped.names(), *plugins.names())))
+    return list(dict.fromkeys((*registry.registered, *shipped.names(), *plugins.names())))
 
 
 def get(name: str) -> ModelSpec:
@@ -42,14 +40,14 @@ def get(name: str) -> ModelSpec:
         if name in plugins.names():
             return plugins.read(name)
         if name.endswith(".json"):
-            return loading.read(name, Given())
+            return loading.read(name, {})
         if name in families():
-            told = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
-            raise OptionError("model", name, hint=told)
-    raise OptionError("model", name, allowed=("auto", *families(), *list()))
+            hint = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
+            raise OptionError("model", name, hint=hint)
+    raise OptionError("model", name, allowed=("auto", *families(), *names()))
 
 
-def families() -> builtins.list[str]:
+def families() -> list[str]:
     """Return the names that stand for two models, one for each processing level; `predict` takes them, too.
 
     Examples
@@ -58,9 +56,9 @@ def families() -> builtins.list[str]:
     >>> xcloudmask.models.families()
     ['ukis-6band', 'ukis-4band', 'ukis-any']
     """
-    there = builtins.list(list())
-    stems = [name.removesuffix("-l1c") for name in there if name.endswith("-l1c")]
-    return [stem for stem in stems if f"{stem}-l2a" in there and stem not in there]
+    known = names()
+    stems = [name.removesuffix("-l1c") for name in known if name.endswith("-l1c")]
+    return [stem for stem in stems if f"{stem}-l2a" in known and stem not in known]
 
 
 def for_level(name: str, level: Level | None) -> str:
@@ -77,21 +75,14 @@ def for_level(name: str, level: Level | None) -> str:
     return f"{name}-{'l2a' if level == 'boa' else 'l1c'}"
 
 
-def readable() -> builtins.list[ModelSpec]:
-    """Return the cards of all models but those of packages that are broken.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> "ukis-6band-l1c" in [spec.name for spec in xcloudmask.models.readable()]
-    True
-    """
+def readable() -> list[ModelSpec]:
+    """Return the cards of all models but those of packages that are broken."""
     return [card for _, card in cards() if isinstance(card, ModelSpec)]
 
 
 def cards() -> Iterator[tuple[str, ModelSpec | CloudMaskError]]:
     """Go through all models: the name of each and its card, or why that cannot be read."""
-    for name in list():
+    for name in names():
         try:
             yield name, get(name)
         except CloudMaskError as error:

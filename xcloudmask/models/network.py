@@ -1,4 +1,4 @@
-"""What a loader returns: the network and the arithmetic around it, with no word on devices."""
+"""What a loader returns: the network and the arithmetic around it; devices are the engine's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
-from xcloudmask.models.filling import Filling
+from xcloudmask.errors import CloudMaskError, WeightsError
+from xcloudmask.models.imputation import BandImputer
 from xcloudmask.models.weights.fetch import digest
-from xcloudmask.types import Activation, ModelSpec
+from xcloudmask.types import Activation, ModelSpec, Reduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,20 @@ class Network:
     mean, std : tuple of float or None
         Normalisation of each band, ``(reflectance - mean) / std``, done before the network.
     activation : {"softmax", "sigmoid", "complement", None}
-        Turns its output into probabilities. ``"sigmoid"`` is for one channel that tells cloud: it becomes
+        Turns its output into probabilities. ``"sigmoid"`` is for one score of cloud: it becomes
         the two classes not cloud, cloud. ``"complement"`` is for one channel that is the probability of
         cloud already. None is for probabilities of every class.
     members : tuple of Network
-        ONNX graphs whose probabilities are averaged, instead of one `body`; each takes as many of the first
-        bands as it has a mean for.
-    shares : tuple of float
-        What each member's probabilities count for; the same if not given.
-    filling : Filling, optional
+        Networks whose probabilities are joined, instead of one `body`.
+    member_weights : tuple of float
+        What each member's probabilities count for in the mean; the same if not given.
+    reduce : {"mean", "max", "min", "median"}
+        How members are joined.
+    spread : tuple of int
+        The channels of cloud, if a last one is added: the members' standard deviation of their sum.
+    channels : int, optional
+        Of a member: how many of the first channels it takes; all if not given.
+    imputer : BandImputer, optional
         How bands are estimated that an array lacks; for cards with ``fills=True``.
     """
 
@@ -41,8 +46,11 @@ class Network:
     std: tuple[float, ...] | None = None
     activation: Activation | None = "softmax"
     members: tuple[Network, ...] = ()
-    shares: tuple[float, ...] = ()
-    filling: Filling | None = None
+    member_weights: tuple[float, ...] = ()
+    reduce: Reduction = "mean"
+    spread: tuple[int, ...] = ()
+    channels: int | None = None
+    imputer: BandImputer | None = None
 
 
 def load_network(spec: ModelSpec) -> Network:
@@ -65,8 +73,8 @@ def load_network(spec: ModelSpec) -> Network:
         raise _broken(spec, f"fails with {type(error).__name__}: {error}") from error
     if not isinstance(network, Network):
         raise _broken(spec, f"returns {type(network).__name__}, not an xcloudmask.models.network.Network")
-    if spec.fills and network.filling is None:
-        raise _broken(spec, "returns a Network without `filling`, and the card says fills=True")
+    if spec.fills and network.imputer is None:
+        raise _broken(spec, "returns a Network without `imputer`, and the card says fills=True")
     return network
 
 
@@ -90,28 +98,12 @@ def _broken(spec: ModelSpec, why: str) -> CloudMaskError:
     )
 
 
-def parse_activation(said: str) -> Activation | None:
-    """Return what `Network` calls an activation, for what users write.
-
-    Examples
-    --------
-    >>> parse_activation("none") is None, parse_activation("sigmoid")
-    (True, 'sigmoid')
-    """
-    names: dict[str, Activation | None] = {
-        "softmax": "softmax", "sigmoid": "sigmoid", "complement": "complement", "none": None,
-    }  # fmt: skip
-    if said not in names:
-        raise OptionError("activation", said, allowed=names)
-    return names[said]
-
-
 def checked_bytes(data: bytes, spec: ModelSpec, origin: str) -> bytes:
     """Return `data` if its SHA-256 is the one that `spec` names."""
-    found = digest(data)
-    if found != spec.sha256:
+    sha256 = digest(data)
+    if sha256 != spec.sha256:
         raise WeightsError(
-            f"the weights of model {spec.name!r} ({origin}) have SHA-256 {found}, expected {spec.sha256}: "
+            f"the weights of model {spec.name!r} ({origin}) have SHA-256 {sha256}, expected {spec.sha256}: "
             "the file was altered or is another version; reinstall the package that carries it"
         )
     return data

@@ -9,19 +9,13 @@ from xcloudmask.types import ModelSpec
 registered: dict[str, ModelSpec] = {spec.name: spec for spec in ukis.SPECS}
 
 
-def add(spec: ModelSpec, *, replace: bool = False) -> ModelSpec:
-    """Add a model by its card, so that ``predict(model=NAME)`` finds it; see `register`.
-
-    Examples
-    --------
-    >>> import xcloudmask
-    >>> from xcloudmask.testing import TOY
-    >>> xcloudmask.models.add(TOY, replace=True).name
-    'toy'
-    """
+def add(spec: ModelSpec, *, overwrite: bool = False) -> ModelSpec:
+    """Add a model by its card, so that ``predict(model=NAME)`` finds it."""
     if spec.name == "auto":
         raise ValueError("no model may be called 'auto'")
-    if spec.name in registered and registered[spec.name] != spec and not replace:
-        raise ValueError(f"a model called {spec.name!r} exists already; choose another name, or replace=True")
+    if spec.name in registered and registered[spec.name] != spec and not overwrite:
+        raise ValueError(
+            f"a model called {spec.name!r} exists already; choose another name, or overwrite=True"
+        )
     registered[spec.name] = spec
     return spec

@@ -42,8 +42,7 @@ def normalisation(
         if max([abs(value) for value in (*(mean or ()), *(std or ()))], default=0.0) > 2:
             raise UnitError(
                 f"mean {_short(mean)} and std {_short(std)} are too large for reflectance from 0 to 1: say "
-                "in "
-                "which units they are, such as units='reflectance*10000'"
+                "in which units they are, such as units='reflectance*10000'"
             )
         units = "reflectance"
     by = factor(units)
@@ -56,4 +55,4 @@ def normalisation(
 
 
 def _short(numbers: Sequence[float] | None) -> str:
-    return "not told" if numbers is None else ", ".join(f"{value:g}" for value in numbers)
+    return "not given" if numbers is None else ", ".join(f"{value:g}" for value in numbers)

@@ -15,6 +15,7 @@ from typing import Any
 
 from xcloudmask import models
 from xcloudmask.errors import BandError, ModelWarning, UnitWarning, warn_user
+from xcloudmask.models.own.modules import spec_of
 from xcloudmask.scene.bands import find_band, lacking, missing_bands
 from xcloudmask.types import LEVEL_TITLES, Band, Level, ModelSpec, parse_level
 
@@ -152,7 +153,7 @@ def _named(model: Any, level: Level | None) -> ModelSpec:
     if isinstance(model, ModelSpec):
         return model
     if not isinstance(model, str):
-        return models.spec_of(model)
+        return spec_of(model)
     name = models.for_level(model, level)
     if level is None and name != model:
         _warn_of_no_level()

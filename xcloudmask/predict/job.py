@@ -77,10 +77,10 @@ def _attrs(job: Job) -> dict[str, Any]:
         attrs["tta"] = options.tta
     if options.dtype != "auto":
         attrs["dtype"] = options.dtype
-    if options.told:
-        attrs["bands"] = options.told
+    if options.input_band_names:
+        attrs["bands"] = options.input_band_names
         if spec.fills:
-            given = options.told.split()
+            given = options.input_band_names.split()
             attrs["bands_estimated"] = " ".join(name for name in spec.bands if name not in given)
     if options.aux:
         attrs["aux"] = " ".join(aux.name for aux in options.aux)

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from xcloudmask import models
 from xcloudmask.classes import CLOUDY, SHADOW
 from xcloudmask.engine.predictor import TURNS
 from xcloudmask.engine.tiling import MIN_PATCH
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning, warn_user
+from xcloudmask.models.lookup import readable
 from xcloudmask.predict.choose_model import too_coarse
 from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.types import ModelLike, ModelSpec, Scheme
@@ -108,7 +108,7 @@ def uncertainty_of(request: Request, spec: ModelSpec) -> bool:
         )
     if spec.uncertainty or (views_of(request.tta) and CLOUDY & set(spec.classes)):
         return True
-    having = [known.name for known in models.readable() if known.uncertainty]
+    having = [known.name for known in readable() if known.uncertainty]
     raise CloudMaskError(
         f"uncertainty=True: model {spec.name!r} has one member, which cannot disagree with itself. tta=True "
         "tells the spread between turns and mirrors of each window"
@@ -159,7 +159,7 @@ def working_factors(
     if too_coarse(max(size), spec):
         warn_user(
             f"the pixels are {max(size):.4g} m and model {spec.name!r} was trained on {low:g} to {high:g} m: "
-            "what it says of them was never tested. xcloudmask.models.list() names others; "
+            "what it says of them was never tested. xcloudmask.models.names() names others; "
             "resolution='native' runs it without this warning",
             UnitWarning,
         )

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask import models
 from xcloudmask.classes import scheme
 from xcloudmask.engine.devices import check_device, check_dtype
 from xcloudmask.engine.kernel import reflectance
 from xcloudmask.engine.plan import Plan
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.models.own.modules import send_registered
 from xcloudmask.predict.choose_model import choose_model
 from xcloudmask.predict.job import Job
 from xcloudmask.predict.options import (
@@ -75,7 +75,7 @@ def prepare(da: xr.DataArray, request: Request) -> Job:
         uncertainty=uncertainty_of(request, spec),
     )
     check_device(request.device, spec)
-    check_dtype(request.dtype, spec)
+    check_dtype(request.dtype, spec, request.device)
     if request.valid is not None:
         picked = _masked(picked, request.valid, da, band)
     lead = [dim for dim in da.dims if dim not in (band, y, x)]
@@ -106,7 +106,7 @@ def run(job: Job) -> Any:
         return run_numpy.run(job.plan, values)
     from xcloudmask.engine import run_dask
 
-    models.ready(job.options.spec)
+    send_registered(job.options.spec)
     return run_dask.run(job.plan, job.pixels.data)
 
 

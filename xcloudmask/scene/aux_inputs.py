@@ -1,4 +1,4 @@
-"""Aux inputs as a caller gives them: told apart, brought to the scene's grid, and put behind its bands.
+"""Aux inputs as a caller gives them: named, resampled to the scene's grid, and put behind its bands.
 
 Nothing is computed here for lazy arrays. See `xcloudmask.engine.aux_planes` for what happens to them in a
 window.
@@ -81,9 +81,9 @@ def take_aux(aux: AuxLike | None, spec: ModelSpec) -> dict[AuxInput, xr.DataArra
 
 def _others(names: list[AuxName]) -> str:
     """Say which models take these inputs."""
-    from xcloudmask import models
+    from xcloudmask.models.lookup import readable
 
-    found = [spec.name for spec in models.readable() if set(names) <= {each.name for each in spec.aux}]
+    found = [spec.name for spec in readable() if set(names) <= {each.name for each in spec.aux}]
     return f"Models that take it: {', '.join(found)}" if found else "No model that is known here takes it"
 
 
@@ -118,23 +118,25 @@ def read_aux(aux: AuxLike | None) -> dict[AuxName, xr.DataArray]:
             f"{type(aux).__name__}"
         )
     out: dict[AuxName, xr.DataArray] = {}
-    for said, array in pairs:
-        name = known(said)
+    for label, array in pairs:
+        name = known(label)
         if name is None:
             hint = (
-                "" if said is not None else "Give it one: aux={'elevation': dem}, or dem.rename('elevation')."
+                ""
+                if label is not None
+                else "Give it one: aux={'elevation': dem}, or dem.rename('elevation')."
             )
             if isinstance(aux, xr.Dataset):
                 hint = (
-                    f"Leave it out, aux[['elevation']], or rename it: aux.rename({{{said!r}: 'elevation'}})."
+                    f"Leave it out, aux[['elevation']], or rename it: aux.rename({{{label!r}: 'elevation'}})."
                 )
-            raise OptionError("name of an aux input", said, allowed=sum(ALIASES.values(), ()), hint=hint)
+            raise OptionError("name of an aux input", label, allowed=sum(ALIASES.values(), ()), hint=hint)
         if name in out:
             raise CloudMaskError(
                 f"the aux input {name!r} is given twice ({', '.join(ALIASES[name])} are one)"
             )
         if not isinstance(array, xr.DataArray):
-            raise CloudMaskError(f"aux[{said!r}] must be a DataArray, got {type(array).__name__}")
+            raise CloudMaskError(f"aux[{label!r}] must be a DataArray, got {type(array).__name__}")
         out[name] = array
     return out
 
@@ -218,15 +220,15 @@ def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: Grid) 
                 f"to one picture for all, aux.median({dim!r})"
             )
     array = array.transpose(*lead, *pair)
-    if (crs := _crs(array)) is not None:  # in the scene's names it could not be told
+    if (crs := _crs(array)) is not None:  # under the scene's names of dimensions it would be lost
         array = array.rio.write_crs(crs)
     return array.rename({old: new for old, new in zip(pair, (grid.y, grid.x), strict=True) if old != new})
 
 
 def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
-    """Return what makes a plane of an aux input's stored numbers; an error where its unit is not told."""
+    """Return what makes a plane of an aux input's stored numbers; an error where its unit is missing."""
     attrs = {str(key): value for key, value in array.attrs.items()}
-    said = str(attrs.get("units", attrs.get("unit", "")) or "").strip().casefold()
+    units = str(attrs.get("units", attrs.get("unit", "")) or "").strip().casefold()
     scale, offset = (float(attrs.get(key) or none) for key, none in (("scale_factor", 1), ("add_offset", 0)))
     if array.dtype.kind == "f" and (scale != 1 or offset != 0):
         raise UnitError(
@@ -239,10 +241,10 @@ def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
     }.get(
         name, ((*_DECIBELS, *_POWER), "decibels or a ratio of powers: assign_attrs(units='dB') or 'linear'")
     )
-    if said not in allowed or (name in RADAR and not said):
-        found = f"units={said!r}" if said else "no attribute units"
-        raise UnitError(f"aux[{name!r}] has {found}; it must be in {remedy}")
-    return Cleaner(declared_nodata(attrs), scale, offset, name in RADAR and said in _DECIBELS, name)
+    if units not in allowed or (name in RADAR and not units):
+        stated = f"units={units!r}" if units else "no attribute units"
+        raise UnitError(f"aux[{name!r}] has {stated}; it must be in {remedy}")
+    return Cleaner(declared_nodata(attrs), scale, offset, name in RADAR and units in _DECIBELS, name)
 
 
 def _cleaned(plane: xr.DataArray, cleaner: Cleaner) -> Any:

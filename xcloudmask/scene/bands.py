@@ -61,7 +61,7 @@ def sensor_of(da: xr.DataArray) -> Sensor | None:
     """Return the sensor that the array names, in its attributes or as one for all times."""
     name = da.attrs.get("sensor")
     if name is not None and not isinstance(name, str):
-        raise OptionError("sensor in the attributes", name, allowed=sensors.list())
+        raise OptionError("sensor in the attributes", name, allowed=sensors.names())
     if not name and "sensor" in da.coords:
         names = {str(value) for value in coordinate(da["sensor"]).reshape(-1)}
         name = names.pop() if len(names) == 1 else None

@@ -1,6 +1,8 @@
 """Instruments as data: one TOML file a sensor, read when first asked for.
 
-To add a sensor, add a file; nothing else names it. `register` takes a user's own file of the same form:
+To add a sensor, add a file; nothing else names it. `register` takes a user's own file of the same form, and
+a package brings one by an entry point of the group ``xcloudmask.sensors``, which leads to the file's path or
+to a `Sensor`:
 
 .. code-block:: toml
 
@@ -25,7 +27,6 @@ To add a sensor, add a file; nothing else names it. `register` takes a user's ow
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -34,10 +35,14 @@ from pathlib import Path
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.sensors._match import match
+from xcloudmask.sensors._plugins import installed, warn_of
 from xcloudmask.sensors._read import Entry, fold, fold_instruments, read
 from xcloudmask.types import Sensor
 
-__all__ = ["get", "identify", "list", "match", "register", "table"]
+__all__ = ["get", "identify", "match", "names", "register", "table"]
+
+#: Of the entry points by which other packages bring sensors.
+GROUP = "xcloudmask.sensors"
 
 #: What `register` was given, by canonical name; wins over a shipped sensor of the same name.
 _registered: dict[str, Entry] = {}
@@ -51,9 +56,38 @@ def _shipped() -> Mapping[str, Entry]:
     return {entry.sensor.name: entry for entry in sorted(entries, key=lambda e: e.sensor.name)}
 
 
+@cache
+def _installed() -> Mapping[str, Entry]:
+    """Read the sensors of other packages, once; a name or alias of ours stays with us."""
+    entries: dict[str, Entry] = {}
+    for origin, value in installed(GROUP):
+        try:
+            entry = Entry.of(value) if isinstance(value, Sensor) else read(value, origin)
+            _check_free(entry, {**_shipped(), **entries}, origin)
+        except (CloudMaskError, AttributeError, TypeError) as error:
+            warn_of(GROUP, origin, error)
+            continue
+        entries[entry.sensor.name] = entry
+    return entries
+
+
 def _entries() -> dict[str, Entry]:
     """Return every sensor known now, the registered ones on top."""
-    return {**_shipped(), **_registered}
+    return {**_installed(), **_shipped(), **_registered}
+
+
+def _check_free(entry: Entry, others: Mapping[str, Entry], origin: str) -> None:
+    """Raise where a name or alias of a sensor belongs to another."""
+    sensor = entry.sensor
+    owners = _owners(other for other in others.values() if other.sensor.name != sensor.name)
+    for name in (sensor.name, *sensor.aliases):
+        owner = owners.get(fold(name))
+        if owner is not None:
+            field = "name" if name == sensor.name else "aliases"
+            raise CloudMaskError(
+                f"{origin}: {field}: {name!r} already belongs to sensor {owner!r}. Choose another, or set "
+                f"name = {owner!r} to take that sensor's place."
+            )
 
 
 def _owners(entries: Iterable[Entry]) -> dict[str, str]:
@@ -61,13 +95,13 @@ def _owners(entries: Iterable[Entry]) -> dict[str, str]:
     return {fold(name): e.sensor.name for e in entries for name in (e.sensor.name, *e.sensor.aliases)}
 
 
-def list() -> builtins.list[str]:
+def names() -> list[str]:
     """Return the canonical names of all sensors, sorted.
 
     Examples
     --------
     >>> import xcloudmask.sensors
-    >>> "sentinel-2a" in xcloudmask.sensors.list()
+    >>> "sentinel-2a" in xcloudmask.sensors.names()
     True
     """
     return sorted(_entries())
@@ -139,18 +173,9 @@ def register(path: str | PathLike[str]) -> Sensor:
     except (OSError, UnicodeDecodeError) as error:
         raise CloudMaskError(f"{file}: the sensor's TOML file cannot be read: {error}") from error
     entry = read(text, str(file))
-    sensor = entry.sensor
-    others = _owners(e for e in _entries().values() if e.sensor.name != sensor.name)
-    for name in (sensor.name, *sensor.aliases):
-        owner = others.get(fold(name))
-        if owner is not None:
-            field = "name" if name == sensor.name else "aliases"
-            raise CloudMaskError(
-                f"{file}: {field}: {name!r} already belongs to sensor {owner!r}. Choose another, or set "
-                f"name = {owner!r} to take that sensor's place."
-            )
-    _registered[sensor.name] = entry
-    return sensor
+    _check_free(entry, _entries(), str(file))
+    _registered[entry.sensor.name] = entry
+    return entry.sensor
 
 
 def identify(

@@ -55,6 +55,12 @@ class Entry:
     instruments: frozenset[frozenset[str]]
     constellations: frozenset[str]
 
+    @classmethod
+    def of(cls, sensor: Sensor) -> Entry:
+        """Return an entry for a sensor without a file: STAC items name it by its name or an alias."""
+        platforms = frozenset(map(fold, (sensor.name, *sensor.aliases)))
+        return cls(sensor, platforms=platforms, instruments=frozenset(), constellations=frozenset())
+
 
 def fold(name: str) -> str:
     """Reduce a name to what must agree: lower-case letters and digits.

@@ -1,4 +1,8 @@
-"""Which catalogue an item is from and what its numbers mean there: `profiles.toml`, read once."""
+"""Which catalogue an item is from and what its numbers mean there: `profiles.toml`, read once.
+
+A package brings profiles by an entry point of the group ``xcloudmask.profiles``, which leads to the path of a
+file of the same form; they go before ours.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,14 @@ from importlib import resources
 from typing import Any, Literal, cast
 
 from xcloudmask import sensors
+from xcloudmask.sensors._plugins import installed, warn_of
 from xcloudmask.stac.view import ItemView
 from xcloudmask.types import Kind, Level, Sensor
 
 Calibration = Literal["stated", "sentinel-2", "landsat-mtl"]
+
+#: Of the entry points by which other packages bring profiles.
+GROUP = "xcloudmask.profiles"
 
 #: The catalogue of an item that no profile fits: it must state its own scale.
 UNLISTED = "unlisted"
@@ -57,6 +65,10 @@ class Profile:
     def is_listed(self) -> bool:
         """Whether the catalogue is one that `profiles.toml` describes."""
         return self.catalogue != UNLISTED
+
+
+#: Patterns of a profile's collections, its marks, and what it says.
+Listed = tuple[tuple[str, ...], tuple[tuple[str, str], ...], Profile]
 
 
 def find_profile(view: ItemView) -> Profile | None:
@@ -190,26 +202,37 @@ def _marked(view: ItemView, marks: tuple[tuple[str, str], ...]) -> bool:
 
 @cache
 def _data() -> dict[str, Any]:
-    return tomllib.loads(
+    data = tomllib.loads(
         resources.files("xcloudmask.stac").joinpath("profiles.toml").read_text(encoding="utf-8")
     )
+    for origin, text in installed(GROUP):
+        try:
+            others = tomllib.loads(text)
+            products = {**others.get("products", {}), **data["products"]}  # ours keep their names
+            profiles = [_read_profile(raw, products) for raw in others["profiles"]]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            warn_of(GROUP, origin, error)
+            continue
+        if profiles:
+            data["products"], data["profiles"] = products, [*others["profiles"], *data["profiles"]]
+    return data
 
 
 @cache
-def _profiles() -> tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...], Profile], ...]:
+def _profiles() -> tuple[Listed, ...]:
     data = _data()
-    found = []
-    for raw in data["profiles"]:
-        marks = tuple((mark.split(":", 1)[0], mark.split(":", 1)[1]) for mark in raw.get("marks", ()))
-        level = None if raw["level"] == "name" else cast(Level, raw["level"])
-        profile = _profile(
-            raw["catalogue"],
-            data["products"][raw["product"]],
-            level=level,
-            constant_offset=raw.get("constant_offset", False),
-        )
-        found.append((tuple(raw["collections"]), marks, profile))
-    return tuple(found)
+    return tuple(_read_profile(raw, data["products"]) for raw in data["profiles"])
+
+
+def _read_profile(raw: Mapping[str, Any], products: Mapping[str, Any]) -> Listed:
+    """Return the patterns of collections, the marks and the profile of one table of `profiles.toml`."""
+    marks = tuple((mark.split(":", 1)[0], mark.split(":", 1)[1]) for mark in raw.get("marks", ()))
+    level = None if raw["level"] == "name" else cast(Level, raw["level"])
+    constant_offset = raw.get("constant_offset", False)
+    profile = _profile(
+        raw["catalogue"], products[raw["product"]], level=level, constant_offset=constant_offset
+    )
+    return tuple(raw["collections"]), marks, profile
 
 
 def _profile(

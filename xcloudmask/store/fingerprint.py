@@ -66,7 +66,7 @@ def _options(template: xr.DataArray, plan: Plan | None) -> dict[str, Any]:
         "overlap": options.overlap,
         "working_factors": list(options.factors),
         "tta": options.tta,
-        "bands": options.told or None,
+        "bands": options.input_band_names or None,
         "aux": " ".join(aux.name for aux in options.aux) or None,
         "uncertainty": options.uncertainty or None,
         "dtype": options.dtype,

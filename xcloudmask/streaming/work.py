@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from xcloudmask.engine import kernel
 from xcloudmask.engine.arrays import Array, Bool, Float
-from xcloudmask.engine.kernel import Piece, infer_windows, valid_pixels
-from xcloudmask.engine.kernel import finish as finish_pixels
+from xcloudmask.engine.blend import PlacedSum
+from xcloudmask.engine.chunks import Range
 from xcloudmask.engine.plan import Plan
 from xcloudmask.store.packing import Packing
 from xcloudmask.store.regions import Index
@@ -43,8 +44,8 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a region's windows said of its own cells, and which of its pixels hold data."""
+class Inferred:
+    """What a region's windows contribute to its own cells, and which of its pixels hold data."""
 
     sums: Float | None
     valid: Bool
@@ -53,7 +54,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Written:
-    """What `finish` tells."""
+    """What was written of a region, and in which time."""
 
     valid: int  # pixels with data
     seconds: float  # inference and writing
@@ -61,36 +62,38 @@ class Written:
 
 def read_box(windows: WindowLayout, at: Index) -> tuple[slice, slice]:
     """Rows and columns of pixels that region `at` reads."""
-    return slice(*windows.rows[at[-2]].reads), slice(*windows.cols[at[-1]].reads)
+    return slice(*windows.rows[at[-2]].box), slice(*windows.cols[at[-1]].box)
 
 
-def infer(work: Work, at: Index, raw: Array) -> Found:
+def infer(work: Work, at: Index, raw: Array) -> Inferred:
     """Infer a region's windows from the pixels (..., band, y, x) of its read box; leave what others need."""
     began = time.perf_counter()
     windows, plan = work.planned()
     row, col = windows.rows[at[-2]], windows.cols[at[-1]]
-    top, left = row.reads[0], col.reads[0]
-    own = raw[..., row.pixels[0] - top : row.pixels[1] - top, col.pixels[0] - left : col.pixels[1] - left]
-    valid = valid_pixels(plan, own)
-    sums: Float | None = None
+
+    def pixels(rows: Range, cols: Range) -> Array:
+        (top, _), (left, _) = row.box, col.box
+        return raw[..., rows[0] - top : rows[1] - top, cols[0] - left : cols[1] - left]
+
+    valid = kernel.valid_pixels(plan, pixels(row.pixels, col.pixels))
+    own: Float | None = None
     if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
-        (y0, y1), (x0, x1) = plan.y.pixel_span(row.windows), plan.x.pixel_span(col.windows)
-        part = raw[..., y0 - top : y1 - top, x0 - left : x1 - left]
-        found = infer_windows(plan, part, row.windows, col.windows)
-        _leave_strips(work, windows, at, found)
-        r, c = row.sums[-1], col.sums[-1]
+        covered = pixels(plan.y.pixel_span(row.windows), plan.x.pixel_span(col.windows))
+        sums = kernel.infer_windows(plan, covered, row.windows, col.windows)
+        _leave_strips(work, windows, at, sums)
+        r, c = row.sums[-1], col.sums[-1]  # its own, if its windows cover any cell that it needs
         if (r.chunk, c.chunk) == at[-2:]:
-            sums = found[..., r.start : r.stop, c.start : c.stop]
-    return Found(sums, valid, time.perf_counter() - began)
+            own = sums[..., r.start : r.stop, c.start : c.stop]
+    return Inferred(own, valid, time.perf_counter() - began)
 
 
-def _leave_strips(work: Work, windows: WindowLayout, at: Index, found: Float) -> None:
+def _leave_strips(work: Work, windows: WindowLayout, at: Index, sums: Float) -> None:
     strips = windows.strips(at)
     if not strips or work.strips is None:
         return
     line = np.zeros(work.strips.shape[-1], np.float32)
     for strip in strips:
-        part = found[..., strip.rows.start : strip.rows.stop, strip.cols.start : strip.cols.stop]
+        part = sums[..., strip.rows.start : strip.rows.stop, strip.cols.start : strip.cols.stop]
         line[strip.start : strip.stop] = part.ravel()
     place = tuple(slice(index, index + 1) for index in at)
 
@@ -108,17 +111,17 @@ def _read_strips(strips: Any, at: Index) -> Float:
     return line
 
 
-def finish(work: Work, at: Index, found: Found) -> Written:
+def finish(work: Work, at: Index, inferred: Inferred) -> Written:
     """Make a region's output of its own sums and its neighbours' strips, and write it."""
     began = time.perf_counter()
     windows, plan = work.planned()
     row, col = windows.rows[at[-2]], windows.cols[at[-1]]
-    pieces: list[Piece] = []
+    placed: list[PlacedSum] = []
     leading = windows.leading(at)
     for producer in windows.producers(at[-2:]):
         if producer == at[-2:]:
-            if found.sums is not None:
-                pieces.append((found.sums, row.sums[-1].offset, col.sums[-1].offset))
+            if inferred.sums is not None:
+                placed.append(PlacedSum(inferred.sums, row.sums[-1].offset, col.sums[-1].offset))
             continue
         other = (*at[:-2], *producer)
         line = call_with_retries(
@@ -127,11 +130,11 @@ def finish(work: Work, at: Index, found: Found) -> Written:
         for strip in windows.strips(other):
             if strip.consumer == at[-2:]:
                 part = line[strip.start : strip.stop].reshape(strip.shape(leading))
-                pieces.append((part, strip.rows.offset, strip.cols.offset))
-    output = finish_pixels(plan, pieces, found.valid, row.pixels, col.pixels)
+                placed.append(PlacedSum(part, strip.rows.offset, strip.cols.offset))
+    output = kernel.finish(plan, placed, inferred.valid, row.pixels, col.pixels)
     rows, cols = windows.layout.pixels(at)
     _write(work, at, output, windows.layout.leads(at), (slice(*rows), slice(*cols)))
-    return Written(int(found.valid.sum()), found.seconds + time.perf_counter() - began)
+    return Written(int(inferred.valid.sum()), inferred.seconds + time.perf_counter() - began)
 
 
 def copy(work: Work, at: Index, block: Array, leads: tuple[slice, ...], box: tuple[slice, slice]) -> Written:

@@ -51,13 +51,13 @@ def places(sample: Sample, names: Iterable[str]) -> list[int] | None:
     >>> places(one, ["nir"]), places(one, ["red"])
     ([0], None)
     """
-    there = [band.common_name for band in sample.bands]
+    names_ = [band.common_name for band in sample.bands]
     out = []
     for wanted in names:
-        found = [there.index(name) for name in SAME.get(wanted, (wanted,)) if name in there]
-        if not found:
+        at = [names_.index(name) for name in SAME.get(wanted, (wanted,)) if name in names_]
+        if not at:
             return None
-        out.append(found[0])
+        out.append(at[0])
     return out
 
 
@@ -72,8 +72,8 @@ def among(sample: Sample, names: Iterable[str]) -> Sample:
     >>> [band.name for band in among(one, ["red", "nir"]).bands]
     ['red']
     """
-    found = [places(sample, [name]) for name in names]
-    return sample.select([at[0] for at in found if at])
+    kept = [places(sample, [name]) for name in names]
+    return sample.select([at[0] for at in kept if at])
 
 
 def count_of(sample: Sample, names: Iterable[str]) -> int:
@@ -232,12 +232,10 @@ def gaps(sample: Sample, rng: np.random.Generator) -> Sample:
 def mix_cloud(ground: Sample, cloud: Sample, rng: np.random.Generator) -> Sample:
     """Lay the clouds of one sample over the ground of another of the same size; bands both have are kept.
 
-    Thick cloud hides the ground; cloud called thin, or of thickness not told, is let through in part where
+    Thick cloud hides the ground; cloud called thin, or of unspecified thickness, is let through in part where
     it is dark against the brightest cloud of its image.
     """
-    from xcloudmask.train.match import shared_bands
-
-    mine, theirs = shared_bands(ground, cloud)
+    mine, theirs = _shared_bands(ground, cloud)
     if len(mine) < 2 or ground.possible.shape != cloud.possible.shape:
         return ground
     below, above = ground.select(mine), cloud.select(theirs)
@@ -255,6 +253,27 @@ def mix_cloud(ground: Sample, cloud: Sample, rng: np.random.Generator) -> Sample
         image=below.image * (1 - cover) + over * cover,
         possible=np.where(is_cloud, above.possible, below.possible),
     )
+
+
+def _shared_bands(one: Sample, other: Sample) -> tuple[list[int], list[int]]:
+    """Return the positions of the bands that both have, in the order of the first, each with the nearest.
+
+    Two bands are the same if their kinds are, and their centres lie within 25 nm (of thermal bands, 700).
+    """
+    mine: list[int] = []
+    theirs: list[int] = []
+    for i, band in enumerate(one.bands):
+        far = 25 if band.kind == "reflectance" else 700
+        apart = {
+            j: abs((band.center_nm or np.inf) - (twin.center_nm or -np.inf))
+            for j, twin in enumerate(other.bands)
+            if twin.kind == band.kind and j not in theirs
+        }
+        nearest = min(apart, key=lambda j: apart[j], default=None)
+        if nearest is not None and apart[nearest] <= far:
+            mine.append(i)
+            theirs.append(nearest)
+    return mine, theirs
 
 
 def _only_reflectance(sample: Sample, changed: Image) -> Image:

@@ -18,7 +18,6 @@ from xcloudmask.metrics import temperature
 from xcloudmask.metrics.labels import CLOUD, open_classes
 from xcloudmask.train.evaluate import logits, take
 from xcloudmask.train.files import Entry
-from xcloudmask.train.graph import Graph
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.networks import head_of
 
@@ -46,7 +45,7 @@ def fit_temperature(
         Sets of bands; see `xcloudmask.train.evaluate.take`.
     """
     entries = list(entries)
-    found, labels = [], []
+    scores, labels = [], []
     for bands in sets:
         for entry in entries:
             sample = take(entry.read(), bands)
@@ -54,9 +53,9 @@ def fit_temperature(
                 continue
             at = np.flatnonzero((sample.possible > 0) & sample.valid)
             at = at[:: max(1, at.size // MOST)]
-            found.append(logits(network, sample).reshape(len(classes), -1)[:, at].T)
+            scores.append(logits(network, sample).reshape(len(classes), -1)[:, at].T)
             labels.append(open_to(sample.possible.ravel()[at], classes))
-    if not found:
+    if not scores:
         raise CloudMaskError("no scene kept for choosing has the bands that a temperature is fitted with")
     possible = np.concatenate(labels)
     cloudy = np.array([bool(bits & CLOUD) for bits in open_classes(classes).values()])
@@ -64,12 +63,12 @@ def fit_temperature(
     clouds = possible[decided][:, cloudy].any(axis=1)
     if not clouds.any() or clouds.all():
         warn_user(
-            f"the scenes kept for choosing show {'nothing but cloud' if clouds.any() else 'no cloud'}, which "
-            "tells no temperature: it stays 1. Choose others with dev_scenes",
+            f"the scenes kept for choosing show {'nothing but cloud' if clouds.any() else 'no cloud'}, so "
+            "that no temperature can be fitted: it stays 1. Choose others with dev_scenes",
             ModelWarning,
         )
         return 1.0
-    return temperature(np.concatenate(found), possible)
+    return temperature(np.concatenate(scores), possible)
 
 
 def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any], by: float) -> None:
@@ -94,7 +93,7 @@ def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any]
     >>> torch.allclose(net(pixels), before / 2)
     True
     """
-    head = network.head() if isinstance(network, Graph) else head_of(architecture, config)
+    head = head_of(architecture, config)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name in head:

@@ -1,4 +1,4 @@
-"""What a training needs to go on as if nothing had happened; a kill leaves the last checkpoint whole.
+"""What a training needs to be resumed as if nothing had happened; a kill leaves the last checkpoint whole.
 
 Weights are safetensors. The optimiser's state, counters and random states are a torch file that is read
 with ``weights_only=True``: tensors, numbers and strings, no code.
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from xcloudmask.errors import CloudMaskError, WeightsError
+from xcloudmask.models.weights.atomic import replace_file as replace_file
 
 STATE = "state.pt"
 
@@ -70,28 +71,10 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def unusable(folder: Path) -> WeightsError:
-    """Return the error of a state that no training can go on from."""
+    """Return the error of a state that no training can be resumed from."""
     return WeightsError(
-        f"{folder / STATE} is no state of a training, or is damaged: remove it to train from the beginning"
+        f"{folder / STATE} is not the state of a training, or is damaged: remove it to train anew"
     )
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise CloudMaskError(
-            f"{path} cannot be written ({error.strerror}). What was saved before is whole: once that is "
-            "mended, the same call goes on from there"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+import pandas
+
 from xcloudmask.errors import CloudMaskError
-
-#: Columns of the log that are no scores.
-COUNTS = ("epoch", "steps", "rate", "loss", "gradient", "seconds", "taught")
-
-
-def read_log(folder: str | Path) -> dict[str, list[float]]:
-    """Return the columns of a training's log.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = (folder / "log.csv").write_text("epoch,loss" + chr(10) + "0,0.5" + chr(10))
-    >>> read_log(folder)
-    {'epoch': [0.0], 'loss': [0.5]}
-    """
-    path = Path(folder) / "log.csv"
-    if not path.exists():
-        raise CloudMaskError(f"{path} does not exist: no epoch of this training was finished yet")
-    rows = list(csv.DictReader(path.read_text().splitlines()))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+from xcloudmask.train.loggers import COUNTS
 
 
 def draw(folder: str | Path) -> Path:
@@ -46,7 +27,10 @@ def draw(folder: str | Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CloudMaskError("drawing needs matplotlib: pip install 'xcloudmask[plot]'") from error
-    log = read_log(folder)
+    path = Path(folder) / "log.csv"
+    if not path.exists():
+        raise CloudMaskError(f"{path} does not exist: no epoch of this training was finished yet")
+    log = pandas.read_csv(path)
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(log["epoch"], log["loss"], color="0.2")

@@ -1,4 +1,4 @@
-"""How well a network, or a model of the zoo, answers on labelled samples: with all bands and with few."""
+"""Scores of a network, or of a model of the zoo, on labelled samples: with all bands and with few."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from xcloudmask.classes import NO_DATA, SHADOW, scheme
 from xcloudmask.engine.blend import window_weights
+from xcloudmask.engine.classify import decide_classes, to_scheme
 from xcloudmask.engine.tiling import TilePlan, reflect_indices
 from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
@@ -37,7 +39,7 @@ CODES = {
     "thin_cloud": 2,
     "cloud_shadow": 3,
 }
-#: What is said of a sample: probabilities (classes, y, x), their classes, the thresholds of cloud and shadow.
+#: A model's answer: probabilities (classes, y, x), their classes, the thresholds of cloud and shadow.
 Answer = tuple[NDArray[np.float32], Sequence[str], float | None, float | None]
 
 
@@ -68,43 +70,45 @@ def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
 
 
 def logits(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
-    """Return what the network says before the softmax, (classes, y, x), NaN where there is no data."""
+    """Return the network's output before the softmax, (classes, y, x), NaN where there is no data."""
     if takes := getattr(network, "takes", ()):
         sample = among(sample, takes)  # by name, as the engine does: wavelengths may fit several
     valid = sample.valid
     pixels = np.where(valid, sample.image, np.float32(0))
     described = network.describe([BandInput.from_band(b) for b in sample.bands])  # type: ignore[operator]
-    told = torch.from_numpy(np.array(described)).to(next(network.parameters()).device)
+    descriptors = torch.from_numpy(np.array(described)).to(next(network.parameters()).device)
     network.eval()
+
+    def forward(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(descriptors.device)
+            output: NDArray[np.float32] = network(batch, descriptors).float()[0].cpu().numpy()
+        return output
+
     window = getattr(network, "window", None)
-    if window is None:
-        said = _said(network, pixels, told)
-    else:
-        said = _in_windows(lambda part: _said(network, part, told), pixels, window)
-    return np.where(valid, said, np.float32(np.nan))
-
-
-def _said(network: nn.Module, pixels: NDArray[np.float32], told: torch.Tensor) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        out = network(torch.from_numpy(np.ascontiguousarray(pixels))[None].to(told.device), told)
-    said: NDArray[np.float32] = out.float()[0].cpu().numpy()
-    return said
+    output = forward(pixels) if window is None else _in_windows(forward, pixels, window)
+    return np.where(valid, output, np.float32(np.nan))
 
 
 def _in_windows(
-    ask: Callable[[NDArray[np.float32]], NDArray[np.float32]], pixels: NDArray[np.float32], size: int
+    forward: Callable[[NDArray[np.float32]], NDArray[np.float32]], pixels: NDArray[np.float32], size: int
 ) -> NDArray[np.float32]:
-    """Ask a network that takes one size of window only, and blend what it says; a small image is mirrored."""
+    """Run a network that takes one size of window only, and blend its logits; a small image is mirrored.
+
+    The windows and weights are the engine's. The adding is not: a network in training has no card to make an
+    `engine.plan.Plan` of, and a temperature is fitted to logits, which the engine has no use for.
+    """
     rows, cols = pixels.shape[1:]
     whole = pixels[:, reflect_indices(rows, max(rows, size))][:, :, reflect_indices(cols, max(cols, size))]
     plan = TilePlan.make(whole.shape[1:], size, size // 4)
     out: NDArray[np.float32] | None = None
     for row in range(plan.y.count):
         for col in range(plan.x.count):
-            at = (slice(None), *(slice(a, a + size) for a in (plan.y.start(row), plan.x.start(col))))
-            said = ask(whole[at])
-            out = np.zeros((len(said), *whole.shape[1:]), np.float32) if out is None else out
-            out[at] += said * window_weights(plan, row, col)
+            top, left = plan.y.start(row), plan.x.start(col)
+            box = (slice(None), slice(top, top + size), slice(left, left + size))
+            output = forward(whole[box])
+            out = np.zeros((len(output), *whole.shape[1:]), np.float32) if out is None else out
+            out[box] += output * window_weights(plan, row, col)
     assert out is not None  # a plan has one window at least
     return out[:, :rows, :cols]
 
@@ -136,10 +140,9 @@ def classify(
     threshold: float | None,
     shadow_threshold: float | None = None,
 ) -> NDArray[np.uint8]:
-    """Return codes: cloud where its probability reaches the threshold, else the likelier of the rest.
+    """Return codes of `LEGEND` by the engine's rule (`decide_classes`), for probabilities (class, ...).
 
-    Without a threshold the likeliest class, as `predict` has it for a model whose card names none. Where
-    shadow is less probable than its threshold, it is not considered.
+    Without a threshold the likeliest class, as `predict` has it for a model whose card names none.
 
     Examples
     --------
@@ -147,22 +150,24 @@ def classify(
     >>> classify(p, ("clear", "thick_cloud", "thin_cloud"), 0.5).tolist()
     [1]
     """
-    cloud, thin = share_of(p, classes, "cloud"), share_of(p, classes, "thin_cloud")
-    codes = np.array([CODES[word] for word in classes], np.uint8)
-    is_shadow = (codes == CODES["cloud_shadow"]).reshape(-1, *[1] * (p.ndim - 1))
-    considered = np.where(is_shadow & (p < (shadow_threshold or 0.0)), -1.0, p)  # behind every other class
-    if threshold is None:
-        out = codes[considered.argmax(axis=0)]
-    else:
-        rest = np.flatnonzero((codes != CODES["cloud"]) & (codes != CODES["thin_cloud"]))
-        ground = codes[rest][considered[rest].argmax(axis=0)] if rest.size else np.uint8(0)
-        out = np.where(cloud >= threshold, np.where(thin > cloud - thin, 2, 1), ground)
-    return np.where(np.isnan(cloud), 255, out).astype(np.uint8)
+    words = tuple("clear" if word == "not_cloud" else word for word in classes)
+    answer = scheme("default", words)
+    rows = to_scheme(p.reshape(len(p), -1, 1), answer)
+    some_cloudy = any(answer.cloudy) and not all(answer.cloudy)
+    best = decide_classes(
+        rows,
+        answer,
+        threshold if some_cloudy else None,
+        shadow_threshold if SHADOW in answer.names else None,
+    )
+    codes = np.array([CODES[name] for name in answer.names], np.uint8)
+    out = np.where(np.isnan(rows).any(axis=0), np.uint8(NO_DATA), codes[best])
+    return out.reshape(p.shape[1:])
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a network said of labelled samples: a tally a scene, and a histogram of cloud probabilities."""
+    """A network's answers on labelled samples: a tally a scene, and a histogram of cloud probabilities."""
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     histogram: Histogram | None = None
@@ -240,7 +245,7 @@ def tallied(
     *,
     coarser: int = 1,
 ) -> dict[str, Outcome]:
-    """Return by source what `answer` says of each sample that has the bands, against its labels.
+    """Return by source the answers to the samples that have the bands, held against their labels.
 
     Parameters
     ----------
@@ -256,19 +261,19 @@ def tallied(
     out: dict[str, Outcome] = {}
     for entry in entries:
         sample = take(entry.read(), bands)
-        said = None if sample is None else answer(sample := coarsen(sample, coarser))
-        if sample is None or said is None:
+        answered = None if sample is None else answer(sample := coarsen(sample, coarser))
+        if sample is None or answered is None:
             continue
-        codes, cloud = classify(*said), share_of(said[0], said[1], "cloud")
+        codes, cloud = classify(*answered), share_of(answered[0], answered[1], "cloud")
         truth = QUESTIONS["cloud"].truth(sample.possible)
         scenes = np.array([entry.scene] if sample.spatial else entry.groups())
         outcome = out.setdefault(entry.source, Outcome())
         for scene in np.unique(scenes):
-            at = (slice(None),) if sample.spatial else (scenes == scene,)
+            own = (slice(None),) if sample.spatial else (scenes == scene,)
             outcome.add(
                 str(scene),
-                Tally.of(sample.possible[at], codes[at], LEGEND),
-                Histogram.of(cloud[at], truth[at]),
+                Tally.of(sample.possible[own], codes[own], LEGEND),
+                Histogram.of(cloud[own], truth[own]),
             )
     return out
 

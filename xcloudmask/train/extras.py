@@ -1,12 +1,11 @@
-"""What a network may learn beside its labels: the bands themselves, and what another network says.
+"""What a network may learn beside its labels: the bands themselves, and what another network predicts.
 
 Both are terms of a config's table [loss], and act in training only: weights that are written hold neither.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from xcloudmask import models
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
 from xcloudmask.models.network import load_network
@@ -23,11 +22,12 @@ from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
 from xcloudmask.train.pseudo import opinion
 from xcloudmask.train.samples import Image, Sample
+from xcloudmask.train.tables import Loss
 from xcloudmask.types import ModelSpec
 
 
 class Recovery(nn.Module):
-    """Recovers the value of a band, told by its descriptor, from the embedding of all bands.
+    """Recovers the value of a band, known by its descriptor, from the embedding of all bands.
 
     From the descriptor a small network makes a direction in the space of the embedding and an offset; the
     estimate is linear in the embedding, so that what is recovered must lie open in it.
@@ -109,11 +109,11 @@ class Taught(nn.Module):
             encoder.register_forward_hook(self._keep)
             described = network.describe([BandInput("optical", 600, 700)]).shape[1]  # type: ignore[operator]
             with torch.no_grad():
-                found = encoder.eval()(torch.zeros(1, 1, 8, 8), torch.zeros(1, described))
+                embedding = encoder.eval()(torch.zeros(1, 1, 8, 8), torch.zeros(1, described))
             encoder.train()
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                self.recovery = Recovery(found.shape[1], described)
+                self.recovery = Recovery(embedding.shape[1], described)
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
         """Return the network's descriptors."""
@@ -135,8 +135,8 @@ class Taught(nn.Module):
             extra = extra + self.weight * band_recovery(estimate, pixels, present, valid)
         for teacher in self._teacher:
             with torch.no_grad():
-                said = torch.softmax(teacher.to(pixels.device)(pixels, descriptors, present).float(), dim=1)
-            extra = extra + self.distil * distillation(logits, said, valid, temperature=self.temperature)
+                target = torch.softmax(teacher.to(pixels.device)(pixels, descriptors, present).float(), dim=1)
+            extra = extra + self.distil * distillation(logits, target, valid, temperature=self.temperature)
         self._embedding = None
         return logits, extra
 
@@ -173,32 +173,32 @@ class Asked:
     device: str = "auto"
 
     def __call__(self, sample: Sample) -> Image | None:
-        """Return what it says of a sample, None if the sample lacks its bands."""
+        """Return what it predicts for a sample, None if the sample lacks its bands."""
         return opinion(sample, [self.model], device=self.device)
 
     def loss(self, classes: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the loss of logits of these classes against what it said."""
+        """Return the loss of logits of these classes against what it predicted."""
 
-        def weighed(logits: Tensor, said: Tensor) -> Tensor:
-            return self.weight * teaching(logits, said, classes, temperature=self.temperature)
+        def weighed(logits: Tensor, soft_labels: Tensor) -> Tensor:
+            return self.weight * teaching(logits, soft_labels, classes, temperature=self.temperature)
 
         return weighed
 
 
 def with_extras(
-    begun: Begun, table: Mapping[str, Any], classes: Sequence[str], *, device: str = "auto"
+    begun: Begun, loss: Loss, classes: Sequence[str], *, device: str = "auto"
 ) -> tuple[Begun, Asked | None]:
-    """Return what to train, with the terms ``recovery`` and ``distil`` of the table [loss] if it has them.
+    """Return what to train, with the terms `recovery` and `distil` of the loss if it has them.
 
-    A teacher that takes the network's bands and tells its classes is asked about batches, with the bands the
+    A teacher that takes the network's bands and has its classes is asked about batches, with the bands the
     network gets. Any other is asked about images with all their bands: for cloud, shadow or neither.
 
     Parameters
     ----------
     begun : Begun
         The network.
-    table : mapping
-        ``recovery = 0.1``; ``distil = { model = "NAME or PATH", weight = 0.5, temperature = 2.0 }``.
+    loss : Loss
+        The table [loss] of a config.
     classes : sequence of str
         Of the network.
     device : str
@@ -209,36 +209,26 @@ def with_extras(
     >>> from xcloudmask.train.networks import begin
     >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
     >>> begun = begin({"architecture": "spectral", "classes": classes})
-    >>> type(with_extras(begun, {"distil": {"model": "spectral"}}, classes)[0].called).__name__
+    >>> from xcloudmask.train.tables import Distil, Loss
+    >>> type(with_extras(begun, Loss(distil=Distil(model="spectral")), classes)[0].called).__name__
     'Taught'
-    >>> with_extras(begun, {"distil": {"model": "ukis-any"}}, classes)[1]
+    >>> with_extras(begun, Loss(distil=Distil(model="ukis-any")), classes)[1]
     Asked(model='ukis-any', weight=1.0, temperature=1.0, device='auto')
     """
-    recovery, told = float(table.get("recovery", 0.0)), dict(table.get("distil", {}))
-    if not recovery and not told:
-        return begun, None
-    for key in told:
-        if key not in ("model", "weight", "temperature"):
-            raise OptionError("setting of distil in [loss]", key, allowed=("model", "weight", "temperature"))
-    if told and "model" not in told:
-        raise CloudMaskError("distil in [loss] needs a teacher: model = 'NAME or PATH'")
-    how = {key: told.get(key, 1.0) for key in ("weight", "temperature")}
-    for key, number in how.items():
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
-            raise CloudMaskError(f"{key}={number!r} of distil in [loss] must be a number above 0")
-    teacher = _teacher(begun, told["model"], classes) if told else None
+    distil = loss.distil
+    teacher = None if distil is None else _teacher(begun, distil.model, classes)
     asked = None
-    if told and teacher is None:
-        named = told["model"] if told["model"] in models.families() else model_of(told["model"])
-        asked = Asked(named, **how, device=device)
-    if asked is not None and not recovery:
+    if distil is not None and teacher is None:
+        named = distil.model if distil.model in models.families() else model_of(distil.model)
+        asked = Asked(named, distil.weight, distil.temperature, device)
+    if not loss.recovery and teacher is None:
         return begun, asked
     called = Taught(
         begun.called,
-        recovery=recovery,
+        recovery=loss.recovery,
         teacher=teacher,
-        distil=how["weight"],
-        temperature=how["temperature"],
+        distil=0.0 if distil is None else distil.weight,
+        temperature=1.0 if distil is None else distil.temperature,
     )
     return replace(begun, called=called), asked
 

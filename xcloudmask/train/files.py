@@ -39,7 +39,7 @@ COLUMNS = {
         "swir2": "B12",
     },
 }  # fmt: skip
-#: The column of a table that tells scenes apart, as far as anything does.
+#: The column of a table that distinguishes scenes, as far as any does.
 GROUP = "cloud_scene_percent"
 #: Sensors of patches whose name in the library differs.
 SENSORS = {"landsat-5": "landsat-5-tm", "landsat8": "landsat-8", "sentinel2": "sentinel-2"}
@@ -65,7 +65,7 @@ class Entry:
         return replace(read_pixels(self.path, self.part), source=self.source, scene=self.scene)
 
     def groups(self) -> list[str]:
-        """Return what tells the scenes of a table apart, one a row as `read` gives them."""
+        """Return the scene of each row of a table as `read` gives them."""
         header, rows = _rows(self.path)
         names = [row[header.index(GROUP)] if GROUP in header else "" for row in rows]
         return [name for name in names if _in(name, self.part)]
@@ -137,10 +137,10 @@ def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry
         )
     if sources is None:
         return entries
-    there = {entry.source for entry in entries}
+    known = {entry.source for entry in entries}
     for source in sources:
-        if source not in there:
-            raise OptionError("source", source, allowed=sorted(there))
+        if source not in known:
+            raise OptionError("source", source, allowed=sorted(known))
     return [entry for entry in entries if entry.source in sources]
 
 
@@ -187,7 +187,7 @@ def check_no_leak(training: Iterable[Entry], held_out: Iterable[Entry] = ()) -> 
         bad = sorted(words & set(HELD_OUT))
         if bad:
             raise LeakError(
-                f"{entry.path} is held-out data (its path says {bad[0]!r}): it must not be trained on. Let "
+                f"{entry.path} is held-out data (its path holds {bad[0]!r}): it must not be trained on. Let "
                 '--data FOLDER, or folder = "..." in [data], name the folder with the training data'
             )
     scenes = {entry.scene: entry for entry in kept}
@@ -250,7 +250,7 @@ def read_patch(path: str | Path) -> Sample:
     name = held.meta["sensor"]
     try:
         sensor = sensors.get(SENSORS.get(name, name))
-        bands = tuple(_band(sensor, band) for band in held.bands)
+        bands = tuple(sensor_band(sensor, band) for band in held.bands)
     except OptionError as error:
         raise OptionError(
             f"{error.what} in {path}:", error.value, allowed=error.allowed, hint=error.hint
@@ -302,7 +302,7 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return rows[0], rows[1:]
 
 
-def _band(sensor: Sensor, common_name: str) -> Band:
+def sensor_band(sensor: Sensor, common_name: str) -> Band:
     """Return the band of a sensor with this common name; near names serve (nir for nir08)."""
     names = {"nir": ("nir", "nir08"), "nir08": ("nir08", "nir"), "lwir": ("lwir", "lwir11")}
     for name in names.get(common_name, (common_name,)):

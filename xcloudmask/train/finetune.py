@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.train.loggers import print_epoch
 from xcloudmask.train.networks import model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
@@ -21,42 +22,45 @@ def fine_tune(
     *,
     name: str | None = None,
     classes: Sequence[str] | None = None,
+    bands: Sequence[str] | None = None,
     epochs: int = 10,
     length: int = 50,
     batch: int = 8,
     rate: float = 3e-4,
     dev: float = 0.2,
-    head_only: bool = False,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     estimate: bool = False,
     recipe: Mapping[str, object] | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> ModelSpec:
     """Train a model on with labels of your own, and return it, ready for ``predict(model=...)``.
 
     Parameters
     ----------
     model : str, path or ModelSpec
-        A name from `xcloudmask.models.list`, weights that a training wrote, or a card. ONNX graphs, those of
-        ukis among them, can be trained on too, and stay what they are; several networks at once cannot.
+        A name from `xcloudmask.models.names`, weights that a training wrote, or a card. Not several networks
+        at once, nor ONNX graphs other than those of ukis: `label_folder` learns from them.
     data : path
         Labelled patches, ``<source>/<name>.npz``; see `xcloudmask.train.files`.
     out : path
-        Where weights, card and log go. The same call goes on with what it finds there.
+        Where weights, card and log go. The same call resumes a training that was stopped there.
     name : str, optional
         Of the new model; that of `out` if not given.
     classes : sequence of str, optional
         Other classes than the model's; its last layer is then replaced.
+    bands : sequence of str, optional
+        Other bands than the model's, if its bands are fixed: weights of those that it took stay, and those of
+        new ones are zero at first.
     epochs, length, batch : int
         Rounds, batches a round, samples a batch.
     rate : float
         The learning rate.
     dev : float
         Share of the scenes kept for choosing the best round and the threshold.
-    head_only : bool
-        Whether only the last layer is trained.
-    only : sequence of str
-        Beginnings of weights' names, if only those are to be trained: ``["model.decoder"]``.
+    only : str or sequence of str
+        What is trained, if not all: ``"head"``, the last layer, or beginnings of weights' names,
+        ``["up", "logits"]``.
     estimate : bool
         For a network of fixed bands, whether it learns to answer for some of them: random ones are left out
         and estimated from the others, in training and ever after (`ModelSpec.fills`).
@@ -65,10 +69,14 @@ def fine_tune(
         turned and mirrored; of a network that takes one size of window, that size.
     seed : int
         Of everything random.
+    progress : bool
+        Whether to print a line an epoch.
 
     Returns
     -------
     ModelSpec
+        With the threshold chosen on the scenes kept. A warning says where none could be chosen, where it is
+        extreme, and where the training was a handful of steps.
 
     Examples
     --------
@@ -77,7 +85,8 @@ def fine_tune(
     ...
     xcloudmask.errors.CloudMaskError: there is no folder my_patches...
     """
-    parts = (only,) if isinstance(only, str) else only
+    head_only = only == "head"
+    parts = () if head_only else (only,) if isinstance(only, str) else only
     spec = model_of(model)
     if not Path(data).is_dir():
         raise CloudMaskError(f"there is no folder {data}: it must hold <source>/<name>.npz with your labels")
@@ -96,6 +105,7 @@ def fine_tune(
         "network": {
             "start": spec, "classes": list(classes or spec.classes), "seed": seed,
             "head_only": head_only, "only": list(parts), **({"estimate": True} if estimate else {}),
+            **({"bands": list(bands)} if bands else {}),
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0, "seed": seed},
         "card": {
@@ -105,5 +115,5 @@ def fine_tune(
     }  # fmt: skip
     if dev:
         config["loop"]["watch"] = "score"
-    train(Plan.of(config), data=data, out=out)
+    train(Plan.of(config), data=data, out=out, loggers=[print_epoch] if progress else ())
     return model_of(Path(out) / f"{name}.json")

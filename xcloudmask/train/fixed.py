@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xcloudmask.errors import BandError
 from xcloudmask.models.arch.descriptors import BandInput, Float
-from xcloudmask.models.filling import Filling
+from xcloudmask.models.imputation import BandImputer
 from xcloudmask.scene.bands import RANGES
 
 #: How far a band may lie from the one it stands for, as a share of the wavelength: MSS has its NIR at 750 nm.
@@ -76,14 +76,14 @@ class Estimated(Fixed):
 
     Parameters
     ----------
-    filling : Filling
-        How; see `xcloudmask.models.filling`. Its bands are the network's, in order.
+    imputer : BandImputer
+        How; see `xcloudmask.models.imputation`. Its bands are the network's, in order.
     network, mean, std, window
         As for `Fixed`.
 
     Examples
     --------
-    >>> both = Filling(("green", "red"), (0.2, 0.3), ((0.04, 0.02), (0.02, 0.04)))
+    >>> both = BandImputer(("green", "red"), (0.2, 0.3), ((0.04, 0.02), (0.02, 0.04)))
     >>> net = Estimated(nn.Identity(), both)
     >>> red = net.describe([BandInput("optical", 640.0, 670.0)])
     >>> net(torch.full((1, 1, 1, 1), 0.5), torch.from_numpy(red)).ravel()
@@ -93,16 +93,16 @@ class Estimated(Fixed):
     def __init__(
         self,
         network: nn.Module,
-        filling: Filling,
+        imputer: BandImputer,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         *,
         one_logit: bool = False,
         window: int | None = None,
     ) -> None:
-        super().__init__(network, filling.bands, mean, std, one_logit=one_logit, window=window)
-        self.filling = filling
-        self.takes = filling.bands
+        super().__init__(network, imputer.bands, mean, std, one_logit=one_logit, window=window)
+        self.imputer = imputer
+        self.takes = imputer.bands
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
         """Return where each band is among the network's, by its wavelength; -1 for those it does not take.
@@ -124,13 +124,13 @@ class Estimated(Fixed):
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
         """Return the network's logits."""
-        told = descriptors if descriptors.ndim == 3 else descriptors.expand(len(pixels), *descriptors.shape)
+        given = descriptors if descriptors.ndim == 3 else descriptors.expand(len(pixels), *descriptors.shape)
         weights = np.zeros((len(pixels), len(self.bands), pixels.shape[1]), np.float32)
         added = np.zeros((len(pixels), len(self.bands), 1, 1), np.float32)
-        for one, places in enumerate(told[..., 0].cpu().numpy().astype(int)):
-            there = np.ones(len(places), bool) if present is None else present[one].cpu().numpy()
-            given = [at for at in np.flatnonzero(there) if places[at] >= 0]
-            names = [self.bands[places[at]] for at in given]
-            weights[one][:, given], added[one, :, 0, 0] = self.filling.given_only(names).mix()
+        for sample, places in enumerate(given[..., 0].cpu().numpy().astype(int)):
+            kept = np.ones(len(places), bool) if present is None else present[sample].cpu().numpy()
+            known = [at for at in np.flatnonzero(kept) if places[at] >= 0]
+            names = [self.bands[places[at]] for at in known]
+            weights[sample][:, known], added[sample, :, 0, 0] = self.imputer.given_only(names).coefficients()
         mixed = torch.einsum("nbm,nmyx->nbyx", torch.from_numpy(weights).to(pixels), pixels)
         return super().forward(mixed + torch.from_numpy(added).to(pixels), descriptors)

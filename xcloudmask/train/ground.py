@@ -39,7 +39,7 @@ def brighten(sample: Sample, rng: np.random.Generator) -> Sample:
 
     Only what a label says is clear is changed, or clear or shadow; where nothing is labelled, nothing is, nor
     where clouds are many, as thin ones would keep the dark ground that they were seen over.
-    What a teacher said stays as it is: the ground is no more cloud than it was.
+    What a teacher predicted stays as it is: the ground is no more cloud than it was.
 
     Parameters
     ----------

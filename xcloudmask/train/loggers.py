@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def tensorboard(folder: Path, name: str) -> Logger:
 
 
 def mlflow(folder: Path, name: str) -> Logger:
-    """Return a logger that writes into one run of the experiment `name`, where MLFLOW_TRACKING_URI says."""
+    """Return a logger that writes into one run of the experiment `name`, at MLFLOW_TRACKING_URI."""
     from importlib import import_module
 
     ml: Any = import_module("mlflow")  # it may be missing, and has no types
@@ -44,11 +45,33 @@ def mlflow(folder: Path, name: str) -> Logger:
     return log
 
 
+#: Columns of the log that are no scores.
+COUNTS = ("epoch", "steps", "rate", "loss", "gradient", "seconds", "taught")
+
+
+def epoch_line(steps: int, numbers: Mapping[str, float]) -> str:
+    """Return an epoch's row of the log as a line of text.
+
+    Examples
+    --------
+    >>> epoch_line(50, {"epoch": 1, "steps": 50, "rate": 1e-3, "loss": 0.31, "seconds": 12, "score": 0.9})
+    'epoch 1, 50 steps, loss 0.31, score 0.900, 12 s'
+    """
+    scores = [f"{name} {numbers[name]:.3f}" for name in numbers if name not in COUNTS]
+    start = [f"epoch {numbers['epoch']:.0f}", f"{steps} steps", f"loss {numbers['loss']:.4g}"]
+    return ", ".join([*start, *scores, f"{numbers['seconds']:.0f} s"])
+
+
+def print_epoch(steps: int, numbers: Mapping[str, float]) -> None:
+    """Print `epoch_line` where messages go: a logger for those who watch."""
+    print(epoch_line(steps, numbers), file=sys.stderr, flush=True)
+
+
 LOGGERS: Mapping[str, Callable[[Path, str], Logger]] = {"tensorboard": tensorboard, "mlflow": mlflow}
 
 
 def open_loggers(names: Iterable[str], folder: str | Path, name: str) -> list[Logger]:
-    """Return the loggers of these names, or say what to install.
+    """Return the loggers of these names; an error names what to install.
 
     Parameters
     ----------
@@ -67,14 +90,14 @@ def open_loggers(names: Iterable[str], folder: str | Path, name: str) -> list[Lo
     xcloudmask.errors.OptionError: unknown logger 'wandb'. Allowed: tensorboard, mlflow.
     """
     out = []
-    for one in names:
-        if one not in LOGGERS:
-            raise OptionError("logger", one, allowed=LOGGERS)
+    for logger in names:
+        if logger not in LOGGERS:
+            raise OptionError("logger", logger, allowed=LOGGERS)
         try:
-            out.append(LOGGERS[one](Path(folder), name))
+            out.append(LOGGERS[logger](Path(folder), name))
         except ImportError as error:
             raise CloudMaskError(
-                f"to in [log] names {one!r}, which is not installed: pip install {one}, or leave it out; "
-                "log.csv is written anyway"
+                f"to in [log] names {logger!r}, which is not installed: pip install {logger}, or leave it "
+                "out; log.csv is written anyway"
             ) from error
     return out

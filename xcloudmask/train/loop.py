@@ -10,37 +10,38 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.train import checkpoint
 from xcloudmask.train.loggers import Logger
 from xcloudmask.train.losses import open_to
-from xcloudmask.train.optim import Average, Plateau, rate, train_mode
+from xcloudmask.train.optim import moving_average, rate, train_mode
 from xcloudmask.train.place import device_of, processes, repeatable
 from xcloudmask.train.stream import Batch, Stream
-from xcloudmask.train.typed import from_table
+from xcloudmask.train.table import Above0, AtLeast1, Count, From0, Table, one_of
 from xcloudmask.types import Band
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 #: Called with the network that would be shipped; returns scores by name.
 Validate = Callable[[nn.Module], Mapping[str, float]]
-#: Seconds between checkpoints where no number of steps is told.
+#: Seconds between checkpoints where no number of steps is given.
 SECONDS = 60.0
 SCHEDULES = ("cosine", "plateau", "constant")
 AUTOCAST: dict[str, torch.dtype | None] = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to train.
+class Settings(Table):
+    """How to train: the table [loop] of a config.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class Settings:
     schedule : {"cosine", "plateau", "constant"}
         What it does afterwards.
     patience : int
-        With ``"plateau"``, validations without a better score after which the rate is cut.
+        With ``"plateau"``, validations without a better score after which the rate is divided by 5.
     ema : float
         Decay of the mean of the weights, which is what is validated and kept; 0 for none.
     clip : float
@@ -79,41 +80,23 @@ class Settings:
     'cosine'
     """
 
-    epochs: int
-    rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup: int = 0
-    schedule: Literal["cosine", "plateau", "constant"] | str = "cosine"
-    patience: int = 5
-    ema: float = 0.0
-    clip: float = 0.0
-    autocast: Literal["off", "bf16", "fp16"] | str = "off"
-    stop_after: int = 0
+    section = "loop"
+    epochs: AtLeast1 = Field(examples=[10])
+    rate: Above0 = 1e-3
+    weight_decay: From0 = 1e-4
+    warmup: Count = 0
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
+    patience: AtLeast1 = 5
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: From0 = 0.0
+    autocast: Annotated[str, one_of(AUTOCAST)] = "off"
+    stop_after: Count = 0
     watch: str = ""
-    save_every: int = 0
-    seed: int = 0
-    workers: int = 0
+    save_every: Count = 0
+    seed: Count = 0
+    workers: Count = 0
     device: str = "auto"
     deterministic: bool = True
-
-    def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise OptionError("schedule", self.schedule, allowed=SCHEDULES)
-        if self.autocast not in AUTOCAST:
-            raise OptionError("autocast", self.autocast, allowed=AUTOCAST)
-        if (
-            self.epochs < 1
-            or self.rate <= 0
-            or min(self.warmup, self.clip, self.save_every, self.workers) < 0
-        ):
-            raise CloudMaskError(
-                f"epochs of at least 1, rate above 0, warmup, clip, save_every, workers from 0 on: {self}"
-            )
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, object]) -> Settings:
-        """Return settings from a table of a config file."""
-        return from_table(cls, table, "setting of [loop]")
 
 
 @dataclass(slots=True)
@@ -126,7 +109,8 @@ class Progress:
     loss: float = 0.0  # sums over the epoch
     norm: float = 0.0
     seconds: float = 0.0
-    taught: float = 0.0  # batches of which the teacher said something
+    taught: float = 0.0  # batches for which the teacher had labels
+    rate: float = 0.0  # of the last step
     best: float = -math.inf
     best_epoch: int = -1
 
@@ -148,14 +132,14 @@ class Trainer:
     settings : Settings
         How to train.
     folder : path
-        Where checkpoints, the log and the best weights go. A training interrupted there goes on.
+        Where checkpoints, the log and the best weights go. A training that was stopped there is resumed.
     validate : callable, optional
         Scores the network after each epoch.
     about : mapping, optional
         What the training is of besides, as JSON can hold it: network, recipe, data. It is kept with the
-        state, and a training of something else does not go on there.
+        state, and a training of something else is not resumed there.
     teaching : callable, optional
-        Loss of logits and what the stream's teacher said; see `xcloudmask.train.losses.teaching`.
+        Loss of logits and the stream's teacher's predictions; see `xcloudmask.train.losses.teaching`.
     loggers : sequence of callable
         Given the steps made and the numbers of each row of the log; see `xcloudmask.train.loggers`.
     """
@@ -184,8 +168,12 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
         )
-        self.average = Average(network, settings.ema)
-        self.plateau = Plateau(settings.patience)
+        steps, kind = settings.epochs * stream.length, settings.schedule
+        self.rates = LambdaLR(self.optimiser, partial(rate, steps=steps, warmup=settings.warmup, kind=kind))
+        self.plateau = ReduceLROnPlateau(
+            self.optimiser, "max", factor=0.2, patience=settings.patience - 1, threshold=0.0, eps=0.0
+        )
+        self.average = moving_average(self.network, settings.ema) if settings.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.autocast == "fp16")
         self.progress = Progress()
         self._described = lru_cache(maxsize=4096)(self._describe)
@@ -202,7 +190,7 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CloudMaskError(
-                f"{self.folder} cannot be made ({error.strerror}): say out=FOLDER"
+                f"{self.folder} cannot be made ({error.strerror}): pass another folder, out=FOLDER"
             ) from error
         alone = checkpoint.claimed(self.folder) if self.rank == 0 else contextlib.nullcontext()
         with alone, repeatable(self.settings.deterministic), processes(self.network, self.device) as wrapped:
@@ -214,7 +202,7 @@ class Trainer:
         return self.progress
 
     def _epoch(self, wrapped: nn.Module, stop_at: int | None) -> bool:
-        """Train for the rest of an epoch; False if told to stop within it."""
+        """Train for the rest of an epoch; False if it was stopped within it."""
         at, every = self.progress, self.settings.save_every
         saved = began = time.perf_counter()
         for batch in self.stream.batches(at.epoch, start=at.step, workers=self.settings.workers):
@@ -235,10 +223,7 @@ class Trainer:
 
     def _step(self, wrapped: nn.Module, batch: Batch) -> tuple[float, float]:
         settings, at = self.settings, self.progress
-        steps = settings.epochs * self.stream.length
-        share = rate(at.total, steps, warmup=settings.warmup, kind=settings.schedule) * self.plateau.scale
-        for group in self.optimiser.param_groups:
-            group["lr"] = settings.rate * share
+        at.rate = self.optimiser.param_groups[0]["lr"]
         train_mode(wrapped)
         dtype = AUTOCAST[settings.autocast]
         with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
@@ -246,9 +231,9 @@ class Trainer:
         logits, extra = logits if isinstance(logits, tuple) else (logits, 0.0)
         possible = torch.from_numpy(open_to(batch.possible, self.classes)).to(self.device)
         loss = self.loss(logits, possible) + extra
-        if self.teaching is not None and batch.said is not None:
+        if self.teaching is not None and batch.soft_labels is not None:
             at.taught += 1
-            loss = loss + self.teaching(logits, torch.from_numpy(batch.said).to(self.device))
+            loss = loss + self.teaching(logits, torch.from_numpy(batch.soft_labels).to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimiser)
@@ -260,17 +245,22 @@ class Trainer:
                 f"the loss is {value} at epoch {at.epoch}, batch {at.step}: lower the rate, clip the "
                 "gradient, or look at the samples of that batch (stream.batch_at)"
             )
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.average.update(self.network)
+        skipped = self.scaler.get_scale() < scale  # in fp16, a step whose gradient overflowed
+        if not skipped and (settings.schedule == "cosine" or at.total < settings.warmup):
+            self.rates.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
         return value, norm
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         described = [self._described(bands) for bands in batch.bands]
         width = described[0].shape[1]
         descriptors = np.zeros((*batch.present.shape, width), np.float32)
-        for row, one in zip(descriptors, described, strict=True):
-            row[: len(one)] = one
+        for row, known in zip(descriptors, described, strict=True):
+            row[: len(known)] = known
         arrays = (batch.pixels, descriptors, batch.present)
         pixels, descriptors_, present = (torch.from_numpy(a).to(self.device) for a in arrays)
         return pixels, descriptors_, present
@@ -284,17 +274,17 @@ class Trainer:
         score = scores.get(self.settings.watch, -at.loss / count) if scores else -at.loss / count
         if scores and self.settings.watch and self.settings.watch not in scores:
             raise OptionError("score to watch", self.settings.watch, allowed=scores)
-        if self.settings.schedule == "plateau":
-            self.plateau.seen(score)
-        lr = self.optimiser.param_groups[0]["lr"]
-        row = {"epoch": at.epoch, "steps": at.total, "rate": lr, "loss": at.loss / count,
+        if self.settings.schedule == "plateau" and at.total >= self.settings.warmup:
+            self.plateau.step(score)
+        row = {"epoch": at.epoch, "steps": at.total, "rate": at.rate, "loss": at.loss / count,
                "gradient": at.norm / count, "seconds": round(at.seconds, 2), **scores}  # fmt: skip
         if self.teaching is not None:
             row["taught"] = at.taught / count
             if not at.taught:
                 raise CloudMaskError(
-                    "the teacher of distil in [loss] said nothing of any image of an epoch: its bands, level "
-                    "or pixel size are none of theirs, or clouds were laid over all of them (simulate, mix)"
+                    "the teacher of distil in [loss] had no prediction for any image of an epoch: it does "
+                    "not take their bands, level or pixel size, or clouds were laid over all of them "
+                    "(simulate, mix)"
                 )
         if score > at.best:
             at.best, at.best_epoch = score, at.epoch
@@ -306,21 +296,16 @@ class Trainer:
         self._save()
 
     def _validated(self) -> Mapping[str, float]:
-        """Score the mean weights, and put the network's own back."""
+        """Score the network that would be kept."""
         if self.validate is None:
             return {}
-        own = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.network.load_state_dict(self.kept())
-        self.network.eval()
-        try:
-            with torch.no_grad():
-                return self.validate(self.network)
-        finally:
-            self.network.load_state_dict(own)
+        network = self.kept().eval()
+        with torch.no_grad():
+            return self.validate(network)
 
-    def kept(self) -> dict[str, Tensor]:
-        """Return the weights that would be shipped: their mean, or the last where no mean is taken."""
-        return self.average.weights if self.settings.ema else self.network.state_dict()
+    def kept(self) -> nn.Module:
+        """Return the network that would be kept: of mean weights, or as it is where no mean is taken."""
+        return self.network if self.average is None else self.average.module
 
     def _is_stale(self) -> bool:
         after, at = self.settings.stop_after, self.progress
@@ -328,35 +313,35 @@ class Trainer:
 
     def _write(self, name: str) -> None:
         if self.rank == 0:
-            checkpoint.write_weights(self.folder / name, self.kept())
+            checkpoint.write_weights(self.folder / name, self.kept().state_dict())
 
     def _save(self) -> None:
         if self.rank:
             return
         checkpoint.write_state(self.folder, {
-            "network": self.network.state_dict(), "average": self.average.weights,
-            "average_steps": self.average.steps, "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(), "plateau": asdict(self.plateau),
+            **{name: part.state_dict() for name, part in self._parts().items()},
             "progress": asdict(self.progress), "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            "settings": asdict(self.settings), "about": self.about,
+            "settings": self.settings.model_dump(), "about": self.about,
         })  # fmt: skip
 
     def _resume(self) -> None:
         state = checkpoint.read_state(self.folder)
         if state is None:
             return
-        told = {
-            k: v for k, v in asdict(self.settings).items() if k not in ("workers", "device", "save_every")
+        settings = {
+            k: v
+            for k, v in self.settings.model_dump().items()
+            if k not in ("workers", "device", "save_every")
         }
         if not isinstance(state.get("settings"), dict):
             raise checkpoint.unusable(self.folder)
-        other = [k for k, v in told.items() if state["settings"].get(k) != v]
+        other = [k for k, v in settings.items() if state["settings"].get(k) != v]
         was = state.get("about", self.about)
         other += [k for k in {**was, **self.about} if was.get(k) != self.about.get(k)]
         if other:
             raise CloudMaskError(
-                f"{self.folder} holds a training with other settings ({', '.join(other)}): go on with the "
+                f"{self.folder} holds a training with other settings ({', '.join(other)}): resume with the "
                 "same ones, or train into another folder"
             )
         try:
@@ -364,12 +349,16 @@ class Trainer:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise checkpoint.unusable(self.folder) from error
 
+    def _parts(self) -> dict[str, Any]:
+        """Return all that has a state of torch's."""
+        parts = {"network": self.network, "optimiser": self.optimiser, "scaler": self.scaler}
+        parts |= {"rates": self.rates, "plateau": self.plateau}
+        return parts if self.average is None else {**parts, "average": self.average}
+
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.average.load(state["average"], state["average_steps"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.plateau, self.progress = Plateau(**state["plateau"]), Progress(**state["progress"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.progress = Progress(**state["progress"])
         torch.set_rng_state(state["random"])
         if state["random_gpu"]:
             torch.cuda.set_rng_state_all(state["random_gpu"])

@@ -1,7 +1,7 @@
 """Losses for partial labels, and what else a cloud mask is trained with.
 
-Logits are (n, classes, ...); `possible` has the same shape and says which classes the label leaves open. A
-pixel whose label leaves all or none open says nothing and has no weight. Everything is computed in float32
+Logits are (n, classes, ...); `possible` has the same shape and holds which classes the label leaves open. A
+pixel whose label leaves all or none open decides nothing and has no weight. Everything is computed in float32
 at least, also under autocast.
 
 References
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as f
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.labels import ASKED, covers_all, elementary, open_classes
@@ -47,9 +46,7 @@ def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.b
     return np.stack([(open_bits & np.uint8(bits)) > 0 for bits in words.values()], axis=1)
 
 
-def ambiguous_cross_entropy(
-    logits: Tensor, possible: Tensor, *, class_weights: Tensor | None = None, smoothing: float = 0.0
-) -> Tensor:
+def ambiguous_cross_entropy(logits: Tensor, possible: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Return the mean of -log(sum of the possible classes' probabilities).
 
     Where labels leave one class open it is torch's cross-entropy.
@@ -60,8 +57,6 @@ def ambiguous_cross_entropy(
         (n, classes, ...).
     possible : Tensor of bool
         Of the same shape.
-    class_weights : Tensor, optional
-        One a class; a pixel weighs the mean over the classes it leaves open.
     smoothing : float
         Share of probability that labels are trusted not to have: coarse masks err at cloud edges.
 
@@ -71,21 +66,21 @@ def ambiguous_cross_entropy(
     >>> round(ambiguous_cross_entropy(p.log(), torch.tensor([[True, True, False]])).item(), 4)
     0.6931
     """
-    logits, weight = _prepared(logits, possible, class_weights)
+    logits, weight = _prepared(logits, possible)
     whole = torch.logsumexp(logits, dim=1)
-    inside = torch.logsumexp(logits.masked_fill(~possible, -torch.inf).where(_tells(possible), logits), dim=1)
+    inside = torch.logsumexp(
+        logits.masked_fill(~possible, -torch.inf).where(_decides(possible), logits), dim=1
+    )
     loss = whole - inside
     if smoothing:
         outside = torch.logsumexp(
-            logits.masked_fill(possible, -torch.inf).where(_tells(possible), logits), dim=1
+            logits.masked_fill(possible, -torch.inf).where(_decides(possible), logits), dim=1
         )
         loss = (1 - smoothing) * loss + smoothing * (whole - outside)
     return _mean(loss, weight)
 
 
-def ambiguous_mean_squared(
-    logits: Tensor, possible: Tensor, *, class_weights: Tensor | None = None
-) -> Tensor:
+def ambiguous_mean_squared(logits: Tensor, possible: Tensor) -> Tensor:
     """Return the mean-squared twin: probability spread evenly over the possible classes, against theirs.
 
     Examples
@@ -94,16 +89,14 @@ def ambiguous_mean_squared(
     >>> round(ambiguous_mean_squared(p.log(), torch.tensor([[True, True, False]])).item(), 4)
     0.125
     """
-    logits, weight = _prepared(logits, possible, class_weights)
+    logits, weight = _prepared(logits, possible)
     p, y = torch.softmax(logits, dim=1), possible.to(logits.dtype)
     count = y.sum(dim=1, keepdim=True).clamp(min=1)
     proxy = (1 - y) * p + y * (y * p).sum(dim=1, keepdim=True) / count
     return _mean(((y / count - proxy) ** 2).mean(dim=1), weight)
 
 
-def ambiguous_focal(
-    logits: Tensor, possible: Tensor, *, gamma: float = 2.0, class_weights: Tensor | None = None
-) -> Tensor:
+def ambiguous_focal(logits: Tensor, possible: Tensor, *, gamma: float = 2.0) -> Tensor:
     """Return the focal loss of the possibility score: pixels that are right already count little.
 
     Examples
@@ -112,8 +105,10 @@ def ambiguous_focal(
     >>> round(ambiguous_focal(p.log(), torch.tensor([[True, False]])).item(), 4)
     0.1733
     """
-    logits, weight = _prepared(logits, possible, class_weights)
-    inside = torch.logsumexp(logits.masked_fill(~possible, -torch.inf).where(_tells(possible), logits), dim=1)
+    logits, weight = _prepared(logits, possible)
+    inside = torch.logsumexp(
+        logits.masked_fill(~possible, -torch.inf).where(_decides(possible), logits), dim=1
+    )
     log_phi = (inside - torch.logsumexp(logits, dim=1)).clamp(max=0)
     missing = -torch.expm1(log_phi.clamp(max=-1e-7))
     return _mean(missing**gamma * -log_phi, weight)
@@ -134,31 +129,6 @@ def dice(logits: Tensor, possible: Tensor, *, eps: float = 1.0) -> Tensor:
     over = [d for d in range(p.dim()) if d != 1]
     both, each = (p * y).sum(dim=over), p.sum(dim=over) + y.sum(dim=over)
     return 1 - ((2 * both + eps) / (each + eps)).mean()
-
-
-def bce_dice(logits: Tensor, truth: Tensor, labelled: Tensor | None = None, *, eps: float = 1.0) -> Tensor:
-    """Return binary cross-entropy plus Dice, for one channel of logits that tells cloud.
-
-    Parameters
-    ----------
-    logits, truth : Tensor
-        Of one shape; truth is 0 or 1.
-    labelled : Tensor of bool, optional
-        Where truth is known.
-    eps : float
-        Keeps the Dice of an image without cloud defined.
-
-    Examples
-    --------
-    >>> bce_dice(torch.tensor([40.0, -40.0]), torch.tensor([1.0, 0.0])).item() < 1e-6
-    True
-    """
-    logits, y = logits.float(), truth.float()
-    weight = torch.ones_like(y) if labelled is None else labelled.float()
-    y = y * weight
-    cross = _mean(f.binary_cross_entropy_with_logits(logits, y, reduction="none"), weight)
-    p = torch.sigmoid(logits) * weight
-    return cross + 1 - (2 * (p * y).sum() + eps) / (p.sum() + y.sum() + eps)
 
 
 def distillation(
@@ -189,15 +159,17 @@ def distillation(
     return _mean(loss, torch.ones_like(loss) if labelled is None else labelled.float())
 
 
-def teaching(logits: Tensor, said: Tensor, classes: Sequence[str], *, temperature: float = 1.0) -> Tensor:
-    """Return `distillation` from a teacher that tells clear, cloud and shadow, whatever the network tells.
+def teaching(
+    logits: Tensor, soft_labels: Tensor, classes: Sequence[str], *, temperature: float = 1.0
+) -> Tensor:
+    """Return `distillation` from a teacher of clear, cloud and shadow, whatever classes the network has.
 
     Parameters
     ----------
     logits : Tensor
         (n, classes, ...).
-    said : Tensor
-        (n, 3, ...), as `xcloudmask.train.pseudo.opinion` gives it: NaN where nothing is said; where only
+    soft_labels : Tensor
+        (n, 3, ...), as `xcloudmask.train.pseudo.opinion` gives it: NaN where there is none; where only
         shadow is NaN, clear means not cloud.
     classes : sequence of str
         The network's.
@@ -206,36 +178,39 @@ def teaching(logits: Tensor, said: Tensor, classes: Sequence[str], *, temperatur
 
     Examples
     --------
-    >>> said = torch.tensor([[0.2, 0.8, float("nan")]])
+    >>> soft_labels = torch.tensor([[0.2, 0.8, float("nan")]])
     >>> logits = torch.tensor([[0.1, 0.4, 0.4, 0.1]]).log()
     >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
-    >>> round(teaching(logits, said, classes).item(), 4)  # of 0.2 and 0.8 against themselves
+    >>> round(teaching(logits, soft_labels, classes).item(), 4)  # of 0.2 and 0.8 against themselves
     0.5004
     """
     bits = np.array(list(open_classes(classes).values()))
     kinds = [torch.from_numpy((bits & asked > 0) & (bits & ~asked == 0)) for asked in ASKED.values()]
     if not kinds[1].any() or kinds[1].all():
         raise CloudMaskError(
-            f"a teacher says cloud or not, and of the classes {', '.join(classes)} "
+            f"a teacher predicts cloud or not, and of the classes {', '.join(classes)} "
             + ("all are cloud" if kinds[1].any() else "none is cloud alone")
         )
     whole = kinds[0].any() and kinds[2].any() and (kinds[0] | kinds[1] | kinds[2]).all()
-    rows, told = logits.float().movedim(1, -1).flatten(0, -2), said.float().movedim(1, -1).flatten(0, -2)
-    known = ~torch.isnan(told[:, 1])
-    three = known & ~torch.isnan(told[:, 2]) & bool(whole)
-    cloud_or_not = torch.stack([1 - told[:, 1], told[:, 1]], dim=1)
-    parts = ((three, kinds, told), (known & ~three, [~kinds[1], kinds[1]], cloud_or_not))
+    rows, soft = (
+        logits.float().movedim(1, -1).flatten(0, -2),
+        soft_labels.float().movedim(1, -1).flatten(0, -2),
+    )
+    known = ~torch.isnan(soft[:, 1])
+    three = known & ~torch.isnan(soft[:, 2]) & bool(whole)
+    cloud_or_not = torch.stack([1 - soft[:, 1], soft[:, 1]], dim=1)
+    parts = ((three, kinds, soft), (known & ~three, [~kinds[1], kinds[1]], cloud_or_not))
     total = logits.new_zeros((), dtype=torch.float32)
-    for where, groups, soft in parts:
+    for where, groups, truth in parts:
         if where.any():
             summed = [torch.logsumexp(rows[where][:, group.to(rows.device)], dim=1) for group in groups]
-            loss = distillation(torch.stack(summed, 1), soft[where], temperature=temperature)
+            loss = distillation(torch.stack(summed, 1), truth[where], temperature=temperature)
             total = total + loss * where.sum() / known.sum()
     return total
 
 
 def band_recovery(estimate: Tensor, pixels: Tensor, present: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the mean squared error of band values recovered from an embedding, over the bands there are.
+    """Return the mean squared error of band values recovered from an embedding, over present bands.
 
     Parameters
     ----------
@@ -278,7 +253,7 @@ def combined(terms: Mapping[str, float], *, smoothing: float = 0.0) -> Callable[
     True
     """
     if not terms:
-        raise CloudMaskError(f"no loss is named; there are {', '.join(LOSSES)}")
+        raise CloudMaskError(f"no loss is named; allowed are {', '.join(LOSSES)}")
     for name in terms:
         if name not in LOSSES:
             raise OptionError("loss", name, allowed=LOSSES)
@@ -296,12 +271,12 @@ def combined(terms: Mapping[str, float], *, smoothing: float = 0.0) -> Callable[
     return total
 
 
-def _tells(possible: Tensor) -> Tensor:
+def _decides(possible: Tensor) -> Tensor:
     """Return where a label decides something, with a class dimension of one."""
     return possible.any(dim=1, keepdim=True) & ~possible.all(dim=1, keepdim=True)
 
 
-def _prepared(logits: Tensor, possible: Tensor, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def _prepared(logits: Tensor, possible: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits in float32 at least, and the weight of each pixel."""
     if logits.shape != possible.shape or possible.dtype != torch.bool:
         raise CloudMaskError(
@@ -309,11 +284,7 @@ def _prepared(logits: Tensor, possible: Tensor, class_weights: Tensor | None) ->
             "agree in shape, possible as bool"
         )
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    weight = _tells(possible).squeeze(1).to(logits.dtype)
-    if class_weights is not None:
-        shape = (1, -1, *(1 for _ in logits.shape[2:]))
-        of_open = (possible * class_weights.to(logits).reshape(shape)).sum(dim=1)
-        weight = weight * of_open / possible.sum(dim=1).clamp(min=1)
+    weight = _decides(possible).squeeze(1).to(logits.dtype)
     return logits, weight
 
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import arch, card
-from xcloudmask.models.filling import filling
+from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.network import load_network
+from xcloudmask.models.sources import ukis
 from xcloudmask.train.fixed import Estimated, Fixed
-from xcloudmask.train.graph import Graph
 from xcloudmask.types import ModelSpec
 
 LOADER = "xcloudmask.models.loading:network"
@@ -57,15 +57,13 @@ def begin(table: Mapping[str, Any]) -> Begun:
     ('red', 'nir')
     """
     classes, seed = tuple(table["classes"]), int(table.get("seed", 0))
-    made = _started if "start" in table else _built
+    made = _built if table.get("start") is None else _started
     network, architecture, config, entries = made(table, classes, seed)
     any_bands = entries["any_bands"]
-    one_logit = entries.pop("one_logit", None)
-    if one_logit is None:
-        one_logit = _has_one_logit(architecture, config)
+    one_logit = _has_one_logit(architecture, config)
     if one_logit and (len(classes) != 2 or any_bands):
         raise CloudMaskError(
-            f"{architecture or 'this graph'!r} tells cloud or not: two classes, such as ['clear', 'cloud']; "
+            f"{architecture!r} tells cloud or not: two classes, such as ['clear', 'cloud']; "
             f"got {list(classes)}"
         )
     entries["activation"] = "sigmoid" if one_logit else "softmax"
@@ -79,7 +77,7 @@ def begin(table: Mapping[str, Any]) -> Begun:
         window = entries["patch"] if entries.get("patch_fixed") else None
         entries["fills"] = bool(estimate)
         if estimate:
-            how = filling(entries["bands"])
+            how = imputer_for(entries["bands"])
             called = Estimated(network, how, *normalised, one_logit=one_logit, window=window)
         else:
             called = Fixed(network, entries["bands"], *normalised, one_logit=one_logit, window=window)
@@ -101,7 +99,7 @@ def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
         raise CloudMaskError(
             f"architecture {architecture!r} takes any bands: leave bands out of [network]"
             if bands
-            else f"architecture {architecture!r} takes fixed bands: say which, bands = ['blue', ...] in "
+            else f"architecture {architecture!r} takes fixed bands: name them, bands = ['blue', ...] in "
             "[network]"
         )
     return network, architecture, config, {"bands": bands, "any_bands": not bands}
@@ -117,39 +115,26 @@ def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Mad
         )
     kept = ("bands", "any_bands", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed")
     entries = {name: getattr(spec, name) for name in kept}
-    if spec.runtime != "onnx":
-        network, config = with_head(spec, classes, seed=seed)
-        return network, spec.architecture, config, {**entries, "mean": spec.mean, "std": spec.std}
-    loaded = load_network(spec)
-    if loaded.members:
-        raise CloudMaskError(
-            f"model {spec.name!r} is several networks: train one of them on, of those that "
-            "xcloudmask.models.list() names"
-        )
-    if loaded.activation not in ("softmax", "sigmoid"):
-        raise CloudMaskError(
-            f"model {spec.name!r} gives probabilities, which cannot be trained on: learn from it as a "
-            "teacher, xcloudmask.train.pseudo"
-        )
-    graph = Graph(loaded.body)
-    one_logit = loaded.activation == "sigmoid"
-    if tuple(classes) != spec.classes and not one_logit:
-        graph.replace_head(spec.classes, classes, seed=seed)
-    told = {"mean": loaded.mean, "std": loaded.std, "runtime": "onnx", "one_logit": one_logit}
-    return graph, "", {}, {**entries, **told}
+    if spec.gpu_runtime:
+        spec = ukis.as_trained(spec)
+    network, config = with_head(spec, classes, seed=seed)
+    bands = tuple(table.get("bands", ())) or spec.bands
+    if bands != spec.bands:
+        network, config, spec = with_bands(network, config, spec, bands)
+    return network, spec.architecture, config, {
+        **entries, "bands": bands, "mean": spec.mean, "std": spec.std
+    }  # fmt: skip
 
 
 def _train_only(
     network: nn.Module, architecture: str, config: Mapping[str, Any], table: Mapping[str, Any]
 ) -> None:
-    """Leave weights as they are that the table says nothing of: all but the head, or but those named."""
+    """Leave weights as they are that the table does not name: all but the head, or but those named."""
     only = tuple(table.get("only", ()))
     if only and table.get("head_only"):
-        raise CloudMaskError(
-            "[network] says head_only and only: the one names the head, the other what it likes"
-        )
+        raise CloudMaskError("[network] has head_only and only: give one of them")
     if table.get("head_only"):
-        only = tuple(network.head() if isinstance(network, Graph) else head_of(architecture, config))
+        only = tuple(head_of(architecture, config))
     if not only:
         return
     names = [name for name, _ in network.named_parameters()]
@@ -170,13 +155,15 @@ def model_of(start: str | Path | ModelSpec) -> ModelSpec:
         from xcloudmask import models
 
         return models.get(str(start))
-    told = path.with_suffix(".json")
-    if not told.exists():
-        raise CloudMaskError(f"{told} does not exist: weights and their card, .json, go together")
-    spec = card.from_json(told.read_bytes(), told.name, loader=LOADER)
-    weights = told.with_name(Path(spec.weights).name).resolve()
+    card_path = path.with_suffix(".json")
+    if not card_path.exists():
+        raise CloudMaskError(f"{card_path} does not exist: weights and their card, .json, go together")
+    spec = card.from_json(card_path.read_bytes(), card_path.name, loader=LOADER)
+    weights = card_path.with_name(Path(spec.weights).name).resolve()
     if not weights.exists():
-        raise CloudMaskError(f"{weights} does not exist: weights and their card, {told.name}, go together")
+        raise CloudMaskError(
+            f"{weights} does not exist: weights and their card, {card_path.name}, go together"
+        )
     return replace(spec, weights=str(weights))
 
 
@@ -203,13 +190,13 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
     2
     """
     if not spec.architecture or spec.activation not in ("softmax", "sigmoid"):
-        what = "a network of no architecture known here"
+        what = "an ONNX graph" if spec.runtime == "onnx" else "a network of no architecture known here"
         if spec.architecture:
             what = "a network that gives probabilities"
         raise CloudMaskError(
             f"model {spec.name!r} is {what}, which cannot be trained on. Start from a model with an "
-            "architecture ('spectral', or weights that xcloudmask.train wrote), and learn from this one as a "
-            "teacher: xcloudmask.train.pseudo"
+            "architecture ('spectral', ukis, or weights that xcloudmask.train wrote), or learn from this one "
+            "as a teacher: xcloudmask.train.label_folder, or distil = {model = ...} in [loss]"
         )
     config: dict[str, Any] = json.loads(spec.config or "{}")
     old: nn.Module = load_network(spec).body.train()
@@ -232,6 +219,61 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
     return network, config
 
 
+def with_bands(
+    network: nn.Module, config: Mapping[str, Any], spec: ModelSpec, bands: tuple[str, ...]
+) -> tuple[nn.Module, dict[str, Any], ModelSpec]:
+    """Return a network for other bands, its settings, and a card that has them.
+
+    Weights of the bands that it took before stay; those of new ones are zero at first, and what they are
+    given is normalised by what `xcloudmask.models.imputation` knows.
+
+    Parameters
+    ----------
+    network, config
+        What `with_head` returns.
+    spec : ModelSpec
+        Its card.
+    bands : tuple of str
+        What it shall take, in order.
+
+    Examples
+    --------
+    >>> from xcloudmask.models import arch
+    >>> spec = ModelSpec("a", "1", ("red", "nir"), ("clear", "cloud"), "a:b", architecture="pixel-mlp")
+    >>> net = arch.build("pixel-mlp", {"bands": 2, "classes": 2})
+    >>> with_bands(net, {"bands": 2, "classes": 2}, spec, ("nir", "blue", "red"))[0][0].weight.shape
+    torch.Size([64, 3, 1, 1])
+    """
+    if spec.any_bands:
+        raise CloudMaskError(f"model {spec.name!r} takes any bands: leave bands out")
+    layers = sized_by(spec.architecture, config, "bands")
+    config = {**config, "bands": len(bands)}
+    other = arch.build(spec.architecture, config)
+    state = other.state_dict()
+    for name, value in network.state_dict().items():
+        if name not in layers:
+            state[name] = value
+            continue
+        state[name].zero_()
+        for at, band in enumerate(bands):
+            if band in spec.bands:
+                old = value.select(layers[name], spec.bands.index(band))
+                state[name].select(layers[name], at).copy_(old)
+    other.load_state_dict(state)
+    numbers = {"mean": spec.mean, "std": spec.std}
+    if any(values is not None and len(values) > 1 for values in numbers.values()):
+        how = imputer_for(bands)
+        usual = {"mean": how.mean, "std": tuple(row[at] ** 0.5 for at, row in enumerate(how.covariance))}
+        for what, values in numbers.items():
+            each = values or (float(what == "std"),)
+            each = each * len(spec.bands) if len(each) == 1 else each
+            numbers[what] = tuple(
+                each[spec.bands.index(band)] if band in spec.bands else usual[what][at]
+                for at, band in enumerate(bands)
+            )
+    return other, config, replace(spec, bands=bands, **numbers)  # type: ignore[arg-type]
+
+
 def _has_one_logit(architecture: str, config: Mapping[str, Any]) -> bool:
     return config.get("classes", arch.config_of(architecture).get("classes")) in (None, 1)
 
@@ -244,12 +286,25 @@ def head_of(architecture: str, config: Mapping[str, object]) -> dict[str, int]:
     >>> sorted(head_of("sensei-v2", {"classes": 4}))
     ['head.direct.weight', 'head.logits.bias', 'head.logits.weight']
     """
-    if "classes" not in arch.config_of(architecture):
-        raise CloudMaskError(f"architecture {architecture!r} has no head that could be replaced")
-    count = int(str(config["classes"]))
+    return sized_by(architecture, config, "classes")
+
+
+def sized_by(architecture: str, config: Mapping[str, object], setting: str) -> dict[str, int]:
+    """Return the tensors whose shape depends on the number of classes or of bands, and along which axis.
+
+    Examples
+    --------
+    >>> sized_by("pixel-mlp", {"bands": 4, "classes": 2}, "bands")
+    {'0.weight': 1}
+    """
+    defaults = arch.config_of(architecture)
+    if setting not in defaults:
+        what = {"classes": "head", "bands": "layer for a number of bands"}[setting]
+        raise CloudMaskError(f"architecture {architecture!r} has no {what} that could be replaced")
+    count = int(str(config.get(setting, defaults[setting])))
     with torch.device("meta"):
         few, more = (
-            arch.construct(architecture, {**config, "classes": number}).state_dict()
+            arch.construct(architecture, {**config, setting: number}).state_dict()
             for number in (count, count + 1)
         )
     return {

@@ -1,41 +1,15 @@
-"""How fast the weights move, and their running mean."""
+"""How fast the weights move, their running mean, and which layers are in training mode."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-from xcloudmask.errors import CloudMaskError
-
-
-@dataclass(slots=True)
-class Plateau:
-    """Divides the rate by `by` when `patience` validations in a row bring nothing better."""
-
-    patience: int = 5
-    by: float = 5.0
-    best: float = -math.inf
-    bad: int = 0
-    scale: float = 1.0
-
-    def seen(self, score: float) -> None:
-        """Take note of a validation's score; higher is better."""
-        if score > self.best:
-            self.best, self.bad = score, 0
-            return
-        self.bad += 1
-        if self.bad >= self.patience:
-            self.scale, self.bad = self.scale / self.by, 0
+from torch.optim.swa_utils import AveragedModel
 
 
-def rate(
-    step: int, steps: int, *, warmup: int = 0, kind: Literal["cosine", "constant", "plateau"] | str = "cosine"
-) -> float:
+def rate(step: int, steps: int, *, warmup: int = 0, kind: str = "cosine") -> float:
     """Return the share of the full learning rate at a step: a line up, then half a cosine down, or flat.
 
     Examples
@@ -45,53 +19,32 @@ def rate(
     """
     if step < warmup:
         return (step + 1) / warmup
-    if kind in ("constant", "plateau"):
+    if kind != "cosine":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(steps - warmup, 1), 1.0)))
 
 
-class Average:
-    """Exponential moving average of a network's weights and buffers, warmed up so that it starts honest.
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """Return a copy of a network that keeps the exponential moving average of its weights and buffers.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Whose weights.
-    decay : float
-        Share of the old mean kept at a step, in the long run.
+    The share of the old mean grows to `decay` over the first steps, so that the start is soon forgotten.
 
     Examples
     --------
     >>> net = nn.Linear(1, 1)
-    >>> mean = Average(net, 0.9)
-    >>> mean.update(net)
-    >>> torch.equal(mean.weights["bias"], net.bias.detach())
+    >>> mean = moving_average(net, 0.9)
+    >>> mean.update_parameters(net)
+    >>> torch.equal(mean.module.bias, net.bias)
     True
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise CloudMaskError(f"ema must be from 0 to below 1, got {decay}")
-        self.decay, self.steps = decay, 0
-        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    def mixed(mean: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+        kept = min(decay, int(steps) / (int(steps) + 10))
+        return torch.lerp(mean, new, 1 - kept) if mean.is_floating_point() else new
 
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Take in the weights after a step."""
-        self.steps += 1
-        kept = min(self.decay, self.steps / (self.steps + 10))
-        for name, value in network.state_dict().items():
-            mine = self.weights[name]
-            if mine.is_floating_point():
-                mine.lerp_(value.to(mine.dtype), 1 - kept)
-            else:
-                mine.copy_(value)
-
-    def load(self, weights: Mapping[str, Tensor], steps: int) -> None:
-        """Take up where a checkpoint left."""
-        for name, value in weights.items():
-            self.weights[name].copy_(value)
-        self.steps = steps
+    average = AveragedModel(network, avg_fn=mixed, use_buffers=True)
+    average.n_averaged.fill_(1)  # the weights at the start count as one step
+    return average
 
 
 def train_mode(network: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.engine.cache import Once
+from xcloudmask.engine.cache import PerProcessCache
 from xcloudmask.errors import CloudMaskError, UnitWarning, warn_user
 from xcloudmask.metrics.labels import elementary
 from xcloudmask.types import KINDS
@@ -39,7 +40,7 @@ OTHER_NAMES = ("label", "labels", "mask")
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _AGAIN = "copy it again, or write it with numpy.savez_compressed"
 #: Files of which a warning was given, as they were then.
-_warned: Once[None] = Once()
+_warned: PerProcessCache[None] = PerProcessCache()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -98,7 +99,7 @@ def read(path: Path) -> Patch:
 
 
 def read_meta(path: Path) -> Mapping[str, Any]:
-    """Read what a patch says of itself, and no pixel."""
+    """Read a patch's `meta`, and no pixel."""
     return _meta(path, _load(path, ["meta"])["meta"])
 
 
@@ -107,9 +108,18 @@ def read_image(path: Path) -> NDArray[Any]:
     return _load(path, ["image"])["image"]
 
 
-def bad(path: Path, found: str) -> CloudMaskError:
+def write(path: Path, **parts: Any) -> None:
+    """Write the parts of a patch, atomically, into a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.savez_compressed(stream, **parts)
+    part.replace(path)
+
+
+def bad(path: Path, problem: str) -> CloudMaskError:
     """Return the error that names a file and what is wrong with it."""
-    return CloudMaskError(f"{path}: not a patch of the form that xcloudmask.train reads: {found}")
+    return CloudMaskError(f"{path}: not a patch of the form that xcloudmask.train reads: {problem}")
 
 
 def _load(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
@@ -121,9 +131,9 @@ def _load(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
                 raise bad(path, f"no .npz archive, or one cut short; {_AGAIN}")
             raw.seek(0)
             with np.load(raw, allow_pickle=False) as file:
-                there = list(file.files)
+                names = list(file.files)
                 for name in wanted:
-                    if name in there:
+                    if name in names:
                         out[name] = _part(path, file, name)
     except CloudMaskError:
         raise
@@ -131,8 +141,8 @@ def _load(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
         raise bad(path, f"it cannot be read ({error}); {_AGAIN}") from error
     for name in wanted:
         if name not in out and name != "possible":
-            raise bad(path, f"it holds {_list(there)}, but no {name!r}, which must be {FORM[name]}")
-    others = [name for name in there if name.casefold() in OTHER_NAMES]
+            raise bad(path, f"it holds {_list(names)}, but no {name!r}, which must be {FORM[name]}")
+    others = [name for name in names if name.casefold() in OTHER_NAMES]
     if "possible" in wanted and "possible" not in out and others:
         raise bad(
             path,
@@ -179,7 +189,7 @@ def _meta(path: Path, stored: NDArray[Any]) -> Mapping[str, Any]:
         if key not in meta:
             raise bad(path, f"'meta' holds {_list(meta)}, but no {key!r}, which must be {form}")
         if not _fits(key, meta[key]):
-            raise bad(path, f"'meta' says {key} = {meta[key]!r}; it must be {form}")
+            raise bad(path, f"'meta' has {key} = {meta[key]!r}; it must be {form}")
     return meta
 
 
@@ -225,8 +235,8 @@ def _check_labels(path: Path, labels: NDArray[Any], shape: tuple[int, ...]) -> N
         elementary(labels if labels.dtype.kind in "uib" else labels[:0])
     except CloudMaskError as error:
         raise bad(path, str(error)) from error
-    if labels.max() == 3:  # nothing but 0 to 3, and 3 is an odd thing to say: clear or thick cloud
-        _warned.get((str(path), path.stat().st_mtime_ns), lambda: _warn_of_codes(path))
+    if labels.max() == 3:  # nothing but 0 to 3, and 3 is an odd label: clear or thick cloud
+        _warned.get_or_create((str(path), path.stat().st_mtime_ns), lambda: _warn_of_codes(path))
 
 
 def _warn_of_codes(path: Path) -> None:

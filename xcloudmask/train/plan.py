@@ -1,40 +1,54 @@
-"""A config file, read and checked, and the stages that it describes."""
+"""A config file, read and checked before anything else is read, and the stages that it describes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import Field, PrivateAttr, model_validator
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.train.checks import (
-    CHECKS,
-    TAKEN_BY_FILES,
-    check_name,
-    check_network,
-    check_search,
-    check_stage,
-    check_table,
-)  # fmt: skip
+from xcloudmask.train.loop import Settings
+from xcloudmask.train.stream import Recipe
+from xcloudmask.train.table import Table
+from xcloudmask.train.tables import Card, Data, Entries, Log, Loss, Network, Stage, Teacher, Validation
+from xcloudmask.types import ModelSpec
 
-#: What a config may hold.
-PARTS = (
-    "name", "description", "licence", "data", "recipe", "network", "loss", "loop", "validation", "card",
-    "teacher", "stage", "search", "log",
-)  # fmt: skip
-#: Those that are tables.
-TABLES = tuple(part for part in PARTS if part not in ("name", "description", "licence", "stage"))
 #: Tables that a stage may change, entry by entry.
 STAGED = ("data", "recipe", "loss", "loop", "validation")
+#: Tables that a search may vary.
+TABLES = ("data", "recipe", "network", "loss", "loop", "validation", "card", "teacher", "log")
+#: Names of other files that a training writes: beside weights, and beside the folders of stages.
+TAKEN = ("best", "last", "record")
+TAKEN_BY_FILES = (
+    *TAKEN, "teacher", "tensorboard", "mlflow-run", "log.csv", "state.pt", "curves.png", "record.json",
+    "best.safetensors", "last.safetensors",
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a config file says.
+def _check_name(
+    name: Any, what: str = "name", others: tuple[str, ...] = (), taken: tuple[str, ...] = TAKEN
+) -> None:
+    """Raise CloudMaskError unless a name can be that of files, in any system, and is not that of others."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise CloudMaskError(
+            f"{what} = {name!r} must be a text of letters, digits, '_', '.' and '-', the first a letter or a "
+            "digit: files will bear it"
+        )
+    if name.casefold() in taken:
+        raise CloudMaskError(f"{what} = {name!r} is what a training calls a file of its own: choose another")
+    if name.casefold() in {other.casefold() for other in others}:
+        raise CloudMaskError(f"{what} = {name!r} is used twice: stages and what they end in need own names")
+
+
+class Plan(Table):
+    """What a config file says of one training; of its last stage, if it has several.
 
     Examples
     --------
@@ -44,68 +58,99 @@ class Plan:
     xcloudmask.errors.OptionError: unknown table or setting 'date'; did you mean 'data'? ...
     """
 
-    name: str
-    tables: Mapping[str, Mapping[str, Any]]
+    name: str = Field(title="name = '...', which its files will bear")
     description: str = ""
     licence: str = ""
-    sha256: str = ""
-    stages: tuple[Mapping[str, Any], ...] = ()
+    data: Data = Field(title="table [data]")
+    recipe: Recipe = Recipe()
+    network: Network = Field(title="table [network]")
+    loss: Loss = Loss()
+    loop: Settings = Field(title="table [loop]")
+    validation: Validation = Validation()
+    card: Card = Card()
+    teacher: Teacher | None = None
+    search: Entries = Field(default_factory=dict)
+    log: Log = Log()
+    stage: tuple[()] = ()  # what stages change is in the plans of `each_stage`
+    _config: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+    _sha256: str = PrivateAttr("")
+    _before: tuple[Plan, ...] = PrivateAttr(())
+
+    @model_validator(mode="after")
+    def _windows_overlap_in_part(self) -> Self:
+        usual: dict[str, Any] = {field.name: field.default for field in fields(ModelSpec)}
+        usual |= {} if self.network.start is None else {"patch": None, "overlap": None}  # it has its own
+        usual |= {key: value for key, value in self.card.given().items() if value is not None}
+        patch, overlap = usual["patch"], usual["overlap"]
+        if patch is not None and overlap is not None and overlap >= patch:
+            raise CloudMaskError(f"overlap = {overlap} in [card] must be below patch = {patch}")
+        return self
 
     @classmethod
     def read(cls, path: str | Path) -> Plan:
         """Read a config file."""
         try:
             text = Path(path).read_text(encoding="utf-8")
-            plan = cls.of(tomllib.loads(text))
+            config = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise CloudMaskError(f"{path}: not TOML: {error}") from error
         except FileNotFoundError:
             raise CloudMaskError(f"{path}: there is no such config file; examples/train has some") from None
         except (OSError, UnicodeDecodeError) as error:
             raise CloudMaskError(f"{path}: cannot be read as a text in UTF-8: {error}") from error
-        return replace(plan, sha256=hashlib.sha256(text.encode()).hexdigest())
+        return cls.of(config, sha256=hashlib.sha256(text.encode()).hexdigest())
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Plan:
-        """Check what a config says, as a mapping of tables."""
-        for key in config:
-            if key not in PARTS:
-                raise OptionError("table or setting", key, allowed=PARTS)
-        if "name" not in config:
-            raise CloudMaskError("the config has no name = '...', which its files will bear")
-        check_name(config["name"], "name")
-        tables = {key: config[key] for key in TABLES if key in config}
-        for key, table in tables.items():
-            check_table(key, table)
-        for needed in ("data", "network", "loop"):
-            if needed not in tables:
-                raise CloudMaskError(f"{config['name']}: the table [{needed}] is missing")
-        if not {"architecture", "start"} & tables["network"].keys() or "classes" not in tables["network"]:
-            raise CloudMaskError(f"{config['name']}: [network] needs classes, and architecture or start")
-        check_table("", {key: config[key] for key in CHECKS[""] if key in config})
-        stages = _stages(config.get("stage", ()), config["name"])
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
-        plan = cls(
-            config["name"], tables, config.get("description", ""), config.get("licence", ""), digest, stages
-        )
-        check_network(plan.table("network"), plan.table("card"))
-        for number, stage in enumerate(plan.each_stage()):  # of the last one, too, before hours go into one
+    def of(cls, config: Mapping[str, Any], *, sha256: str = "") -> Plan:
+        """Check a config, a mapping of tables: each stage as it will be, and all that a search may try."""
+        alone = {key: value for key, value in config.items() if key != "stage"}
+        if "name" in config:
+            _check_name(config["name"])
+        plans = []
+        for stage, changed in _each_stage(config, alone):
             try:
-                check_stage(stage.tables)
+                plans.append(cls(**changed))
             except CloudMaskError as error:
-                if not stages:
+                if not stage or str(error) == _error_of(alone):
                     raise
-                raise CloudMaskError(f"stage {stages[number]['name']!r}: {error}") from error
-        check_search(plan.table("search"), {key: plan.table(key) for key in TABLES if key != "search"})
+                raise CloudMaskError(f"stage {stage!r}: {error}") from error
+        *before, plan = plans
+        plan._config, plan._before = dict(config), tuple(before)
+        text = json.dumps(config, sort_keys=True, default=str)
+        for each in plans:
+            each._sha256 = sha256 or hashlib.sha256(text.encode()).hexdigest()
+        for name, choice in plan.search.items():
+            for value in _values_of(choice):
+                try:
+                    plan.with_values({name: value})
+                except CloudMaskError as error:
+                    raise CloudMaskError(f"[search] {name!r}: {error}") from error
         return plan
 
-    def table(self, name: str) -> Mapping[str, Any]:
-        """Return a table, empty if the file has none."""
-        return self.tables.get(name, {})
+    @property
+    def sha256(self) -> str:
+        """The hash of the config."""
+        return self._sha256
 
-    def with_entry(self, table: str, **entries: Any) -> Plan:
-        """Return the plan with entries of one table replaced."""
-        return replace(self, tables={**self.tables, table: {**self.table(table), **entries}})
+    def with_values(self, values: Mapping[str, Any]) -> Plan:
+        """Return the plan with what a search tries: values by ``table.entry`` or ``table.entry.part``."""
+        changed = {key: value for key, value in self._config.items() if key != "search"}
+        for name, value in values.items():
+            table, *rest = name.split(".")
+            if not 1 <= len(rest) <= 2:
+                raise CloudMaskError(
+                    "the name must be table.entry, or table.entry.part, in quotes: 'loop.rate'"
+                )
+            if table not in TABLES:
+                raise OptionError("table in [search]", table, allowed=TABLES)
+            entries = changed.get(table, {})
+            if len(rest) == 2:
+                parts = entries.get(rest[0], {})
+                if not isinstance(parts, Mapping):
+                    raise CloudMaskError(f"{rest[0]} = {parts!r} in [{table}] has no parts")
+                value = {**parts, rest[1]: value}
+            changed[table] = {**entries, rest[0]: value}
+        return type(self).of(changed, sha256=self._sha256)
 
     def each_stage(self) -> list[Plan]:
         """Return one plan a stage, itself if it has none; the last bears the plan's own name.
@@ -115,35 +160,46 @@ class Plan:
         >>> plan = Plan.of({"name": "a", "data": {"batch": 2}, "loop": {"epochs": 1},
         ...                 "network": {"start": "spectral", "classes": ["clear", "cloud"]},
         ...                 "stage": [{"name": "weak", "data": {"batch": 4}}, {"name": "strong"}]})
-        >>> [(stage.name, stage.table("data")["batch"]) for stage in plan.each_stage()]
+        >>> [(stage.name, stage.data.batch) for stage in plan.each_stage()]
         [('weak', 4), ('a', 2)]
         """
-        if not self.stages:
-            return [self]
-        out = []
-        for stage in self.stages:
-            told = replace(self, name=stage["name"], stages=())
-            for name in STAGED:
-                told = told.with_entry(name, **stage.get(name, {}))
-            out.append(told)
-        return [*out[:-1], replace(out[-1], name=self.name)]
+        return [*self._before, self]
 
 
-def _stages(told: Any, name: str) -> tuple[Mapping[str, Any], ...]:
-    """Return the stages of a config, checked."""
-    if not isinstance(told, list | tuple) or not all(isinstance(stage, Mapping) for stage in told):
+def _each_stage(config: Mapping[str, Any], alone: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name of each stage, "" if there is none, and the config as it is in it."""
+    stages = config.get("stage", ())
+    if not isinstance(stages, list | tuple) or not all(isinstance(stage, dict) for stage in stages):
         raise CloudMaskError(
-            f"stage = {told!r} must be a list of tables: [[stage]] in two brackets, once for each stage"
+            f"stage = {stages!r} must be a list of tables: [[stage]] in two brackets, once for each stage"
         )
-    names = [name]
-    for stage in told:
-        for key, value in stage.items():
-            if key not in ("name", *STAGED):
-                raise OptionError("setting of [[stage]]", key, allowed=("name", *STAGED))
-            if key != "name":
-                check_table(key, value, f"stage.{key}")
-        if "name" not in stage:
-            raise CloudMaskError(f"{name}: a [[stage]] has no name = '...'")
-        check_name(stage["name"], "name of a [[stage]]", names, TAKEN_BY_FILES)
-        names.append(stage["name"])
-    return tuple(told)
+    if not stages:
+        yield "", dict(alone)
+    names: list[str] = [str(config.get("name"))]
+    for number, given in enumerate(stages, 1):
+        stage = Stage(**given)
+        _check_name(given["name"], "name of a [[stage]]", tuple(names), TAKEN_BY_FILES)
+        names.append(stage.name)
+        changed = dict(alone)
+        for table in STAGED:
+            before = alone.get(table, {})
+            entries = getattr(stage, table)
+            if entries and isinstance(before, Mapping):  # if it is none, it is refused as it is
+                changed[table] = {**before, **entries}
+        yield stage.name, changed if number == len(stages) else {**changed, "name": stage.name}
+
+
+def _values_of(choice: Any) -> tuple[Any, ...]:
+    """Return what a search may try of an entry: the values of a list, the ends of a range."""
+    if isinstance(choice, dict):
+        return tuple(choice[end] for end in ("low", "high") if end in choice)
+    return tuple(choice) if isinstance(choice, list | tuple) else ()
+
+
+def _error_of(config: Mapping[str, Any]) -> str:
+    """Return what is wrong with a config, "" if nothing is."""
+    try:
+        Plan(**config)
+    except CloudMaskError as error:
+        return str(error)
+    return ""

@@ -7,7 +7,6 @@ it is sure, two where it wavers between two, none (not labelled) where anything 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import ASKED, BITS, EVERY, GROUND, WORDS, open_classes
+from xcloudmask.train import patches
 from xcloudmask.train.augment import places
 from xcloudmask.train.files import Entry, find
 from xcloudmask.train.samples import Labels, Sample, to_xarray
@@ -53,8 +53,8 @@ def confident_labels(probabilities: Floats, classes: Sequence[str], confident: f
     words = open_classes(classes)
     bits = np.array([b | (BITS["clear"] if b & GROUND else 0) for b in words.values()], np.uint8)
     out = np.bitwise_or.reduce(np.where(needed, bits[order], np.uint8(0)), axis=0)
-    says_nothing = (out & EVERY) == EVERY
-    return np.where(says_nothing | np.isnan(probabilities).any(axis=0), np.uint8(0), out).astype(np.uint8)
+    undecided = (out & EVERY) == EVERY
+    return np.where(undecided | np.isnan(probabilities).any(axis=0), np.uint8(0), out).astype(np.uint8)
 
 
 def teach(
@@ -63,7 +63,7 @@ def teach(
     """Return labels for a sample from the mean answer of the models that fit it, or None if none does.
 
     A model fits if the sample has its bands and level, and pixels that it was made for or finer ones. Its
-    labels are clear, cloud (of any thickness) and shadow; a model that does not tell shadow leaves clear
+    labels are clear, cloud (of any thickness) and shadow; a model without the class shadow leaves clear
     and shadow open.
 
     Parameters
@@ -85,12 +85,12 @@ def teach(
     >>> teach(one, ["ukis-4band"]) is None  # it has no green
     True
     """
-    said = opinion(sample, models, tta=tta)
-    if said is None:
+    p = opinion(sample, models, tta=tta)
+    if p is None:
         return None
-    if np.isnan(said[2]).all():
-        return confident_labels(said[:2], ["clear", "cloud"], confident)
-    return confident_labels(said, list(ASKED), confident)
+    if np.isnan(p[2]).all():
+        return confident_labels(p[:2], ["clear", "cloud"], confident)
+    return confident_labels(p, list(ASKED), confident)
 
 
 def opinion(
@@ -108,7 +108,7 @@ def opinion(
     Returns
     -------
     array of float32, (3, y, x)
-        Probabilities of clear, cloud and shadow; NaN where there is no data. If no model tells shadow, that
+        Probabilities of clear, cloud and shadow; NaN where there is no data. If no model has shadow, that
         is NaN everywhere and clear means not cloud.
 
     Examples
@@ -118,23 +118,23 @@ def opinion(
     >>> opinion(Sample(red, (Band("a", "red"),), label, 30.0, level="toa"), ["ukis-4band"]) is None
     True
     """
-    found = [p for p in (_asked(sample, model, tta, device) for model in models) if p is not None]
-    if not found:
+    answers = [p for p in (_asked(sample, model, tta, device) for model in models) if p is not None]
+    if not answers:
         return None
-    tells_shadow = [p for p in found if not np.isnan(p[2]).all()]
-    mean: Floats = np.mean(tells_shadow or found, axis=0)  # over different questions it would be none
+    with_shadow = [p for p in answers if not np.isnan(p[2]).all()]
+    mean: Floats = np.mean(with_shadow or answers, axis=0)  # over different questions it would be none
     return mean
 
 
 def _asked(sample: Sample, model: str | ModelSpec, tta: bool, device: str) -> Floats | None:
-    """Return one model's probabilities of `ASKED`, shadow NaN where it does not tell it; None if unfit."""
+    """Return one model's probabilities of `ASKED`, shadow NaN where it has no such class; None if unfit."""
     spec = _resolved(model, sample.level)
     if spec.gsd is not None and sample.gsd > spec.gsd[1] * 1.01:
         return None
-    said = ask(sample, spec, tta=tta, device=device)
-    if said is None:
+    answer = ask(sample, spec, tta=tta, device=device)
+    if answer is None:
         return None
-    p, words, *_ = said
+    p, words, *_ = answer
     out = np.zeros((len(ASKED), *p.shape[1:]), np.float32)
     for row, bits in enumerate(ASKED.values()):
         mine = [i for i, word in enumerate(words) if WORDS[word] and not WORDS[word] & ~bits]
@@ -179,13 +179,13 @@ def ask(
         at = places(sample, names) if not spec.fills or len(names) >= spec.min_bands else None
     if at is None:
         return None
-    one = sample.select(at)
+    taken = sample.select(at)
     if names is not None:
-        pairs = zip(one.bands, names, strict=True)
-        one = replace(one, bands=tuple(replace(band, common_name=name) for band, name in pairs))
-    found = to_xarray(one).cloudmask.predict_proba(model=spec, tta=tta, device=device)
-    words = [str(word) for word in found["class"].values]
-    return found.transpose("class", "y", "x").values, words, spec.threshold, spec.shadow_threshold
+        pairs = zip(taken.bands, names, strict=True)
+        taken = replace(taken, bands=tuple(replace(band, common_name=name) for band, name in pairs))
+    p = to_xarray(taken).cloudmask.predict_proba(model=spec, tta=tta, device=device)
+    words = [str(word) for word in p["class"].values]
+    return p.transpose("class", "y", "x").values, words, spec.threshold, spec.shadow_threshold
 
 
 def _resolved(model: str | ModelSpec, level: str) -> ModelSpec:
@@ -218,21 +218,21 @@ def label_folder(
     Returns
     -------
     list of Path
-        The labelled patches; those that no teacher fits, or says anything about, are left out.
+        The labelled patches; those that no teacher fits, or is sure of, are left out.
     """
     folder = Path(out)
     names = [model if isinstance(model, str) else model.name for model in models]
-    told = {"models": names, "confident": confident, "tta": tta}
+    settings = {"models": names, "confident": confident, "tta": tta}
     note = folder / "teacher.json"
-    done: dict[str, Any] = json.loads(note.read_text()) if note.exists() else {**told, "patches": {}}
-    if {key: done[key] for key in told} != told:
+    done: dict[str, Any] = json.loads(note.read_text()) if note.exists() else {**settings, "patches": {}}
+    if {key: done[key] for key in settings} != settings:
         raise CloudMaskError(f"{folder} holds the labels of another teacher ({done}): choose another folder")
     written = []
     for entry in find(unlabelled):
         path = folder / entry.source / entry.path.name
         key = f"{entry.source}/{entry.path.name}"
         if key not in done["patches"]:
-            done["patches"][key] = round(_label_one(entry, path, models, told), 4)
+            done["patches"][key] = round(_label_one(entry, path, models, settings), 4)
             folder.mkdir(parents=True, exist_ok=True)
             note.write_text(json.dumps(done, indent=2) + "\n")
         if done["patches"][key]:
@@ -242,20 +242,18 @@ def label_folder(
     return written
 
 
-def _label_one(entry: Entry, path: Path, models: Sequence[str | ModelSpec], told: dict[str, Any]) -> float:
+def _label_one(
+    entry: Entry, path: Path, models: Sequence[str | ModelSpec], settings: dict[str, Any]
+) -> float:
     """Write one patch with its labels, if there are any; return the share of pixels that have one."""
     if entry.path.suffix != ".npz":
         return 0.0
     sample = entry.read()
-    labels = teach(sample, models, confident=told["confident"], tta=told["tta"])
+    labels = teach(sample, models, confident=settings["confident"], tta=settings["tta"])
     if labels is None or not labels.any():
         return 0.0
     with np.load(entry.path, allow_pickle=False) as file:
         parts = {name: file[name] for name in file.files}
-    meta = {**json.loads(str(parts["meta"])), "labelled_by": told}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.savez_compressed(stream, **{**parts, "possible": labels, "meta": json.dumps(meta)})
-    part.replace(path)
+    meta = {**json.loads(str(parts["meta"])), "labelled_by": settings}
+    patches.write(path, **{**parts, "possible": labels, "meta": json.dumps(meta)})
     return float((labels > 0).mean())

@@ -6,8 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,23 @@ from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.augment import count_of
 from xcloudmask.train.calibrate import divide_head, fit_temperature
 from xcloudmask.train.curves import draw
-from xcloudmask.train.evaluate import SETS, pooled, run_on
+from xcloudmask.train.evaluate import pooled, run_on
 from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import Entry, check_no_leak, find, split
-from xcloudmask.train.graph import Graph
 from xcloudmask.train.loggers import Logger, open_loggers
-from xcloudmask.train.loop import Settings, Trainer
+from xcloudmask.train.loop import Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import LOADER, Begun, begin, model_of
 from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.tables import Data
 from xcloudmask.types import ModelSpec
 
 #: Scenes below which a fixed number of them is kept for choosing.
 FEW = 10
+#: Steps below which a training is remarked upon.
+HANDFUL = 50
 #: Where, among a training's results, what its teacher labelled lies.
 TEACHER = "teacher"
 
@@ -49,7 +50,7 @@ def train(
     threads: int | None = None,
     loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
-    """Train as a config file says, and write weights, log, record and card; goes on with what it finds.
+    """Train as a config file says, and write weights, log, record and card; a stopped training is resumed.
 
     The weights and the card, ``NAME.safetensors`` and ``NAME.json``, are what `xcloudmask.models.load` takes.
     Where the config has stages, each starts from the weights of the one before, in a folder of its own.
@@ -78,33 +79,55 @@ def train(
         torch.set_num_threads(threads)
     plan = config if isinstance(config, Plan) else Plan.read(config)
     folder = Path(out) if out is not None else Path("runs") / plan.name
-    root = Path(data if data is not None else plan.table("data").get("folder", "."))
-    if plan.table("teacher"):
+    root = Path(data if data is not None else plan.data.folder)
+    if plan.teacher is not None:
+        teacher = plan.teacher
         pseudo.label_folder(
-            root / plan.table("teacher").get("unlabelled", "unlabelled"),
-            folder / TEACHER,
-            plan.table("teacher")["models"],
-            **{
-                key: plan.table("teacher")[key]
-                for key in ("confident", "tta")
-                if key in plan.table("teacher")
-            },
+            root / teacher.unlabelled, folder / TEACHER, teacher.models,
+            confident=teacher.confident, tta=teacher.tta,
+        )  # fmt: skip
+    *before, last = plan.each_stage()
+    start: str | None = None  # the card of the stage before
+    for stage in before:
+        stage = stage.model_copy(  # only what is kept at the end is calibrated
+            update={"validation": stage.validation.model_copy(update={"temperature": False})}
         )
-    record: dict[str, Any] = {}
-    stages, start = plan.each_stage(), plan.table("network").get("start")
-    for stage in stages:
-        where = folder if stage is stages[-1] else folder / stage.name
-        if start is not None:
-            stage = stage.with_entry("network", start=start)
-        if where != folder:
-            stage = stage.with_entry("validation", temperature=False)  # only what is kept is calibrated
-        record = fit(stage, root, where, folder / TEACHER, loggers)
-        start = str(where / f"{stage.name}.json")
+        fit(_starting_from(stage, start), root, folder / stage.name, folder / TEACHER, loggers)
+        start = str(folder / stage.name / f"{stage.name}.json")
+    record = fit(_starting_from(last, start), root, folder, folder / TEACHER, loggers)
+    _warn_of_thresholds(record)
     return record
 
 
+def _starting_from(plan: Plan, start: str | None) -> Plan:
+    """Return a plan whose network starts from the weights of the stage before, if there was one."""
+    if start is None:
+        return plan
+    network = plan.network.model_copy(
+        update={"start": start, "architecture": None, "settings": {}, "bands": ()}
+    )
+    return plan.model_copy(update={"network": network})
+
+
+def _warn_of_thresholds(record: Mapping[str, Any]) -> None:
+    """Warn where a training was too short, or its threshold too extreme, to be relied on."""
+    threshold, steps = record["threshold"], record["steps"]
+    if threshold is not None and not 0.1 <= threshold <= 0.9:
+        warn_user(
+            f"the threshold chosen, {threshold}, is extreme: the probabilities of {record['name']}, after "
+            f"{steps} steps on {record['files']} files, mean little. Train longer (epochs, length), give "
+            "more scenes, or pass threshold=0.5 to predict",
+            ModelWarning,
+        )
+    elif steps < HANDFUL:
+        warn_user(
+            f"{record['name']} was trained for {steps} steps only: train longer (epochs, length)",
+            ModelWarning,
+        )
+
+
 def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Logger] = ()) -> dict[str, Any]:
-    """Train one stage.
+    """Train one stage, and return its record.
 
     Parameters
     ----------
@@ -115,74 +138,64 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Lo
     loggers : sequence of callable
         See `train`.
     """
-    classes = tuple(plan.table("network")["classes"])
-    how = Settings.from_dict(plan.table("loop"))
-    device = "cpu" if device_of(how.device).type == "cpu" else "auto"
-    begun, asked = with_extras(begin(plan.table("network")), plan.table("loss"), classes, device=device)
+    classes, data, settings = plan.network.classes, plan.data, plan.loop
+    device = "cpu" if device_of(settings.device).type == "cpu" else "auto"
+    begun, asked = with_extras(begin(plan.network.given()), plan.loss, classes, device=device)
     takes = "among" if begun.entries.get("fills") else "bands"
-    recipe = Recipe.from_dict({**plan.table("recipe"), takes: begun.entries["bands"]})
-    fit_on, dev, held_out = entries_of(plan, root, taught, recipe)
-    check_no_leak([*fit_on, *dev], held_out)
-    if dev and not how.watch:
-        how = replace(how, watch="score")
-    table = plan.table("data")
-    sources = {entry.source for entry in fit_on}
+    recipe = plan.recipe.model_copy(update={takes: begun.entries["bands"]})
+    to_fit, dev, held_out = entries_of(plan, root, taught, recipe)
+    check_no_leak([*to_fit, *dev], held_out)
+    if dev and not settings.watch:
+        settings = settings.model_copy(update={"watch": "score"})
+    sources = {entry.source for entry in to_fit}
     stream = Stream(
-        tuple(fit_on),
-        recipe,
-        table.get("batch", 16), table.get("length", 100),
-        seed=table.get("seed", 0), memory=table.get("memory", 2**29),
-        weights={source: w for source, w in table.get("weights", {}).items() if source in sources},
+        tuple(to_fit), recipe, data.batch, data.length, seed=data.seed, memory=data.memory,
+        weights={source: weight for source, weight in data.weights.items() if source in sources},
         rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1")), teacher=asked,
     )  # fmt: skip
-    terms = plan.table("loss").get("terms", {"ambiguous-ce": 1.0})
-    loss = combined(terms, smoothing=plan.table("loss").get("smoothing", 0.0))
-    sets, metric = sets_of(plan, begun), plan.table("validation").get("metric", "balanced_accuracy")
+    sets = sets_of(plan, begun)
     trainer = Trainer(
-        begun.called, classes, loss, stream, how, folder,
-        validate=(lambda net: validate(net, classes, dev, sets, metric)) if dev else None,
-        loggers=[
-            *open_loggers(plan.table("log").get("to", ()) if not stream.rank else (), folder, plan.name),
-            *(() if stream.rank else loggers),
-        ],
-        about={**_about(plan), "files": _listing([*fit_on, *dev])},
+        begun.called, classes, combined(plan.loss.terms, smoothing=plan.loss.smoothing), stream, settings,
+        folder,
+        validate=(lambda net: validate(net, classes, dev, sets, plan.validation.metric)) if dev else None,
+        loggers=() if stream.rank else [*open_loggers(plan.log.to, folder, plan.name), *loggers],
+        about={**_about(plan), "files": _listing([*to_fit, *dev])},
         teaching=asked.loss(classes) if asked else None,
     )  # fmt: skip
-    trainer.run()
+    steps = trainer.run().total
     begun.called.load_state_dict(checkpoint.read_weights(folder / "best.safetensors"))
-    return finish(plan, begun, dev, fit_on, folder)
+    return finish(plan, begun, dev, to_fit, folder, steps)
 
 
 def _about(plan: Plan) -> dict[str, str]:
     """Return all of a plan on which weights depend, but for what the loop keeps itself."""
-    network = dict(plan.table("network"))
-    if "start" in network:
-        network["start"] = model_of(network["start"]).sha256
-    data = {key: value for key, value in plan.table("data").items() if key not in ("folder", "memory")}
-    told = {"network": network, "recipe": plan.table("recipe"), "loss": plan.table("loss"), "data": data}
-    return {name: json.dumps(table, sort_keys=True, default=str) for name, table in told.items()}
+    network, data = plan.network.given(), plan.data.given()
+    if plan.network.start is not None:
+        network["start"] = model_of(plan.network.start).sha256
+    data = {key: value for key, value in data.items() if key not in ("folder", "memory")}
+    tables = {"network": network, "recipe": plan.recipe.given(), "loss": plan.loss.given(), "data": data}
+    return {name: json.dumps(table, sort_keys=True, default=str) for name, table in tables.items()}
 
 
 def _listing(entries: list[Entry]) -> str:
     """Return a hash of what is trained on and chosen by: the files' sources, names and sizes."""
-    told = sorted((e.source, e.scene, e.path.name, e.path.stat().st_size, e.part) for e in entries)
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    files = sorted((e.source, e.scene, e.path.name, e.path.stat().st_size, e.part) for e in entries)
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def entries_of(
     plan: Plan, root: Path, taught: Path, recipe: Recipe | None = None
 ) -> tuple[list[Entry], list[Entry], list[Entry]]:
     """Return what to fit, what to choose settings by, and what is held out."""
-    table = plan.table("data")
-    known = find(root / table.get("train", "train"), table.get("sources"))
-    weak = find(taught) if table.get("teacher") else []
-    there = {entry.source for entry in (*known, *weak)}
-    for source in table.get("weights", {}):
-        if source not in there:
-            raise OptionError("source in [data.weights]", source, allowed=there)
-    fit, dev = _parted(known, table)
-    fit = [*(fit if table.get("labelled", True) else []), *weak]
-    recipe = recipe or Recipe()
+    data, recipe = plan.data, recipe or plan.recipe
+    labelled = find(root / data.train, data.sources)
+    weak = find(taught) if data.teacher else []
+    sources = {entry.source for entry in (*labelled, *weak)}
+    for source in data.weights:
+        if source not in sources:
+            raise OptionError("source in [data.weights]", source, allowed=sources)
+    fit, dev = _parted(labelled, data)
+    fit = [*(fit if data.labelled else []), *weak]
     wanted = recipe.bands or recipe.among
     if wanted:
         few = len(recipe.bands) or recipe.least_bands
@@ -192,7 +205,7 @@ def entries_of(
         raise CloudMaskError(
             f"nothing to train on in {root}" + (f" has {which} {', '.join(wanted)}" if wanted else "")
         )
-    held = root / table["held_out"] if table.get("held_out") else None
+    held = root / data.held_out if data.held_out else None
     if held is not None and not held.is_dir():
         raise CloudMaskError(
             f"held_out names {held}, which is no folder: nothing could be kept out of training. Correct it, "
@@ -201,23 +214,23 @@ def entries_of(
     return fit, dev, find(held) if held is not None else []
 
 
-def _parted(known: list[Entry], table: Mapping[str, Any]) -> tuple[list[Entry], list[Entry]]:
+def _parted(labelled: list[Entry], data: Data) -> tuple[list[Entry], list[Entry]]:
     """Part what is labelled by hand: scenes in dev_scenes, or a share `dev` of them, are for choosing."""
-    named = table.get("dev_scenes", [])
+    named = data.dev_scenes
     for scene in named:
-        if scene not in {entry.scene for entry in known}:
-            raise OptionError("scene in dev_scenes", scene, allowed={entry.scene for entry in known})
+        if scene not in {entry.scene for entry in labelled}:
+            raise OptionError("scene in dev_scenes", scene, allowed={entry.scene for entry in labelled})
     if named:
-        rest = [entry for entry in known if entry.scene not in named]
-        return split(rest, 0.0, used=table.get("used", 1.0))[0], [e for e in known if e.scene in named]
-    if not table.get("dev"):
-        return split(known, 0.0, used=table.get("used", 1.0))[0], []
-    fit, dev = split(known, table["dev"], used=table.get("used", 1.0))
-    patches = [entry for entry in known if entry.path.suffix == ".npz"]
+        rest = [entry for entry in labelled if entry.scene not in named]
+        return split(rest, 0.0, used=data.used)[0], [e for e in labelled if e.scene in named]
+    if not data.dev:
+        return split(labelled, 0.0, used=data.used)[0], []
+    fit, dev = split(labelled, data.dev, used=data.used)
+    patches = [entry for entry in labelled if entry.path.suffix == ".npz"]
     scenes = sorted({e.scene for e in patches}, key=lambda scene: hashlib.sha256(scene.encode()).digest())
     if len(scenes) < FEW:  # a hash of their names decides, and may take none of a few, or most
-        kept = set(scenes[: max(1, round(table["dev"] * len(scenes)))] if len(scenes) > 2 else ())
-        rest = split([e for e in patches if e.scene not in kept], 0.0, used=table.get("used", 1.0))[0]
+        kept = set(scenes[: max(1, round(data.dev * len(scenes)))] if len(scenes) > 2 else ())
+        rest = split([e for e in patches if e.scene not in kept], 0.0, used=data.used)[0]
         chosen = [e for e in patches if e.scene in kept]
         fit = [*rest, *(e for e in fit if e.path.suffix != ".npz")]
         dev = [*chosen, *(e for e in dev if e.path.suffix != ".npz")]
@@ -234,11 +247,7 @@ def sets_of(plan: Plan, begun: Begun) -> dict[str, str | tuple[str, ...]]:
     """Return the sets of bands to validate on, by name; a network for fixed bands has its own only."""
     if begun.entries["bands"] and not begun.entries.get("fills"):
         return {"+".join(begun.entries["bands"]): tuple(begun.entries["bands"])}
-    names = plan.table("validation").get("bands", ["all"])
-    for name in names:
-        if name not in SETS:
-            raise OptionError("set of bands", name, allowed=SETS)
-    return {name: name for name in names}
+    return {name: name for name in plan.validation.bands}
 
 
 def validate(
@@ -253,9 +262,9 @@ def validate(
     A set that no scene has, or whose scenes are all cloud or all clear, has no score; if none has, nothing is
     returned.
     """
-    found = _histograms(network, classes, dev, sets)
-    out = {name: choose_threshold(histogram, metric)[1] for name, histogram in found}
-    return {**out, "score": sum(out.values()) / len(out)} if out else {}
+    histograms = _decided(_histograms(network, classes, dev, sets))
+    scores = {name: choose_threshold(histogram, metric)[1] for name, histogram in histograms.items()}
+    return {**scores, "score": sum(scores.values()) / len(scores)} if scores else {}
 
 
 def _histograms(
@@ -263,33 +272,58 @@ def _histograms(
     classes: tuple[str, ...],
     dev: list[Entry],
     sets: Mapping[str, str | tuple[str, ...]],
-) -> Iterator[tuple[str, Histogram]]:
-    """Yield what was said with each set of bands; those without cloud, or all cloud, give no threshold."""
-    for name, bands in sets.items():
-        found = pooled(run_on(network, classes, dev, bands=bands).values()).histogram
-        if found is not None and found.counts.sum(axis=1).all():
-            yield name, found
+) -> dict[str, Histogram]:
+    """Return the probabilities of cloud with each set of bands that a scene has."""
+    outcomes = {
+        name: pooled(run_on(network, classes, dev, bands=bands).values()) for name, bands in sets.items()
+    }
+    return {name: each.histogram for name, each in outcomes.items() if each.histogram is not None}
 
 
-def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder: Path) -> dict[str, Any]:
+def _decided(histograms: Mapping[str, Histogram]) -> dict[str, Histogram]:
+    """Return those of scenes with cloud and without: others give no threshold."""
+    return {name: each for name, each in histograms.items() if each.counts.sum(axis=1).all()}
+
+
+def _warn_of_one_class(histograms: Mapping[str, Histogram], temperature: bool) -> None:
+    """Warn where scenes were kept for choosing, and no threshold can be chosen by them."""
+    if temperature or _decided(histograms):  # a temperature that cannot be fitted has been warned of
+        return
+    cloud = sum(int(each.counts[1].sum()) for each in histograms.values())
+    clear = sum(int(each.counts[0].sum()) for each in histograms.values())
+    what = (
+        "no label that decides cloud" if not cloud + clear else "nothing but cloud" if cloud else "no cloud"
+    )
+    warn_user(
+        f"the scenes kept for choosing show {what}: no threshold can be chosen, and the card has none (the "
+        "likeliest class is taken). Give more scenes, or name some with and without cloud in dev_scenes",
+        ModelWarning,
+    )
+
+
+def finish(
+    plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder: Path, steps: int
+) -> dict[str, Any]:
     """Choose temperature and threshold, and write the weights, their card and the record."""
-    metric = plan.table("validation").get("metric", "balanced_accuracy")
-    classes = tuple(plan.table("network")["classes"])
+    metric, classes = plan.validation.metric, plan.network.classes
     sets = sets_of(plan, begun) if dev else {}
-    heat = 1.0
-    if plan.table("validation").get("temperature") and dev:
+    heat, fitted = 1.0, plan.validation.temperature and bool(dev)
+    if fitted:
         heat = fit_temperature(begun.called, classes, dev, sets.values())
         divide_head(begun.kept, begun.architecture, begun.config, heat)
+    histograms = _histograms(begun.called, classes, dev, sets)
+    if dev:
+        _warn_of_one_class(histograms, fitted)
     by_bands: dict[str, Any] = {}
-    histogram = None
-    for name, found in _histograms(begun.called, classes, dev, sets):
-        best = choose_threshold(found, metric)
-        error = reliability(found).expected_error
+    total: Histogram | None = None
+    for name, histogram in _decided(histograms).items():
+        best = choose_threshold(histogram, metric)
+        error = reliability(histogram).expected_error
         by_bands[name] = {
             "threshold": best[0], "score": round(best[1], 4), "calibration_error": round(error, 4)
         }  # fmt: skip
-        histogram = found if histogram is None else histogram + found
-    threshold = choose_threshold(histogram, metric)[0] if histogram else None
+        total = histogram if total is None else total + histogram
+    threshold = None if total is None else choose_threshold(total, metric)[0]
     path = write_kept(begun, folder / plan.name)
     sha256 = digest(path.read_bytes())
     spec = card_of(plan, begun, path.name, sha256, threshold)
@@ -299,7 +333,8 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
         "sha256": sha256,
         "threshold": threshold,
         "temperature": round(heat, 4),
-        "reliability": curve_of(histogram),
+        "reliability": curve_of(total),
+        "steps": steps,
         "chosen_on": by_bands,
         "sources": sorted({entry.source for entry in fit}),
         "files": len(fit),
@@ -314,24 +349,23 @@ def finish(plan: Plan, begun: Begun, dev: list[Entry], fit: list[Entry], folder:
 
 def card_of(plan: Plan, begun: Begun, weights: str, sha256: str, threshold: float | None) -> ModelSpec:
     """Return the card of what is trained."""
-    least = Recipe.from_dict(plan.table("recipe")).least_bands
-    entries = {"min_bands": least if begun.entries["any_bands"] else 1, **begun.entries, "version": "1"}
-    if entries.get("fills"):
-        entries["min_bands"] = least
+    least = plan.recipe.least_bands
+    some = begun.entries["any_bands"] or begun.entries.get("fills")
+    entries = {
+        **begun.entries,
+        "min_bands": least if some else begun.entries.get("min_bands", 1),
+        "version": "1",
+    }
     return ModelSpec(
-        name=plan.name, classes=tuple(plan.table("network")["classes"]), loader=LOADER, sha256=sha256,
+        name=plan.name, classes=plan.network.classes, loader=LOADER, sha256=sha256,
         weights=weights, licence=plan.licence, description=plan.description, architecture=begun.architecture,
-        config=json.dumps(begun.config, sort_keys=True) if begun.architecture else "", threshold=threshold,
-        **{**entries, **plan.table("card")},
+        config=json.dumps(begun.config, sort_keys=True), threshold=threshold,
+        **{**entries, **plan.card.given()},
     )  # fmt: skip
 
 
 def write_kept(begun: Begun, stem: Path) -> Path:
-    """Write what is kept of a training, an ONNX graph as such, and return where."""
-    if isinstance(begun.kept, Graph):
-        path = stem.with_name(f"{stem.name}.onnx")
-        path.write_bytes(begun.kept.to_onnx())
-        return path
+    """Write what is kept of a training, and return where."""
     path = stem.with_name(f"{stem.name}.safetensors")
     note = json.dumps({"architecture": begun.architecture, "config": begun.config}, sort_keys=True)
     # one entry: safetensors writes several in an order of its own, and equal weights shall be equal bytes
@@ -340,7 +374,7 @@ def write_kept(begun: Begun, stem: Path) -> Path:
 
 
 def curve_of(histogram: Histogram | None) -> list[list[float]]:
-    """Return the reliability curve as said, seen, and share of the pixels, a bin a row.
+    """Return the reliability curve as predicted, observed, and share of the pixels, a bin a row.
 
     Examples
     --------
@@ -350,6 +384,6 @@ def curve_of(histogram: Histogram | None) -> list[list[float]]:
     """
     if histogram is None:
         return []
-    found = reliability(histogram)
-    rows = zip(found.said, found.seen, found.pixels / max(found.pixels.sum(), 1), strict=True)
+    curve = reliability(histogram)
+    rows = zip(curve.predicted, curve.observed, curve.pixels / max(curve.pixels.sum(), 1), strict=True)
     return [[round(float(v), 4) for v in row] for row in rows if row[2]]

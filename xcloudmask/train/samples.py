@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xcloudmask.engine.pixels import calibrate
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import elementary
 from xcloudmask.types import Band
@@ -35,8 +35,8 @@ class Sample:
         Where it comes from; patches of one scene share its name.
     spatial : bool
         False for a list of pixels, whose neighbours in the array are no neighbours on the ground.
-    said : array of float32, (3, y, x), optional
-        What a teacher says of each pixel; see `xcloudmask.train.pseudo.opinion`.
+    soft_labels : array of float32, (3, y, x), optional
+        What a teacher predicts for each pixel; see `xcloudmask.train.pseudo.opinion`.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class Sample:
     source: str = ""
     level: str = ""
     spatial: bool = True
-    said: Image | None = None
+    soft_labels: Image | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[0] != len(self.bands):
@@ -102,7 +102,7 @@ def to_xarray(sample: Sample) -> xr.DataArray:
 def from_xarray(
     da: xr.DataArray, possible: xr.DataArray | None = None, *, gsd: float | None = None, scene: str = ""
 ) -> Sample:
-    """Return a described DataArray (of a Zarr store, say) and its labels as a sample; reads its pixels.
+    """Return a described DataArray and its labels as a sample; reads its pixels, and scales them if need be.
 
     Parameters
     ----------
@@ -124,18 +124,17 @@ def from_xarray(
     """
     from xcloudmask.scene.bands import read_bands
     from xcloudmask.scene.dims import band_dim, pixel_size, spatial_dims
+    from xcloudmask.scene.units import calibration_of
 
     dim, (y, x) = band_dim(da), spatial_dims(da)
     if gsd is None:
         size = pixel_size(da, y, x)
         if size is None:
-            raise CloudMaskError("the pixel size is not known: say gsd=..., in metres")
+            raise CloudMaskError("the pixel size is not known: pass it, in metres")
         gsd = size[0]
-    if np.issubdtype(da.dtype, np.integer):
-        raise CloudMaskError(
-            f"{da.dtype} is no reflectance: scale them first (da * scale + offset), NaN for no data"
-        )
-    image: Any = da.transpose(dim, y, x).values.astype(np.float32)
+    da = da.transpose(dim, y, x)
+    values, valid = calibrate(da.values, calibration_of(da, None))
+    image = np.where(valid, values, np.float32(np.nan))
     if possible is None:
         labels = np.zeros(image.shape[1:], np.uint8)
     else:

@@ -54,20 +54,18 @@ def search(
     except ImportError as error:
         raise CloudMaskError("a search needs optuna: pip install 'xcloudmask[train]'") from error
     plan = config if isinstance(config, Plan) else Plan.read(config)
-    space = plan.table("search")
+    space = plan.search
     if not space:
-        raise CloudMaskError(f"{plan.name}: the config has no [search], which says what to try")
-    if not plan.table("loop").get("watch") or not {"dev", "dev_scenes"} & plan.table("data").keys():
+        raise CloudMaskError(f"{plan.name}: the config has no [search], which lists what to try")
+    if not plan.loop.watch or not (plan.data.dev or plan.data.dev_scenes):
         raise CloudMaskError(f"{plan.name}: a search needs dev in [data] and watch in [loop] to judge by")
     folder = Path(out) if out is not None else Path("runs") / f"{plan.name}-search"
     folder.mkdir(parents=True, exist_ok=True)
 
-    def one(trial: Any) -> float:
-        told = plan
-        for name, choice in space.items():
-            told = _with(told, name, _drawn(trial, name, choice))
+    def score_of(trial: Any) -> float:
+        drawn = {name: _drawn(trial, name, choice) for name, choice in space.items()}
         where = folder / f"trial-{trial.number}"
-        train(told, data=data, out=where, threads=threads)
+        train(plan.with_values(drawn), data=data, out=where, threads=threads)
         state = read_state(where)
         return float(state["progress"]["best"]) if state else float("nan")
 
@@ -78,7 +76,7 @@ def search(
     )  # fmt: skip
     made = len([t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE])
     if trials > made:
-        study.optimize(one, n_trials=trials - made)
+        study.optimize(score_of, n_trials=trials - made)
     best = study.best_trial
     return {
         "score": best.value, "settings": best.params, "trial": best.number, "trials": max(trials, made)
@@ -107,13 +105,3 @@ def _drawn(trial: Any, name: str, choice: Any) -> Any:
         )
     whole = isinstance(choice["low"], int) and isinstance(choice["high"], int)
     return (trial.suggest_int if whole else trial.suggest_float)(name, **choice)
-
-
-def _with(plan: Plan, name: str, value: Any) -> Plan:
-    """Return the plan with one setting, ``table.entry`` or ``table.entry.part``, replaced."""
-    table, *rest = name.split(".")
-    if len(rest) == 1:
-        return plan.with_entry(table, **{rest[0]: value})
-    if len(rest) == 2:
-        return plan.with_entry(table, **{rest[0]: {**plan.table(table).get(rest[0], {}), rest[1]: value}})
-    raise CloudMaskError(f"[search] {name!r} must be named table.entry, or table.entry.part")

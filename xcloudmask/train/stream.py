@@ -21,13 +21,12 @@ from xcloudmask.train import augment, clouds, ground
 from xcloudmask.train.files import Entry
 from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import Sample
-from xcloudmask.train.typed import from_table
+from xcloudmask.train.table import Above0, AtLeast1, Count, Share, Table
 from xcloudmask.types import Band
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What is done to a sample on its way into a batch; the shares are probabilities.
+class Recipe(Table):
+    """What is done to a sample on its way into a batch, the table [recipe]; the shares are probabilities.
 
     Parameters
     ----------
@@ -60,53 +59,26 @@ class Recipe:
     0
     """
 
-    size: int = 128
-    pixels: int = 0
-    least_bands: int = 3
-    whole: float = 0.25
-    mix: float = 0.0
-    simulate: float = 0.0
-    coarsen: float = 0.0
-    coarsest: float = 1000.0
-    flip: float = 1.0
-    gaps: float = 0.0
-    radiometry: float = 0.0
-    air: float = 0.0
-    noise: float = 0.0
-    saturate: float = 0.0
-    bright: float = 0.0
+    section = "recipe"
+    size: AtLeast1 = 128
+    pixels: Count = 0
+    least_bands: AtLeast1 = 3
+    whole: Share = 0.25
+    mix: Share = 0.0
+    simulate: Share = 0.0
+    coarsen: Share = 0.0
+    coarsest: Above0 = 1000.0
+    flip: Share = 1.0
+    gaps: Share = 0.0
+    radiometry: Share = 0.0
+    air: Share = 0.0
+    noise: Share = 0.0
+    saturate: Share = 0.0
+    bright: Share = 0.0
     reflectance_only: bool = True
     bands: tuple[str, ...] = ()
     among: tuple[str, ...] = ()
     mosaic: bool = False
-
-    def __post_init__(self) -> None:
-        shares = (
-            "whole",
-            "mix",
-            "simulate",
-            "coarsen",
-            "flip",
-            "gaps",
-            "radiometry",
-            "air",
-            "noise",
-            "saturate",
-            "bright",
-        )
-        for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise CloudMaskError(f"{name} is a share from 0 to 1, got {getattr(self, name)}")
-        if self.size < 1 or self.pixels < 0 or self.least_bands < 1:
-            raise CloudMaskError(
-                f"size and least_bands must be at least 1, pixels at least 0; got {self.size}, "
-                f"{self.least_bands}, {self.pixels}"
-            )
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, object]) -> Recipe:
-        """Return a recipe from a table of a config file."""
-        return from_table(cls, table, "setting of [recipe]")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -123,15 +95,15 @@ class Batch:
         False for padding.
     possible : array of uint8, (n, y, x)
         Bit masks, 0 where not labelled or no data.
-    said : array of float32, (n, 3, y, x), optional
-        What a teacher says, NaN where it says nothing; see `xcloudmask.train.pseudo.opinion`.
+    soft_labels : array of float32, (n, 3, y, x), optional
+        What a teacher predicts, NaN where it does not; see `xcloudmask.train.pseudo.opinion`.
     """
 
     pixels: NDArray[np.float32]
     bands: tuple[tuple[Band, ...], ...]
     present: NDArray[np.bool_]
     possible: NDArray[np.uint8]
-    said: NDArray[np.float32] | None = None
+    soft_labels: NDArray[np.float32] | None = None
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -151,16 +123,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
     pixels = np.zeros((len(samples), most, *sizes.pop()), np.float32)
     present = np.zeros((len(samples), most), bool)
     possible = np.zeros((len(samples), *pixels.shape[2:]), np.uint8)
-    taught = any(s.said is not None for s in samples)
-    said = np.full((len(samples), 3, *pixels.shape[2:]), np.nan, np.float32) if taught else None
+    taught = any(s.soft_labels is not None for s in samples)
+    soft_labels = np.full((len(samples), 3, *pixels.shape[2:]), np.nan, np.float32) if taught else None
     for i, sample in enumerate(samples):
         valid, count = sample.valid, len(sample.bands)
         pixels[i, :count] = np.where(valid, sample.image, 0)
         present[i, :count] = True
         possible[i] = np.where(valid, sample.possible, 0)
-        if said is not None and sample.said is not None:
-            said[i] = np.where(valid, sample.said, np.nan)
-    return Batch(pixels, tuple(s.bands for s in samples), present, possible, said)
+        if soft_labels is not None and sample.soft_labels is not None:
+            soft_labels[i] = np.where(valid, sample.soft_labels, np.nan)
+    return Batch(pixels, tuple(s.bands for s in samples), present, possible, soft_labels)
 
 
 class _Kept:
@@ -168,7 +140,7 @@ class _Kept:
 
     def __init__(self, limit: int, reflectance_only: bool) -> None:
         self.limit, self.size, self.reflectance_only = limit, 0, reflectance_only
-        self._there: OrderedDict[Entry, Sample] = OrderedDict()
+        self._samples: OrderedDict[Entry, Sample] = OrderedDict()
         self._scenes: dict[Entry, list[str]] = {}
         self._lock = threading.Lock()
 
@@ -180,19 +152,18 @@ class _Kept:
 
     def get(self, entry: Entry) -> Sample:
         with self._lock:
-            found = self._there.get(entry)
-            if found is not None:
-                self._there.move_to_end(entry)
-                return found
+            if entry in self._samples:
+                self._samples.move_to_end(entry)
+                return self._samples[entry]
         sample = entry.read()
         if self.reflectance_only:
             sample = sample.select([i for i, b in enumerate(sample.bands) if b.kind == "reflectance"])
         with self._lock:
-            if entry not in self._there:
-                self._there[entry] = sample
+            if entry not in self._samples:
+                self._samples[entry] = sample
                 self.size += sample.image.nbytes
-            while self.size > self.limit and len(self._there) > 1:
-                self.size -= self._there.popitem(last=False)[1].image.nbytes
+            while self.size > self.limit and len(self._samples) > 1:
+                self.size -= self._samples.popitem(last=False)[1].image.nbytes
         return sample
 
 
@@ -219,8 +190,9 @@ class Stream:
     rank, world : int
         Which share of the samples this process makes, of how many (torchrun).
     teacher : callable, optional
-        Asked about each image with all its bands, before they are dropped or disturbed, for `Sample.said`;
-        not about images with cloud laid over or made of single pixels, which look like none it has seen.
+        Asked about each image with all its bands, before they are dropped or disturbed, for
+        `Sample.soft_labels`; not about images with cloud laid over or made of single pixels, which look like
+        none it has seen.
 
     Examples
     --------
@@ -362,7 +334,7 @@ class Stream:
         if rng.random() < recipe.gaps:
             sample = augment.gaps(sample, rng)
         if self.teacher is not None and real and ((sample.possible > 0) & sample.valid).any():
-            sample = replace(sample, said=self.teacher(sample))
+            sample = replace(sample, soft_labels=self.teacher(sample))
         return ground.brighten(sample, rng) if bright else sample
 
 
@@ -380,9 +352,9 @@ def draw_pixels(sample: Sample, rng: np.random.Generator, count: int) -> Sample:
     if at.size == 0:
         empty = np.zeros((count, 1), np.uint8)
         image = np.zeros((len(sample.bands), count, 1), np.float32)
-        return replace(sample, image=image, possible=empty, said=None, spatial=False)
+        return replace(sample, image=image, possible=empty, soft_labels=None, spatial=False)
     chosen = rng.choice(at, count, replace=at.size < count)
     image = sample.image.reshape(len(sample.bands), -1)[:, chosen, None]
-    said = None if sample.said is None else sample.said.reshape(3, -1)[:, chosen, None]
+    soft_labels = None if sample.soft_labels is None else sample.soft_labels.reshape(3, -1)[:, chosen, None]
     labels = sample.possible.ravel()[chosen, None]
-    return replace(sample, image=image, possible=labels, said=said, spatial=False)
+    return replace(sample, image=image, possible=labels, soft_labels=soft_labels, spatial=False)

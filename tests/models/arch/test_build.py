@@ -10,7 +10,6 @@ import torch
 
 from xcloudmask.errors import BandError, CloudMaskError, OptionError
 from xcloudmask.models import arch
-from xcloudmask.models.arch.ensemble import Ensemble
 from xcloudmask.models.arch.mobilenet_v2 import MobileNetV2
 from xcloudmask.models.arch.segformer import SIZES, MixTransformer
 from xcloudmask.models.arch.sensei_v1 import SenseiV1
@@ -164,7 +163,7 @@ def test_gradients_reach_every_weight(name):
     assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-@pytest.mark.parametrize("name", [name for name in arch.NAMES if name != "ensemble"])
+@pytest.mark.parametrize("name", arch.NAMES)
 def test_same_seed_same_weights_and_the_callers_random_state_is_kept(name):
     torch.manual_seed(1)
     expected = torch.rand(1)
@@ -229,49 +228,6 @@ class TestCloudUNet:
         assert {torch.nn.Dropout2d, torch.nn.BatchNorm2d} <= kinds
 
 
-class TestEnsemble:
-    def pair(self, **more):
-        def constant(value):
-            layer = torch.nn.Conv2d(1, 1, 1)
-            with torch.no_grad():
-                layer.weight.zero_()
-                layer.bias.fill_(torch.logit(torch.tensor(value)).item())
-            return layer
-
-        return Ensemble([constant(0.2), constant(0.6)], activation="sigmoid", **more)
-
-    @pytest.mark.parametrize(("reduce", "cloud"), [("mean", 0.4), ("max", 0.6), ("min", 0.2)])
-    def test_joins_and_spread(self, reduce, cloud):
-        out = self.pair(reduce=reduce, spread=True)(torch.zeros(1, 1, 2, 2))
-        expected = torch.tensor([1 - cloud, cloud, 0.2])[None, :, None, None].expand(1, 3, 2, 2)
-        torch.testing.assert_close(out, expected)
-
-    def test_softmax_members_sum_to_one(self):
-        members = [torch.nn.Conv2d(1, 3, 1) for _ in range(3)]
-        for reduce in ("mean", "max", "min"):
-            out = Ensemble(members, reduce=reduce)(torch.rand(1, 1, 4, 4))
-            torch.testing.assert_close(out.sum(dim=1), torch.ones(1, 4, 4))
-
-    def test_by_name_members_differ(self):
-        config = {"members": [{"name": "pixel-mlp", "config": {"classes": 1}}] * 2}
-        out = arch.build("ensemble", config)(torch.rand(2, 4, 8, 8))
-        assert out.shape == (2, 3, 8, 8)
-        assert (out[:, 2] > 0).all()
-
-    @pytest.mark.parametrize(
-        "members",
-        [
-            [{"name": "ensemble", "config": {"members": []}}],
-            [],
-            [{"name": "pixel-mlp", "x": 1}],
-            [{"config": {}}],
-        ],
-    )
-    def test_bad_members_are_refused(self, members):
-        with pytest.raises(CloudMaskError):
-            arch.build("ensemble", {"members": members})
-
-
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
@@ -296,7 +252,6 @@ class TestEnsemble:
         ("deeplabv3plus", {"bands": 0}, "at least 1 band"),
         ("sensei-v1", {"classes": 0}, "at least 1 class"),
         ("segformer", {"classes": 0}, "at least 1 band"),
-        ("ensemble", {}, "members"),
     ],
 )
 def test_bad_names_and_configurations_are_refused(name, config, message):

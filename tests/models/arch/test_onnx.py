@@ -13,11 +13,9 @@ from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.models.arch.setnet import Bound
 
 BANDS = [BandInput("optical", *edges) for edges in ((450, 520), (640, 680), (780, 900), (1570, 1650))]
-MEMBERS = {"members": [{"name": "pixel-mlp"}, {"name": "pixel-mlp"}], "activation": "softmax"}
 CASES = {
     "cloud-unet": {"bands": 4, "width": 8, "dem": True},
     "deeplabv3plus": {"bands": 4, "encoder": "resnet34", "decoder": "v3plus-separable"},
-    "ensemble": MEMBERS,
     "omnicloudmask": {"bands": 4},
     "pixel-mlp": {},
     "pw-dl3plus": {},

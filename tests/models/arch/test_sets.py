@@ -283,11 +283,6 @@ class TestBound:
         bound = Bound(arch.build("spectral"), OPTICAL)
         assert {key.split(".")[0] for key in bound.state_dict()} == {"network"}
 
-    def test_ensemble_of_set_networks(self):
-        config = {"members": [{"name": "spectral"}, {"name": "spectral"}], "activation": "softmax"}
-        out = Bound(arch.build("ensemble", config), OPTICAL[:3])(pixels_of(3))
-        assert out.shape == (2, 8, 32, 32)
-
     def test_fixed_bands_stand_in_for_a_set_network(self):
         fixed = FixedBands(arch.build("pixel-mlp").eval(), 4)
         assert isinstance(fixed, SetNetwork)

@@ -13,6 +13,7 @@ from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import loading
 from xcloudmask.models.arch import build
 from xcloudmask.models.arch.descriptors import BandInput
+from xcloudmask.models.card_fields import checked
 from xcloudmask.models.convert import convert
 from xcloudmask.models.keymaps.sensei import settings_of
 from xcloudmask.models.keymaps.tables import translate
@@ -129,10 +130,10 @@ def test_omnicloudmasks_two_files_become_one_model(tmp_path):
     convert(sources, tmp_path / "ocm.safetensors", keymap="omnicloudmask")
     spec = loading.make(
         str(tmp_path / "ocm.safetensors"),
-        loading.Given(
-            architecture="omnicloudmask", bands=["red", "green", "nir"],
-            classes=["clear", "thick_cloud", "thin_cloud", "cloud_shadow"],
-        ),
+        {
+            "architecture": "omnicloudmask", "bands": ["red", "green", "nir"],
+            "classes": ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"],
+        },
     )  # fmt: skip
     pair = loading.network(spec).body
     window = pixels(3)
@@ -175,9 +176,12 @@ def test_a_file_that_is_not_what_a_key_map_is_for_is_refused_with_what_it_lacks(
             convert(tmp_path / "in.safetensors", target, keymap=keymap)
         assert not target.exists()
     save_file(theirs, tmp_path / "in.safetensors")
-    given = loading.Given(
-        architecture="unet", config=known.config, bands=["red", "green", "nir"], classes=list("abcd")
-    )
+    given = checked(
+        {
+            "architecture": "unet", "config": known.config, "bands": ["red", "green", "nir"],
+            "classes": list("abcd"),
+        }
+    )  # fmt: skip
     with pytest.raises(CloudMaskError, match=r"--keymap K, K one of omnicloudmask, .*smp"):
         loading.network(loading.make(str(tmp_path / "in.safetensors"), given))
 

@@ -12,7 +12,6 @@ from tests.scenes import noise, scene
 from xcloudmask import models
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, WeightsError
 from xcloudmask.models import registry
-from xcloudmask.models.card_fields import Given
 from xcloudmask.models.mlm import read, scaling
 
 ITEMS = Path(__file__).parents[4] / "shared" / "stac-items" / "mlm" / "mlm"
@@ -157,7 +156,7 @@ def test_the_fdr4vgt_items_ask_for_units_and_level(tmp_path, four):
     da = scene(pixels, ["blue", "red", "nir", "swir16"])
     found = da.cloudmask.predict_proba(spec.name).values[1]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(2 - pixels.mean(0) * 5)), atol=1e-5)
-    assert models.load(path, units="reflectance", level="boa", replace=True).std is None
+    assert models.load(path, units="reflectance", level="boa", overwrite=True).std is None
 
 
 def test_units_must_be_plain(tmp_path, net):
@@ -173,7 +172,7 @@ def test_units_must_be_plain(tmp_path, net):
     assert spec.std == (0.0001,)
     bands[0]["raster:offset"] = -0.1
     with pytest.raises(UnitError, match="units="):
-        models.load(write_item(tmp_path, an_item(net, **hyper, bands=bands)), replace=True)
+        models.load(write_item(tmp_path, an_item(net, **hyper, bands=bands)), overwrite=True)
     spec = models.load(
         write_item(tmp_path, an_item(net, **hyper)), units="reflectance", level="L2A", name="mine"
     )
@@ -239,8 +238,9 @@ def test_a_threshold_of_shadow_that_cannot_be_meant_is_refused(tmp_path, net, va
     path = write_item(tmp_path, told(net, shadow_threshold=value))
     with pytest.raises(WeightsError) as caught:
         models.load(path)
-    assert f"its shadow_threshold {value!r} is no number between 0 and 1" in str(caught.value)
-    assert "an-item" not in models.list()
+    assert f"its shadow_threshold {value!r} cannot be used (" in str(caught.value)
+    assert "pass shadow_threshold=, or correct the item" in str(caught.value)
+    assert "an-item" not in models.names()
     assert models.load(path, shadow_threshold=0.6).shadow_threshold == 0.6  # the remedy
 
 
@@ -249,7 +249,7 @@ def test_a_threshold_of_shadow_is_taken_or_left_out(tmp_path, net, value):
     (tmp_path / "net.onnx").write_bytes(net)
     path = write_item(tmp_path, told(net, shadow_threshold=value))
     assert models.load(path).shadow_threshold == value
-    assert models.load(path, shadow_threshold=0.2, replace=True).shadow_threshold == 0.2
+    assert models.load(path, shadow_threshold=0.2, overwrite=True).shadow_threshold == 0.2
 
 
 def test_bands_that_cannot_be_estimated_are_refused_at_once(tmp_path, net):
@@ -257,21 +257,24 @@ def test_bands_that_cannot_be_estimated_are_refused_at_once(tmp_path, net):
     path = write_item(tmp_path, told(net, fills=True))
     with pytest.raises(BandError, match="bands coastal cannot be estimated: known are"):
         models.load(path, bands=["red", "coastal"])
-    assert "an-item" not in models.list()
+    assert "an-item" not in models.names()
     assert models.load(path).fills
     other = write_item(tmp_path, told(net))
-    assert not models.load(other, bands=["red", "coastal"], replace=True).fills  # it estimates none
+    assert not models.load(other, bands=["red", "coastal"], overwrite=True).fills  # it estimates none
 
 
 @pytest.mark.parametrize("value", ["nir", ["nir", 1], [["nir"]], {"nir": 1}, True])
 def test_spare_bands_are_names(tmp_path, net, value):
     (tmp_path / "net.onnx").write_bytes(net)
-    with pytest.raises(WeightsError, match=r"its spare .* is no list of bands' names"):
+    with pytest.raises(
+        WeightsError,
+        match=r"its spare .* cannot be used \((spare must be a list|each of spare must be of type str)",
+    ):
         models.load(write_item(tmp_path, told(net, fills=True, spare=value)))
     spec = models.load(write_item(tmp_path, told(net, fills=True, spare=["nir"])))
     assert spec.spare == ("nir",)
     with pytest.raises(ValueError, match="spare must be some of its bands, and fills=True"):
-        models.load(write_item(tmp_path, told(net, spare=["nir"])), replace=True)
+        models.load(write_item(tmp_path, told(net, spare=["nir"])), overwrite=True)
 
 
 def test_the_caller_goes_before_the_item(tmp_path, net):
@@ -317,7 +320,7 @@ def test_offline_says_what_to_do(web, net, monkeypatch):
 def test_published_items_are_refused_with_a_reason(path):
     """None of them masks clouds with weights that are data; each says why, and none fails in another way."""
     with pytest.raises(CloudMaskError) as caught:
-        read.read(str(path), path.read_bytes(), Given())
+        read.read(str(path), path.read_bytes(), {})
     assert len(str(caught.value)) > 60
 
 

@@ -109,7 +109,7 @@ def test_names_that_the_extension_does_not_allow_are_completed(name, tmp_path):
     item = exported(name, tmp_path)
     check_mlm(item, tmp_path / "out")
     assert (item["properties"]["mlm:name"], item["id"]) == (ODD_NAMES[name], name)
-    again = models.load(tmp_path / "out" / f"{name}.json", replace=True)
+    again = models.load(tmp_path / "out" / f"{name}.json", overwrite=True)
     assert again.name == name  # its own name, not that of the extension
 
 

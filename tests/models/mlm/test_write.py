@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_every_shipped_model_comes_back_with_its_card(tmp_path):
         spec = models.get(name)
         written = models.export(name, tmp_path)
         check_mlm(json.loads(written[-1].read_text()), tmp_path)
-        again = models.load(written[-1], name="again", replace=True)
+        again = models.load(written[-1], name="again", overwrite=True)
         moved = ("name", "version", "loader", "weights", "sha256")  # the note on the architecture is ours
         for field in fields(spec):
             if field.name not in moved and field.name != "config":
@@ -124,7 +125,7 @@ def test_thresholds_and_what_is_said_of_missing_bands_come_back(tmp_path):
     for spec in (plain, replace(of_three, **told), replace(plain, name="one", fills=True, spare=("nir",))):
         written = models.export(spec, tmp_path / spec.name)
         check_mlm(json.loads(written[-1].read_text()), tmp_path / spec.name)
-        again = models.load(written[-1], name="again", replace=True)
+        again = models.load(written[-1], name="again", overwrite=True)
         for field in ("threshold", "shadow_threshold", "fills", "min_bands", "spare"):
             assert getattr(again, field) == getattr(spec, field), field
     few = scene(noise(1, 40, 40), BANDS[:1])  # nir is estimated
@@ -156,6 +157,13 @@ def test_a_module_of_ones_own_is_exported_as_a_graph(tmp_path):
     da = scene(noise(2, 40, 40), BANDS)
     expected = da.cloudmask.predict_proba("mine").values
     np.testing.assert_allclose(da.cloudmask.predict_proba(again).values, expected, atol=1e-4)
+
+
+def test_without_onnx_the_extra_is_named(tmp_path, spec, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(CloudMaskError, match=r"needs the package onnx.*pip install 'xcloudmask\[train\]'"):
+        models.export(spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_convert_takes_tensors_and_runs_nothing(tmp_path):

@@ -12,7 +12,8 @@ from tests.models.helpers import BANDS, CLASSES, CONFIG, as_safetensors, mlp
 from tests.scenes import noise, scene
 from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, WeightsError
-from xcloudmask.models import registry
+from xcloudmask.models import own, registry
+from xcloudmask.models.own.modules import send_registered, spec_of
 from xcloudmask.models.sources import ukis
 from xcloudmask.models.weights import fetch
 from xcloudmask.testing import TOY
@@ -43,7 +44,7 @@ def test_a_module_by_name_and_by_itself():
         np.testing.assert_allclose(proba(model, pixels), expected(mlp(), pixels), atol=1e-5)
     assert net.training, "the caller's module is left as it was"
     assert all(parameter.requires_grad for parameter in net.parameters())
-    assert models.spec_of(net) == spec
+    assert spec_of(net) == spec
 
 
 def test_a_module_that_learns_on_is_another_model():
@@ -90,14 +91,15 @@ def test_what_is_missing_is_said():
     line = r"xcloudmask\.models\.register\(my_model, name='sequential', bands="
     with pytest.raises(CloudMaskError, match=line):
         proba(net, noise(2, 32, 32))
-    with pytest.raises(CloudMaskError, match="say what goes in and out"):
+    with pytest.raises(CloudMaskError, match="pass what goes in and out"):
         models.register(net, classes=CLASSES)
-    with pytest.raises(CloudMaskError, match="pass it alone"):
+    with pytest.raises(CloudMaskError, match="a ModelSpec holds all of its card: leave bands out"):
         models.register(TOY, bands=BANDS)
     with pytest.raises(TypeError, match="got int"):
         models.register(3)
-    with pytest.raises(TypeError, match="got int"):
-        proba(3, noise(2, 32, 32))
+    for wrong in (3, None):
+        with pytest.raises(TypeError, match=rf"^model={wrong}: pass a name, a ModelSpec, or a module"):
+            proba(wrong, noise(2, 32, 32))
     models.register(net, name="mine", **HOW)
     with pytest.raises(ValueError, match="exists already"):
         models.register(mlp(1), name="mine", **HOW)
@@ -129,9 +131,9 @@ def test_the_hash_is_of_the_content():
 
 
 def arrivals():
-    from xcloudmask.models.own import carrier
+    from xcloudmask.models.own import worker_plugin
 
-    return list(carrier.arrived)
+    return list(worker_plugin.arrived)
 
 
 def test_weights_travel_once_to_each_worker(tmp_path):
@@ -157,7 +159,7 @@ def test_weights_travel_once_to_each_worker(tmp_path):
             np.testing.assert_allclose(found, expected(mlp(), pixels), atol=1e-5)
         spec = models.get("mine")
         assert list(client.run(arrivals).values()) == [[spec.sha256]] * 2
-        models.send("mine")
+        own.send("mine")
         assert list(client.run(arrivals).values()) == [[spec.sha256]] * 2
         cluster.scale(3)
         client.wait_for_workers(3)
@@ -170,17 +172,17 @@ def test_weights_travel_once_to_each_worker(tmp_path):
         data = path.read_bytes()
         path.unlink()
         how = {"scheme": "native", "resolution": "native"}
-        with pytest.raises(WeightsError, match=r"models\.send"):
+        with pytest.raises(WeightsError, match=r"models\.own\.send"):
             client.compute(da.chunk(y=20, x=30).cloudmask.predict_proba("net", **how)).result()
         path.write_bytes(data)
-        models.send("net")
+        own.send("net")
         path.unlink()
         found = client.compute(da.chunk(y=30, x=30).cloudmask.predict_proba("net", **how)).result().values
         np.testing.assert_allclose(found, expected(mlp(2), pixels), atol=1e-5)
 
 
 def test_without_a_cluster_nothing_is_sent():
-    models.ready(models.register(mlp(), name="mine", **HOW))
+    send_registered(models.register(mlp(), name="mine", **HOW))
     with pytest.raises(WeightsError, match="registered in another process"):
         fetch.read("held:" + "0" * 64, "0" * 64)
 

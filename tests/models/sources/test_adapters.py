@@ -14,6 +14,7 @@ from torch import nn
 from tests.scenes import noise, scene
 from xcloudmask import sensors
 from xcloudmask.errors import WeightsError
+from xcloudmask.models.network import load_network
 from xcloudmask.models.sources import adapters
 from xcloudmask.models.sources.adapters import CLOUDSEN12, OMNICLOUDMASK, S2CLOUDLESS
 
@@ -145,6 +146,27 @@ def test_a_missing_package_is_named(monkeypatch, spec):
     monkeypatch.setitem(sys.modules, "omnicloudmask", None)
     with pytest.raises(WeightsError, match="pip install"):
         getattr(adapters, spec.name)(spec)
+
+
+@pytest.mark.parametrize(
+    "error", ["operator torchvision::nms does not exist", "No module named 'torchvision'"]
+)
+def test_a_torchvision_that_does_not_fit_is_named(monkeypatch, error):
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "omnicloudmask":
+                raise (
+                    ModuleNotFoundError(error, name="torchvision")
+                    if "named" in error
+                    else RuntimeError(error)
+                )
+
+    monkeypatch.delitem(sys.modules, "omnicloudmask", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(WeightsError, match=rf"{error}.*install the torchvision that") as caught:
+        load_network(OMNICLOUDMASK)
+    assert "ModelSpec(loader=" not in str(caught.value)
+    assert "pip install omnicloudmask" not in str(caught.value)  # it is there
 
 
 @LIGHTGBM

@@ -9,6 +9,7 @@ from xcloudmask import models
 from xcloudmask.cli import main
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models import registry
+from xcloudmask.models.lookup import readable as readable_cards
 from xcloudmask.models.sources import plugins
 from xcloudmask.testing import TOY
 
@@ -40,7 +41,7 @@ def installed(monkeypatch):
 
 
 def test_entry_points_are_models(installed):
-    assert {"toy", "called", "broken", "nothing"} <= set(models.list())
+    assert {"toy", "called", "broken", "nothing"} <= set(models.names())
     assert models.get("toy") is TOY
     with pytest.raises(CloudMaskError, match="cannot be imported: No module named 'no_such_package'"):
         models.get("broken")
@@ -54,9 +55,9 @@ def test_entry_points_are_models(installed):
 def test_a_broken_package_breaks_no_other_model(installed, capsys):
     with pytest.raises(CloudMaskError, match="cannot be imported: AttributeError"):
         models.get("absent")
-    readable = [spec.name for spec in models.readable()]
+    readable = [spec.name for spec in readable_cards()]
     assert readable == [
-        name for name in models.list() if name not in ("absent", "broken", "called", "nothing")
+        name for name in models.names() if name not in ("absent", "broken", "called", "nothing")
     ]
     assert "toy" in readable
     da = scene(noise(2, 40, 40), ["red", "nir"])

@@ -288,6 +288,18 @@ def test_pickled_tensors_and_bombs_are_refused(archive):
     next(iter(entries["config"].values()))["use_pickle"] = True
     with pytest.raises(WeightsError, match="kept as a pickle"):
         pt2(altered(archive[1], **{config: json.dumps(entries).encode()}), "net.pt2")
+    meta = next(iter(entries["config"].values()))["tensor_meta"]
+    next(iter(entries["config"].values()))["use_pickle"] = False
+    for change, words in (
+        ({"sizes": [{"as_int": 2**20}, *meta["sizes"][1:]]}, "claims [0-9,]+ bytes, and its file"),
+        ({"storage_offset": {"as_int": 1}}, "claims [0-9,]+ bytes, and its file"),
+        ({"strides": [{"as_int": 2**40}, *meta["strides"][1:]]}, "claims [0-9,]+ bytes, and its file"),
+        ({"sizes": meta["sizes"][1:]}, "claims sizes that cannot be"),
+        ({"sizes": [{"as_int": -1}, *meta["sizes"][1:]]}, "claims sizes that cannot be"),
+    ):
+        next(iter(entries["config"].values()))["tensor_meta"] = {**meta, **change}
+        with pytest.raises(WeightsError, match=words):
+            pt2(altered(archive[1], **{config: json.dumps(entries).encode()}), "net.pt2")
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("m/models/model.json", bytes(200 * 2**20))

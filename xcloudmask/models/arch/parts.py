@@ -14,9 +14,10 @@ def conv_norm(
     stride: int = 1,
     dilation: int = 1,
     groups: int = 1,
+    padding: int | None = None,
     act: type[nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm, activation; the size is kept (divided by `stride`).
+    """Convolution without bias, batch norm, activation; without `padding` the size is kept (or divided).
 
     Examples
     --------
@@ -24,7 +25,7 @@ def conv_norm(
     >>> conv_norm(3, 8, stride=2)(torch.zeros(2, 3, 16, 16)).shape
     torch.Size([2, 8, 8, 8])
     """
-    padding = dilation * (kernel // 2)
+    padding = dilation * (kernel // 2) if padding is None else padding
     layers: list[nn.Module] = [
         nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups, bias=False),
         nn.BatchNorm2d(out),

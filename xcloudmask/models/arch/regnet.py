@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -22,14 +24,15 @@ class SqueezeExcite(nn.Module):
     torch.Size([2, 16, 8, 8])
     """
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, act: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
+        self.act = act
         self.reduce = nn.Conv2d(channels, hidden, 1)
         self.restore = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x`, weighed."""
-        share = self.restore(F.relu(self.reduce(x.mean(dim=(2, 3), keepdim=True))))
+        share = self.restore(self.act(self.reduce(x.mean(dim=(2, 3), keepdim=True))))
         return x * torch.sigmoid(share)
 
 

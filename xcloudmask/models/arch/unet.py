@@ -3,7 +3,8 @@
 A decoder of five levels, each of which doubles the size (nearest neighbour), puts the encoder's features of
 that size beside it and has two 3x3 convolutions. OmniCloudMask (Wright et al. 2025,
 doi:10.1016/j.rse.2025.114694) has it on RegNetY-400MF and EdgeNeXt-small, UnetMobV2 of CloudSEN12 (Aybar et
-al. 2022, doi:10.1038/s41597-022-01878-2) on MobileNetV2.
+al. 2022, doi:10.1038/s41597-022-01878-2) on MobileNetV2, ukis-csmask (Wieland et al. 2019,
+doi:10.1016/j.rse.2019.05.022) on EfficientNet-B4.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.arch.edgenext import EdgeNeXtSmall
+from xcloudmask.models.arch.efficientnet import EfficientNetB4
 from xcloudmask.models.arch.mobilenet_v2 import MobileNetV2
 from xcloudmask.models.arch.parts import conv_norm, init_convolutions
 from xcloudmask.models.arch.regnet import RegNetY004
 
-Encoder = Literal["regnety-004", "edgenext-small", "mobilenet-v2"]
+Encoder = Literal["regnety-004", "edgenext-small", "mobilenet-v2", "efficientnet-b4"]
 WIDTHS = (256, 128, 64, 32, 16)
 #: Sides are filled up to a multiple of it.
 MULTIPLE = 32
@@ -59,6 +61,9 @@ class UNet(nn.Module):
         Returns features at 1/2 to 1/32 of the input's size; `channels` tells of how many channels.
     classes : int
         Output channels.
+    keep_statistics : bool
+        Whether means and variances of batch normalisation stay as they are in training, too: a few scenes
+        would spoil what a large training found.
 
     Examples
     --------
@@ -66,9 +71,9 @@ class UNet(nn.Module):
     torch.Size([2, 4, 64, 70])
     """
 
-    def __init__(self, encoder: nn.Module, classes: int) -> None:
+    def __init__(self, encoder: nn.Module, classes: int, *, keep_statistics: bool = False) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.keep_statistics = encoder, keep_statistics
         known: tuple[int, ...] = encoder.channels  # type: ignore[assignment]
         sources = [known[-1], *WIDTHS[:-1]]
         beside = [*known[-2::-1], 0]
@@ -79,6 +84,15 @@ class UNet(nn.Module):
         self.logits = nn.Conv2d(WIDTHS[-1], classes, 3, padding=1)
         init_convolutions(self)
         self.logits.reset_parameters()
+
+    def train(self, mode: bool = True) -> UNet:
+        """Set training or evaluation; see `keep_statistics`."""
+        super().train(mode)
+        if self.keep_statistics:
+            for layer in self.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of `x`; sides that are no multiple of 32 are filled up with their last pixels."""
@@ -117,15 +131,19 @@ class ScaledPair(nn.Module):
         return out
 
 
-def unet(*, bands: int = 3, classes: int = 4, encoder: Encoder = "regnety-004") -> UNet:
+def unet(
+    *, bands: int = 3, classes: int = 4, encoder: Encoder = "regnety-004", keep_statistics: bool = False
+) -> UNet:
     """Return a U-Net on the encoder of a classifier.
 
     Parameters
     ----------
     bands, classes : int
         Channels in and out.
-    encoder : {"regnety-004", "edgenext-small", "mobilenet-v2"}
+    encoder : {"regnety-004", "edgenext-small", "mobilenet-v2", "efficientnet-b4"}
         What it stands on.
+    keep_statistics : bool
+        See `UNet`.
 
     Examples
     --------
@@ -136,8 +154,9 @@ def unet(*, bands: int = 3, classes: int = 4, encoder: Encoder = "regnety-004") 
         raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
     known: dict[str, type[nn.Module]] = {
         "regnety-004": RegNetY004, "edgenext-small": EdgeNeXtSmall, "mobilenet-v2": MobileNetV2Levels,
+        "efficientnet-b4": EfficientNetB4,
     }  # fmt: skip
-    return UNet(known[encoder](bands), classes)
+    return UNet(known[encoder](bands), classes, keep_statistics=keep_statistics)
 
 
 def omnicloudmask(*, bands: int = 3, classes: int = 4) -> ScaledPair:

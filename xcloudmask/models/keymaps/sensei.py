@@ -3,7 +3,7 @@
 Written from facts alone, without its code (GPL-3.0): names begin with ``senseiv2.blocks.<i>.`` and
 ``segmenter.``; a block is fully connected layers (norm, then linear), a transformer encoder of torch, or the
 embedding, with a network each for gain, frequency and phase and a batch norm behind them. What layers are
-called within a block is not known. They are told from their tensors: two dimensions are linear, one is a
+called within a block is not known. They are recognised by their tensors: two dimensions are linear, one is a
 norm, the n-th norm goes with the n-th linear layer, and every shape must fit the next. Where that leaves a
 doubt the file is refused. Not tried on the published files, which cannot be fetched where this was written;
 whether its flags take as many entries as ours (`describe_v2`) is not known either, and loading tells.
@@ -133,7 +133,7 @@ def _add(out: dict[str, Tensor], block: State, counts: dict[str, int], where: st
 
 
 def _add_embedding(out: dict[str, Tensor], block: State, where: str) -> None:
-    """Add gain, frequency and phase, told by words in their names, and the batch norm."""
+    """Add gain, frequency and phase, recognised by words in their names, and the batch norm."""
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     norm = {name.rpartition(".")[0] for name in block if name.endswith("running_mean")}
     for name, tensor in block.items():

@@ -72,11 +72,27 @@ _EDGENEXT = {
     _BLOCK + r"xca\.qkv\.": _OURS + "attention.query_key_value.",
     _BLOCK + r"xca\.proj\.": _OURS + "attention.out.",
 }
-_ALL = {**_DECODER, **_DEEPLAB, **_regnet(), **_EDGENEXT}
+
+
+def _efficientnet() -> dict[str, str]:
+    names = {r"encoder\._conv_stem\.": "encoder.stem.0.", r"encoder\._bn0\.": "encoder.stem.1."}
+    parts = {
+        "_expand_conv": "expand.0", "_bn0": "expand.1", "_depthwise_conv": "spread.0", "_bn1": "spread.1",
+        "_se_reduce": "squeeze.reduce", "_se_expand": "squeeze.restore", "_project_conv": "project.0",
+        "_bn2": "project.1",
+    }  # fmt: skip
+    blocks = [(stage, at) for stage, count in enumerate((2, 4, 4, 6, 6, 8, 2)) for at in range(count)]
+    for number, (stage, at) in enumerate(blocks):
+        for part, ours in parts.items():
+            names[rf"encoder\._blocks\.{number}\.{part}\."] = f"encoder.stages.{stage}.{at}.{ours}."
+    return names
+
+
+_ALL = {**_DECODER, **_DEEPLAB, **_regnet(), **_EDGENEXT, **_efficientnet()}
 
 #: A tensor that each encoder has and no other, behind whatever a file puts before all its names.
 _REGNETY, _EDGE = "encoder.model.s1.b1.se.fc1.weight", "encoder.model.stem_0.weight"
-_MARKS = (_REGNETY, _EDGE, "encoder.features.0.0.weight")
+_MARKS = (_REGNETY, _EDGE, "encoder.features.0.0.weight", "encoder._conv_stem.weight")
 
 
 def smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

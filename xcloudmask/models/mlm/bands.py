@@ -29,16 +29,14 @@ def common_names(
         if isinstance(band, Mapping) and band.get("expression") is not None:
             raise WeightsError(
                 f"{href}: its input {band.get('name')!r} is computed by the expression "
-                f"{band['expression']!r}, which is "
-                "not evaluated: export the network with that step inside"
+                f"{band['expression']!r}, which is not evaluated: export the network with that step inside"
             )
         name = str(band.get("name") if isinstance(band, Mapping) else band)
         common = _common(name, known.get(name, {}))
         if common is None:
             raise BandError(
                 f"{href}: nothing tells which band {name!r} is; pass bands=[...], the common names of its "
-                "inputs in "
-                "order, such as 'red', 'nir'"
+                "inputs in order, such as 'red', 'nir'"
             )
         found.append(common)
     if len(set(found)) != len(found):
@@ -54,10 +52,10 @@ def _described(body: Mapping[str, Any], asset: Mapping[str, Any]) -> Iterator[Ma
 
 
 def _common(name: str, described: Mapping[str, Any]) -> str | None:
-    """Return the common name: the one that is told, else by wavelength, else by the words of its name."""
-    told = described.get("eo:common_name") or described.get("common_name")
-    if told in NAMES:
-        return str(told)
+    """Return the common name: the one that is stated, else by wavelength, else by the words of its name."""
+    stated = described.get("eo:common_name") or described.get("common_name")
+    if stated in NAMES:
+        return str(stated)
     if name.lower() in NAMES:
         return name.lower()
     micrometres = described.get("eo:center_wavelength") or described.get("center_wavelength")

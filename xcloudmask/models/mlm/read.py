@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from xcloudmask.errors import UnitError, WeightsError
-from xcloudmask.models.card_fields import Given
+from xcloudmask import types
+from xcloudmask.errors import CloudMaskError, UnitError, WeightsError
+from xcloudmask.models.card_fields import checked
 from xcloudmask.models.mlm.bands import common_names
 from xcloudmask.models.mlm.scaling import mapping, scaling
 from xcloudmask.models.weights import fetch
@@ -32,6 +33,8 @@ CLASSES = {
     "shadows": "cloud_shadow", "cloud_shadows": "cloud_shadow", "clouds": "cloud", "cloudy": "cloud",
     "ice": "snow", "snow_ice": "snow",
 }  # fmt: skip
+#: Fields that an item may not hold in another form.
+STRICT = ("aux", "shadow_threshold", "spare")
 TASKS = {"segmentation", "semantic-segmentation"}
 
 
@@ -57,7 +60,7 @@ class Item:
         return found[0]
 
 
-def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
+def read(href: str, text: bytes, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return where an item's weights are and what it says of them, completed by what the caller says.
 
     Parameters
@@ -66,8 +69,8 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
         A path or an address of the item.
     text : bytes
         What lies there.
-    given : Given
-        What the caller says; it goes before what the item says.
+    given : mapping
+        What the caller says, see `xcloudmask.models.card_fields.checked`; it goes before what the item says.
     """
     item = parse(text, href)
     _refuse_code(item)
@@ -75,46 +78,58 @@ def read(href: str, text: bytes, given: Given) -> tuple[str, Given]:
     where = resolve(href, str(asset.get("href", "")))
     form_of(where)
     source, result = item.one("input"), item.one("output")
-    bands = given.bands or common_names(source, item.body, asset, href)
-    units = given.units or _told_units(item, asset, source)
+    bands = given.get("bands") or common_names(source, item.body, asset, href)
+    units = given.get("units") or _stated_units(item, asset, source)
     mean, std = scaling(source, len(bands) if bands else 1, href)
     hyper = mapping(item.properties.get("mlm:hyperparameters"))
-    found = Given(
-        name=_name(item),
-        sha256=checksum(asset, href),
-        architecture=_architecture(item, where),
-        config=mapping(hyper.get("config")) or None,
-        bands=bands or None,
-        classes=_classes(result, href) if given.classes is None else given.classes,
-        level=_level(item, given),
-        gsd=_pair(hyper.get("gsd")),
-        mean=mean,
-        std=std,
-        units=units,
-        activation=given.activation or _activation(hyper, result),
-        threshold=_threshold(hyper, result),
-        shadow_threshold=_shadow_threshold(hyper, href) if given.shadow_threshold is None else None,
-        patch=_patch(source),
-        overlap=hyper.get("overlap") if isinstance(hyper.get("overlap"), int) else None,
-        licence=_text(item.properties.get("license")),
-        citation=_text(item.properties.get("sci:citation")),
-        description=_text(item.properties.get("description")),
-        min_bands=hyper.get("min_bands") if isinstance(hyper.get("min_bands"), int) else None,
-        training_data=_text(hyper.get("training_data")),
-        scores=_text(hyper.get("scores")),
-        limits=_text(hyper.get("limits")),
-        aux=hyper.get("aux") if isinstance(hyper.get("aux"), list) else None,
-        fills=hyper.get("fills") if isinstance(hyper.get("fills"), bool) else None,
-        spare=_spare(hyper, href),
-        uncertainty=hyper.get("uncertainty") if isinstance(hyper.get("uncertainty"), bool) else None,
-    )
-    if units is None and (given.mean is None and given.std is None):
+    stated = {
+        **_stated_fields(item, given),
+        "name": _name(item),
+        "sha256": checksum(asset, href),
+        "architecture": _architecture(item, where),
+        "bands": bands or None,
+        "classes": given.get("classes") or _classes(result, href),
+        "level": _level(item, given),
+        "mean": mean,
+        "std": std,
+        "units": units,
+        "activation": _activation(hyper, result),
+        "threshold": _threshold(hyper, result),
+        "patch": _patch(source),
+    }
+    if units is None and not {"mean", "std"} & given.keys():
         raise UnitError(_unit_message(item, source, given))
-    return where, given.over(found)
+    return where, {**checked(stated), **given}
+
+
+def _stated_fields(item: Item, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a card that an item holds by their own names, or under STAC's.
+
+    What stands there in another form is some other program's, and passed over; where masks would differ
+    without it, the item is refused.
+    """
+    stated: dict[str, Any] = {}
+    for entry in fields(types.ModelSpec):
+        key = entry.metadata.get("mlm", entry.name)
+        place = item.properties if "mlm" in entry.metadata else item.properties.get("mlm:hyperparameters")
+        value = mapping(place).get(key)
+        if not key or value is None or entry.name in given:
+            continue
+        try:
+            stated[entry.name] = types.card_value(entry, value)
+            if entry.name == "shadow_threshold" and not 0 < value < 1:
+                raise CloudMaskError(f"shadow_threshold must lie between 0 and 1, got {value}")
+        except CloudMaskError as error:
+            if entry.name in STRICT:
+                raise WeightsError(
+                    f"{item.href}: its {entry.name} {value!r} cannot be used ({error}): pass {entry.name}=, "
+                    "or correct the item"
+                ) from None
+    return stated
 
 
 def parse(data: bytes, href: str) -> Item:
-    """Return an item, or say why this is none."""
+    """Return an item, or raise if this is none."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -199,8 +214,7 @@ def checksum(asset: Mapping[str, Any], href: str) -> str | None:
     if match is None:
         raise WeightsError(
             f"{href}: the model's file:checksum {found!r} is no SHA-256 (a multihash that begins with 1220): "
-            "pass "
-            "sha256= from where the author publishes it"
+            "pass sha256= from where the author publishes it"
         )
     return match[1]
 
@@ -214,14 +228,13 @@ def _refuse_code(item: Item) -> None:
             if named:
                 raise WeightsError(
                     f"{item.href}: its {key} names code, {json.dumps(named)[:120]}, which is not run; "
-                    "without it the "
-                    "model's results would be wrong. Export the network with that step inside, as ONNX"
+                    "without it the model's results would be wrong. Export the network with that step "
+                    "inside, as ONNX"
                 )
         if side.get("resize_type"):
             raise WeightsError(
-                f"{item.href} wants its input resized ({side['resize_type']}): say the pixel sizes it was "
-                "trained "
-                "on, with gsd=, in an item without resize_type"
+                f"{item.href} wants its input resized ({side['resize_type']}): give the pixel sizes it was "
+                "trained on, with gsd=, in an item without resize_type"
             )
     tasks = set(item.properties.get("mlm:tasks") or TASKS) | set(item.one("output").get("tasks") or ())
     if not tasks & TASKS:
@@ -241,11 +254,11 @@ def _architecture(item: Item, where: str) -> str | None:
     return str(item.properties["mlm:architecture"]).strip().lower().replace(" ", "-")
 
 
-def _told_units(item: Item, asset: Mapping[str, Any], source: Mapping[str, Any]) -> str | None:
+def _stated_units(item: Item, asset: Mapping[str, Any], source: Mapping[str, Any]) -> str | None:
     """Return the units of the network's input where the item says them plainly."""
-    said = mapping(item.properties.get("mlm:hyperparameters")).get("input_units")
-    if said is not None:
-        return str(said)
+    stated = mapping(item.properties.get("mlm:hyperparameters")).get("input_units")
+    if stated is not None:
+        return str(stated)
     bands = list(_described(item, asset))
     if bands and all(band.get("unit") == "reflectance" for band in bands):
         scales = {band.get("scale", band.get("raster:scale", 1)) for band in bands}
@@ -262,7 +275,7 @@ def _described(item: Item, asset: Mapping[str, Any]) -> Iterator[Mapping[str, An
             yield from (mapping(band) for band in place.get(key) or ())
 
 
-def _unit_message(item: Item, source: Mapping[str, Any], given: Given) -> str:
+def _unit_message(item: Item, source: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     norm = source.get("norm")
     why = "it says of no band that it is reflectance, and by what it is scaled"
     if isinstance(norm, Mapping):
@@ -270,34 +283,30 @@ def _unit_message(item: Item, source: Mapping[str, Any], given: Given) -> str:
         level = "surface (TOC)" if re.search(r"toc|boa|surface", words) else "unknown"
         why = (
             f"its norm, {json.dumps(norm)}, is no scaling that MLM defines: it may mean {level} reflectance "
-            "times "
-            f"{max(_numbers(norm.get('range')), default=1):g}, or that the network divides by that itself, "
-            "and model "
-            "cards of this family speak of top-of-atmosphere reflectance instead"
+            f"times {max(_numbers(norm.get('range')), default=1):g}, or that the network divides by that "
+            "itself, and model cards of this family speak of top-of-atmosphere reflectance instead"
         )
-    level_hint = "" if given.level is not None else " and level='toa' or level='boa'"
+    level_hint = "" if "level" in given else " and level='toa' or level='boa'"
     return (
-        f"{item.href} does not tell plainly in which numbers the network wants its input: {why}. Find out, "
-        "and say "
-        f"units='reflectance' (0 to 1) or units='reflectance*10000'{level_hint}"
+        f"{item.href} does not state plainly in which numbers the network wants its input: {why}. Find "
+        f"out, and pass units='reflectance' (0 to 1) or units='reflectance*10000'{level_hint}"
     )
 
 
-def _level(item: Item, given: Given) -> str | None:
-    """Return the level the item says in plain words; one said in passing must be settled by the caller."""
-    if given.level is not None:
-        return given.level
+def _level(item: Item, given: Mapping[str, Any]) -> str | None:
+    """Return the level that the item states; one mentioned in passing must be settled by the caller."""
+    if "level" in given:
+        return None
     hyper = mapping(item.properties.get("mlm:hyperparameters"))
     if hyper.get("level") is not None:
         return str(hyper["level"])
     source = item.one("input")
     words = json.dumps([source.get("name"), source.get("norm"), source.get("description")]).lower()
     found = [name for name in ("toc", "toa", "boa") if re.search(rf"(?<![a-z]){name}(?![a-z])", words)]
-    if found and not (given.units is None and isinstance(source.get("norm"), Mapping)):
+    if found and not ("units" not in given and isinstance(source.get("norm"), Mapping)):
         raise UnitError(
             f"{item.href} speaks of {found[0].upper()} in its input's name, and its card may say otherwise: "
-            "settle it "
-            "with level='toa' (top of atmosphere) or level='boa' (surface)"
+            "settle it with level='toa' (top of atmosphere) or level='boa' (surface)"
         )
     return None
 
@@ -341,26 +350,6 @@ def _threshold(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> float | N
     return None
 
 
-def _shadow_threshold(hyper: Mapping[str, Any], href: str) -> float | None:
-    """Return the threshold of shadow; one that cannot be meant is refused, as without it masks differ."""
-    told = hyper.get("shadow_threshold")
-    value = _share(told)
-    if told is not None and value is None:
-        raise WeightsError(
-            f"{href}: its shadow_threshold {told!r} is no number between 0 and 1: pass "
-            "shadow_threshold=, or correct the item"
-        )
-    return value
-
-
-def _spare(hyper: Mapping[str, Any], href: str) -> list[str] | None:
-    """Return the bands that the model does as well without."""
-    told = hyper.get("spare")
-    if told is None or (isinstance(told, list) and all(isinstance(name, str) for name in told)):
-        return told
-    raise WeightsError(f"{href}: its spare {told!r} is no list of bands' names: correct the item")
-
-
 def _share(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and 0 < value < 1 else None
 
@@ -374,23 +363,13 @@ def _patch(source: Mapping[str, Any]) -> int | None:
     if isinstance(order, list) and [str(name) for name in order[2:]] != ["height", "width"]:
         raise WeightsError(
             f"its input has the dimensions {', '.join(map(str, order))}; (batch, bands, height, width) is "
-            "what is "
-            "given: export the network that way"
+            "what is given: export the network that way"
         )
     rows, cols = shape[2:]
     return rows if isinstance(rows, int) and rows == cols and rows >= 16 else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _numbers(value: object) -> list[float]:
     return (
         [float(one) for one in value if isinstance(one, int | float)] if isinstance(value, Sequence) else []
     )
-
-
-def _pair(value: object) -> tuple[float, float] | None:
-    numbers = _numbers(value)
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else None

@@ -50,8 +50,7 @@ def _affine(step: Mapping[str, Any], href: str) -> tuple[float, float]:
     if wanted is None:
         raise WeightsError(
             f"{href}: its scaling {kind!r} is not min-max, z-score, offset or scale: export the network with "
-            "that "
-            "step inside"
+            "that step inside"
         )
     numbers = [step.get(name) for name in wanted]
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):

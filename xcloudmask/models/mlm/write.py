@@ -6,14 +6,18 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.models import card
+from xcloudmask.models.loading import ENSEMBLE, LOADER
 from xcloudmask.models.lookup import get
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.models.weights import fetch
+from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.types import ModelSpec
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
@@ -30,7 +34,8 @@ def export(model: str | ModelSpec, folder: str | Path) -> list[Path]:
 
     The item is ``NAME.json``; ``xcloudmask.models.load`` of it gives the model back. Its first asset is what
     the model itself is: a safetensors file for an architecture of ours, the ONNX graph for one that came as
-    that. A model for any bands has no ONNX graph: it would hold the wavelengths of one scene.
+    that. A model for any bands has no ONNX graph: it would hold the wavelengths of one scene. Of an ensemble,
+    ``NAME.json`` is the card, and the files are its members'.
 
     Parameters
     ----------
@@ -52,38 +57,57 @@ def export(model: str | ModelSpec, folder: str | Path) -> list[Path]:
     ['ukis-4band-l1c.onnx', 'ukis-4band-l1c.json']
     """
     spec = get(model) if isinstance(model, str) else model
-    network = load_network(spec)
-    if network.members:
-        raise CloudMaskError(
-            f"model {spec.name!r} is several graphs, whose answers are averaged: export one of those that it "
-            f"is made of ({spec.description})"
-        )
+    networks = [load_network(member) for member in spec.members or (spec,)]
+    described: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    members = []
+    for each, network in zip(spec.members or (spec,), networks, strict=True):
+        own, parameters = _files(each, network)
+        files |= own
+        described = item(each, network, own, parameters)
+        members.append(_beside(each, network, own))
+    document = json.dumps(described, indent=2) + "\n"
+    if spec.members:
+        document = card.to_json(replace(spec, loader=ENSEMBLE, gpu_runtime=None, members=tuple(members)))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, bytes] = {}
-    parameters: int | None = None
+    files[f"{spec.name}.json"] = document.encode()
+    for name, data in files.items():
+        replace_file(folder / name, data)
+    return [folder / name for name in files]
+
+
+def _files(spec: ModelSpec, network: Network) -> tuple[dict[str, bytes], int | None]:
+    """Return a network as files, the first of which is the model itself, and how many weights it has."""
     if spec.runtime == "onnx":
-        files[f"{spec.name}.onnx"] = network.body
-    else:
-        parameters = sum(parameter.numel() for parameter in network.body.parameters())
-        if spec.architecture:
-            files[f"{spec.name}.safetensors"] = safetensors(spec, network)
-        if not spec.any_bands:
-            files[f"{spec.name}.onnx"] = onnx(spec, network)
+        return {f"{spec.name}.onnx": network.body}, None
+    files: dict[str, bytes] = {}
+    if spec.architecture:
+        files[f"{spec.name}.safetensors"] = safetensors(spec, network)
+    if not spec.any_bands:
+        files[f"{spec.name}.onnx"] = onnx(spec, network)
     if not files:
         raise CloudMaskError(
             f"model {spec.name!r} is a set network of your own: only architectures of xcloudmask.models.arch "
-            "can be "
-            "written as weights alone"
+            "can be written as weights alone"
         )
-    written = []
-    for name, data in files.items():
-        written.append(folder / name)
-        written[-1].write_bytes(data)
-    described = item(spec, network, files, parameters)
-    written.append(folder / f"{spec.name}.json")
-    written[-1].write_text(json.dumps(described, indent=2) + "\n")
-    return written
+    return files, sum(parameter.numel() for parameter in network.body.parameters())
+
+
+def _beside(spec: ModelSpec, network: Network, files: Mapping[str, bytes]) -> ModelSpec:
+    """Return the card of an ensemble's member whose weights are the first of these files."""
+    name, data = next(iter(files.items()))
+    return replace(
+        spec,
+        loader=LOADER,
+        weights=name,
+        sha256=fetch.digest(data),
+        runtime="onnx" if name.endswith(".onnx") else "torch",
+        gpu_runtime=None,
+        mean=network.mean,
+        std=network.std,
+        activation=network.activation,
+    )
 
 
 def safetensors(spec: ModelSpec, network: Network) -> bytes:
@@ -113,6 +137,11 @@ def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
 
     import torch
 
+    if find_spec("onnx") is None:
+        raise CloudMaskError(
+            "writing an ONNX graph needs the package onnx, which the extra 'train' brings: "
+            "pip install 'xcloudmask[train]'"
+        )
     size = size or spec.patch
     body = network.body.cpu().eval()
     file = io.BytesIO()
@@ -148,38 +177,26 @@ def item(
     parameters : int, optional
         How many weights it has, where that is known.
     """
-    hyper: dict[str, Any] = {
-        "input_units": "reflectance",
-        "activation": network.activation or "none",
-        "overlap": spec.overlap,
-        "config": json.loads(spec.config) if spec.config else None,
-        "gsd": list(spec.gsd) if spec.gsd else None,
-        "level": spec.level,
-        "threshold": spec.threshold,
-        "shadow_threshold": spec.shadow_threshold,
-        "min_bands": spec.min_bands if spec.any_bands or spec.fills else None,
-        "fills": spec.fills or None,
-        "spare": list(spec.spare) or None,
-        "training_data": spec.training_data or None,
-        "scores": spec.scores or None,
-        "limits": spec.limits or None,
-        "aux": [asdict(each) for each in spec.aux] or None,
-        "uncertainty": spec.uncertainty or None,
-    }
+    changed = card.changed(spec) | {"overlap": spec.overlap, "activation": network.activation or "none"}
+    hyper: dict[str, Any] = {"input_units": "reflectance"}
+    plain: dict[str, Any] = {}
+    for entry in fields(spec):
+        key = entry.metadata.get("mlm", entry.name)
+        if key and entry.name in changed:
+            (plain if "mlm" in entry.metadata else hyper)[key] = changed[entry.name]
     properties: dict[str, Any] = {
         "datetime": None,
         "start_datetime": "1972-07-23T00:00:00Z",
         "end_datetime": "9999-12-31T23:59:59Z",
-        "description": spec.description or f"cloud mask {spec.name}",
-        "license": spec.licence or None,
-        "sci:citation": spec.citation or None,
+        "description": f"cloud mask {spec.name}",
+        **plain,
         "mlm:name": mlm_name(spec.name),
-        "mlm:architecture": spec.architecture or "not told",
+        "mlm:architecture": spec.architecture or "unknown",
         "mlm:framework": "PyTorch" if spec.architecture else "ONNX",
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:total_parameters": parameters,
         "mlm:accelerator_constrained": False,
-        "mlm:hyperparameters": {key: value for key, value in hyper.items() if value is not None},
+        "mlm:hyperparameters": hyper,
         "mlm:input": [_input(spec, network)],
         "mlm:output": [_output(spec, network)],
     }
@@ -244,7 +261,9 @@ def _input(spec: ModelSpec, network: Network) -> dict[str, Any]:
         },
         "description": "reflectance from 0 to 1"
         + ("" if count else "; any bands, each described by its wavelengths")
-        + "".join(f"; then {each.name}, less {each.mean:g}, divided by {each.std:g}" for each in spec.aux),
+        + "".join(
+            f"; then {each.name}, normalised as (x - {each.mean:g}) / {each.std:g}" for each in spec.aux
+        ),
         "pre_processing_function": None,
     }
     mean, std = network.mean, network.std
@@ -256,8 +275,8 @@ def _input(spec: ModelSpec, network: Network) -> dict[str, Any]:
 
 
 def _spread(numbers: tuple[float, ...] | None, default: float, length: int) -> tuple[float, ...]:
-    found = numbers or (default,)
-    return found * length if len(found) == 1 else found
+    numbers = numbers or (default,)
+    return numbers * length if len(numbers) == 1 else numbers
 
 
 def _output(spec: ModelSpec, network: Network) -> dict[str, Any]:

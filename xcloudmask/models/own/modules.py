@@ -11,16 +11,18 @@ import dataclasses
 import re
 import sys
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Unpack
 
+from xcloudmask import types
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.models.card_fields import CardKeywords, checked, with_units
+from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.lookup import get
-from xcloudmask.models.network import Network, parse_activation
+from xcloudmask.models.network import Network
 from xcloudmask.models.registry import add
-from xcloudmask.models.units import normalisation
 from xcloudmask.models.weights import fetch
-from xcloudmask.types import AuxInput, ModelSpec, parse_level
+from xcloudmask.types import ModelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -34,118 +36,69 @@ _sent: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 def register(
-    model: ModelSpec | Callable[..., Any],
-    *,
-    name: str | None = None,
-    bands: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    level: str | None = None,
-    gsd: tuple[float, float] | None = None,
-    units: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    activation: str | None = None,
-    threshold: float | None = None,
-    shadow_threshold: float | None = None,
-    patch: int | None = None,
-    overlap: int | None = None,
-    aux: Sequence[AuxInput | str] = (),
-    uncertainty: bool = False,
-    licence: str | None = None,
-    description: str | None = None,
-    replace: bool = False,
+    model: ModelSpec | Callable[..., Any], *, overwrite: bool = False, **card: Unpack[CardKeywords]
 ) -> ModelSpec:
     """Add a model, so that ``predict(model=NAME)``, or ``predict(model=my_module)``, finds it.
 
     Parameters
     ----------
     model : ModelSpec or torch.nn.Module or callable
-        A card, whose `loader` names a function that every process that infers can import. Or a module or
-        function of your own, which maps a tensor (n, bands, y, x) to (n, classes, y, x); it needs the
-        arguments below. On a cluster its code must be importable there, or be defined in your notebook.
-    name : str, optional
-        How it is to be called; the name of its class or function if not given.
-    bands : sequence of str
-        STAC common names of its inputs, in order. Leave out for a set network, which has a method
-        ``describe`` (`xcloudmask.models.arch.setnet.SetNetwork`).
-    classes : sequence of str
-        What each output channel means (`xcloudmask.classes.VOCABULARY`).
-    level : {"toa", "boa"}, optional
-        Processing level it was trained on; either if not given.
-    gsd : (float, float), optional
-        Pixel sizes it was trained on, in metres, from and to; any if not given.
-    units, mean, std
-        It is given ``(value - mean) / std`` of reflectance in these units, see `load`.
-    activation : {"softmax", "sigmoid", "complement", "none"}, optional
-        What makes probabilities of its output, see `load`; softmax if not given.
-    threshold : float, optional
-        Probability of cloud that suffices where the caller of predict says none.
-    shadow_threshold : float, optional
-        Probability of cloud shadow below which a pixel that is no cloud is the likeliest of the rest.
-    patch, overlap : int, optional
-        Window size (256) and overlap (a quarter), in pixels.
-    aux : sequence of AuxInput or str
-        What it takes behind its bands, see `ModelSpec`: ``"elevation"``, ``"vv"``, ``"vh"``, ``"angle"``.
-    uncertainty : bool
-        Whether its last channel tells how far its members disagree, see `ModelSpec`.
-    licence, description : str, optional
-        For the card.
-    replace : bool
+        A card, whose `loader` names a function that every process that infers can import; pass it alone. Or
+        a module or function of your own, which maps a tensor (n, bands, y, x) to (n, classes, y, x). On a
+        cluster its code must be importable there, or be defined in your notebook.
+    overwrite : bool
         Whether a model of the same name may be replaced.
+    **card
+        Fields of `ModelSpec`, which describes each. Needed are ``classes`` and, unless it is a set network
+        with a method ``describe`` (`xcloudmask.models.arch.setnet.SetNetwork`), ``bands``. Besides:
+        ``name`` (that of its class or function if not given), ``aux``, ``min_bands``, ``fills``, ``spare``,
+        ``units`` and ``activation`` (as for `load`; softmax if not given), ``mean``, ``std``,
+        ``uncertainty``, ``level``, ``gsd``, ``patch`` (256), ``overlap`` (a quarter), ``threshold``,
+        ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``, ``citation``,
+        ``description``.
 
     Examples
     --------
     >>> import xcloudmask
     >>> from xcloudmask.testing import TOY
-    >>> xcloudmask.models.register(TOY, replace=True).name
+    >>> xcloudmask.models.register(TOY, overwrite=True).name
     'toy'
     >>> def bright(pixels):
     ...     return pixels[:, :1] * 20 - 6
     >>> spec = xcloudmask.models.register(bright, bands=["red"], classes=["clear", "cloud"],
-    ...                                   activation="sigmoid", replace=True)
+    ...                                   activation="sigmoid", overwrite=True)
     >>> spec.name, spec.weights[:5]
     ('bright', 'held:')
     """
+    given = checked(card, without=("architecture", "config", "sha256"))
     if isinstance(model, ModelSpec):
-        if any(value is not None for value in (name, bands, classes, level, gsd, units, mean, std)):
-            raise CloudMaskError("a ModelSpec says bands, classes and the rest itself; pass it alone")
-        return add(model, replace=replace)
+        if given:
+            raise CloudMaskError(f"a ModelSpec holds all of its card: leave {', '.join(given)} out")
+        return add(model, overwrite=overwrite)
     if not callable(model):
         raise TypeError(
             f"register takes a ModelSpec, a torch module or a function, got {type(model).__name__}"
         )
-    name = name or _name_of(model)
+    name = given.get("name") or _name_of(model)
     any_bands = hasattr(model, "describe")
-    if classes is None or (bands is None) != any_bands:
+    if "classes" not in given or ("bands" in given) == any_bands:
         raise CloudMaskError(
-            f"a set network is told its bands: leave bands= out of register({name!r})"
-            if any_bands and classes is not None
-            else f"say what goes in and out: {_line(name)}"
+            f"a set network takes any bands: leave bands= out of register({name!r})"
+            if any_bands and "classes" in given
+            else f"pass what goes in and out: {_line(name)}"
         )
-    centre, spread = normalisation(units, mean, std)
-    patch = patch or 256
-    spec = ModelSpec(
-        name=name,
-        version="",
-        bands=tuple(bands or ()),
-        classes=tuple(classes),
-        loader=LOADER,
-        any_bands=any_bands,
-        level=None if level is None else parse_level(level),
-        gsd=gsd,
-        patch=patch,
-        overlap=patch // 4 if overlap is None else overlap,
-        licence=licence or "your own",
-        description=description or "registered in this session",
-        mean=centre,
-        std=spread,
-        activation=parse_activation(activation or ("none" if uncertainty else "softmax")),
-        threshold=threshold,
-        shadow_threshold=shadow_threshold,
-        aux=tuple(AuxInput.of(each) for each in aux),
-        uncertainty=uncertainty,
-    )
-    return add(_filled(spec, model), replace=replace)
+    defaults = {
+        "version": "",
+        "bands": (),
+        "patch": 256,
+        "overlap": given.get("patch", 256) // 4,
+        "licence": "your own",
+        "description": "registered in this session",
+        "activation": None if given.get("uncertainty") else "softmax",
+    }
+    made = {"name": name, "loader": LOADER, "any_bands": any_bands}
+    spec = types.ModelSpec(**{**defaults, **with_units(given), **made})
+    return add(_filled(spec, model), overwrite=overwrite)
 
 
 def spec_of(model: object) -> ModelSpec:
@@ -164,16 +117,15 @@ def spec_of(model: object) -> ModelSpec:
         return model
     if not callable(model):
         raise TypeError(
-            f"model must be a name, a ModelSpec, a module or a function, got {type(model).__name__}"
+            f"model={model!r}: pass a name, a ModelSpec, or a module or function that was registered"
         )
-    try:
+    spec = None
+    with contextlib.suppress(TypeError):  # it has no hash
         spec = _cards.get(model)
-    except TypeError:  # it has no hash
-        spec = None
     spec = spec or getattr(model, "cloudmask_spec", None)
     if not isinstance(spec, ModelSpec):
         raise CloudMaskError(f"model={_name_of(model)} is not registered: {_line(_name_of(model))}")
-    return add(_filled(spec, model), replace=True)
+    return add(_filled(spec, model), overwrite=True)
 
 
 def send(model: str | ModelSpec, client: Client | None = None) -> None:
@@ -191,20 +143,22 @@ def send(model: str | ModelSpec, client: Client | None = None) -> None:
     """
     from distributed import default_client
 
-    from xcloudmask.models.own.carrier import Carrier
+    from xcloudmask.models.own.worker_plugin import WeightsPlugin
 
     spec = get(model) if isinstance(model, str) else model
     client = client or default_client()  # type: ignore[no-untyped-call]
     sent = _sent.setdefault(client, set())
-    if spec.sha256 and spec.sha256 not in sent:
-        data = fetch.read(spec.weights, spec.sha256)
-        client.register_plugin(Carrier(data), name=f"xcloudmask-weights-{spec.sha256}")
-        sent.add(spec.sha256)
+    for each in spec.members or (spec,):
+        if each.sha256 and each.sha256 not in sent:
+            data = fetch.read(each.weights, each.sha256)
+            client.register_plugin(WeightsPlugin(data), name=f"xcloudmask-weights-{each.sha256}")
+            sent.add(each.sha256)
 
 
-def ready(spec: ModelSpec) -> None:
+def send_registered(spec: ModelSpec) -> None:
     """Send a registered module to the current cluster, if there is one; nothing else is ever sent."""
-    if spec.weights.startswith(fetch.HELD) and "distributed" in sys.modules:
+    held = any(each.weights.startswith(fetch.HELD) for each in (spec, *spec.members))
+    if held and "distributed" in sys.modules:
         from distributed import default_client
 
         try:
@@ -220,16 +174,17 @@ def network(spec: ModelSpec) -> Network:
 
     from xcloudmask.models.own.pickling import loads
 
-    found = loads(fetch.read(spec.weights, spec.sha256))
+    model = loads(fetch.read(spec.weights, spec.sha256))
 
     class Function(torch.nn.Module):
         """A function as a module."""
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return torch.as_tensor(found(pixels), device=pixels.device)
+            return torch.as_tensor(model(pixels), device=pixels.device)
 
-    body = found if isinstance(found, torch.nn.Module) else Function()
-    return Network(body, spec.mean, spec.std, spec.activation)
+    body = model if isinstance(model, torch.nn.Module) else Function()
+    imputer = imputer_for(spec.bands) if spec.fills else None
+    return Network(body, spec.mean, spec.std, spec.activation, imputer=imputer)
 
 
 def _filled(spec: ModelSpec, model: Any) -> ModelSpec:

@@ -126,26 +126,38 @@ def omnicloudmask(spec: ModelSpec) -> Network:
         from omnicloudmask.model_utils import (  # type: ignore[import-not-found,unused-ignore]
             load_model_from_weights,
         )
-    except ImportError as error:
-        raise WeightsError(
-            f"model {spec.name!r} needs the package omnicloudmask: pip install omnicloudmask ({error})"
-        ) from error
+    except Exception as error:  # whatever another package does as it is imported
+        raise WeightsError(_why_not(spec, error)) from error
     if fetch.offline() and not list(Path(get_model_data_dir()).glob("*")):
         raise WeightsError(
             "XCLOUDMASK_OFFLINE is set and the package omnicloudmask has not fetched the weights of "
-            f"{spec.name!r}: "
-            "unset it once"
+            f"{spec.name!r}: unset it once"
         )
     networks = [
         load_model_from_weights(
-            model_name=one["timm_model_name"],
-            weights_path=one["Path"],
-            model_library=one["model_library"],
+            model_name=network["timm_model_name"],
+            weights_path=network["Path"],
+            model_library=network["model_library"],
             device=torch.device("cpu"),
         )
-        for one in get_models(model_version=float(spec.version))
+        for network in get_models(model_version=float(spec.version))
     ]
     return Network(_in_multiples(networks, scaled=True))
+
+
+def _why_not(spec: ModelSpec, error: Exception) -> str:
+    """Return why the package omnicloudmask cannot be imported, and what to do."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "omnicloudmask":
+        return f"model {spec.name!r} needs the package omnicloudmask: pip install omnicloudmask"
+    message = f"model {spec.name!r}: the package omnicloudmask cannot be imported: {error}"
+    if "torchvision" in str(error):
+        from torch import __version__
+
+        message += (
+            f". torchvision is absent or made for another torch than {__version__}, which is installed: "
+            "install the torchvision that PyTorch's table of versions names beside it"
+        )
+    return message
 
 
 def _carried(spec: ModelSpec, package: str, install: str) -> bytes:

@@ -53,8 +53,7 @@ def read(name: str) -> ModelSpec:
     if not isinstance(spec, ModelSpec) or spec.name != name:
         raise CloudMaskError(
             f"the entry point {name!r} of group {GROUP} leads to {entry.value}, which must be a ModelSpec of "
-            "that "
-            f"name, or a function that returns it; got {spec!r}"
+            f"that name, or a function that returns it; got {spec!r}"
         )
     return spec
 

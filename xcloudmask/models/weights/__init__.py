@@ -1,1 +1,1 @@
-"""Weights as files: fetched, told apart by format, checked, and made a network of."""
+"""Weights as files: fetched, recognised by format, checked, and made a network of."""

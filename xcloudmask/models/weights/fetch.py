@@ -14,32 +14,28 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from xcloudmask._version import __version__
 from xcloudmask.errors import WeightsError
+from xcloudmask.models.weights.atomic import replace_file
 
 log = logging.getLogger("xcloudmask")
 
 #: No model that masks clouds is larger; a server that sends more is not sending one.
 MAX_BYTES = 4 * 2**30
+#: Text that describes a model is never larger.
+MAX_TEXT = 16 * 2**20
 BLOCK = 2**20
 TRIES = 5
 #: Answers that are worth asking again for.
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
-#: Text that describes a model is never larger.
-MAX_TEXT = 16 * 2**20
 #: Weights that a name needs no file for: bytes by their hash, put there by `hold`.
 HELD, PACKAGE = "held:", "package:"
 _held: dict[str, bytes] = {}
-
-Progress = Callable[[int, int | None], None]
-Answer = TypeVar("Answer")
 
 
 def cache_dir() -> Path:
@@ -85,7 +81,7 @@ def local_path(href: str) -> Path | None:
     return Path(href)
 
 
-def read(href: str, sha256: str, *, progress: Progress | None = None) -> bytes:
+def read(href: str, sha256: str) -> bytes:
     """Return the weights at `href` after comparing their hash.
 
     Parameters
@@ -94,25 +90,23 @@ def read(href: str, sha256: str, *, progress: Progress | None = None) -> bytes:
         A path, or an address: http(s), or what fsspec has a file system for (s3, gs, hf).
     sha256 : str
         What their SHA-256 must be. It may be empty for a local file only.
-    progress : callable, optional
-        Called with bytes had and bytes expected (or None); by default a bar if there is a terminal.
     """
     if sha256.lower() in _held:
         return _held[sha256.lower()]
     if href.startswith(HELD):
         raise WeightsError(
             f"the model's weights {sha256[:12]} were registered in another process and have not come to this "
-            "one: call predict, or xcloudmask.models.send(NAME), after the cluster's Client is made"
+            "one: call predict, or xcloudmask.models.own.send(NAME), after the cluster's Client is made"
         )
     path = local_path(href)
     if path is not None:
         return _checked(_read_file(path), sha256, href) if sha256 else _read_file(path)
     if not sha256:
         raise WeightsError(
-            f"{href}: nothing tells the SHA-256 of these weights, and what comes over a network is not parsed"
-            " unchecked. Pass sha256=, from where the author publishes it"
+            f"{href}: the SHA-256 of these weights is not known, and what comes over a network is not parsed "
+            "unchecked. Pass sha256=, from where the author publishes it"
         )
-    return _cached(href, sha256.lower(), progress or bar())
+    return _cached(href, sha256.lower())
 
 
 def digest(data: bytes) -> str:
@@ -149,26 +143,10 @@ def read_text(href: str) -> bytes:
             f"{href} is on a network and XCLOUDMASK_OFFLINE is set: save it, and give its path"
         )
     else:
-        data = _small(href)
+        data = _download(href, MAX_TEXT)
     if len(data) > MAX_TEXT:
         raise WeightsError(f"{href} has more than {MAX_TEXT:,} bytes: no description of a model is so large")
     return data
-
-
-def _small(href: str) -> bytes:
-    def once() -> bytes:
-        data = b""
-        for block, _, _ in _source(href, 0):
-            data += block
-            if len(data) > MAX_TEXT:
-                break
-        return data
-
-    return _patiently(href, once)
-
-
-def _source(href: str, have: int) -> Iterator[tuple[bytes, int, int | None]]:
-    return _http(href, have) if urlsplit(href).scheme in ("http", "https") else _fsspec(href, have)
 
 
 def _read_file(path: Path) -> bytes:
@@ -181,21 +159,21 @@ def _read_file(path: Path) -> bytes:
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise WeightsError(
             f"the weights {path} cannot be read: {error.strerror}. To workers of a cluster that do not see "
-            "this file, xcloudmask.models.send(NAME) takes it"
+            "this file, xcloudmask.models.own.send(NAME) takes it"
         ) from error
 
 
 def _checked(data: bytes, sha256: str, href: str) -> bytes:
-    found = digest(data)
-    if found != sha256.lower():
+    actual = digest(data)
+    if actual != sha256.lower():
         raise WeightsError(
-            f"{href} has SHA-256 {found}, expected {sha256.lower()}: the file was altered, is another "
+            f"{href} has SHA-256 {actual}, expected {sha256.lower()}: the file was altered, is another "
             "version, or did not arrive whole. Nothing of it was used"
         )
     return data
 
 
-def _cached(href: str, sha256: str, progress: Progress) -> bytes:
+def _cached(href: str, sha256: str) -> bytes:
     from filelock import FileLock
 
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
@@ -208,7 +186,7 @@ def _cached(href: str, sha256: str, progress: Progress) -> bytes:
         raise WeightsError(
             f"the cache {folder} cannot be made: {error.strerror}; name another folder with XCLOUDMASK_CACHE"
         ) from error
-    with FileLock(f"{kept}.lock"):
+    with FileLock(f"{kept}.lock"):  # processes that want the same file wait for the first, then find it
         if kept.exists():
             data = kept.read_bytes()
             if digest(data) == sha256:
@@ -220,49 +198,24 @@ def _cached(href: str, sha256: str, progress: Progress) -> bytes:
                 f"{href} is not in the cache and XCLOUDMASK_OFFLINE is set: unset it once, or put the file "
                 f"there as {kept}"
             )
-        data = _fetch(href, sha256, kept.with_suffix(".part"), progress)
-        whole = kept.with_suffix(f".{os.getpid()}")
-        whole.write_bytes(data)
-        os.replace(whole, kept)
-        kept.with_suffix(".part").unlink(missing_ok=True)
+        for part in folder.glob(f"{sha256}.*.part"):  # of a process that was killed as it wrote
+            part.unlink()
+        data = _checked(_download(href, MAX_BYTES), sha256, href)
+        replace_file(kept, data)
     return data
 
 
-def _fetch(href: str, sha256: str, part: Path, progress: Progress) -> bytes:
-    """Download to `part`, going on where an earlier attempt stopped; anew if that gives a wrong hash."""
-    for fresh in (False, True):
-        if fresh:
-            part.unlink(missing_ok=True)
-        resumed = part.exists() and part.stat().st_size > 0
-        _download(href, part, progress)
-        data = part.read_bytes()
-        if digest(data) == sha256 or not resumed:
-            break
-    if digest(data) != sha256:
-        part.unlink(missing_ok=True)
-    return _checked(data, sha256, href)
-
-
-def _download(href: str, part: Path, progress: Progress) -> None:
-    def once() -> None:
-        have = part.stat().st_size if part.exists() else 0
-        _append(part, _source(href, have), progress, href)
-
-    _patiently(href, once)
-
-
-def _patiently(href: str, once: Callable[[], Answer]) -> Answer:
-    """Call `once` until it works, a few times."""
-    attempt = 0
-    while True:
-        attempt += 1
+def _download(href: str, limit: int) -> bytes:
+    """Read an address whole, but for what goes beyond `limit`; what may pass is tried again."""
+    for attempt in range(1, TRIES + 1):
         try:
-            return once()
+            return _read_address(href, limit)
         except _TransientError as error:
             if attempt == TRIES:
                 raise WeightsError(f"{href} cannot be fetched after {TRIES} attempts: {error}") from error
             log.warning("%s: %s; trying again", href, error)
             time.sleep(error.wait or min(0.25 * 2 ** (attempt - 1), 8))
+    raise AssertionError  # the last attempt returned or raised
 
 
 class _TransientError(Exception):
@@ -273,50 +226,43 @@ class _TransientError(Exception):
         self.wait = wait
 
 
-def _append(
-    part: Path, blocks: Iterator[tuple[bytes, int, int | None]], progress: Progress, href: str
-) -> None:
-    """Write blocks, each with where it belongs and the whole size."""
-    total: int | None = None
-    have = 0
-    with open(part, "ab") as out:
-        for block, start, total in blocks:
-            if start == 0 and out.tell():  # the server began anew
-                out.truncate(0)
-            have = start + len(block)
-            if have > MAX_BYTES or (total or 0) > MAX_BYTES:
-                raise WeightsError(
-                    f"{href} is larger than {MAX_BYTES / 2**30:.0f} GB: no model that masks clouds is"
-                )
-            out.write(block)
-            progress(have, total)
-    if total is not None and have < total:
-        raise _TransientError(f"the connection ended after {have} of {total} bytes")
+def _read_address(href: str, limit: int) -> bytes:
+    from tqdm.auto import tqdm
+
+    file, total = (_http if urlsplit(href).scheme in ("http", "https") else _fsspec)(href)
+    hidden = True if limit == MAX_TEXT else None  # None: unless there is a terminal
+    with file, tqdm(total=total, unit="B", unit_scale=True, desc="weights", disable=hidden) as bar:
+        data = bytearray()
+        try:
+            while block := file.read(BLOCK):
+                data += block
+                bar.update(len(block))
+                if len(data) > limit or (total or 0) > limit:
+                    raise WeightsError(
+                        f"{href} is larger than {limit / 2**20:,.0f} MiB: no model that masks clouds is"
+                    )
+        except (OSError, http.client.HTTPException) as error:  # a cut connection
+            raise _TransientError(str(error)) from error
+    if total is not None and len(data) < total:
+        raise _TransientError(f"the connection ended after {len(data)} of {total} bytes")
+    return bytes(data)
 
 
-def _http(href: str, have: int) -> Iterator[tuple[bytes, int, int | None]]:
-    """Read an address; urllib takes proxies from the environment and follows redirects to http(s) only."""
+def _http(href: str) -> tuple[Any, int | None]:
+    """Open an address; urllib takes proxies from the environment and follows redirects to http(s) only."""
     request = urllib.request.Request(href, headers={"User-Agent": f"xcloudmask/{__version__}"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
     try:
         answer = urllib.request.build_opener(_HttpOnly).open(request, timeout=30)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing beyond what is here
-            return
         if error.code in TRANSIENT:
             wait = error.headers.get("Retry-After", "")
-            raise _TransientError(
-                f"HTTP {error.code}", min(float(wait), 60.0) if wait.isdigit() else 0.0
-            ) from error
+            seconds = min(float(wait), 60.0) if wait.isdigit() else 0.0
+            raise _TransientError(f"HTTP {error.code}", seconds) from error
         raise WeightsError(f"{href} cannot be fetched: HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         raise _TransientError(str(getattr(error, "reason", error))) from error
-    with closing(answer):
-        start = have if answer.status == 206 else 0
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        yield from _blocks(answer, start, total)
+    length = answer.headers.get("Content-Length")
+    return answer, int(length) if length else None
 
 
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
@@ -330,7 +276,8 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _fsspec(href: str, have: int) -> Iterator[tuple[bytes, int, int | None]]:
+def _fsspec(href: str) -> tuple[Any, int | None]:
+    """Open an address for which fsspec has a file system."""
     import fsspec
 
     scheme = urlsplit(href).scheme
@@ -341,34 +288,8 @@ def _fsspec(href: str, have: int) -> Iterator[tuple[bytes, int, int | None]]:
         hint = f"pip install {packages[scheme]}" if scheme in packages else "use a path or an https address"
         raise WeightsError(f"{href} cannot be fetched: {error}; {hint}") from error
     try:
-        total = fs.size(path)
-        with fs.open(path, "rb") as file:
-            file.seek(have)
-            yield from _blocks(file, have, total)
+        return fs.open(path, "rb"), fs.size(path)
     except (FileNotFoundError, PermissionError) as error:
         raise WeightsError(f"{href} cannot be fetched: {error}") from error
-    except (OSError, TimeoutError) as error:
+    except OSError as error:
         raise _TransientError(str(error)) from error
-
-
-def _blocks(file: IO[bytes] | Any, start: int, total: int | None) -> Iterator[tuple[bytes, int, int | None]]:
-    while True:
-        try:
-            block = file.read(BLOCK)
-        except (OSError, http.client.HTTPException) as error:  # a cut connection
-            raise _TransientError(str(error)) from error
-        if not block:
-            return
-        yield block, start, total
-        start += len(block)
-
-
-def bar() -> Progress:
-    """Return a progress bar on a terminal, nothing elsewhere."""
-
-    def draw(have: int, total: int | None) -> None:
-        share = f"{have / total:4.0%}" if total else ""
-        end = "\n" if have == total else ""
-        print(f"\rfetching weights {have / 1e6:.1f} MB {share}", end=end, file=sys.stderr, flush=True)
-
-    return draw if sys.stderr.isatty() else lambda have, total: None

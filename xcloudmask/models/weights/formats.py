@@ -1,4 +1,4 @@
-"""The forms in which weights come, told by the end of their name; each is vetted before it is parsed."""
+"""The formats of weights, known by the end of their name; each is checked before it is parsed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def form_of(href: str) -> Form:
 
 
 def vetted(data: bytes, form: Form, origin: str) -> bytes:
-    """Return weights that are safe to parse, or say why they are not."""
+    """Return weights that are safe to parse, or raise."""
     if form == "pt2":
         from xcloudmask.models.weights.safety_pt2 import pt2
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from xcloudmask.errors import WeightsError
 from xcloudmask.models.weights.safety import fields
@@ -29,19 +33,21 @@ class Shapes:
             if shape is not None and len(shape) != 4:
                 raise WeightsError(
                     f"{origin}: its {what} has {len(shape)} dimensions, not (window, channel, row, column): "
-                    "it "
-                    "does not map images to images"
+                    "it does not map images to images"
                 )
-        channels = 1 if activation in ("sigmoid", "complement") else classes
-        for what, shape, wanted in (("bands", self.input, bands), ("classes", self.output, channels)):
-            found = shape[1] if shape is not None else None
-            if found is not None and wanted is not None and found != wanted:
-                hint = "; bands=[...] and aux=[...] together are its input channels, in order"
-                if what == "classes" and found == wanted + 1:
-                    hint = "; if the last channel tells how far members disagree: uncertainty=True"
-                elif what == "classes":
-                    hint = "; one channel that tells cloud: classes=('clear', 'cloud'), activation='sigmoid'"
-                raise WeightsError(f"{origin} has {found} {what}, {wanted} are told{hint}")
+        outputs = 1 if activation in ("sigmoid", "complement") else classes
+        for what, shape, wanted in (
+            ("input bands", self.input, bands),
+            ("output classes", self.output, outputs),
+        ):
+            channels = shape[1] if shape is not None else None
+            if channels is not None and wanted is not None and channels != wanted:
+                hint = "bands=[...] and aux=[...] together are its input channels, in order"
+                if what == "output classes" and channels == wanted + 1:
+                    hint = "if the last channel is the spread between its members: uncertainty=True"
+                elif what == "output classes":
+                    hint = "for one score of cloud: classes=('clear', 'cloud'), activation='sigmoid'"
+                raise WeightsError(f"{origin} has {channels} {what} but {wanted} were given; {hint}")
         if self.input is not None and self.input[0] not in (None, 1):
             raise WeightsError(
                 f"{origin} takes exactly {self.input[0]} windows at a time: export it again with a batch of "
@@ -56,14 +62,14 @@ class Shapes:
         return self.input[2]
 
 
-def configured(architecture: str, config: Mapping[str, object], told: int | None) -> Shapes:
+def configured(architecture: str, config: Mapping[str, object], inputs: int | None) -> Shapes:
     """Return how many channels an architecture with these settings takes and gives.
 
     Parameters
     ----------
     architecture, config
         See `xcloudmask.models.arch.build`, which checks them; what is wrong with them is passed over here.
-    told : int or None
+    inputs : int or None
         How many input channels the caller names; None if any number is taken.
 
     Examples
@@ -71,16 +77,9 @@ def configured(architecture: str, config: Mapping[str, object], told: int | None
     >>> configured("unet", {"bands": 4, "classes": 3}, 3).input
     (None, 4, None, None)
     """
-    members, spread = config.get("members"), 0
-    if architecture == "ensemble":
-        if not isinstance(members, list | tuple) or not members or not isinstance(members[0], Mapping):
-            return Shapes()
-        logits = config.get("activation", "sigmoid") == "softmax"
-        spread = int(bool(config.get("spread", True))) + (not logits)
-        architecture, config = str(members[0].get("name")), members[0].get("config") or {}
     from xcloudmask.models import arch
 
-    if architecture not in arch.NAMES or not isinstance(config, Mapping):
+    if architecture not in arch.NAMES:
         return Shapes()
     numbers = dict(config)
     if {"bands", "classes"} - config.keys():  # its defaults are in its code, which imports torch
@@ -89,11 +88,11 @@ def configured(architecture: str, config: Mapping[str, object], told: int | None
             return Shapes()
         numbers = {**defaults, **config}
     bands, classes = numbers.get("bands"), numbers.get("classes", 1)
-    if told is not None and config.get("dem") is True and isinstance(bands, int) and told == bands + 1:
-        bands = told  # height may be given or not
+    if inputs is not None and config.get("dem") is True and isinstance(bands, int) and inputs == bands + 1:
+        bands = inputs  # height may be given or not
     return Shapes(
-        (None, bands, None, None) if isinstance(bands, int) and told is not None else None,
-        (None, classes + spread, None, None) if isinstance(classes, int) else None,
+        (None, bands, None, None) if isinstance(bands, int) and inputs is not None else None,
+        (None, classes, None, None) if isinstance(classes, int) else None,
     )
 
 
@@ -106,6 +105,28 @@ def onnx(data: bytes) -> Shapes:
     if len(inputs) != 1:
         raise WeightsError(f"the ONNX graph has {len(inputs)} inputs; it must have one, the image")
     return Shapes(_onnx_shape(inputs[0]), _onnx_shape(outputs[0]) if outputs else None)
+
+
+def onnx_tensors(data: bytes, origin: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the weights of an ONNX graph by name, in the precision in which they are stored.
+
+    Examples
+    --------
+    >>> onnx_tensors(b"", "net.onnx")
+    {}
+    """
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for tensor in _messages(next(_messages(data, 7), b""), 5):
+        entries = dict(fields(tensor))
+        shape = [size for field, size in fields(tensor) if field == 1 and isinstance(size, int)]
+        kind, name, raw = (entries.get(field) for field in (2, 8, 9))
+        if kind not in (1, 10) or not isinstance(name, bytes) or not isinstance(raw, bytes):
+            raise WeightsError(f"{origin}: {name!r} is not stored as raw numbers of 32 or 16 bits")
+        numbers = np.frombuffer(raw, "<f4" if kind == 1 else "<f2")
+        if numbers.size != math.prod(shape):
+            raise WeightsError(f"{origin}: {name!r} has {numbers.size} numbers, and its shape is {shape}")
+        tensors[name.decode()] = numbers.reshape(shape)
+    return tensors
 
 
 def _messages(message: bytes, number: int) -> Iterator[bytes]:

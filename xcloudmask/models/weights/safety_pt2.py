@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 from xcloudmask.errors import WeightsError
@@ -37,6 +39,8 @@ _SHAPE = re.compile(
 )
 #: How arguments are nested: tuples, lists and nothing else.
 _NESTING = re.compile(r'([\[\]{}", :\d]|null|type|context|children_spec|builtins\.(tuple|list|dict))*')
+#: Bytes of a number, by torch's serialised types; of others, one at least.
+_ITEM_BYTES = {3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8, 11: 16, 13: 2}
 #: Keys whose values only help people to debug; some of them hold source text.
 _DROPPED = ("metadata", "guards_code", "verifiers")
 #: Keys that lead to subgraphs, scripted objects and operators as values.
@@ -66,7 +70,13 @@ def _rewritten(archive: zipfile.ZipFile, origin: str) -> bytes:
             elif name == _GRAPH:
                 body = json.dumps(_graph(_json(archive, info, origin), origin)).encode()
             elif _CONFIG.fullmatch(name):
-                body = json.dumps(_config(_json(archive, info, origin), origin)).encode()
+                folder = name.rpartition("/")[0]
+                sizes = {
+                    entry.rpartition("/")[2]: one.file_size
+                    for entry, one in entries.items()
+                    if entry.startswith(f"{folder}/")
+                }
+                body = json.dumps(_config(_json(archive, info, origin), sizes, origin)).encode()
             else:
                 body = archive.read(info)
             clean.writestr(f"model/{name}", body)
@@ -103,8 +113,8 @@ def _json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, origin: str) -> Any:
         raise WeightsError(f"{origin}: {info.filename} is no JSON: {error}") from error
 
 
-def _config(config: Any, origin: str) -> Any:
-    """Check that every tensor is raw and lies where a tensor lies."""
+def _config(config: Any, sizes: Mapping[str, int], origin: str) -> Any:
+    """Check that every tensor is raw, lies where a tensor lies, and is no larger than its file."""
     entries = config.get("config") if isinstance(config, dict) else None
     if not isinstance(entries, dict):
         raise WeightsError(f"{origin}: the list of its tensors is damaged")
@@ -116,7 +126,28 @@ def _config(config: Any, origin: str) -> Any:
             or not re.fullmatch(r"(weight|tensor)_\d+", path)
         ):
             raise WeightsError(f"{origin}: its tensor {name!r} is kept as a pickle or an object: refused")
+        needed = _bytes_of(meta.get("tensor_meta"))
+        if needed is None or needed > sizes.get(path, 0):
+            stated = "sizes that cannot be" if needed is None else f"{needed:,} bytes"
+            raise WeightsError(
+                f"{origin}: its tensor {name!r} claims {stated}, and its file {path} holds "
+                f"{sizes.get(path, 0):,}: refused"
+            )
     return _graph(config, origin)
+
+
+def _bytes_of(meta: Any) -> int | None:
+    """Return how many bytes a tensor's sizes and strides reach over, None if they are damaged."""
+    try:
+        sizes, strides = ([int(entry["as_int"]) for entry in meta[key]] for key in ("sizes", "strides"))
+        first = int(meta["storage_offset"]["as_int"])
+        if len(sizes) != len(strides) or min((first, *sizes, *strides)) < 0:
+            return None
+        span = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True)) + 1
+        elements = max(first + span, math.prod(sizes)) if all(sizes) else 0
+        return elements * _ITEM_BYTES.get(meta["dtype"], 1)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _graph(value: Any, origin: str, key: str = "") -> Any:

@@ -10,7 +10,7 @@ from xcloudmask.models.weights import fetch
 arrived: list[str] = []
 
 
-class Carrier(WorkerPlugin):
+class WeightsPlugin(WorkerPlugin):
     """A plug-in of Dask's workers that brings bytes and leaves them where `fetch.read` finds them."""
 
     def __init__(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Networks that came as ONNX graphs, trained on: with all their bands, and with some of them estimated."""
+"""Networks for fixed bands, trained on: with all their bands, and with some of them estimated."""
 
 from __future__ import annotations
 
@@ -10,93 +10,82 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from xcloudmask import models, sensors
 from xcloudmask.errors import BandError, CloudMaskError, ModelWarning, OptionError
+from xcloudmask.models import arch
 from xcloudmask.models.arch.descriptors import BandInput
-from xcloudmask.models.filling import Filling, filling
+from xcloudmask.models.imputation import BandImputer, imputer_for
 from xcloudmask.models.network import load_network
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.scene.bands import choose_bands, lacking, missing_bands
 from xcloudmask.train import fine_tune
 from xcloudmask.train.augment import among
-from xcloudmask.train.calibrate import divide_head
 from xcloudmask.train.checkpoint import read_weights
 from xcloudmask.train.evaluate import logits
 from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import read_patch
 from xcloudmask.train.fixed import Estimated, Fixed
-from xcloudmask.train.graph import Graph
 from xcloudmask.train.loop import Trainer
 from xcloudmask.train.networks import begin, model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import Sample, to_xarray
+from xcloudmask.train.tables import Distil, Loss
 from xcloudmask.types import ModelSpec
-
-onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
 
 BANDS = ("blue", "green", "red", "nir")
 CLASSES = ("clear", "cloud", "cloud_shadow")
+SETTINGS = {"bands": 4, "classes": 3, "width": 8, "levels": 1}
+LEARNING = {"epochs": 2, "length": 12, "rate": 1e-2, "batch": 8}
 
 
-def graph_bytes(bands: int = 4, classes: int = 3, seed: int = 0) -> bytes:
-    """Two convolutions, of which the first looks at neighbours."""
-    rng = np.random.default_rng(seed)
-    weights = {
-        "body.conv.weight": rng.normal(0, 0.2, (8, bands, 3, 3)),
-        "body.conv.bias": np.zeros(8),
-        "head.weight": rng.normal(0, 0.2, (classes, 8, 1, 1)),
-        "head.bias": np.zeros(classes),
-    }
-    make = onnx.helper
-    graph = make.make_graph(
-        [
-            make.make_node("Conv", ["x", "body.conv.weight", "body.conv.bias"], ["a"], pads=[1, 1, 1, 1]),
-            make.make_node("Relu", ["a"], ["b"]),
-            make.make_node("Conv", ["b", "head.weight", "head.bias"], ["y"]),
-        ],
-        "tiny",
-        [make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", bands, 32, 32])],
-        [make.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", classes, 32, 32])],
-        [onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
-    )
-    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
+def network(seed: int = 0) -> nn.Module:
+    """Return a few convolutions that look at neighbours."""
+    return arch.build("cloud-unet", SETTINGS, seed=seed).eval()
+
+
+def written(path: Path, seed: int = 0) -> Path:
+    save_file(network(seed).state_dict(), path)
+    return path
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> ModelSpec:
     """Return a model that takes windows of 32 only and is given normalised bands."""
-    path = tmp_path / "trained-graph.onnx"
-    path.write_bytes(graph_bytes())
     spec = models.load(
-        path, bands=BANDS, classes=CLASSES, activation="softmax", mean=[0.2], std=[0.1, 0.1, 0.1, 0.2],
-        patch=32, overlap=8, level="toa", replace=True,
+        written(tmp_path / "begun.safetensors"), architecture="cloud-unet", config=SETTINGS, bands=BANDS,
+        classes=CLASSES, activation="softmax", mean=[0.2], std=[0.1, 0.1, 0.1, 0.2],
+        patch=32, overlap=8, level="toa", overwrite=True,
     )  # fmt: skip
     return replace(spec, patch_fixed=True)
 
 
 def tune(spec: ModelSpec | Path, data: Path, out: Path, **more: Any) -> ModelSpec:
-    told = {"epochs": 2, "length": 12, "rate": 1e-2, "batch": 8, **more}
-    return fine_tune(spec, data / "train", out, **told)
+    return fine_tune(spec, data / "train", out, **{**LEARNING, **more})
 
 
-def test_a_graph_is_fine_tuned_stays_a_graph_and_masks(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
+def test_it_is_fine_tuned_and_masks(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
     mine = tune(tiny, data, tmp_path / "mine")
-    assert (mine.runtime, mine.bands, mine.classes, mine.mean) == ("onnx", BANDS, CLASSES, tiny.mean)
-    assert (mine.patch, mine.patch_fixed, mine.level) == (32, True, "toa")
+    assert (mine.architecture, mine.bands, mine.classes, mine.mean) == (
+        "cloud-unet",
+        BANDS,
+        CLASSES,
+        tiny.mean,
+    )
+    assert (mine.patch, mine.patch_fixed, mine.level, mine.mean) == (32, True, "toa", tiny.mean)
     sample = read_patch(data / "val" / "l8" / "v0.npz")
     right = {
         spec.name: ((to_xarray(sample).cloudmask.predict(model=spec).values == 1) == (sample.possible == 6))
         for spec in (tiny, mine)
     }
-    assert right["mine"][:, :-1].mean() > max(0.95, right["trained-graph"][:, :-1].mean())
+    assert right["mine"][:, :-1].mean() > max(0.95, right["begun"][:, :-1].mean())
     # and what was learnt is read again from the file alone
-    again = models.load(tmp_path / "mine" / "mine.json", name="trained-graph-again", replace=True)
+    again = models.load(tmp_path / "mine" / "mine.json", name="begun-again", overwrite=True)
     assert again.sha256 == mine.sha256 != tiny.sha256
-    assert tune(mine, data, tmp_path / "more", epochs=1, length=1).runtime == "onnx"
+    assert tune(mine, data, tmp_path / "more", epochs=1, length=1).architecture == "cloud-unet"
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -105,7 +94,7 @@ def test_the_scores_of_training_are_of_what_users_get(tiny: ModelSpec, data: Pat
     sample = read_patch(data / "val" / "l8" / "v0.npz")
     begun = begin({"start": tiny, "classes": CLASSES})
     if taught:
-        begun, _ = with_extras(begun, {"distil": {"model": tiny}}, CLASSES)
+        begun, _ = with_extras(begun, Loss(distil=Distil(model=tiny)), CLASSES)
     four = sample.select([0, 1, 2, 3])
     mine = logits(begun.called, four).argmax(axis=0)
     theirs = to_xarray(sample).cloudmask.predict(model=tiny).values
@@ -114,22 +103,46 @@ def test_the_scores_of_training_are_of_what_users_get(tiny: ModelSpec, data: Pat
 
 
 def test_other_classes_get_a_head_of_their_own(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
-    mine = tune(tiny, data, tmp_path / "two", classes=["clear", "cloud"], head_only=True, epochs=1)
+    mine = tune(tiny, data, tmp_path / "two", classes=["clear", "cloud"], only="head", epochs=1)
     assert mine.classes == ("clear", "cloud")
-    before, after = (Graph(load_network(spec).body).state_dict() for spec in (tiny, mine))
-    assert after["head.weight"].shape == (2, 8, 1, 1)
-    assert torch.equal(before["body.conv.weight"], after["body.conv.weight"])
-    assert not torch.equal(before["head.weight"][:2], after["head.weight"])
+    before, after = (load_network(spec).body.state_dict() for spec in (tiny, mine))
+    assert after["logits.weight"].shape == (2, 8, 1, 1)
+    assert torch.equal(before["down.0.0.0.weight"], after["down.0.0.0.weight"])
+    assert not torch.equal(before["logits.weight"][:2], after["logits.weight"])
     mask = to_xarray(read_patch(data / "val" / "l8" / "v0.npz")).cloudmask.predict(model=mine)
     assert mask.attrs["flag_meanings"] == "clear cloud no_data"
 
 
+def test_other_bands_get_a_first_layer_of_their_own(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
+    bands = ("swir16", "nir", "red")
+    begun = begin({"start": tiny, "classes": CLASSES, "bands": list(bands)})
+    before, after = network().state_dict(), begun.kept.state_dict()
+    first = "down.0.0.0.weight"
+    assert torch.equal(after[first][:, 1], before[first][:, 3])
+    assert torch.equal(after[first][:, 2], before[first][:, 2])
+    assert not after[first][:, 0].any()
+    assert all(torch.equal(before[name], after[name]) for name in before if name != first)
+    (mean, *more), std = begun.entries["mean"], begun.entries["std"]
+    assert (more, std[1:]) == ([0.2, 0.2], (0.2, 0.1))
+    known = imputer_for(["swir16"])
+    assert (mean, std[0]) == (known.mean[0], known.covariance[0][0] ** 0.5)
+    mine = tune(tiny, data, tmp_path / "mine", bands=bands, recipe={"mosaic": True})
+    assert (mine.bands, json.loads(mine.config)["bands"]) == (bands, 3)
+    sample = read_patch(data / "val" / "l8" / "v0.npz")
+    mask = to_xarray(sample).isel(band=[2, 3, 4]).cloudmask.predict(model=mine)
+    assert ((mask.values == 1) == (sample.possible == 6))[:, :-1].mean() > 0.95
+    with pytest.raises(CloudMaskError, match="takes any bands"):
+        begin({"start": "spectral", "classes": models.get("spectral").classes, "bands": ["red"]})
+    with pytest.raises(BandError, match="cannot be estimated"):
+        begin({"start": tiny, "classes": CLASSES, "bands": ["red", "purple"]})
+
+
 def test_only_what_is_named_is_trained(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
-    mine = tune(tiny, data, tmp_path / "some", only=["body."], epochs=1, length=2)
-    before, after = (Graph(load_network(spec).body).state_dict() for spec in (tiny, mine))
+    mine = tune(tiny, data, tmp_path / "some", only=["down.", "up."], epochs=1, length=2)
+    before, after = (load_network(spec).body.state_dict() for spec in (tiny, mine))
     same = {name: torch.equal(before[name], after[name]) for name in before}
-    assert same == {name: name.startswith("head.") for name in before}
-    with pytest.raises(OptionError, match=r"body\.conv"):
+    assert same == {name: name.startswith("logits.") for name in before}
+    with pytest.raises(OptionError, match=r"down\.0"):
         tune(tiny, data, tmp_path / "none", only=["decoder"])
 
 
@@ -153,7 +166,7 @@ def test_bands_that_are_lacking_are_estimated_in_training_and_ever_after(
 def test_estimated_is_what_the_engine_does(tiny: ModelSpec) -> None:
     rng = np.random.default_rng(1)
     image = rng.uniform(0, 0.6, (2, 32, 32)).astype(np.float32)
-    body, how = Graph(graph_bytes()), filling(BANDS)
+    body, how = network(), imputer_for(BANDS)
     called = Estimated(body, how, tiny.mean, tiny.std)
     red, blue = BandInput("optical", 640, 670), BandInput("optical", 455, 520)
     told = torch.from_numpy(called.describe([red, blue]))
@@ -167,7 +180,7 @@ def test_estimated_is_what_the_engine_does(tiny: ModelSpec) -> None:
 def test_a_batch_of_samples_with_different_bands(tiny: ModelSpec) -> None:
     """What is padded, and what the network has no place for, plays no part."""
     rng = np.random.default_rng(2)
-    called = Estimated(Graph(graph_bytes()), filling(BANDS), tiny.mean, tiny.std)
+    called = Estimated(network(), imputer_for(BANDS), tiny.mean, tiny.std)
     edges = {"blue": (455, 520), "red": (640, 670), "nir": (840, 870), "cirrus": (1360, 1390)}
     pixels = torch.from_numpy(rng.uniform(0, 0.6, (2, 3, 8, 8)).astype(np.float32))
     sets = (("red", "cirrus", "blue"), ("nir", "red"))
@@ -188,9 +201,9 @@ def test_a_batch_of_samples_with_different_bands(tiny: ModelSpec) -> None:
 def test_validation_looks_at_the_bands_that_prediction_does() -> None:
     """Of every sensor, whose names say more than its wavelengths: Sentinel-2 has two in the near infrared."""
     six = models.get("ukis-any-l1c")
-    called = Estimated(nn.Identity(), filling(six.bands))
+    called = Estimated(nn.Identity(), imputer_for(six.bands))
     tried = 0
-    for name in sensors.list():
+    for name in sensors.names():
         bands = [band for band in sensors.get(name).bands if band.kind == "reflectance" and band.min_nm]
         if len(missing_bands(bands, six)):
             continue
@@ -206,7 +219,7 @@ def test_validation_looks_at_the_bands_that_prediction_does() -> None:
 
 
 def test_of_two_bands_that_would_do_the_nearer_is_taken() -> None:
-    called = Estimated(nn.Identity(), filling(BANDS))
+    called = Estimated(nn.Identity(), imputer_for(BANDS))
     edge, nir = BandInput("optical", 773, 793), BandInput("optical", 855, 875)
     assert called.describe([edge, nir]).ravel().tolist() == [-1, 3]
     assert called.describe([edge]).ravel().tolist() == [3]
@@ -219,10 +232,11 @@ def test_another_training_does_not_go_on_in_the_same_folder(
     out = tmp_path / "used"
     first = tune(tiny, data, out, epochs=1, length=1)
     assert tune(tiny, data, out, epochs=1, length=1).sha256 == first.sha256  # the same goes on
-    (tmp_path / "other.onnx").write_bytes(graph_bytes(seed=5))
-    other = replace(tiny, weights=str(tmp_path / "other.onnx"), sha256=digest(graph_bytes(seed=5)))
+    weights = written(tmp_path / "other.safetensors", seed=5)
+    other = replace(tiny, weights=str(weights), sha256=digest(weights.read_bytes()))
     for spec, more, named in (
-        (tiny, {"estimate": True}, "network"), (tiny, {"only": ["head."]}, "network"), (other, {}, "network"),
+        (tiny, {"estimate": True}, "network"), (tiny, {"only": ["logits."]}, "network"),
+        (other, {}, "network"),
         (tiny, {"recipe": {"flip": 0.0}}, "recipe"), (tiny, {"batch": 4}, "data"),
         (tiny, {"seed": 3}, "seed"),
     ):  # fmt: skip
@@ -251,7 +265,7 @@ def test_what_a_model_owes_stays_on_its_card(tiny: ModelSpec, data: Path, tmp_pa
     told = replace(tiny, citation="somebody (2019)", limits="knows no snow", licence="CC-BY-4.0")
     mine = tune(told, data, tmp_path / "mine", epochs=1, length=1, dev=0)
     assert (mine.citation, mine.licence) == ("somebody (2019)", "CC-BY-4.0")
-    assert mine.limits == "Of trained-graph: knows no snow"
+    assert mine.limits == "Of begun: knows no snow"
     assert mine.threshold is None  # none was chosen
 
 
@@ -260,27 +274,21 @@ def test_what_cannot_be_is_refused(tiny: ModelSpec, tmp_path: Path) -> None:
         begin({"start": "spectral", "classes": models.get("spectral").classes, "estimate": True})
     with pytest.raises(CloudMaskError, match="several networks"):
         begin({"start": "ukis-any-l1c", "classes": CLASSES})
+    with pytest.raises(CloudMaskError, match=r"is an ONNX graph.*label_folder"):
+        begin({"start": replace(tiny, runtime="onnx", architecture=""), "classes": CLASSES})
     with pytest.raises(CloudMaskError, match="takes elevation beside its bands"):
         begin({"start": replace(tiny, aux=("elevation",)), "classes": CLASSES})
-    with pytest.raises(CloudMaskError, match="says head_only and only"):
-        begin({"start": tiny, "classes": CLASSES, "head_only": True, "only": ["head."]})
+    with pytest.raises(CloudMaskError, match="has head_only and only"):
+        begin({"start": tiny, "classes": CLASSES, "head_only": True, "only": ["logits."]})
     with pytest.raises(CloudMaskError, match="gives probabilities"):
         begin({"start": replace(tiny, activation=None), "classes": CLASSES})
     with pytest.raises(BandError, match="coastal"):
-        filling(["coastal", "red"])
+        imputer_for(["coastal", "red"])
     with pytest.raises(BandError, match="cannot be estimated from"):
-        Filling(("a", "b"), (0, 0), ((1, 0), (0, 1))).given_only([])
+        BandImputer(("a", "b"), (0, 0), ((1, 0), (0, 1))).given_only([])
 
 
-def test_a_temperature_is_divided_into_a_graph(tiny: ModelSpec) -> None:
-    graph, pixels = Graph(graph_bytes()), torch.rand(1, 4, 8, 8)
-    with torch.no_grad():
-        before = graph(pixels)
-        divide_head(graph, "", {}, 2.0)
-        torch.testing.assert_close(graph(pixels), before / 2)
-
-
-def test_training_of_a_graph_is_reproducible_and_goes_on_where_it_stopped(
+def test_training_is_reproducible_and_goes_on_where_it_stopped(
     tiny: ModelSpec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config: dict[str, Any] = {
@@ -296,7 +304,7 @@ def test_training_of_a_graph_is_reproducible_and_goes_on_where_it_stopped(
     ]
     assert hashes[0] == hashes[1]
     record = json.loads((tmp_path / "first" / "record.json").read_text())
-    assert record["sha256"] == model_of(tmp_path / "first" / "t.onnx").sha256
+    assert record["sha256"] == model_of(tmp_path / "first" / "t.safetensors").sha256
     stopped = {**config, "loop": {**config["loop"], "save_every": 1}}
     saved = Trainer._save
 
