@@ -1,5 +1,6 @@
 """How clear it was: against the plainest way of counting, lazily, each shard read once."""
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import zarr
 from xcloudmask.archive import columns
 from xcloudmask.archive import timeseries as module
 from xcloudmask.archive.timeseries import timeseries
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError, StoreError
 from xcloudmask.streaming import ContractError, to_zarr
 
 ATTRS = {"flag_values": [0, 1, 4, 255], "flag_meanings": "clear cloud snow no_data"}
@@ -171,6 +172,9 @@ def test_what_is_no_series_of_masks_is_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="unknown class 'clera'; did you mean 'clear'"):
         timeseries(tmp_path / "a", clear=["clera"])
     zarr.open_array(tmp_path / "a" / "time", mode="r+")[3] = np.iinfo(np.int64).min
+    with pytest.raises(StoreError, match=r"a/time/c/0 is damaged, or was changed by another program"):
+        timeseries(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "stream" / "copy")  # as while it is written
     with pytest.raises(CloudMaskError, match="its time is not complete"):
         timeseries(tmp_path / "a")
     with pytest.raises(CloudMaskError, match=r"timeseries needs time, y and x"):

@@ -263,7 +263,7 @@ def test_another_option_or_grid_is_refused_with_both_values(tmp_path: Path) -> N
     for name in (
         "zarr.json",
         "stream/copy/zarr.json",
-    ):  # the list of arrays, where there are no groups within
+    ):  # which list the arrays
         fresh.pop(name)
     assert {name: data for name, data in files(tmp_path).items() if name in fresh} == fresh
 

@@ -31,6 +31,7 @@ from xcloudmask.store.fingerprint import check_contract
 from xcloudmask.store.header import put_group
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.options import WriteOptions
+from xcloudmask.store.safety_copy import drop_copy
 from xcloudmask.store.store import Target, open_store
 from xcloudmask.streaming.api import plan_output, stream
 from xcloudmask.streaming.report import StreamReport
@@ -39,7 +40,7 @@ from xcloudmask.streaming.source import from_reflectance
 log = logging.getLogger("xcloudmask.streaming")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SyncReport:
     """What a sync did, by item id; print it for a summary.
 
@@ -69,6 +70,9 @@ class SyncReport:
         """Raise `CloudMaskError` if an item failed."""
         if self.failed:
             raise CloudMaskError(str(self))
+
+    def __repr__(self) -> str:  # what a notebook shows
+        return str(self)
 
     def __str__(self) -> str:
         kinds = ("added", "replaced", "skipped", "left_out", "failed")
@@ -271,6 +275,7 @@ def _write_record(target: Target, settings: Mapping[str, Any], scene: xr.DataArr
         "level": scene.attrs.get("level"),
         "grid": _grid(scene),
     }
+    drop_copy(target)
     put_group(target, attributes, FOLDER, "sync")
 
 

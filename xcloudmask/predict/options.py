@@ -47,7 +47,7 @@ class PredictOptions(OptionSet):
             "see: xcloudmask models (auto: the best that fits)", "M",
             settled={
                 "model": "spec.name", "model_version": "spec.version", "model_sha256": "spec.sha256",
-                "bands": "told",
+                "bands": "input_band_names",
             },
         ),
     )  # fmt: skip

@@ -65,7 +65,7 @@ def write_copy(target: Target, arrays: list[str], name: str) -> None:
                 f"{array}/{opened.metadata.encode_chunk_key(at)}"
                 for at in product(*(range(count) for count in opened.cdata_shape))
             ]
-    target.put(_encode({path: entry_of(target.get(path)) for path in paths}), *PATH)
+    target.put(_encode({path: entry_of(data) for path, data in target.get_all(paths).items()}), *PATH)
 
 
 def drop_copy(target: Target) -> None:
@@ -92,8 +92,8 @@ def read_copy(target: Target) -> dict[str, Entry] | None:
 def find_damage(target: Target, files: Mapping[str, Entry]) -> dict[str, str]:
     """Return what is wrong with each file that differs from its copy."""
     out = {}
-    for path, entry in files.items():
-        data = target.get(path)
+    for path, data in target.get_all(list(files)).items():
+        entry = files[path]
         if entry_of(data) != entry and not (path == "zarr.json" and _is_opened_up(data, entry)):
             out[path] = "it is missing" if data is None else "it is not what was written"
     return out

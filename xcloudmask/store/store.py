@@ -24,6 +24,8 @@ from xcloudmask.errors import CloudMaskError, OptionError, StoreError
 from xcloudmask.store.retry import brief, call_with_retries
 
 T = TypeVar("T")
+#: Keys that are asked for at a time.
+TOGETHER = 32
 #: What to do about a file that is damaged.
 REMEDY = "Run `xcloudmask verify STORE --repair`, or verify(store, repair=True), and the same call again"
 
@@ -115,6 +117,22 @@ class Target:
             return None if found is None else bytes(found.to_bytes())
 
         return call_with_retries(f"read {key} of {self.label}", read, self.patience)
+
+    def get_all(self, paths: Sequence[str]) -> dict[str, bytes | None]:
+        """Read several keys at a time, named from the group on."""
+
+        async def read() -> list[bytes | None]:
+            gate = asyncio.Semaphore(TOGETHER)
+
+            async def one(path: str) -> bytes | None:
+                async with gate:
+                    value = await self.store.get(self.path(path), default_buffer_prototype())
+                return None if value is None else bytes(value.to_bytes())
+
+            return list(await asyncio.gather(*map(one, paths)))
+
+        values = call_with_retries(f"read {self.label}", lambda: sync(read()), self.patience)
+        return dict(zip(paths, values, strict=True))
 
     def get_json(self, *names: str) -> dict[str, Any] | None:
         """Read one key that holds JSON."""
@@ -243,7 +261,7 @@ def stored_sizes(array: Any, selections: Sequence[tuple[slice, ...]]) -> list[in
             return 0
 
     async def sizes() -> list[int]:
-        gate = asyncio.Semaphore(32)
+        gate = asyncio.Semaphore(TOGETHER)
 
         async def total(selection: tuple[slice, ...]) -> int:
             async with gate:

@@ -10,6 +10,7 @@ from typing import Any
 
 from xcloudmask.errors import ContractError, StoreError
 from xcloudmask.store.header import read_raw_header
+from xcloudmask.store.icechunk import BranchStore
 from xcloudmask.store.ledger import DONE, Ledger
 from xcloudmask.store.lock import Lock
 from xcloudmask.store.metadata import consolidate
@@ -40,7 +41,7 @@ class Damage:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class VerifyReport:
     """What was checked, and what is damaged; print it for a summary.
 
@@ -68,6 +69,9 @@ class VerifyReport:
         """Raise `StoreError` if something is damaged."""
         if self.damaged:
             raise StoreError(str(self))
+
+    def __repr__(self) -> str:  # what a notebook shows
+        return str(self)
 
     def __str__(self) -> str:
         lines = [
@@ -267,4 +271,7 @@ def _repair(
     if not target.transactional:
         consolidate(target, header["arrays"])  # others may have added arrays of theirs
     write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))
+    if isinstance(target.store, BranchStore):
+        message = f"{len(broken)} damaged regions are to be made anew"
+        target.store.commit(message, {"group": target.group}, target.group, None)
     return int((ledger.states != DONE).sum())

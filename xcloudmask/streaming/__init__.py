@@ -1,7 +1,7 @@
 """Masks into Zarr: streamed, resumable, each window once. The only part of the library that imports zarr.
 
 `stream` makes a mask from reflectance, `to_zarr` writes one. Both record each region in the store when it is
-durable (``stream/status``), so that a call that was stopped, by whatever, goes on when it is run again.
+durable (``stream/status``), so that a call that was stopped, by whatever, resumes when it is run again.
 """
 
 from xcloudmask.errors import ClusterError, ContractError, StoreError, StoreLockedError, StreamWarning

@@ -48,7 +48,9 @@ class ProgressEvent:
     @property
     def text(self) -> str:
         """One line."""
-        parts = [f"{self.done}/{self.total} regions", f"{self.rate:.1f} Mpx/s"]
+        parts = [f"{self.done}/{self.total} regions"]
+        if self.rate > 0:
+            parts.append(f"{self.rate:.1f} Mpx/s" if self.rate >= 0.1 else f"{self.rate:.1g} Mpx/s")
         if self.kind == "end":
             parts.append(f"in {clock(self.seconds)}")
         else:

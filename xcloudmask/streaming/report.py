@@ -17,7 +17,7 @@ class Failure:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StreamReport:
     """What a stream did; print it for a summary.
 
@@ -53,6 +53,9 @@ class StreamReport:
         """Raise `CloudMaskError` unless every region is done."""
         if not self.complete:
             raise CloudMaskError(str(self))
+
+    def __repr__(self) -> str:  # what a notebook shows
+        return str(self)
 
     def __str__(self) -> str:
         out = (
