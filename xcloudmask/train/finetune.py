@@ -31,7 +31,6 @@ def fine_tune(
     only: str | Sequence[str] = (),
     estimate: bool = False,
     recipe: Mapping[str, object] | None = None,
-    seed: int = 0,
     progress: bool = True,
 ) -> ModelSpec:
     """Train a model on with labels of your own, and return it, ready for ``predict(model=...)``.
@@ -66,9 +65,8 @@ def fine_tune(
         and estimated from the others, in training and ever after (`ModelSpec.fills`).
     recipe : mapping, optional
         How samples are changed; settings of `xcloudmask.train.stream.Recipe`. By default crops of 128 pixels
-        turned and mirrored; of a network that takes one size of window, that size.
-    seed : int
-        Of everything random.
+        turned and mirrored; of a network that takes one size of window, that size. ``seed``, 0 by default, is
+        that of everything random.
     progress : bool
         Whether to print a line an epoch.
 
@@ -94,6 +92,7 @@ def fine_tune(
     size = spec.patch if spec.patch_fixed else 128
     least = 3 if estimate and not spec.fills else spec.min_bands
     changes: dict[str, object] = {"size": size, "least_bands": least, **(recipe or {})}
+    seed = changes.pop("seed", 0)
     if spec.architecture in ("spectral", "pixel-mlp"):
         changes = {"pixels": 128, **changes}
     config: dict[str, Any] = {
