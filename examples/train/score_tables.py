@@ -16,7 +16,7 @@ from xcloudmask.train.augment import INSTRUMENTS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "scores.md"
-EVIDENCE = ROOT / "xcloudmask" / "evidence.json"
+EVIDENCE = ROOT / "xcloudmask" / "predict" / "evidence.json"
 SHOWN = ("balanced_accuracy", "oa", "f1", "f2", "iou")
 #: Sources that every model is scored on, top of atmosphere: what models are compared by.
 COMMON = ("l8_biome", "l8_38cloud")
