@@ -27,18 +27,19 @@ from xcloudmask.local.scene import (
     Overrides,
     Plane,
     Scene,
-    check_sun,
     choose,
     good_radiometry,
     parse_time,
     settle_level,
 )
 from xcloudmask.local.sun import descending_pass, sun_position
+from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source, ValidRule
+from xcloudmask.stac.opening import gdal_path, open_raster
 from xcloudmask.types import Band, Sensor
 
-_RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
+_RASTERS = (".tif", ".tiff", ".jp2")
 #: Of a file's own name, where it follows its agency's rules: sensor, and which group of it is the level.
 _NAMES: Sequence[tuple[re.Pattern[str], str]] = (
     (re.compile(r"PROBAV_(?:S1|S5|S10)_(?P<level>TOA|TOC)_\w{6}_(?P<day>\d{8})_", re.I), "proba-v"),
@@ -151,13 +152,12 @@ def read_layers(files: Files) -> list[Layer]:
 
 
 def _layers_of(href: str, file: str) -> list[Layer]:
-    import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(href)
+            dataset = open_raster(gdal_path(href))
     except RasterioIOError as error:
         raise AssetError(
             f"{file}: cannot be opened: {error}. The file may be cut short or of another kind than its name"
@@ -262,6 +262,10 @@ def _numbers(
     if given.scale is not None and is_reflectance:
         return Numbers(given.scale, given.offset or 0.0)
     if (layer.scale, layer.offset) != (1.0, 0.0):
+        if is_reflectance:
+            remedy = "Pass scale= and offset=."
+            figure(layer.scale, "its scale", layer.file, remedy, range_of="scale")
+            figure(layer.offset, "its offset", layer.file, remedy, range_of="offset")
         return Numbers(layer.scale, layer.offset)
     if raw_elevation is not None and (numbers := raw_numbers(sensor, band, raw_elevation)):
         return numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.grid import Grid, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items
-from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item
+from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item, name_unreadable
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
 from xcloudmask.types import parse_level
@@ -155,7 +156,7 @@ def load_stac(
     items = plain_items(items_or_search, modifier)
     _check_sun_elevation(sun_elevation, items)
     matched = [match_item(item) for item in items]
-    choices = choose_bands(bands_by_sensor(matched), bands)
+    choices = choose_bands(bands_by_sensor(matched), bands, name_unreadable(matched))
     plans = _plan(matched, choices, offset, sun_elevation, transport)
     warn_about((plan.item_id, assumption) for plan in plans for assumption in plan.assumptions)
     if not plans:
@@ -224,7 +225,8 @@ def _plan(
         names = [own for choice in choices if (own := choice.name_in(item)) is not None]
         sun = sun_elevation.get(name) if isinstance(sun_elevation, Mapping) else sun_elevation
         try:
-            return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read_text)
+            read = partial(read_text, remote=item.view.remote)
+            return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read)
         except AssetError as error:
             if transport.on_error == "raise":
                 who = "" if repr(name) in str(error) else f"item {name!r}: "

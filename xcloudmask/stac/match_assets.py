@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -170,6 +170,15 @@ def match_item(item: Any) -> MatchedItem:
         raise BandError(_no_band(view, sensor))
     order = [band.name for band in sensor.bands] if sensor else list(best)
     return MatchedItem(view, profile, sensor, {name: best[name] for name in order if name in best})
+
+
+def name_unreadable(items: Iterable[MatchedItem]) -> str:
+    """Return a sentence on the first item with assets that have no address, which nobody can read."""
+    for item in items:
+        if item.view.without_address:
+            keys = ", ".join(repr(key) for key in item.view.without_address)
+            return f"Of item {item.view.id!r} {keys} has no address (href)."
+    return ""
 
 
 def _no_band(view: ItemView, sensor: Sensor | None) -> str:

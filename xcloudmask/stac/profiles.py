@@ -177,8 +177,7 @@ def _marked(view: ItemView, marks: tuple[tuple[str, str], ...]) -> bool:
         return True
     for kind, text in marks:
         if kind == "property":
-            places: Any = view.properties
-            if any(name.startswith(text) for name in places):
+            if any(name.startswith(text) and value is not None for name, value in view.properties.items()):
                 return True
         elif kind == "link":
             if any(text in href for href in view.links):
