@@ -286,7 +286,7 @@ def test_what_is_no_plane_is_told(probav, plane):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [*(("scale", value) for value in (0.0, np.nan, np.inf, -2000.0, 1e-30)), ("offset", np.nan), ("offset", 1e30)],
+    [*(("scale", value) for value in (0.0, np.nan, np.inf, -2e3, 1e-30)), ("offset", np.nan)],
 )  # fmt: skip
 def test_numbers_that_cannot_be_meant_are_told(probav, name, value):
     path, _, _ = probav(**{name: value})

@@ -310,8 +310,9 @@ def test_a_band_that_is_a_vrt_is_not_opened(safe, tmp_path):
     (tmp_path / "canary").write_bytes(bytes(range(144)))
     path = next(root.rglob("*_B04.jp2"))
     path.write_text(
-        '<VRTDataset rasterXSize="12" rasterYSize="12"><SRS>EPSG:32632</SRS><GeoTransform>600000, 10, 0, 4900020,'
-        ' 0, -10</GeoTransform><VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+        '<VRTDataset rasterXSize="12" rasterYSize="12"><SRS>EPSG:32632</SRS>'
+        "<GeoTransform>600000, 10, 0, 4900020, 0, -10</GeoTransform>"
+        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
         f"<SourceFilename>{tmp_path}/canary</SourceFilename><LineOffset>12</LineOffset></VRTRasterBand>"
         "</VRTDataset>"
     )

@@ -65,6 +65,8 @@ class Layer:
     nodata : float or None
     date : str or None
         The file's own date.
+    is_named : bool
+        Whether `label` is more than the number of a band in its file.
     """
 
     label: str
@@ -76,6 +78,7 @@ class Layer:
     offset: float
     nodata: float | None
     date: str | None = None
+    is_named: bool = True
 
 
 def recognises(files: Files) -> bool:
@@ -176,6 +179,7 @@ def _layers_of(href: str, file: str) -> list[Layer]:
                 offset=dataset.offsets[index - 1],
                 nodata=dataset.nodatavals[index - 1],
                 date=_date(dataset.tags().get("TIFFTAG_DATETIME")),
+                is_named=dataset.count == 1 or _is_name(_label(dataset, index), index),
             )
             for index in range(1, dataset.count + 1)
         ]
@@ -185,6 +189,12 @@ def _label(dataset: Any, index: int) -> str | None:
     """Return what the file calls a band: its description, or the tag that VITO writes."""
     label: str | None = dataset.descriptions[index - 1] or dataset.tags(index).get("BAND")
     return label
+
+
+def _is_name(label: str | None, index: int) -> bool:
+    """Tell if a description names a band: what only counts ("Band 1") says nothing of the sensor's bands."""
+    counts = re.fullmatch(r"(?:band|layer|channel|bidx)?[ _-]?0*(\d+)", label or "", re.IGNORECASE)
+    return bool(label) and not (counts and int(counts[1]) == index)
 
 
 def _date(tag: str | None) -> str | None:
@@ -208,18 +218,24 @@ def _named_by_caller(
     layers: list[Layer], given: Overrides, sensor: Sensor
 ) -> tuple[list[Layer], str | tuple[str, ...]]:
     """Take ``bands=`` as the names of the bands in order, where the file itself names none of them."""
-    if isinstance(given.bands, str) or any(sensors.match([layer.label for layer in layers], sensor)):
+    if isinstance(given.bands, str) or any(sensors.match(_names(layers), sensor)):
         return layers, given.bands
     if len(given.bands) != len(layers):
         raise BandError(
             f"{layers[0].file}: {len(layers)} bands that bear no names, and bands= gives {len(given.bands)}."
             f" Give one name a band, in the file's order, out of {', '.join(b.name for b in sensor.bands)}."
         )
-    return [replace(layer, label=name) for layer, name in zip(layers, given.bands, strict=True)], given.bands
+    pairs = zip(layers, given.bands, strict=True)
+    return [replace(layer, label=name, is_named=True) for layer, name in pairs], given.bands
+
+
+def _names(layers: Sequence[Layer]) -> list[str]:
+    """Return what each band is called, nothing where it is only counted."""
+    return [layer.label if layer.is_named else "" for layer in layers]
 
 
 def _match(layers: Sequence[Layer], sensor: Sensor, where: str) -> tuple[Band | None, ...]:
-    bands = sensors.match([layer.label for layer in layers], sensor)
+    bands = sensors.match(_names(layers), sensor)
     if not any(bands):
         raise BandError(
             f"{where}: no band of {sensor.name} ({', '.join(b.name for b in sensor.bands)}) is found in what"

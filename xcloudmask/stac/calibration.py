@@ -22,12 +22,14 @@ from xcloudmask.stac.assumptions import Assumption
 from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.match_assets import Choice
-from xcloudmask.stac.offset import OffsetEvidence, OffsetMode, decide, gather
+from xcloudmask.stac.offset import OffsetDecision, OffsetEvidence, OffsetMode, decide, gather
 from xcloudmask.stac.profiles import Numbers, Profile
 from xcloudmask.stac.view import ItemView
 
 ReadText = Callable[[str], str]
 
+#: Reflectance of one number of ESA's.
+_DIGITAL_STEP = 1e-4
 _MTL_FORMS = (".json", ".xml", ".txt", "")
 _BAND_IN_NAME = re.compile(r"(?:^|_)B(\d{1,2}(?:_VCID_\d)?)\.", re.I)
 SUN_REMEDY = "Give it in degrees: sun_elevation=..."
@@ -105,8 +107,8 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> Source:
         stated = f"a scale of {entry.scale} and an offset of {entry.offset}"
         raise UnitError(f"{where}: {stated} are no numbers to calibrate with. {_STATE_SCALE}")
     scale = entry.scale if entry.scale is not None else default.scale
-    if scale is None and entry.data_type and not entry.is_integer:
-        scale = 1.0
+    if _is_float(choice):
+        scale = 1.0  # the product's scale is for its whole numbers
     if scale is None:
         raise UnitError(
             f"{where}: scale and offset are neither stated nor known for this catalogue (collection "
@@ -134,6 +136,12 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> Source:
     )
 
 
+def _is_float(choice: Choice) -> bool:
+    """Tell if an item says that its pixels are floating point, and no scale: they are values already."""
+    entry = choice.entry
+    return entry.scale is None and bool(entry.data_type) and not entry.is_integer
+
+
 def _sentinel_2(
     view: ItemView,
     choices: Sequence[Choice],
@@ -146,18 +154,26 @@ def _sentinel_2(
     assets: list[Source] = []
     assumptions: list[Assumption] = []
     for choice, plan in zip(choices, plans, strict=True):
-        kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale)
+        kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale, _is_float(choice))
         if kind not in decided:
             evidence = gather(
                 view,
                 choice.asset,
-                scale=plan.scale,
+                scale=_DIGITAL_STEP if _is_float(choice) else plan.scale,
                 stated=choice.entry.offset,
                 listed=profile.is_listed,
+                flagged=profile.flagged,
                 harmonised=profile.harmonised,
                 constant=profile.constant_offset,
             )
             decision = decide(evidence, mode)
+            if _is_float(choice) and mode == "auto" and evidence.stated is None and decision.offset:
+                decision = OffsetDecision(
+                    0.0,
+                    "floating point: reflectance already",
+                    "its pixels are floating point and state no scale, so they are taken as reflectance from"
+                    " which the offset was taken already",
+                )
             if decision.warning:
                 remedy = 'offset="apply" or offset="skip" settles it.'
                 assumptions.append(Assumption(decision.warning, "; ".join(evidence.found), remedy))

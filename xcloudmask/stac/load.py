@@ -72,8 +72,9 @@ def load_stac(
 
     Parameters
     ----------
-    items_or_search : pystac-client search, ItemCollection, items or FeatureCollection
-        What to load.
+    items_or_search : search, ItemCollection, items, FeatureCollection, table or JSON
+        What to load: of pystac-client, pystac or plain; a table is a DataFrame as stac-geoparquet has it,
+        JSON a text or the path of a file.
     bands : "auto", "all" or sequence of str
         ``"auto"`` takes what the models of this library can use: blue, green, red, one near infrared and the
         two short-wave infrareds, as far as every sensor at hand has them. Names may be common names, the
@@ -110,7 +111,7 @@ def load_stac(
     patch_url : callable, optional
         Called with each URL just before it is opened, ``planetary_computer.sign`` for instance.
     modifier : callable, optional
-        Called with a copy of each item before it is interpreted.
+        Called with a copy of each item (of pystac, if it was one) before it is interpreted.
     on_error : {"raise", "skip"}
         An asset that is missing or broken is an error, or no data and a warning that names it.
     retries : int

@@ -52,6 +52,7 @@ class Profile:
     quality: Quality | None = None
     harmonised: bool = False
     constant_offset: bool = False
+    flagged: bool = False  # items say whether Sentinel-2's offset was taken from the pixels
 
     @property
     def is_listed(self) -> bool:
@@ -206,13 +207,19 @@ def _profiles() -> tuple[tuple[tuple[str, ...], tuple[tuple[str, str], ...], Pro
             data["products"][raw["product"]],
             level=level,
             constant_offset=raw.get("constant_offset", False),
+            flagged=raw.get("flagged", False),
         )
         found.append((tuple(raw["collections"]), marks, profile))
     return tuple(found)
 
 
 def _profile(
-    catalogue: str, product: Mapping[str, Any], *, level: Level | None, constant_offset: bool = False
+    catalogue: str,
+    product: Mapping[str, Any],
+    *,
+    level: Level | None,
+    constant_offset: bool = False,
+    flagged: bool = False,
 ) -> Profile:
     kinds: tuple[Kind, ...] = ("reflectance", "brightness_temperature")
     quality = product.get("quality")
@@ -229,4 +236,5 @@ def _profile(
         quality=Quality(**{**quality, "keys": tuple(quality["keys"])}) if quality else None,
         harmonised=product.get("harmonised", False),
         constant_offset=constant_offset,
+        flagged=flagged,
     )

@@ -38,6 +38,7 @@ class BandEntry:
 
     name: str | None = None
     common_name: str | None = None
+    description: str | None = None
     center_um: float | None = None
     fwhm_um: float | None = None
     scale: float | None = None
@@ -255,6 +256,7 @@ def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> Ba
     return BandEntry(
         name=_text(name.get("name", name.get("id"))),
         common_name=_text(name.get("eo:common_name", name.get("common_name"))),
+        description=_text(name.get("description")),
         center_um=to_number(name.get("eo:center_wavelength", name.get("center_wavelength"))),
         fwhm_um=to_number(name.get("eo:full_width_half_max", name.get("full_width_half_max"))),
         scale=to_number(found["scale"]),
