@@ -18,7 +18,7 @@ from xcloudmask.stac.grid import asset_grid
 from xcloudmask.stac.item_plan import ItemPlan, Source, ValidRule
 from xcloudmask.stac.match_assets import MatchedItem, match_item
 from xcloudmask.stac.offset import OffsetMode, baseline_text
-from xcloudmask.stac.place import item_crs
+from xcloudmask.stac.place import is_known_crs, item_crs
 from xcloudmask.stac.profiles import (
     Profile,
     Quality,
@@ -136,7 +136,9 @@ def make_plan(
 
     def placed(source: Source) -> Source:
         band, asset = source.band, view.assets[source.key]
-        own_crs = crs or asset.crs  # None for the item where its assets do not agree
+        own_crs = crs
+        if misplaced is None and crs is None and asset.crs and is_known_crs(asset.crs):
+            own_crs = asset.crs  # the assets do not agree
         place = asset_grid(view, asset, own_crs, band.gsd if band else None, lonlat)
         good_bit = bits.get(band.name) if band else None
         return replace(
