@@ -168,6 +168,9 @@ def open_raster(path: str, *, filesystem: Any = None, own_vrt: bool = False) -> 
             return rasterio.open(path, driver=driver, **options)
         except RasterioIOError as error:
             if "not recognized as being in" not in str(error):
+                if filesystem is not None:  # GDAL does not pass on what it says
+                    with filesystem.open(path, "rb") as file:
+                        file.read(1)
                 raise
             refusal = refusal or error
     assert refusal is not None

@@ -256,7 +256,7 @@ def fault_of(error: BaseException) -> Fault:
 def explain(item_id: str, key: str, url: str, error: BaseException, transport: Transport) -> AssetError:
     """Return the error that names item, asset, cause and remedy. Query strings (signatures) are left out."""
     shown = " ".join(url.split("?", 1)[0].split())[:300]
-    text = messages(error).replace(url, shown).rstrip(".")
+    text = " ".join(messages(error).replace(url, shown).split()).rstrip(".")
     parts = [f"item {item_id!r}, asset {key!r} ({shown}) cannot be read: {text}."]
     if not isinstance(error, AssetError):
         parts.append(_REMEDIES[fault_of(error)].format(retries=transport.retries))
