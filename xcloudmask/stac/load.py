@@ -1,4 +1,4 @@
-"""From items to one lazy, calibrated, described DataArray."""
+"""`load_stac`: the public call, from items to plans, to a grid, to layers, to the array."""
 
 from __future__ import annotations
 

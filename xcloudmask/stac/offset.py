@@ -190,8 +190,8 @@ def decide(evidence: OffsetEvidence, mode: OffsetMode = "auto") -> OffsetDecisio
         raise UnitError(
             f"item {evidence.item_id!r}: whether its pixels still carry the Sentinel-2 offset is told by"
             " earthsearch:boa_offset_applied, which Earth Search sets and this item lacks. The item says:"
-            f' {"; ".join(evidence.found)}. Search without fields=, or settle it with offset="apply" (add the'
-            ' offset) or offset="skip" (add none).'
+            f" {'; '.join(evidence.found)}. Search without fields=, or settle it with"
+            ' sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
         )
     return _since_0400(evidence, default, by_date=era == "new by date")
 
