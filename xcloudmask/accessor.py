@@ -269,7 +269,7 @@ class CloudMask:
         samples, seed : int
             Of the bootstrap over scenes.
         """
-        from xcloudmask.metrics.edge import score_mask
+        from xcloudmask.metrics.xarray_scores import score_mask
 
         return score_mask(
             self._mask(), reference, questions=questions, scene_dims=scene_dims, samples=samples, seed=seed

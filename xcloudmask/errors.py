@@ -130,7 +130,8 @@ class OptionError(CloudMaskError, KeyError):
         names = [str(name) for name in allowed]
         folded = {name.casefold(): name for name in names}
         near = get_close_matches(str(value).casefold(), folded, n=1, cutoff=0.5)
-        message = f"unknown {what} {value!r}"
+        shown = repr(value)
+        message = f"unknown {what} {shown if len(shown) <= 300 else shown[:300] + '...'}"
         if near:
             message += f"; did you mean {folded[near[0]]!r}?"
         elif names or hint:

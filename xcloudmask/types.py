@@ -1,4 +1,4 @@
-"""Frozen value objects that travel through the library.
+"""Frozen value objects that travel through the library: `Band`, `Sensor`, `ModelSpec`, `Options`.
 
 They hold numbers and names only, so they hash, compare and pickle cheaply: a task graph may carry them
 by the ten thousand. They validate themselves when made, so code further down need not.

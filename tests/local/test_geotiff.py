@@ -1,6 +1,7 @@
 """Plain GeoTIFFs and folders of band files: what tells the bands, the unit, the level and the sun."""
 
 import math
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -220,3 +221,54 @@ def test_the_demo_clip():
     means = scene.mean(("time", "y", "x")).values
     assert means == pytest.approx([0.1548, 0.1327, 0.1134, 0.3516, 0.2235, 0.1364], abs=2e-4)
     assert scene.rio.crs.to_epsg() == 32616
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.vrt"])
+def test_a_vrt_is_not_opened_whatever_its_name(tmp_path, name):
+    (tmp_path / "canary").write_bytes(bytes(range(64)))
+    (tmp_path / name).write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><SRS>EPSG:32632</SRS>'
+        "<GeoTransform>600000, 10, 0, 4900020, 0, -10</GeoTransform>"
+        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand"><Description>red</Description>'
+        f"<SourceFilename>{tmp_path}/canary</SourceFilename><LineOffset>8</LineOffset></VRTRasterBand>"
+        "</VRTDataset>"
+    )
+    for path in (tmp_path / name, tmp_path):  # the file, and the folder
+        with pytest.raises(CloudMaskError, match=r"not recognized|which is none of"):
+            xcloudmask.local.open(path, sensor="sentinel-2", level="toa", scale=1e-4)
+
+
+@pytest.mark.parametrize(
+    "figures", [{"scales": [0.0] * 4}, {"scales": [float("nan")] * 4}, {"offsets": [1e9] * 4}]
+)
+def test_a_scale_of_the_file_that_cannot_be_meant_is_told(tmp_path, raster, stack, figures):
+    path = raster(tmp_path / "x.tif", stack, descriptions=["blue", "green", "red", "nir"], **figures)
+    with pytest.raises(UnitError, match=r"x.tif: its (scale|offset) is .*Pass scale= and offset="):
+        xcloudmask.local.open(path, sensor="sentinel-2", level="toa")
+
+
+@pytest.mark.parametrize("resolution", [1e12, float("nan"), float("inf"), -10, 0])
+def test_a_pixel_larger_than_the_scene_is_told(tmp_path, raster, stack, resolution):
+    path = raster(tmp_path / "x.tif", stack, descriptions=["blue", "green", "red", "nir"], nodata=0)
+    with pytest.raises(CloudMaskError, match="unknown resolution"):
+        xcloudmask.local.open(path, sensor="sentinel-2", level="toa", scale=1e-4, resolution=resolution)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "x.tif")
+    with pytest.raises(CloudMaskError, match="which is none of"):
+        xcloudmask.local.open(tmp_path / "x.tif", sensor="sentinel-2", level="toa", scale=1e-4)
+
+
+@pytest.mark.parametrize("names", [None, ["Band 1", "band_2", "3", "Layer 4"]])
+def test_a_counter_is_no_band(tmp_path, raster, stack, names):
+    """Landsat's first band is coastal, and most people's first band is blue."""
+    product = "LC08_L2SP_192029_20210705_20210713_02_T1"
+    path = raster(tmp_path / f"{product}.tif", stack, descriptions=names, nodata=0)
+    given = {"sensor": "landsat-8", "level": "boa", "scale": 2.75e-5, "offset": -0.2}
+    with pytest.raises(BandError, match=r"no band of landsat-8 .*Pass bands=\[\.\.\.\]: one name a band"):
+        xcloudmask.local.open(path, **given)
+    scene = xcloudmask.local.open(path, bands=["blue", "green", "red", "nir08"], **given)
+    np.testing.assert_allclose(scene[0, 0], expected(stack[0], 2.75e-5, -0.2), atol=1e-6)
+    named = raster(tmp_path / "named.tif", stack, descriptions=["B2", "B3", "B4", "B5"], nodata=0)
+    assert xcloudmask.local.open(named, **given).band.values.tolist() == ["blue", "green", "red", "nir08"]

@@ -215,3 +215,97 @@ def test_geotiff_whose_bands_are_not_the_sensors(tmp_path, raster):
     raster(path, dn(0), band_tags=[{"BAND": "NDVI"}])
     with pytest.raises(BandError, match=r"no band of proba-v.*'NDVI'"):
         xcloudmask.local.open(path)
+
+
+# ---------------------------------------------------------------------------------------------- hostile files
+
+RED = "LEVEL3/RADIOMETRY/RED/TOA"
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """A file that must not be read, and HDF5 that holds the same."""
+    (tmp_path / "canary").write_bytes(bytes(range(48)))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["plane"] = np.arange(24, dtype="int16").reshape(4, 6)
+    return tmp_path / "canary"
+
+
+def external_link(file, canary):
+    file[RED] = h5py.ExternalLink(str(canary.parent / "other.h5"), "/plane")
+
+
+def external_group(file, canary):
+    del file["LEVEL3/RADIOMETRY/RED"]
+    file["LEVEL3/RADIOMETRY/RED"] = h5py.ExternalLink(str(canary.parent / "other.h5"), "/")
+
+
+def external_storage(file, canary):
+    file.create_dataset(RED, (4, 6), "int16", external=[(str(canary), 0, 48)])
+
+
+def virtual(file, canary):
+    layout = h5py.VirtualLayout((4, 6), "int16")
+    layout[:] = h5py.VirtualSource(str(canary.parent / "other.h5"), "plane", (4, 6))
+    file.create_virtual_dataset(RED, layout)
+
+
+def soft_link(file, canary):
+    file[RED] = h5py.SoftLink("/LEVEL3/RADIOMETRY/NIR/TOA")
+
+
+def loop(file, canary):
+    file[RED] = h5py.SoftLink(f"/{RED}")
+
+
+@pytest.mark.parametrize("make", [external_link, external_group, external_storage, virtual, soft_link, loop])
+def test_nothing_is_read_from_elsewhere(probav, canary, make):
+    path, _, _ = probav()
+    with h5py.File(path, "a") as file:
+        del file[RED]
+        make(file, canary)
+    with pytest.raises(CloudMaskError, match=r"RED.*(is a link|kept in other files)"):
+        xcloudmask.local.open(path)
+
+
+@pytest.mark.parametrize("plane", ["text", "group", "three dimensions", "none", "compound"])
+def test_what_is_no_plane_is_told(probav, plane):
+    path, _, _ = probav()
+    with h5py.File(path, "a") as file:
+        del file[RED]
+        if plane == "group":
+            file.create_group(RED)
+        else:
+            file[RED] = {
+                "text": "red", "three dimensions": np.zeros((2, 3, 4), "int16"), "none": h5py.Empty("f"),
+                "compound": np.zeros((4, 6), [("a", "i2")]),
+            }[plane]  # fmt: skip
+    with pytest.raises(CloudMaskError, match=r"RED/TOA is no plane of numbers"):
+        xcloudmask.local.open(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*(("scale", value) for value in (0.0, np.nan, np.inf, -2e3, 1e-30)), ("offset", np.nan)],
+)  # fmt: skip
+def test_numbers_that_cannot_be_meant_are_told(probav, name, value):
+    path, _, _ = probav(**{name: value})
+    with pytest.raises(UnitError, match=rf"{name.upper()} is .*Pass scale= and offset="):
+        xcloudmask.local.open(path, bands=["red"])
+    assert xcloudmask.local.open(path, bands=["red"], scale=5e-4, offset=0).sizes["band"] == 1
+
+
+def test_a_place_that_cannot_be_meant_is_told(probav):
+    path, _, _ = probav(crs=True)
+    with h5py.File(path, "a") as file:
+        file["crs"].attrs["GeoTransform"] = "10 nan 0 50 0 -0.1"
+    with pytest.raises(UnitError, match="GeoTransform is 'nan'"):
+        xcloudmask.local.open(path)
+
+
+def test_a_quote_in_a_name_is_told(probav):
+    path, _, _ = probav()
+    odd = path.with_name('a"b.h5')
+    path.rename(odd)
+    with pytest.raises(CloudMaskError, match="a quote in it"):
+        xcloudmask.local.open(odd)

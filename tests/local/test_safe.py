@@ -1,6 +1,7 @@
 """Sentinel-2 .SAFE products: the reflectance that was written comes back, for each baseline and naming."""
 
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -256,3 +257,64 @@ def test_several_tiles_and_unknown_platform(safe):
     xml.write_text(xml.read_text().replace("Sentinel-2B", "Kompsat"))
     with pytest.raises(CloudMaskError, match=r"SPACECRAFT_NAME is 'Kompsat'.*Pass sensor="):
         xcloudmask.local.open(root)
+
+
+# ------------------------------------------------------------------------------------------- hostile products
+
+
+def change(root, old, new):
+    path = root / "MTD_MSIL1C.xml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        *((">10000<", f">{value}<") for value in ("0", "abc", "nan", "inf", "-10000", "1e-320", " ")),
+        *(('band_id="3"', f'band_id="{value}"') for value in ("99", "-10", "abc", "3.5", "4")),
+        ('band_id="3"', 'band="3"'),
+        *((">-1000<", f">{value}<") for value in ("abc", "nan", "1e300")),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_told(safe, old, new):
+    root, _ = safe()
+    change(root, old, new)
+    with pytest.raises(CloudMaskError, match=r"MTD_MSIL1C.xml.*(QUANTIFICATION_VALUE|ADD_OFFSET|band_id)"):
+        xcloudmask.local.open(root, bands=["red"])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_metadata_without_end_are_not_read_to_their_end(safe, tmp_path, zipped):
+    root, _ = safe()
+    path = root / "MTD_MSIL1C.xml"
+    path.write_text(path.read_text() + "<!--" + "x" * 300_000_000 + "-->")
+    given = root
+    if zipped:
+        given = tmp_path / "product.zip"
+        with zipfile.ZipFile(given, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in root.rglob("*.*"):
+                archive.write(file, file.relative_to(tmp_path))
+        assert given.stat().st_size < 2e6
+    tracemalloc.start()
+    with pytest.raises(CloudMaskError, match=r"MTD_MSIL1C.xml: larger than 8 MiB"):
+        xcloudmask.local.open(given)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40e6
+
+
+def test_a_band_that_is_a_vrt_is_not_opened(safe, tmp_path):
+    root, _ = safe()
+    (tmp_path / "canary").write_bytes(bytes(range(144)))
+    path = next(root.rglob("*_B04.jp2"))
+    path.write_text(
+        '<VRTDataset rasterXSize="12" rasterYSize="12"><SRS>EPSG:32632</SRS>'
+        "<GeoTransform>600000, 10, 0, 4900020, 0, -10</GeoTransform>"
+        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+        f"<SourceFilename>{tmp_path}/canary</SourceFilename><LineOffset>12</LineOffset></VRTRasterBand>"
+        "</VRTDataset>"
+    )
+    with pytest.raises(AssetError, match=r"B04.jp2: cannot be opened.*not recognized"):
+        xcloudmask.local.open(root, bands=["red"])

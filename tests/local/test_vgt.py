@@ -118,7 +118,7 @@ def test_geotiff_planes_are_preferred_and_not_mixed(vgt):
 def test_what_is_wrong_is_said(vgt):
     folder, _, _ = vgt()
     with pytest.raises(CloudMaskError, match=r"0001_B2.HDF: an HDF4 file is read on its own grid only"):
-        xcloudmask.local.open(folder, bands=["red"], resolution=1.0)
+        xcloudmask.local.open(folder, bands=["red"], resolution=0.02)
     with pytest.raises(UnitError, match="says it is BOA, level='toa'"):
         xcloudmask.local.open(folder, level="toa")
     with pytest.raises(OptionError, match="'green'"):
@@ -144,4 +144,14 @@ def test_without_pyhdf_the_remedies_are_named(vgt, monkeypatch):
     folder, _, _ = vgt()
     monkeypatch.setitem(sys.modules, "pyhdf.SD", None)
     with pytest.raises(CloudMaskError, match=r"HDF: .*pip install 'xcloudmask\[local\]'.*gdal_translate"):
+        xcloudmask.local.open(folder)
+
+
+@pytest.mark.parametrize("value", ["0", "nan", "-1", "inf", "abc", "1e-300", "50"])
+def test_a_pixel_size_that_cannot_be_meant_is_told(vgt, value):
+    folder, _, _ = vgt()
+    log = folder / "0001_LOG.TXT"
+    lines = [line for line in log.read_text().splitlines() if not line.startswith("MAP_PROJ_RESOLUTION")]
+    log.write_text("\n".join([*lines, f"MAP_PROJ_RESOLUTION {value}"]))
+    with pytest.raises(UnitError, match=rf"MAP_PROJ_RESOLUTION is '{value}'"):
         xcloudmask.local.open(folder)

@@ -16,9 +16,9 @@ import xcloudmask
 from xcloudmask import metrics as m
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.codes import Undeclared, check_scored
-from xcloudmask.metrics.edge import score_mask, tally_mask
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.metrics.tally import can_answer
+from xcloudmask.metrics.xarray_scores import score_mask, tally_mask
 
 FULL = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
 PLAIN = {0: "clear", 1: "cloud", 255: "no_data"}

@@ -124,7 +124,7 @@ def test_a_thousand_items_give_one_warning(site):
     assert text.startswith(
         "1,000 items ('S2A_0000', 'S2A_0001', 'S2A_0002', ...): boa_offset_applied is false"
     )
-    assert text.endswith('offset="apply" or offset="skip" settles it.')
+    assert text.endswith('sentinel2_offset="apply" or sentinel2_offset="skip" settles it.')
     assert caught[0].filename == __file__  # the caller's own line
 
 

@@ -614,3 +614,74 @@ def test_a_scene_of_no_known_instrument_names_no_sensor() -> None:
     assert "sensor" not in scene.attrs
     assert scene.sensor.values.tolist() == [""]
     assert scene.cloudmask.predict(model="spectral").dims == ("time", "y", "x")
+
+
+# ----------------------------------------------------------------------------- names that count, floats
+
+
+def _counted(names: list[dict[str, Any]]) -> dict[str, Any]:
+    """A Landsat stack in one file, as rio-stac describes it."""
+    figures = [{"scale": 2.75e-5, "offset": -0.2, "nodata": 0}] * len(names)
+    properties = {"datetime": "2021-07-05T10:02:00Z", "platform": "landsat-8", "landsat:correction": "L2SP"}
+    assets = {"asset": {"href": "stack.tif", "eo:bands": names, "raster:bands": figures}}
+    return {"id": "LC08_mine", "collection": "mine", "properties": properties, "assets": assets}
+
+
+@pytest.mark.parametrize("field", ["common_name", "eo:common_name", "description"])
+def test_what_a_band_is_called_wins_over_its_number_in_the_file(field: str) -> None:
+    names = [{"name": f"b{i}", field: name} for i, name in enumerate(("blue", "green", "red"), start=1)]
+    plan = plan_item(_counted(names))
+    assert [(asset.band.name, asset.index) for asset in plan.assets if asset.band] == [
+        ("B2", 1),
+        ("B3", 2),
+        ("B4", 3),
+    ]
+
+
+def test_a_number_in_the_file_is_no_band() -> None:
+    with pytest.raises(BandError, match=r"'LC08_mine'.*only count a file's bands.*eo:common_name"):
+        plan_item(_counted([{"name": f"b{i}"} for i in (1, 2, 3)]))
+    item = _counted([{"name": "b1"}])
+    item["assets"] = {"SR_B4": item["assets"]["asset"]}
+    (asset,) = plan_item(item).assets  # one band a file: the key tells
+    assert asset.band is not None
+    assert asset.band.name == "B4"
+
+
+def test_names_that_contradict_each_other_are_an_error_where_they_are_asked_for() -> None:
+    item = _counted([{"name": "B2", "common_name": "red"}, {"name": "B3", "common_name": "green"}])
+    with pytest.raises(BandError, match=r"'LC08_mine', asset 'asset'.*name says band B2.*'red' says B4"):
+        plan_item(item)
+    assert [asset.index for asset in plan_item(item, bands=["green"]).assets] == [2]
+
+
+@pytest.mark.parametrize("collection", ["sentinel-2-l2a", "unheard-of-l2a"])
+def test_floating_point_pixels_of_sentinel_2_are_reflectance(collection: str) -> None:
+    """Not -999.9: the offset of 1000 is in units of whole numbers."""
+    item = _s2()
+    item["collection"] = collection
+    item["assets"]["B04"]["raster:bands"] = [{"data_type": "float32"}]
+    with pytest.warns(UnitWarning, match=r"S2A_MSIL2A_X.*floating point.*offset=\"apply\""):
+        (asset,) = plan_item(item, bands=["red"]).assets
+    assert (asset.scale, asset.offset) == (1.0, 0.0)
+    (asset,) = plan_item(item, bands=["red"], offset="apply").assets
+    assert (asset.scale, asset.offset) == (1.0, pytest.approx(-0.1))
+    item["assets"]["B04"]["raster:bands"] = [{"data_type": "float32", "offset": -0.1}]
+    (asset,) = plan_item(item, bands=["red"]).assets
+    assert (asset.scale, asset.offset) == (1.0, -0.1)
+
+
+@pytest.mark.parametrize("gone", [["earthsearch:boa_offset_applied"], ["s2:processing_baseline"]])
+@pytest.mark.parametrize("stated", [-0.1, 0, None])
+def test_an_item_of_earth_search_without_its_flag_is_refused(gone: list[str], stated: float | None) -> None:
+    """A search with fields= leaves it out, and pixels of both kinds are served."""
+    item = _s2(**{"earthsearch:payload_id": "x", "earthsearch:boa_offset_applied": True})
+    for name in {"earthsearch:boa_offset_applied", *gone}:
+        del item["properties"][name]
+    item["assets"]["B04"]["raster:bands"] = [{"scale": 1e-4, "offset": stated}]
+    with pytest.raises(UnitError, match=r"S2A_MSIL2A_X.*boa_offset_applied.*fields=.*offset=\"apply\""):
+        plan_item(item, bands=["red"])
+    assert plan_item(item, bands=["red"], offset="skip").assets[0].offset == 0
+    item["properties"] |= {"datetime": "2020-05-01T10:00:00Z", "s2:processing_baseline": "02.14"}
+    item["assets"]["B04"]["raster:bands"] = [{"scale": 1e-4, "offset": 0}]
+    assert plan_item(item, bands=["red"]).assets[0].offset == 0  # none before 04.00

@@ -19,7 +19,8 @@ from tests.stac.helpers import equal, warns
 from tests.stac.scenes import Site, landsat1, sentinel2
 from xcloudmask.errors import AssetError, CloudMaskError, NoDataWarning
 from xcloudmask.stac import load_stac
-from xcloudmask.stac.transport import Transport, explain, fault_of, gdal_path, with_retries
+from xcloudmask.stac.opening import gdal_path
+from xcloudmask.stac.transport import Transport, explain, fault_of, with_retries
 
 pytestmark = pytest.mark.services
 
@@ -283,7 +284,6 @@ def test_a_file_system_with_a_wrong_key_is_told(s3_scene, s3_server, through):
         ("/vsis3/bucket/key.tif", "/vsis3/bucket/key.tif"),
         ("file:///data/a.tif", "/data/a.tif"),
         ("/data/a.tif", "/data/a.tif"),
-        ("zip://a.zip!b.tif", "zip://a.zip!b.tif"),
     ],
 )
 def test_gdal_path(url, path):

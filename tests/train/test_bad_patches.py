@@ -17,9 +17,9 @@ from pydantic import Field
 
 from tests.train.conftest import write_patch
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
+from xcloudmask.train.config_base import Table, one_of
 from xcloudmask.train.files import LeakError, check_no_leak, find, read_patch
 from xcloudmask.train.stream import Recipe
-from xcloudmask.train.table import Table, one_of
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 SIZE = 48
@@ -332,4 +332,4 @@ def test_training_without_pydantic_names_what_to_install(monkeypatch: pytest.Mon
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pydantic", None)
     with pytest.raises(CloudMaskError, match=r"pip install 'xcloudmask\[train\]'"):
-        importlib.import_module("xcloudmask.train.table")
+        importlib.import_module("xcloudmask.train.config_base")

@@ -20,6 +20,7 @@ from xcloudmask.metrics import Histogram, reliability, temperature
 from xcloudmask.models import arch
 from xcloudmask.train import checkpoint
 from xcloudmask.train.calibrate import divide_head, fit_temperature
+from xcloudmask.train.config_tables import Distil, Loss
 from xcloudmask.train.evaluate import logits, probabilities
 from xcloudmask.train.extras import Recovery, Taught, with_extras
 from xcloudmask.train.files import find
@@ -29,7 +30,6 @@ from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.stream import Recipe, Stream
-from xcloudmask.train.tables import Distil, Loss
 from xcloudmask.types import ModelSpec
 
 CLASSES = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]

@@ -24,6 +24,7 @@ from xcloudmask.scene.bands import choose_bands, lacking, missing_bands
 from xcloudmask.train import fine_tune
 from xcloudmask.train.augment import among
 from xcloudmask.train.checkpoint import read_weights
+from xcloudmask.train.config_tables import Distil, Loss
 from xcloudmask.train.evaluate import logits
 from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import read_patch
@@ -33,7 +34,6 @@ from xcloudmask.train.networks import begin, model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import Sample, to_xarray
-from xcloudmask.train.tables import Distil, Loss
 from xcloudmask.types import ModelSpec
 
 BANDS = ("blue", "green", "red", "nir")

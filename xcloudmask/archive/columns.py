@@ -1,4 +1,4 @@
-"""What is found out about a block of pixels by going through its steps once, a few at a time.
+"""Time series of a block of pixels: its steps are gone through once, a few at a time.
 
 Memory does not grow with the number of steps: of each pixel only its first and last clear moment, the count
 of clear days and the longest gap are held.

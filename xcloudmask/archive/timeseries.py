@@ -16,7 +16,7 @@ from xcloudmask.archive.index import UPDATED
 from xcloudmask.errors import CloudMaskError, ContractError, warn_user
 from xcloudmask.masks import apply
 from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.flags import codes_of
+from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.boxes import check_bbox, geometry_box, parse_crs, transform_box
 from xcloudmask.store.header import read_header
 from xcloudmask.store.store import Target, open_store

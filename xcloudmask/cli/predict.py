@@ -1,4 +1,4 @@
-"""Mask a scene: a GeoTIFF, product or store in; a Cloud Optimized GeoTIFF (.tif) or Zarr store (.zarr) out.
+"""`xcloudmask predict`: mask a scene into a GeoTIFF or a store; its flags are fields of `predict/options.py`.
 
 OUT appears when it is complete. Classes are uint8: 0 clear, 1 cloud, 2 thin cloud, 3 cloud shadow, 4 snow,
 5 water, 255 no data; each model tells some of them. Big scenes are worked on chunk by chunk.

@@ -79,7 +79,7 @@ def shares(mask: xr.DataArray) -> str:
 
     from xcloudmask.masks.write import Written
     from xcloudmask.scene.dims import spatial_dims
-    from xcloudmask.scene.flags import codes_of
+    from xcloudmask.scene.mask_classes import codes_of
 
     step = max(1, math.ceil(math.sqrt(mask.size / _COUNTED)))
     seen = np.bincount(mask.isel({dim: slice(None, None, step) for dim in spatial_dims(mask)}).values.ravel())

@@ -1,4 +1,4 @@
-"""Several networks, one after the other, whose probabilities are joined."""
+"""Runs several networks as one: their probabilities joined, window by window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine: windows in, blended sums out, on whatever device there is.
+"""Runs a model: batches windows, infers them on a device, hands weighted probabilities to the sums.
 
 One `Predictor` per (model, device, precision) lives in a process. A network is loaded once for a device,
 whichever predictors use it. All of them share a device's slots: one inference runs on it at a time while

@@ -20,6 +20,7 @@ from xcloudmask.local.scene import HDF4, Plane, Scene
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
+from xcloudmask.stac.opening import gdal_path, open_raster
 from xcloudmask.stac.reader import Layer, read_layer
 from xcloudmask.stac.transport import Transport, messages
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 #: Files at hand fail for good or not at all; a world file beside a TIFF counts.
-_TRANSPORT = Transport(retries=0, gdal_env=(("GDAL_DISABLE_READDIR_ON_OPEN", "FALSE"),))
+_TRANSPORT = Transport(retries=0, gdal_env=(("GDAL_DISABLE_READDIR_ON_OPEN", "FALSE"),), own_vrt=True)
 #: Pixel sizes that differ by less are the same.
 _SAME = 1e-6
 
@@ -51,13 +52,12 @@ def grid_of(href: str, file: str) -> Grid:
     file : str
         What messages call it.
     """
-    import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.Env(**_TRANSPORT.settings()), rasterio.open(href) as dataset:
+            with _TRANSPORT.environment(), open_raster(gdal_path(href)) as dataset:
                 crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
     except RasterioIOError as error:
         raise AssetError(
@@ -143,6 +143,11 @@ def target_grid(planes: Sequence[Plane], resolution: float | None) -> Grid:
     if isinstance(resolution, bool) or not resolution > 0:
         raise OptionError("resolution", resolution, hint="Give a pixel size above 0 in units of the CRS.")
     left, bottom, right, top = finest.bounds
+    if not resolution <= max(right - left, top - bottom):
+        raise OptionError(
+            "resolution", resolution,
+            hint=f"The scene is {right - left:g} by {top - bottom:g} in units of its CRS: give less.",
+        )  # fmt: skip
     shape = tuple(math.ceil(round(extent / resolution, 6)) for extent in (top - bottom, right - left))
     return Grid(finest.crs, left, top, float(resolution), float(resolution), (shape[0], shape[1]))
 

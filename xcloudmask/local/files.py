@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.stac.opening import read_bounded
 
 #: A product of one scene has a few hundred; a whole archive is not to be searched.
 MOST_FILES = 10_000
@@ -76,17 +78,19 @@ class Files:
         return self.read_bytes(name).decode("utf-8", errors="replace")
 
     def read_bytes(self, name: str) -> bytes:
-        """Return what is in a file."""
+        """Return what is in a file of metadata."""
+        what = f"{self.path}/{name}"
         if self.path.is_dir():
-            return (self.path / name).read_bytes()
-        if zipfile.is_zipfile(self.path):
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(name)
-        with tarfile.open(self.path) as archive:
-            member = archive.extractfile(name)
+            with (self.path / name).open("rb") as file:
+                return read_bounded(file, what)
+        if self.path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(self.path) as archive, archive.open(name) as packed:
+                return read_bounded(packed, what)
+        with tarfile.open(self.path, "r:") as tar:
+            member = tar.extractfile(name)
             if member is None:
-                raise CloudMaskError(f"{self.path}: {name} is no file")
-            return member.read()
+                raise CloudMaskError(f"{what} is no file")
+            return read_bounded(member, what)
 
 
 def list_files(path: str | Path) -> Files:
@@ -104,22 +108,26 @@ def list_files(path: str | Path) -> Files:
         raise CloudMaskError(f"{path}: there is no such file or folder.{hint} Check the path.")
     if path.is_dir():
         found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-        names = tuple(islice(found, MOST_FILES + 1))
-        if len(names) > MOST_FILES:
-            raise CloudMaskError(
-                f"{path}: holds more than {MOST_FILES} files, which no product does. Open the product's own"
-                f" folder."
-            )
-        return Files(path, tuple(sorted(names)), str(path))
+        return Files(path, _few(path, found), str(path))
     if path.suffix.lower() in (".gz", ".tgz", ".bz2", ".z"):
         raise CloudMaskError(
             f"{path}: a compressed archive cannot be read in parts. Unpack it (tar -xf) and open the folder."
         )
     if path.suffix.lower() == ".zip":
-        return Files(path, tuple(sorted(_zip_names(path))), f"/vsizip/{{{path}}}")
+        return Files(path, _few(path, _zip_names(path)), f"/vsizip/{{{path}}}")
     if path.suffix.lower() == ".tar":
-        return Files(path, tuple(sorted(_tar_names(path))), f"/vsitar/{{{path}}}")
+        return Files(path, _few(path, _tar_names(path)), f"/vsitar/{{{path}}}")
     return Files(path, (), str(path.parent))
+
+
+def _few(path: Path, found: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(islice(found, MOST_FILES + 1))
+    if len(names) > MOST_FILES:
+        raise CloudMaskError(
+            f"{path}: holds more than {MOST_FILES} files, which no product does. Open the product's own"
+            " folder."
+        )
+    return tuple(sorted(names))
 
 
 def _zip_names(path: Path) -> list[str]:

@@ -27,18 +27,19 @@ from xcloudmask.local.scene import (
     Overrides,
     Plane,
     Scene,
-    check_sun,
     choose,
     good_radiometry,
     parse_time,
     settle_level,
 )
 from xcloudmask.local.sun import descending_pass, sun_position
+from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source, ValidRule
+from xcloudmask.stac.opening import gdal_path, open_raster
 from xcloudmask.types import Band, Sensor
 
-_RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
+_RASTERS = (".tif", ".tiff", ".jp2")
 #: Of a file's own name, where it follows its agency's rules: sensor, and which group of it is the level.
 _NAMES: Sequence[tuple[re.Pattern[str], str]] = (
     (re.compile(r"PROBAV_(?:S1|S5|S10)_(?P<level>TOA|TOC)_\w{6}_(?P<day>\d{8})_", re.I), "proba-v"),
@@ -64,6 +65,8 @@ class Layer:
     nodata : float or None
     date : str or None
         The file's own date.
+    is_named : bool
+        Whether `label` is more than the number of a band in its file.
     """
 
     label: str
@@ -75,6 +78,7 @@ class Layer:
     offset: float
     nodata: float | None
     date: str | None = None
+    is_named: bool = True
 
 
 def recognises(files: Files) -> bool:
@@ -152,13 +156,12 @@ def read_layers(files: Files) -> list[Layer]:
 
 
 def _layers_of(href: str, file: str) -> list[Layer]:
-    import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(href)
+            dataset = open_raster(gdal_path(href))
     except RasterioIOError as error:
         raise AssetError(
             f"{file}: cannot be opened: {error}. The file may be cut short or of another kind than its name"
@@ -177,6 +180,7 @@ def _layers_of(href: str, file: str) -> list[Layer]:
                 offset=dataset.offsets[index - 1],
                 nodata=dataset.nodatavals[index - 1],
                 date=_date(dataset.tags().get("TIFFTAG_DATETIME")),
+                is_named=dataset.count == 1 or _is_name(_label(dataset, index), index),
             )
             for index in range(1, dataset.count + 1)
         ]
@@ -186,6 +190,12 @@ def _label(dataset: Any, index: int) -> str | None:
     """Return what the file calls a band: its description, or the tag that VITO writes."""
     label: str | None = dataset.descriptions[index - 1] or dataset.tags(index).get("BAND")
     return label
+
+
+def _is_name(label: str | None, index: int) -> bool:
+    """Tell if a description names a band: what only counts ("Band 1") says nothing of the sensor's bands."""
+    counts = re.fullmatch(r"(?:band|layer|channel|bidx)?[ _-]?0*(\d+)", label or "", re.IGNORECASE)
+    return bool(label) and not (counts and int(counts[1]) == index)
 
 
 def _date(tag: str | None) -> str | None:
@@ -209,18 +219,24 @@ def _named_by_caller(
     layers: list[Layer], given: Overrides, sensor: Sensor
 ) -> tuple[list[Layer], str | tuple[str, ...]]:
     """Take ``bands=`` as the names of the bands in order, where the file itself names none of them."""
-    if isinstance(given.bands, str) or any(sensors.match([layer.label for layer in layers], sensor)):
+    if isinstance(given.bands, str) or any(sensors.match(_names(layers), sensor)):
         return layers, given.bands
     if len(given.bands) != len(layers):
         raise BandError(
             f"{layers[0].file}: {len(layers)} bands that bear no names, and bands= gives {len(given.bands)}."
             f" Give one name a band, in the file's order, out of {', '.join(b.name for b in sensor.bands)}."
         )
-    return [replace(layer, label=name) for layer, name in zip(layers, given.bands, strict=True)], given.bands
+    pairs = zip(layers, given.bands, strict=True)
+    return [replace(layer, label=name, is_named=True) for layer, name in pairs], given.bands
+
+
+def _names(layers: Sequence[Layer]) -> list[str]:
+    """Return what each band is called, nothing where it is only counted."""
+    return [layer.label if layer.is_named else "" for layer in layers]
 
 
 def _match(layers: Sequence[Layer], sensor: Sensor, where: str) -> tuple[Band | None, ...]:
-    bands = sensors.match([layer.label for layer in layers], sensor)
+    bands = sensors.match(_names(layers), sensor)
     if not any(bands):
         raise BandError(
             f"{where}: no band of {sensor.name} ({', '.join(b.name for b in sensor.bands)}) is found in what"
@@ -262,6 +278,10 @@ def _numbers(
     if given.scale is not None and is_reflectance:
         return Numbers(given.scale, given.offset or 0.0)
     if (layer.scale, layer.offset) != (1.0, 0.0):
+        if is_reflectance:
+            remedy = "Pass scale= and offset=."
+            figure(layer.scale, "its scale", layer.file, remedy, range_of="scale")
+            figure(layer.offset, "its offset", layer.file, remedy, range_of="offset")
         return Numbers(layer.scale, layer.offset)
     if raw_elevation is not None and (numbers := raw_numbers(sensor, band, raw_elevation)):
         return numbers

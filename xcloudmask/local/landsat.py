@@ -15,22 +15,23 @@ from datetime import datetime
 from typing import NamedTuple
 
 from xcloudmask import sensors
-from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitError, Use
+from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
 from xcloudmask.local.build import grid_of
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import (
     Overrides,
     Plane,
     Scene,
-    check_sun,
     choose,
     need,
     parse_time,
     settle_level,
     warn_of_absent,
 )
+from xcloudmask.stac.figures import check_sun
 from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.mtl import IMAGE, RESCALING, THERMAL, Groups, mtl_number, parse_mtl
+from xcloudmask.stac.mtl import coefficient as mtl_coefficient
 from xcloudmask.types import Band, Level, Sensor
 
 _MTL_ENDS = ("_mtl.json", "_mtl.xml", "_mtl.txt")
@@ -81,7 +82,7 @@ def scene(files: Files, given: Overrides) -> Scene:
     sensor = given.sensor or _sensor(groups, where)
     elevation = given.sun_elevation
     if elevation is None:
-        elevation = mtl_number(groups, IMAGE, "SUN_ELEVATION")
+        elevation = mtl_number(groups, IMAGE, "SUN_ELEVATION", where)
     held = _bands(files, groups, sensor, name)
     if not held:
         raise CloudMaskError(
@@ -210,15 +211,8 @@ def _numbers(
         return Numbers(given.scale, given.offset or 0.0)
 
     def coefficient(key: str, places: tuple[str, ...]) -> float:
-        value = mtl_number(groups, places, key)
-        if value is None:
-            raise UnitError(
-                f"{where}: it has no {key} in {' or '.join(places)}. Leave band {band.name} out,",
-                Remedy(
-                    "pass {} and {}, or fetch the scene as Collection 2.", Use(scale=...), Use(offset=...)
-                ),
-            )
-        return value
+        remedy = f"Leave band {band.name} out, pass scale= and offset=, or fetch the scene as Collection 2."
+        return mtl_coefficient(groups, places, key, f"{where}: it", remedy)
 
     if level == "boa" and thermal:
         return Numbers(

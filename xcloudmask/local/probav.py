@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import product
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -25,8 +26,10 @@ from xcloudmask import sensors
 from xcloudmask.errors import AssetError, CloudMaskError, Remedy, Use
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import Overrides, Plane, Scene, choose, good_radiometry, parse_time, settle_level
+from xcloudmask.stac.figures import figure
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
+from xcloudmask.stac.view import to_number
 from xcloudmask.types import Band
 
 _ENDS = (".hdf5", ".h5")
@@ -53,11 +56,11 @@ class _Plane:
     dtype: str
     attributes: Mapping[str, Any]
 
-    def number(self, *names: str) -> float | None:
+    def number(self, *names: str) -> Any:
         """Return the first attribute of these names that is there."""
         for name in names:
-            if name in self.attributes:
-                return float(np.asarray(self.attributes[name]).ravel()[0])
+            if name in self.attributes and np.size(self.attributes[name]):
+                return np.asarray(self.attributes[name]).ravel()[0].item()
         return None
 
 
@@ -86,6 +89,8 @@ def scene(files: Files, given: Overrides) -> Scene:
     given : Overrides
     """
     file = str(files.path)
+    if '"' in file or "\n" in file:  # GDAL takes the name in quotes
+        raise CloudMaskError(f"{file!r}: HDF5 is not read from a path with a quote in it. Rename it.")
     if not files.is_single:
         names = files.ending(*_ENDS)
         if len(names) > 1:
@@ -128,13 +133,12 @@ def _content(file: str) -> _Content:
     except OSError as error:
         raise AssetError(f"{file}: cannot be opened as HDF5: {error}. Fetch it again.") from error
     with source:
-        level = next((name for name in _LEVELS if f"{name}/RADIOMETRY" in source), None)
-        planes = {
-            (band, kind): _header(source[f"{level}/RADIOMETRY/{band}/{kind}"])
-            for band in _BANDS
-            for kind in ("TOA", "TOC")
-            if f"{level}/RADIOMETRY/{band}/{kind}" in source
-        }
+        level = next((name for name in _LEVELS if _is_there(source, f"{name}/RADIOMETRY", file)), None)
+        planes = {}
+        for plane in product(_BANDS, ("TOA", "TOC")):
+            path = f"{level}/RADIOMETRY/{'/'.join(plane)}"
+            if _is_there(source, path, file):
+                planes[plane] = _header(source[path], file)
         if not planes:
             raise CloudMaskError(
                 f"{file}: no reflectance of Proba-V in it (LEVEL3/RADIOMETRY/RED/TOA, .../TOC or"
@@ -144,7 +148,13 @@ def _content(file: str) -> _Content:
                 " reflectance: take S1, S5, S10 or L2A."
             )
         status = f"{level}/QUALITY/SM"
-        text = _text(source["crs"].attrs.get("GeoTransform")) if "crs" in source else None
+        has_crs = _is_there(source, "crs", file)
+        text = _text(source["crs"].attrs.get("GeoTransform")) if has_crs else None
+        remedy = "Fetch the product again."
+        transform = tuple(
+            figure(number, "GeoTransform", file, remedy, range_of="degrees")
+            for number in (text or "").split()[:6]
+        )
         observed: dict[str, str] = {}
         for place in (source, source[f"{level}/RADIOMETRY/{next(iter(planes))[0]}"]):
             for name in ("OBSERVATION_START_DATE", "OBSERVATION_START_TIME"):
@@ -153,13 +163,43 @@ def _content(file: str) -> _Content:
         return _Content(
             file,
             planes,
-            _header(source[status]) if status in source else None,
-            tuple(map(float, text.split()[:6])) if text else None,
+            _header(source[status], file) if _is_there(source, status, file) else None,
+            transform or None,
             observed,
         )
 
 
-def _header(dataset: Any) -> _Plane:
+def _is_there(source: Any, path: str, file: str) -> bool:
+    """Tell if a path leads to something in this very file; links elsewhere, or in a loop, are refused."""
+    import h5py
+
+    place = source
+    for name in path.split("/"):
+        links = place.id.links if isinstance(place, h5py.Group) else None
+        if links is None or not links.exists(name.encode()):
+            return False
+        if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            raise CloudMaskError(
+                f"{file}: {path} is a link, which no Proba-V product holds: it may lead to any other file."
+                " Fetch the product again."
+            )
+        place = place[name]
+    return True
+
+
+def _header(dataset: Any, file: str) -> _Plane:
+    import h5py
+
+    name = dataset.name
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2 or dataset.dtype.kind not in "iuf":
+        raise CloudMaskError(
+            f"{file}: {name} is no plane of numbers (rows, columns). Fetch the product again."
+        )
+    if dataset.external or dataset.is_virtual:
+        raise CloudMaskError(
+            f"{file}: the numbers of {name} are kept in other files, which no Proba-V product does. Fetch the"
+            " product again."
+        )
     rows, columns = dataset.shape
     return _Plane(dataset.name, (int(rows), int(columns)), str(dataset.dtype), dict(dataset.attrs))
 
@@ -178,10 +218,9 @@ def _plane(content: _Content, band: Band, kind: str, given: Overrides) -> Plane:
     if given.scale is not None:
         scale, offset = given.scale, given.offset or 0.0
     else:
-        divisor = header.number("SCALE")
-        scale = 1 / divisor if divisor else header.number("scale_factor") or 1 / 2000
-        offset = -(header.number("OFFSET") or 0.0) * scale if given.offset is None else given.offset
-    nodata = header.number("NO_DATA", "_FillValue") if given.nodata is None else given.nodata
+        scale, offset = _calibration(content.file, header)
+        offset = offset if given.offset is None else given.offset
+    nodata = to_number(header.number("NO_DATA", "_FillValue")) if given.nodata is None else given.nodata
     valid = None
     if content.status is not None:
         valid = good_radiometry(_vrt(content, content.status, grid), band)
@@ -190,14 +229,30 @@ def _plane(content: _Content, band: Band, kind: str, given: Overrides) -> Plane:
     return Plane(source, content.file, grid)
 
 
+def _calibration(file: str, header: _Plane) -> tuple[float, float]:
+    """Return scale and offset as the file states them; where it does not, those of all products."""
+    where, remedy = f"{file}: {header.path}", "Pass scale= and offset=."
+    divisor, factor, shift = (header.number(name) for name in ("SCALE", "scale_factor", "OFFSET"))
+    if divisor is not None:
+        scale = 1 / figure(divisor, "SCALE", where, remedy)
+    else:
+        factor = 1 / 2000 if factor is None else factor
+        scale = figure(factor, "scale_factor", where, remedy, range_of="scale")
+    return scale, -figure(shift or 0.0, "OFFSET", where, remedy) * scale
+
+
 def _grid(content: _Content, header: _Plane) -> Grid:
     """Return where the pixels lie."""
     if content.transform is not None and len(content.transform) == 6:
         left, dx, _, top, _, minus_dy = content.transform
         return Grid("EPSG:4326", left, top, dx, -minus_dy, header.shape)
     mapping = [_text(item) or "" for item in np.asarray(header.attributes.get("MAPPING", [])).ravel()]
+    ranges = ("degrees", "degrees", "pixel size in degrees", "pixel size in degrees")
     try:
-        left, top, dx, dy = (float(item) for item in mapping[3:7])
+        left, top, dx, dy = (
+            figure(text, "MAPPING", content.file, "", range_of=name)
+            for text, name in zip(mapping[3:7], ranges, strict=True)
+        )
     except ValueError:
         raise CloudMaskError(
             f"{content.file}: neither crs/GeoTransform nor the attribute MAPPING of {header.path}"

@@ -24,6 +24,7 @@ from xcloudmask.local.scene import (
     settle_level,
     warn_of_absent,
 )
+from xcloudmask.stac.figures import figure
 from xcloudmask.stac.item_plan import Source
 from xcloudmask.types import Band, Sensor
 
@@ -164,7 +165,8 @@ def _numbers(product: _Xml, level: str, where: str, given: Overrides) -> tuple[f
         scale = given.scale
     else:
         remedy = "Pass scale= (1e-4 for ESA's products) and offset=."
-        scale = 1 / float(need(quantification, "QUANTIFICATION_VALUE", where, remedy))
+        text = need(quantification, "QUANTIFICATION_VALUE", where, remedy)
+        scale = 1 / figure(text, "QUANTIFICATION_VALUE", where, remedy)
     if given.offset is not None:
         return scale, dict.fromkeys(_BAND_IDS, given.offset)
     elements = _all(product, "BOA_ADD_OFFSET" if level == "boa" else "RADIO_ADD_OFFSET")
@@ -180,9 +182,16 @@ def _numbers(product: _Xml, level: str, where: str, given: Overrides) -> tuple[f
                 Use(offset=0),
             ),
         )
-    offsets = {
-        _BAND_IDS[int(element.attrib["band_id"])]: float(element.text or 0) * scale for element in elements
-    }
+    remedy = "Fetch the product again, or pass offset=."
+    offsets = {}
+    for element in elements:
+        index = figure(element.attrib.get("band_id"), "band_id", where, remedy)
+        number = figure(element.text, "ADD_OFFSET", where, remedy)
+        if index != int(index) or _BAND_IDS[int(index)] in offsets:
+            raise UnitError(
+                f"{where}: band_id {index:g} of its offsets is no whole number or repeats. {remedy}"
+            )
+        offsets[_BAND_IDS[int(index)]] = number * scale
     return scale, offsets
 
 
@@ -199,5 +208,6 @@ def _sun_elevation(files: Files, granule: str) -> float | None:
     for angles in _all(_parse(files, names[0]), "Mean_Sun_Angle"):
         zenith = _text(angles, "ZENITH_ANGLE")
         if zenith:
-            return 90 - float(zenith)
+            remedy = "Fetch the product again, or pass sun_elevation=."
+            return 90 - figure(zenith, "ZENITH_ANGLE", f"{files.path}/{names[0]}", remedy)
     return None

@@ -190,29 +190,6 @@ def need(value: str | None, what: str, where: str, remedy: str | Remedy) -> str:
     return value.strip()
 
 
-def check_sun(degrees: float | None, where: str, remedy: str | Remedy) -> float:
-    """Return the sun's elevation, or say what to do where there is none or the sun is down.
-
-    Examples
-    --------
-    >>> check_sun(30.0, "scene", "Pass sun_elevation=.")
-    30.0
-    """
-    if degrees is None:
-        raise UnitError(
-            f"{where}: reflectance at the top of the atmosphere needs the sun's elevation, and nothing tells"
-            " it",
-            remedy,
-        )
-    if not 0 < degrees <= 90:
-        raise UnitError(
-            f"{where}: the sun's elevation is {degrees:g} degrees; reflectance needs one above 0 and up to"
-            " 90",
-            Remedy("Leave night scenes out, or pass the right one: {}", Use(sun_elevation=...)),
-        )
-    return degrees
-
-
 def good_radiometry(href: str, band: Band) -> ValidRule | None:
     """Return which pixels of a band count, by the status map of Proba-V or SPOT-VGT.
 

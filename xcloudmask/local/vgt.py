@@ -30,6 +30,7 @@ from xcloudmask.local.scene import (
     parse_time,
     settle_level,
 )
+from xcloudmask.stac.figures import figure
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
 from xcloudmask.types import Band, Level, Sensor
@@ -153,9 +154,16 @@ def _place(files: Files, name: str, log: Mapping[str, str], where: str) -> tuple
             f" (longitude and"
             " latitude) is read. Warp the planes with GDAL to EPSG:4326 GeoTIFFs in the same folder."
         )
+    remedy = "Fetch the product again."
     left, top, step = (
-        float(need(log.get(key), key, where, "Fetch the product again."))
-        for key in ("CARTO_UPPER_LEFT_X", "CARTO_UPPER_LEFT_Y", "MAP_PROJ_RESOLUTION")
+        figure(need(log.get(key), key, where, remedy), key, where, remedy, range_of=of)
+        for key, of in (
+            ("CARTO_UPPER_LEFT_X", "degrees"),
+            ("CARTO_UPPER_LEFT_Y", "degrees"),
+            ("MAP_PROJ_RESOLUTION", "pixel size in degrees"),
+        )
     )
-    step = 1 / round(1 / step)  # the file rounds 1/112 of a degree: 40,000 columns later that is a pixel
+    step = 1 / max(
+        round(1 / step), 1
+    )  # the file rounds 1/112 of a degree: 40,000 columns later that is a pixel
     return HDF4 + href, Grid("EPSG:4326", left - step / 2, top + step / 2, step, step, plane_shape(href))

@@ -14,7 +14,7 @@ import xarray as xr
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.dims import pixel_size, spatial_dims
-from xcloudmask.scene.flags import as_mask, codes_of
+from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.units import NODATA_ATTRS
 

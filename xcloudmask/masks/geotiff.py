@@ -23,7 +23,7 @@ from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
 from xcloudmask.masks.picture import class_colours
 from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.flags import codes_of
+from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.store.atomic import SinkError, beside, install, writing
 
 #: Called with pixels done and pixels in all, after every chunk.

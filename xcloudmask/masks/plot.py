@@ -25,7 +25,7 @@ from xcloudmask.masks.picture import (
     thin,
 )
 from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.flags import as_mask, codes_of
+from xcloudmask.scene.mask_classes import as_mask, codes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

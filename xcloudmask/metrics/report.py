@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.calibration import Histogram, reliability
 from xcloudmask.metrics.codes import check_scored
-from xcloudmask.metrics.edge import legend_of, possible_of, tally_mask
 from xcloudmask.metrics.labels import BITS, QUESTIONS, open_classes, question
 from xcloudmask.metrics.scores import Scores, metrics, score
 from xcloudmask.metrics.tally import Tally, answers_by_code
+from xcloudmask.metrics.xarray_scores import legend_of, possible_of, tally_mask
 
 #: Of the picture of errors.
 RIGHT, FALSE_ALARM, MISSED = "#FFFFFF", "#D55E00", "#0072B2"
@@ -47,7 +47,7 @@ class Case:
     name : str
         Of the scene.
     mask, reference : DataArray
-        As `xcloudmask.metrics.edge.score_mask` takes them.
+        As `xcloudmask.metrics.xarray_scores.score_mask` takes them.
     image : DataArray, optional
         With bands, on the same grid, for the pictures.
     probability : DataArray, optional

@@ -1,4 +1,4 @@
-"""Several models as one: an ensemble, whose members are given the same windows."""
+"""How an ensemble of models is declared and loaded; `xcloudmask.engine.ensemble` runs it."""
 
 from __future__ import annotations
 

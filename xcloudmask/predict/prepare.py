@@ -1,4 +1,4 @@
-"""From an array and a call's arguments to a mask: read, choose, plan, run, wrap."""
+"""The public call: read the scene, choose the model, settle the options, plan, run."""
 
 from __future__ import annotations
 

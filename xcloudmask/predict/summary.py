@@ -22,7 +22,7 @@ from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import prepare
 from xcloudmask.scene.bands import sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, coordinate, pixel_size, spatial_dims
-from xcloudmask.scene.flags import as_mask, codes_of, numbers_of
+from xcloudmask.scene.mask_classes import as_mask, codes_of, numbers_of
 from xcloudmask.scene.scene import Scene, read_scene
 from xcloudmask.scene.units import calibration_of
 from xcloudmask.types import Band, ModelSpec, parse_level

@@ -12,7 +12,7 @@ from xcloudmask import sensors
 from xcloudmask.errors import BandError, Remedy, UnitError, Use
 from xcloudmask.scene.bands import name_bands, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
-from xcloudmask.scene.flags import as_mask, is_mask
+from xcloudmask.scene.mask_classes import as_mask, is_mask
 from xcloudmask.scene.units import NODATA_ATTRS, declared_nodata
 
 #: What a variable's attributes may tell of its band, and what stands for nothing told.

@@ -10,7 +10,7 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.scene.bands import read_bands, sensor_of
 from xcloudmask.scene.dims import band_dim, pixel_size, spatial_dims
-from xcloudmask.scene.flags import as_mask
+from xcloudmask.scene.mask_classes import as_mask
 from xcloudmask.types import Band, Sensor
 
 

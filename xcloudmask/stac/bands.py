@@ -59,7 +59,9 @@ def bands_by_sensor(items: Iterable[MatchedItem]) -> dict[str, tuple[Band, ...]]
     return {sensor: tuple(held) for sensor, held in bands.items()}
 
 
-def choose_bands(sensors: Mapping[str, Sequence[Band]], bands: str | Sequence[str]) -> tuple[BandChoice, ...]:
+def choose_bands(
+    sensors: Mapping[str, Sequence[Band]], bands: str | Sequence[str], note: str = ""
+) -> tuple[BandChoice, ...]:
     """Settle which bands the stack has.
 
     Parameters
@@ -70,6 +72,8 @@ def choose_bands(sensors: Mapping[str, Sequence[Band]], bands: str | Sequence[st
         ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that every
         sensor has. ``"all"``: every reflectance band that all sensors have. Else names: a common name, the
         sensor's own name, or an alias.
+    note : str
+        What the error says besides, where a name is not found.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def choose_bands(sensors: Mapping[str, Sequence[Band]], bands: str | Sequence[st
     elif bands == "all":
         chosen = _all(sensors)
     else:
-        chosen = [_named(sensors, str(name)) for name in ([bands] if isinstance(bands, str) else bands)]
+        chosen = [_named(sensors, str(name), note) for name in ([bands] if isinstance(bands, str) else bands)]
     if not chosen:
         if not isinstance(bands, str):
             why = f"bands={bands!r} names no band."
@@ -149,7 +153,7 @@ def _own(bands: Sequence[Band], name: str) -> Band | None:
     return next((band for band in bands if band.name == name), None)
 
 
-def _named(sensors: Mapping[str, Sequence[Band]], name: str) -> tuple[str, dict[str, Band]]:
+def _named(sensors: Mapping[str, Sequence[Band]], name: str, note: str) -> tuple[str, dict[str, Band]]:
     by_sensor = {}
     for sensor, bands in sensors.items():
         found = _match(bands, name)
@@ -157,7 +161,7 @@ def _named(sensors: Mapping[str, Sequence[Band]], name: str) -> tuple[str, dict[
             names = dict.fromkeys(n for band in bands for n in (band.common_name, band.name) if n)
             raise OptionError(
                 "band" if sensor == UNTOLD else f"band of {sensor}", name, allowed=names,
-                hint="" if names else f"{_holder(sensor).capitalize()} has no band that is known.",
+                hint=note if names else f"{_holder(sensor).capitalize()} has no band that is known.",
             )  # fmt: skip
         by_sensor[sensor] = found
     return name, by_sensor

@@ -16,19 +16,23 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from xcloudmask.errors import AssetError, OptionError, UnitError
+from xcloudmask.errors import AssetError, UnitError
 from xcloudmask.stac import mtl
 from xcloudmask.stac.assumptions import Assumption
+from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.match_assets import Choice
-from xcloudmask.stac.offset import OffsetEvidence, OffsetMode, decide, gather
+from xcloudmask.stac.offset import OffsetDecision, OffsetEvidence, OffsetMode, decide, gather
 from xcloudmask.stac.profiles import Numbers, Profile
 from xcloudmask.stac.view import ItemView
 
 ReadText = Callable[[str], str]
 
+#: Reflectance of one number of ESA's.
+_DIGITAL_STEP = 1e-4
 _MTL_FORMS = (".json", ".xml", ".txt", "")
 _BAND_IN_NAME = re.compile(r"(?:^|_)B(\d{1,2}(?:_VCID_\d)?)\.", re.I)
+SUN_REMEDY = "Give it in degrees: sun_elevation=..."
 _STATE_SCALE = (
     "State them in the item before loading it, as 'raster:scale', 'raster:offset' and 'nodata' of the asset."
 )
@@ -90,31 +94,6 @@ def calibrate(
     return Calibrated(plans, f"scale and offset from {source}", (), sun_elevation)
 
 
-def check_sun_elevation(view: ItemView, degrees: float | None) -> float:
-    """Return the sun's elevation, or say what to do where there is none or the sun is below the horizon.
-
-    Examples
-    --------
-    >>> from xcloudmask.stac.view import view_item
-    >>> check_sun_elevation(view_item({"id": "x", "properties": {}, "assets": {}}), 30.0)
-    30.0
-    """
-    if degrees is None:
-        raise UnitError(
-            f"item {view.id!r}: reflectance at the top of the atmosphere needs the sun's elevation, which "
-            "neither the item nor its MTL file tells. Give it in degrees: sun_elevation=..."
-        )
-    given: object = degrees
-    if isinstance(given, bool) or not isinstance(given, (int, float)):
-        raise OptionError("sun_elevation", given, hint="Give degrees, or a mapping of item id to degrees.")
-    if not 0 < degrees <= 90:
-        raise UnitError(
-            f"item {view.id!r}: the sun's elevation is {degrees:g} degrees; reflectance needs one above 0 "
-            "and up to 90. Leave night scenes out, or give the right elevation: sun_elevation=..."
-        )
-    return degrees
-
-
 def _stated(view: ItemView, choice: Choice, profile: Profile) -> Source:
     """Return what the item states of one asset, the profile filling the gaps."""
     entry, band, key = choice.entry, choice.band, choice.asset.key
@@ -122,12 +101,14 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> Source:
     where = f"item {view.id!r}, asset {key!r}"
     if entry.unit and entry.unit.lower().startswith("w"):  # watt/steradian/square_meter/micrometer
         raise UnitError(f"{where}: its scale gives radiance ({entry.unit}), not reflectance. {_STATE_SCALE}")
+    if band.kind == "reflectance" and entry.offset is not None:
+        figure(entry.offset, "raster:offset", where, _STATE_SCALE, range_of="offset")
     if not all(math.isfinite(number) for number in (entry.scale or 0.0, entry.offset or 0.0)):
-        told = f"a scale of {entry.scale} and an offset of {entry.offset}"
-        raise UnitError(f"{where}: {told} are no numbers to calibrate with. {_STATE_SCALE}")
+        stated = f"a scale of {entry.scale} and an offset of {entry.offset}"
+        raise UnitError(f"{where}: {stated} are no numbers to calibrate with. {_STATE_SCALE}")
     scale = entry.scale if entry.scale is not None else default.scale
-    if scale is None and entry.data_type and not entry.is_integer:
-        scale = 1.0
+    if _is_float(choice):
+        scale = 1.0  # the product's scale is for its whole numbers
     if scale is None:
         raise UnitError(
             f"{where}: scale and offset are neither stated nor known for this catalogue (collection "
@@ -138,6 +119,8 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> Source:
             f"{where}: a scale of {scale:g} does not give reflectance from 0 to 1 (STAC multiplies: "
             f"value = number * scale + offset). {_STATE_SCALE}"
         )
+    if band.kind == "reflectance":
+        figure(scale, "raster:scale", where, _STATE_SCALE, range_of="scale")
     offset = entry.offset
     if offset is None:  # STAC's own default is 0; but a scale that is the product's comes with its offset
         offset = (default.offset or 0.0) if scale == default.scale else 0.0
@@ -153,6 +136,12 @@ def _stated(view: ItemView, choice: Choice, profile: Profile) -> Source:
     )
 
 
+def _is_float(choice: Choice) -> bool:
+    """Tell if an item says that its pixels are floating point, and no scale: they are values already."""
+    entry = choice.entry
+    return entry.scale is None and bool(entry.data_type) and not entry.is_integer
+
+
 def _sentinel_2(
     view: ItemView,
     choices: Sequence[Choice],
@@ -165,18 +154,26 @@ def _sentinel_2(
     assets: list[Source] = []
     assumptions: list[Assumption] = []
     for choice, plan in zip(choices, plans, strict=True):
-        kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale)
+        kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale, _is_float(choice))
         if kind not in decided:
             evidence = gather(
                 view,
                 choice.asset,
-                scale=plan.scale,
+                scale=_DIGITAL_STEP if _is_float(choice) else plan.scale,
                 stated=choice.entry.offset,
                 listed=profile.is_listed,
+                flagged=profile.flagged,
                 harmonised=profile.harmonised,
                 constant=profile.constant_offset,
             )
             decision = decide(evidence, mode)
+            if _is_float(choice) and mode == "auto" and evidence.stated is None and decision.offset:
+                decision = OffsetDecision(
+                    0.0,
+                    "floating point: reflectance already",
+                    "its pixels are floating point and state no scale, so they are taken as reflectance from"
+                    " which the offset was taken already",
+                )
             if decision.warning:
                 remedy = 'sentinel2_offset="apply" or sentinel2_offset="skip" settles it.'
                 assumptions.append(Assumption(decision.warning, "; ".join(evidence.found), remedy))
@@ -214,7 +211,7 @@ def _from_mtl(
 ) -> Calibrated:
     elevation = sun_elevation
     if elevation is None:
-        elevation = mtl.mtl_number(groups, mtl.IMAGE, "SUN_ELEVATION")
+        elevation = mtl.mtl_number(groups, mtl.IMAGE, "SUN_ELEVATION", f"item {view.id!r}, asset {key!r}")
     assets = tuple(_mtl_plan(view, choice, profile, groups, key, elevation) for choice in choices)
     rule = "coefficients of the MTL file over the sine of the sun's elevation"
     return Calibrated(assets, rule, (f"asset {key!r}", f"sun elevation = {elevation}"), elevation)
@@ -239,18 +236,13 @@ def _mtl_plan(
     quantity = "RADIANCE" if thermal else "REFLECTANCE"
 
     def coefficient(name: str, places: tuple[str, ...] = mtl.RESCALING) -> float:
-        value = mtl.mtl_number(groups, places, f"{name}_BAND_{number}")
-        if value is None:
-            raise UnitError(
-                f"item {view.id!r}, asset {choice.asset.key!r}: the MTL file {mtl_key!r} gives no "
-                f"{name}_BAND_{number} in {' or '.join(places)}. Leave band {band.name} out, or give "
-                "the MTL file of this scene."
-            )
-        return value
+        where = f"item {view.id!r}, asset {choice.asset.key!r}: the MTL file {mtl_key!r}"
+        remedy = f"Leave band {band.name} out, or give the MTL file of this scene."
+        return mtl.coefficient(groups, places, f"{name}_BAND_{number}", where, remedy)
 
     scale, offset = coefficient(f"{quantity}_MULT"), coefficient(f"{quantity}_ADD")
     if not thermal:
-        sine = math.sin(math.radians(check_sun_elevation(view, elevation)))
+        sine = math.sin(math.radians(check_sun(elevation, f"item {view.id!r}", SUN_REMEDY)))
         scale, offset = scale / sine, offset / sine
     default = profile.numbers.get(band.kind, Numbers())
     return Source(

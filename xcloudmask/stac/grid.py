@@ -30,10 +30,14 @@ from xcloudmask.stac.view import AssetView, ItemView, to_numbers
 
 #: Parts of a pixel below which a difference is rounding, not position.
 _TOLERANCE = 1e-4
+#: Without an extent that somebody asked for; a country of 640 by 870 km has half of it at 10 m.
+_MOST_UNASKED = 10_000_000_000
 #: Along one axis; the globe at 10 m has 4 million.
 _MOST_PIXELS = 10_000_000
 #: Pixels of more degrees are metres that were meant.
 _LARGEST_DEGREES = 1.0
+#: Units of a CRS that one pixel may have.
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +280,15 @@ def make_grid(
         extent = transform_box(geometry_box(geometry), "EPSG:4326", name)
     else:
         extent = _union(assets, name)
-    return _snap(name, extent, res, anchor)
+    grid = _snap(name, extent, res, anchor)
+    pixels = grid.shape[0] * grid.shape[1]
+    if bbox is None and geometry is None and pixels > _MOST_UNASKED:
+        raise CloudMaskError(
+            f"the items together span {pixels:,} pixels ({grid.shape[0]:,} rows, {grid.shape[1]:,} columns of"
+            f" {res[0]:g} in units of {name}), most of them empty if the items lie far apart. Say which part"
+            " you want: bbox=, geometry= or like=, or a coarser resolution="
+        )
+    return grid
 
 
 def grid_like(like: Any) -> Grid:
@@ -307,14 +319,14 @@ def _is_north_up(transform: Sequence[float]) -> bool:
 
 def _common_crs(assets: Sequence[AssetGrid]) -> str:
     """Most frequent CRS by item; the first seen wins a tie."""
-    by_item = {asset.item_id: asset.crs for asset in assets if asset.crs is not None}
-    if not by_item:
+    pairs = dict.fromkeys((asset.item_id, asset.crs) for asset in assets if asset.crs is not None)
+    if not pairs:
         names = sorted({asset.item_id for asset in assets})
         raise CloudMaskError(
             f"no item tells its CRS (item {names[0]!r} has no proj:code or proj:epsg that can be used):"
             " pass crs= and resolution="
         )
-    counts = Counter(by_item.values())
+    counts = Counter(crs for _, crs in pairs)
     chosen = counts.most_common(1)[0][0]
     if len(counts) > 1:
         found = ", ".join(f"{crs} ({number})" for crs, number in counts.most_common())
@@ -349,6 +361,10 @@ def _check_resolution(resolution: Any, crs: str) -> tuple[float, float]:
     res_x, res_y = float(pair[0]), abs(float(pair[1]))
     if not (res_x > 0 and res_y > 0 and math.isfinite(res_x + res_y)):
         raise OptionError("resolution", resolution, hint=hint)
+    if max(res_x, res_y) > _LARGEST:
+        raise OptionError(
+            "resolution", resolution, hint=f"No image has pixels of that size, in units of {crs}."
+        )
     if is_geographic(crs) and max(res_x, res_y) > _LARGEST_DEGREES:
         hint = f"Units of {crs} are degrees: 10 m are about 9e-5. Pass a crs= in metres, or degrees."
         raise OptionError("resolution", resolution, hint=hint)

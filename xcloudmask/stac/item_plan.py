@@ -60,6 +60,8 @@ class Source:
         Where the item says that the file lies; left out of a task graph.
     bounds : tuple of float or None
         Box on the CRS of the grid that is read, None if unknown.
+    remote : bool
+        Whether the item is from a catalogue elsewhere, so that it may name no path of this machine.
     """
 
     key: str
@@ -78,6 +80,7 @@ class Source:
     valid: ValidRule | None = None
     place: AssetGrid | None = None
     bounds: Bounds | None = None
+    remote: bool = False
 
     def bounds_on(self, crs: str) -> Bounds | None:
         """Return the box on another CRS, None where it is not known."""

@@ -1,10 +1,11 @@
-"""From items to one lazy, calibrated, described DataArray."""
+"""`load_stac`: the public call, from items to plans, to a grid, to layers, to the array."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.grid import Grid, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items
-from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item
+from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item, name_unreadable
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.options import LoadOptions
 from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
@@ -68,8 +69,9 @@ def load_stac(
 
     Parameters
     ----------
-    items_or_search : pystac-client search, ItemCollection, items or FeatureCollection
-        What to load.
+    items_or_search : search, ItemCollection, items, FeatureCollection, table or JSON
+        What to load: of pystac-client, pystac or plain; a table is a DataFrame as stac-geoparquet has it,
+        JSON a text or the path of a file.
     bands : "auto", "all" or sequence of str
         ``"auto"`` takes what the models of this library can use: blue, green, red, one near infrared and the
         two short-wave infrareds, as far as every sensor at hand has them. Names may be common names, the
@@ -106,7 +108,7 @@ def load_stac(
     patch_url : callable, optional
         Called with each URL just before it is opened, ``planetary_computer.sign`` for instance.
     modifier : callable, optional
-        Called with a copy of each item before it is interpreted.
+        Called with a copy of each item (of pystac, if it was one) before it is interpreted.
     on_error : {"raise", "skip"}
         An asset that is missing or broken is an error, or no data and a warning that names it.
     retries : int
@@ -150,7 +152,7 @@ def load_stac(
     items = plain_items(items_or_search, modifier)
     _check_sun_elevation(sun_elevation, items)
     matched = [match_item(item) for item in items]
-    choices = choose_bands(bands_by_sensor(matched), bands)
+    choices = choose_bands(bands_by_sensor(matched), bands, name_unreadable(matched))
     plans = _plan(matched, choices, sentinel2_offset, sun_elevation, transport)
     warn_about((plan.item_id, assumption) for plan in plans for assumption in plan.assumptions)
     if not plans:
@@ -200,7 +202,8 @@ def _plan(
         names = [own for choice in choices if (own := choice.name_in(item)) is not None]
         sun = sun_elevation.get(name) if isinstance(sun_elevation, Mapping) else sun_elevation
         try:
-            return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read_text)
+            read = partial(read_text, remote=item.view.remote)
+            return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read)
         except AssetError as error:
             if transport.on_error == "raise":
                 who = "" if repr(name) in str(error) else f"item {name!r}: "

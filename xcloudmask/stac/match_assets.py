@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ _NOT_DATA = frozenset(
 _PICTURE = re.compile(r"(^|[_\W])(visual|overview|preview|thumbnail|tci|quicklook|browse)([_\W]|$)", re.I)
 _NOT_IMAGE = ("text/", "application/xml", "application/json", "application/zip", "image/jpeg", "image/png")
 _SIZE_IN_KEY = re.compile(r"[_-](\d{2,4})m$", re.I)
+_COUNTER = re.compile(r"(?:b|band[ _-]?)?0*(\d+)")
 _THERMAL = ("lwir", "lwir11", "lwir12")
 
 
@@ -109,11 +110,22 @@ class MatchedItem:
         Raises
         ------
         BandError
-            Where a band asked for is not among the item's assets.
+            Where a band asked for is not among the item's assets, or is two bands by what they say of it.
         """
-        if bands is None or bands == "all":
-            return tuple(self.choices.values())
-        return tuple(self.choices[self._own_name(name)] for name in bands)
+        names = list(self.choices) if bands is None or bands == "all" else map(self._own_name, bands)
+        return tuple(self._checked(self.choices[name]) for name in names)
+
+    def _checked(self, choice: Choice) -> Choice:
+        """Refuse an asset whose common name is that of another band than its name."""
+        common_name = choice.entry.common_name
+        common = _labels(self.sensor).band(common_name) if self.sensor else None
+        if common is not None and common != choice.band:
+            raise BandError(
+                f"item {self.view.id!r}, asset {choice.asset.key!r}: its name says band {choice.band.name},"
+                f" its common name {common_name!r} says {common.name}. Correct the item (modifier=), or leave"
+                " it out."
+            )
+        return choice
 
     def _own_name(self, name: str) -> str:
         if self.sensor is not None:
@@ -159,7 +171,7 @@ def match_item(item: Any) -> MatchedItem:
         if not _may_hold_bands(asset):
             continue
         for i, entry in enumerate(asset.bands):
-            band = _band_of(asset, entry, labels) if labels else _own_band(asset, entry)
+            band = _band_of(asset, i + 1, labels) if labels else _own_band(asset, entry)
             if band is None:
                 continue
             rank = _rank(asset, entry, band)
@@ -172,10 +184,20 @@ def match_item(item: Any) -> MatchedItem:
     return MatchedItem(view, profile, sensor, {name: best[name] for name in order if name in best})
 
 
+def name_unreadable(items: Iterable[MatchedItem]) -> str:
+    """Return a sentence on the first item with assets that have no address, which nobody can read."""
+    for item in items:
+        if item.view.without_address:
+            keys = ", ".join(repr(key) for key in item.view.without_address)
+            return f"Of item {item.view.id!r} {keys} has no address (href)."
+    return ""
+
+
 def _no_band(view: ItemView, sensor: Sensor | None) -> str:
     of = f"a band of {sensor.name}" if sensor else "a band with a common name (its instrument is not known)"
     return (
-        f"item {view.id!r}: none of its assets is {of}; assets: {', '.join(view.assets) or 'none'}. "
+        f"item {view.id!r}: none of its assets is {of}; assets: {', '.join(view.assets) or 'none'}. Names"
+        " that only count a file's bands (b1, b2) are no bands: state eo:common_name. "
         "Register the instrument with xcloudmask.sensors.register('my.toml'), or leave the item out."
     )
 
@@ -186,9 +208,17 @@ def _may_hold_bands(asset: AssetView) -> bool:
     return not _PICTURE.search(asset.key)
 
 
-def _band_of(asset: AssetView, entry: BandEntry, labels: _Labels) -> Band | None:
+def _band_of(asset: AssetView, index: int, labels: _Labels) -> Band | None:
     """Return the band by the most telling label first: band name, key, common name, file name."""
-    alone = len(asset.bands) == 1
+    alone, entry = len(asset.bands) == 1, asset.bands[index - 1]
+    counts = _COUNTER.fullmatch(entry.name or "")  # rio-stac's b1, b2, ... count the bands of the file
+    if counts and int(counts[1]) == index:
+        entry = replace(entry, name=None if alone else entry.description)
+        return labels.band(entry.common_name) or _band_by_labels(asset, entry, labels, alone=alone)
+    return _band_by_labels(asset, entry, labels, alone=alone)
+
+
+def _band_by_labels(asset: AssetView, entry: BandEntry, labels: _Labels, *, alone: bool) -> Band | None:
     band = labels.band(entry.name)
     if band is None and alone:
         band = labels.band(asset.key) or labels.band(entry.common_name)

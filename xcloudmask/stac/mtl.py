@@ -7,13 +7,12 @@ made of, so values are asked for by group. All values are text.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
 from xcloudmask.errors import UnitError
-from xcloudmask.stac.view import to_number
+from xcloudmask.stac.figures import figure
 
 Groups = Mapping[str, Mapping[str, str]]
 
@@ -46,15 +45,20 @@ def parse_mtl(text: str, *, where: str = "MTL") -> Groups:
             groups = _from_xml(ElementTree.fromstring(start.encode("utf-8")))
         else:
             groups = _from_odl(start)
-    except (ValueError, ElementTree.ParseError, AttributeError) as error:
+    except (ValueError, ElementTree.ParseError, AttributeError, RecursionError) as error:
         raise UnitError(f"{where}: not a Landsat MTL file in JSON, XML or text form: {error}") from error
     if not any(groups.values()):
         raise UnitError(f"{where}: not a Landsat MTL file in JSON, XML or text form: it holds no group")
     return groups
 
 
-def mtl_number(groups: Groups, names: tuple[str, ...], key: str) -> float | None:
+def mtl_number(groups: Groups, names: tuple[str, ...], key: str, where: str = "MTL") -> float | None:
     """Return `key` of the first of the named groups that has it; None where none does, or where it is NULL.
+
+    Raises
+    ------
+    UnitError
+        Where it is out of the range in which it can be meant.
 
     Examples
     --------
@@ -62,7 +66,17 @@ def mtl_number(groups: Groups, names: tuple[str, ...], key: str) -> float | None
     40.0
     """
     value = _find(groups, names, key)
-    return None if value == _NULL else to_number(value)
+    if value is None or value == _NULL:
+        return None
+    return figure(value, key, where, "Give the MTL file of this scene, or pass the figure yourself.")
+
+
+def coefficient(groups: Groups, names: tuple[str, ...], key: str, where: str, remedy: str) -> float:
+    """Return what `mtl_number` does, or say that the file does not have it."""
+    value = mtl_number(groups, names, key, where)
+    if value is None:
+        raise UnitError(f"{where} has no {key} in {' or '.join(names)}. {remedy}")
+    return value
 
 
 def is_null(groups: Groups, names: tuple[str, ...], key: str) -> bool:
@@ -96,7 +110,10 @@ def _from_xml(root: ElementTree.Element) -> dict[str, dict[str, str]]:
 def _from_odl(text: str) -> dict[str, dict[str, str]]:
     groups: dict[str, dict[str, str]] = {}
     current: dict[str, str] = {}
-    for name, value in re.findall(r"^\s*(\w+)\s*=\s*(.*?)\s*$", text, flags=re.MULTILINE):
+    for line in text.splitlines():
+        name, separator, value = (part.strip() for part in line.partition("="))
+        if not separator:
+            continue
         if name == "GROUP":
             current = groups.setdefault(value, {})
         elif name != "END_GROUP":

@@ -14,6 +14,8 @@ true, COG             any             any                0: shifted already (ear
 any, ESA's JPEG 2000  any             any                as with no flag: the flag is about the COG
 false                 04.00 or later  other than 0       the stated one, with a warning [3]_
 false                 04.00 or later  none               -0.1, with a warning [3]_
+none, Earth Search's  04.00 or later, any                error: pixels of both kinds are served; the flag was
+``sentinel-2-l2a``    or by date                         left out of the search
 none                  04.00 or later  other than 0       the stated one (-0.7 occurs: read, not assumed)
 none                  04.00 or later  none               -0.1; with a warning if the catalogue is unknown
 any but true          04.00 or later  0                  error: ESA's pixels or harmonised ones?
@@ -88,6 +90,7 @@ class OffsetEvidence:
     sensed: str | None = None
     generated: str | None = None
     listed: bool = False  # the catalogue is known to serve ESA's pixels, or to set the flag
+    flagged: bool = False  # the catalogue sets the flag on every item since 04.00
     harmonised: bool = False  # the catalogue is known to serve reflectance with no offset
     constant: bool = False  # the catalogue states -0.1 whatever the baseline
     found: tuple[str, ...] = ()  # the same for people
@@ -109,6 +112,7 @@ def gather(
     scale: float,
     stated: float | None,
     listed: bool = False,
+    flagged: bool = False,
     harmonised: bool = False,
     constant: bool = False,
 ) -> OffsetEvidence:
@@ -145,6 +149,7 @@ def gather(
         sensed=sensed,
         generated=generated,
         listed=listed,
+        flagged=flagged,
         harmonised=harmonised,
         constant=constant,
         found=tuple(found),
@@ -181,6 +186,13 @@ def decide(evidence: OffsetEvidence, mode: OffsetMode = "auto") -> OffsetDecisio
         return _before_0400(evidence)
     if era == "unknown":
         return _unknown_era(evidence)
+    if evidence.flagged and evidence.flag is None and not evidence.original:
+        raise UnitError(
+            f"item {evidence.item_id!r}: whether its pixels still carry the Sentinel-2 offset is told by"
+            " earthsearch:boa_offset_applied, which Earth Search sets and this item lacks. The item says:"
+            f" {'; '.join(evidence.found)}. Search without fields=, or settle it with"
+            ' sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
+        )
     return _since_0400(evidence, default, by_date=era == "new by date")
 
 

@@ -34,7 +34,7 @@ def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, A
     if len(codes) > 1:
         return None, None
     code = next(iter(codes), None) or crs_of(view.properties) or _tile_crs(view)
-    if code and not _is_known(code):
+    if code and not is_known_crs(code):
         return None, Assumption(
             f"{code} is no known CRS, so it is not used", "no other", "Correct proj:code in the item."
         )
@@ -48,7 +48,8 @@ def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, A
 
 
 @lru_cache(maxsize=256)
-def _is_known(code: str) -> bool:
+def is_known_crs(code: str) -> bool:
+    """Tell if pyproj knows a code."""
     try:
         parse_crs(code)
     except OptionError:

@@ -12,12 +12,13 @@ import numpy as np
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
 from xcloudmask.stac.assumptions import warn_about
 from xcloudmask.stac.boxes import lonlat_box
-from xcloudmask.stac.calibration import ReadText, calibrate, check_sun_elevation
+from xcloudmask.stac.calibration import SUN_REMEDY, ReadText, calibrate
+from xcloudmask.stac.figures import check_sun
 from xcloudmask.stac.grid import asset_grid
 from xcloudmask.stac.item_plan import ItemPlan, Source, ValidRule
 from xcloudmask.stac.match_assets import MatchedItem, match_item
 from xcloudmask.stac.offset import OffsetMode, baseline_text
-from xcloudmask.stac.place import item_crs
+from xcloudmask.stac.place import is_known_crs, item_crs
 from xcloudmask.stac.profiles import (
     Profile,
     Quality,
@@ -117,7 +118,7 @@ def make_plan(
     profile = item.profile or unlisted_profile(sensor, level)
     elevation = sun_elevation if sun_elevation is not None else _sun_elevation(view)
     if sun_elevation is not None:
-        check_sun_elevation(view, sun_elevation)
+        check_sun(sun_elevation, f"item {view.id!r}", SUN_REMEDY)
     numbers = calibrate(
         view,
         choices,
@@ -135,9 +136,20 @@ def make_plan(
 
     def placed(source: Source) -> Source:
         band, asset = source.band, view.assets[source.key]
-        place = asset_grid(view, asset, crs, band.gsd if band else None, lonlat)
+        own_crs = crs
+        if misplaced is None and crs is None and asset.crs and is_known_crs(asset.crs):
+            own_crs = asset.crs  # the assets do not agree
+        place = asset_grid(view, asset, own_crs, band.gsd if band else None, lonlat)
         good_bit = bits.get(band.name) if band else None
-        return replace(source, item_id=view.id, crs=crs, valid=valid, place=place, good_bit=good_bit)
+        return replace(
+            source,
+            item_id=view.id,
+            crs=own_crs,
+            valid=valid,
+            place=place,
+            good_bit=good_bit,
+            remote=view.remote,
+        )
 
     return ItemPlan(
         item_id=view.id,

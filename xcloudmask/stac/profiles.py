@@ -60,6 +60,7 @@ class Profile:
     quality: Quality | None = None
     harmonised: bool = False
     constant_offset: bool = False
+    flagged: bool = False  # items say whether Sentinel-2's offset was taken from the pixels
 
     @property
     def is_listed(self) -> bool:
@@ -189,8 +190,7 @@ def _marked(view: ItemView, marks: tuple[tuple[str, str], ...]) -> bool:
         return True
     for kind, text in marks:
         if kind == "property":
-            places: Any = view.properties
-            if any(name.startswith(text) for name in places):
+            if any(name.startswith(text) and value is not None for name, value in view.properties.items()):
                 return True
         elif kind == "link":
             if any(text in href for href in view.links):
@@ -228,15 +228,23 @@ def _read_profile(raw: Mapping[str, Any], products: Mapping[str, Any]) -> Listed
     """Return the patterns of collections, the marks and the profile of one table of `profiles.toml`."""
     marks = tuple((mark.split(":", 1)[0], mark.split(":", 1)[1]) for mark in raw.get("marks", ()))
     level = None if raw["level"] == "name" else cast(Level, raw["level"])
-    constant_offset = raw.get("constant_offset", False)
     profile = _profile(
-        raw["catalogue"], products[raw["product"]], level=level, constant_offset=constant_offset
+        raw["catalogue"],
+        products[raw["product"]],
+        level=level,
+        constant_offset=raw.get("constant_offset", False),
+        flagged=raw.get("flagged", False),
     )
     return tuple(raw["collections"]), marks, profile
 
 
 def _profile(
-    catalogue: str, product: Mapping[str, Any], *, level: Level | None, constant_offset: bool = False
+    catalogue: str,
+    product: Mapping[str, Any],
+    *,
+    level: Level | None,
+    constant_offset: bool = False,
+    flagged: bool = False,
 ) -> Profile:
     kinds: tuple[Kind, ...] = ("reflectance", "brightness_temperature")
     quality = product.get("quality")
@@ -253,4 +261,5 @@ def _profile(
         quality=Quality(**{**quality, "keys": tuple(quality["keys"])}) if quality else None,
         harmonised=product.get("harmonised", False),
         constant_offset=constant_offset,
+        flagged=flagged,
     )

@@ -19,12 +19,12 @@ from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.stac.boxes import parse_crs, transform_box
 from xcloudmask.stac.grid import Grid, Part
 from xcloudmask.stac.item_plan import Source, ValidRule
+from xcloudmask.stac.opening import open_raster
 from xcloudmask.stac.transport import (
     Transport,
     as_warning,
     explain,
     forget_failures,
-    gdal_path,
     warn_anywhere,
     with_retries,
 )
@@ -156,12 +156,13 @@ def _fetch(source: Source, part: Part, resampling: str, transport: Transport) ->
     url = source.href
     by_gdal = transport.filesystem is None
     try:
-        url = transport.url(url)
+        url = transport.url(url, remote=source.remote)
+        path = transport.path(url)
         return with_retries(
-            lambda: _open_and_read(url, source, part, resampling, transport),
+            lambda: _open_and_read(path, source, part, resampling, transport),
             transport.retries,
             f"item {source.item_id!r}, asset {source.key!r}",
-            partial(forget_failures, gdal_path(url), transport) if by_gdal else None,
+            partial(forget_failures, path, transport) if by_gdal else None,
         )
     except Exception as error:
         failure = explain(source.item_id, source.key, url, error, transport)
@@ -170,25 +171,21 @@ def _fetch(source: Source, part: Part, resampling: str, transport: Transport) ->
     raise failure
 
 
-def _open_and_read(url: str, source: Source, part: Part, resampling: str, transport: Transport) -> Any:
-    import rasterio
-
-    with transport.environment():
-        if transport.filesystem is not None:
-            opened = rasterio.open(url, opener=transport.filesystem)
-        else:
-            opened = rasterio.open(gdal_path(url), sharing=False)
-        with opened as dataset:
-            if not 1 <= source.index <= dataset.count:
-                raise AssetError(f"band {source.index} is asked for, the file has {dataset.count}")
-            _check_crs(dataset.crs, source.crs)
-            _check_dtype(dataset.dtypes[source.index - 1], source)
-            _check_place(dataset, source, part.whole)
-            corner = _aligned_corner(dataset, part.whole)
-            if corner is not None:
-                offset = (corner[0] + part.row, corner[1] + part.column)
-                return _read_aligned(dataset, source.index, offset, part.shape)
-            return _read_warped(dataset, source, part, resampling)
+def _open_and_read(path: str, source: Source, part: Part, resampling: str, transport: Transport) -> Any:
+    with (
+        transport.environment(),
+        open_raster(path, filesystem=transport.filesystem, own_vrt=transport.own_vrt) as dataset,
+    ):
+        if not 1 <= source.index <= dataset.count:
+            raise AssetError(f"band {source.index} is asked for, the file has {dataset.count}")
+        _check_crs(dataset.crs, source.crs)
+        _check_dtype(dataset.dtypes[source.index - 1], source)
+        _check_place(dataset, source, part.whole)
+        corner = _aligned_corner(dataset, part.whole)
+        if corner is not None:
+            offset = (corner[0] + part.row, corner[1] + part.column)
+            return _read_aligned(dataset, source.index, offset, part.shape)
+        return _read_warped(dataset, source, part, resampling)
 
 
 def _check_crs(found: Any, declared: str | None) -> None:

@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal, TypeVar
 
 from xcloudmask.errors import AssetError, NoDataWarning, OptionError, warn_user
+from xcloudmask.stac.opening import check_host, gdal_path, is_local, open_raster, read_bounded
 
 OnError = Literal["raise", "skip"]
 Fault = Literal["refused", "absent", "busy", "broken", "short", "unclear", "other"]
@@ -32,16 +33,6 @@ _LONGEST_ASKED = 120.0
 
 _SKIP = "on_error='skip' makes it no data."
 _REMOTE = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsiadls/"
-_VSI_PREFIXES = {
-    "s3": "/vsis3/",
-    "gs": "/vsigs/",
-    "az": "/vsiaz/",
-    "abfs": "/vsiadls/",
-    "abfss": "/vsiadls/",
-    "http": "/vsicurl/http://",
-    "https": "/vsicurl/https://",
-    "file": "",
-}
 
 
 def _words(codes: str, *phrases: str) -> re.Pattern[str]:
@@ -78,7 +69,8 @@ _REMEDIES: dict[Fault, str] = {
     "busy": "Given up after {retries} retries: raise retries=, or try later.",
     "broken": "Given up after {retries} retries: raise retries= or timeout=, or try later.",
     "short": "The file is truncated or damaged: leave the item out.",
-    "unclear": "The file is not there, or no image (a login page?): leave it out, or pass patch_url=.",
+    "unclear": "The file is not there, or no image that is opened: a login page, or anything but GeoTIFF and"
+    " JPEG 2000. Leave it out, or pass patch_url=.",
     "other": "The file may be damaged or of another kind than the catalogue says: leave the item out.",
 }
 
@@ -101,6 +93,8 @@ class Transport:
         GDAL settings.
     filesystem : fsspec file system, optional
         Opens the assets in GDAL's place.
+    own_vrt : bool
+        Whether an address may be the text of a VRT: those that `xcloudmask.local` writes.
     """
 
     retries: int = 4
@@ -109,6 +103,7 @@ class Transport:
     patch_url: Callable[[str], str] | None = None
     gdal_env: tuple[tuple[str, str], ...] = ()
     filesystem: Any = None
+    own_vrt: bool = False
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
@@ -156,27 +151,24 @@ class Transport:
 
         return Env(session=Given(), **settings)
 
-    def url(self, href: str) -> str:
-        """Return the address that is opened for `href`."""
+    def url(self, href: str, *, remote: bool = False) -> str:
+        """Return the address that is opened for `href`, of an item that may have come from elsewhere."""
         url = self.patch_url(href) if self.patch_url is not None else href
         if not isinstance(url, str):
             raise AssetError(f"patch_url= gave {url!r} for {href.split('?', 1)[0]}: it must return a URL.")
+        if remote and url == href and is_local(url):
+            raise AssetError(
+                f"{url[:200]!r} is a path of this machine, and the item is from a catalogue elsewhere, whose"
+                " items may name no such paths. If it was you who put it there, remove the item's links:"
+                " modifier=lambda item: item.update(links=[])."
+            )
         return url
 
-
-def gdal_path(url: str) -> str:
-    """Return the path under which GDAL knows a URL.
-
-    Examples
-    --------
-    >>> gdal_path("s3://bucket/a.tif")
-    '/vsis3/bucket/a.tif'
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator or url.startswith("/vsi"):
-        return url
-    prefix = _VSI_PREFIXES.get(scheme.lower())
-    return url if prefix is None else prefix + rest
+    def path(self, url: str) -> str:
+        """Return what is handed to `open_raster` for an address."""
+        if self.filesystem is not None or (self.own_vrt and url.startswith("<VRTDataset")):
+            return url
+        return gdal_path(url)
 
 
 def with_retries(
@@ -227,11 +219,9 @@ def forget_failures(path: str, transport: Transport) -> None:
     It remembers for the life of the process that a file "does not exist", or half a block, also where the
     server only hung up. Closing a file that was opened as one that is not to be cached clears that.
     """
-    import rasterio
-
     once = {"CPL_VSIL_CURL_NON_CACHED": _REMOTE, "GDAL_HTTP_MAX_RETRY": "0"}
     with transport.environment(once), suppress(Exception):
-        rasterio.open(path, sharing=False).close()
+        open_raster(path).close()
 
 
 def messages(error: BaseException) -> str:
@@ -265,8 +255,8 @@ def fault_of(error: BaseException) -> Fault:
 
 def explain(item_id: str, key: str, url: str, error: BaseException, transport: Transport) -> AssetError:
     """Return the error that names item, asset, cause and remedy. Query strings (signatures) are left out."""
-    shown = url.split("?", 1)[0]
-    text = messages(error).replace(url, shown).rstrip(".")
+    shown = " ".join(url.split("?", 1)[0].split())[:300]
+    text = " ".join(messages(error).replace(url, shown).split()).rstrip(".")
     parts = [f"item {item_id!r}, asset {key!r} ({shown}) cannot be read: {text}."]
     if not isinstance(error, AssetError):
         parts.append(_REMEDIES[fault_of(error)].format(retries=transport.retries))
@@ -296,29 +286,31 @@ def warn_anywhere(message: str) -> None:
     warn_user(message, NoDataWarning)
 
 
-def make_read_text(transport: Transport) -> Callable[[str], str]:
+def make_read_text(transport: Transport) -> Callable[..., str]:
     """Return the function that fetches a small text (a Landsat MTL) for the planner."""
 
-    def read_text(href: str) -> str:
+    def read_text(href: str, *, remote: bool = False) -> str:
         import fsspec
 
-        url = transport.url(href)
+        url = transport.url(href, remote=remote)
+        shown = url.split("?", 1)[0]
 
-        def fetch() -> str:
+        def fetch() -> bytes:
             if transport.filesystem is not None:
-                return str(transport.filesystem.cat_file(url).decode("utf-8"))
+                with transport.filesystem.open(url, "rb") as file:
+                    return read_bounded(file, shown)
+            path = gdal_path(url)  # refuses what is no plain address: fsspec knows chains of its own
             if url.startswith(("http://", "https://")):
                 return _read_http(url, transport.timeout)
             options = s3_options(dict(transport.gdal_env)) if url.startswith("s3://") else {}
-            with fsspec.open(url, "rt", encoding="utf-8", **options) as file:
-                return str(file.read())
+            with fsspec.open(path if is_local(url) else url, "rb", **options) as file:
+                return read_bounded(file, shown)
 
         try:
-            return with_retries(fetch, transport.retries, url.split("?", 1)[0])
+            return with_retries(fetch, transport.retries, shown).decode("utf-8")
         except ImportError as error:
             raise AssetError(f"{url} needs s3fs: pip install s3fs ({error}).") from error
         except (OSError, ValueError) as error:
-            shown = url.split("?", 1)[0]
             raise AssetError(f"{shown} cannot be read: {messages(error)}.") from error
 
     return read_text
@@ -348,17 +340,27 @@ def s3_options(gdal_env: Mapping[str, str]) -> dict[str, Any]:
     return options
 
 
-def _read_http(url: str, timeout: float) -> str:
+def _read_http(url: str, timeout: float) -> bytes:
+    from http.client import HTTPMessage
+    from typing import IO
     from urllib.error import HTTPError
-    from urllib.request import urlopen
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+    class Checked(HTTPRedirectHandler):
+        """Follows no redirection to a host that is not to be reached."""
+
+        def redirect_request(
+            self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+        ) -> Request | None:
+            check_host(newurl)
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     try:
-        with urlopen(url, timeout=timeout) as answer:
-            content: bytes = answer.read()
+        with build_opener(Checked).open(url, timeout=timeout) as answer:
+            return read_bounded(answer, url.split("?", 1)[0], timeout)
     except HTTPError as error:
         error.close()  # it holds the connection
         raise
-    return content.decode("utf-8")
 
 
 def freeze_env(gdal_env: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:

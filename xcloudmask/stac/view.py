@@ -28,12 +28,17 @@ _NUMBERS = {
 }
 
 
+#: Links that tell where an item is from.
+_ORIGINS = ("self", "root", "parent", "collection", "search")
+
+
 @dataclass(frozen=True, slots=True)
 class BandEntry:
     """What an item says of one band of one asset."""
 
     name: str | None = None
     common_name: str | None = None
+    description: str | None = None
     center_um: float | None = None
     fwhm_um: float | None = None
     scale: float | None = None
@@ -80,6 +85,8 @@ class ItemView:
     links: tuple[str, ...] = ()
     bbox: tuple[float, ...] | None = None
     geometry: Any = None
+    remote: bool = False  # from a catalogue elsewhere
+    without_address: tuple[str, ...] = ()  # keys of assets that cannot be read
 
     def first(self, *names: str) -> Any:
         """Return the first of the named properties that is there and not None."""
@@ -126,6 +133,7 @@ def view_item(item: Any) -> ItemView:
             properties = {**properties, "datetime": item.datetime.isoformat().replace("+00:00", "Z")}
     else:
         raise OptionError("item", item, hint="Give a pystac.Item or the dictionary of a STAC item.")
+    readable = {k: raw for k, raw in raw_assets.items() if isinstance(raw, Mapping) and raw.get("href")}
     base = next((href for rel, href in links if rel == "self"), "")
     listed = properties.get("eo:bands") or properties.get("bands") or ()
     shared = {
@@ -135,15 +143,17 @@ def view_item(item: Any) -> ItemView:
         id=str(item_id),
         collection=None if collection is None else str(collection),
         properties=properties,
-        assets={
-            key: _asset(key, raw, listed, shared, base)
-            for key, raw in raw_assets.items()
-            if isinstance(raw, Mapping) and raw.get("href")  # the others cannot be read
-        },
+        assets={key: _asset(key, raw, listed, shared, base) for key, raw in readable.items()},
         links=tuple(href for _, href in links),
         bbox=to_box(bbox),
         geometry=geometry,
+        without_address=tuple(key for key in raw_assets if key not in readable),
+        remote=any(rel in _ORIGINS and _is_remote(href) for rel, href in links),
     )
+
+
+def _is_remote(href: str) -> bool:
+    return "://" in href and not href.lower().startswith("file://")
 
 
 def crs_of(properties: Mapping[str, Any]) -> str | None:
@@ -246,6 +256,7 @@ def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> Ba
     return BandEntry(
         name=_text(name.get("name", name.get("id"))),
         common_name=_text(name.get("eo:common_name", name.get("common_name"))),
+        description=_text(name.get("description")),
         center_um=to_number(name.get("eo:center_wavelength", name.get("center_wavelength"))),
         fwhm_um=to_number(name.get("eo:full_width_half_max", name.get("full_width_half_max"))),
         scale=to_number(found["scale"]),

@@ -1,4 +1,4 @@
-"""How values are stored: classes as they are, probabilities as scaled bytes or halves."""
+"""How values are stored: their dtype, scale and fill value, and the codecs that compress them."""
 
 from __future__ import annotations
 

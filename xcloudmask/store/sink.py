@@ -1,4 +1,4 @@
-"""The output in the store: made once, checked when met again, and extended along one dimension.
+"""The arrays of a store: created once, checked when met again, extended along one dimension.
 
 Everything is written in an order that a kill cannot spoil. ``stream/zarr.json`` says what is there: it is
 written before the arrays with ``state: creating`` and after them with ``ready`` and the number of steps, and

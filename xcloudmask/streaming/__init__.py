@@ -1,4 +1,4 @@
-"""Masks into Zarr: streamed, resumable, each window once. The only part of the library that imports zarr.
+"""Masks into a store, region by region: resumable, each window once; the store itself is `xcloudmask.store`.
 
 `stream` makes a mask from reflectance, `to_zarr` writes one. Both record each region in the store when it is
 durable (``stream/status``), so that a call that was stopped, by whatever, resumes when it is run again.

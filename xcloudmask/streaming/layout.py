@@ -1,4 +1,4 @@
-"""How an output is cut into regions, and which region infers what: integers only.
+"""Which region of an output infers which windows, and what it hands to its neighbours: integers only.
 
 A region is the unit that is written at once: one or a few indices of the leading dimensions (a time step) by
 a block of rows and columns, a whole number of Zarr shards. Regions of one leading block, a *scene* here,

@@ -17,12 +17,12 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
 from xcloudmask.models.network import load_network
+from xcloudmask.train.config_tables import Loss
 from xcloudmask.train.fixed import Estimated
 from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
 from xcloudmask.train.pseudo import opinion
 from xcloudmask.train.samples import Image, Sample
-from xcloudmask.train.tables import Loss
 from xcloudmask.types import ModelSpec
 
 
@@ -209,7 +209,7 @@ def with_extras(
     >>> from xcloudmask.train.networks import begin
     >>> classes = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
     >>> begun = begin({"architecture": "spectral", "classes": classes})
-    >>> from xcloudmask.train.tables import Distil, Loss
+    >>> from xcloudmask.train.config_tables import Distil, Loss
     >>> type(with_extras(begun, Loss(distil=Distil(model="spectral")), classes)[0].called).__name__
     'Taught'
     >>> with_extras(begun, Loss(distil=Distil(model="ukis-any")), classes)[1]

@@ -23,12 +23,12 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.train import checkpoint
+from xcloudmask.train.config_base import Above0, AtLeast1, Count, From0, Table, one_of
 from xcloudmask.train.loggers import Logger
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.optim import moving_average, rate, train_mode
 from xcloudmask.train.place import device_of, processes, repeatable
 from xcloudmask.train.stream import Batch, Stream
-from xcloudmask.train.table import Above0, AtLeast1, Count, From0, Table, one_of
 from xcloudmask.types import Band
 
 Loss = Callable[[Tensor, Tensor], Tensor]

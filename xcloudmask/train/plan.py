@@ -14,10 +14,10 @@ from typing import Any, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.train.config_base import Table
+from xcloudmask.train.config_tables import Card, Data, Entries, Log, Loss, Network, Stage, Teacher, Validation
 from xcloudmask.train.loop import Settings
 from xcloudmask.train.stream import Recipe
-from xcloudmask.train.table import Table
-from xcloudmask.train.tables import Card, Data, Entries, Log, Loss, Network, Stage, Teacher, Validation
 from xcloudmask.types import ModelSpec
 
 #: Tables that a stage may change, entry by entry.

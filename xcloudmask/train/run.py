@@ -20,6 +20,7 @@ from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.augment import count_of
 from xcloudmask.train.calibrate import divide_head, fit_temperature
+from xcloudmask.train.config_tables import Data
 from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import pooled, run_on
 from xcloudmask.train.extras import with_extras
@@ -31,7 +32,6 @@ from xcloudmask.train.networks import LOADER, Begun, begin, model_of
 from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.stream import Recipe, Stream
-from xcloudmask.train.tables import Data
 from xcloudmask.types import ModelSpec
 
 #: Scenes below which a fixed number of them is kept for choosing.

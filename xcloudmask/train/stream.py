@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import augment, clouds, ground
+from xcloudmask.train.config_base import Above0, AtLeast1, Count, Share, Table
 from xcloudmask.train.files import Entry
 from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import Sample
-from xcloudmask.train.table import Above0, AtLeast1, Count, Share, Table
 from xcloudmask.types import Band
 
 

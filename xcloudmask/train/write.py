@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from xcloudmask import sensors
 from xcloudmask.errors import BandError, CloudMaskError
-from xcloudmask.metrics.edge import possible_of
 from xcloudmask.metrics.labels import elementary, possible_from_classes
+from xcloudmask.metrics.xarray_scores import possible_of
 from xcloudmask.train import patches
 from xcloudmask.train.files import NO_DATA, sensor_band
 from xcloudmask.train.samples import from_xarray

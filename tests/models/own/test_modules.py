@@ -135,9 +135,9 @@ def test_the_hash_is_of_the_content():
 
 
 def arrivals():
-    from xcloudmask.models.own import worker_plugin
+    from xcloudmask.models.own import send_weights
 
-    return list(worker_plugin.arrived)
+    return list(send_weights.arrived)
 
 
 def test_weights_travel_once_to_each_worker(tmp_path):

@@ -143,7 +143,7 @@ def send(model: str | ModelSpec, client: Client | None = None) -> None:
     """
     from distributed import default_client
 
-    from xcloudmask.models.own.worker_plugin import WeightsPlugin
+    from xcloudmask.models.own.send_weights import WeightsPlugin
 
     spec = get(model) if isinstance(model, str) else model
     client = client or default_client()  # type: ignore[no-untyped-call]

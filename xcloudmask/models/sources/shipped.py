@@ -1,4 +1,4 @@
-"""Models whose weights lie in this package: ``weights/NAME.safetensors`` with its card, ``NAME.json``."""
+"""Models whose weights lie in this package: ``models/data/NAME.safetensors`` with its card, ``NAME.json``."""
 
 from __future__ import annotations
 

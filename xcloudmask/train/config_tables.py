@@ -1,4 +1,4 @@
-"""The tables of a config: what each entry may be, and its default."""
+"""The tables of a training config: what each entry may be, and its default."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics import METRICS
 from xcloudmask.metrics.labels import WORDS, covers_all, open_classes
 from xcloudmask.models.arch import NAMES
+from xcloudmask.train.config_base import Above0, AtLeast1, Count, From0, Share, Table, one_of
 from xcloudmask.train.evaluate import SETS
 from xcloudmask.train.loggers import LOGGERS
 from xcloudmask.train.losses import LOSSES
-from xcloudmask.train.table import Above0, AtLeast1, Count, From0, Share, Table, one_of
 from xcloudmask.types import ModelSpec
 
 

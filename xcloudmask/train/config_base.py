@@ -1,4 +1,4 @@
-"""A table of a config: its entries, what each may be, and errors that name the entry and the remedy.
+"""What every table of a training config has: checked entries, errors that name entry and remedy.
 
 pydantic checks; `Table` turns what it finds into the library's errors, here and nowhere else.
 """
