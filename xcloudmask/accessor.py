@@ -286,7 +286,7 @@ class CloudMask:
         chunks: Sizes | None = None,
         shards: Sizes | Literal[False] | None = None,
         encoding: Mapping[str, Any] | None = None,
-        progress: Progress = True,
+        progress: Progress = "auto",
         regions_in_flight: int | None = None,
         retries: int = 2,
         storage_options: dict[str, Any] | None = None,

@@ -33,8 +33,8 @@ def mask() -> xr.DataArray:
 @pytest.fixture(scope="module")
 def folder(mask: xr.DataArray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("masks")
-    mask.cloudmask.save(path / "mask.tif")
-    mask.cloudmask.save(path / "mask.zarr")
+    mask.cloudmask.to_geotiff(path / "mask.tif")
+    mask.cloudmask.to_zarr(path / "mask.zarr", progress=False)
     mask.to_netcdf(path / "mask.nc")
     mask.chunk().cloudmask.to_zarr(path / "store.zarr", progress=False)
     return path

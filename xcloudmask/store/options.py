@@ -34,7 +34,7 @@ class WriteOptions(OptionSet):
     encoding: Mapping[str, Any] | None = field(
         default=None, metadata=about("form of probabilities: uint8 (scaled), float16, float32", "T")
     )
-    progress: Progress = field(default=True, metadata=about("a bar, or a function of each event"))
+    progress: Progress = field(default="auto", metadata=about("a bar, or a function of each event"))
     regions_in_flight: int | None = field(
         default=None, metadata=about("regions in memory at a time (2)", "N")
     )

@@ -290,12 +290,12 @@ def test_ukis_is_trained_on_written_and_read_again(tmp_path: Path) -> None:
     *_, item = models.export(mine, tmp_path / "out")
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".safetensors", ".onnx", ".json"}
     for name in ("mine.json", "graph.onnx"):
-        again = models.load(item, name="again", replace=True)
+        again = models.load(item, name="again", overwrite=True)
         if name == "graph.onnx":
             again = models.load(
                 tmp_path / "out" / "mine.onnx", name="again", bands=mine.bands, classes=mine.classes,
                 mean=mine.mean, std=mine.std, activation="softmax", level="toa", patch=256, overlap=48,
-                replace=True,
+                overwrite=True,
             )  # fmt: skip
         found = da.cloudmask.predict_proba(again, scheme="native").values
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
