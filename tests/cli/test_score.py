@@ -158,7 +158,7 @@ def test_one_scene_shows_no_interval_and_no_nan(
     page = (tmp_path / "r" / "report.html").read_text()
     assert "0.500 – 0.500" not in page
     assert "<br><small>" not in page
-    assert "There are no intervals" in page
+    assert "with one there is none" in page  # of the interval
     assert "Not scored: invalid, clear." in page
     numbers = json.loads((tmp_path / "r" / "scores.json").read_text())
     assert numbers["all"].keys() == {"cloud"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xcloudmask.models import ModelSpec, Network
+from xcloudmask.models.network import Network
+from xcloudmask.types import ModelSpec
 
 #: What every sensor of the tests has; a user registers a model of his own in the same way.
 BRIGHT = ModelSpec(

@@ -138,7 +138,8 @@ def test_pixels_on_another_grid_are_those_that_lie_there(tile):
         {"resolution": -10}, {"resampling": "best"}, {"on_error": "ignore"}, {"retries": -1},
         {"dtype": "int8"},
         {"crs": "EPSG:0"}, {"bbox": (1, 2, 3)}, {"bbox": (600000, 0, 600010, 10)}, {"geometry": "here"},
-        {"level": "L3"}, {"duplicates": "drop"}, {"timeout": 0}, {"patch_url": "x"}, {"offset": "maybe"},
+        {"level": "L3"}, {"duplicates": "drop"}, {"timeout": 0}, {"patch_url": "x"},
+        {"sentinel2_offset": "maybe"},
     ],
     ids=str,
 )  # fmt: skip

@@ -103,7 +103,7 @@ def name_gaps(raw: Array, calibration: Calibration) -> None:
                     NoDataWarning,
                     Remedy(
                         "Say {} or {}; nodata=None takes them as reflectance",
-                        Use(nodata=float(f"{number:g}")),
+                        Use(nodata=int(number) if float(number).is_integer() else float(f"{number:g}")),
                         Use("describe", sensor=...),
                     ),
                 )
