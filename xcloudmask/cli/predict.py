@@ -24,7 +24,7 @@ from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, say
-from xcloudmask.errors import OptionError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
 
 EXAMPLES = """examples:
@@ -156,7 +156,8 @@ def _run(args: Namespace, log: logging.Logger) -> int:
                 raise  # it is the call that is wrong, not this scene
             if args.debug:
                 traceback.print_exc()
-            failed[path] = in_flags(error) or type(error).__name__
+            known = isinstance(error, (UsageError, CloudMaskError))
+            failed[path] = in_flags(error) if known else f"{type(error).__name__}: {error}"
     if failed:
         say(f"{len(failed)} of {len(outputs)} scenes failed:")
         for path, reason in failed.items():
