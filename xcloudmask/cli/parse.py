@@ -62,14 +62,16 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; an unknown option is answered with the nearest one."""
         words = list(args if args is not None else sys.argv[1:])
-        for word in words[: words.index("--") if "--" in words else None]:
+        stop = words.index("--") if "--" in words else len(words)
+        for name in (word.partition("=")[0] for word in words[stop + 1 :]):
+            if name in self._option_string_actions:
+                self.error(f"{name}: options come before --, and after it come names only")
+        for word in words[:stop]:
             if self._is_file_like_an_option(word):
                 self.error(f"{word}: a name that begins with - is written ./{word}")
         found, extra = self.parse_known_args(words, namespace)
         for word in extra:
             name = word.partition("=")[0]
-            if "--" in words and name in self._option_string_actions:
-                self.error(f"{name}: options come before --, and after it come names only")
             if name.startswith("-"):
                 self.error(f"no option {name}.{nearest(name, self._option_string_actions)}")
             self.error(f"{word!r} is one word too many")

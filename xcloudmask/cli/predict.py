@@ -1,5 +1,6 @@
 """`xcloudmask predict`: mask a scene into a GeoTIFF or a store; its flags are fields of `predict/options.py`.
 
+With --out-dir several scenes are masked, each into a .tif of its name; where one fails the others go on.
 OUT appears when it is complete. Classes are uint8: 0 clear, 1 cloud, 2 thin cloud, 3 cloud shadow, 4 snow,
 5 water, 255 no data; each model tells some of them. Big scenes are worked on chunk by chunk.
 """
@@ -10,6 +11,7 @@ import logging
 import math
 import os
 import time
+import traceback
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask.cli import auxiliary, source
-from xcloudmask.cli.flags import add_flags, given
+from xcloudmask.cli.flags import add_flags, given, in_flags
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, say
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
 
 EXAMPLES = """examples:
@@ -29,17 +32,24 @@ EXAMPLES = """examples:
   xcloudmask predict scene.tif mask.tif --level L2A --scale 1e-4
   xcloudmask predict raw.tif mask.tif --bands blue,green,red,nir --level L1C
   xcloudmask predict scene.zarr clouds.zarr --proba
+  xcloudmask predict *.tif --out-dir masks/ --sensor landsat-8 --level L2
   xcloudmask predict scene.tif mask.tif --model mine --aux elevation=dem.tif"""
 
 
 def add_arguments(parser: Parser) -> None:
     """Declare them."""
-    parser.usage = f"{parser.prog} [options] IN OUT"
+    parser.usage = f"{parser.prog} [options] IN OUT\n       {parser.prog} [options] IN... --out-dir DIR"
     parser.epilog = EXAMPLES
-    source.add_arguments(parser)
-    parser.add_argument("out", metavar="OUT", help="mask.tif or mask.zarr")
+    source.add_arguments(parser, several=True)
+    out = parser.add_argument("out", metavar="OUT", help="mask.tif or mask.zarr")
+
+    def out_dir(text: str) -> Path:
+        out.required = False  # with --out-dir the last word is one more IN
+        return Path(text).expanduser().absolute()
+
+    parser.add_argument("--out-dir", metavar="DIR", type=out_dir, help="write each mask here, as NAME.tif")
     add_model_arguments(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     add_volume(parser)
 
 
@@ -123,22 +133,77 @@ def said(level: int) -> Iterator[logging.Logger]:
         log.setLevel(before)
 
 
-def run(args: Namespace) -> None:
+def run(args: Namespace) -> int:
     """Run it."""
     with said(logging.INFO) if args.verbose else nullcontext(logging.getLogger("xcloudmask")) as log:
-        _run(args, log)
+        return _run(args, log)
 
 
-def _run(args: Namespace, log: logging.Logger) -> None:
+def _run(args: Namespace, log: logging.Logger) -> int:
     asked = model_options(args)
     keep_cache_small()
-    from xcloudmask.masks.write import check_output, write
+    outputs = _outputs(args)
+    if args.out_dir is None:
+        ((path, out),) = outputs.items()
+        _mask(args, path, out, asked, log)
+        return 0
+    failed: dict[str, str] = {}
+    for number, (path, out) in enumerate(outputs.items()):
+        try:
+            _mask(args, path, out, asked, log)
+        except Exception as error:
+            if number == 0 and isinstance(error, (UsageError, OptionError)):
+                raise  # it is the call that is wrong, not this scene
+            if args.debug:
+                traceback.print_exc()
+            known = isinstance(error, (UsageError, CloudMaskError))
+            failed[path] = in_flags(error) if known else f"{type(error).__name__}: {error}"
+    if failed:
+        say(f"{len(failed)} of {len(outputs)} scenes failed:")
+        for path, reason in failed.items():
+            say(reason if path in reason else f"{path}: {reason}")
+    return 1 if failed else 0
+
+
+def _outputs(args: Namespace) -> dict[str, Path]:
+    """Return the output of each input, all of which can be written."""
+    from xcloudmask.masks.write import check_output
+
+    if args.out_dir is None:
+        if len(args.paths) > 1:
+            raise UsageError(f"{args.out!r} is one word too many. For several scenes say --out-dir DIR")
+        if Path(args.paths[0]).expanduser().is_dir() and not Path(args.out).suffix:
+            source.open_scene(args, args.paths[0])  # a folder of scenes: what to say for it comes first
+        named = {args.paths[0]: Path(args.out)}
+    else:
+        paths = list(dict.fromkeys([*args.paths, *([args.out] if args.out else [])]))
+        source.check_date(args, paths)
+        named = {path: args.out_dir / f"{_name(Path(path))}.tif" for path in paths}
+        inputs: dict[Path, str] = {}
+        for path, out in named.items():
+            if (other := inputs.setdefault(out, path)) != path:
+                raise UsageError(f"{other} and {path} would both be masked into {out}: mask them in two runs")
+        if args.out_dir.exists() and not args.out_dir.is_dir():
+            raise UsageError(f"--out-dir {args.out_dir} is a file: name a folder")
+        args.out_dir.mkdir(parents=True, exist_ok=True)
+    scenes = {Path(path).expanduser().resolve() for path in named}
+    outputs = {path: check_output(out, overwrite=args.overwrite) for path, out in named.items()}
+    for out in outputs.values():
+        if out.resolve() in scenes:
+            raise UsageError(f"OUT is IN ({out}): name another {'folder' if args.out_dir else 'file'}")
+    return outputs
+
+
+def _name(path: Path) -> str:
+    path = path.expanduser().absolute()
+    return path.stem if path.is_file() or path.suffix.lower() in (".safe", ".zarr") else path.name
+
+
+def _mask(args: Namespace, path: str, out: Path, asked: PredictOptions, log: logging.Logger) -> None:
+    from xcloudmask.masks.write import write
     from xcloudmask.predict.prepare import predict
 
-    out = check_output(args.out, overwrite=args.overwrite)
-    if out == Path(args.path).expanduser().absolute():
-        raise UsageError(f"OUT is IN ({out}): name another file")
-    result = predict(source.open_scene(args), asked)
+    result = predict(source.open_scene(args, path), asked)
     log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks or ())))
     progress = ProgressLine(shown=False if args.quiet else None)
     start = time.monotonic()

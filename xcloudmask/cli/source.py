@@ -64,15 +64,52 @@ def positive(text: str) -> int:
     return value
 
 
-def open_scene(args: Namespace) -> xr.DataArray:
+def check_date(args: Namespace, paths: Sequence[str]) -> None:
+    """Refuse one date for several scenes."""
+    if args.date is not None and len(paths) > 1:
+        raise UsageError(
+            f"--date {args.date} would be the date of {len(paths)} scenes. Leave it out, as dates are read "
+            "from names (2020-06-15.tif, or a product's name), or mask each scene in a run of its own"
+        )
+
+
+def open_scene(args: Namespace, path: str | Path | None = None) -> xr.DataArray:
     """Return the input as a lazy array with a band dimension, described.
 
     Parameters
     ----------
     args : Namespace
         With what `add_arguments` declares.
+    path : str or Path, optional
+        The input, where it is one of several.
     """
-    path = Path(args.path).expanduser()
+    path = Path(args.path if path is None else path).expanduser()
+    scene = _open(args, path)
+    _check_name(scene, path, args.date)
+    return scene
+
+
+def _check_name(scene: xr.DataArray, path: Path, date: str | None) -> None:
+    """Refuse a date in the name that --date or the time coordinate of a store contradicts."""
+    import numpy as np
+
+    from xcloudmask.local.dates import date_in_name
+
+    named = date_in_name(path.name)
+    if named is None or "time" not in scene.coords or not (date or is_store(path)):
+        return
+    time = scene.time.values
+    if time.size != 1 or time.dtype.kind != "M" or np.isnat(time).any():
+        return
+    day = str(time.astype("M8[D]").item())
+    if day != named[:10]:
+        cause, remedy = (
+            ("--date", "leave --date out") if date else ("its time coordinate", "correct the time")
+        )
+        raise CloudMaskError(f"{path}: its name says {named}, {cause} says {day}. Rename it, or {remedy}")
+
+
+def _open(args: Namespace, path: Path) -> xr.DataArray:
     if is_store(path):
         _check_sun_unsaid(path, args)
         return _open_store(path, args)

@@ -1,15 +1,16 @@
 """Mask scenes into a Zarr store, region by region; a run that was stopped goes on where it stopped.
 
-Memory does not grow with the scene. Scenes that tell their date become steps of one array over time: name
-several, or run again with later ones. Each region is recorded in the store when it is written, so the same
-command, run again, makes only what is lacking. OUT is a folder, a URL such as s3://bucket/masks.zarr, or an
-Icechunk repository, icechunk:FOLDER or icechunk:s3://bucket/prefix. GDAL, from 3.12 on, reads a folder if
-it was written with --no-shards.
+Memory does not grow with the scene. Scenes that tell their date, in their metadata or their name
+(2020-06-15.tif), become steps of one array over time: name several, or run again with later ones.
+Each region is recorded in the store when it is written, so the same command, run again, makes only what is
+lacking. OUT is a folder, a URL such as s3://bucket/masks.zarr, or an Icechunk repository, icechunk:FOLDER or
+icechunk:s3://bucket/prefix. GDAL, from 3.12 on, reads a folder if it was written with --no-shards.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xcloudmask.cli import predict, source, store
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   xcloudmask stream S2B_MSIL1C_....SAFE masks.zarr
   xcloudmask stream 2026/*.SAFE s3://bucket/masks.zarr --workers 4
+  xcloudmask stream 2020-06-15.tif 2020-06-20.tif masks.zarr --sensor landsat-8
   xcloudmask stream cube.zarr masks.zarr --proba --stored float16"""
 
 
@@ -43,6 +45,7 @@ def run(args: Namespace) -> int:
 
 def _run(args: Namespace) -> int:
     asked = predict.model_options(args)
+    source.check_date(args, args.paths)
     store.options(args)  # what is wrong is said before anything is opened
     predict.keep_cache_small()
     from xcloudmask.scene.dims import spatial_dims
@@ -61,7 +64,17 @@ def _run(args: Namespace) -> int:
 
 
 def _open(args: Namespace, path: str) -> xr.DataArray:
-    return source.open_scene(Namespace(**{**vars(args), "path": path}))
+    """Open a scene; one without a time gets that of its name."""
+    from xcloudmask.local.dates import date_in_name
+    from xcloudmask.scene.describe import describe_times
+
+    scene, file = source.open_scene(args, path), Path(path)
+    named = date_in_name(file.name)
+    if named is None or "time" in scene.dims or "time" in scene.coords:
+        return scene
+    return describe_times(
+        scene.expand_dims("time"), [named], [file.stem], [scene.attrs.get("sensor", "unknown")]
+    )
 
 
 def _in_order(scenes: list[xr.DataArray], paths: list[str]) -> list[xr.DataArray]:
@@ -73,7 +86,7 @@ def _in_order(scenes: list[xr.DataArray], paths: list[str]) -> list[xr.DataArray
     for scene, path in zip(scenes, paths, strict=True):
         if "time" not in scene.dims or "time" not in scene.coords or np.isnat(scene.time.values).any():
             raise UsageError(
-                f"{path} does not tell its date, so it cannot be one of several: give each a store or a "
-                "--group of its own, or say --sensor S where the name tells the rest"
+                f"{path} does not tell its date, so it cannot be one of several: write one into its name "
+                "(2020-06-15.tif), or give each a store or a --group of its own"
             )
     return sorted(scenes, key=lambda scene: scene.time.values[0])

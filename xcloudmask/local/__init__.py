@@ -84,7 +84,8 @@ def open(
     sun_elevation : float, optional
         Degrees. Needed for Landsat level 1 where metadata do not tell, unless `date` is given.
     date : str, date or datetime, optional
-        When the scene was taken (UTC), in the place of the product's own date.
+        When the scene was taken (UTC), in the place of the product's own date. Of a GeoTIFF or a
+        folder of band files the name tells it (``2020-06-15.tif``, or a product's name).
 
     Returns
     -------

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import numpy as np
 from xcloudmask import sensors
 from xcloudmask.errors import AssetError, BandError, CloudMaskError, Remedy, UnitError, Use
 from xcloudmask.local.build import grid_of
+from xcloudmask.local.dates import date_in_name, without_dates
 from xcloudmask.local.files import Files
 from xcloudmask.local.landsat import Numbers, raw_numbers
 from xcloudmask.local.scene import (
@@ -42,8 +45,8 @@ from xcloudmask.types import Band, Sensor
 _RASTERS = (".tif", ".tiff", ".jp2")
 #: Of a file's own name, where it follows its agency's rules: sensor, and which group of it is the level.
 _NAMES: Sequence[tuple[re.Pattern[str], str]] = (
-    (re.compile(r"PROBAV_(?:S1|S5|S10)_(?P<level>TOA|TOC)_\w{6}_(?P<day>\d{8})_", re.I), "proba-v"),
-    (re.compile(r"PROBAV_L2A_(?P<day>\d{8})_", re.I), "proba-v"),
+    (re.compile(r"PROBAV_(?:S1|S5|S10)_(?P<level>TOA|TOC)_\w{6}_\d{8}_", re.I), "proba-v"),
+    (re.compile(r"PROBAV_L2A_\d{8}_", re.I), "proba-v"),
 )
 
 
@@ -102,15 +105,20 @@ def scene(files: Files, given: Overrides) -> Scene:
     if sensor is None:
         raise CloudMaskError(
             f"{where}: nothing tells which instrument took it",
-            Remedy(f"Pass {{}}, one of {', '.join(sensors.names())}.", Use(sensor=...)),
+            Remedy(
+                f"Pass {{}}, one of {', '.join(sensors.names())}."
+                + ("" if files.is_single else f" If it holds several scenes: {_SEVERAL}"),
+                Use(sensor=...),
+            ),
         )
+    given = _dated(files, layers, given)
     layers, asked = _named_by_caller(layers, given, sensor)
     held = [(layer, band) for layer, band in zip(layers, _match(layers, sensor, where), strict=True) if band]
     by_band = {band.name: layer for layer, band in held}
     chosen = choose([band for band in sensor.bands if band.name in by_band], asked, sensor)
     raw = _is_raw_landsat(sensor, given, by_band.values())
     level = settle_level("toa" if raw and given.level is None else known.get("level"), given.level, where)
-    time = given.date or parse_time(known.get("day") or next((la.date for la in layers if la.date), None))
+    time = given.date or parse_time(_tagged(layers))
     grids = {band.name: grid_of(by_band[band.name].href, by_band[band.name].file) for band in chosen}
     elevation = given.sun_elevation
     if raw and elevation is None:
@@ -131,6 +139,10 @@ def scene(files: Files, given: Overrides) -> Scene:
     return Scene(name, sensor, level, tuple(planes), time, elevation)
 
 
+_SEVERAL = (
+    "give each scene by itself, its file or a folder of its own. `xcloudmask predict SCENE... --out-dir "
+    "MASKS` writes a mask for each, `xcloudmask stream SCENE... OUT.zarr` all of them into one store."
+)
 _SUN_REMEDY = Remedy(
     "These look like Landsat level-1 numbers without their MTL file. Pass {} (degrees), or {} (UTC) to have"
     " it worked out; or {} and {} if they are something else.",
@@ -149,10 +161,47 @@ def read_layers(files: Files) -> list[Layer]:
         return _layers_of(str(files.path), str(files.path))
     names = files.ending(*_RASTERS)
     layers = [layer for name in names for layer in _layers_of(files.href(name), files.href(name))]
+    _check_one_scene(files, layers)
     # What all files begin with is the scene's name and tells nothing of the band.
     shared = commonprefix([layer.label for layer in layers])  # noqa: RUF071  (labels, not paths)
     start = max(shared.rfind(mark) for mark in "_-. ") + 1
     return [replace(layer, label=layer.label[start:]) for layer in layers] if len(layers) > 1 else layers
+
+
+def _check_one_scene(files: Files, layers: Sequence[Layer]) -> None:
+    """Refuse a folder of several scenes: of each band the last file's would be taken, without a word."""
+    same: dict[str, set[str]] = defaultdict(set)
+    bands: dict[str, int] = defaultdict(int)
+    for layer in layers:
+        same[without_dates(layer.label)].add(layer.file)
+        bands[layer.file] += 1
+    for group in same.values():
+        names = sorted(file.removeprefix(f"{files.prefix}/") for file in group)
+        # Band files of several resolutions may share a name; files of several bands that do are scenes.
+        if len({date_in_name(name) for name in names}) > 1 or len(names) > 1 < min(bands[f] for f in group):
+            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            raise CloudMaskError(f"{files.path}: holds {len(names)} scenes ({shown}), not one: {_SEVERAL}")
+
+
+def _dated(files: Files, layers: Sequence[Layer], given: Overrides) -> Overrides:
+    """Take the date in the names of files or folder where the caller gives none."""
+    inside = () if files.is_single else {layer.file.removeprefix(f"{files.prefix}/") for layer in layers}
+    names = {date_in_name(name) for name in inside} - {None} or {date_in_name(files.name)}
+    named = names.pop() if len(names) == 1 else None
+    when, tagged = parse_time(named), parse_time(_tagged(layers))
+    if named is None or when is None or given.date is not None:
+        return given
+    # The tag tells when the file was made, maybe in local time: that is not before the scene was taken.
+    if tagged is not None and tagged < when - timedelta(days=1):
+        raise CloudMaskError(
+            f"{files.path}: its name says {named}, its tag TIFFTAG_DATETIME the earlier {tagged.isoformat()}",
+            Remedy("Pass {} if the name is right, or else rename it.", Use(date=named)),
+        )
+    return replace(given, date=when, date_only=len(named) == 10)
+
+
+def _tagged(layers: Sequence[Layer]) -> str | None:
+    return next((layer.date for layer in layers if layer.date), None)
 
 
 def _layers_of(href: str, file: str) -> list[Layer]:

@@ -12,7 +12,6 @@ good; its cloud flags are left alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +23,7 @@ import numpy as np
 
 from xcloudmask import sensors
 from xcloudmask.errors import AssetError, CloudMaskError, Remedy, Use
+from xcloudmask.local.dates import date_in_name
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import Overrides, Plane, Scene, choose, good_radiometry, parse_time, settle_level
 from xcloudmask.stac.figures import figure
@@ -283,5 +283,4 @@ def _time(content: _Content, name: str) -> datetime | None:
     if day:
         hour = content.observed.get("OBSERVATION_START_TIME")
         return parse_time(f"{day}T{hour}" if hour else day)
-    in_name = re.search(r"_(\d{8})(?:_(\d{6}))?_", name)
-    return parse_time(in_name[1] + (in_name[2] or "")) if in_name else None
+    return parse_time(date_in_name(name))
