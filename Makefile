@@ -1,11 +1,17 @@
-# Two commands: `make demo` shows what it does, `make test` runs everything CI runs.
+# `make demo` shows what it does, `make test` runs everything CI runs, `make quick` what takes under two minutes.
 # A bare machine needs Python 3.11 or later and pip, nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint install notebooks benchmarks clean
+# Rooms whose tests start no server and no cluster, and those of their files that take long.
+QUICK := $(addprefix tests/,engine scene predict masks sensors metrics local stac models)
+SLOW := $(addprefix tests/,engine/test_instruction_sets.py engine/test_run_dask_distributed.py \
+	engine/test_predictor.py engine/test_laziness.py models/sources/test_ukis.py models/test_every_model.py \
+	models/keymaps models/arch models/test_imputation.py predict/test_against_peers.py)
+
+.PHONY: demo test quick lint install notebooks benchmarks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/xcloudmask demo
@@ -13,6 +19,9 @@ demo: $(VENV)/.demo
 test: install lint
 	bash .ci/services.sh
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
+
+quick: install
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not services' $(QUICK) $(addprefix --ignore=,$(SLOW))
 
 lint: install
 	$(BIN)/ruff check .
