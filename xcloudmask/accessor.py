@@ -256,7 +256,7 @@ class CloudMask:
         samples: int = 1000,
         seed: int = 0,
     ) -> Any:
-        """Score a mask against a reference; see `xcloudmask.metrics.score_mask`.
+        """Score a mask against a reference; see `xcloudmask.metrics.xarray_scores.score_mask`.
 
         Parameters
         ----------

@@ -2,7 +2,7 @@
 
     python examples/train/band_statistics.py --data DATA
 
-Writes ``xcloudmask/models/weights/bands.json``. Counted are the patches of ``train`` and ``unlabelled``
+Writes ``xcloudmask/models/data/bands.json``. Counted are the patches of ``train`` and ``unlabelled``
 that have all the bands, so many pixels of each, and the tables of labelled pixels, whose labels play no part;
 as a whole, patches and tables weigh the same. Nothing held out is read.
 """

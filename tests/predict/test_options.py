@@ -190,3 +190,28 @@ def test_signatures_are_short() -> None:
                 if len([a for a in arguments if a.arg != "self"]) > 15:
                     long.add(node.name)
     assert long == {"load_stac", *BUILDERS}
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "says"),
+    [
+        (PredictOptions, {"uncertainty": "no"}, "unknown uncertainty 'no'"),
+        (PredictOptions, {"batch_size": np.array([1, 2])}, "batch_size=.* must be"),
+        (PredictOptions, {"working_resolution": np.array([1, 2])}, "unknown working_resolution"),
+        (PredictOptions, {"threshold": 0.3, "output": "probabilities"}, "threshold=0.3 turns probabilities"),
+        (WriteOptions, {"resume": "no"}, "unknown resume 'no'"),
+        (WriteOptions, {"retries": "3"}, "retries='3' must be a whole number"),
+        (WriteOptions, {"retries": 1.5}, "retries=1.5 must be a whole number"),
+        (WriteOptions, {"regions_in_flight": 1.5}, "regions_in_flight=1.5 must be a whole number"),
+        (WriteOptions, {"group": 3}, "unknown group 3. Give a string"),
+        (WriteOptions, {"append_dim": None}, "unknown append_dim None. Give a string"),
+        (WriteOptions, {"storage_options": "anon"}, "unknown storage_options 'anon'. Give a mapping"),
+        (WriteOptions, {"chunks": "512"}, "unknown chunks '512'"),
+        (WriteOptions, {"shards": True}, "unknown shards True"),
+        (LoadOptions, {"resampling": ["x"]}, "unknown resampling"),
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_refused(options: Any, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(CloudMaskError, match=says):
+        options(**given)

@@ -18,6 +18,7 @@ from tests.train.conftest import write_patch
 from tests.train.test_extras import CLASSES, config
 from xcloudmask import cli, models
 from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, UnitWarning, WeightsError
+from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.train import checkpoint
 from xcloudmask.train.calibrate import fit_temperature
 from xcloudmask.train.curves import draw
@@ -105,14 +106,14 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log.csv"
-    checkpoint.replace_file(path, b"before")
+    replace_file(path, b"before")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", full)
     with pytest.raises(CloudMaskError, match=r"log\.csv cannot be written \(No space left"):
-        checkpoint.replace_file(path, b"after")
+        replace_file(path, b"after")
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"before"]
 
 

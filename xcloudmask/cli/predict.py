@@ -1,4 +1,4 @@
-"""`xcloudmask predict`: mask a scene into a GeoTIFF or a store; its flags are fields of `predict/options.py`.
+"""Mask a scene: a GeoTIFF, product or store in; a Cloud Optimized GeoTIFF (.tif) or Zarr store (.zarr) out.
 
 With --out-dir several scenes are masked, each into a .tif of its name; where one fails the others go on.
 OUT appears when it is complete. Classes are uint8: 0 clear, 1 cloud, 2 thin cloud, 3 cloud shadow, 4 snow,
@@ -89,8 +89,6 @@ def add_volume(parser: Parser) -> None:
 
 def model_options(args: Namespace) -> PredictOptions:
     """Return what `add_model_arguments` has taken."""
-    if args.output == "probabilities" and args.threshold is not None:
-        raise UsageError("--threshold turns probabilities into classes: leave it out, or leave --proba out")
     if args.uncertainty and args.output == "classes":
         raise UsageError("--uncertainty is told beside probabilities: say --proba too, or leave it out")
     aux = auxiliary.open_aux(args)
@@ -174,14 +172,14 @@ def _outputs(args: Namespace) -> dict[str, Path]:
             raise UsageError(f"{args.out!r} is one word too many. For several scenes say --out-dir DIR")
         if Path(args.paths[0]).expanduser().is_dir() and not Path(args.out).suffix:
             source.open_scene(args, args.paths[0])  # a folder of scenes: what to say for it comes first
-        named = {args.paths[0]: Path(args.out)}
+        named: dict[str, str | Path] = {args.paths[0]: args.out}
     else:
         paths = list(dict.fromkeys([*args.paths, *([args.out] if args.out else [])]))
         source.check_date(args, paths)
         named = {path: args.out_dir / f"{_name(Path(path))}.tif" for path in paths}
         inputs: dict[Path, str] = {}
         for path, out in named.items():
-            if (other := inputs.setdefault(out, path)) != path:
+            if (other := inputs.setdefault(Path(out), path)) != path:
                 raise UsageError(f"{other} and {path} would both be masked into {out}: mask them in two runs")
         if args.out_dir.exists() and not args.out_dir.is_dir():
             raise UsageError(f"--out-dir {args.out_dir} is a file: name a folder")

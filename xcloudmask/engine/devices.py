@@ -162,7 +162,8 @@ def check_device(device: str, spec: ModelSpec) -> None:
     known = r"auto|cpu|mps|cuda(:\d+)?|openvino(:[A-Z]+(\.\d+)?)?"
     if not isinstance(device, str) or not re.fullmatch(known, device):
         raise OptionError("device", device, allowed=DEVICES)
-    if device.startswith("openvino") and spec.runtime != "onnx":
+    runtimes = {each.runtime for each in (spec, *spec.members)}
+    if device.startswith("openvino") and runtimes != {"onnx"}:
         raise CloudMaskError(
             f" runs ONNX graphs, and model {spec.name!r} runs in torch:",
             Remedy(

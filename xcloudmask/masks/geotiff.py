@@ -141,7 +141,10 @@ def check_output(
     """
     text = os.fspath(path)
     if "://" in text:
-        raise CloudMaskError(f"{text}: a GeoTIFF is written on this machine; name a local path")
+        raise CloudMaskError(
+            f"{text}: only files on this machine are written here",
+            "name a local path; `xcloudmask stream` and to_zarr write a store at an address",
+        )
     out = Path(text).expanduser().absolute()
     if out.suffix.lower() not in endings:
         raise OptionError(

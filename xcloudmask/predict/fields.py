@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, Self, TypeVar
 
-from xcloudmask.errors import OptionError
+import numpy as np
+
+from xcloudmask.errors import CloudMaskError, OptionError, Use
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -48,6 +51,12 @@ def types_of(option: Field[Any]) -> set[str]:
     return set(re.findall(r"\w+", getattr(option.type, "__name__", str(option.type))))
 
 
+def check_whole(name: str, value: object, need: str, least: float = -math.inf) -> None:
+    """Refuse a value that is not a whole number, or below the least."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise CloudMaskError(f" must be {need}", option=Use(**{name: value}))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OptionSet:
     """Options of one call. A subclass's fields are its options; ``about`` gives each its sentence.
@@ -61,6 +70,13 @@ class OptionSet:
     Traceback (most recent call last):
     xcloudmask.errors.OptionError: unknown option of write 'retires'; did you mean 'retries'? ...
     """
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither true nor false where nothing else is taken: "no" would count as true."""
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if types_of(option) == {"bool"} and not isinstance(value, (bool, np.bool_)):
+                raise OptionError(option.name, value, allowed=(False, True))
 
     @classmethod
     def read(cls, given: Mapping[str, Any], **more: Any) -> Self:

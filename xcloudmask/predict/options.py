@@ -17,14 +17,9 @@ from xcloudmask.engine.tiling import MIN_PATCH
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitWarning, Use, warn_user
 from xcloudmask.models.lookup import readable
 from xcloudmask.predict.choose_model import too_coarse
-from xcloudmask.predict.fields import OptionSet, about, types_of
+from xcloudmask.predict.fields import OptionSet, about, check_whole, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
-
-
-def _whole(name: str, value: object, need: str, least: float = -math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise CloudMaskError(f" must be {need}", option=Use(**{name: value}))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,18 +104,18 @@ class PredictOptions(OptionSet):
 
     def __post_init__(self) -> None:
         """Refuse values that suit no array and no model."""
+        super().__post_init__()
         if self.output not in ("classes", "probabilities"):
             raise OptionError("output", self.output, allowed=("classes", "probabilities"))
         for name in ("patch_size", "overlap"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), "a whole number of pixels")
-        if self.batch_size != "auto":
-            _whole("batch_size", self.batch_size, "'auto' or a whole number above 0", 1)
+                check_whole(name, getattr(self, name), "a whole number of pixels")
+        if not (isinstance(self.batch_size, str) and self.batch_size == "auto"):
+            check_whole("batch_size", self.batch_size, "'auto' or a whole number above 0", 1)
         views_of(self.tta)
-        if not isinstance(self.uncertainty, (bool, np.bool_)):
-            raise OptionError("uncertainty", self.uncertainty, allowed=(False, True))
         value: Any = self.working_resolution
-        if value not in ("auto", "native") and not (_is_number(value) and 0 < value < math.inf):
+        named = isinstance(value, str) and value in ("auto", "native")
+        if not named and not (_is_number(value) and 0 < value < math.inf):
             raise OptionError(
                 "working_resolution", value, allowed=("auto", "native", "or metres, such as 30")
             )
@@ -128,6 +123,12 @@ class PredictOptions(OptionSet):
         if value is not None and not (_is_number(value) and 0 < value < 1):
             raise CloudMaskError(
                 " must lie between 0 and 1: the probability of cloud that suffices",
+                option=Use(threshold=value),
+            )
+        if value is not None and self.output == "probabilities":
+            raise CloudMaskError(
+                " turns probabilities into classes:",
+                "leave it out, or predict classes",
                 option=Use(threshold=value),
             )
 

@@ -82,11 +82,12 @@ class LoadOptions(OptionSet):
         """Refuse values that suit no item."""
         object.__setattr__(self, "dtype", _dtype_name(self.dtype))
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
+            value = getattr(self, name)
+            if not isinstance(value, (str, type(None))) or value not in allowed:
                 raise OptionError(name, getattr(self, name), allowed=[repr(value) for value in allowed])
         from rasterio.enums import Resampling
 
-        if self.resampling not in Resampling.__members__:
+        if not isinstance(self.resampling, str) or self.resampling not in Resampling.__members__:
             raise OptionError("resampling", self.resampling, allowed=Resampling.__members__)
 
 

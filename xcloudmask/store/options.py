@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from xcloudmask.errors import CloudMaskError, Use
-from xcloudmask.predict.fields import OptionSet, about
+from xcloudmask.errors import OptionError
+from xcloudmask.predict.fields import OptionSet, about, check_whole
 from xcloudmask.store.sizes import Sizes
 
 #: Whether a bar is shown, "auto" where somebody looks; or what is called with each event
@@ -50,9 +50,17 @@ class WriteOptions(OptionSet):
 
     def __post_init__(self) -> None:
         """Refuse values that suit no mask."""
+        super().__post_init__()
         for name, least in (("regions_in_flight", 1), ("retries", 0)):
+            if name == "retries" or getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), f"a whole number above {least - 1}", least)
+        for name, kind in (("group", str), ("append_dim", str), ("storage_options", Mapping)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value < least):
-                raise CloudMaskError(
-                    f" must be a whole number above {least - 1}", option=Use(**{name: value})
+            if not isinstance(value, kind) and not (value is None and name != "append_dim"):
+                raise OptionError(
+                    name, value, hint="Give a " + ("mapping." if kind is Mapping else "string.")
                 )
+        for name in ("chunks", "shards"):  # a string would be read letter by letter
+            value = getattr(self, name)
+            if isinstance(value, str) or value is True:
+                raise OptionError(name, value, hint="Give pixels by dimension: {'y': 512, 'x': 512}.")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from xcloudmask.errors import CloudMaskError, WeightsError
-from xcloudmask.models.weights.atomic import replace_file as replace_file
+from xcloudmask.models.weights.atomic import replace_file
 
 STATE = "state.pt"
 

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput
+from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.train import checkpoint
 from xcloudmask.train.config_base import Above0, AtLeast1, Count, From0, Table, one_of
 from xcloudmask.train.loggers import Logger
@@ -376,6 +377,6 @@ class Trainer:
         writer = csv.DictWriter(text, list(row), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, row])
-        checkpoint.replace_file(path, text.getvalue().encode())
+        replace_file(path, text.getvalue().encode())
         for log in self.loggers:
             log(self.progress.total, {name: float(str(value)) for name, value in row.items()})
