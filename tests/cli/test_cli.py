@@ -330,7 +330,7 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "-x.tif", "{d}/m.tif"], 2, r"-x\.tif: a name that begins with - is written \./-x\.tif"),
         (["predict", "--", "-x.tif", "{d}/m.tif", "--level", "L1C"], 2, "--level: options come before --"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--offset", "-0.1", "--lev", "1"], 2, "mean '--level'"),
-        (["predict", "{d}/s.tif", "{d}/m.tif", "--proba", "--threshold", "0.5"], 2, "--threshold 0.5 turns probabilities into classes"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", "--proba", "--threshold", "0.5"], 2, "leave --proba out"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--uncertainty"], 2, "say --proba too"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--model", "toy", "--proba", "--uncertainty"], 1,
          "one member.* --tta tells the spread"),

@@ -89,6 +89,8 @@ def add_volume(parser: Parser) -> None:
 
 def model_options(args: Namespace) -> PredictOptions:
     """Return what `add_model_arguments` has taken."""
+    if args.output == "probabilities" and args.threshold is not None:
+        raise UsageError("--threshold turns probabilities into classes: leave it out, or leave --proba out")
     if args.uncertainty and args.output == "classes":
         raise UsageError("--uncertainty is told beside probabilities: say --proba too, or leave it out")
     aux = auxiliary.open_aux(args)
