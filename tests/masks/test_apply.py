@@ -117,3 +117,13 @@ def test_a_buffer_in_metres_follows_the_pixel_size_in_either_order_of_dimensions
     assert int(np.isnan(out).sum()) == 13  # a disc of radius 2
     turned = scene.T.cloudmask.apply(mask.T.chunk(x=4), buffer="0.1 km")
     np.testing.assert_array_equal(turned.transpose("y", "x").values, out.values)
+
+
+def test_a_large_buffer_needs_its_unit() -> None:
+    mask = xr.DataArray(
+        np.zeros((4, 4), "u1"), dims=("y", "x"), attrs={"flag_values": [0, 1], "flag_meanings": "clear cloud"}
+    )
+    da = xr.DataArray(np.ones((4, 4)), dims=("y", "x"))
+    with pytest.raises(CloudMaskError, match=r"buffer=150 would be pixels.*'150 m' or '150 px'"):
+        da.cloudmask.apply(mask, buffer=150)
+    assert da.cloudmask.apply(mask, buffer=20).notnull().all()

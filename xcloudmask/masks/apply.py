@@ -22,6 +22,9 @@ from xcloudmask.scene.units import NODATA_ATTRS
 DROP = ("cloud", "thick_cloud", "thin_cloud", "cloud_shadow")
 CLEAR = ("clear", "not_cloud", "land", "snow", "water")
 
+#: A larger buffer needs its unit: whoever writes 150 means metres.
+MOST_PIXELS = 20
+
 Bool = npt.NDArray[np.bool_]
 
 
@@ -132,6 +135,11 @@ def _reach(taken: xr.DataArray, buffer: Any, y: str, x: str) -> tuple[float, flo
         or not 0 <= buffer < math.inf
     ):
         raise OptionError("buffer", buffer, allowed=("150 m", "0.5 km", "3 px", "a number of pixels"))
+    if buffer > MOST_PIXELS:
+        raise CloudMaskError(
+            f"buffer={buffer:g} would be pixels, and metres may be meant",
+            f"Give its unit: '{buffer:g} m' or '{buffer:g} px'",
+        )
     return float(buffer), float(buffer)
 
 
