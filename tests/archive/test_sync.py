@@ -280,7 +280,8 @@ def test_what_stream_would_refuse_is_refused_before_any_label_changes(
     with pytest.raises(ContractError, match="holds a mask already: pass resume=True"):
         run([items[0], later], tmp_path / "a", resume=False)
     with pytest.raises(OptionError, match=r"append_dim 'y'\. Allowed: time"):
-        run([items[0], later], tmp_path / "a", append_dim="y")
+        run(items[:2], tmp_path / "b", append_dim="y")
+    assert not (tmp_path / "b").exists()
     assert files(tmp_path / "a") == before
 
 
