@@ -17,7 +17,7 @@ from tests.streaming.items import BOX, LEFT, SIZE, make_item
 from xcloudmask import open_masks, testing
 from xcloudmask.archive.index import UPDATED, Stored
 from xcloudmask.archive.sync import SyncReport, sync
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.stac import load_stac
 from xcloudmask.store.options import WriteOptions
@@ -269,6 +269,20 @@ def test_other_settings_are_refused_and_nothing_changes(items: list[dict[str, An
     report = run(items[:2], tmp_path / "a", overwrite=True, threshold=0.3)
     assert report.added == ids(items[:2])
     assert list(xr.open_zarr(tmp_path / "a", consolidated=False).item_id.values) == list(ids(items[:2]))
+
+
+def test_what_stream_would_refuse_is_refused_before_any_label_changes(
+    items: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run(items[:2], tmp_path / "a")
+    before = files(tmp_path / "a")
+    later = make_item(tmp_path, items[1]["id"], "2026-05-03", seed=99, updated="2026-06-02T00:00:00Z")
+    with pytest.raises(ContractError, match="holds a mask already: pass resume=True"):
+        run([items[0], later], tmp_path / "a", resume=False)
+    with pytest.raises(OptionError, match=r"append_dim 'y'\. Allowed: time"):
+        run(items[:2], tmp_path / "b", append_dim="y")
+    assert not (tmp_path / "b").exists()
+    assert files(tmp_path / "a") == before
 
 
 def test_an_item_that_fails_is_tried_again(items: list[dict[str, Any]], tmp_path: Path) -> None:

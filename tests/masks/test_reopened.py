@@ -72,6 +72,15 @@ def test_a_mask_with_a_band_dimension_is_drawn_and_is_no_scene(folder: Path) -> 
         back.cloudmask.predict(TOY)
 
 
+@pytest.mark.parametrize("form", OPENERS)
+def test_it_can_be_stored_again(form: str, folder: Path, mask: xr.DataArray, tmp_path: Path) -> None:
+    name, opener = OPENERS[form]
+    back: Any = opener(folder / name)  # type: ignore[no-untyped-call]
+    back.cloudmask.to_zarr(tmp_path, progress=False)
+    stored = next(iter(xr.open_zarr(tmp_path).data_vars.values()))
+    np.testing.assert_array_equal(stored.squeeze(), mask)
+
+
 def test_a_store_can_be_written_to_netcdf(folder: Path, tmp_path: Path) -> None:
     xr.open_zarr(folder / "store.zarr").to_netcdf(tmp_path / "again.nc")
     again = xr.open_dataset(tmp_path / "again.nc", decode_coords="all")

@@ -19,10 +19,12 @@ from affine import Affine
 from dask.callbacks import Callback
 
 import xcloudmask
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError, StoreLockedError
 from xcloudmask.masks.geotiff import Written
 from xcloudmask.masks.picture import COLOURS
 from xcloudmask.masks.write import check_output, write
+from xcloudmask.store.lock import Lock
+from xcloudmask.store.store import Target, open_store
 from xcloudmask.testing import TOY
 
 ATTRS = {
@@ -236,6 +238,46 @@ def test_a_failing_run_leaves_the_old_output_and_a_good_one_replaces_it(tmp_path
     write(second, out, overwrite=True)
     np.testing.assert_array_equal(read(), second.values)
     assert [n for n in listing(tmp_path) if n.startswith(".")] == []
+
+
+def test_a_store_appears_when_it_is_complete_and_the_old_one_stands_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xcloudmask.streaming.run.PAUSE", 0.0)
+    out, first, second = tmp_path / "m.zarr", mask(60, 60), mask(30, 90)
+    appeared: list[bool] = []
+    with pytest.raises(CloudMaskError, match=r"(?s)/m\.zarr: .*fell down"):
+        write(broken(3), out, progress=lambda done, total: appeared.append(out.exists()))
+    assert appeared
+    assert not any(appeared)
+    assert listing(tmp_path) == []
+    write(first, out)
+    with pytest.raises(CloudMaskError, match="fell down"):
+        write(broken(3), out, overwrite=True)
+    np.testing.assert_array_equal(xr.open_zarr(out).cloud_mask, first)
+    counts = write(second, out, overwrite=True).counts
+    np.testing.assert_array_equal(xr.open_zarr(out).cloud_mask, second)
+    assert sum(counts.values()) == second.size
+    assert listing(tmp_path) == ["m.zarr"]
+
+
+def test_a_store_that_is_in_use_or_holds_more_than_a_mask_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "m.zarr"
+    first = mask(60, 60)
+    first.cloudmask.to_zarr(out, progress=False)
+    first.cloudmask.to_zarr(out, group="strict", progress=False)
+    with pytest.raises(CloudMaskError, match="holds the groups strict, which would go"):
+        write(broken(0), out, overwrite=True)
+    assert xr.open_zarr(out, group="strict", consolidated=False).cloud_mask.shape == (60, 60)
+    lock = Lock(Target(open_store(tmp_path / "l.zarr")))
+    write(first, tmp_path / "l.zarr")
+    lock.acquire()
+    with pytest.raises(StoreLockedError):
+        write(first, tmp_path / "l.zarr", overwrite=True)
+    lock.release()
+    (tmp_path / "file.zarr").write_text("no store")
+    with pytest.raises(CloudMaskError, match="is a file"):
+        write(broken(0), tmp_path / "file.zarr", overwrite=True)
 
 
 def test_side_files_of_the_old_pixels_go(tmp_path: Path) -> None:

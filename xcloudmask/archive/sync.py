@@ -22,7 +22,7 @@ from xcloudmask.archive.pending import (
     select_steps,
     with_stored_labels,
 )  # fmt: skip
-from xcloudmask.errors import CloudMaskError, ContractError
+from xcloudmask.errors import CloudMaskError, ContractError, OptionError
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.scene.aux_inputs import AuxLike, read_aux
 from xcloudmask.stac import load_stac
@@ -32,6 +32,7 @@ from xcloudmask.store.header import put_group
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.options import WriteOptions
 from xcloudmask.store.safety_copy import drop_copy
+from xcloudmask.store.sink import refuse_existing
 from xcloudmask.store.store import Target, open_store
 from xcloudmask.streaming.api import plan_output, stream
 from xcloudmask.streaming.report import StreamReport
@@ -142,9 +143,13 @@ def sync(
     """
     loading, writing = LoadOptions.read(_allowed(load)), WriteOptions.read(write)
     asked = PredictOptions.read(predict, output=output)
+    if writing.append_dim != "time":
+        raise OptionError("append_dim", writing.append_dim, allowed=["time"], hint="sync adds steps of time.")
     _check_aux(asked.aux)
     target = Target(open_store(store, writing.storage_options), writing.group or "")
     stored = None if writing.overwrite else Stored.read(target)
+    if stored is not None and not writing.resume:  # before any label is changed
+        refuse_existing(target)
     found = find_items(items_or_search, loading.modifier, stored)
     todo = missing_items(found, stored)
     skipped = tuple(str(item["id"]) for item in found if str(item["id"]) not in todo)

@@ -1,7 +1,7 @@
 """Search a STAC API, or read a file of items, and list what is found; with --to, mask it into a store.
 
-The store is kept up to date: only the items that it lacks are computed, late ones find their place, and a run
-that was stopped is carried on by the next. Run the same command every night.
+The store is kept up to date: only the items that it lacks are computed, late ones are appended, and a run
+that was stopped is resumed by the next. Run the same command every night.
 """
 
 from __future__ import annotations

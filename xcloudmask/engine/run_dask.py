@@ -14,8 +14,8 @@ So a window is inferred once, by the first chunk whose output needs it (see `chu
 later chunks is sent there and added (overlap-add). Strips that are a whole chunk need no task of their own.
 
 Dask goes from the first chunk on, so the pixels of a row of chunks are held until the next row is read: what
-it holds grows with the width of the scene. `xcloudmask.masks.write` goes from the last chunk back, and holds
-a row of sums; `xcloudmask.stream` leaves its strips in the store, and holds neither.
+it holds grows with the width of the scene. `xcloudmask.masks.geotiff` goes from the last chunk back, and
+holds a row of sums; `xcloudmask.stream` leaves its strips in the store, and holds neither.
 
 The layer holds the plan, which is a few integers an axis, and writes its tasks only when a scheduler asks.
 The plan itself is one node that all tasks refer to: a task carries its own ranges and nothing else.

@@ -114,7 +114,7 @@ def write_geotiff(
         mask = mask.chunk({dim: CHUNK if dim in (y, x) else 1 for dim in mask.dims})
     if "class" in mask.dims:
         mask = mask.chunk({"class": -1})
-    with beside(out) as work, _failures(out):
+    with beside(out) as work, failures(out):
         counts = _make_cog(mask, work / out.name, (y, x), progress)
         check_output(out, ENDINGS, overwrite=overwrite)  # another run may have been quicker
         install(work, out)
@@ -165,7 +165,7 @@ def check_output(
 
 
 @contextmanager
-def _failures(out: Path) -> Iterator[None]:
+def failures(out: Path) -> Iterator[None]:
     """Tell failures to write apart from failures to read."""
     try:
         yield

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import xarray as xr
@@ -84,17 +84,22 @@ def open_sink(target: Target, output: Output, *, resume: bool, overwrite: bool) 
         _refuse_strangers(target, output)
         return _create(target, output)
     if not resume:
-        raise ContractError(
-            f"{target.label} holds a mask already:",
-            Remedy(
-                "pass {} to go on with it, {} to replace it, or name another {}",
-                Use(resume=True),
-                Use(overwrite=True),
-                Use(group=...),
-            ),
-        )
+        refuse_existing(target)
     check_contract(header["contract"], output.contract, target.label)
     return _extend(target, output, header)
+
+
+def refuse_existing(target: Target) -> NoReturn:
+    """Say that a call which may not resume met a mask."""
+    raise ContractError(
+        f"{target.label} holds a mask already:",
+        Remedy(
+            "pass {} to go on with it, {} to replace it, or name another {}",
+            Use(resume=True),
+            Use(overwrite=True),
+            Use(group=...),
+        ),
+    )
 
 
 def _members(target: Target) -> list[str]:

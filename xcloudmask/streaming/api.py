@@ -147,8 +147,7 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     try:
         sink = open_sink(target, output, resume=options.resume, overwrite=options.overwrite)
         _sweep(target, output)
-        run = prepare_run(source, target, output, sink, lock, options.regions_in_flight)
-        run.display, run.retries = display, options.retries
+        run = prepare_run(source, target, output, sink, lock, options, display)
         run.go()
         if (sink.ledger.states == DONE).all():
             target.delete_tree(FOLDER, "strips")
@@ -174,7 +173,10 @@ def plan_output(source: Source, options: WriteOptions) -> Output:
         dims, template.shape, source.spatial, source.class_dim, options.chunks, options.shards
     )
     packing = choose_packing(template.dtype, source.class_dim is not None, options.encoding)
-    grows = options.append_dim if options.append_dim in dims[: len(storage.layout.lead)] else None
+    lead = dims[: len(storage.layout.lead)]
+    if options.append_dim not in (*lead, "time"):
+        raise OptionError("append_dim", options.append_dim, allowed=dict.fromkeys([*lead, "time"]))
+    grows = options.append_dim if options.append_dim in lead else None
     contract = describe_contract(template, source.spatial, grows, storage, packing, source.plan)
     return Output(template, grows, storage, packing, choose_compressors(packing, options.encoding), contract)
 

@@ -13,6 +13,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.store.icechunk import Batch, BranchStore
 from xcloudmask.store.ledger import DONE
 from xcloudmask.store.lock import FOLDER, Lock
+from xcloudmask.store.options import WriteOptions
 from xcloudmask.store.regions import Index
 from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.safety_copy import drop_copy
@@ -20,6 +21,7 @@ from xcloudmask.store.sink import Output, Sink
 from xcloudmask.store.store import Target
 from xcloudmask.streaming.layout import WindowLayout
 from xcloudmask.streaming.pools import Pool, choose_pool
+from xcloudmask.streaming.progress import Display
 from xcloudmask.streaming.run import Run, Steps
 from xcloudmask.streaming.source import Source
 from xcloudmask.streaming.work import Work, copy, finish, infer, read_box
@@ -28,14 +30,20 @@ log = logging.getLogger("xcloudmask.streaming")
 
 
 def prepare_run(
-    source: Source, target: Target, output: Output, sink: Sink, lock: Lock, in_flight: int | None
+    source: Source,
+    target: Target,
+    output: Output,
+    sink: Sink,
+    lock: Lock,
+    options: WriteOptions,
+    display: Display,
 ) -> Run:
     """Bind source, sink and pool together."""
     _tell_of_rereading(source, sink)
     layout = sink.storage.layout
     regions, source_of = _own_regions(output, sink)
     _reopen_damaged(sink, regions, whole_scenes=source.plan is not None)
-    pool = choose_pool(in_flight, source.in_memory, target.in_process)
+    pool = choose_pool(options.regions_in_flight, source.in_memory, target.in_process)
     work = Work(sink.array, output.packing, target.label)
     if source.plan is not None:
         windows = WindowLayout(layout, source.plan.y, source.plan.x, source.plan.channels)
@@ -54,9 +62,10 @@ def prepare_run(
         lock=lock,
         pool=pool,
         steps=_steps(source, work, pool, sink, source_of),
-        display=lambda event: None,
+        display=display,
         scene_name=scene_name,
         regions=regions,
+        retries=options.retries,
         batch=batch,
     )
 

@@ -68,7 +68,7 @@ class Run:
     display: Display
     scene_name: Callable[[Index], str]
     regions: list[Index]
-    retries: int = 2
+    retries: int
     batch: Batch | None = None  # None: what is written is there at once
     failures: list[Failure] = field(default_factory=list)
     pixels: int = 0

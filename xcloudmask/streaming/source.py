@@ -12,7 +12,8 @@ from xcloudmask.engine.plan import Plan
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import prepare
-from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+from xcloudmask.scene.mask_classes import is_mask
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def from_reflectance(da: xr.DataArray, asked: PredictOptions) -> Source:
 def from_mask(mask: xr.DataArray) -> Source:
     """Take a mask. If it is what `predict` returned, lazily, its plan is followed region by region."""
     spatial_dims(mask)
+    _refuse_scene(mask)
     if mask.size == 0:
         raise CloudMaskError(f"the mask is empty: its sizes are {dict(mask.sizes)}; check the selection")
     if mask.name is None:
@@ -69,6 +71,18 @@ def from_mask(mask: xr.DataArray) -> Source:
         return _source(mask, *planned)
     ordered = _ordered(mask)
     return Source(ordered, ordered, None, _class_dim(ordered))
+
+
+def _refuse_scene(da: xr.DataArray) -> None:
+    """Refuse reflectance, which would be stored as a mask; masks from a GeoTIFF have a band dimension."""
+    band = next((dim for dim in BAND_DIMS if dim in da.dims), None)
+    if band is None or is_mask(da) or "model" in da.attrs:
+        return
+    if da.sizes[band] > 1 or da.dtype not in (np.dtype(bool), np.dtype(np.uint8)):
+        raise CloudMaskError(
+            f"this is a scene, not a mask: it has {da.sizes[band]} of {band!r}. Use "
+            "da.cloudmask.predict().cloudmask.to_zarr(...), or xcloudmask.stream(da, ...)"
+        )
 
 
 def _source(output: xr.DataArray, pixels: xr.DataArray, plan: Plan) -> Source:
