@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from affine import Affine
+from botocore.exceptions import NoCredentialsError
+from pyproj.exceptions import ProjError
+from rasterio.errors import CRSError, WarpedVRTError
 
 from tests.stac.scenes import Site
-from xcloudmask.errors import AssetError
+from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.stac import place, reader
 from xcloudmask.stac.boxes import lonlat_box, transform_box
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source, ValidRule
@@ -119,6 +123,42 @@ def test_a_band_that_the_file_does_not_have(file):
     source = Source("a", file("uint16", 0, 0), index=2, item_id="i")
     with pytest.raises(AssetError, match="band 2 is asked for, the file has 1"):
         read_layer(Layer((source,)), ALIGNED.part(), "nearest", Transport())
+
+
+def _fail(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_a_bug_is_not_taken_for_a_file_that_cannot_be_read(file, monkeypatch):
+    layer = Layer((Source("a", file("uint16", 0, 0), item_id="i"),))
+    skip = Transport(retries=0, on_error="skip")
+    monkeypatch.setattr(reader, "_check_place", _fail(KeyError("a bug")))
+    with pytest.raises(KeyError, match="a bug"):
+        read_layer(layer, ALIGNED.part(), "nearest", skip)
+    for error in (ProjError("no such"), WarpedVRTError("odd"), NoCredentialsError(), CloudMaskError("odd")):
+        monkeypatch.setattr(reader, "_check_place", _fail(error))
+        with pytest.raises(AssetError, match="item 'i', asset 'a'"):
+            read_layer(layer, ALIGNED.part(), "nearest", Transport(retries=0))
+
+
+def test_only_a_place_that_cannot_be_carried_over_leaves_the_kernel_to_gdal(file, monkeypatch):
+    layer = Layer((Source("a", file("uint16", 0, 0), item_id="i"),))
+    monkeypatch.setattr("rasterio.warp.transform", _fail(CRSError("nowhere")))
+    assert np.isfinite(read_layer(layer, turned().part(), "bilinear", Transport())).any()
+    monkeypatch.setattr("rasterio.warp.transform", _fail(KeyError("a bug")))
+    with pytest.raises(KeyError, match="a bug"):
+        read_layer(layer, turned().part(), "bilinear", Transport())
+
+
+def test_a_bug_is_not_taken_for_a_crs_that_nobody_knows(monkeypatch):
+    source = {"proj:bbox": [0, 0, 10, 10]}
+    assert not place._lies_elsewhere("EPSG:1", source, (0, 0, 1, 1))
+    monkeypatch.setattr(place, "_to_lonlat", _fail(KeyError("a bug")))
+    with pytest.raises(KeyError, match="a bug"):
+        place._lies_elsewhere("EPSG:32632", source, (0, 0, 1, 1))
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,15 @@ from tests.stac.scenes import Site, landsat1, sentinel2
 from xcloudmask.errors import AssetError, CloudMaskError, NoDataWarning
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.opening import gdal_path
-from xcloudmask.stac.transport import Transport, explain, fault_of, with_retries
+from xcloudmask.stac.transport import Transport, explain
+from xcloudmask.store.retry import classify, repeat
 
 pytestmark = pytest.mark.services
 
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch):
-    monkeypatch.setattr("xcloudmask.stac.transport._FIRST_DELAY", 0.05)
+    monkeypatch.setattr("xcloudmask.store.retry.FIRST_DELAY", 0.05)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_pauses_grow(monkeypatch):
         raise OSError("HTTP response code: 503")
 
     with pytest.raises(OSError, match="503"):
-        with_retries(fail, 4, "it")
+        repeat(fail, 4, "it")
     assert len(calls) == 5
     assert all(later > 1.2 * earlier for earlier, later in itertools.pairwise(slept))
 
@@ -312,5 +313,11 @@ def test_gdal_path(url, path):
 )
 def test_what_is_made_of_an_error(message, fault, remedy):
     error = OSError(message)
-    assert fault_of(error) == fault
+    assert classify(error).name == fault
     assert remedy in str(explain("a", "b", "http://c/d?sig=x", error, Transport()))
+
+
+def test_a_fault_of_no_remedy_of_its_own_is_not_taken_for_one_of_credentials():
+    text = str(explain("a", "b", "/data/d.tif", PermissionError(13, "Permission denied"), Transport()))
+    assert "damaged" in text
+    assert "patch_url" not in text

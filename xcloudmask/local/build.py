@@ -22,7 +22,8 @@ from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.opening import gdal_path, open_raster
 from xcloudmask.stac.reader import Layer, read_layer
-from xcloudmask.stac.transport import Transport, messages
+from xcloudmask.stac.transport import Transport
+from xcloudmask.store.retry import messages
 
 if TYPE_CHECKING:
     import xarray as xr

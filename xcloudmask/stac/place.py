@@ -70,13 +70,15 @@ def _tile_crs(view: ItemView) -> str | None:
 
 def _lies_elsewhere(code: str, source: Mapping[str, Any], bbox: tuple[float, ...] | None) -> bool:
     """Whether the centre of the pixels, taken back to longitude and latitude, is far outside `bbox`."""
+    from pyproj.exceptions import ProjError
+
     centre = _native_centre(source)
     if centre is None or bbox is None or len(bbox) < 4:
         return False
     west, south, east, north = bbox[0], bbox[1], bbox[len(bbox) // 2], bbox[len(bbox) // 2 + 1]
     try:
         longitude, latitude = _to_lonlat(code).transform(*centre)
-    except Exception:  # a code that pyproj does not know is left for whoever opens the files
+    except ProjError:  # a code that pyproj does not know is left for whoever opens the files
         return False
     spare = 1 + north - south
     if not south - spare <= latitude <= north + spare:

@@ -20,14 +20,8 @@ from xcloudmask.stac.boxes import parse_crs, transform_box
 from xcloudmask.stac.grid import Grid, Part
 from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.stac.opening import open_raster
-from xcloudmask.stac.transport import (
-    Transport,
-    as_warning,
-    explain,
-    forget_failures,
-    warn_anywhere,
-    with_retries,
-)
+from xcloudmask.stac.transport import Transport, as_warning, explain, forget_failures, warn_anywhere
+from xcloudmask.store.retry import is_io, repeat
 
 #: Parts of a pixel by which two grids may differ and still be read without warping.
 _ALIGNED = 0.01
@@ -153,18 +147,23 @@ def _valid_pixels(source: Source, rule: ValidRule, part: Part, transport: Transp
 
 def _fetch(source: Source, part: Part, resampling: str, transport: Transport) -> Any:
     """Read one band on `part` as a masked array of the file's own numbers, with retries; name what fails."""
+    from pyproj.exceptions import ProjError
+
     url = source.href
     by_gdal = transport.filesystem is None
     try:
         url = transport.url(url, remote=source.remote)
         path = transport.path(url)
-        return with_retries(
+        return repeat(
             lambda: _open_and_read(path, source, part, resampling, transport),
             transport.retries,
             f"item {source.item_id!r}, asset {source.key!r}",
             partial(forget_failures, path, transport) if by_gdal else None,
         )
     except Exception as error:
+        # of the file, its CRS, a client that is no OSError (GDAL, obstore); all else is a bug and stays one
+        if not (isinstance(error, (OSError, CloudMaskError, ValueError, ProjError)) or is_io(error)):
+            raise
         failure = explain(source.item_id, source.key, url, error, transport)
     # Not inside the handler: GDAL's errors, as cause or context, cannot be unpickled, and a cluster would
     # hand back a nameless Exception. The message holds all that they said.
@@ -325,6 +324,8 @@ def _kernel_scale(dataset: Any, crs: Any, whole: Grid) -> dict[str, str]:
 
     Without it GDAL estimates the width of its kernel block by block, and blocks meet with a seam.
     """
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import CRSError, RasterioError
     from rasterio.warp import transform
 
     a, b, left, d, e, top = tuple(dataset.transform)[:6]
@@ -332,7 +333,11 @@ def _kernel_scale(dataset: Any, crs: Any, whole: Grid) -> dict[str, str]:
     y = top + d * dataset.width / 2 + e * dataset.height / 2
     try:
         xs, ys = transform(crs, _rasterio_crs(whole.crs), [x, x + a, x + b], [y, y + d, y + e])
-    except Exception:  # the middle of the file lies nowhere on the grid's CRS: GDAL's estimate has to do
+    except (
+        CRSError,
+        RasterioError,
+        CPLE_BaseError,
+    ):  # the middle of the file lies nowhere on the grid's CRS: GDAL's estimate has to do
         return {}
     across, down = (
         math.hypot((xs[to] - xs[0]) / whole.res_x, (ys[to] - ys[0]) / whole.res_y) for to in (1, 2)

@@ -5,65 +5,23 @@ Authentication stays the user's: a function that patches URLs, GDAL's own settin
 
 from __future__ import annotations
 
-import logging
 import os
-import random
-import re
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from xcloudmask.errors import AssetError, NoDataWarning, OptionError, warn_user
 from xcloudmask.stac.opening import check_host, gdal_path, is_local, open_raster, read_bounded
+from xcloudmask.store import retry
 
 OnError = Literal["raise", "skip"]
-Fault = Literal["refused", "absent", "busy", "broken", "short", "unclear", "other"]
-T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
-#: Seconds before the first retry; each further one waits about twice as long, up to the second figure.
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
-#: The longest pause that a server may ask for (Retry-After).
-_LONGEST_ASKED = 120.0
 
 _SKIP = "on_error='skip' makes it no data."
 _REMOTE = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsiadls/"
 
-
-def _words(codes: str, *phrases: str) -> re.Pattern[str]:
-    """Find a phrase, or a status where a status stands: paths hold such numbers too."""
-    status = rf"(?:code|error|status|occurred)\W{{0,3}}(?:{codes})\b|\b(?:{codes}), message"
-    return re.compile("|".join((status, *phrases)), re.IGNORECASE)
-
-
-#: What a fault is, told by the words of GDAL, curl and the servers; the first that fits counts.
-_FAULTS: tuple[tuple[Fault, re.Pattern[str]], ...] = (
-    (
-        "refused",
-        _words(
-            "40[13]", "access ?denied", "access ?key", "credential", "signature", "unauthorized", "forbidden"
-        ),
-    ),
-    ("absent", _words("404|410", "no such file", "nosuchkey", "filenotfound")),
-    ("busy", _words("408|429|50[0234]", "slow ?down", "too many requests", "temporarily unavailable")),
-    (
-        "broken",
-        _words("-", "curl error", "timed? ?out", "connection", "transfer closed", "range downloading"),
-    ),
-    # GDAL says the same of a file that ends too early and of an answer that was cut short, ...
-    ("short", _words("-", "readencoded", "fill(tile|strip)", r"got \d+ bytes", "readblock failed")),
-    # ... and of a file that is not there and of a server that hung up.
-    ("unclear", _words("-", "does not exist in the file system", "not recognized as being in a")),
-)
-#: The most retries for each; where the fault may as well be for good, a few do.
-_RETRIES: dict[Fault, int] = {"busy": 1_000_000, "broken": 1_000_000, "short": 2, "unclear": 2}
-
-_REMEDIES: dict[Fault, str] = {
+#: What helps, by the name of the fault.
+_REMEDIES: dict[str, str] = {
     "refused": "The server refuses the credentials: pass patch_url=, or gdal_env= (AWS_ACCESS_KEY_ID, ...).",
     "absent": "The file is not there: leave the item out, or correct its address with patch_url=.",
     "busy": "Given up after {retries} retries: raise retries=, or try later.",
@@ -124,7 +82,7 @@ class Transport:
         defaults = {
             "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no hunt for side-car files
             "GDAL_HTTP_MAX_RETRY": str(self.retries),
-            "GDAL_HTTP_RETRY_DELAY": str(_FIRST_DELAY),
+            "GDAL_HTTP_RETRY_DELAY": str(retry.FIRST_DELAY),
             "GDAL_HTTP_TIMEOUT": str(self.timeout),
             "GDAL_HTTP_CONNECTTIMEOUT": str(min(self.timeout, 15.0)),
             "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
@@ -171,48 +129,6 @@ class Transport:
         return gdal_path(url)
 
 
-def with_retries(
-    action: Callable[[], T], retries: int, what: str, forget: Callable[[], None] | None = None
-) -> T:
-    """Call `action` until it succeeds, its fault is one that stays, or `retries` are used up.
-
-    Parameters
-    ----------
-    action : callable
-    retries : int
-    what : str
-        For the log.
-    forget : callable, optional
-        Called before each further attempt. Where it is given, GDAL is at work, which has repeated by itself
-        each request to which the server answered that it is busy.
-    """
-    for attempt in range(retries + 1):
-        try:
-            return action()
-        except Exception as error:
-            fault = fault_of(error)
-            if attempt >= min(retries, _RETRIES.get(fault, 0)) or (forget is not None and fault == "busy"):
-                raise
-            delay = min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY) * (0.75 + random.random() / 2)
-            delay = max(delay, min(_asked_pause(error), _LONGEST_ASKED))
-            logger.info("%s: %s; trying again in %.1f s", what, error, delay)
-            time.sleep(delay)
-            if forget is not None:
-                forget()
-    raise AssertionError("unreachable")
-
-
-def _asked_pause(error: Exception) -> float:
-    """Return the seconds that a server asks to wait, told as such or as a date; GDAL does not pass it on."""
-    told = str((getattr(error, "headers", None) or {}).get("Retry-After") or "").strip()
-    if told.isdecimal():
-        return float(told)
-    try:
-        return (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # none, or a date without a zone
-        return 0.0
-
-
 def forget_failures(path: str, transport: Transport) -> None:
     """Make GDAL ask again.
 
@@ -224,42 +140,14 @@ def forget_failures(path: str, transport: Transport) -> None:
         open_raster(path).close()
 
 
-def messages(error: BaseException) -> str:
-    """All that an error and its causes say: rasterio keeps GDAL's own words in the cause."""
-    parts: list[str] = []
-    current: BaseException | None = error
-    while current is not None:
-        text = str(current) or type(current).__name__
-        if text not in parts:
-            parts.append(text)
-        current = current.__cause__ or current.__context__
-    return "; ".join(parts)
-
-
-def fault_of(error: BaseException) -> Fault:
-    """Return what kind of fault an error is.
-
-    Examples
-    --------
-    >>> fault_of(OSError("HTTP response code: 503"))
-    'busy'
-    """
-    if isinstance(error, AssetError):
-        return "other"
-    text = messages(error)
-    found: list[Fault] = [fault for fault, words in _FAULTS if words.search(text)]
-    if not found and isinstance(error, (ConnectionError, TimeoutError)):
-        return "broken"
-    return found[0] if found else "other"
-
-
 def explain(item_id: str, key: str, url: str, error: BaseException, transport: Transport) -> AssetError:
     """Return the error that names item, asset, cause and remedy. Query strings (signatures) are left out."""
     shown = " ".join(url.split("?", 1)[0].split())[:300]
-    text = " ".join(messages(error).replace(url, shown).split()).rstrip(".")
+    text = " ".join(retry.messages(error).replace(url, shown).split()).rstrip(".")
     parts = [f"item {item_id!r}, asset {key!r} ({shown}) cannot be read: {text}."]
     if not isinstance(error, AssetError):
-        parts.append(_REMEDIES[fault_of(error)].format(retries=transport.retries))
+        remedy = _REMEDIES.get(retry.classify(error).name, _REMEDIES["other"])
+        parts.append(remedy.format(retries=transport.retries))
     return AssetError(" ".join([*parts, _SKIP]))
 
 
@@ -307,11 +195,11 @@ def make_read_text(transport: Transport) -> Callable[..., str]:
                 return read_bounded(file, shown)
 
         try:
-            return with_retries(fetch, transport.retries, shown).decode("utf-8")
+            return retry.repeat(fetch, transport.retries, shown).decode("utf-8")
         except ImportError as error:
             raise AssetError(f"{url} needs s3fs: pip install s3fs ({error}).") from error
         except (OSError, ValueError) as error:
-            raise AssetError(f"{shown} cannot be read: {messages(error)}.") from error
+            raise AssetError(f"{shown} cannot be read: {retry.messages(error)}.") from error
 
     return read_text
 

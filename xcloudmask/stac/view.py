@@ -153,7 +153,11 @@ def view_item(item: Any) -> ItemView:
 
 
 def _is_remote(href: str) -> bool:
-    return "://" in href and not href.lower().startswith("file://")
+    """Whether an address lies elsewhere; a catalogue that this machine serves may name its files."""
+    if "://" not in href or href.lower().startswith("file://"):
+        return False
+    host = urlsplit(href).hostname or ""
+    return not (host in ("localhost", "::1") or host.startswith("127."))
 
 
 def crs_of(properties: Mapping[str, Any]) -> str | None:

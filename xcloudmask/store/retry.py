@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal, TypeVar
 
-from xcloudmask.errors import StoreError
+from xcloudmask.errors import AssetError, StoreError
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -40,7 +40,7 @@ class Fault:
     kind : {"passes", "absent", "final"}
         Whether trying again may help, the file is not there, or neither.
     name : str
-        ``"full"``, ``"refused"``, ``"busy"``, ...
+        ``"full"``, ``"denied"``, ``"refused"``, ``"busy"``, ...
     reason : str
         What to tell the user, and the remedy.
     retries : int
@@ -55,7 +55,7 @@ class Fault:
 
 _FULL = Fault("final", "full", "the disk is full. Free some space")
 _QUOTA = Fault("final", "full", "the disk quota is used up. Free some space")
-_DENIED = Fault("final", "refused", "permission denied. Ask for write access, or name another store")
+_DENIED = Fault("final", "denied", "permission denied. Ask for write access, or name another store")
 _READ_ONLY = Fault(
     "final", "read_only", "it was opened read-only. Open it for writing, or name another store"
 )
@@ -87,38 +87,53 @@ _BY_NUMBER = {
 }
 
 
-def _words(codes: str, *phrases: str) -> re.Pattern[str]:
-    """Find a phrase, or a status where a status stands: paths hold such numbers too."""
-    status = rf"(?:code|error|status|occurred)\W{{0,3}}(?:{codes})\b|\b(?:{codes}), message"
-    return re.compile("|".join((status, *phrases) if codes else phrases), re.IGNORECASE)
+def _words(*phrases: str) -> re.Pattern[str]:
+    return re.compile("|".join(phrases), re.IGNORECASE)
+
+
+def _status(codes: str) -> re.Pattern[str]:
+    """Find a status where a status stands: paths hold such numbers too."""
+    return _words(rf"(?:code|error|status|occurred)\W{{0,3}}(?:{codes})\b", rf"\b(?:{codes}), message")
 
 
 #: The words of clients that have no error numbers; the first that fits counts.
 _BY_WORDS: tuple[tuple[re.Pattern[str], Fault], ...] = (
-    (_words("", "read[- ]only"), _READ_ONLY),
-    (_words("", "no space left on device"), _FULL),
-    (_words("", "quota exceeded"), _QUOTA),
-    (_words("", "permission denied"), _DENIED),
-    (_words("", "not a directory"), _NO_FOLDER),
-    (_words("", "no ?such ?bucket"), _NO_BUCKET),
+    # what a status 403 or 404 may be for ...
+    (_words("no ?such ?bucket"), _NO_BUCKET),
+    (_words("no space left on device"), _FULL),
+    (_words("quota exceeded"), _QUOTA),
+    # ... and a status before words that may as well be of the path: /data/read-only/x.tif
+    (_status("40[13]"), _REFUSED),
+    (_status("404|410"), _ABSENT),
+    (_status("408|429|50[0234]"), _BUSY),
+    # zarr's and icechunk's words; numpy says "assignment destination is read-only", a bug of the program
+    (
+        _words("read[- ]only (?:store|session|mode|file ?system)", r"store (?:is|was opened) read[- ]only"),
+        _READ_ONLY,
+    ),
+    (_words("permission denied"), _DENIED),
+    (_words("not a directory"), _NO_FOLDER),
     (
         _words(
-            "40[13]", "access ?denied", "access ?key", "credential", "signature", "unauthori[sz]ed",
-            "unauthenticated", "forbidden",
+            "access ?denied", "access ?key", "credential", "signature", "unauthori[sz]ed", "unauthenticated",
+            "forbidden",
         ),
         _REFUSED,
     ),
-    (_words("404|410", "no such file", "nosuchkey", "filenotfound"), _ABSENT),
-    (_words("408|429|50[0234]", "slow ?down", "too many requests", "temporarily unavailable"), _BUSY),
-    (_words("", "curl error", "timed? ?out", "connection", "transfer closed", "range downloading"), _BROKEN),
+    (_words("no such file", "nosuchkey", "filenotfound"), _ABSENT),
+    (_words("slow ?down", "too many requests", "temporarily unavailable"), _BUSY),
+    (_words("curl error", "timed? ?out", "connection", "transfer closed", "range downloading"), _BROKEN),
     # GDAL says the same of a file that ends too early and of an answer that was cut short, ...
-    (_words("", "readencoded", "fill(tile|strip)", r"got \d+ bytes", "readblock failed"), _SHORT),
+    (_words("readencoded", "fill(tile|strip)", r"got \d+ bytes", "readblock failed"), _SHORT),
     # ... and of a file that is not there and of a server that hung up.
-    (_words("", "does not exist in the file system", "not recognized as being in a"), _UNCLEAR),
+    (_words("does not exist in the file system", "not recognized as being in a"), _UNCLEAR),
 )  # fmt: skip
 
 #: Packages whose errors are those of a network or a server.
-_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore", "httpx", "requests", "urllib3", "rasterio")
+_CLIENTS = (
+    "botocore", "aiobotocore", "aiohttp", "obstore", "httpx", "requests", "urllib3", "rasterio", "gcsfs",
+    "google", "azure",
+)  # fmt: skip
 _RESUME = "then run the same call again: it resumes"
 
 
@@ -132,27 +147,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(current))
         yield current
-        stack += [cause for cause in (current.__cause__, current.__context__) if cause is not None]
+        context = None if current.__suppress_context__ else current.__context__
+        stack += [cause for cause in (context, current.__cause__) if cause is not None]
         if isinstance(current, BaseExceptionGroup):
             stack += current.exceptions
 
 
 def messages(error: BaseException) -> str:
     """All that an error and its causes say: rasterio keeps GDAL's own words in the cause."""
-    parts: list[str] = []
-    current: BaseException | None = error
-    while current is not None:
-        text = str(current) or type(current).__name__
-        if text not in parts:
-            parts.append(text)
-        current = current.__cause__ or current.__context__
-    return "; ".join(parts)
+    return "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in _chain(error)))
 
 
 def _of_numbers(error: BaseException) -> Fault | None:
     for each in _chain(error):
-        if isinstance(each, PermissionError):
-            return _DENIED
         if isinstance(each, OSError) and each.errno in _BY_NUMBER:
             return _BY_NUMBER[each.errno]
     return None
@@ -171,12 +178,16 @@ def classify(error: BaseException) -> Fault:
     >>> classify(OSError("HTTP response code: 404")).kind
     'absent'
     """
+    if isinstance(error, AssetError):  # it explains a fault already, and may quote its words
+        return _OTHER
     if (fault := _of_numbers(error)) is not None:
         return fault
     text = "; ".join(f"{type(each).__name__} {each}" for each in _chain(error))
     for words, fault in _BY_WORDS:
         if words.search(text):
             return fault
+    if isinstance(error, PermissionError):  # s3fs gives it no number: words of the server came first
+        return _DENIED
     return _BROKEN if isinstance(error, (ConnectionError, TimeoutError)) else _OTHER
 
 
@@ -188,16 +199,23 @@ def is_transient(error: BaseException) -> bool:
     >>> is_transient(ConnectionRefusedError()), is_transient(ZeroDivisionError())
     (True, False)
     """
-    return not _is_final(error, classify(error)) and _is_io(error)
+    return not _is_final(error, classify(error)) and is_io(error)
 
 
 def _is_final(error: BaseException, fault: Fault) -> bool:
     """Whether trying again is no use, and the user can be told why."""
-    # "signature" and "credential" may be words of the program, too
-    return fault.kind == "final" and fault is not _OTHER and (fault is not _REFUSED or _is_io(error))
+    # KeyError("credential") is a bug of the program; that a store is read-only, zarr says by ValueError
+    return fault.kind == "final" and fault is not _OTHER and (fault is _READ_ONLY or is_io(error))
 
 
-def _is_io(error: BaseException) -> bool:
+def is_io(error: BaseException) -> bool:
+    """Whether an error, or one it came from, is of the system, a server or a client of one.
+
+    Examples
+    --------
+    >>> is_io(OSError("odd")), is_io(KeyError("not a directory"))
+    (True, False)
+    """
     for each in _chain(error):
         module = type(each).__module__.partition(".")[0]
         if isinstance(each, OSError) and not isinstance(each, (FileNotFoundError, FileExistsError)):
@@ -225,7 +243,7 @@ def call_with_retries(what: str, call: Callable[[], T], patience: float | None =
     while True:
         try:
             return call()
-        except StoreError:
+        except (StoreError, AssetError):
             raise
         except Exception as error:
             fault = classify(error)
