@@ -78,7 +78,7 @@ def test_planning_enters_each_module_once_and_no_more_than_eight(lazy: bool) -> 
         "scene/same_grid.py", "scene/aux_inputs.py", "predict/settle.py", "engine/plan.py",
     ]  # fmt: skip
     assert visited == [
-        "scene/scene.py", "scene/flags.py", "scene/dims.py", "scene/bands.py", "scene/units.py",
+        "scene/scene.py", "scene/mask_classes.py", "scene/dims.py", "scene/bands.py", "scene/units.py",
         "scene/sentinel2.py", "scene/same_grid.py",
     ]  # fmt: skip
 

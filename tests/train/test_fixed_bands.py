@@ -238,7 +238,7 @@ def test_another_training_does_not_go_on_in_the_same_folder(
         (tiny, {"estimate": True}, "network"), (tiny, {"only": ["logits."]}, "network"),
         (other, {}, "network"),
         (tiny, {"recipe": {"flip": 0.0}}, "recipe"), (tiny, {"batch": 4}, "data"),
-        (tiny, {"seed": 3}, "seed"),
+        (tiny, {"recipe": {"seed": 3}}, "seed"),
     ):  # fmt: skip
         with pytest.raises(CloudMaskError, match=rf"a training with other settings \(.*{named}"):
             tune(spec, data, out, **{"epochs": 1, "length": 1, **more})
