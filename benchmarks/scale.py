@@ -129,7 +129,7 @@ def simulate(size: Size) -> dict[str, Any]:
         run = Run(
             array=mask,
             layout=layout, ledger=Ledger.create(target, layout, ["time"]), lock=Lock(target), pool=pool,
-            steps=steps, display=lambda event: None, scene_name=str, regions=regions,
+            steps=steps, display=lambda event: None, scene_name=str, regions=regions, retries=2,
         )  # fmt: skip
         with Watch(cluster.scheduler) as watch:
             spent = clocked(run.go)

@@ -195,7 +195,7 @@ def test_it_is_exported_with_both_networks_and_comes_back(tmp_path, monkeypatch)
     assert [path.name for path in written] == [
         "ukis-6band-l1c.onnx", "ukis-4band-l1c.onnx", "ukis-any-l1c.json",
     ]  # fmt: skip
-    again = models.load(written[-1], name="again")
+    again = models.load(written[-1], name="again", overwrite=True)
     da = scene(noise(4, 64, 64) * 0.6, VGT)
     expected = da.cloudmask.predict_proba("ukis-any-l1c", working_resolution="native")
     found = da.cloudmask.predict_proba(again, working_resolution="native")

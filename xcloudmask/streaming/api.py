@@ -133,7 +133,8 @@ def to_zarr(mask: xr.DataArray, store: Any, **write: Any) -> StreamReport:
     ...     to_zarr(mask, folder, progress=False).written
     1
     """
-    return _write(from_mask(mask), store, WriteOptions.read(write))
+    options = WriteOptions.read(write)  # first: a misspelt option is told whatever the array is
+    return _write(from_mask(mask), store, options)
 
 
 def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
@@ -192,5 +193,6 @@ def _release(lock: Lock) -> None:
 def _sweep(target: Target, output: Output) -> None:
     """Clear away what a kill left half written, here and in no group within."""
     names = [str(name) for name in output.template.coords]
-    target.sweep(output.name, *names, "spatial_ref", f"{FOLDER}/status", f"{FOLDER}/strips")
+    ours = (f"{FOLDER}/{name}" for name in ("status", "sizes", "strips", "copy"))
+    target.sweep(output.name, *names, "spatial_ref", *ours)
     replace(target, group=target.path(FOLDER)).sweep()
