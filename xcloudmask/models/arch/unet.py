@@ -20,7 +20,7 @@ from xcloudmask.models.arch.edgenext import EdgeNeXtSmall
 from xcloudmask.models.arch.efficientnet import EfficientNetB4
 from xcloudmask.models.arch.mobilenet_v2 import MobileNetV2
 from xcloudmask.models.arch.parts import conv_norm, init_convolutions
-from xcloudmask.models.arch.regnet import RegNetY004
+from xcloudmask.models.arch.regnet import RegNetY
 
 Encoder = Literal["regnety-004", "edgenext-small", "mobilenet-v2", "efficientnet-b4"]
 WIDTHS = (256, 128, 64, 32, 16)
@@ -67,7 +67,7 @@ class UNet(nn.Module):
 
     Examples
     --------
-    >>> UNet(RegNetY004(3), 4)(torch.zeros(2, 3, 64, 70)).shape
+    >>> UNet(RegNetY(3), 4)(torch.zeros(2, 3, 64, 70)).shape
     torch.Size([2, 4, 64, 70])
     """
 
@@ -153,7 +153,7 @@ def unet(
     if min(bands, classes) < 1:
         raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
     known: dict[str, type[nn.Module]] = {
-        "regnety-004": RegNetY004, "edgenext-small": EdgeNeXtSmall, "mobilenet-v2": MobileNetV2Levels,
+        "regnety-004": RegNetY, "edgenext-small": EdgeNeXtSmall, "mobilenet-v2": MobileNetV2Levels,
         "efficientnet-b4": EfficientNetB4,
     }  # fmt: skip
     return UNet(known[encoder](bands), classes, keep_statistics=keep_statistics)
