@@ -96,7 +96,8 @@ class DynamicUNet(nn.Module):
         *skips, deep = encoder.channels
         self.encoder, self.norm = encoder, nn.BatchNorm2d(deep)
         self.middle = nn.Sequential(conv_act(deep, 2 * deep, act), conv_act(2 * deep, deep, act))
-        steps, source = [], deep
+        steps: list[nn.Module] = []
+        source = deep
         for skip in skips[::-1]:
             joined = source // 2 + skip
             out = joined if len(steps) < len(skips) - 1 else joined // 2

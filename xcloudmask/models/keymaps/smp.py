@@ -39,21 +39,7 @@ _DEEPLAB = {
 _TIMM = r"encoder\.model\."
 
 
-def _regnet() -> dict[str, str]:
-    names = {_TIMM + r"stem\.conv\.": "encoder.stem.0.", _TIMM + r"stem\.bn\.": "encoder.stem.1."}
-    parts = {"conv1": "expand", "conv2": "spread", "conv3": "project", "downsample": "shortcut"}
-    for stage in range(4):
-        for block in range(6):
-            theirs = _TIMM + rf"s{stage + 1}\.b{block + 1}\."
-            ours = f"encoder.stages.{stage}.{block}."
-            for part, name in parts.items():
-                names[theirs + part + r"\.conv\."] = f"{ours}{name}.0."
-                names[theirs + part + r"\.bn\."] = f"{ours}{name}.1."
-            names[theirs + r"se\.fc1\."] = f"{ours}squeeze.reduce."
-            names[theirs + r"se\.fc2\."] = f"{ours}squeeze.restore."
-    return names
-
-
+_STEM = {_TIMM + r"stem\.conv\.": "encoder.stem.0.", _TIMM + r"stem\.bn\.": "encoder.stem.1."}
 _STAGE = _TIMM + r"stages_(\d)\."
 _BLOCK, _OURS = _STAGE + r"blocks\.(\d)\.", r"encoder.stages.\1.\2."
 _EDGENEXT = {
@@ -88,11 +74,11 @@ def _efficientnet() -> dict[str, str]:
     return names
 
 
-_ALL = {**_DECODER, **_DEEPLAB, **_regnet(), **_EDGENEXT, **_efficientnet()}
+_ALL = {**_DECODER, **_DEEPLAB, **_STEM, **_EDGENEXT, **_efficientnet()}
 
 #: A tensor that each encoder has and no other, behind whatever a file puts before all its names.
-_REGNETY, _EDGE = "encoder.model.s1.b1.se.fc1.weight", "encoder.model.stem_0.weight"
-_MARKS = (_REGNETY, _EDGE, "encoder.features.0.0.weight", "encoder._conv_stem.weight")
+_REGNET, _EDGE = "encoder.model.s1.b1.se.fc1.weight", "encoder.model.stem_0.weight"
+_MARKS = (_REGNET, _EDGE, "encoder.features.0.0.weight", "encoder._conv_stem.weight")
 
 
 def smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,8 +97,28 @@ def smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
         inside = name.startswith(prefix)
-        out[prefix + renamed(name.removeprefix(prefix), _ALL) if inside else name] = tensor
+        out[prefix + renamed(regnety(name.removeprefix(prefix)), _ALL) if inside else name] = tensor
     return out
+
+
+_REGNETY = re.compile(r"(?:encoder\.model\.s|layers\.0\.)(\d+)\.b(\d+)\.(\w+)\.(\w+)\.(\w+)")
+_PARTS = {"conv1": "expand", "conv2": "spread", "conv3": "project", "downsample": "shortcut", "se": "squeeze"}
+_LAYERS = {"conv": "0", "bn": "1", "fc1": "reduce", "fc2": "restore"}
+
+
+def regnety(name: str) -> str:
+    """Return what a tensor of timm's RegNetY is called here, in a network of smp's or of fastai's.
+
+    Examples
+    --------
+    >>> regnety("encoder.model.s1.b2.conv1.bn.weight"), regnety("layers.0.3.b1.se.fc1.bias")
+    ('encoder.stages.0.1.expand.1.weight', 'encoder.stages.2.0.squeeze.reduce.bias')
+    """
+    parts = _REGNETY.fullmatch(name)
+    if parts is None:
+        return name
+    stage, block, part, layer, what = parts.groups()
+    return f"encoder.stages.{int(stage) - 1}.{int(block) - 1}.{_PARTS[part]}.{_LAYERS[layer]}.{what}"
 
 
 def omnicloudmask(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,7 +139,7 @@ def omnicloudmask(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     from xcloudmask.models.arch import build
 
     prefix = _prefix(state)
-    part = {_REGNETY: "regnety.", _EDGE: "edgenext."}
+    part = {_REGNET: "regnety.", _EDGE: "edgenext."}
     found = [ours for mark, ours in part.items() if prefix + mark in state]
     if not found:
         raise WeightsError(
