@@ -7,12 +7,19 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from safetensors.torch import save
 
 from tests.models.published import golden
+from xcloudmask import sensors
 from xcloudmask.models.arch import build
+from xcloudmask.models.loading import LOADER
+from xcloudmask.models.members import joined
 from xcloudmask.models.published.clouds2mask import FAMILY
 from xcloudmask.models.published.family import Contents
+from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.whole_module import tensors
+from xcloudmask.types import ModelSpec
 
 pytestmark = [golden.needed, pytest.mark.usefixtures("one_thread")]
 
@@ -60,3 +67,46 @@ def test_the_sample_of_the_published_container() -> None:
     with torch.inference_mode():
         logits = network(contents)(torch.from_numpy(golden.image("sample", (13, 64, 64)))[None])[0].numpy()
     assert np.abs(logits - golden.answers(FOLDER, "sample_whole_module.npz")["logits"]).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def specs() -> dict[str, ModelSpec]:
+    """The cards of the two members of the pipeline's answers, and of both together."""
+    made = {}
+    for act in ("mish", "relu"):
+        contents = published(act)
+        sha256 = fetch.hold(save(FAMILY.translate(contents)))
+        card = {**FAMILY.card(contents), "name": act, "version": "test", "loader": LOADER}
+        made[act] = ModelSpec(**card, sha256=sha256, weights=f"{fetch.HELD}{sha256}")
+    return {"single": made["mish"], "ensemble": joined([made["mish"], made["relu"]], "both")}
+
+
+def patches() -> xr.DataArray:
+    """Two windows as Sentinel-2 stores them before processing baseline 04.00."""
+    counts = np.round(4000 * golden.image("patches", (2, 13, 64, 64)) + 500).astype(np.uint16)
+    bands = golden.facts(FOLDER, "golden_pipeline.json")["bands"]
+    image = xr.DataArray(counts, dims=("time", "band", "y", "x"), coords={"band": bands})
+    return image.cloudmask.describe("sentinel-2", level="L1C", scale=1e-4, offset=0.0)
+
+
+@pytest.mark.parametrize("who", ["single", "ensemble"])
+@pytest.mark.parametrize("depth", [0, 2, 7])
+def test_every_depth_gives_the_published_views(specs: dict[str, ModelSpec], depth: int, who: str) -> None:
+    answer = golden.answers(FOLDER, "golden_pipeline.npz")[f"depth{depth}/{who}"]
+    how = {"scheme": "native", "working_resolution": "native", "patch_size": 64, "overlap": 0}
+    odds = patches().cloudmask.predict_proba(specs[who], tta=depth + 1, **how).values
+    assert np.abs((odds * 255).astype(np.uint8).astype(int) - answer).max() <= 1
+    assert (
+        np.array_equal(odds.argmax(1), answer.argmax(1)) or (odds.argmax(1) == answer.argmax(1)).mean() > 0.99
+    )
+
+
+def test_the_card_scales_as_the_published_tool(specs: dict[str, ModelSpec]) -> None:
+    mean, std = (np.array(each)[:, None, None] for each in (specs["single"].mean, specs["single"].std))
+    scaled = (patches().values * 1e-4 - mean) / std
+    answer = golden.answers(FOLDER, "golden_pipeline.npz")["normalised"]
+    np.testing.assert_allclose(scaled[..., ::4, ::4], answer, atol=2e-5)
+    facts = golden.facts(FOLDER, "golden_pipeline.json")
+    assert [sensors.get("sentinel-2").band(name).common_name for name in facts["bands"]] == list(
+        specs["single"].bands
+    )
