@@ -18,8 +18,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from xcloudmask.errors import WeightsError
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -77,8 +75,10 @@ def _efficientnet() -> dict[str, str]:
 _ALL = {**_DECODER, **_DEEPLAB, **_STEM, **_EDGENEXT, **_efficientnet()}
 
 #: A tensor that each encoder has and no other, behind whatever a file puts before all its names.
-_REGNET, _EDGE = "encoder.model.s1.b1.se.fc1.weight", "encoder.model.stem_0.weight"
-_MARKS = (_REGNET, _EDGE, "encoder.features.0.0.weight", "encoder._conv_stem.weight")
+_MARKS = (
+    "encoder.model.s1.b1.se.fc1.weight", "encoder.model.stem_0.weight", "encoder.features.0.0.weight",
+    "encoder._conv_stem.weight",
+)  # fmt: skip
 
 
 def smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,41 +119,6 @@ def regnety(name: str) -> str:
         return name
     stage, block, part, layer, what = parts.groups()
     return f"encoder.stages.{int(stage) - 1}.{int(block) - 1}.{_PARTS[part]}.{_LAYERS[layer]}.{what}"
-
-
-def omnicloudmask(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of one of OmniCloudMask's two networks; which, its names tell.
-
-    Raises
-    ------
-    WeightsError
-        If it is neither, or not whole.
-
-    Examples
-    --------
-    >>> omnicloudmask({"conv1.weight": None})
-    Traceback (most recent call last):
-    ...
-    xcloudmask.errors.WeightsError: not one of OmniCloudMask's networks: of the tensors that tell them, ...
-    """
-    from xcloudmask.models.arch import build
-
-    prefix = _prefix(state)
-    part = {_REGNET: "regnety.", _EDGE: "edgenext."}
-    found = [ours for mark, ours in part.items() if prefix + mark in state]
-    if not found:
-        raise WeightsError(
-            f"not one of OmniCloudMask's networks: of the tensors that tell them, {' and '.join(part)}, "
-            f"there is none among {', '.join(sorted(state)[:3])}, ... Another --keymap may fit"
-        )
-    out = {found[0] + name.removeprefix(prefix): tensor for name, tensor in smp(state).items()}
-    wanted = {name for name in build("omnicloudmask").state_dict() if name.startswith(found[0])}
-    if missing := sorted(wanted - out.keys()):
-        more = f" and {len(missing) - 5} more" if missing[5:] else ""
-        raise WeightsError(
-            f"not the whole of OmniCloudMask's {found[0][:-1]}: it lacks {', '.join(missing[:5])}{more}"
-        )
-    return out
 
 
 def _prefix(state: Mapping[str, Tensor]) -> str:
