@@ -18,7 +18,7 @@ from xcloudmask.errors import CloudMaskError, OptionError
 Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
 Activation = Literal["softmax", "sigmoid", "complement"]
-Reduction = Literal["mean", "max", "min", "median"]
+Reduction = Literal["mean", "mean-logits", "max", "min", "median"]
 
 AuxName = Literal["elevation", "vv", "vh", "angle"]
 
@@ -274,8 +274,8 @@ class ModelSpec:
         probabilities are joined.
     member_weights : tuple of float
         What the members count for in the mean; the same if empty.
-    reduce : {"mean", "max", "min", "median"}
-        How the members' probabilities are joined.
+    reduce : {"mean", "mean-logits", "max", "min", "median"}
+        How the members' probabilities are joined; of a single model, how it is meant to be joined with others.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
     licence, citation, description : str
@@ -311,7 +311,7 @@ class ModelSpec:
     sha256: str = field(default="", metadata={"mlm": ""})
     members: tuple[ModelSpec, ...] = field(default=(), metadata=_MADE | {"label": "members"})
     member_weights: tuple[float, ...] = field(default=(), metadata=_MADE)
-    reduce: Reduction = field(default="mean", metadata=_MADE)
+    reduce: Reduction = field(default="mean", metadata={"label": ""})
     training_data: str = field(default="", metadata={"label": "trained on"})
     scores: str = ""
     limits: str = ""

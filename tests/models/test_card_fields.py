@@ -53,7 +53,7 @@ def test_the_keywords_are_the_fields():
     made = {entry.name for entry in dataclasses.fields(types.ModelSpec)} - set(keywords())
     assert made == {
         "version", "loader", "any_bands", "patch_fixed", "runtime", "gpu_runtime", "weights", "members",
-        "member_weights", "reduce",
+        "member_weights",
     }  # fmt: skip
 
 
