@@ -243,8 +243,8 @@ class ModelSpec:
     activation : {"softmax", "sigmoid", "complement", None}
         What makes probabilities of its output, see `xcloudmask.models.network.Network`.
     uncertainty : bool
-        Whether the network adds a channel behind those of the classes: how far its members disagree. Its
-        channels must be probabilities already.
+        Whether the network adds a channel behind those of the classes (or behind its one of cloud): how far
+        its members disagree. Its channels must be probabilities already.
     level : {"toa", "boa", None}
         Processing level it was trained on; None if either.
     gsd : (float, float)
@@ -392,10 +392,10 @@ def _contradiction(spec: ModelSpec) -> str:
     count, names = len(spec.bands), {each.name for each in spec.aux}
     if len(names) != len(spec.aux):
         return "aux inputs must not repeat"
-    if spec.uncertainty and spec.activation is not None:
+    if spec.uncertainty and spec.activation not in (None, "complement"):
         return (
-            "with uncertainty=True the network's channels must be probabilities, and activation None, "
-            f"got {spec.activation!r}"
+            "with uncertainty=True the network's channels must be probabilities, and activation None or "
+            f"'complement', got {spec.activation!r}"
         )
     if bool(count) == spec.any_bands or not spec.classes:
         return "needs bands, or any_bands=True, and at least one class"
