@@ -64,6 +64,8 @@ def load(
         - ``activation``: ``"softmax"`` (scores of all classes), ``"sigmoid"`` (one score, of cloud),
           ``"complement"`` (one probability, of cloud) or ``"none"`` (probabilities of all classes); required
           for ONNX and exported programs, which may end with any of them;
+        - ``reduce`` (``"mean"``, ``"max"``, ``"min"`` or ``"median"``): how an item joins the several files of
+          its ensemble;
         - ``units``, in which `mean` and `std` are and the network wants its input: ``"reflectance"`` (0 to 1,
           the default) or such as ``"reflectance*10000"``.
 
@@ -103,7 +105,9 @@ def read(href: str, given: Mapping[str, Any]) -> ModelSpec:
         text = fetch.read_text(href)
         if card.is_card(text):
             return from_card(text, href, given)
-        href, given = read.read(href, text, given)
+        item = read.read(href, text, given)
+        specs = [make(where, fields) for where, fields in item.files]
+        return joined(specs, **item.joining) if item.joining else specs[0]
     return make(href, given)
 
 
@@ -113,14 +117,15 @@ def together(specs: Sequence[ModelSpec], given: Mapping[str, Any]) -> ModelSpec:
         raise WeightsError("no file of weights was given: pass a path, an address or a list of them")
     if len(specs) == 1:
         return dataclasses.replace(specs[0], name=given.get("name", specs[0].name))
-    return joined(specs, given.get("name") or "+".join(spec.name for spec in specs))
+    name = given.get("name") or "+".join(spec.name for spec in specs)
+    return joined(specs, name, reduce=given.get("reduce"))
 
 
 def _each(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is said of each of several files: all but the name of the whole."""
+    """Return what is said of each of several files: all but the name of the whole and how they are joined."""
     if "sha256" in given:
         raise CloudMaskError("sha256= is that of one file: load each alone, then xcloudmask.models.ensemble")
-    return {name: value for name, value in given.items() if name != "name"}
+    return {name: value for name, value in given.items() if name not in ("name", "reduce")}
 
 
 def _known(model: known.KnownModel, given: Mapping[str, Any]) -> ModelSpec:
@@ -155,6 +160,10 @@ def _folder(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
 
 def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the card of the weights at `href`, after looking at them; nothing is registered."""
+    if "reduce" in given:
+        raise CloudMaskError(
+            f"reduce={given['reduce']!r} joins the members of an ensemble, and {href} is one network: leave it out"
+        )
     form = form_of(href)
     data = fetch.read(href, given.get("sha256", "").lower())
     clean = vetted(data, form, href)
@@ -180,8 +189,8 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
         )
     inputs = None if any_bands else len(given["bands"]) + len(given.get("aux", ()))
     shapes, origin = _shapes(clean, form, href, architecture, config, inputs)
-    outputs = len(given["classes"]) + given.get("uncertainty", False)
-    shapes.check(inputs, outputs, given["activation"], origin)
+    uncertainty = given.get("uncertainty", False)
+    shapes.check(inputs, len(given["classes"]), given["activation"], origin, uncertainty=uncertainty)
     patch = given.get("patch") or shapes.patch or 256
     if shapes.patch is not None and patch != shapes.patch:
         raise CloudMaskError(f"patch={patch}: {href} takes windows of {shapes.patch} alone")
@@ -260,7 +269,7 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
         raise WeightsError(f"the card {href} says any_bands, and {kinds} takes fixed ones: name them, bands")
     shapes, _ = _shapes(clean, form, where, spec.architecture, json.loads(spec.config or "{}"), inputs)
     origin = f"{where}, of which {href} is the card,"
-    shapes.check(inputs, len(spec.classes) + spec.uncertainty, spec.activation, origin)
+    shapes.check(inputs, len(spec.classes), spec.activation, origin, uncertainty=spec.uncertainty)
     return dataclasses.replace(spec, loader=LOADER, gpu_runtime=None, weights=where)
 
 

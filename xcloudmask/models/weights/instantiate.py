@@ -26,9 +26,9 @@ class Exported(torch.nn.Module):
         return self
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return what the program answers."""
-        out: torch.Tensor = self.program(pixels)
-        return out
+        """Return what the program answers, the channels of several outputs behind one another."""
+        out = self.program(pixels)
+        return out if isinstance(out, torch.Tensor) else torch.cat(list(out), dim=1)
 
 
 def built(
