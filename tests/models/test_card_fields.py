@@ -58,7 +58,8 @@ def test_the_keywords_are_the_fields():
 
 
 @pytest.mark.parametrize(
-    ("documented", "without"), [(models.load, ()), (models.register, ("architecture", "config", "reduce", "sha256"))]
+    ("documented", "without"),
+    [(models.load, ()), (models.register, ("architecture", "config", "reduce", "sha256"))],
 )
 def test_docstrings_list_them(documented, without):
     text = documented.__doc__

@@ -198,7 +198,9 @@ def test_what_cannot_be_joined_is_refused(three):
         models.ensemble(three[0], name="letters")
     with pytest.raises(CloudMaskError, match=r"name='': pass a name for the ensemble"):
         models.ensemble(three, name="")
-    with pytest.raises(OptionError, match=r"unknown reduce 'mode'.*Allowed: mean, mean-logits, max, min, median\."):
+    with pytest.raises(
+        OptionError, match=r"unknown reduce 'mode'.*Allowed: mean, mean-logits, max, min, median\."
+    ):
         models.ensemble(three, name="mixed", reduce="mode")
     with pytest.raises(ValueError, match="exists already"):
         models.ensemble(three[:2], name="all-three")
