@@ -18,7 +18,7 @@ from xcloudmask.errors import CloudMaskError, OptionError
 Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
 Activation = Literal["softmax", "sigmoid", "complement"]
-Reduction = Literal["mean", "max", "min", "median"]
+Reduction = Literal["mean", "mean-logits", "max", "min", "median"]
 Gaps = Literal["nearest", "zero"]
 
 AuxName = Literal["elevation", "vv", "vh", "angle"]
@@ -265,6 +265,9 @@ class ModelSpec:
     architecture, config : str
         Where `weights` are tensors alone: the network they belong to, a name that `xcloudmask.models.arch`
         knows, and its settings in JSON.
+    family : str
+        The published system (`xcloudmask.models.published`) whose names the tensors have; "" if they have the
+        architecture's own.
     runtime : {"onnx", "torch"}
         What runs it. ONNX graphs run in the precision they were exported in.
     gpu_runtime : {"torch", None}
@@ -279,8 +282,8 @@ class ModelSpec:
         probabilities are joined.
     member_weights : tuple of float
         What the members count for in the mean; the same if empty.
-    reduce : {"mean", "max", "min", "median"}
-        How the members' probabilities are joined.
+    reduce : {"mean", "mean-logits", "max", "min", "median"}
+        How the members' probabilities are joined; of a single model, how it is meant to be joined with others.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
     licence, citation, description : str
@@ -311,13 +314,14 @@ class ModelSpec:
     shadow_threshold: float | None = field(default=None, metadata={"label": ""})
     architecture: str = field(default="", metadata={"label": "network", "mlm": ""})
     config: str = field(default="", metadata={"label": ""})
+    family: str = field(default="", metadata=_MADE | {"label": "published as"})
     runtime: Literal["onnx", "torch"] = field(default="torch", metadata=_MADE | {"label": "runs on"})
     gpu_runtime: Literal["torch"] | None = field(default=None, metadata=_MADE)
     weights: str = field(default="", metadata=_MADE | {"label": "weights"})
     sha256: str = field(default="", metadata={"mlm": ""})
     members: tuple[ModelSpec, ...] = field(default=(), metadata=_MADE | {"label": "members"})
     member_weights: tuple[float, ...] = field(default=(), metadata=_MADE)
-    reduce: Reduction = field(default="mean", metadata=_MADE)
+    reduce: Reduction = field(default="mean", metadata={"label": ""})
     training_data: str = field(default="", metadata={"label": "trained on"})
     scores: str = ""
     limits: str = ""
