@@ -55,7 +55,7 @@ def load(href: str | Path, *, overwrite: bool = False, **card: Unpack[CardKeywor
         - ``activation``: ``"softmax"`` (scores of all classes), ``"sigmoid"`` (one score, of cloud),
           ``"complement"`` (one probability, of cloud) or ``"none"`` (probabilities of all classes); required
           for ONNX and exported programs, which may end with any of them;
-        - ``reduce`` (``"mean"``, ``"max"``, ``"min"`` or ``"median"``): how an item joins the several files of
+        - ``reduce`` (``"mean"``, ``"mean-logits"``, ``"max"``, ...): how an item joins the several files of
           its ensemble;
         - ``units``, in which `mean` and `std` are and the network wants its input: ``"reflectance"`` (0 to 1,
           the default) or such as ``"reflectance*10000"``.
