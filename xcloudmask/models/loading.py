@@ -45,9 +45,9 @@ def load(href: str | Path, *, overwrite: bool = False, **card: Unpack[CardKeywor
     **card
         Fields of `ModelSpec`, which describes each: ``name`` (the file's if not given), ``bands`` (not for
         architectures that take any), ``classes``, ``aux``, ``min_bands``, ``fills``, ``spare``, ``mean``,
-        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``overlap``, ``threshold``,
-        ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``, ``citation``,
-        ``description``; and
+        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``overlap``, ``gaps``,
+        ``threshold``, ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``,
+        ``citation``, ``description``; and
 
         - ``sha256`` of the weights: needed where they come over a network and no item gives it;
         - ``architecture`` (`xcloudmask.models.arch.NAMES`) and ``config``, its settings: for
