@@ -255,9 +255,9 @@ class ModelSpec:
         Window size and overlap, in its own pixels, unless the caller asks for others.
     patch_fixed : bool
         True if the network takes no other window size.
-    gaps : {"nearest", "zero"}
-        What the network is given for pixels without data: the nearest pixel that has some, or zeros, for one
-        that was trained with them. They are no data in the answer either way.
+    gaps : {"nearest", "zero", "nan"}
+        What the network is given for pixels without data: the nearest pixel that has some; zeros, for one
+        that was trained with them; NaN, for one that sets them aside itself. In the answer they are no data.
     threshold : float or None
         Probability of cloud at or above which a pixel is cloud, where the caller names none.
     shadow_threshold : float or None
