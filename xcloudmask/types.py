@@ -19,6 +19,7 @@ Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
 Activation = Literal["softmax", "sigmoid", "complement"]
 Reduction = Literal["mean", "mean-logits", "max", "min", "median"]
+Gaps = Literal["nearest", "zero", "nan"]
 
 AuxName = Literal["elevation", "vv", "vh", "angle"]
 
@@ -199,6 +200,7 @@ _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "runtime": ("onnx", "torch"),
     "gpu_runtime": ("torch",),
     "reduce": REDUCTIONS,
+    "gaps": get_args(Gaps),
 }
 _EXAMPLES = {"str": "'red', 'nir'", "float": "0.1, 0.2", "AuxInput": "'elevation'", "ModelSpec": "spec, spec"}
 
@@ -253,6 +255,9 @@ class ModelSpec:
         Window size and overlap, in its own pixels, unless the caller asks for others.
     patch_fixed : bool
         True if the network takes no other window size.
+    gaps : {"nearest", "zero", "nan"}
+        What the network is given for pixels without data: the nearest pixel that has some; zeros, for one
+        that was trained with them; NaN, for one that sets them aside itself. In the answer they are no data.
     threshold : float or None
         Probability of cloud at or above which a pixel is cloud, where the caller names none.
     shadow_threshold : float or None
@@ -278,7 +283,7 @@ class ModelSpec:
     member_weights : tuple of float
         What the members count for in the mean; the same if empty.
     reduce : {"mean", "mean-logits", "max", "min", "median"}
-        How the members' probabilities are joined; of a single model, how it is meant to be joined with others.
+        How the members' probabilities are joined; of a single model, how to join it with others.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
     licence, citation, description : str
@@ -304,6 +309,7 @@ class ModelSpec:
     patch: int = field(default=256, metadata={"label": "window", "mlm": ""})
     overlap: int = field(default=64, metadata={"label": ""})
     patch_fixed: bool = field(default=False, metadata=_MADE)
+    gaps: Gaps = field(default="nearest", metadata={"label": "no data"})
     threshold: float | None = None
     shadow_threshold: float | None = field(default=None, metadata={"label": ""})
     architecture: str = field(default="", metadata={"label": "network", "mlm": ""})
@@ -315,7 +321,7 @@ class ModelSpec:
     sha256: str = field(default="", metadata={"mlm": ""})
     members: tuple[ModelSpec, ...] = field(default=(), metadata=_MADE | {"label": "members"})
     member_weights: tuple[float, ...] = field(default=(), metadata=_MADE)
-    reduce: Reduction = field(default="mean", metadata={"label": ""})
+    reduce: Reduction = field(default="mean", metadata=_MADE)
     training_data: str = field(default="", metadata={"label": "trained on"})
     scores: str = ""
     limits: str = ""

@@ -32,12 +32,12 @@ class CardKeywords(TypedDict, total=False):
     gsd: tuple[float, float] | None
     patch: int | None
     overlap: int | None
+    gaps: str | None
     threshold: float | None
     shadow_threshold: float | None
     architecture: str | None
     config: Mapping[str, object] | None
     sha256: str | None
-    reduce: str | None
     training_data: str | None
     scores: str | None
     limits: str | None

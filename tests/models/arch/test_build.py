@@ -125,6 +125,7 @@ def test_mix_transformer_shapes():
 FIXED = {
     "cloud-unet": ({"width": 8}, 5, 1),
     "deeplabv3plus": ({"bands": 4, "output_stride": 8}, 4, 2),
+    "dynamic-unet": ({"stem": 8, "widths": (8, 16, 24), "depths": (1, 2, 1), "group": 4}, 13, 4),
     "pixel-mlp": ({}, 4, 2),
     "pw-dl3plus": ({}, 4, 1),
     "segformer": ({"bands": 4}, 4, 7),
@@ -252,6 +253,11 @@ class TestCloudUNet:
         ("deeplabv3plus", {"bands": 0}, "at least 1 band"),
         ("sensei-v1", {"classes": 0}, "at least 1 class"),
         ("segformer", {"classes": 0}, "at least 1 band"),
+        ("dynamic-unet", {"act": "gelu"}, "Allowed: relu, mish"),
+        ("dynamic-unet", {"depths": [1, 1]}, "as many depths as widths"),
+        ("dynamic-unet", {"widths": [], "depths": []}, "1 to 64 blocks"),
+        ("dynamic-unet", {"depths": [1, 1, 1, 4000]}, "1 to 64 blocks"),
+        ("dynamic-unet", {"widths": [48, 112, 256, 600]}, "a multiple of group=16, got 600"),
     ],
 )
 def test_bad_names_and_configurations_are_refused(name, config, message):

@@ -16,7 +16,7 @@ BANDS = [BandInput("optical", *edges) for edges in ((450, 520), (640, 680), (780
 CASES = {
     "cloud-unet": {"bands": 4, "width": 8, "dem": True},
     "deeplabv3plus": {"bands": 4, "encoder": "resnet34", "decoder": "v3plus-separable"},
-    "omnicloudmask": {"bands": 4},
+    "dynamic-unet": {"bands": 4, "stem": 8, "widths": [8, 16], "depths": [1, 1], "group": 4, "act": "mish"},
     "pixel-mlp": {},
     "pw-dl3plus": {},
     "segformer": {"bands": 4},
@@ -24,6 +24,7 @@ CASES = {
     "sensei-v2": {},
     "spectral": {},
     "unet": {"bands": 4, "encoder": "mobilenet-v2"},
+    "unet, any size": {"bands": 4, "standardise": True},
 }
 
 
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_onnx_equals_torch(name):
     import onnxruntime
 
-    module = arch.build(name, CASES[name])
+    module = arch.build(name.partition(",")[0], CASES[name])
     if name in ("sensei-v1", "sensei-v2", "spectral"):
         module = Bound(module, BANDS)
     module.eval()

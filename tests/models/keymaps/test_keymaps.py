@@ -120,61 +120,20 @@ def test_a_prefix_before_all_names_stays_and_the_rest_keeps_its_name():
     assert not ours & set(published) - {name for name in ours if ".encoder.features." in name}
 
 
-def test_omnicloudmasks_two_files_become_one_model(tmp_path):
-    sources, theirs = [], {}
-    for name in ("Unet, tu-regnety_004", "Unet, tu-edgenext_small"):
-        known = NETWORKS[name]
-        theirs[name] = renamed(build("unet", known.config, seed=len(sources)).state_dict(), known.names)
-        sources.append(tmp_path / f"{name[8:]}.safetensors")
-        save_file(theirs[name], sources[-1])
-    convert(sources, tmp_path / "ocm.safetensors", keymap="omnicloudmask")
-    spec = loading.make(
-        str(tmp_path / "ocm.safetensors"),
-        {
-            "architecture": "omnicloudmask", "bands": ["red", "green", "nir"],
-            "classes": ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"],
-        },
-    )  # fmt: skip
-    pair = loading.network(spec).body
-    window = pixels(3)
-    scaled = (window - window.mean((2, 3), True)) / window.std((2, 3), keepdim=True, correction=0)
-    each = []
-    for name in theirs:
-        net = build("unet", NETWORKS[name].config).eval()
-        net.load_state_dict(translate("smp", theirs[name]))
-        with torch.inference_mode():
-            each.append(net(scaled))
-    with torch.inference_mode():
-        torch.testing.assert_close(pair(window), (each[0] + each[1]) / 2, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(pair(window * 10_000), pair(window), atol=1e-4, rtol=1e-4)  # any units
-        assert pair(torch.full((1, 3, 32, 32), 0.2)).isfinite().all()
-    with pytest.raises(CloudMaskError, match="as another of the files"):
-        convert(sources[:1] * 2, tmp_path / "twice.safetensors", keymap="omnicloudmask")
-
-
 def test_a_file_that_is_not_what_a_key_map_is_for_is_refused_with_what_it_lacks(tmp_path):
     known = NETWORKS["Unet, tu-edgenext_small"]
     theirs = renamed(build("unet", known.config).state_dict(), known.names)
     other = {"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(1)}
-    cut = {name: tensor for name, tensor in theirs.items() if not name.startswith("segmentation_head")}
     target = tmp_path / "out.safetensors"
-    for state, keymap, says in (
-        (
-            other,
-            "omnicloudmask",
-            r"in.safetensors: not one of .*s1\.b1.*stem_0.*conv1\.weight, fc\.bias.*--keymap",
-        ),
-        (
-            cut,
-            "omnicloudmask",
-            r"in.safetensors: not the whole .*edgenext: it lacks edgenext\.logits\.bias, edge",
-        ),
-        (other, "smp", r"'smp' knows none of its names \(conv1\.weight, fc\.bias.*transformers-segformer"),
+    save_file(other, tmp_path / "in.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"'smp' knows none of its names \(conv1\.weight, fc\.bias.*--keymap"
     ):
-        save_file(state, tmp_path / "in.safetensors")
-        with pytest.raises(WeightsError, match=says):
-            convert(tmp_path / "in.safetensors", target, keymap=keymap)
-        assert not target.exists()
+        convert(tmp_path / "in.safetensors", target, keymap="smp")
+    assert not target.exists()
+    save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors")
+    with pytest.raises(CloudMaskError, match="as another of the files"):
+        convert([tmp_path / "one.safetensors"] * 2, target)
     save_file(theirs, tmp_path / "in.safetensors")
     given = checked(
         {
@@ -182,7 +141,7 @@ def test_a_file_that_is_not_what_a_key_map_is_for_is_refused_with_what_it_lacks(
             "classes": list("abcd"),
         }
     )  # fmt: skip
-    with pytest.raises(CloudMaskError, match=r"--keymap K, K one of omnicloudmask, .*smp"):
+    with pytest.raises(CloudMaskError, match=r"--keymap K, K one of senseiv2-segformer, smp"):
         loading.network(loading.make(str(tmp_path / "in.safetensors"), given))
 
 

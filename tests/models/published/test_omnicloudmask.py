@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -27,7 +25,7 @@ def published(encoder: str) -> Contents:
 def network(encoder: str, **changes: object) -> torch.nn.Module:
     contents = published(encoder)
     card = FAMILY.card(contents)
-    module = build(card["architecture"], {**json.loads(card["config"]), **changes}).eval()
+    module = build(card["architecture"], {**card["config"], **changes}).eval()
     module.load_state_dict(FAMILY.translate(contents))
     return module
 

@@ -35,8 +35,8 @@ CLASSES = {
 }  # fmt: skip
 #: Fields that an item may not hold in another form.
 STRICT = ("aux", "shadow_threshold", "spare")
-#: Window and overlap of mlstac's `predict_large`, which such items leave out.
-PREDICT_LARGE: Mapping[int | None, int] = {512: 64}
+#: How mlstac's `predict_large` runs windows of 512, which its items leave out.
+PREDICT_LARGE: Mapping[str, Any] = {"overlap": 64, "gaps": "zero"}
 TWO_LEVELS = (
     "its item speaks of surface reflectance (TOC), the model card of FDR4VGT-CLOUD of top of atmosphere: "
     "scenes of either level are taken without a warning unless level= is passed as it is loaded"
@@ -143,7 +143,7 @@ def _card(item: Item, asset: Mapping[str, Any], where: str, given: Mapping[str, 
     hyper = mapping(item.properties.get("mlm:hyperparameters"))
     patch = _patch(source)
     return {
-        "overlap": PREDICT_LARGE.get(patch) if form == "pt2" else None,
+        **(PREDICT_LARGE if form == "pt2" and patch == 512 else {}),
         "limits": TWO_LEVELS if "level" not in given and _of_vgt(source) else None,
         "uncertainty": True if len(item.results) > 1 else None,
         **_stated_fields(item, given),
