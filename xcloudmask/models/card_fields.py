@@ -1,4 +1,4 @@
-"""Keywords of `load` and `register`: the fields of `ModelSpec` that callers may give, ``units``, ``reduce``."""
+"""The keywords of `load` and `register`: fields of `ModelSpec` that callers may give, ``units``, ``reduce``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Published systems load in one call: a file, a folder, several files, a known name; on the command line, too.
+"""Published systems load in one call: a file, a folder, several files, a name that is known.
 
-The networks are OmniCloudMask's two with random weights under the names of its files, so that any clone can run
-this; what they answer is held by the tests of each system.
+The networks are OmniCloudMask's two with random weights under the names of its files, so that any clone can
+run this; what they answer is held by the tests of each system.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ def test_several_files_are_the_ensemble_of_their_authors(folder, how):
     spec = models.load(folder if how == "folder" else files, name="pair", overwrite=True)
     assert [member.family for member in spec.members] == ["omnicloudmask"] * 2
     assert (spec.name, spec.reduce, spec.patch, spec.overlap) == ("pair", "mean-logits", 1000, 300)
-    assert models.load(files, name="widest", reduce="max").reduce == "max"
+    assert models.load(files, name="widest", reduce="max", overwrite=True).reduce == "max"
     with pytest.raises(CloudMaskError, match="of one file"):
         models.load(files, sha256="0" * 64)
 

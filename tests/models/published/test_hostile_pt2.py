@@ -110,4 +110,6 @@ def test_refusing_takes_little_memory_and_imports_nothing_of_theirs():
     assert told["refused"] == len(refused)
     assert told["MiB"] < 100
     assert not told["torch"]  # what is refused is refused before anything is built of it
-    assert all(name.partition(".")[0] in {"xcloudmask", *sys.stdlib_module_names} for name in told["imported"])
+    assert all(
+        name.partition(".")[0] in {"xcloudmask", *sys.stdlib_module_names} for name in told["imported"]
+    )

@@ -155,7 +155,9 @@ def _config(config: Any, sizes: Mapping[str, int], origin: str) -> Any:
         if not isinstance(path, str) or meta.get("use_pickle") is not False:
             raise WeightsError(f"{origin}: its tensor {name!r} is kept as a pickle or an object: refused")
         if not re.fullmatch(r"(weight|tensor)_\d+", path):
-            raise WeightsError(f"{origin}: its tensor {name!r} lies in {path!r}, outside the archive: refused")
+            raise WeightsError(
+                f"{origin}: its tensor {name!r} lies in {path!r}, outside the archive: refused"
+            )
         needed = _bytes_of(meta.get("tensor_meta"))
         if needed is None or needed > sizes.get(path, 0):
             stated = "sizes that cannot be" if needed is None else f"{needed:,} bytes"
