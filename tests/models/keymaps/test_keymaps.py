@@ -110,7 +110,7 @@ def test_networks_of_segmentation_models_pytorch_load_and_say_the_same(name):
 
 def test_a_prefix_before_all_names_stays_and_the_rest_keeps_its_name():
     known = NETWORKS["DeepLabV3, mobilenet_v2"]
-    net = build("pw-dl3plus", {"decoder": "v3", "output_stride": 8, "corners": True})
+    net = build("pw-dl3plus")
     theirs = renamed(net.deeplab.state_dict(), known.names)
     published = {f"deeplab.{name}": tensor for name, tensor in theirs.items()}
     published["pixel.0.weight"] = torch.zeros(1)
