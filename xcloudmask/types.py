@@ -265,6 +265,9 @@ class ModelSpec:
     architecture, config : str
         Where `weights` are tensors alone: the network they belong to, a name that `xcloudmask.models.arch`
         knows, and its settings in JSON.
+    family : str
+        The published system (`xcloudmask.models.published`) whose names the tensors have; "" if they have the
+        architecture's own.
     runtime : {"onnx", "torch"}
         What runs it. ONNX graphs run in the precision they were exported in.
     gpu_runtime : {"torch", None}
@@ -311,6 +314,7 @@ class ModelSpec:
     shadow_threshold: float | None = field(default=None, metadata={"label": ""})
     architecture: str = field(default="", metadata={"label": "network", "mlm": ""})
     config: str = field(default="", metadata={"label": ""})
+    family: str = field(default="", metadata=_MADE | {"label": "published as"})
     runtime: Literal["onnx", "torch"] = field(default="torch", metadata=_MADE | {"label": "runs on"})
     gpu_runtime: Literal["torch"] | None = field(default=None, metadata=_MADE)
     weights: str = field(default="", metadata=_MADE | {"label": "weights"})

@@ -97,7 +97,7 @@ def test_convert_takes_several_files(capsys, tmp_path):
     ours = {key.removeprefix("edg."): tensor for key, tensor in load_file(out).items() if key[0] == "e"}
     build("unet", {"encoder": "edgenext-small"}).load_state_dict(ours)
     assert main(["models", "convert", out]) == 2
-    assert "xcloudmask models convert FILE OUT.safetensors" in capsys.readouterr().err
+    assert "xcloudmask models convert PATH OUT.safetensors" in capsys.readouterr().err
 
 
 def test_convert_of_one_file_still_works(capsys, tmp_path):

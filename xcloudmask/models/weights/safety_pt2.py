@@ -128,7 +128,9 @@ def _written(parts: Iterable[tuple[str, Any]], origin: str) -> bytes:
             clean.writestr(f"model/{name}", body)
         for name, config in configs.items():  # last, as they are held against the files of the tensors
             folder = name.rpartition("/")[0]
-            files = {entry.rpartition("/")[2]: size for entry, size in sizes.items() if entry.startswith(folder)}
+            files = {
+                entry.rpartition("/")[2]: size for entry, size in sizes.items() if entry.startswith(folder)
+            }
             clean.writestr(f"model/{name}", json.dumps(_config(config, files, origin)))
         clean.writestr(f"model/{_SAMPLES}", b"")
     return out.getvalue()
