@@ -63,4 +63,4 @@ def test_onnx_equals_torch(name):
 
 
 def test_every_architecture_is_exported():
-    assert set(CASES) == set(arch.NAMES)
+    assert {name.partition(",")[0] for name in CASES} == set(arch.NAMES)
