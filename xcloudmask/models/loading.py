@@ -19,6 +19,7 @@ from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import card
 from xcloudmask.models.card_fields import CardKeywords, checked, with_units
 from xcloudmask.models.imputation import imputer_for
+from xcloudmask.models.members import ENSEMBLE
 from xcloudmask.models.network import Network
 from xcloudmask.models.registry import add
 from xcloudmask.models.weights import fetch, inspect
@@ -28,7 +29,6 @@ from xcloudmask.types import Activation, ModelSpec
 #: Architectures that take any bands, described by their wavelengths.
 SETS = ("sensei-v1", "sensei-v2", "spectral")
 LOADER = "xcloudmask.models.loading:network"
-ENSEMBLE = "xcloudmask.models.ensembles:network"
 
 
 def load(href: str | Path, *, overwrite: bool = False, **card: Unpack[CardKeywords]) -> ModelSpec:
@@ -145,8 +145,8 @@ def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
         )
     spec = card.from_json(text, href, **given)
     if spec.members:
-        members = tuple(_beside(member, href) for member in spec.members)
-        return dataclasses.replace(spec, loader=ENSEMBLE, gpu_runtime=None, members=members)
+        parts = tuple(_beside(member, href) for member in spec.members)
+        return dataclasses.replace(spec, loader=ENSEMBLE, gpu_runtime=None, members=parts)
     return _beside(spec, href)
 
 

@@ -1,4 +1,4 @@
-"""Published systems that load from the files of their authors: one module each, with a constant ``FAMILY``."""
+"""Published systems that load from their authors' files: one module each, with a constant ``FAMILY``."""
 
 from __future__ import annotations
 
