@@ -17,7 +17,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--keymap",
-        help="convert: whose names they are (omnicloudmask, senseiv2-segformer, smp, transformers-segformer)",
+        help="convert: whose names they are (omnicloudmask, smp, transformers-segformer)",
     )
     parser.add_argument(
         "--prefix", default="", help="convert: what names begin with and shall not ('module.')"
