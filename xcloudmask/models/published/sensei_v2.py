@@ -123,12 +123,8 @@ def card(contents: Contents) -> dict[str, Any]:
         }  # fmt: skip
     if head.kind == "segformer":
         config |= {"bands": head.bands, "size": head.size, "width": head.width}
-    elif head.kind == "deeplabv3plus":
-        config |= {"bands": head.bands, "encoder": head.size, "decoder": "v3plus-separable"}
     else:
-        raise WeightsError(
-            f"{_file(contents)} has layers on single pixels and no encoder: nobody published that"
-        )
+        config |= {"bands": head.bands, "encoder": head.size, "decoder": "v3plus-separable"}
     return fields | {
         "architecture": head.kind, "config": config, "gsd": (10, 10), "limits": OFFSETS,
         "bands": BANDS if head.bands == len(BANDS) else None,
@@ -144,7 +140,7 @@ def _limits(settings: Mapping[str, Any]) -> str:
     if settings.get("MULTIMODAL"):
         return (
             f"{OFFSETS}; thermal bands are 0-1 from 132-249 K and 127-239 K (the tool's own formula gives 1 "
-            "everywhere); how radar and height were scaled was not published, so it is as usual in this library"
+            "everywhere); how radar and height were scaled was not published: here as usual in this library"
         )
     if settings:
         return OFFSETS
