@@ -50,7 +50,7 @@ ARCHITECTURES = {
     "segformer": {**FOUR, "width": 32},
     "sensei-v1": {"classes": 3},
     "sensei-v2": {"classes": 3, "compact_widths": [8, 16, 24]},
-    "sensei-v2, segformer-b0": {"classes": 3, "head": "segformer-b0", "step": 2},
+    "sensei-v2, published": {"classes": 3, "variant": "published", "head": "segformer-b0"},
     "spectral": {"classes": 3},
     "unet": {**FOUR, "encoder": "mobilenet-v2"},
     "unet, regnety-004": {**FOUR, "standardise": True},
