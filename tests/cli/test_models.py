@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.models.published import NETWORKS, renamed
+from tests.models.smp_networks import NETWORKS, renamed
 from xcloudmask import models
 from xcloudmask.cli import main
 from xcloudmask.models import registry
