@@ -104,7 +104,7 @@ class DeepLab(nn.Module):
         elif decoder == "v3":
             self.decode = nn.Sequential(conv_norm(width, width))
         else:
-            self.decode = nn.Sequential()
+            self.decode = nn.Sequential(nn.Dropout(0.1))
         self.logits = nn.Conv2d(width, classes, 1)
         init_convolutions(self)
         self.logits.reset_parameters()
@@ -134,7 +134,7 @@ def deeplabv3plus(
     bands, classes : int
         Channels in and out.
     encoder : {"mobilenet-v2", "mobilenet-v2-320", "resnet34"}
-        ``-320`` leaves out MobileNetV2's last 1x1 convolution.
+        ``-320`` is MobileNetV2 without its last 1x1 convolution, see `MobileNetV2`.
     output_stride : {8, 16}
         How much smaller the deep features are than the input.
     decoder, corners
