@@ -19,7 +19,7 @@ def ensemble(
     *,
     name: str,
     weights: Sequence[float] | None = None,
-    reduce: Reduction = "mean",
+    reduce: Reduction | None = None,
     uncertainty: bool = False,
     overwrite: bool = False,
 ) -> ModelSpec:
@@ -34,8 +34,10 @@ def ensemble(
         How it is to be called.
     weights : sequence of float, optional
         What each counts for in the mean; the same if not given.
-    reduce : {"mean", "max", "min", "median"}
+    reduce : {"mean", "mean-logits", "max", "min", "median"}
         How their probabilities are joined, class by class; all but the mean are scaled to sum to one again.
+        If not given, as the first member's card says: by their mean, but for published networks whose authors
+        average what comes before the softmax.
     uncertainty : bool
         Whether it adds how far they disagree, too: the standard deviation of their probability of cloud.
     overwrite : bool

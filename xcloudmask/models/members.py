@@ -21,7 +21,7 @@ def joined(
     name: str,
     *,
     weights: Sequence[float] | None = None,
-    reduce: Reduction = "mean",
+    reduce: Reduction | None = None,
     uncertainty: bool = False,
 ) -> ModelSpec:
     """Return the card of an ensemble; nothing is registered.
@@ -39,10 +39,11 @@ def joined(
     """
     if not name or not isinstance(name, str):
         raise CloudMaskError(f"name={name!r}: pass a name for the ensemble, name='both'")
-    if reduce not in REDUCTIONS:
-        raise OptionError("reduce", reduce, allowed=REDUCTIONS)
     if len(specs) < 2:
         raise CloudMaskError(f"an ensemble has two members or more, got {len(specs)}")
+    reduce = specs[0].reduce if reduce is None else reduce
+    if reduce not in REDUCTIONS:
+        raise OptionError("reduce", reduce, allowed=REDUCTIONS)
     if weights is not None and (len(weights) != len(specs) or reduce != "mean" or min(weights) <= 0):
         raise CloudMaskError(
             f"weights={weights!r}: pass {len(specs)} numbers above 0, one a member, with reduce='mean'"

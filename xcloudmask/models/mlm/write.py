@@ -102,6 +102,7 @@ def _beside(spec: ModelSpec, network: Network, files: Mapping[str, bytes]) -> Mo
         spec,
         loader=LOADER,
         weights=name,
+        family="",
         sha256=fetch.digest(data),
         runtime="onnx" if name.endswith(".onnx") else "torch",
         gpu_runtime=None,
