@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from xcloudmask.errors import CloudMaskError
 
 
-
 def _separable(channels: int, out: int, dilation: int = 1) -> nn.Sequential:
     """Convolve each channel, then all of them, with a bias; norm and ReLU."""
     return nn.Sequential(
