@@ -45,6 +45,7 @@ ARCHITECTURES = {
     "cloud-unet": {**FOUR, "width": 8, "levels": 3},
     "deeplabv3plus": {**FOUR, "encoder": "mobilenet-v2-320", "output_stride": 8, "decoder": "pooled"},
     "omnicloudmask": FOUR,
+    "ipl-uv": {},
     "pixel-mlp": FOUR,
     "pw-dl3plus": {},
     "segformer": {**FOUR, "width": 32},
@@ -75,13 +76,14 @@ def of_architecture(case: str) -> ModelSpec:
     name, config = case.partition(",")[0], ARCHITECTURES[case]
     any_bands = name in loading.SETS
     module = settled(arch.build(name, config, seed=11), any_bands)
-    classes = CLASSES if name != "pw-dl3plus" else ("clear", "cloud")
+    one_logit = name in ("pw-dl3plus", "ipl-uv")
+    classes = ("clear", "cloud") if one_logit else CLASSES
     sha256 = fetch.hold(save(module.state_dict()))
     return ModelSpec(
         name=case.replace(", ", "-"), version="test", loader=loading.LOADER, classes=classes,
         bands=() if any_bands else tuple(NAMES[:4]), any_bands=any_bands, patch=PATCH, overlap=OVERLAP,
         architecture=name, config=config, sha256=sha256, weights=f"{fetch.HELD}{sha256}",
-        activation="sigmoid" if name == "pw-dl3plus" else "softmax",
+        activation="sigmoid" if one_logit else "softmax",
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ CASES = {
     "cloud-unet": {"bands": 4, "width": 8, "dem": True},
     "deeplabv3plus": {"bands": 4, "encoder": "resnet34", "decoder": "v3plus-separable"},
     "omnicloudmask": {"bands": 4},
+    "ipl-uv": {"adapter": True},
     "pixel-mlp": {},
     "pw-dl3plus": {},
     "segformer": {"bands": 4},

@@ -7,8 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.models.published import golden
+from tests.scenes import chunks, same_answer, scene, weather
 from xcloudmask.errors import WeightsError
 from xcloudmask.models import loading
 from xcloudmask.models.convert import convert
@@ -108,3 +111,19 @@ def test_any_size_of_window_is_answered(shape, adapted):
     module = load_network(adapted).body
     with torch.inference_mode():
         assert module(torch.rand(1, 4, *shape)).shape == (1, 1, *shape)
+
+
+@settings(max_examples=3, deadline=None)
+@given(rows=chunks(40), columns=chunks(50), network=st.sampled_from(["four", "six", "adapted"]))
+def test_the_answer_is_the_same_whatever_the_chunks(rows, columns, network, tmp_path_factory):
+    if network == "adapted":
+        path = tmp_path_factory.mktemp("adapted") / "adapted.safetensors"
+        convert([ADAPTER, CLOUD], path)
+    else:
+        path = FOLDER / f"landsatbiome{'RGBI6' if network == 'four' else 'RGBISWIR7'}.hdf5"
+    spec = loading.read(str(path), {"patch": 32, "overlap": 8})
+    pixels = scene(weather(40, 50, len(spec.bands)), list(spec.bands))
+    call = {"model": spec, "working_resolution": "native"}
+    whole = pixels.cloudmask.predict_proba(**call)
+    assert whole.std() > 0.01
+    same_answer(pixels.chunk(y=rows, x=columns).cloudmask.predict_proba(**call), whole)

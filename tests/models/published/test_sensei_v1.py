@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
 
 from tests.models.published import golden
+from tests.scenes import NAMES, chunks, same_answer, scene, weather
 from xcloudmask.errors import WeightsError
-from xcloudmask.models import arch
+from xcloudmask.models import arch, loading
 from xcloudmask.models.arch.descriptors import BandInput, describe_v1
 from xcloudmask.models.published.family import Contents
 from xcloudmask.models.published.sensei_v1 import FAMILY
-from xcloudmask.models.weights import keras
+from xcloudmask.models.weights import fetch, keras
+from xcloudmask.types import ModelSpec
 
 pytestmark = [
     golden.needed,
@@ -72,3 +77,19 @@ def test_the_file_is_recognised_by_its_tensors_and_has_the_parameters_of_the_pap
 def test_without_a_segmenter_it_is_no_model_and_the_remedy_is_a_training(contents):
     with pytest.raises(WeightsError, match=f"is the encoder of SEnSeI v1 alone.*encoder = '{FILE.name}'"):
         FAMILY.card(contents)
+
+
+@settings(max_examples=2, deadline=None)
+@given(rows=chunks(40), columns=chunks(50), head=st.sampled_from(["pixel", "deeplabv3"]))
+def test_a_network_on_the_published_encoder_is_the_same_whatever_the_chunks(contents, rows, columns, head):
+    network = arch.build("sensei-v1", {"head": head})
+    network.load_state_dict({**network.state_dict(), **FAMILY.translate(contents)})
+    sha256 = fetch.hold(save(network.state_dict()))
+    spec = ModelSpec(
+        "sensei-v1-test", "test", (), ("clear", "cloud"), loading.LOADER, any_bands=True, patch=33, overlap=8,
+        architecture="sensei-v1", config={"head": head}, sha256=sha256, weights=f"{fetch.HELD}{sha256}",
+    )  # fmt: skip
+    pixels = scene(weather(40, 50, 4), NAMES[:4])
+    whole = pixels.cloudmask.predict_proba(spec)
+    assert whole.std() > 1e-4
+    same_answer(pixels.chunk(y=rows, x=columns).cloudmask.predict_proba(spec), whole)

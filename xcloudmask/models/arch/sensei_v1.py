@@ -44,7 +44,7 @@ class JointNorm(nn.Module):
 
     def forward(self, x: Tensor, share: Tensor) -> Tensor:
         """Return `x`, (n, items, channels), normalised; `share` is what each item counts for in the mean."""
-        grouped, weight = x.unflatten(2, (2, -1)), share[:, :, None, None]
+        grouped, weight = x.reshape(*x.shape[:2], 2, -1), share[:, :, None, None]
         centred = grouped - (grouped * weight).sum(dim=1, keepdim=True).mean(dim=3, keepdim=True)
         variance = (centred.square() * weight).sum(dim=1, keepdim=True).mean(dim=3, keepdim=True)
         out: Tensor = (centred * torch.rsqrt(variance + 1e-3)).flatten(2) * self.weight + self.bias
@@ -116,7 +116,7 @@ class SenseiV1(nn.Module):
         )
         pairs = torch.cat([each, other], dim=3).flatten(1, 2)  # the pair of j and i at i * bands + j
         both = (share.unsqueeze(2) * share.unsqueeze(1)).flatten(1)
-        mixed = self.permuted_descriptor_block(pairs, both).unflatten(1, (bands, bands))
+        mixed = self.permuted_descriptor_block(pairs, both).reshape(n, bands, bands, -1)
         return torch.cat([(mixed * share[:, :, None, None]).sum(dim=1), own], dim=2)
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
@@ -126,7 +126,7 @@ class SenseiV1(nn.Module):
         share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
         features = self.embed(descriptors, share) * share[:, :, None]
         out: Tensor = features.transpose(1, 2) @ (pixels + OFFSET).flatten(2)
-        return out.unflatten(2, pixels.shape[2:])
+        return out.reshape(*out.shape[:2], *pixels.shape[2:])
 
 
 class Rescaled(nn.Module):

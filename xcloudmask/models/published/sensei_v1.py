@@ -1,7 +1,7 @@
 """SEnSeI v1 (Francis et al. 2022): the encoder, from the Keras file that its pre-training wrote.
 
 The file holds no segmenter, so it is a beginning of a training and no model yet. Its decoders of the
-pre-training (``RECOVERY``) are read by `xcloudmask.train.pretrain`.
+pre-training (``RECOVERY``) are read by `xcloudmask.train.pretraining`.
 """
 
 from __future__ import annotations
