@@ -25,14 +25,21 @@ def weights(module: torch.nn.Module) -> int:
 def test_sensei_v1_has_the_parameters_of_table_vi():
     encoder = SenseiV1()
     assert weights(encoder.descriptor_block) == 24_208
-    assert weights(encoder.permutation_block) == 62_848
-    assert weights(encoder.combined_block) == 123_488
+    assert weights(encoder.permuted_descriptor_block) == 62_848
+    assert weights(encoder.combined_descriptor_block) == 123_488
     assert weights(encoder) == 210_544
-    blocks = (encoder.descriptor_block, encoder.permutation_block, encoder.combined_block)
-    layers = [[x for x in b.modules() if isinstance(x, torch.nn.Linear)] for b in blocks]
-    assert [len(found) for found in layers] == [9, 5, 9]
-    ends = [(found[0].in_features, found[-1].out_features) for found in layers]
-    assert ends == [(3, 64), (128, 128), (128, 64)]
+
+
+def test_deeplab_behind_sensei_v1_dilates_as_published_and_sees_twice_its_input_less_one():
+    head = arch.build("sensei-v1").eval().head
+    blocks = head.network.encoder.features[1:]
+    spread = [next(conv for conv in b.modules() if getattr(conv, "groups", 1) > 1) for b in blocks]
+    assert [conv.dilation[0] for conv in spread] == [1] * 7 + [2] * 7 + [4] * 3
+    assert [at for at, conv in enumerate(spread) if conv.stride[0] == 2] == [1, 3]
+    assert {m.eps for m in head.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
+    x = torch.rand(1, 64, 33, 33)
+    with torch.inference_mode():
+        torch.testing.assert_close(head(x), head.network(2 * x - 1))
 
 
 def test_sensei_v1_networks_have_the_parameters_of_table_vii():

@@ -17,6 +17,7 @@ CASES = {
     "cloud-unet": {"bands": 4, "width": 8, "dem": True},
     "deeplabv3plus": {"bands": 4, "encoder": "resnet34", "decoder": "v3plus-separable"},
     "dynamic-unet": {"bands": 4, "stem": 8, "widths": [8, 16], "depths": [1, 1], "group": 4, "act": "mish"},
+    "ipl-uv": {"adapter": True},
     "pixel-mlp": {},
     "pw-dl3plus": {},
     "segformer": {"bands": 4},

@@ -108,7 +108,7 @@ class DeepLab(nn.Module):
         elif decoder == "v3":
             self.decode = nn.Sequential(conv_norm(width, width))
         else:
-            self.decode = nn.Sequential()
+            self.decode = nn.Sequential(nn.Dropout(0.1))
         self.logits = nn.Conv2d(width, classes, 1)
         init_convolutions(self)
         self.logits.reset_parameters()
