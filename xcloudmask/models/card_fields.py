@@ -1,4 +1,4 @@
-"""The keywords of `load` and `register`: fields of `ModelSpec` that callers may give, ``units``, ``reduce``."""
+"""What `load` and `register` take: fields of `ModelSpec` that callers may give, ``units``, ``reduce``."""
 
 from __future__ import annotations
 
