@@ -14,7 +14,8 @@ from xcloudmask.errors import CloudMaskError, WeightsError
 from xcloudmask.models import card, loading
 from xcloudmask.models.card_fields import checked
 from xcloudmask.models.keymaps.tables import KEYMAPS, translate
-from xcloudmask.models.published import Contents, recognised
+from xcloudmask.models.published import recognised
+from xcloudmask.models.published.family import Contents
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.formats import form_of
 
