@@ -137,5 +137,5 @@ def test_a_file_that_is_not_what_a_key_map_is_for_is_refused_with_what_it_lacks(
             "classes": list("abcd"),
         }
     )  # fmt: skip
-    with pytest.raises(CloudMaskError, match=r"--keymap K, K one of senseiv2-segformer, smp"):
+    with pytest.raises(CloudMaskError, match=r"--keymap K, K one of smp"):
         loading.network(loading.make(str(tmp_path / "in.safetensors"), given))

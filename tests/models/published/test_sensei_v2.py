@@ -15,10 +15,10 @@ from safetensors.torch import save
 from torch import nn
 
 from tests.models.published import golden
-from xcloudmask import sensors
+from xcloudmask import models, sensors
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import WeightsError
-from xcloudmask.models import arch, loading, published
+from xcloudmask.models import arch, loading, published, registry
 from xcloudmask.models.arch.descriptors import BandInput, with_published_edges
 from xcloudmask.models.arch.segformer import SIZES
 from xcloudmask.models.card_fields import checked
@@ -26,6 +26,12 @@ from xcloudmask.models.published.family import Contents
 from xcloudmask.models.published.sensei_v2 import AUX, BANDS, FAMILY
 from xcloudmask.models.weights import fetch
 from xcloudmask.types import AUX_SCALING, AuxInput, ModelSpec
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch):
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
+
 
 pytestmark = [golden.needed, pytest.mark.usefixtures("one_thread")]
 
@@ -223,6 +229,42 @@ def test_the_file_of_another_network_is_refused(key, value, says):
         FAMILY.card(contents_of(facts["shapes"], config, on_meta))
 
 
+@pytest.mark.parametrize(
+    ("block", "key", "value"),
+    [(0, "percentiles", [0.05, 0.5, 0.95]), (1, "skips", "none"), (3, "skips_heads", True)],
+)
+def test_the_description_of_another_encoder_is_refused(tmp_path, block, key, value):
+    """It lies beside the weights under the name that config.yaml gives; only the name of the path counts."""
+    tensors = {name: torch.zeros(tuple(shape)) for name, shape in of_pixels().items()}
+    torch.save(tensors, tmp_path / "weights.pt")
+    config = {**beside("senseiv2_deeplab"), "MODEL_TYPE": "NN"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    described = yaml.safe_load((golden.PUBLISHED / "senseiv2_yaml" / "senseiv2-medium.yaml").read_text())
+    (tmp_path / "senseiv2-medium.yaml").write_text(yaml.safe_dump(described))
+    assert models.load(tmp_path).family == "sensei-v2"
+    described["blocks"][block][key] = value
+    (tmp_path / "senseiv2-medium.yaml").write_text(yaml.safe_dump(described))
+    with pytest.raises(WeightsError, match=rf"beside weights\.pt says {key}"):
+        models.load(tmp_path)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_of_its_files_loads_in_one_call(read, folder, tmp_path):
+    known, case = read(folder), "s2_rgb"
+    torch.save(dict(known.contents.tensors), tmp_path / "weights.pt")
+    (tmp_path / "config.yaml").write_bytes(
+        (golden.PUBLISHED / "senseiv2_yaml" / FOLDERS[folder]).read_bytes()
+    )
+    spec = models.load(tmp_path)
+    assert (spec.family, spec.patch, spec.overlap) == ("sensei-v2", 512, 0)
+    scene = xr.DataArray(golden.image(case, (3, 64, 64)), dims=("band", "y", "x"))
+    scene = scene.cloudmask.describe("sentinel-2", bands=["B04", "B03", "B02"], level="L1C")
+    answer = scene.cloudmask.predict_proba(
+        spec.name, patch_size=64, working_resolution="native", scheme="native"
+    )
+    same(answer.transpose("class", "y", "x").values, known.answers[f"{case}/answer"])
+
+
 def test_recovery_is_left_out_and_other_encoders_are_refused():
     shapes = golden.facts("senseiv2_segformer")["shapes"]
     whole = contents_of(shapes, None, on_meta, **{"recovery_module.layers.0.weight": torch.zeros(3)})
@@ -337,16 +379,18 @@ def test_a_deeplab_on_resnet34_is_known_by_its_tensors():
         FAMILY.card(contents_of(shapes, {"DEEPLAB_CONFIG": "resnet50"}, on_meta))
 
 
+def of_pixels():
+    """Names and shapes of the encoder with three layers on single pixels behind it."""
+    whole = golden.facts("senseiv2_deeplab")["shapes"]
+    shapes = {name: shape for name, shape in whole.items() if name.startswith("senseiv2.")}
+    for at, out, source in ((0, 256, 32), (2, 256, 256), (4, 4, 256)):
+        shapes[f"segmenter.layers.{at}.weight"] = [out, source, 1, 1]
+        shapes[f"segmenter.layers.{at}.bias"] = [out]
+    return shapes
+
+
 def test_layers_on_single_pixels_are_a_head_too(read):
-    encoder = {
-        name: shape
-        for name, shape in golden.facts("senseiv2_deeplab")["shapes"].items()
-        if name.startswith("senseiv2.")
-    }
-    wide = {(0, 256): 32, (2, 256): 256, (4, 4): 256}
-    layers = {f"segmenter.layers.{at}.weight": [out, source, 1, 1] for (at, out), source in wide.items()}
-    layers |= {f"segmenter.layers.{at}.bias": [out] for at, out in wide}
-    contents = contents_of({**encoder, **layers}, {"MODEL_TYPE": "NN", "CLASSES": 4})
+    contents = contents_of(of_pixels(), {"MODEL_TYPE": "NN", "CLASSES": 4})
     network, known = built(contents), read("senseiv2_deeplab")
     described = torch.from_numpy(network.describe(inputs_of(known.facts["cases"]["s2_rgb"])))
     pixels = torch.from_numpy(golden.image("s2_rgb", (3, 64, 64)))[None]

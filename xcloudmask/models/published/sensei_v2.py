@@ -38,6 +38,12 @@ AUX = ("elevation", "vv", "vh", "angle", "lwir11", "lwir12")
 #: ``MODEL_TYPE`` in the file beside the weights, and the head that it stands for.
 MODEL_TYPES = {"Segformer": "segformer", "DeepLabv3+": "deeplabv3plus", "NN": "pixel"}
 WINDOW = 512
+#: What the description of the encoder must say, since no tensor tells it: block, key, value.
+DESCRIBED = (
+    ("GLOBAL_STATS", "percentiles", [0.01, 0.1, 0.5, 0.9, 0.99]),
+    ("FCL", "skips", "add"),
+    ("BAND_EMBEDDING", "skips_heads", False),
+)
 OFFSETS = (
     "Offsets of Sentinel-2 are those of the product (the published tool goes by the tile's name); windows "
     "lie otherwise at a scene's edges than in that tool"
@@ -113,6 +119,7 @@ def card(contents: Contents) -> dict[str, Any]:
     title = f"{head.kind} {head.size}".strip()
     config: dict[str, Any] = {"classes": head.classes}
     if encoder:
+        _check_description(contents)
         multimodal = bool(settings.get("MULTIMODAL"))
         return fields | {
             "architecture": "sensei-v2", "aux": AUX if multimodal else (), "gsd": (10, 30),
@@ -203,6 +210,21 @@ _ENCODER: Mapping[str, Callable[[re.Match[str]], str]] = {
     ),
     r"3\.norm\.(\w+)": lambda m: f"encoder.embed.norm.{m[1]}",
 }
+
+
+def _check_description(contents: Contents) -> None:
+    """Refuse an encoder whose description, if it lies beside the weights, differs in what no tensor tells."""
+    description = (contents.notes.get("config") or {}).get("SEnSeIv2")
+    if not isinstance(description, Mapping):  # the path of a file that is not here
+        return
+    blocks = {block["type"]: block for block in description.get("blocks", ())}
+    for kind, key, value in DESCRIBED:
+        stated = blocks.get(kind, {}).get(key)
+        if stated != value:
+            raise WeightsError(
+                f"the description of the encoder beside {_file(contents)} says {key}: {stated!r} of {kind}, "
+                f"and senseiv2-medium.yaml {value!r}: this encoder is not known here"
+            )
 
 
 def _sizes(encoder: Tensors, contents: Contents) -> dict[str, Any]:
