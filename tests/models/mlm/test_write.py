@@ -167,6 +167,11 @@ def test_without_onnx_the_extra_is_named(tmp_path, spec, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_how_a_network_is_joined_with_others_is_kept(tmp_path, spec):
+    written = models.export(replace(spec, reduce="mean-logits"), tmp_path / "out")
+    assert models.load(written[-1], name="again").reduce == "mean-logits"
+
+
 def test_convert_takes_tensors_and_runs_nothing(tmp_path):
     from tests.models.weights.test_safety import Canary
 
@@ -193,7 +198,7 @@ def test_convert_takes_tensors_and_runs_nothing(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     with pytest.raises(WeightsError, match="no state dict"):
         convert(tmp_path / "empty.pt", tmp_path / "m.safetensors")
-    with pytest.raises(WeightsError, match="does not exist"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         convert(tmp_path / "none.pt", tmp_path / "m.safetensors")
     with pytest.raises(CloudMaskError, match="must end with"):
         convert(tmp_path / "net.pt", tmp_path / "m.bin")
