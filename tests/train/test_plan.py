@@ -57,6 +57,7 @@ seed = 0
 bands = ["red", "nir"]
 head_only = false
 only = []
+encoder = "encoder.safetensors"
 estimate = false
 [loss]
 terms = { ambiguous-ce = 1, dice = 0.5 }

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from tests.models.published import golden
-from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
+from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, WeightsError
 from xcloudmask.models import arch
 from xcloudmask.train import checkpoint, pretraining
 from xcloudmask.train.config_tables import Network
 from xcloudmask.train.networks import begin
+from xcloudmask.train.plan import Plan
 from xcloudmask.train.pretraining import Decoders, draw, losses, pretrain, read
+from xcloudmask.train.run import _about, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FILE = golden.PUBLISHED / "sensei_v1" / "sensei-epoch043-loss0.198.hdf5"
@@ -33,7 +35,6 @@ def test_the_published_weights_have_the_published_loss(published):
     with torch.inference_mode():
         samples = [losses(*published.values(), draw(128, 13, generator)) for _ in range(5)]
     mean = {name: float(torch.stack([terms[name] for terms in samples]).mean()) for name in samples[0]}
-    print(mean)
     assert mean["bands"] == pytest.approx(0.0875, abs=0.006)
     assert mean["candidates"] == pytest.approx(0.194, abs=0.003)
     assert mean["penalty"] == pytest.approx(0.016, abs=0.0006)
@@ -115,6 +116,28 @@ def test_a_training_begins_from_the_published_encoder(published, head):
     begun = begin({**TABLE, "settings": {"head": head}, "encoder": str(FILE)}).called
     for name, tensor in begun.encoder.state_dict().items():
         assert torch.equal(tensor, published["encoder"].state_dict()[name])
+
+
+def test_a_whole_training_begins_from_it_and_notes_its_hash(data, tmp_path):
+    path = tmp_path / "a.safetensors"
+    pretrain(path, steps=1, batch=8)
+    config = {
+        "name": "tiny",
+        "data": {"sources": ["l8"], "dev": 0.4, "batch": 2, "length": 1, "held_out": "val"},
+        "recipe": {"size": 16},
+        "network": {**TABLE, "encoder": str(path), "only": ["head"]},
+        "loop": {"epochs": 1, "rate": 1e-3, "device": "cpu"},
+        "stage": [{"name": "first"}, {"name": "second"}],
+    }
+    with pytest.warns(ModelWarning):  # a handful of steps
+        train(Plan.of(config), data=data, out=tmp_path / "out")
+    trained, wanted = checkpoint.read_weights(tmp_path / "out" / "tiny.safetensors"), read(path)
+    for name in trained:
+        if name.startswith("encoder."):
+            assert torch.equal(trained[name], wanted[name])
+    before = _about(Plan.of(config))
+    pretrain(path, steps=1, batch=8, seed=1)
+    assert _about(Plan.of(config)) != before  # weights of another encoder are another training
 
 
 def test_start_has_an_encoder_of_its_own():

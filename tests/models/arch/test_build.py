@@ -50,7 +50,7 @@ def test_sensei_v1_networks_have_the_parameters_of_table_vii():
 
 
 def test_fdr4vgts_networks_have_the_stated_parameters():
-    """Of PW-DL3+ 12.65 million are stated; its pixel-wise part, of an ensemble of two U-Net++, is the rest."""
+    """12.65 million for PW-DL3+; its pixel-wise part is what an ensemble of two U-Net++ has besides."""
     both, part = arch.build("pw-dl3plus"), 13_651_331 - 2 * 6_825_009
     alone = arch.build("deeplabv3plus", {"bands": 4, "classes": 1, "decoder": "v3", "output_stride": 8})
     assert f"{weights(both) / 1e6:.2f}" == "12.65"

@@ -192,7 +192,7 @@ def test_several_files_are_never_one_in_silence(tmp_path):
     outputs = json.loads((FOLDER / "single_new.json").read_text())["properties"]["mlm:output"]
     with pytest.raises(WeightsError, match="has 2 mlm:output; a cloud mask is made from one, and an uncert"):
         models.load(changed(tmp_path, **{"mlm:output": outputs * 2}))
-    with pytest.raises(WeightsError, match="has 2 output classes but 1 were given.*uncertainty=True"):
+    with pytest.raises(WeightsError, match=r"has 2 output classes but 1 were given.*uncertainty=True"):
         models.load(FOLDER / "fused_old.pt2", units="reflectance*10000", **PROGRAM)
     with pytest.raises(WeightsError, match="has 1 output classes but 2 were given"):
         models.load(FOLDER / "single_new.json", uncertainty=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.models.published import golden
+from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, WeightsError
 from xcloudmask.models.weights import keras
 
@@ -30,7 +31,7 @@ def test_a_hostile_file_is_refused_by_name_and_runs_nothing(name, tmp_path, monk
     monkeypatch.chdir(tmp_path)  # where a payload would leave its mark
     path = golden.PUBLISHED / "hostile" / f"keras_{name}.hdf5"
     with pytest.raises(WeightsError, match=f"{path.name}.*{REFUSED[name]}"):
-        keras.tensors(path.read_bytes(), path.name)
+        models.load(path)
     assert not list(tmp_path.iterdir())
 
 

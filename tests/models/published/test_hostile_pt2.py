@@ -31,11 +31,11 @@ REFUSALS = {
     "new_weight_path_outside.pt2": r"'mix.weight' lies in '\.\./.*outside the archive: refused",
     "new_weight_size_lie.pt2": "'mix.weight' claims .* and its file weight_0 holds 432: refused",
     "old_bomb.pt2": "zip bomb",
-    "old_constants_raw_pickle.pt2": r"serialized_constants\.pt is no archive of torch\.save",
-    "old_constants_torch_pickle.pt2": r"serialized_constants\.pt: its pickle calls '__builtin__\.exec'.*refused",
+    "old_constants_raw_pickle.pt2": r"serialized_constants\.pt is no dictionary of tensors",
+    "old_constants_torch_pickle.pt2": r"serialized_constants\.pt: its pickle names __builtin__\.exec.*refus",
     "old_inputs_torch_pickle.pt2": None,
     "old_schema_9.pt2": "schema 9",
-    "old_state_torch_pickle.pt2": r"serialized_state_dict\.pt: its pickle calls '__builtin__\.exec'.*refused",
+    "old_state_torch_pickle.pt2": r"serialized_state_dict\.pt: its pickle names __builtin__\.exec.*refused",
     "old_target_custom_op.pt2": r"calls 'torch\.ops\.unknown_library\.do\.default'.*refused",
     "old_target_os_system.pt2": r"calls 'os\.system'.*refused",
     "old_traversal.pt2": r"escaped\.txt.*refused",
@@ -110,6 +110,5 @@ def test_refusing_takes_little_memory_and_imports_nothing_of_theirs():
     assert told["refused"] == len(refused)
     assert told["MiB"] < 100
     assert not told["torch"]  # what is refused is refused before anything is built of it
-    assert all(
-        name.partition(".")[0] in {"xcloudmask", *sys.stdlib_module_names} for name in told["imported"]
-    )
+    imported = {name.partition(".")[0] for name in told["imported"]}
+    assert imported <= {"xcloudmask", *sys.stdlib_module_names}

@@ -112,7 +112,7 @@ def ipl_uv(*, bands: int = 4, adapter: bool = False) -> IplUv:
     Examples
     --------
     >>> sum(p.numel() for p in ipl_uv(bands=4).parameters())  # without the means and variances of norms
-    95833
+    95769
     """
     if bands < 1:
         raise CloudMaskError(f"a network needs at least 1 band, got {bands}")

@@ -4,9 +4,9 @@ The operational cloud masker of FDR4VGT-CLOUD (Contreras, Aybar and Gomez-Chova 
 learning framework for robust cloud segmentation in SPOT-VGT and Proba-V"; model card of the same name). This
 is for training one of one's own: the published weights are exported programs, which carry their graph.
 
-What is stated: the two parts; four bands (blue, red, NIR, SWIR), windows of 512, one cloud probability; 12.65
-million weights with both; and, from the sizes of the family's other networks, that the pixel-wise part and the
-joining have 1,313 weights together. So here:
+What is stated: the two parts; four bands (blue, red, NIR, SWIR), windows of 512, one cloud probability;
+12.65 million weights with both; and, from the sizes of the family's other networks, that the pixel-wise part
+and the joining have 1,313 weights together. So here:
 
 - DeepLab: ``DeepLabV3`` of segmentation_models_pytorch on ``mobilenet_v2``, at output stride 8, its logits
   enlarged with corners aligned (tested, see `xcloudmask.models.keymaps.smp`). It has 12,648,225 weights, and

@@ -39,9 +39,10 @@ def export(model: str | ModelSpec, folder: str | Path) -> list[Path]:
     """Write a model's weights, its ONNX graph and its STAC item into a folder.
 
     The item is ``NAME.json``; ``xcloudmask.models.load`` of it gives the model back. Its first asset is what
-    the model itself is: a safetensors file for an architecture of ours, the ONNX graph or the exported program
-    for one that came as that. A model for any bands has no ONNX graph: it would hold the wavelengths of one scene. Of an ensemble,
-    ``NAME.json`` is the card, and the files are its members'.
+    the model itself is: a safetensors file for an architecture of ours, the ONNX graph or the exported
+    program for one that came as that. A model for any bands has no ONNX graph: it would hold the wavelengths
+    of one scene; an exported program cannot be made one. Of an ensemble, ``NAME.json`` is the card, and the
+    files are its members'.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def is_kept_elsewhere(dataset: Any) -> bool:
     --------
     >>> import io, h5py
     >>> file = h5py.File(io.BytesIO(), "w")
-    >>> is_kept_elsewhere(file.create_dataset("a", (4,), external=[("a.bin", 0, 16)]))
+    >>> is_kept_elsewhere(file.create_dataset("a", (4,), "f4", external=[("a.bin", 0, 16)]))
     True
     """
     return bool(dataset.external) or bool(dataset.is_virtual)

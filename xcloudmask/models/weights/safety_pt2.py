@@ -183,7 +183,7 @@ def _bytes_of(meta: Any) -> int | None:
 
 
 def _graph(value: Any, origin: str, key: str = "") -> Any:
-    """Return a copy of a graph without its notes, on the CPU; refuse strings that are not plainly harmless."""
+    """Return a copy of a graph without its notes, on the CPU; refuse strings not plainly harmless."""
     if isinstance(value, dict):
         for name in value:
             if name in _REFUSED and value[name] is not None:
