@@ -149,10 +149,11 @@ class CloudMask:
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
         aux : DataArray, Dataset or mapping of DataArray, optional
-            Height or radar, for models whose card has them: ``{"elevation": dem, "vv": vv, "vh": vh, "angle":
-            angle}``, metres, dB or linear (their attribute ``units`` says which) and degrees. Of any grid and
-            CRS, with or without the leading dimensions; brought to the scene's pixels (bilinear, the mean
-            where theirs are finer) when these are inferred. A gap in them makes no pixel no data.
+            Height, radar or thermal bands, for models whose card has them: ``{"elevation": dem, "vv": vv,
+            "vh": vh, "angle": angle, "lwir11": b10}``, metres, dB or linear (their attribute ``units`` says
+            which), degrees and kelvin. Of any grid and CRS, with or without the leading dimensions; brought
+            to the scene's pixels (bilinear, the mean where theirs are finer) when these are inferred. A gap
+            in them makes no pixel no data.
         tta : bool or int
             How many views of each window to average, and how many times slower it is: 1 to 4 are the window
             turned by none to three quarters, 5 to 8 add its mirror image, turned so. True is 8, False the
