@@ -11,6 +11,7 @@ from xcloudmask.engine.input_checks import COUNTS, FIGURES
 from xcloudmask.engine.pixels import holds_data
 from xcloudmask.errors import CloudMaskError, NoDataWarning, Remedy, UnitError, UnitWarning, Use, warn_user
 from xcloudmask.scene.dims import coordinate
+from xcloudmask.scene.saturation import saturation_of
 from xcloudmask.scene.sentinel2 import check_offset
 from xcloudmask.types import Calibration, Sensor
 
@@ -25,7 +26,12 @@ NODATA_ATTRS = ("_FillValue", "nodata", "missing_value")
 ROWS = 512
 
 
-def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") -> Calibration:
+def calibration_of(
+    scene: Scene,
+    places: tuple[int, ...],
+    nodata: Any = "auto",
+    saturation: float | Mapping[str, float] | None = None,
+) -> Calibration:
     """Return how the numbers of some of a scene's bands become reflectance; an error where nothing tells.
 
     Parameters
@@ -37,6 +43,8 @@ def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") 
     nodata : "auto", float or None
         What means no data beside what the attributes declare. ``"auto"``: the product's fill value, or, where
         the sensor is not known and nothing is declared, 0 in every band. None: nothing.
+    saturation : float, mapping or None
+        See `xcloudmask.scene.saturation`.
     """
     dtype = scene.da.dtype
     if dtype.kind not in "fiu":
@@ -69,6 +77,7 @@ def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") 
         _as_stored(gaps, dtype),
         _as_stored(fill, dtype),
         assumed,
+        saturation_of(saturation, [scene.bands[place] for place in places]),
     )
 
 
