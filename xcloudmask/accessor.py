@@ -134,9 +134,9 @@ class CloudMask:
             Side of a window and what it shares with the next, in pixels of the working resolution.
         batch_size : int or "auto"
             Windows inferred at a time.
-        device : {"auto", "cpu", "cuda", "cuda:0", "mps", "openvino"}
-            Where to infer. ``openvino``, or ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it
-            is installed.
+        device : {"auto", "cpu", "gpu", "cuda", "cuda:0", "mps", "openvino"}
+            Where to infer; ``gpu`` is ``cuda``, or ``mps`` where there is that. ``openvino``, or
+            ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it is installed.
         dtype : {"auto", "float32", "bfloat16", "float16"}
             What to infer in. The blend is float32 always.
         working_resolution : "auto", "native" or float

@@ -11,7 +11,7 @@ import pystac
 import pytest
 
 from tests.stac.scenes import sentinel2
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import BandError, CloudMaskError
 from xcloudmask.stac import load_stac
 
 
@@ -171,5 +171,6 @@ def test_assets_in_two_crss_are_read_each_in_its_own(site):
 
 def test_an_asset_without_an_address_is_named(scene):
     scene.item["assets"]["red"]["href"] = None
-    with pytest.raises(OptionError, match=rf"item '{scene.item['id']}'.*'red' has no address \(href\)"):
+    with pytest.raises(BandError, match=rf"item '{scene.item['id']}' 'red' has no address \(href\)") as why:
         red([scene.item])
+    assert "did you mean" not in str(why.value)

@@ -103,7 +103,7 @@ class PredictOptions(OptionSet):
         default=None, metadata=about("true where pixels are to be used", recorded=False)
     )
     device: str = field(
-        default="auto", metadata=about("cpu, cuda, cuda:0, mps, openvino", "D", recorded=False)
+        default="auto", metadata=about("cpu, gpu, cuda, cuda:0, mps, openvino", "D", recorded=False)
     )
     dtype: str = field(default="auto", metadata=about("float32, bfloat16, float16", "T"))
     batch_size: int | str = field(

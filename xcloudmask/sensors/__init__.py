@@ -15,6 +15,7 @@ to a `Sensor`:
     constellations = []                 # ... and `constellation`, where `platform` is absent or unknown
     fill = [0]                          # stored numbers that mean no data: 0 in every band, others in any
     fill_reflectance = [-0.1]           # what they are in every band once scale and offset were applied
+    edges = 15                          # where its products' pixels have an edge, in metres
 
     [[bands]]
     name = "B1"

@@ -158,7 +158,9 @@ class AssetGrid:
     lonlat : tuple of float or None
         Box in degrees; right of 180 where it crosses the antimeridian.
     corner : tuple of float or None
-        Left and top of the first pixel.
+        Left and top of the first pixel, or of any other.
+    assumed : bool
+        Whether the corner is that of the sensor's products, and the item states none.
     """
 
     item_id: str
@@ -167,6 +169,7 @@ class AssetGrid:
     res: tuple[float, float] | None = None
     lonlat: Bounds | None = None
     corner: tuple[float, float] | None = None
+    assumed: bool = False
 
     def bounds_in(self, crs: str) -> Bounds | None:
         """Return the box in another CRS or None where it cannot be known."""
@@ -180,7 +183,12 @@ class AssetGrid:
 
 
 def asset_grid(
-    item: ItemView, asset: AssetView, crs: str | None, gsd: float | None, lonlat: Bounds | None
+    item: ItemView,
+    asset: AssetView,
+    crs: str | None,
+    gsd: float | None,
+    lonlat: Bounds | None,
+    edges: float | None = None,
 ) -> AssetGrid:
     """Read where an asset of an item lies from the projection fields, on the asset first.
 
@@ -194,6 +202,8 @@ def asset_grid(
         Pixel size in metres, used where the item tells no transform.
     lonlat : tuple of float or None
         Box of the item in degrees.
+    edges : float or None
+        Where an edge lies between pixels of the sensor's products, in metres.
 
     Returns
     -------
@@ -228,10 +238,13 @@ def asset_grid(
         corner = (bounds[0], bounds[3])
     if res is None and bounds is not None and shape:
         res = ((bounds[2] - bounds[0]) / shape[1], (bounds[3] - bounds[1]) / shape[0])
-    if gsd and crs and is_metric(crs) and (res is None or not math.isclose(*res, rel_tol=1e-3)):
+    if gsd and (crs is None or is_metric(crs)) and (res is None or not math.isclose(*res, rel_tol=1e-3)):
         # Products have square pixels: others are those of a preview, which old items of USGS state.
         res = (gsd, gsd)
-    return AssetGrid(item.id, crs, bounds, res, lonlat, corner)
+    assumed = corner is None and edges is not None
+    if corner is None and edges is not None:
+        corner = (edges, edges)
+    return AssetGrid(item.id, crs, bounds, res, lonlat, corner, assumed)
 
 
 def make_grid(
@@ -342,7 +355,7 @@ def _resolution(
     assets: Sequence[AssetGrid], crs: str, resolution: float | tuple[float, float] | None
 ) -> tuple[float, float]:
     if resolution is not None:
-        return _check_resolution(resolution, crs)
+        return check_resolution(resolution, crs)
     known = {asset.res for asset in assets if asset.crs == crs and asset.res is not None}
     if known:
         return min(known)
@@ -353,7 +366,8 @@ def _resolution(
     )
 
 
-def _check_resolution(resolution: Any, crs: str) -> tuple[float, float]:
+def check_resolution(resolution: Any, crs: str | None) -> tuple[float, float]:
+    """Return a pixel size in x and y, in units of a CRS, that of the items where it is None."""
     hint = "Give a pixel size above 0, in units of the CRS, or two: (x, y)."
     pair = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)
     if len(pair) != 2 or any(isinstance(n, (bool, str)) or not isinstance(n, Real) for n in pair):
@@ -363,9 +377,11 @@ def _check_resolution(resolution: Any, crs: str) -> tuple[float, float]:
         raise OptionError("resolution", resolution, hint=hint)
     if max(res_x, res_y) > _LARGEST:
         raise OptionError(
-            "resolution", resolution, hint=f"No image has pixels of that size, in units of {crs}."
+            "resolution",
+            resolution,
+            hint=f"No image has pixels of that size, in units of {crs or 'its CRS'}.",
         )
-    if is_geographic(crs) and max(res_x, res_y) > _LARGEST_DEGREES:
+    if crs is not None and is_geographic(crs) and max(res_x, res_y) > _LARGEST_DEGREES:
         hint = f"Units of {crs} are degrees: 10 m are about 9e-5. Pass a crs= in metres, or degrees."
         raise OptionError("resolution", resolution, hint=hint)
     return res_x, res_y
