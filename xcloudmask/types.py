@@ -18,7 +18,7 @@ from xcloudmask.errors import CloudMaskError, OptionError
 Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
 Activation = Literal["softmax", "sigmoid", "complement"]
-Reduction = Literal["mean", "max", "min", "median"]
+Reduction = Literal["mean", "mean-logits", "max", "min", "median"]
 
 AuxName = Literal["elevation", "vv", "vh", "angle"]
 
@@ -243,8 +243,8 @@ class ModelSpec:
     activation : {"softmax", "sigmoid", "complement", None}
         What makes probabilities of its output, see `xcloudmask.models.network.Network`.
     uncertainty : bool
-        Whether the network adds a channel behind those of the classes: how far its members disagree. Its
-        channels must be probabilities already.
+        Whether the network adds a channel behind those of the classes (or behind its one of cloud): how far
+        its members disagree. Its channels must be probabilities already.
     level : {"toa", "boa", None}
         Processing level it was trained on; None if either.
     gsd : (float, float)
@@ -260,6 +260,9 @@ class ModelSpec:
     architecture, config : str
         Where `weights` are tensors alone: the network they belong to, a name that `xcloudmask.models.arch`
         knows, and its settings in JSON.
+    family : str
+        The published system (`xcloudmask.models.published`) whose names the tensors have; "" if they have the
+        architecture's own.
     runtime : {"onnx", "torch"}
         What runs it. ONNX graphs run in the precision they were exported in.
     gpu_runtime : {"torch", None}
@@ -274,8 +277,8 @@ class ModelSpec:
         probabilities are joined.
     member_weights : tuple of float
         What the members count for in the mean; the same if empty.
-    reduce : {"mean", "max", "min", "median"}
-        How the members' probabilities are joined.
+    reduce : {"mean", "mean-logits", "max", "min", "median"}
+        How the members' probabilities are joined; of a single model, how it is meant to be joined with others.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
     licence, citation, description : str
@@ -305,13 +308,14 @@ class ModelSpec:
     shadow_threshold: float | None = field(default=None, metadata={"label": ""})
     architecture: str = field(default="", metadata={"label": "network", "mlm": ""})
     config: str = field(default="", metadata={"label": ""})
+    family: str = field(default="", metadata=_MADE | {"label": "published as"})
     runtime: Literal["onnx", "torch"] = field(default="torch", metadata=_MADE | {"label": "runs on"})
     gpu_runtime: Literal["torch"] | None = field(default=None, metadata=_MADE)
     weights: str = field(default="", metadata=_MADE | {"label": "weights"})
     sha256: str = field(default="", metadata={"mlm": ""})
     members: tuple[ModelSpec, ...] = field(default=(), metadata=_MADE | {"label": "members"})
     member_weights: tuple[float, ...] = field(default=(), metadata=_MADE)
-    reduce: Reduction = field(default="mean", metadata=_MADE)
+    reduce: Reduction = field(default="mean", metadata={"label": ""})
     training_data: str = field(default="", metadata={"label": "trained on"})
     scores: str = ""
     limits: str = ""
@@ -392,10 +396,10 @@ def _contradiction(spec: ModelSpec) -> str:
     count, names = len(spec.bands), {each.name for each in spec.aux}
     if len(names) != len(spec.aux):
         return "aux inputs must not repeat"
-    if spec.uncertainty and spec.activation is not None:
+    if spec.uncertainty and spec.activation not in (None, "complement"):
         return (
-            "with uncertainty=True the network's channels must be probabilities, and activation None, "
-            f"got {spec.activation!r}"
+            "with uncertainty=True the network's channels must be probabilities, and activation None or "
+            f"'complement', got {spec.activation!r}"
         )
     if bool(count) == spec.any_bands or not spec.classes:
         return "needs bands, or any_bands=True, and at least one class"

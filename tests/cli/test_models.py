@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.models.published import NETWORKS, renamed
+from tests.models.smp_networks import NETWORKS, renamed
 from xcloudmask import models
 from xcloudmask.cli import main
 from xcloudmask.models import registry
@@ -95,7 +95,7 @@ def test_convert_takes_several_files(capsys, tmp_path):
     assert "716 tensors" in capsys.readouterr().out
     build("omnicloudmask").load_state_dict(load_file(out))
     assert main(["models", "convert", out]) == 2
-    assert "xcloudmask models convert FILE OUT.safetensors" in capsys.readouterr().err
+    assert "xcloudmask models convert PATH OUT.safetensors" in capsys.readouterr().err
 
 
 def test_convert_of_one_file_still_works(capsys, tmp_path):

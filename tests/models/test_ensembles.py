@@ -58,6 +58,31 @@ def test_an_ensemble_is_the_mean_of_its_members(three):
         np.testing.assert_allclose(joined, expected / expected.sum(axis=0), atol=1e-5)
 
 
+def test_the_mean_of_logits_is_that_of_the_networks_own(three):
+    networks = [load_network(models.get(name)).body for name in three]
+    with torch.inference_mode():
+        logits = [net(torch.from_numpy(DA.values)[None])[0] for net in networks]
+    expected = torch.softmax(torch.stack(logits).mean(0), dim=0).numpy()
+    models.ensemble(three, name="logits", reduce="mean-logits")
+    np.testing.assert_allclose(DA.cloudmask.predict_proba("logits", **NATIVE).values, expected, atol=1e-6)
+
+
+def test_an_ensemble_is_joined_as_its_first_members_authors_do(three, tmp_path):
+    for reduce in ("max", "mean-logits"):
+        first = replace(models.get(three[0]), reduce=reduce)
+        assert models.ensemble([first, three[1]], name="both", overwrite=True).reduce == reduce
+        assert models.ensemble([three[1], first], name="both", overwrite=True).reduce == "mean"
+    with pytest.raises(CloudMaskError, match="with reduce='mean'"):
+        models.ensemble([first, three[1]], name="both", weights=[1, 2], overwrite=True)
+
+
+def test_logits_that_exclude_one_another_are_averaged_too():
+    sure = [np.array([[[[1 - 1e-30]], [[1e-30]], [[0.0]]]], np.float32)]
+    sure.append(sure[0][:, [1, 0, 2]])
+    joined = _mean_of_logits(np.stack(sure), axis=0)
+    np.testing.assert_allclose(joined[0, :, 0, 0], [1, 1, 0], atol=1e-6)
+
+
 def test_members_of_any_kind_each_with_its_own_scaling(three, tmp_path):
     """An ONNX graph, a module of the user's, tensors: each is given the windows, scaled as it wants them."""
     (tmp_path / "graph.onnx").write_bytes(as_onnx(mlp(5)))
@@ -173,7 +198,9 @@ def test_what_cannot_be_joined_is_refused(three):
         models.ensemble(three[0], name="letters")
     with pytest.raises(CloudMaskError, match=r"name='': pass a name for the ensemble"):
         models.ensemble(three, name="")
-    with pytest.raises(OptionError, match=r"unknown reduce 'mode'.*Allowed: mean, max, min, median\."):
+    with pytest.raises(
+        OptionError, match=r"unknown reduce 'mode'.*Allowed: mean, mean-logits, max, min, median\."
+    ):
         models.ensemble(three, name="mixed", reduce="mode")
     with pytest.raises(ValueError, match="exists already"):
         models.ensemble(three[:2], name="all-three")

@@ -229,10 +229,13 @@ def test_graphs_are_compared_with_what_is_told(tmp_path):
 def test_other_forms_are_refused_by_name(tmp_path):
     for name in ("net.pt", "net.pth", "net.pkl", "net.ckpt"):
         (tmp_path / name).write_bytes(b"anything")
-        with pytest.raises(WeightsError, match="xcloudmask models convert"):
+        with pytest.raises(WeightsError, match=name):
             models.load(tmp_path / name)
-    with pytest.raises(OptionError, match=r"\.h5"):
-        models.load(tmp_path / "net.h5")
+    torch.save({"a": torch.ones(2)}, tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match=r"holds 1 tensors.*xcloudmask models convert"):
+        models.load(tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match="may hold pickles"):
+        models.load(tmp_path / "net.joblib")
     with pytest.raises(OptionError, match="form of weights"):
         models.load("https://example.com/load.py", sha256="0" * 64)
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.models.published import NETWORKS, digest, filled, pixels, renamed
+from tests.models.smp_networks import NETWORKS, digest, filled, pixels, renamed
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import loading
 from xcloudmask.models.arch import build

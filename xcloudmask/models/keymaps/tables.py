@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from xcloudmask.errors import OptionError
 from xcloudmask.models.keymaps.sensei import senseiv2
-from xcloudmask.models.keymaps.smp import omnicloudmask, renamed, smp
+from xcloudmask.models.keymaps.smp import renamed, smp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,6 @@ def senseiv2_segformer(state: State) -> dict[str, Tensor]:
 
 
 KEYMAPS: Mapping[str, Callable[[State], dict[str, Tensor]]] = {
-    "omnicloudmask": omnicloudmask,
     "senseiv2-segformer": senseiv2_segformer,
     "smp": smp,
     "transformers-segformer": transformers_segformer,
@@ -109,7 +108,7 @@ def translate(keymap: str, state: State) -> dict[str, Tensor]:
     >>> translate("nonsense", {})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    xcloudmask.errors.OptionError: unknown key map 'nonsense'. Allowed: omnicloudmask, senseiv2-segformer, ...
+    xcloudmask.errors.OptionError: unknown key map 'nonsense'. Allowed: senseiv2-segformer, smp, ...
     """
     try:
         return KEYMAPS[keymap](state)

@@ -13,8 +13,9 @@ from typing import Any
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models import card
-from xcloudmask.models.loading import ENSEMBLE, LOADER
+from xcloudmask.models.loading import LOADER
 from xcloudmask.models.lookup import get
+from xcloudmask.models.members import ENSEMBLE
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.atomic import replace_file
@@ -101,6 +102,7 @@ def _beside(spec: ModelSpec, network: Network, files: Mapping[str, bytes]) -> Mo
         spec,
         loader=LOADER,
         weights=name,
+        family="",
         sha256=fetch.digest(data),
         runtime="onnx" if name.endswith(".onnx") else "torch",
         gpu_runtime=None,

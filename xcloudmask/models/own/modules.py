@@ -70,7 +70,7 @@ def register(
     >>> spec.name, spec.weights[:5]
     ('bright', 'held:')
     """
-    given = checked(card, without=("architecture", "config", "sha256"))
+    given = checked(card, without=("architecture", "config", "reduce", "sha256"))
     if isinstance(model, ModelSpec):
         if given:
             raise CloudMaskError(f"a ModelSpec holds all of its card: leave {', '.join(given)} out")

@@ -1,4 +1,4 @@
-"""Published systems that load from the files of their authors: one module each, with a constant ``FAMILY``."""
+"""Published systems that load from their authors' files: one module each, with a constant ``FAMILY``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xcloudmask.errors import OptionError
 from xcloudmask.models.published.family import Contents, Family
 
 #: Modules of this package, asked in this order.
-FAMILIES: tuple[str, ...] = ()
+FAMILIES: tuple[str, ...] = ("clouds2mask", "omnicloudmask")
 
 
 def family(name: str) -> Family:

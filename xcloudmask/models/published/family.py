@@ -19,8 +19,8 @@ class Contents:
     tensors : mapping of str to Tensor
         By the names they were published under; of a Keras file ``layer/kernel`` and so on.
     notes : mapping
-        ``"file"``, its name; ``"config"``, the YAML that lies beside it, None if there is none; ``"classes"``,
-        the names of the Python classes that a pickled module names.
+        ``"file"``, its name; ``"config"``, the YAML beside it, None if there is none; ``"classes"``, the
+        Python classes that a pickled module names.
     """
 
     tensors: Mapping[str, Tensor]
