@@ -140,6 +140,11 @@ def test_two_items_far_apart_build_no_grid_of_the_globe(scene):
         asset["proj:transform"][5] += 3_000_000
     with pytest.raises(CloudMaskError, match=r"9\d,\d+,\d+,\d+ pixels.*bbox="):
         red([scene.item, far])
+    with pytest.raises(CloudMaskError, match=r"max_pixels=0 must be a whole number above 0"):
+        red([scene.item], max_pixels=0)
+    assert red([scene.item, far], max_pixels=10**11, chunks=100_000).size > 9 * 10**10
+    with pytest.raises(CloudMaskError, match=r"span 82,944 pixels.*max_pixels="):
+        red([scene.item], max_pixels=10_000)
     near = red([scene.item, far], bbox=(10.26, 44.23, 10.27, 44.24))
     assert near.item_id.values.tolist() == [scene.item["id"]]
 

@@ -30,8 +30,6 @@ from xcloudmask.stac.view import AssetView, ItemView, to_numbers
 
 #: Parts of a pixel below which a difference is rounding, not position.
 _TOLERANCE = 1e-4
-#: Without an extent that somebody asked for; a country of 640 by 870 km has half of it at 10 m.
-_MOST_UNASKED = 10_000_000_000
 #: Along one axis; the globe at 10 m has 4 million.
 _MOST_PIXELS = 10_000_000
 #: Pixels of more degrees are metres that were meant.
@@ -254,6 +252,7 @@ def make_grid(
     resolution: float | tuple[float, float] | None = None,
     bbox: Sequence[float] | None = None,
     geometry: Any = None,
+    max_pixels: float = math.inf,
 ) -> Grid:
     """Work out the grid that a stack of assets shares.
 
@@ -266,7 +265,7 @@ def make_grid(
     ----------
     assets : sequence of AssetGrid
         One for each asset of each item that is to be loaded.
-    crs, resolution, bbox, geometry
+    crs, resolution, bbox, geometry, max_pixels
         As for :func:`xcloudmask.load_stac`.
 
     Returns
@@ -295,11 +294,11 @@ def make_grid(
         extent = _union(assets, name)
     grid = _snap(name, extent, res, anchor)
     pixels = grid.shape[0] * grid.shape[1]
-    if bbox is None and geometry is None and pixels > _MOST_UNASKED:
+    if bbox is None and geometry is None and pixels > max_pixels:
         raise CloudMaskError(
             f"the items together span {pixels:,} pixels ({grid.shape[0]:,} rows, {grid.shape[1]:,} columns of"
             f" {res[0]:g} in units of {name}), most of them empty if the items lie far apart. Say which part"
-            " you want: bbox=, geometry= or like=, or a coarser resolution="
+            " you want: bbox=, geometry= or like=, or a coarser resolution=, or allow as many: max_pixels="
         )
     return grid
 

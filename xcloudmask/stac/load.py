@@ -62,6 +62,8 @@ def load_stac(
     timeout: float = 60.0,
     gdal_env: Mapping[str, Any] | None = None,
     filesystem: Any = None,
+    allow_private_hosts: bool = True,
+    max_pixels: int = 10_000_000_000,
     dtype: str = "float32",
 ) -> xr.DataArray:
     """Load STAC items as one lazy array of calibrated values.
@@ -122,6 +124,12 @@ def load_stac(
         Settings for GDAL. They travel in the graph: keep secrets in the environment of the workers.
     filesystem : fsspec file system, optional
         Opens the assets in GDAL's place (obstore's fsspec adapter too).
+    allow_private_hosts : bool
+        False refuses files on hosts with private or loopback addresses: for servers that load what strangers
+        name. The environment variable ``XCLOUDMASK_ALLOW_PRIVATE_HOSTS=no`` does so for a whole process.
+    max_pixels : int
+        How many pixels a grid may have whose extent comes from the items alone: two of them far apart span
+        half the globe. It does not matter where `bbox`, `geometry` or `like` is given.
     dtype : {"float32", "float64"}
         Of the result.
 
@@ -150,7 +158,9 @@ def load_stac(
     options = dict(locals())  # exactly what the signature spells out
     del options["items_or_search"]
     dtype = LoadOptions(**options).dtype
-    transport = Transport(retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem)
+    transport = Transport(
+        retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem, allow_private_hosts
+    )
 
     items = plain_items(items_or_search, modifier)
     _check_sun_elevation(sun_elevation, items)
@@ -167,7 +177,7 @@ def load_stac(
     check_lacking(plans, choices, on_error)
     if duplicates == "newest":
         plans = newest(plans)
-    grid = _grid(plans, like, crs, resolution, bbox, geometry)
+    grid = _grid(plans, like, crs, resolution, bbox, geometry, max_pixels)
     groups = by_time_step(on_grid(plans, grid), mosaic)
     stack = Stack(
         np.array([group[0].time for group in groups], dtype="datetime64[ns]"),
@@ -252,10 +262,13 @@ def _grid(
     resolution: float | tuple[float, float] | None,
     bbox: Sequence[float] | None,
     geometry: Any,
+    max_pixels: int,
 ) -> Grid:
     if like is None:
         places = [source.place for plan in plans for source in plan.assets if source.place is not None]
-        return make_grid(places, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry)
+        return make_grid(
+            places, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry, max_pixels=max_pixels
+        )
     given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
     clash = [name for name, value in given.items() if value is not None]
     if clash:
