@@ -346,6 +346,8 @@ class CloudMask:
     def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:
         """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.
 
+        Beside a mask lies ``PATH.aux.xml``, from which GDAL and QGIS take the names of its classes.
+
         Parameters
         ----------
         path : path

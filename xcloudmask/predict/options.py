@@ -19,7 +19,7 @@ from xcloudmask.models.lookup import readable
 from xcloudmask.predict.choose_model import too_coarse
 from xcloudmask.predict.fields import OptionSet, about, check_whole, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
-from xcloudmask.scene.saturation import check_saturation
+from xcloudmask.scene.units import check_saturation
 from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
 
 

@@ -44,6 +44,12 @@ from xcloudmask.types import Sensor
 
 __all__ = ["get", "identify", "is_counter", "match", "names", "register", "table"]
 
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)
+
+
 #: Of the entry points by which other packages bring sensors.
 GROUP = "xcloudmask.sensors"
 
