@@ -189,15 +189,30 @@ def match_item(item: Any, pixel: float | None = None, keys: Collection[str] = ()
 
 
 def name_unreadable(items: Iterable[MatchedItem]) -> str:
-    """Return a sentence on the first item with assets that have no address, which nobody can read."""
+    """Return a sentence on the first item with assets that have no address, or are Zarr; "" if none has."""
     for item in items:
         if item.view.without_address:
             keys = ", ".join(repr(key) for key in item.view.without_address)
             return f"of item {item.view.id!r} {keys} has no address (href). Correct it with modifier=."
+        if zarr := _zarr(item.view):
+            return f"of item {item.view.id!r} {zarr}"
     return ""
 
 
+def _zarr(view: ItemView) -> str:
+    keys = [key for key, asset in view.assets.items() if asset.is_zarr and not _PICTURE.search(key)]
+    if not keys:
+        return ""
+    return (
+        f"{', '.join(map(repr, keys[:8]))} is Zarr, and load_stac reads GeoTIFF and JPEG 2000. Open it with"
+        " xarray: xr.open_datatree(href, engine='zarr') (EOPF: engine='eopf-zarr' of xarray-eopf); the bands"
+        " of one pixel size are a Dataset: ds.cloudmask.describe('sentinel-2', level='L2A')."
+    )
+
+
 def _no_band(view: ItemView, sensor: Sensor | None) -> str:
+    if zarr := _zarr(view):
+        return f"item {view.id!r}: {zarr}"
     of = f"a band of {sensor.name}" if sensor else "a band with a common name (its instrument is not known)"
     return (
         f"item {view.id!r}: none of its assets is {of}; assets: {', '.join(view.assets) or 'none'}. Names"
@@ -207,7 +222,7 @@ def _no_band(view: ItemView, sensor: Sensor | None) -> str:
 
 
 def _may_hold_bands(asset: AssetView) -> bool:
-    if _NOT_DATA.intersection(asset.roles) or asset.media_type.startswith(_NOT_IMAGE):
+    if asset.is_zarr or _NOT_DATA.intersection(asset.roles) or asset.media_type.startswith(_NOT_IMAGE):
         return False
     return not _PICTURE.search(asset.key)
 
