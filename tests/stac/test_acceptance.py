@@ -15,6 +15,7 @@ import xarray as xr
 
 from tests.stac.test_items import table
 from tests.stac.test_plan import CASES, MATERIAL, _item, _read_mtl, needs_material
+from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, UnitWarning
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.item_plan import ItemPlan
@@ -151,6 +152,25 @@ def test_rows_of_a_geoparquet_are_the_items_themselves() -> None:
         other["assets"]["of another item"] = None
         (row,) = plain_items(table([other], nested=False))
         assert meant(plan(path, row)) == meant(plan(path, item)), path
+
+
+@needs_material
+def test_the_fill_values_of_the_sensors_are_those_that_real_items_state() -> None:
+    """All but VITO's, who rescales to int16."""
+    stated: dict[str, set[float]] = {}
+    for path, case in PLANNED.items():
+        if path.startswith("terrascope"):
+            continue
+        for source in plan(path, _item(case)).assets:
+            entries = _item(case)["assets"][source.key]
+            for entry in (entries, *entries.get("raster:bands", ()), *entries.get("bands", ())):
+                if entry.get("nodata") is not None and source.band.kind == "reflectance":
+                    stated.setdefault(case.row[0], set()).add(float(entry["nodata"]))
+    fills = {name: set(dict(sensors.get(name).metadata)["fill"]) for name in stated}
+    assert stated == fills
+    assert {"sentinel-2a", "sentinel-2c", "landsat-9", "landsat-7", "landsat-4-tm", "landsat-1-3-mss"} <= set(
+        stated
+    )
 
 
 # ------------------------------------------------------------------------------- EOPF
