@@ -30,11 +30,11 @@ from xcloudmask.types import AuxInput
 #: Rows of an output that are made at once: what is made on the way would take many times the output.
 ROWS_AT_ONCE = 256
 #: What a pixel holds.
-EMPTY, DATA, SATURATED = 0, 1, 2
+GAP, DATA, SATURATED = 0, 1, 2
 
 
 def pixel_states(plan: Plan, raw: Array) -> Array:
-    """Return what pixels (..., band, y, x) hold: `EMPTY`, `DATA` in every band, or `SATURATED` data.
+    """Return what pixels (..., band, y, x) hold: `GAP`, `DATA` in every band, or `SATURATED` data.
 
     Aux planes do not count.
 
@@ -90,7 +90,7 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
                 if not inside.any():
                     continue
                 pixels = cells[:, *box]
-                pixels = fill_gaps(pixels, inside)
+                pixels = fill_gaps(pixels, inside, plan.options.spec.gaps)
                 if plan.aux:
                     pixels = np.concatenate([pixels, aux_window(plan, planes, box, inside.shape)])
                 if inside.shape != (patch, patch):  # only where the image is smaller than a window
@@ -177,7 +177,7 @@ def _output(plan: Plan, sums: Float, states: Array, rows: Range, cols: Range) ->
     probabilities, uncertainty = channels[..., :count, :, :], channels[..., count:, :, :]
     # Where a network returned NaN, its classes sum to zero or NaN: such a pixel must not become class 0.
     answered = probabilities.sum(axis=-3) > 0
-    valid = states != EMPTY
+    valid = states != GAP
     if (valid & ~answered).any():
         warn_user(no_answer(options.spec), ModelWarning)
     valid = valid & answered

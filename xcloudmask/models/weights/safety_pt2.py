@@ -152,12 +152,12 @@ def _config(config: Any, sizes: Mapping[str, int], origin: str) -> Any:
         raise WeightsError(f"{origin}: the list of its tensors is damaged")
     for name, meta in entries.items():
         path = meta.get("path_name") if isinstance(meta, dict) else None
-        if (
-            not isinstance(path, str)
-            or meta.get("use_pickle") is not False
-            or not re.fullmatch(r"(weight|tensor)_\d+", path)
-        ):
+        if not isinstance(path, str) or meta.get("use_pickle") is not False:
             raise WeightsError(f"{origin}: its tensor {name!r} is kept as a pickle or an object: refused")
+        if not re.fullmatch(r"(weight|tensor)_\d+", path):
+            raise WeightsError(
+                f"{origin}: its tensor {name!r} lies in {path!r}, outside the archive: refused"
+            )
         needed = _bytes_of(meta.get("tensor_meta"))
         if needed is None or needed > sizes.get(path, 0):
             stated = "sizes that cannot be" if needed is None else f"{needed:,} bytes"
@@ -183,7 +183,7 @@ def _bytes_of(meta: Any) -> int | None:
 
 
 def _graph(value: Any, origin: str, key: str = "") -> Any:
-    """Return a copy of a graph without its notes, on the CPU; refuse strings that are not plainly harmless."""
+    """Return a copy of a graph without its notes, on the CPU; refuse strings not plainly harmless."""
     if isinstance(value, dict):
         for name in value:
             if name in _REFUSED and value[name] is not None:
