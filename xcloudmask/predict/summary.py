@@ -171,9 +171,9 @@ def _scene_rows(da: xr.DataArray) -> list[Row]:
     try:
         job = prepare(da, PredictOptions())
     except Exception as error:
-        told = any(row.problem and row.label in ("Units", "Model") for row in rows)
+        explained = any(row.problem and row.label in ("Units", "Model") for row in rows)
         rows += [_guarded("Pixels", lambda: _pixels(da))]
-        rows += [] if told else [Row("Windows", _said(error), True)]
+        rows += [] if explained else [Row("Windows", _said(error), True)]
     else:
         rows += [_guarded("Pixels", lambda: _pixels(da, job)), _guarded("Windows", lambda: _windows(job))]
     return [*rows, _guarded("Data", lambda: _chunks(da))]
@@ -372,9 +372,9 @@ def _made_with(da: xr.DataArray, options: type[PredictOptions] = PredictOptions)
         rows, columns = np.broadcast_to(numbers_of(attrs["working_resolution_m"]), (2,)).tolist()
         parts.append(f"inferred at {_metres((rows, columns))}")
     named = (("cloud", "threshold"), ("shadow", "shadow_threshold"))
-    told = [f"{name} from {float(attrs[key]):g}" for name, key in named if key in attrs]
-    if told:
-        parts.append(", ".join(told))
+    limits = [f"{name} from {float(attrs[key]):g}" for name, key in named if key in attrs]
+    if limits:
+        parts.append(", ".join(limits))
     elsewhere = {"model", "model_version", "model_sha256", "scheme", "uncertainty"}  # rows of their own
     worded = {"patch_size", "overlap", "working_factors", "threshold", "shadow_threshold"} | elsewhere
     if attrs.get("bands_estimated"):

@@ -292,11 +292,8 @@ def _rank(asset: AssetView, entry: BandEntry, band: Band, pixel: float | None) -
 
 
 def _gsd(asset: AssetView, entry: BandEntry) -> float | None:
-    told = asset.gsd or entry.gsd
-    if told is None:
-        in_key = _SIZE_IN_KEY.search(asset.key)
-        told = float(in_key[1]) if in_key else None
-    return told
+    in_key = _SIZE_IN_KEY.search(asset.key)
+    return asset.gsd or entry.gsd or (float(in_key[1]) if in_key else None)
 
 
 def _file_name(href: str) -> str:

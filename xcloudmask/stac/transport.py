@@ -208,23 +208,23 @@ def make_read_text(transport: Transport) -> Callable[..., str]:
 
 
 def s3_options(gdal_env: Mapping[str, str]) -> dict[str, Any]:
-    """Return for s3fs what GDAL is told of S3, by `gdal_env` and the environment: one account for both.
+    """Return for s3fs the settings that GDAL has for S3, by `gdal_env` and the environment: one account for both.
 
     Examples
     --------
     >>> s3_options({"AWS_S3_ENDPOINT": "127.0.0.1:9000", "AWS_HTTPS": "NO", "AWS_REQUEST_PAYER": "requester"})
     {'requester_pays': True, 'endpoint_url': 'http://127.0.0.1:9000'}
     """
-    told = {**os.environ, **gdal_env}
+    settings = {**os.environ, **gdal_env}
     names = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
-    options: dict[str, Any] = {ours: told[name] for name, ours in names.items() if name in told}
-    if told.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1", "ON"):
+    options: dict[str, Any] = {ours: settings[name] for name, ours in names.items() if name in settings}
+    if settings.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1", "ON"):
         options = {"anon": True}
-    if told.get("AWS_REQUEST_PAYER") == "requester":
+    if settings.get("AWS_REQUEST_PAYER") == "requester":
         options["requester_pays"] = True
-    endpoint = told.get("AWS_S3_ENDPOINT")
+    endpoint = settings.get("AWS_S3_ENDPOINT")
     if endpoint:
-        plain = told.get("AWS_HTTPS", "YES").upper() in ("NO", "FALSE", "0", "OFF")
+        plain = settings.get("AWS_HTTPS", "YES").upper() in ("NO", "FALSE", "0", "OFF")
         options["endpoint_url"] = (
             endpoint if "://" in endpoint else f"http{'' if plain else 's'}://{endpoint}"
         )
