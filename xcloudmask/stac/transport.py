@@ -208,7 +208,7 @@ def make_read_text(transport: Transport) -> Callable[..., str]:
 
 
 def s3_options(gdal_env: Mapping[str, str]) -> dict[str, Any]:
-    """Return for s3fs the settings that GDAL has for S3, by `gdal_env` and the environment: one account for both.
+    """Return for s3fs what GDAL has for S3, from `gdal_env` and the environment: one account for both.
 
     Examples
     --------
