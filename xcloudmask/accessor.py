@@ -111,6 +111,7 @@ class CloudMask:
         dtype: str = "auto",
         working_resolution: str | float = "auto",
         nodata: float | str | None = "auto",
+        saturation: float | Mapping[str, float] | None = None,
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -133,9 +134,9 @@ class CloudMask:
             Side of a window and what it shares with the next, in pixels of the working resolution.
         batch_size : int or "auto"
             Windows inferred at a time.
-        device : {"auto", "cpu", "cuda", "cuda:0", "mps", "openvino"}
-            Where to infer. ``openvino``, or ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it
-            is installed.
+        device : {"auto", "cpu", "gpu", "cuda", "cuda:0", "mps", "openvino"}
+            Where to infer; ``gpu`` is ``cuda``, or ``mps`` where there is that. ``openvino``, or
+            ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it is installed.
         dtype : {"auto", "float32", "bfloat16", "float16"}
             What to infer in. The blend is float32 always.
         working_resolution : "auto", "native" or float
@@ -146,6 +147,11 @@ class CloudMask:
             value of the sensor's products: 0 in every band (Sentinel-2, Landsat), which no surface reflects.
             Where the sensor is not known and nothing is declared, 0 in every band is no data with a warning.
             None: no number but those that the attributes declare.
+        saturation : float or mapping, optional
+            Reflectance from which on a band is saturated, or was clipped: one figure for all visible bands,
+            or one for each band that is to be looked at, ``{"blue": 0.4, "red": 0.4}``. A pixel is cloud
+            where every such band reaches it, whatever the model says, unless that is snow: flat tops of
+            clouds look like nothing that models have seen. Pixels around it are inferred as they would be.
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
         aux : DataArray, Dataset or mapping of DataArray, optional
@@ -190,6 +196,7 @@ class CloudMask:
         dtype: str = "auto",
         working_resolution: str | float = "auto",
         nodata: float | str | None = "auto",
+        saturation: float | Mapping[str, float] | None = None,
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -339,6 +346,8 @@ class CloudMask:
 
     def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:
         """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.
+
+        Beside a mask lies ``PATH.aux.xml``, from which GDAL and QGIS take the names of its classes.
 
         Parameters
         ----------
