@@ -174,13 +174,13 @@ def train(
     entries = tuple(entries)
     there = {entry.source for entry in entries}
     stream = Stream(
-        entries, recipe, batch, steps, seed=seed,
+        entries, recipe.model_copy(update={"seed": seed}), batch, steps,
         weights={source: weight for source, weight in weights.items() if source in there}, teacher=teacher,
     )  # fmt: skip
     settings = Settings(
-        epochs=1, rate=rate, weight_decay=1e-2, warmup=50, ema=0.99, clip=1.0, seed=seed, device="cpu"
+        epochs=1, rate=rate, weight_decay=1e-2, warmup=50, ema=0.99, clip=1.0, device="cpu"
     )
-    loss = combined({"ambiguous-ce": 1.0}, smoothing=0.05)
+    loss = combined({"ambiguous-ce": 1.0}, CLASSES, smoothing=0.05)
     teaching = teacher.loss(CLASSES) if teacher else None
     trainer = Trainer(network, CLASSES, loss, stream, settings, out, teaching=teaching)
     trainer.run()

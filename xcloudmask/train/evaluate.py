@@ -19,9 +19,10 @@ from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.models.arch.descriptors import BandInput
-from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places, positions
+from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places
 from xcloudmask.train.files import Entry
-from xcloudmask.train.samples import Sample
+from xcloudmask.train.losses import ambiguous_cross_entropy, open_to
+from xcloudmask.train.samples import AUX_KINDS, Sample, with_aux
 from xcloudmask.types import ModelSpec
 
 #: Sets of bands: all of reflectance, the same without the cirrus band, and those of `INSTRUMENTS`.
@@ -46,6 +47,8 @@ Answer = tuple[NDArray[np.float32], Sequence[str], float | None, float | None]
 def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
     """Return the sample with one of `SETS`, or with bands by name; None where it lacks one of them.
 
+    Its aux planes stay.
+
     Examples
     --------
     >>> from xcloudmask.types import Band
@@ -53,26 +56,26 @@ def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
     >>> take(one, "rgb") is None, len(take(one, "all").bands)
     (True, 1)
     """
-    if isinstance(bands, tuple):
-        at = places(sample, bands)
-        return None if at is None else sample.select(at)
-    if bands not in SETS:
+    if isinstance(bands, str) and bands not in SETS:
         raise OptionError("set of bands", bands, allowed=SETS)
-    if bands in INSTRUMENTS:
-        at = positions(sample, bands)
-        return None if at is None else sample.select(at)
-    keep = [
-        i
-        for i, band in enumerate(sample.bands)
-        if band.kind == "reflectance" and (bands == "all" or band.common_name != "cirrus")
-    ]
-    return sample.select(keep) if keep else None
+    if isinstance(bands, tuple) or bands in INSTRUMENTS:
+        at = places(sample, bands if isinstance(bands, tuple) else INSTRUMENTS[bands])
+    else:
+        at = [
+            i
+            for i, band in enumerate(sample.bands)
+            if band.kind == "reflectance" and (bands == "all" or band.common_name != "cirrus")
+        ]
+    aux = [i for i, band in enumerate(sample.bands) if band.kind in AUX_KINDS]
+    return sample.select([*at, *aux]) if at else None
 
 
 def logits(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
     """Return the network's output before the softmax, (classes, y, x), NaN where there is no data."""
+    sample, planes = sample.parted()
     if takes := getattr(network, "takes", ()):
         sample = among(sample, takes)  # by name, as the engine does: wavelengths may fit several
+    sample = with_aux(sample, planes, getattr(network, "aux", ()), always=bool(getattr(network, "bands", ())))
     valid = sample.valid
     pixels = np.where(valid, sample.image, np.float32(0))
     described = network.describe([BandInput.from_band(b) for b in sample.bands])  # type: ignore[operator]
@@ -111,6 +114,38 @@ def _in_windows(
             out[box] += output * window_weights(plan, row, col)
     assert out is not None  # a plan has one window at least
     return out[:, :rows, :cols]
+
+
+def losses_of(
+    network: nn.Module,
+    classes: Sequence[str],
+    entries: Iterable[Entry],
+    bands: str | tuple[str, ...],
+    pixelwise: bool,
+) -> list[float]:
+    """Return the mean ambiguous cross-entropy of each entry: how hard it is for the network.
+
+    What cannot be told, such as that of a table of pixels for a network that looks at neighbours, is the mean
+    of the rest.
+
+    Parameters
+    ----------
+    network, classes, entries, bands
+        As for `run_on`.
+    pixelwise : bool
+        Whether the network looks at single pixels.
+    """
+    out = []
+    for entry in entries:
+        sample = take(entry.read(), bands)
+        out.append(np.nan)
+        if sample is not None and (sample.spatial or pixelwise):
+            output = torch.from_numpy(np.nan_to_num(logits(network, sample)))[None]
+            labels = np.where(sample.valid, sample.possible, np.uint8(0))
+            out[-1] = ambiguous_cross_entropy(output, torch.from_numpy(open_to(labels[None], classes))).item()
+    values = np.array(out)
+    values[np.isnan(values)] = 1.0 if np.isnan(values).all() else np.nanmean(values)
+    return [float(value) for value in values + 1e-6]
 
 
 def probabilities(network: nn.Module, sample: Sample) -> NDArray[np.float32]:

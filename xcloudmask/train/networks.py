@@ -13,11 +13,12 @@ from torch import nn
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import arch, card
+from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.network import load_network
 from xcloudmask.models.sources import ukis
 from xcloudmask.train.fixed import Estimated, Fixed
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import AuxInput, ModelSpec
 
 LOADER = "xcloudmask.models.loading:network"
 
@@ -37,7 +38,7 @@ class Begun:
     config : dict
         Its settings.
     entries : dict
-        Of its card: bands, normalisation, pixel size.
+        Of its card: bands, aux inputs, normalisation, pixel size.
     """
 
     called: nn.Module
@@ -80,7 +81,12 @@ def begin(table: Mapping[str, Any]) -> Begun:
             how = imputer_for(entries["bands"])
             called = Estimated(network, how, *normalised, one_logit=one_logit, window=window)
         else:
-            called = Fixed(network, entries["bands"], *normalised, one_logit=one_logit, window=window)
+            called = Fixed(
+                network, entries["bands"], *normalised, one_logit=one_logit, window=window, aux=entries["aux"]
+            )
+    elif entries["aux"]:
+        called.describe([BandInput.from_band(each.band) for each in entries["aux"]])  # type: ignore[operator]
+        called.aux = entries["aux"]  # type: ignore[assignment]
     return Begun(called, network, architecture, config, entries)
 
 
@@ -91,9 +97,17 @@ Made = tuple[nn.Module, str, dict[str, Any], dict[str, Any]]
 def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
     """Build a network anew."""
     architecture, bands = table["architecture"], tuple(table.get("bands", ()))
-    config = dict(table.get("settings", {}))
-    if "classes" in arch.config_of(architecture):
+    config, usual = dict(table.get("settings", {})), arch.config_of(architecture)
+    aux = tuple(AuxInput.of(name) for name in table.get("aux", ()))
+    if "classes" in usual:
         config["classes"] = len(classes)
+    height = [each for each in aux if each.name == "elevation"] if "dem" in usual else []
+    if config.get("dem", usual.get("dem")) and not height:
+        aux = (*aux, AuxInput("elevation"))
+    elif height:  # it has a channel of its own, the last
+        config["dem"], aux = True, (*(each for each in aux if each not in height), *height)
+    if bands and "bands" in usual:
+        config.setdefault("bands", len(bands) + len(aux) - bool(config.get("dem")))
     network = arch.build(architecture, config, seed=seed)
     if (not bands) != hasattr(network, "describe"):
         raise CloudMaskError(
@@ -102,19 +116,23 @@ def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
             else f"architecture {architecture!r} takes fixed bands: name them, bands = ['blue', ...] in "
             "[network]"
         )
-    return network, architecture, config, {"bands": bands, "any_bands": not bands}
+    return network, architecture, config, {"bands": bands, "any_bands": not bands, "aux": aux}
 
 
 def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
     """Take a network that was trained before."""
     spec = model_of(table["start"])
-    if spec.aux:
-        raise CloudMaskError(
-            f"model {spec.name!r} takes {', '.join(each.name for each in spec.aux)} beside its bands, which "
-            "training does not read: start from a model without aux"
-        )
-    kept = ("bands", "any_bands", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed")
+    kept = ("bands", "any_bands", "aux", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed")
     entries = {name: getattr(spec, name) for name in kept}
+    names = tuple(table.get("aux", ())) or tuple(each.name for each in spec.aux)
+    if spec.any_bands:
+        had = {each.name: each for each in spec.aux}
+        entries["aux"] = tuple(had.get(name, AuxInput.of(name)) for name in names)
+    elif names != tuple(each.name for each in spec.aux) or (spec.aux and table.get("bands", ())):
+        raise CloudMaskError(
+            f"model {spec.name!r} takes {', '.join((*spec.bands, *(each.name for each in spec.aux)))}: other "
+            "bands, and other aux inputs, can be given to networks of any bands, or without aux"
+        )
     if spec.gpu_runtime:
         spec = ukis.as_trained(spec)
     network, config = with_head(spec, classes, seed=seed)

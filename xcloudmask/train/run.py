@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from xcloudmask._version import __version__
 from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
-from xcloudmask.metrics import Histogram, choose_threshold, reliability
+from xcloudmask.metrics import Histogram, Scores, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train import checkpoint, pseudo
@@ -22,7 +22,7 @@ from xcloudmask.train.augment import count_of
 from xcloudmask.train.calibrate import divide_head, fit_temperature
 from xcloudmask.train.config_tables import Data
 from xcloudmask.train.curves import draw
-from xcloudmask.train.evaluate import pooled, run_on
+from xcloudmask.train.evaluate import losses_of, pooled, run_model, run_on
 from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import Entry, check_no_leak, find, split
 from xcloudmask.train.loggers import Logger, open_loggers
@@ -32,7 +32,7 @@ from xcloudmask.train.networks import LOADER, Begun, begin, model_of
 from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.stream import Recipe, Stream
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import AuxInput, ModelSpec
 
 #: Scenes below which a fixed number of them is kept for choosing.
 FEW = 10
@@ -96,7 +96,12 @@ def train(
         start = str(folder / stage.name / f"{stage.name}.json")
     record = fit(_starting_from(last, start), root, folder, folder / TEACHER, loggers)
     _warn_of_thresholds(record)
-    return record
+    scores = score_on(plan, root, folder / f"{plan.name}.json")
+    if scores is None:
+        return record
+    note = {**record, "scored": {"on": plan.score.given(), "scenes": scores.scenes, **scores.to_dict()}}
+    (folder / "record.json").write_text(json.dumps(note, indent=2) + "\n")
+    return {**record, "scores": scores}
 
 
 def _starting_from(plan: Plan, start: str | None) -> Plan:
@@ -139,24 +144,36 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Lo
         See `train`.
     """
     classes, data, settings = plan.network.classes, plan.data, plan.loop
+    if plan.recipe.hard and plan.network.start is None:
+        raise CloudMaskError(
+            "hard in [recipe] looks for the files where a trained network errs most: name one, start = '...' "
+            "in [network], or put hard into the recipe of a later [[stage]]"
+        )
     device = "cpu" if device_of(settings.device).type == "cpu" else "auto"
-    begun, asked = with_extras(begin(plan.network.given()), plan.loss, classes, device=device)
+    table = {**plan.network.given(), "seed": plan.recipe.seed}
+    begun, asked = with_extras(begin(table), plan.loss, classes, device=device)
+    if plan.recipe.resize and begun.entries.get("patch_fixed"):
+        raise CloudMaskError(f"resize in [recipe]: {plan.network.start} takes one size of window only")
     takes = "among" if begun.entries.get("fills") else "bands"
     recipe = plan.recipe.model_copy(update={takes: begun.entries["bands"]})
     to_fit, dev, held_out = entries_of(plan, root, taught, recipe)
+    check_aux([*to_fit, *dev], begun.entries["aux"], every=not begun.entries["any_bands"])
     check_no_leak([*to_fit, *dev], held_out)
     if dev and not settings.watch:
         settings = settings.model_copy(update={"watch": "score"})
     sources = {entry.source for entry in to_fit}
+    wanted = tuple(begun.entries["bands"]) if recipe.bands else "all"
+    hardness = losses_of(begun.called, classes, to_fit, wanted, recipe.pixels > 0) if recipe.hard else ()
     stream = Stream(
-        tuple(to_fit), recipe, data.batch, data.length, seed=data.seed, memory=data.memory,
+        tuple(to_fit), recipe, data.batch, data.length, epochs=settings.epochs, memory=data.memory,
         weights={source: weight for source, weight in data.weights.items() if source in sources},
         rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1")), teacher=asked,
+        aux=begun.entries["aux"], hardness=hardness,
     )  # fmt: skip
     sets = sets_of(plan, begun)
     trainer = Trainer(
-        begun.called, classes, combined(plan.loss.terms, smoothing=plan.loss.smoothing), stream, settings,
-        folder,
+        begun.called, classes, combined(plan.loss.terms, classes, smoothing=plan.loss.smoothing), stream,
+        settings, folder,
         validate=(lambda net: validate(net, classes, dev, sets, plan.validation.metric)) if dev else None,
         loggers=() if stream.rank else [*open_loggers(plan.log.to, folder, plan.name), *loggers],
         about={**_about(plan), "files": _listing([*to_fit, *dev])},
@@ -190,6 +207,12 @@ def entries_of(
     data, recipe = plan.data, recipe or plan.recipe
     labelled = find(root / data.train, data.sources)
     weak = find(taught) if data.teacher else []
+    if data.sensors is not None:
+        present = {entry.sensor for entry in (*labelled, *weak)}
+        for name in data.sensors:
+            if name not in present:
+                raise OptionError("sensor in [data]", name, allowed=sorted(present))
+        labelled, weak = ([e for e in part if e.sensor in data.sensors] for part in (labelled, weak))
     sources = {entry.source for entry in (*labelled, *weak)}
     for source in data.weights:
         if source not in sources:
@@ -211,7 +234,49 @@ def entries_of(
             f"held_out names {held}, which is no folder: nothing could be kept out of training. Correct it, "
             "or leave it out"
         )
-    return fit, dev, find(held) if held is not None else []
+    return fit, dev, [*(find(held) if held is not None else []), *scored_entries(plan, root)]
+
+
+def scored_entries(plan: Plan, root: Path) -> list[Entry]:
+    """Return what the table [score] names."""
+    return [] if plan.score is None else find(root / plan.score.folder, plan.score.sources)
+
+
+def score_on(plan: Plan, root: Path, card_path: Path) -> Scores | None:
+    """Return the scores of the finished model, as users get it, on what the table [score] names.
+
+    Patches of another sensor serve, averaged to larger pixels if need be: this is how a model that learnt from
+    one instrument does on another.
+    """
+    if plan.score is None:
+        return None
+    outcomes = run_model(
+        model_of(card_path), scored_entries(plan, root), bands=plan.score.bands, coarser=plan.score.coarser
+    )
+    if not outcomes:
+        raise CloudMaskError(
+            f"[score]: no patch of {root / plan.score.folder} has the bands {plan.score.bands} that "
+            f"{plan.name} takes; it is trained and written, {card_path}"
+        )
+    return pooled(outcomes.values()).scores()
+
+
+def check_aux(entries: Iterable[Entry], aux: Sequence[AuxInput], *, every: bool) -> None:
+    """Raise CloudMaskError if files lack an aux input: any of them (with `every`), or all.
+
+    Examples
+    --------
+    >>> check_aux([], [AuxInput("elevation")], every=True)
+    """
+    held = {entry.path: entry.aux() for entry in entries} if aux else {}
+    for each in aux:
+        without = [path for path, names in held.items() if each.name not in names]
+        if without and (every or len(without) == len(held)):
+            raise CloudMaskError(
+                f"{without[0]} holds no {each.name}, which the network takes ({len(without)} of {len(held)} "
+                f"files lack it): write it into the patches, write_patch(..., aux={{{each.name!r}: ...}}), "
+                "leave such sources out, or leave it out of [network]"
+            )
 
 
 def _parted(labelled: list[Entry], data: Data) -> tuple[list[Entry], list[Entry]]:
