@@ -1,4 +1,4 @@
-"""Height and radar in training: read from patches, given as the engine gives them, and what answers hang on."""
+"""Height and radar in training: read from patches, given as the engine gives them; answers hang on them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write(path: Path, seed: int, *names: str, **parts: Any) -> Path:
 def plan_of(network: dict[str, Any], **more: Any) -> Plan:
     return Plan.of({
         "name": "high", "data": {"batch": 4, "length": 40, "dev": 0.2}, "network": network,
-        "recipe": {"size": 16, "hide_aux": 0.1}, "card": {"patch": 48, "overlap": 0}, 
+        "recipe": {"size": 16, "hide_aux": 0.1}, "card": {"patch": 48, "overlap": 0},
         "loop": {"epochs": 2, "rate": 2e-2, "device": "cpu"}, **more,
     })  # fmt: skip
 
@@ -85,7 +85,7 @@ def test_answers_hang_on_height_and_radar(network: dict[str, Any], names: list[s
         write(tmp_path / "train" / "a" / f"{seed}.npz", seed, *names)
     train(plan_of(network), data=tmp_path, out=tmp_path / "out")
     spec = model_of(tmp_path / "out" / "high.json")
-    assert spec.aux == tuple(map(AuxInput, names))
+    assert spec.aux == tuple(AuxInput.of(name) for name in names)
     cloud = cloud_of(70)
     assert right(spec, 70, cloud, *names) > 0.95
     assert right(spec, 70, ~cloud, *names) > 0.95  # the same reflectance, other heights
@@ -147,7 +147,7 @@ def test_planes_stay_with_their_pixels_and_may_be_hidden(bands: tuple[str, ...],
     height = np.where(np.arange(48) == 5, np.nan, 1000 + red / 10)  # a column of it is not known
     np.savez(path, **parts, elevation=height.astype("f4"))
     aux = (AuxInput("vv"), AuxInput("elevation"))
-    changes = {"coarsen": 0.5, "gaps": 0.5, "mix": 0.5, "whole": 0.0, "least_bands": 2}
+    changes: dict[str, Any] = {"coarsen": 0.5, "gaps": 0.5, "mix": 0.5, "whole": 0.0, "least_bands": 2}
     for hidden in (0.0, 1.0):
         recipe = Recipe(size=16, bands=bands, hide_aux=hidden, **changes)
         stream = Stream(tuple(find(tmp_path)), recipe, 2, 1, aux=aux)

@@ -107,7 +107,7 @@ def run(args: Namespace) -> None:
         )
     else:
         found = score_cases(cases, asked, samples=args.samples)[0]
-    print(_table(found))
+    print(table_of(found))
     for note in found.notes:
         if note not in notes:
             print(f"\n{paragraph(note)}")
@@ -115,7 +115,7 @@ def run(args: Namespace) -> None:
         print(f"\n{Path(args.report) / 'report.html'}")
 
 
-def _table(found: Scores) -> str:
+def table_of(found: Scores) -> str:
     """Return pooled scores, and where there are several scenes intervals, the median and the worst one."""
     from xcloudmask.cli.text import paragraph, table
     from xcloudmask.metrics.scores import figure

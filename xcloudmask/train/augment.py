@@ -220,7 +220,9 @@ def gaps(sample: Sample, rng: np.random.Generator) -> Sample:
         gone = (along + rng.uniform(0, period)) % period < period * rng.uniform(0.05, 0.35)
     else:
         gone = along > np.quantile(along, rng.uniform(0.5, 0.95))
-    own = np.array([band.kind not in AUX_KINDS for band in sample.bands])  # not what others saw: height, radar
+    own = np.array(
+        [band.kind not in AUX_KINDS for band in sample.bands]
+    )  # not what others saw: height, radar
     image = np.where(gone & own[:, None, None], np.float32(np.nan), sample.image)
     return replace(sample, image=image, possible=np.where(gone, np.uint8(0), sample.possible))
 

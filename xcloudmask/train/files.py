@@ -1,10 +1,10 @@
 """Labelled patches and pixels from a folder, and the guard that keeps held-out data out of training.
 
 A patch is a ``.npz`` with ``image`` (uint16, band, y, x; reflectance x 10,000, kelvin x 100, 65535 for no
-data), ``bands`` (STAC common names), ``kinds``, ``possible`` (bit masks, if it is labelled) and ``meta``
-(JSON with sensor, level, gsd_m, scene; a level with L2A in it is bottom of atmosphere). It may hold aux inputs,
-``elevation``, ``vv``, ``vh``, ``angle`` (see `xcloudmask.train.patches.FORM`). A table of pixels is a ``.csv``
-or ``.csv.gz`` with a column a band, ``label`` (1 cloud, 0 not) and perhaps ``dem`` (height in metres).
+data), ``bands`` (STAC common names), ``kinds``, ``possible`` (bit masks, if it is labelled), ``meta`` (JSON
+with sensor, level, gsd_m, scene; a level with L2A in it is bottom of atmosphere), and perhaps aux inputs (see
+`xcloudmask.train.patches.FORM`). A table of pixels is a ``.csv`` or ``.csv.gz`` with a column a band,
+``label`` (1 cloud, 0 not), and perhaps ``dem``, height in metres.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class Settings(Table):
     def _momentum_is_of_sgd(self) -> Self:
         if self.momentum and self.optimiser != "sgd":
             raise CloudMaskError(
-                f"momentum = {self.momentum} in [loop] is of optimiser = 'sgd'; {self.optimiser!r} has its own"
+                f"momentum = {self.momentum} in [loop] is of optimiser = 'sgd', not {self.optimiser!r}"
             )
         return self
 
@@ -130,10 +130,11 @@ class Progress:
 
 
 def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    weights, common = network.parameters(), {"lr": settings.rate, "weight_decay": settings.weight_decay}
+    weights, rate, decay = network.parameters(), settings.rate, settings.weight_decay
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(weights, momentum=settings.momentum, **common)
-    return (torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW)(weights, **common)
+        return torch.optim.SGD(weights, lr=rate, momentum=settings.momentum, weight_decay=decay)
+    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+    return kind(weights, lr=rate, weight_decay=decay)
 
 
 class Trainer:

@@ -280,7 +280,7 @@ def combined(
     >>> combined({"bce-dice": 1.0}, ["clear", "thin_cloud", "thick_cloud"])
     Traceback (most recent call last):
     ...
-    xcloudmask.errors.CloudMaskError: bce-dice in [loss] tells cloud from the rest, and the classes clear, ...
+    xcloudmask.errors.CloudMaskError: bce-dice in [loss] tells cloud from the rest, and the classes are ...
     """
     for name in terms:
         if name not in LOSSES:
@@ -288,8 +288,8 @@ def combined(
     cloudy = [not bits & ~ASKED["cloud"] for bits in open_classes(classes).values()]
     if "bce-dice" in terms and (not any(cloudy) or (len(terms) == 1 and len(cloudy) > 2)):
         raise CloudMaskError(
-            f"bce-dice in [loss] tells cloud from the rest, and the classes {', '.join(classes)} are more than "
-            "that: name two, such as clear and cloud, or add another term, ambiguous-ce"
+            f"bce-dice in [loss] tells cloud from the rest, and the classes are {', '.join(classes)}: name "
+            "two, such as clear and cloud, or add another term, ambiguous-ce"
         )
     functions: dict[str, Callable[..., Tensor]] = {
         **LOSSES,

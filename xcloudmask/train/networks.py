@@ -86,7 +86,7 @@ def begin(table: Mapping[str, Any]) -> Begun:
             )
     elif entries["aux"]:
         called.describe([BandInput.from_band(each.band) for each in entries["aux"]])  # type: ignore[operator]
-        called.aux = entries["aux"]  # type: ignore[assignment]
+        called.aux = entries["aux"]
     return Begun(called, network, architecture, config, entries)
 
 
@@ -122,7 +122,18 @@ def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
 def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
     """Take a network that was trained before."""
     spec = model_of(table["start"])
-    kept = ("bands", "any_bands", "aux", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed")
+    kept = (
+        "bands",
+        "any_bands",
+        "aux",
+        "min_bands",
+        "fills",
+        "level",
+        "gsd",
+        "patch",
+        "overlap",
+        "patch_fixed",
+    )
     entries = {name: getattr(spec, name) for name in kept}
     names = tuple(table.get("aux", ())) or tuple(each.name for each in spec.aux)
     if spec.any_bands:

@@ -104,13 +104,13 @@ def read(path: Path) -> Patch:
     _check_image(path, parts["image"], len(bands), parts.get("possible"))
     if "possible" in parts:
         _check_labels(path, parts["possible"], parts["image"].shape)
-    aux = {name: _aux_plane(path, name, parts) for name in AUX_SCALING if name in parts}
+    aux = {str(name): _aux_plane(path, name, parts) for name in AUX_SCALING if name in parts}
     return Patch(parts["image"], bands, kinds, meta, parts.get("possible"), aux)
 
 
 def aux_of(path: Path) -> set[str]:
     """Return the names of the aux inputs that a patch holds."""
-    return set(AUX_SCALING) & set(_load(path, AUX_SCALING))
+    return set(_load(path, AUX_SCALING))
 
 
 def _aux_plane(path: Path, name: AuxName, parts: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

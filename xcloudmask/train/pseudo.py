@@ -189,7 +189,7 @@ def ask(
     aux = {
         name: da.isel(band=0, drop=True).copy(data=plane).assign_attrs(units=UNITS.get(name, "linear"))
         for name, plane in sample.parted()[1].items()
-        if name in (each.name for each in spec.aux)
+        if name in [str(each.name) for each in spec.aux]
     }
     p = da.cloudmask.predict_proba(model=spec, aux=aux or None, tta=tta, device=device)
     words = [str(word) for word in p["class"].values]

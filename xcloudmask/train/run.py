@@ -20,7 +20,7 @@ from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.augment import count_of
 from xcloudmask.train.calibrate import divide_head, fit_temperature
-from xcloudmask.train.config_tables import Data
+from xcloudmask.train.config_tables import Data, Score
 from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import losses_of, pooled, run_model, run_on
 from xcloudmask.train.extras import with_extras
@@ -96,9 +96,9 @@ def train(
         start = str(folder / stage.name / f"{stage.name}.json")
     record = fit(_starting_from(last, start), root, folder, folder / TEACHER, loggers)
     _warn_of_thresholds(record)
-    scores = score_on(plan, root, folder / f"{plan.name}.json")
-    if scores is None:
+    if plan.score is None:
         return record
+    scores = score_on(plan, plan.score, root, folder / f"{plan.name}.json")
     note = {**record, "scored": {"on": plan.score.given(), "scenes": scores.scenes, **scores.to_dict()}}
     (folder / "record.json").write_text(json.dumps(note, indent=2) + "\n")
     return {**record, "scores": scores}
@@ -212,7 +212,10 @@ def entries_of(
         for name in data.sensors:
             if name not in present:
                 raise OptionError("sensor in [data]", name, allowed=sorted(present))
-        labelled, weak = ([e for e in part if e.sensor in data.sensors] for part in (labelled, weak))
+        kept = (data.sensors, data.dev_scenes)
+        labelled, weak = (
+            [e for e in part if e.sensor in kept[0] or e.scene in kept[1]] for part in (labelled, weak)
+        )
     sources = {entry.source for entry in (*labelled, *weak)}
     for source in data.weights:
         if source not in sources:
@@ -234,29 +237,22 @@ def entries_of(
             f"held_out names {held}, which is no folder: nothing could be kept out of training. Correct it, "
             "or leave it out"
         )
-    return fit, dev, [*(find(held) if held is not None else []), *scored_entries(plan, root)]
+    scored = [] if plan.score is None else find(root / plan.score.folder, plan.score.sources)
+    return fit, dev, [*(find(held) if held is not None else []), *scored]
 
 
-def scored_entries(plan: Plan, root: Path) -> list[Entry]:
-    """Return what the table [score] names."""
-    return [] if plan.score is None else find(root / plan.score.folder, plan.score.sources)
-
-
-def score_on(plan: Plan, root: Path, card_path: Path) -> Scores | None:
+def score_on(plan: Plan, table: Score, root: Path, card_path: Path) -> Scores:
     """Return the scores of the finished model, as users get it, on what the table [score] names.
 
-    Patches of another sensor serve, averaged to larger pixels if need be: this is how a model that learnt from
-    one instrument does on another.
+    Patches of another sensor serve, averaged to larger pixels if need be: so it is seen how a model that
+    learnt from one instrument does on another.
     """
-    if plan.score is None:
-        return None
-    outcomes = run_model(
-        model_of(card_path), scored_entries(plan, root), bands=plan.score.bands, coarser=plan.score.coarser
-    )
+    entries = find(root / table.folder, table.sources)
+    outcomes = run_model(model_of(card_path), entries, bands=table.bands, coarser=table.coarser)
     if not outcomes:
         raise CloudMaskError(
-            f"[score]: no patch of {root / plan.score.folder} has the bands {plan.score.bands} that "
-            f"{plan.name} takes; it is trained and written, {card_path}"
+            f"[score]: no patch of {root / table.folder} has the bands {table.bands} and those that "
+            f"{plan.name} takes; it is trained, and written as {card_path}"
         )
     return pooled(outcomes.values()).scores()
 

@@ -89,9 +89,7 @@ class Sample:
         return self.select(bands), planes
 
 
-def with_aux(
-    sample: Sample, planes: Mapping[str, Image], aux: Sequence[AuxInput], *, always: bool
-) -> Sample:
+def with_aux(sample: Sample, planes: Mapping[str, Image], aux: Sequence[AuxInput], *, always: bool) -> Sample:
     """Return a sample with aux planes behind its bands as the engine gives them: scaled, and gaps filled.
 
     Parameters
