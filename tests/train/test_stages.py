@@ -416,7 +416,14 @@ def test_the_recipes_run(path: Path, data: Path, tmp_path: Path) -> None:
     plan = tomllib.loads(path.read_text())
     for seed in (1, 2):
         unlabelled(data, f"w{seed}", seed)
-    short: dict[str, Any] = {"batch": 2, "length": 2, "weights": {}, "sources": None, "dev_scenes": []}
+    short: dict[str, Any] = {
+        "batch": 2,
+        "length": 2,
+        "weights": {},
+        "sources": None,
+        "dev_scenes": [],
+        "sensors": None,
+    }
     if not plan["recipe"].get("pixels"):
         short["sources"] = ["l8"]
     for stage in (plan, *plan.get("stage", [])):
@@ -424,14 +431,17 @@ def test_the_recipes_run(path: Path, data: Path, tmp_path: Path) -> None:
         stage["loop"] = {**stage.get("loop", {}), "epochs": 1, "device": "cpu"}
     plan["data"]["dev"] = 0.4
     plan["recipe"]["size"] = 64
+    if "score" in plan:
+        plan["score"]["sources"] = ["l8"]
     if "teacher" in plan:
         plan["teacher"] |= {"models": ["ukis-4band"], "confident": 0.6}
     record = train(Plan.of(plan), data=data, out=tmp_path / "run")
     spec = model_of(tmp_path / "run" / f"{record['name']}.safetensors")
     network = arch.build(spec.architecture, json.loads(spec.config))
-    assert sum(p.numel() for p in network.parameters()) < 5_000_000
-    assert spec.any_bands
+    assert sum(p.numel() for p in network.parameters()) < 8_000_000
+    assert spec.any_bands or spec.bands == ("green", "red", "nir", "swir16")
     assert len(BANDS) >= spec.min_bands
+    assert ("scored" in json.loads((tmp_path / "run" / "record.json").read_text())) == ("score" in plan)
 
 
 # --- search ---
