@@ -274,7 +274,7 @@ def on_pixels(data: Path, seed: int, *, used: float = 1.0, height: str = "") -> 
 
 def heights_scored(network: nn.Module, dev: list[Entry], held: list[Entry]) -> dict[str, Any]:
     from xcloudmask.metrics import Histogram, Tally
-    from xcloudmask.train.evaluate import LEGEND, classify, probabilities, share_of
+    from xcloudmask.train.evaluate import classify, legend_of, probabilities, share_of
 
     said = [(e, s := e.read(), probabilities(network, s)) for e in (*dev, *held)]
     seen: Histogram | None = None
@@ -288,7 +288,7 @@ def heights_scored(network: nn.Module, dev: list[Entry], held: list[Entry]) -> d
         codes, groups = classify(p, CLASSES, threshold), np.array(entry.groups())
         for scene in np.unique(groups):
             at = groups == scene
-            tally = Tally.of(sample.possible[at], codes[at], LEGEND)
+            tally = Tally.of(sample.possible[at], codes[at], legend_of(CLASSES))
             counts = list(tally.confusion(QUESTIONS["cloud"]).as_tuple()[:4])
             out.setdefault(entry.source, {})[str(scene)] = counts
     return {"all": out}

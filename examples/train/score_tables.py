@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xcloudmask.metrics import METRICS, metrics
-from xcloudmask.metrics.scores import summary
+from xcloudmask.metrics.statistics import summary
 from xcloudmask.train.augment import INSTRUMENTS
 
 ROOT = Path(__file__).parents[2]

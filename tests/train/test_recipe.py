@@ -15,7 +15,7 @@ import xcloudmask
 from tests.train.conftest import BANDS, write_patch
 from xcloudmask.cli import main
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.metrics.scores import METRICS, metrics
+from xcloudmask.metrics.statistics import METRICS, metrics
 from xcloudmask.models import arch
 from xcloudmask.train import augment, checkpoint, fine_tune
 from xcloudmask.train.evaluate import losses_of
@@ -254,6 +254,7 @@ def test_another_sensor_is_scored_by_the_same_command(
         if not np.isnan(value):
             assert record["scored"]["cloud"][name]["pooled"] == pytest.approx(value, abs=1e-4)
     assert record["scored"]["on"] == config["score"]
+    assert set(record["scored"]) == {"on", "scenes", "cloud"}  # what two classes answer
     assert f"{metrics(np.array(table))[METRICS.index('f2')]:.3f}" in printed
     write_patch(data / "train" / "l8" / "twin.npz", 90, scene="v0")
     with pytest.raises(LeakError, match="held out"):  # what is scored on is never trained on

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.metrics.scores import METRICS, metrics
+from xcloudmask.metrics.statistics import METRICS, metrics
 
 Floats = NDArray[np.float64]
 BINS = 1000

@@ -19,7 +19,8 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.calibration import Histogram, reliability
 from xcloudmask.metrics.codes import check_scored
 from xcloudmask.metrics.labels import BITS, QUESTIONS, open_classes, question
-from xcloudmask.metrics.scores import CLASSES, Scores, metrics, score
+from xcloudmask.metrics.scores import CLASSES, Scores, score
+from xcloudmask.metrics.statistics import metrics
 from xcloudmask.metrics.tally import Tally, answers_by_code
 from xcloudmask.metrics.xarray_scores import legend_of, possible_of, tally_mask
 

@@ -10,7 +10,8 @@ import xarray as xr
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import BITS, possible_from_classes
-from xcloudmask.metrics.scores import METRICS, STATISTICS, counts_for, questions_of, summary
+from xcloudmask.metrics.scores import counts_for, questions_of
+from xcloudmask.metrics.statistics import METRICS, STATISTICS, summary
 from xcloudmask.metrics.tally import ANSWERS, LABELS, check_legend, count
 
 #: How a reference is marked as bit masks.

@@ -23,23 +23,10 @@ from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places
 from xcloudmask.train.files import Entry
 from xcloudmask.train.losses import ambiguous_cross_entropy, open_to
 from xcloudmask.train.samples import AUX_KINDS, Sample, with_aux
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import ModelSpec, Scheme
 
 #: Sets of bands: all of reflectance, the same without the cirrus band, and those of `INSTRUMENTS`.
 SETS: tuple[str, ...] = ("all", "no-cirrus", *INSTRUMENTS)
-LEGEND = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
-#: The codes of `LEGEND` for the words of models.
-CODES = {
-    "clear": 0,
-    "land": 0,
-    "water": 0,
-    "snow": 0,
-    "not_cloud": 0,
-    "cloud": 1,
-    "thick_cloud": 1,
-    "thin_cloud": 2,
-    "cloud_shadow": 3,
-}
 #: A model's answer: probabilities (classes, y, x), their classes, the thresholds of cloud and shadow.
 Answer = tuple[NDArray[np.float32], Sequence[str], float | None, float | None]
 
@@ -175,7 +162,7 @@ def classify(
     threshold: float | None,
     shadow_threshold: float | None = None,
 ) -> NDArray[np.uint8]:
-    """Return codes of `LEGEND` by the engine's rule (`decide_classes`), for probabilities (class, ...).
+    """Return codes of `legend_of` by the engine's rule (`decide_classes`), for probabilities (class, ...).
 
     Without a threshold the likeliest class, as `predict` has it for a model whose card names none.
 
@@ -185,19 +172,31 @@ def classify(
     >>> classify(p, ("clear", "thick_cloud", "thin_cloud"), 0.5).tolist()
     [1]
     """
-    words = tuple("clear" if word == "not_cloud" else word for word in classes)
-    answer = scheme("default", words)
+    answer = _scheme(classes)
     rows = to_scheme(p.reshape(len(p), -1, 1), answer)
     some_cloudy = any(answer.cloudy) and not all(answer.cloudy)
     best = decide_classes(
-        rows,
-        answer,
-        threshold if some_cloudy else None,
-        shadow_threshold if SHADOW in answer.names else None,
+        rows, answer, threshold if some_cloudy else None, shadow_threshold if SHADOW in answer.names else None
     )
-    codes = np.array([CODES[name] for name in answer.names], np.uint8)
+    codes = np.array(answer.codes, np.uint8)
     out = np.where(np.isnan(rows).any(axis=0), np.uint8(NO_DATA), codes[best])
     return out.reshape(p.shape[1:])
+
+
+def legend_of(classes: Sequence[str]) -> dict[int, str]:
+    """Return the codes that `predict` has for a model with these classes, and their words.
+
+    Examples
+    --------
+    >>> legend_of(["land", "water", "snow", "cloud", "cloud_shadow"])
+    {0: 'clear', 1: 'cloud', 3: 'cloud_shadow', 4: 'snow', 5: 'water', 255: 'no_data'}
+    """
+    answer = _scheme(classes)
+    return {**dict(zip(answer.codes, answer.names, strict=True)), NO_DATA: "no_data"}
+
+
+def _scheme(classes: Sequence[str]) -> Scheme:
+    return scheme("default", tuple("clear" if word == "not_cloud" else word for word in classes))
 
 
 @dataclass(slots=True)
@@ -307,7 +306,7 @@ def tallied(
             own = (slice(None),) if sample.spatial else (scenes == scene,)
             outcome.add(
                 str(scene),
-                Tally.of(sample.possible[own], codes[own], LEGEND),
+                Tally.of(sample.possible[own], codes[own], legend_of(answered[1])),
                 Histogram.of(cloud[own], truth[own]),
             )
     return out

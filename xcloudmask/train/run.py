@@ -329,10 +329,7 @@ def validate(
 
 
 def _histograms(
-    network: nn.Module,
-    classes: tuple[str, ...],
-    dev: list[Entry],
-    sets: Mapping[str, str | tuple[str, ...]],
+    network: nn.Module, classes: tuple[str, ...], dev: list[Entry], sets: Mapping[str, str | tuple[str, ...]]
 ) -> dict[str, Histogram]:
     """Return the probabilities of cloud with each set of bands that a scene has."""
     outcomes = {
