@@ -209,24 +209,6 @@ def test_a_folder_that_is_not_there_is_told_with_both_ways_to_name_it(tmp_path: 
         find(tmp_path / "bare" / "train")
 
 
-@pytest.mark.parametrize("depth", ["", "l8"])
-def test_where_the_folder_above_is_meant_it_is_named(
-    data: Path, monkeypatch: pytest.MonkeyPatch, depth: str
-) -> None:
-    with pytest.raises(CloudMaskError, match=f"is itself called train: .*--data {re.escape(str(data))}$"):
-        find(data / "train" / "train")
-    monkeypatch.chdir(data / "train")
-    with pytest.raises(CloudMaskError, match=r"is itself called train: .*--data \.\.$"):
-        find(Path("train"))
-    mine = data / "mine"
-    write_patch(mine / depth / "a.npz", 1)
-    with pytest.raises(
-        CloudMaskError, match=rf"mine itself holds patches: .*--data {re.escape(str(data))},.*train = 'mine'"
-    ):
-        find(mine / "train")
-    assert find(data / "mine")  # as the hint says
-
-
 def test_an_empty_folder_is_told_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CloudMaskError, match="leave out held_out if there is none"):
         find(tmp_path)

@@ -37,13 +37,13 @@ def run(args: Namespace) -> None:
         best = search(args.config, args.search, data=args.data, out=args.out, threads=args.threads)
         print(json.dumps(best, indent=2))
         return
-    from xcloudmask.train.loggers import epoch_line
+    from xcloudmask.train.loggers import print_epoch
     from xcloudmask.train.run import train
 
     try:
         record = train(
             args.config, data=args.data, out=args.out, threads=args.threads,
-            loggers=() if args.quiet else [lambda *row: say(epoch_line(*row))],
+            loggers=() if args.quiet else [print_epoch],
         )  # fmt: skip
     except KeyboardInterrupt:
         say("stopped. Run the same command again: it resumes at the last checkpoint, not a minute ago")

@@ -131,7 +131,10 @@ def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry
     """
     root = Path(folder)
     if not root.is_dir():
-        raise _no_folder(root)
+        raise CloudMaskError(
+            f"there is no folder {root}: name the folder that holds {root.name} with --data FOLDER, or with "
+            f'folder = "..." in [data]'
+        )
     entries = []
     for path in sorted(root.rglob("*")):
         parent = path.parent.relative_to(root).as_posix()
@@ -155,25 +158,6 @@ def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry
         if source not in known:
             raise OptionError("source", source, allowed=sorted(known))
     return [entry for entry in entries if entry.source in sources]
-
-
-def _no_folder(root: Path) -> CloudMaskError:
-    """Return the error for a folder of samples that is not there, with a guess at what went wrong."""
-    folder, wanted = root.parent, root.name
-    above = folder / ".." if folder.name in ("", "..") else folder.parent
-    called = folder.resolve().name
-    hint = ""
-    if called == wanted:
-        hint = f". {folder} is itself called {wanted}: the folder above is meant, --data {above}"
-    elif folder.is_dir() and any(any(folder.glob(form)) for form in ("*.npz", "*/*.npz")):
-        hint = (
-            f". {folder} itself holds patches: the folder above is meant, --data {above}, with the "
-            f"patches in its folder {wanted} (or with train = {called!r} in [data])"
-        )
-    return CloudMaskError(
-        f"there is no folder {root}: name the folder that holds {wanted} with --data FOLDER, or with "
-        f'folder = "..." in [data]{hint}'
-    )
 
 
 def check_no_leak(training: Iterable[Entry], held_out: Iterable[Entry] = ()) -> None:

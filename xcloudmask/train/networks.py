@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.models import arch, card
+from xcloudmask.models import arch
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.network import load_network
@@ -163,7 +163,7 @@ def _train_only(
     if only and table.get("head_only"):
         raise CloudMaskError("[network] has head_only and only: give one of them")
     if table.get("head_only"):
-        only = tuple(head_of(architecture, config))
+        only = tuple(sized_by(architecture, config, "classes"))
     if not only:
         return
     names = [name for name, _ in network.named_parameters()]
@@ -179,21 +179,10 @@ def model_of(start: str | Path | ModelSpec) -> ModelSpec:
     """Return the card of a model by its name, or of weights that a training wrote, by their path."""
     if isinstance(start, ModelSpec):
         return start
-    path = Path(start)
-    if path.suffix not in (".safetensors", ".onnx", ".json"):
-        from xcloudmask import models
+    from xcloudmask import models
 
-        return models.get(str(start))
-    card_path = path.with_suffix(".json")
-    if not card_path.exists():
-        raise CloudMaskError(f"{card_path} does not exist: weights and their card, .json, go together")
-    spec = card.from_json(card_path.read_bytes(), card_path.name, loader=LOADER)
-    weights = card_path.with_name(Path(spec.weights).name).resolve()
-    if not weights.exists():
-        raise CloudMaskError(
-            f"{weights} does not exist: weights and their card, {card_path.name}, go together"
-        )
-    return replace(spec, weights=str(weights))
+    path = Path(start)
+    return models.get(str(path.with_suffix(".json") if path.suffix in (".safetensors", ".onnx") else start))
 
 
 def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
@@ -235,7 +224,7 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
         return old, config
     config["classes"] = len(classes)
     network = arch.build(spec.architecture, config, seed=seed)
-    state, head = network.state_dict(), head_of(spec.architecture, config)
+    state, head = network.state_dict(), sized_by(spec.architecture, config, "classes")
     for name, value in old.state_dict().items():
         if name not in head:
             state[name] = value
@@ -307,17 +296,6 @@ def _has_one_logit(architecture: str, config: Mapping[str, Any]) -> bool:
     return config.get("classes", arch.config_of(architecture).get("classes")) in (None, 1)
 
 
-def head_of(architecture: str, config: Mapping[str, object]) -> dict[str, int]:
-    """Return the tensors whose shape depends on the number of classes, and along which axis.
-
-    Examples
-    --------
-    >>> sorted(head_of("sensei-v2", {"classes": 4}))
-    ['head.direct.weight', 'head.logits.bias', 'head.logits.weight']
-    """
-    return sized_by(architecture, config, "classes")
-
-
 def sized_by(architecture: str, config: Mapping[str, object], setting: str) -> dict[str, int]:
     """Return the tensors whose shape depends on the number of classes or of bands, and along which axis.
 
@@ -325,6 +303,8 @@ def sized_by(architecture: str, config: Mapping[str, object], setting: str) -> d
     --------
     >>> sized_by("pixel-mlp", {"bands": 4, "classes": 2}, "bands")
     {'0.weight': 1}
+    >>> sorted(sized_by("sensei-v2", {"classes": 4}, "classes"))
+    ['head.direct.weight', 'head.logits.bias', 'head.logits.weight']
     """
     defaults = arch.config_of(architecture)
     if setting not in defaults:
