@@ -154,8 +154,9 @@ class CloudMask:
             CRS, with or without the leading dimensions; brought to the scene's pixels (bilinear, the mean
             where theirs are finer) when these are inferred. A gap in them makes no pixel no data.
         tta : bool or int
-            How many of the eight turns and mirrors of each window to average, and how many times slower it
-            is: True is 8, False and 1 the window alone; 2 adds half a turn, 4 the mirrors.
+            How many views of each window to average, and how many times slower it is: 1 to 4 are the window
+            turned by none to three quarters, 5 to 8 add its mirror image, turned so. True is 8, False the
+            window alone. What CloudS2Mask calls depth is one less.
 
         Returns
         -------

@@ -18,9 +18,10 @@ from xcloudmask.errors import CloudMaskError, OptionError
 Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
 Activation = Literal["softmax", "sigmoid", "complement"]
-Reduction = Literal["mean", "max", "min", "median"]
+Reduction = Literal["mean", "mean-logits", "max", "min", "median"]
+Gaps = Literal["nearest", "zero", "nan"]
 
-AuxName = Literal["elevation", "vv", "vh", "angle"]
+AuxName = Literal["elevation", "vv", "vh", "angle", "lwir11", "lwir12"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
@@ -125,25 +126,32 @@ class Sensor:
         raise OptionError("band", name, allowed=[b.name for b in self.bands])
 
 
-#: Default mean and standard deviation of each aux input: metres, decibels, degrees.
+#: Default mean and standard deviation of each aux input: metres, decibels, degrees; of thermal bands, in
+#: kelvin, what becomes 0, and how far above it 1 lies, as for SEnSeI-v2.
 AUX_SCALING: Mapping[AuxName, tuple[float, float]] = {
     "elevation": (1000.0, 1000.0),
     "vv": (-12.0, 6.0),
     "vh": (-19.0, 6.0),
     "angle": (38.0, 8.0),
+    "lwir11": (132.0, 117.0),
+    "lwir12": (127.0, 112.0),
 }
+#: Edges (nm) of the thermal bands, those of Landsat 8 and 9.
+THERMAL_EDGES: Mapping[str, tuple[float, float]] = {"lwir11": (10600, 11190), "lwir12": (11500, 12510)}
 
 
 @dataclass(frozen=True, slots=True)
 class AuxInput:
-    """An input beside reflectance that a model takes: height, or what radar saw.
+    """An input beside reflectance that a model takes: height, what radar saw, or brightness temperature.
 
-    The network is given ``(value - mean) / std``, and 0 where nothing is known.
+    The network is given ``(value - mean) / std``, clipped to 0-1 for thermal bands, and 0 where nothing is
+    known.
 
     Parameters
     ----------
-    name : {"elevation", "vv", "vh", "angle"}
-        Height in metres, backscatter of Sentinel-1 in decibels, incidence angle in degrees.
+    name : {"elevation", "vv", "vh", "angle", "lwir11", "lwir12"}
+        Height in metres, backscatter of Sentinel-1 in decibels, incidence angle in degrees, brightness
+        temperature near 11 and 12 µm in kelvin.
     required : bool
         Whether the model is of no use without it.
     mean, std : float
@@ -188,6 +196,9 @@ class AuxInput:
     @property
     def band(self) -> Band:
         """How it is described to a model for any bands."""
+        if self.name in THERMAL_EDGES:
+            low, high = THERMAL_EDGES[self.name]
+            return Band(self.name, self.name, low, None, high, kind="brightness_temperature")
         return Band(self.name, kind="elevation" if self.name == "elevation" else "sar")
 
 
@@ -199,6 +210,7 @@ _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "runtime": ("onnx", "torch"),
     "gpu_runtime": ("torch",),
     "reduce": REDUCTIONS,
+    "gaps": get_args(Gaps),
 }
 _EXAMPLES = {"str": "'red', 'nir'", "float": "0.1, 0.2", "AuxInput": "'elevation'", "ModelSpec": "spec, spec"}
 
@@ -243,8 +255,8 @@ class ModelSpec:
     activation : {"softmax", "sigmoid", "complement", None}
         What makes probabilities of its output, see `xcloudmask.models.network.Network`.
     uncertainty : bool
-        Whether the network adds a channel behind those of the classes: how far its members disagree. Its
-        channels must be probabilities already.
+        Whether the network adds a channel behind those of the classes (or behind its one of cloud): how far
+        its members disagree. Its channels must be probabilities already.
     level : {"toa", "boa", None}
         Processing level it was trained on; None if either.
     gsd : (float, float)
@@ -253,6 +265,9 @@ class ModelSpec:
         Window size and overlap, in its own pixels, unless the caller asks for others.
     patch_fixed : bool
         True if the network takes no other window size.
+    gaps : {"nearest", "zero", "nan"}
+        What the network is given for pixels without data: the nearest pixel that has some; zeros, for one
+        that was trained with them; NaN, for one that sets them aside itself. In the answer they are no data.
     threshold : float or None
         Probability of cloud at or above which a pixel is cloud, where the caller names none.
     shadow_threshold : float or None
@@ -260,6 +275,9 @@ class ModelSpec:
     architecture, config : str
         Where `weights` are tensors alone: the network they belong to, a name that `xcloudmask.models.arch`
         knows, and its settings in JSON.
+    family : str
+        The published system (`xcloudmask.models.published`) whose names the tensors have; "" if they have the
+        architecture's own.
     runtime : {"onnx", "torch"}
         What runs it. ONNX graphs run in the precision they were exported in.
     gpu_runtime : {"torch", None}
@@ -274,8 +292,8 @@ class ModelSpec:
         probabilities are joined.
     member_weights : tuple of float
         What the members count for in the mean; the same if empty.
-    reduce : {"mean", "max", "min", "median"}
-        How the members' probabilities are joined.
+    reduce : {"mean", "mean-logits", "max", "min", "median"}
+        How the members' probabilities are joined; of a single model, how to join it with others.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
     licence, citation, description : str
@@ -301,10 +319,12 @@ class ModelSpec:
     patch: int = field(default=256, metadata={"label": "window", "mlm": ""})
     overlap: int = field(default=64, metadata={"label": ""})
     patch_fixed: bool = field(default=False, metadata=_MADE)
+    gaps: Gaps = field(default="nearest", metadata={"label": "no data"})
     threshold: float | None = None
     shadow_threshold: float | None = field(default=None, metadata={"label": ""})
     architecture: str = field(default="", metadata={"label": "network", "mlm": ""})
     config: str = field(default="", metadata={"label": ""})
+    family: str = field(default="", metadata=_MADE | {"label": "published as"})
     runtime: Literal["onnx", "torch"] = field(default="torch", metadata=_MADE | {"label": "runs on"})
     gpu_runtime: Literal["torch"] | None = field(default=None, metadata=_MADE)
     weights: str = field(default="", metadata=_MADE | {"label": "weights"})
@@ -392,10 +412,10 @@ def _contradiction(spec: ModelSpec) -> str:
     count, names = len(spec.bands), {each.name for each in spec.aux}
     if len(names) != len(spec.aux):
         return "aux inputs must not repeat"
-    if spec.uncertainty and spec.activation is not None:
+    if spec.uncertainty and spec.activation not in (None, "complement"):
         return (
-            "with uncertainty=True the network's channels must be probabilities, and activation None, "
-            f"got {spec.activation!r}"
+            "with uncertainty=True the network's channels must be probabilities, and activation None or "
+            f"'complement', got {spec.activation!r}"
         )
     if bool(count) == spec.any_bands or not spec.classes:
         return "needs bands, or any_bands=True, and at least one class"

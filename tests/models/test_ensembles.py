@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from tests.models.helpers import BANDS, CLASSES, CONFIG, as_onnx, mlp
 from tests.scenes import NAMES, noise, scene
 from xcloudmask import models
+from xcloudmask.engine.ensemble import _mean_of_logits
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import registry
 from xcloudmask.models.arch import build
+from xcloudmask.models.network import load_network
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,32 @@ def test_an_ensemble_is_the_mean_of_its_members(three):
         models.ensemble(three, name=reduce, reduce=reduce)
         joined = DA.cloudmask.predict_proba(reduce).values
         np.testing.assert_allclose(joined, expected / expected.sum(axis=0), atol=1e-5)
+
+
+def test_the_mean_of_logits_is_that_of_the_networks_own(three):
+    networks = [load_network(models.get(name)).body for name in three]
+    pixels = (torch.from_numpy(DA.values)[None] - 0.2) / 0.1
+    with torch.inference_mode():
+        logits = [net(pixels)[0] for net in networks]
+    expected = torch.softmax(torch.stack(logits).mean(0), dim=0).numpy()
+    models.ensemble(three, name="logits", reduce="mean-logits")
+    np.testing.assert_allclose(DA.cloudmask.predict_proba("logits").values, expected, atol=1e-6)
+
+
+def test_an_ensemble_is_joined_as_its_first_members_authors_do(three):
+    for reduce in ("max", "mean-logits"):
+        first = dataclasses.replace(models.get(three[0]), reduce=reduce)
+        assert models.ensemble([first, three[1]], name="both", overwrite=True).reduce == reduce
+        assert models.ensemble([three[1], first], name="both", overwrite=True).reduce == "mean"
+    with pytest.raises(CloudMaskError, match="with reduce='mean'"):
+        models.ensemble([first, three[1]], name="both", weights=[1, 2], overwrite=True)
+
+
+def test_logits_that_exclude_one_another_are_averaged_too():
+    sure = [np.array([[[[1 - 1e-30]], [[1e-30]], [[0.0]]]], np.float32)]
+    sure.append(sure[0][:, [1, 0, 2]])
+    joined = _mean_of_logits(np.stack(sure), axis=0)
+    np.testing.assert_allclose(joined[0, :, 0, 0], [1, 1, 0], atol=1e-6)
 
 
 def test_members_of_any_kind_each_with_its_own_scaling(three, tmp_path):
@@ -173,7 +201,9 @@ def test_what_cannot_be_joined_is_refused(three):
         models.ensemble(three[0], name="letters")
     with pytest.raises(CloudMaskError, match=r"name='': pass a name for the ensemble"):
         models.ensemble(three, name="")
-    with pytest.raises(OptionError, match=r"unknown reduce 'mode'.*Allowed: mean, max, min, median\."):
+    with pytest.raises(
+        OptionError, match=r"unknown reduce 'mode'.*Allowed: mean, mean-logits, max, min, median\."
+    ):
         models.ensemble(three, name="mixed", reduce="mode")
     with pytest.raises(ValueError, match="exists already"):
         models.ensemble(three[:2], name="all-three")

@@ -57,6 +57,7 @@ bands = ["red", "nir"]
 aux = ["elevation"]
 head_only = false
 only = []
+encoder = "encoder.safetensors"
 estimate = false
 [loss]
 terms = { ambiguous-ce = 1, dice = 0.5 }
@@ -176,7 +177,7 @@ WRONG: dict[str, dict[str, tuple[str, list[Any]]]] = {
         "bands": ("a list|a text in quotes|not name one twice", ["red", ["red", "red"], ["red", 7]]),
         "aux": ("a list|a text in quotes|not name one twice",
             ["vv", ["vv", "vv"], ["vv", 7]]),
-        "start": MODEL, "estimate": TRUTH,
+        "start": MODEL, "encoder": TEXT, "estimate": TRUTH,
     },
     "loss": {
         "terms": ("a table of numbers, 0 or more, one at least",

@@ -1,23 +1,32 @@
-"""List the models, show one, write one as files, fetch its weights, or take tensors out of a pickle."""
+"""List the models, show one, load published weights, write a model as files, or convert weights."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.text import paragraph, table
+
+if TYPE_CHECKING:
+    from xcloudmask.types import ModelSpec
 
 
 def add_arguments(parser: Parser) -> None:
     """Declare them."""
     parser.add_argument("action", nargs="?", default="list", help=", ".join(ACTIONS))
     parser.add_argument(
-        "what", nargs="*", help="show NAME, export NAME FOLDER, fetch NAME or convert FILE [FILE ...] OUT"
+        "what",
+        nargs="*",
+        help="show NAME, load PATH [PATH ...], export NAME FOLDER, fetch NAME or convert PATH [PATH ...] OUT "
+        "(PATH: a file, a folder, an address or a name of `list --published`)",
     )
+    parser.add_argument("--published", action="store_true", help="list: models of others that load fetches")
+    parser.add_argument("--sha256", default="", help="load, convert: of what comes from an address")
     parser.add_argument(
         "--keymap",
-        help="convert: whose names they are (omnicloudmask, senseiv2-segformer, smp, transformers-segformer)",
+        help="convert: whose names they are (smp, transformers-segformer, ...)",
     )
     parser.add_argument(
         "--prefix", default="", help="convert: what names begin with and shall not ('module.')"
@@ -29,7 +38,7 @@ def run(args: Namespace) -> None:
     action = pick("action", args.action, ACTIONS)
     wanted, do = ACTIONS[action]
     given = len(args.what)
-    if given < len(wanted) or (given > len(wanted) and action != "convert"):
+    if given < len(wanted) or (given > len(wanted) and action not in ("convert", "load")):
         if not wanted:
             shown = " ".join(args.what)
             raise UsageError(f"models list takes no name. To see one: xcloudmask models show {shown}")
@@ -40,8 +49,17 @@ def run(args: Namespace) -> None:
 def _list(args: Namespace) -> None:
     from xcloudmask import models
     from xcloudmask.models import card
+    from xcloudmask.models.published import known
     from xcloudmask.models.sources import plugins
 
+    if args.published:
+        entries = known.models().values()
+        heads = ("model", "licence", "system")
+        print(table([heads, *((each.name, each.licence, each.system) for each in entries)]))
+        for system, source in {each.system: each.source for each in entries}.items():
+            print(f"{system}: {source}")
+        print("Fetch one and see its card: xcloudmask models load NAME")
+        return
     rows = [("model", "level", "pixel", "bands; licence")]
     for name, spec in models.cards():
         if not isinstance(spec, models.ModelSpec):
@@ -59,10 +77,26 @@ def _list(args: Namespace) -> None:
 
 def _show(args: Namespace) -> None:
     from xcloudmask import models
+
+    _print_card(models.get(args.what[0]))
+
+
+def _load(args: Namespace) -> None:
+    from xcloudmask import models
+    from xcloudmask.models.network import load_network
+
+    one = len(args.what) == 1
+    spec = models.load(args.what[0] if one else args.what, **({"sha256": args.sha256} if args.sha256 else {}))
+    load_network(spec)  # so that a file whose network does not run is not called loaded
+    _print_card(spec)
+    if one:
+        print(paragraph(f"\nIt loads. Masks with it: xcloudmask predict SCENE MASK --model {args.what[0]}"))
+
+
+def _print_card(spec: ModelSpec) -> None:
     from xcloudmask.models import card
     from xcloudmask.models.sources import plugins
 
-    spec = models.get(args.what[0])
     rows = card.rows_of(spec)
     if remedy := plugins.missing(spec):
         rows.insert(0, ("install", f"{remedy} (its package is not here)"))
@@ -90,7 +124,7 @@ def _convert(args: Namespace) -> None:
     from xcloudmask.models.convert import convert
 
     *sources, target = args.what
-    names = convert(sources, target, prefix=args.prefix, keymap=args.keymap)
+    names = convert(sources, target, prefix=args.prefix, keymap=args.keymap, sha256=args.sha256)
     print(f"{target}: {len(names)} tensors, {names[0]} to {names[-1]}")
 
 
@@ -98,7 +132,8 @@ def _convert(args: Namespace) -> None:
 ACTIONS: dict[str, tuple[tuple[str, ...], Callable[[Namespace], None]]] = {
     "list": ((), _list),
     "show": (("NAME",), _show),
+    "load": (("PATH",), _load),
     "export": (("NAME", "FOLDER"), _export),
     "fetch": (("NAME",), _fetch),
-    "convert": (("FILE", "OUT.safetensors"), _convert),
+    "convert": (("PATH", "OUT.safetensors"), _convert),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from xcloudmask.engine.arrays import Float
 from xcloudmask.engine.backend import Backend
 from xcloudmask.models.network import Network
+from xcloudmask.types import Reduction
 
 
 class EnsembleBackend:
@@ -46,10 +47,10 @@ class EnsembleBackend:
 
     def _joined(self, each: Sequence[Float]) -> Float:
         """Join the members' answers; where two classes are one score of cloud, that score is joined."""
-        stack, reduce = np.stack(each), getattr(np, self.network.reduce)
+        stack, reduce = np.stack(each), _REDUCTIONS[self.network.reduce]
         if self.network.reduce == "mean":
             joined: Float = self._mean(each)
-        elif self.network.members[0].activation in ("sigmoid", "complement"):
+        elif self.network.members[0].activation in ("sigmoid", "complement") and reduce != _mean_of_logits:
             cloud = reduce(stack[:, :, 1:], axis=0)
             joined = np.concatenate([1 - cloud, cloud], axis=1)
         else:
@@ -68,3 +69,18 @@ class EnsembleBackend:
         """See `Backend`."""
         for member in self.members:
             member.release()
+
+
+def _mean_of_logits(stack: Float, axis: int) -> Float:
+    """Return the softmax of the mean of logits, from probabilities; but for a factor a pixel.
+
+    Logits are their logarithms but for a summand that all classes of a pixel share.
+    """
+    logits = np.log(np.maximum(stack, np.finfo(np.float32).tiny)).mean(axis=axis)
+    out: Float = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return out
+
+
+_REDUCTIONS: Mapping[Reduction, Callable[..., Float]] = {
+    "mean": np.mean, "mean-logits": _mean_of_logits, "max": np.max, "min": np.min, "median": np.median,
+}  # fmt: skip

@@ -71,7 +71,7 @@ class OnnxBackend:
         if self.network.activation == "sigmoid":
             out = np.reciprocal(1 + np.exp(-out), dtype=np.float32)
         if self.network.activation in ("sigmoid", "complement"):
-            return np.concatenate([1 - out, out], axis=1)
+            return np.concatenate([1 - out[:, :1], out], axis=1)
         return out
 
     def flip(self, array: Float, axes: tuple[int, ...]) -> Float:

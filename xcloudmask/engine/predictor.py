@@ -43,9 +43,13 @@ log = logging.getLogger("xcloudmask")
 #: busy already) and one keeps results independent of how windows fall into batches.
 AUTO_BATCH = {"cpu": 1, "cuda": 32, "mps": 8, "openvino": 1}
 
-#: The eight turns and mirrors of a square: which axes to reverse, and whether to swap rows and columns.
-#: Test-time augmentation takes the first so many: the window itself, half a turn, two mirrors, the rest.
-TURNS = [(axes, swap) for swap in (False, True) for axes in ((), (2, 3), (2,), (3,))]
+#: The eight views of a square: which axes to reverse, then whether to swap rows and columns. Test-time
+#: augmentation takes the first so many, in the order of CloudS2Mask: the window turned by none to three
+#: quarters (from rows to columns, as `numpy.rot90` does), then its mirror image, left for right, turned so.
+TURNS: Sequence[tuple[tuple[int, ...], bool]] = (
+    ((), False), ((3,), True), ((2, 3), False), ((2,), True),
+    ((3,), False), ((), True), ((2,), False), ((2, 3), True),
+)  # fmt: skip
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|outofmemory|failed to allocate|can(no|')t allocate memory|bad_alloc|alloc_failed"

@@ -91,7 +91,7 @@ class TorchBackend:
             if self.network.activation == "sigmoid":
                 out = torch.sigmoid(out)
             if self.network.activation in ("sigmoid", "complement"):
-                return torch.cat([1 - out, out], dim=1)
+                return torch.cat([1 - out[:, :1], out], dim=1)
             return out
 
     def flip(self, array: Any, axes: tuple[int, ...]) -> Any:

@@ -31,6 +31,7 @@ class CardKeywords(TypedDict, total=False):
     gsd: tuple[float, float] | None
     patch: int | None
     overlap: int | None
+    gaps: str | None
     threshold: float | None
     shadow_threshold: float | None
     architecture: str | None

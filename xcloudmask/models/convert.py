@@ -1,24 +1,26 @@
-"""From a pickle that its owner trusts to a safetensors file, without running what the pickle says.
+"""From the file of a published system, or a checkpoint, to a safetensors file with the names of this library.
 
-``torch.load(weights_only=True)`` builds tensors and plain containers and refuses everything else.
+Nothing of the source is run, see `xcloudmask.models.weights.formats.tensors`.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import CloudMaskError, WeightsError
+from xcloudmask.models import card, loading
+from xcloudmask.models.card_fields import checked
 from xcloudmask.models.keymaps.tables import KEYMAPS, translate
-from xcloudmask.models.weights import safety
+from xcloudmask.models.published import recognised
+from xcloudmask.models.published.family import Contents
+from xcloudmask.models.weights import fetch
+from xcloudmask.models.weights.formats import form_of
 
-#: Names under which training scripts keep the weights.
-PLACES = ("state_dict", "model_state_dict", "model", "ema", "net", "network", "weights")
-MAX_TOTAL = 4 * 2**30
-#: Before it, weights_only could be got round (CVE-2025-32434).
-SAFE_TORCH = (2, 6)
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def convert(
@@ -27,20 +29,24 @@ def convert(
     *,
     prefix: str = "",
     keymap: str | None = None,
+    sha256: str = "",
 ) -> list[str]:
-    """Write the tensors of a ``.pt`` or ``.pth`` file as safetensors.
+    """Write the tensors of a file as safetensors; for a published system's, a card beside it as well.
 
     Parameters
     ----------
     source : str or Path, or a sequence of them
-        What ``torch.save`` wrote: a state dict, or a checkpoint that holds one; or a safetensors file.
-        Several where a model's networks come in a file each, as OmniCloudMask's do.
+        Path or address of a file of a published system, which `xcloudmask.models.load` recognises; or of what
+        ``torch.save`` wrote (a state dict, or a checkpoint that holds one), or of a safetensors file. Several
+        where a model's networks come in a file each.
     target : str or Path
-        The ``.safetensors`` file to write.
+        The ``.safetensors`` file to write. The card is called the same, with ``.json``.
     prefix : str
         What the names begin with and shall not, such as ``"module."``.
     keymap : str, optional
         One of `xcloudmask.models.keymaps.tables.KEYMAPS`, where the names are those of another library.
+    sha256 : str, optional
+        Of the source; needed if it is an address.
 
     Returns
     -------
@@ -60,75 +66,39 @@ def convert(
     target = Path(target)
     if target.suffix != ".safetensors":
         raise CloudMaskError(f"{target} must end with .safetensors")
-    state: dict[str, Any] = {}
-    for one in [source] if isinstance(source, (str, Path)) else source:
-        path = Path(one)
-        found = {name.removeprefix(prefix): value for name, value in _state(_read(path), path).items()}
-        found = found if keymap is None else _translated(keymap, found, path)
-        if twice := sorted(state.keys() & found.keys()):
-            raise CloudMaskError(f"{path} has {twice[0]!r}, as another of the files: are they one model's?")
-        state |= found
-    tensors = {name: state[name].detach().clone().contiguous() for name in sorted(state)}
-    target.write_bytes(save(tensors))
-    return sorted(tensors)
+    notes: dict[str, Any] = {}
+    state: dict[str, Tensor] = {}
+    for each in [source] if isinstance(source, (str, Path)) else source:
+        href = str(each)
+        contents = loading.contents_of(fetch.read(href, sha256), form_of(href), href)
+        named = {name.removeprefix(prefix): tensor for name, tensor in contents.tensors.items()}
+        if keymap is not None:
+            named = _translated(keymap, named, href)
+        if twice := sorted(state.keys() & named.keys()):
+            raise CloudMaskError(f"{href} has {twice[0]!r}, as another of the files: are they one model's?")
+        state |= named
+        notes = {**contents.notes, **notes}
+    published = Contents(state, notes)
+    family = recognised(published) if keymap is None else None
+    if family is not None:
+        described = checked(family.card(published))  # before anything is written: it may refuse
+        state = family.translate(published)
+    target.write_bytes(save({name: state[name].detach().clone().contiguous() for name in sorted(state)}))
+    if family is not None:
+        reduce = described.pop("reduce", "mean")
+        spec = replace(loading.make(str(target), described), weights=target.name, reduce=reduce)
+        target.with_suffix(".json").write_text(card.to_json(spec), encoding="utf-8")
+    return sorted(state)
 
 
-def _translated(keymap: str, state: Mapping[str, Any], source: Path) -> dict[str, Any]:
+def _translated(keymap: str, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     try:
-        found = translate(keymap, state)
+        renamed = translate(keymap, state)
     except WeightsError as error:
-        raise WeightsError(f"{source}: {error}") from error
-    if found.keys() == state.keys():
+        raise WeightsError(f"{origin}: {error}") from error
+    if renamed.keys() == state.keys():
         raise WeightsError(
-            f"{source}: keymap {keymap!r} knows none of its names ({', '.join(sorted(state)[:3])}, ...): "
+            f"{origin}: keymap {keymap!r} knows none of its names ({', '.join(sorted(state)[:3])}, ...): "
             f"leave --keymap out if they are ours already, or name another: {', '.join(KEYMAPS)}"
         )
-    return found
-
-
-def _read(source: Path) -> Any:
-    import torch
-
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < SAFE_TORCH:
-        raise CloudMaskError(
-            f"torch {torch.__version__} cannot read pickles safely: install torch 2.6 or newer"
-        )
-    if not source.exists():
-        raise WeightsError(f"{source} does not exist")
-    if source.suffix == ".safetensors":
-        from safetensors.torch import load
-
-        return load(safety.safetensors(source.read_bytes(), str(source)))
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            names = [info.filename for info in archive.infolist()]
-            total = sum(info.file_size for info in archive.infolist())
-        if total > MAX_TOTAL:
-            raise WeightsError(f"{source} unpacks to {total / 2**30:.1f} GB: refused (a zip bomb?)")
-        if any("/code/" in name for name in names):
-            raise WeightsError(
-                f"{source} is TorchScript, which is code: it has no tensors alone to take out. Export the "
-                "network it came from as ONNX"
-            )
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"{source} holds more than tensors and plain values, and nothing else is built from it: "
-            f"{str(error).splitlines()[0]}. Save the state dict alone, where the network was made: "
-            "torch.save(model.state_dict(), FILE)"
-        ) from error
-
-
-def _state(found: Any, source: Path) -> Mapping[str, Any]:
-    """Return the state dict in what was read."""
-    import torch
-
-    for _ in range(3):
-        if isinstance(found, Mapping) and any(isinstance(value, torch.Tensor) for value in found.values()):
-            return {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
-        inner = [found[place] for place in PLACES if isinstance(found, Mapping) and place in found]
-        if not inner:
-            break
-        found = inner[0]
-    raise WeightsError(f"{source} holds no state dict, neither itself nor as {', '.join(PLACES)}")
+    return renamed

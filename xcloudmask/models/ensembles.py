@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
 
-from xcloudmask.classes import CLOUDY
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.imputation import imputer_for
-from xcloudmask.models.loading import ENSEMBLE
 from xcloudmask.models.lookup import get
+from xcloudmask.models.members import cloud_channels, joined
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.models.registry import add
-from xcloudmask.types import REDUCTIONS, ModelSpec, Reduction
-
-#: What members must agree in: what goes in, and what the answer means.
-SHARED = ("bands", "any_bands", "classes", "level", "aux", "fills")
+from xcloudmask.types import ModelSpec, Reduction
 
 
 def ensemble(
@@ -24,7 +19,7 @@ def ensemble(
     *,
     name: str,
     weights: Sequence[float] | None = None,
-    reduce: Reduction = "mean",
+    reduce: Reduction | None = None,
     uncertainty: bool = False,
     overwrite: bool = False,
 ) -> ModelSpec:
@@ -39,8 +34,10 @@ def ensemble(
         How it is to be called.
     weights : sequence of float, optional
         What each counts for in the mean; the same if not given.
-    reduce : {"mean", "max", "min", "median"}
+    reduce : {"mean", "mean-logits", "max", "min", "median"}
         How their probabilities are joined, class by class; all but the mean are scaled to sum to one again.
+        If not given, as the first member's card says: by their mean, but for published networks whose authors
+        average what comes before the softmax.
     uncertainty : bool
         Whether it adds how far they disagree, too: the standard deviation of their probability of cloud.
     overwrite : bool
@@ -60,68 +57,10 @@ def ensemble(
     if isinstance(members, str | ModelSpec):
         alone = members if isinstance(members, str) else members.name
         raise CloudMaskError(f"an ensemble takes a list of models: members=[{alone!r}, ...]")
-    if not name or not isinstance(name, str):
-        raise CloudMaskError(f"name={name!r}: pass a name for the ensemble, name='both'")
-    if reduce not in REDUCTIONS:
-        raise OptionError("reduce", reduce, allowed=REDUCTIONS)
     specs = [get(each) if isinstance(each, str) else each for each in members]
-    if len(specs) < 2:
-        raise CloudMaskError(f"an ensemble has two members or more, got {len(specs)}")
-    if weights is not None and (len(weights) != len(specs) or reduce != "mean" or min(weights) <= 0):
-        raise CloudMaskError(
-            f"weights={weights!r}: pass {len(specs)} numbers above 0, one a member, with reduce='mean'"
-        )
-    first = specs[0]
-    for spec in specs:
-        if spec.members or spec.uncertainty:
-            raise CloudMaskError(f"model {spec.name!r} is an ensemble already: pass its members themselves")
-        for what in SHARED:
-            if getattr(spec, what) != getattr(first, what):
-                raise CloudMaskError(
-                    f"members of an ensemble must agree in {what}: {first.name!r} has "
-                    f"{getattr(first, what)}, {spec.name!r} has {getattr(spec, what)}"
-                )
-        if spec.patch_fixed and spec.patch != first.patch:
-            raise CloudMaskError(
-                f"members of an ensemble see the same windows: {spec.name!r} takes those of {spec.patch} "
-                f"pixels alone, {first.name!r} those of {first.patch}"
-            )
-    if uncertainty and not _cloud(first):
-        raise CloudMaskError(
-            f"uncertainty=True is of cloud, and none of {', '.join(first.classes)} is: leave it out"
-        )
-    parts = [*(f"{each.name} {each.version} {each.sha256}" for each in specs), weights, reduce, uncertainty]
-    digest = sha256(repr(parts).encode()).hexdigest()
-    runtimes, on_gpu = (
-        {each.runtime for each in specs},
-        {each.gpu_runtime or each.runtime for each in specs},
+    return add(
+        joined(specs, name, weights=weights, reduce=reduce, uncertainty=uncertainty), overwrite=overwrite
     )
-    joined = replace(
-        first,
-        name=name,
-        version=digest[:12],
-        loader=ENSEMBLE,
-        weights="",
-        sha256=digest,
-        architecture="",
-        config="",
-        runtime="onnx" if "onnx" in runtimes else "torch",
-        gpu_runtime="torch" if on_gpu == {"torch"} and "onnx" in runtimes else None,
-        patch_fixed=any(spec.patch_fixed for spec in specs),
-        min_bands=max(spec.min_bands for spec in specs),
-        mean=None,
-        std=None,
-        activation=None,
-        uncertainty=uncertainty,
-        members=tuple(specs),
-        member_weights=tuple(weights or ()),
-        reduce=reduce,
-        description=f"{reduce} of {', '.join(spec.name for spec in specs)}",
-        licence="; ".join(dict.fromkeys(spec.licence for spec in specs if spec.licence)),
-        citation="; ".join(dict.fromkeys(spec.citation for spec in specs if spec.citation)),
-        scores="",
-    )
-    return add(joined, overwrite=overwrite)
 
 
 def network(spec: ModelSpec) -> Network:
@@ -138,10 +77,6 @@ def network(spec: ModelSpec) -> Network:
         members=members,
         member_weights=spec.member_weights,
         reduce=spec.reduce,
-        spread=_cloud(spec) if spec.uncertainty else (),
+        spread=cloud_channels(spec) if spec.uncertainty else (),
         imputer=imputer_for(spec.bands) if spec.fills else None,
     )
-
-
-def _cloud(spec: ModelSpec) -> tuple[int, ...]:
-    return tuple(place for place, name in enumerate(spec.classes) if name in CLOUDY)

@@ -1,7 +1,7 @@
 """From a file or an address to a model: what it is, who checks it, and how a worker loads it.
 
-The forms are data: tensors for an architecture that is known by name, an ONNX graph, an exported program.
-Whatever would run code of its author's is refused.
+The forms are data: tensors for an architecture that is known by name or recognised
+(`xcloudmask.models.published`), an ONNX graph, an exported program. Nothing that a file brings along is run.
 """
 
 from __future__ import annotations
@@ -9,45 +9,54 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from xcloudmask import types
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
-from xcloudmask.models import card
+from xcloudmask.models import card, published
 from xcloudmask.models.card_fields import CardKeywords, checked, with_units
 from xcloudmask.models.imputation import imputer_for
+from xcloudmask.models.members import ENSEMBLE, joined
 from xcloudmask.models.network import Network
+from xcloudmask.models.published import known
+from xcloudmask.models.published.family import Contents
 from xcloudmask.models.registry import add
-from xcloudmask.models.weights import fetch, inspect
-from xcloudmask.models.weights.formats import Form, form_of, vetted
+from xcloudmask.models.weights import fetch, formats, inspect
+from xcloudmask.models.weights.formats import FORMS, Form, form_of, vetted
 from xcloudmask.types import Activation, ModelSpec
 
+#: Forms that hold a network whole, not its tensors alone.
+GRAPHS = ("onnx", "pt2")
 #: Architectures that take any bands, described by their wavelengths.
 SETS = ("sensei-v1", "sensei-v2", "spectral")
 LOADER = "xcloudmask.models.loading:network"
-ENSEMBLE = "xcloudmask.models.ensembles:network"
 
 
-def load(href: str | Path, *, overwrite: bool = False, **card: Unpack[CardKeywords]) -> ModelSpec:
+def load(
+    href: str | Path | Sequence[str | Path], *, overwrite: bool = False, **card: Unpack[CardKeywords]
+) -> ModelSpec:
     """Add a model that lies in a file or at an address, so that ``predict(model=NAME)`` finds it.
 
     Parameters
     ----------
-    href : str or Path
-        A path or an address (http(s), s3, gs, hf) of weights (``.safetensors``, ``.onnx``, ``.pt2``), or of a
-        ``.json`` that tells most of what follows: a STAC item with the MLM extension, or a model's card. No
-        code is fetched or run; pickles (``.pt``, ``.pth``) are refused.
+    href : str or Path, or a sequence of them
+        A path or an address (http(s), s3, gs, hf) of weights (``.safetensors``, ``.onnx``, ``.pt2``, ``.pt``,
+        ``.pth``, ``.pkl``, ``.h5``, ``.hdf5``), or of a ``.json`` that says most of what follows: a STAC item
+        with the MLM extension, or a model's card; a folder of such files; or one of
+        ``xcloudmask.models.names(published=True)``, which is fetched. Several files are an ensemble. A
+        published system is recognised by its tensors and needs no further argument. No code is fetched or
+        run: of pickles and Keras files the numbers are read and nothing is built.
     overwrite : bool
         Whether a model of the same name may be replaced.
     **card
         Fields of `ModelSpec`, which describes each: ``name`` (the file's if not given), ``bands`` (not for
         architectures that take any), ``classes``, ``aux``, ``min_bands``, ``fills``, ``spare``, ``mean``,
-        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``overlap``, ``threshold``,
-        ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``, ``citation``,
-        ``description``; and
+        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``overlap``, ``gaps``,
+        ``threshold``, ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``,
+        ``citation``, ``description``; and
 
         - ``sha256`` of the weights: needed where they come over a network and no item gives it;
         - ``architecture`` (`xcloudmask.models.arch.NAMES`) and ``config``, its settings: for
@@ -55,6 +64,8 @@ def load(href: str | Path, *, overwrite: bool = False, **card: Unpack[CardKeywor
         - ``activation``: ``"softmax"`` (scores of all classes), ``"sigmoid"`` (one score, of cloud),
           ``"complement"`` (one probability, of cloud) or ``"none"`` (probabilities of all classes); required
           for ONNX and exported programs, which may end with any of them;
+        - ``reduce`` (``"mean"``, ``"max"``, ``"min"`` or ``"median"``): how the several files of an ensemble
+          are joined; of an item by their maximum if not given;
         - ``units``, in which `mean` and `std` are and the network wants its input: ``"reflectance"`` (0 to 1,
           the default) or such as ``"reflectance*10000"``.
 
@@ -75,28 +86,93 @@ def load(href: str | Path, *, overwrite: bool = False, **card: Unpack[CardKeywor
     >>> spec.name, len(spec.sha256)
     ('tiny', 64)
     """
-    return add(read(str(href), checked(card)), overwrite=overwrite)
+    given = checked(card)
+    if isinstance(href, str | Path):
+        return add(read(str(href), given), overwrite=overwrite)
+    return add(together([read(str(each), _each(given)) for each in href], given), overwrite=overwrite)
 
 
 def read(href: str, given: Mapping[str, Any]) -> ModelSpec:
-    """Return the card of weights, or of what a ``.json`` tells of them; nothing is registered."""
+    """Return the card of what lies at `href`, see `load`; nothing is registered."""
+    if href in known.models():
+        return _known(known.models()[href], given)
+    path = fetch.local_path(href)
+    if path is not None and path.is_dir():
+        return _folder(path, given)
     if PurePosixPath(urlsplit(href).path).suffix.lower() in (".json", ".geojson"):
         from xcloudmask.models.mlm import read
 
         text = fetch.read_text(href)
         if card.is_card(text):
             return from_card(text, href, given)
-        href, given = read.read(href, text, given)
+        item = read.read(href, text, given)
+        specs = [make(where, fields) for where, fields in item.files]
+        return joined(specs, **item.joining) if item.joining else specs[0]
     return make(href, given)
+
+
+def together(specs: Sequence[ModelSpec], given: Mapping[str, Any]) -> ModelSpec:
+    """Return the one card of several files: that of an ensemble, or of the one file."""
+    if not specs:
+        raise WeightsError("no file of weights was given: pass a path, an address or a list of them")
+    if len(specs) == 1:
+        return dataclasses.replace(specs[0], name=given.get("name", specs[0].name))
+    name = given.get("name") or "+".join(spec.name for spec in specs)
+    return joined(specs, name, reduce=given.get("reduce"))
+
+
+def _each(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of each of several files: all but the name of the whole and how they are joined."""
+    if "sha256" in given:
+        raise CloudMaskError("sha256= is that of one file: load each alone, then xcloudmask.models.ensemble")
+    return {name: value for name, value in given.items() if name not in ("name", "reduce")}
+
+
+def _known(model: known.KnownModel, given: Mapping[str, Any]) -> ModelSpec:
+    """Return a model that is known by name: its files are fetched, and their hashes compared."""
+    stated = {"licence": model.licence, **(given if len(model.files) == 1 else _each(given))}
+    specs = []
+    for file in model.files:
+        known_hash = {"sha256": file["sha256"]} if "sha256" in file else {}
+        specs.append(read(file["href"], {**known_hash, **stated}))
+    return together(specs, {"name": model.name, **given})
+
+
+def _folder(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
+    """Return the model in a folder: of a card or an item if there is one, of its weights otherwise."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    documents = [path for path in files if path.suffix == ".json"]
+    weights = [path for path in files if path.suffix.lower() in FORMS]
+    if len(documents) > 1 or not (documents or weights):
+        listed = ", ".join(path.name for path in files[:6]) or "nothing"
+        raise WeightsError(
+            f"the folder {folder} holds {listed}: pass the path of one card or item (.json), or of weights "
+            f"({', '.join(FORMS)})"
+        )
+    if len(documents or weights) == 1:
+        return read(
+            str((documents or weights)[0]), {"name": _plain_name(f"{folder.resolve().name}.d"), **given}
+        )
+    return together(
+        [read(str(path), _each(given)) for path in weights], {"name": folder.resolve().name, **given}
+    )
 
 
 def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the card of the weights at `href`, after looking at them; nothing is registered."""
+    if "reduce" in given:
+        raise CloudMaskError(
+            f"reduce={given['reduce']!r} joins the members of an ensemble, and {href} is one network: "
+            "leave it out"
+        )
     form = form_of(href)
     data = fetch.read(href, given.get("sha256", "").lower())
     clean = vetted(data, form, href)
-    if form == "safetensors":
-        given = _with_architecture(given, inspect.metadata(clean), href)
+    notes = inspect.metadata(clean) if form == "safetensors" else {}
+    if form in ("torch", "keras") or not (form in GRAPHS or "architecture" in given or notes):
+        given = _published(clean, form, href, given)
+    elif form == "safetensors":
+        given = _with_architecture(given, notes, href)
     architecture, config = given.get("architecture", ""), _settings(given)
     if "activation" not in given:
         given = {**given, "activation": _activation(form, config, href)}
@@ -114,8 +190,8 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
         )
     inputs = None if any_bands else len(given["bands"]) + len(given.get("aux", ()))
     shapes, origin = _shapes(clean, form, href, architecture, config, inputs)
-    outputs = len(given["classes"]) + given.get("uncertainty", False)
-    shapes.check(inputs, outputs, given["activation"], origin)
+    uncertainty = given.get("uncertainty", False)
+    shapes.check(inputs, len(given["classes"]), given["activation"], origin, uncertainty=uncertainty)
     patch = given.get("patch") or shapes.patch or 256
     if shapes.patch is not None and patch != shapes.patch:
         raise CloudMaskError(f"patch={patch}: {href} takes windows of {shapes.patch} alone")
@@ -134,6 +210,33 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
     return types.ModelSpec(**{**defaults, **with_units(given), **made})
 
 
+def _published(data: bytes, form: Form, href: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Complete what the caller says by what the published system is that these tensors are of."""
+    contents = contents_of(data, form, href)
+    family = published.recognised(contents)
+    if family is None and form == "safetensors":
+        return _with_architecture(given, {}, href)
+    if family is None:
+        raise WeightsError(
+            f"{href} holds {len(contents.tensors)} tensors ({', '.join(sorted(contents.tensors)[:3])}, ...) "
+            "of no published system that is known here. If they are those of an architecture of this "
+            "library: xcloudmask models convert FILE OUT.safetensors, then load that with architecture=, "
+            "bands=, classes=. Any other network: export it as ONNX"
+        )
+    complete = {**checked(family.card(contents)), **given}
+    from xcloudmask.models.weights import instantiate
+
+    instantiate.check(complete["architecture"], _settings(complete), family.translate(contents), href)
+    return {**complete, "family": family.name}
+
+
+def contents_of(data: bytes, form: Form, href: str) -> Contents:
+    """Return the tensors in a file, and what it and the file beside it say of them."""
+    tensors, notes = formats.tensors(data, form, href)
+    config = known.config_beside(href) if form == "torch" else None
+    return Contents(tensors, {**notes, "file": known.file_name(href), "config": config})
+
+
 def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the model of a card that lies beside its weights, after looking at them.
 
@@ -145,8 +248,8 @@ def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
         )
     spec = card.from_json(text, href, **given)
     if spec.members:
-        members = tuple(_beside(member, href) for member in spec.members)
-        return dataclasses.replace(spec, loader=ENSEMBLE, gpu_runtime=None, members=members)
+        parts = tuple(_beside(member, href) for member in spec.members)
+        return dataclasses.replace(spec, loader=ENSEMBLE, gpu_runtime=None, members=parts)
     return _beside(spec, href)
 
 
@@ -167,7 +270,7 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
         raise WeightsError(f"the card {href} says any_bands, and {kinds} takes fixed ones: name them, bands")
     shapes, _ = _shapes(clean, form, where, spec.architecture, json.loads(spec.config or "{}"), inputs)
     origin = f"{where}, of which {href} is the card,"
-    shapes.check(inputs, len(spec.classes) + spec.uncertainty, spec.activation, origin)
+    shapes.check(inputs, len(spec.classes), spec.activation, origin, uncertainty=spec.uncertainty)
     return dataclasses.replace(spec, loader=LOADER, gpu_runtime=None, weights=where)
 
 
@@ -180,7 +283,7 @@ def _shapes(
     inputs: int | None,
 ) -> tuple[inspect.Shapes, str]:
     """Return what goes into vetted weights and comes out, and how messages call them."""
-    if form == "safetensors":
+    if form not in GRAPHS:
         shapes = inspect.configured(architecture, config, inputs)
         return shapes, f"{href}, {architecture} with config={dict(config)},"
     return (inspect.onnx(clean) if form == "onnx" else inspect.pt2(clean)), href
@@ -189,14 +292,21 @@ def _shapes(
 def network(spec: ModelSpec) -> Network:
     """Load a network whose `ModelSpec` `make` wrote, or that this package carries."""
     form: Form = "onnx" if spec.runtime == "onnx" else "safetensors" if spec.architecture else "pt2"
+    if spec.family:
+        form = form_of(spec.weights)
     body: Any = vetted(fetch.read(spec.weights, spec.sha256), form, spec.weights)
     if form != "onnx":
         from xcloudmask.models.weights import instantiate
 
-        if form == "safetensors":
-            body = instantiate.built(spec.architecture, json.loads(spec.config or "{}"), body, spec.weights)
-        else:
+        if form == "pt2":
             body = instantiate.exported(body, spec.weights)
+        else:
+            tensors, notes = formats.tensors(body, form, spec.weights)
+            if spec.family:
+                tensors = published.family(spec.family).translate(Contents(tensors, notes))
+            body = instantiate.built(
+                spec.architecture, json.loads(spec.config or "{}"), tensors, spec.weights
+            )
     imputer = imputer_for(spec.bands) if spec.fills else None
     return Network(body, spec.mean, spec.std, spec.activation, imputer=imputer)
 
@@ -236,7 +346,7 @@ def _with_architecture(given: Mapping[str, Any], notes: Mapping[str, str], href:
 
 def _activation(form: Form, config: Mapping[str, Any], href: str) -> Activation | None:
     """Return what an architecture's output needs; graphs may end with anything."""
-    if form != "safetensors":
+    if form in GRAPHS:
         raise CloudMaskError(
             f"{href}: activation= is required for ONNX and exported programs: 'softmax' (scores of all "
             "classes), 'sigmoid' (one score, of cloud), 'complement' (one probability, of cloud) or 'none' "

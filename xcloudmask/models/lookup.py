@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card as _card
 from xcloudmask.models import loading, registry
+from xcloudmask.models.published import known
 from xcloudmask.models.sources import plugins, shipped, ukis
+from xcloudmask.models.weights.formats import FORMS
 from xcloudmask.types import Level, ModelSpec
 
 
-def names() -> list[str]:
+def names(*, published: bool = False) -> list[str]:
     """Return the names of all models.
+
+    Parameters
+    ----------
+    published : bool
+        Whether to name those that others have published and `xcloudmask.models.load` fetches, instead.
 
     Examples
     --------
     >>> import xcloudmask
     >>> "ukis-6band-l1c" in xcloudmask.models.names()
     True
+    >>> "CloudS2Mask-10m" in xcloudmask.models.names(published=True)
+    True
     """
+    if published:
+        return list(known.models())
     return list(dict.fromkeys((*registry.registered, *shipped.names(), *plugins.names())))
 
 
 def get(name: str) -> ModelSpec:
-    """Return the card of the model called `name`, or that of a card's path, ``runs/mine/mine.json``.
+    """Return the card of the model called `name`, or of what lies at a path, see `xcloudmask.models.load`.
 
     Examples
     --------
@@ -39,8 +51,11 @@ def get(name: str) -> ModelSpec:
             return shipped.read(name)
         if name in plugins.names():
             return plugins.read(name)
-        if name.endswith(".json"):
+        if name.endswith((".json", *FORMS)) or Path(name).is_dir():
             return loading.read(name, {})
+        if name in known.models():
+            hint = f"It is published elsewhere; xcloudmask.models.load({name!r}) fetches it"
+            raise OptionError("model", name, hint=hint)
         if name in families():
             hint = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
             raise OptionError("model", name, hint=hint)

@@ -31,7 +31,7 @@ class Network:
         Networks whose probabilities are joined, instead of one `body`.
     member_weights : tuple of float
         What each member's probabilities count for in the mean; the same if not given.
-    reduce : {"mean", "max", "min", "median"}
+    reduce : {"mean", "mean-logits", "max", "min", "median"}
         How members are joined.
     spread : tuple of int
         The channels of cloud, if a last one is added: the members' standard deviation of their sum.

@@ -85,6 +85,7 @@ class EfficientNetB4(nn.Module):
     """
 
     channels = (STEM, *(STAGES[at][-1] for at in LEVELS))
+    multiple = 32
 
     def __init__(self, bands: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""RegNetY-400MF as an encoder (Radosavovic et al. 2020, CVPR, arXiv 2003.13678, table 4)."""
+"""RegNetY as an encoder (Radosavovic et al. 2020, CVPR, arXiv 2003.13678, table 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xcloudmask.models.arch.parts import conv_norm
 
-#: Channels and blocks of each stage; each halves the size.
+#: Of each stage: channels, and blocks; of RegNetY-400MF, whose filters are in groups of 8.
 STAGES = ((48, 1), (104, 3), (208, 6), (440, 6))
 STEM, GROUP = 32, 8
 
@@ -45,10 +45,10 @@ class YBlock(nn.Module):
     torch.Size([2, 48, 4, 4])
     """
 
-    def __init__(self, channels: int, out: int, *, stride: int = 1) -> None:
+    def __init__(self, channels: int, out: int, *, stride: int = 1, group: int = GROUP) -> None:
         super().__init__()
         self.expand = conv_norm(channels, out, 1)
-        self.spread = conv_norm(out, out, stride=stride, groups=out // GROUP)
+        self.spread = conv_norm(out, out, stride=stride, groups=out // group)
         self.squeeze = SqueezeExcite(out, round(channels / 4))
         self.project = conv_norm(out, out, 1, act=None)
         same = stride == 1 and channels == out
@@ -59,31 +59,38 @@ class YBlock(nn.Module):
         return F.relu(self.project(self.squeeze(self.spread(self.expand(x)))) + self.shortcut(x))
 
 
-class RegNetY004(nn.Module):
+class RegNetY(nn.Module):
     """The encoder: features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size.
 
     Parameters
     ----------
     bands : int
         Input channels.
+    stem : int
+        Channels at 1/2.
+    stages : sequence of (int, int)
+        Channels and blocks of each stage; each halves the size.
+    group : int
+        How many channels a 3x3 filter sees.
 
     Examples
     --------
-    >>> [tuple(f.shape[1:]) for f in RegNetY004(3)(torch.zeros(2, 3, 64, 64))]
+    >>> [tuple(f.shape[1:]) for f in RegNetY(3)(torch.zeros(2, 3, 64, 64))]
     [(32, 32, 32), (48, 16, 16), (104, 8, 8), (208, 4, 4), (440, 2, 2)]
     """
 
-    channels = (STEM, *(channels for channels, _ in STAGES))
-
-    def __init__(self, bands: int) -> None:
+    def __init__(
+        self, bands: int, *, stem: int = STEM, stages: Sequence[tuple[int, int]] = STAGES, group: int = GROUP
+    ) -> None:
         super().__init__()
-        self.stem = conv_norm(bands, STEM, stride=2)
-        stages, source = [], STEM
-        for out, repeats in STAGES:
-            first = YBlock(source, out, stride=2)
-            stages.append(nn.Sequential(first, *(YBlock(out, out) for _ in range(repeats - 1))))
+        self.channels = (stem, *(channels for channels, _ in stages))
+        self.stem = conv_norm(bands, stem, stride=2)
+        layers, source = [], stem
+        for out, repeats in stages:
+            first = YBlock(source, out, stride=2, group=group)
+            layers.append(nn.Sequential(first, *(YBlock(out, out, group=group) for _ in range(repeats - 1))))
             source = out
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the five features."""

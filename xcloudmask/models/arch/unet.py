@@ -20,12 +20,10 @@ from xcloudmask.models.arch.edgenext import EdgeNeXtSmall
 from xcloudmask.models.arch.efficientnet import EfficientNetB4
 from xcloudmask.models.arch.mobilenet_v2 import MobileNetV2
 from xcloudmask.models.arch.parts import conv_norm, init_convolutions
-from xcloudmask.models.arch.regnet import RegNetY004
+from xcloudmask.models.arch.regnet import RegNetY
 
 Encoder = Literal["regnety-004", "edgenext-small", "mobilenet-v2", "efficientnet-b4"]
 WIDTHS = (256, 128, 64, 32, 16)
-#: Sides are filled up to a multiple of it.
-MULTIPLE = 32
 
 
 class MobileNetV2Levels(MobileNetV2):
@@ -38,6 +36,7 @@ class MobileNetV2Levels(MobileNetV2):
     """
 
     channels = (16, 24, 32, 96, 1280)
+    multiple = 32
 
     def __init__(self, bands: int) -> None:
         super().__init__(bands, output_stride=32)
@@ -58,22 +57,28 @@ class UNet(nn.Module):
     Parameters
     ----------
     encoder : nn.Module
-        Returns features at 1/2 to 1/32 of the input's size; `channels` tells of how many channels.
+        Returns features at 1/2 to 1/32 of the input's size; `channels` tells of how many channels. If it has
+        `multiple`, sides are filled up to a multiple of that with their last pixels.
     classes : int
         Output channels.
+    standardise : bool
+        Whether the network is given the z-scores of each window, see `z_scores`.
     keep_statistics : bool
         Whether means and variances of batch normalisation stay as they are in training, too: a few scenes
         would spoil what a large training found.
 
     Examples
     --------
-    >>> UNet(RegNetY004(3), 4)(torch.zeros(2, 3, 64, 70)).shape
+    >>> UNet(RegNetY(3), 4)(torch.zeros(2, 3, 64, 70)).shape
     torch.Size([2, 4, 64, 70])
     """
 
-    def __init__(self, encoder: nn.Module, classes: int, *, keep_statistics: bool = False) -> None:
+    def __init__(
+        self, encoder: nn.Module, classes: int, *, standardise: bool = False, keep_statistics: bool = False
+    ) -> None:
         super().__init__()
-        self.encoder, self.keep_statistics = encoder, keep_statistics
+        self.encoder, self.standardise, self.keep_statistics = encoder, standardise, keep_statistics
+        self.multiple = int(getattr(encoder, "multiple", 1))
         known: tuple[int, ...] = encoder.channels  # type: ignore[assignment]
         sources = [known[-1], *WIDTHS[:-1]]
         beside = [*known[-2::-1], 0]
@@ -95,44 +100,43 @@ class UNet(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits of `x`; sides that are no multiple of 32 are filled up with their last pixels."""
+        """Return logits of `x`."""
         rows, cols = x.shape[-2:]
-        x = F.pad(x, (0, -cols % MULTIPLE, 0, -rows % MULTIPLE), mode="replicate")
+        x = z_scores(x) if self.standardise else x
+        if self.multiple > 1:
+            x = F.pad(x, (0, -cols % self.multiple, 0, -rows % self.multiple), mode="replicate")
         *skips, deep = self.encoder(x)
-        skips = [x[:, :0], *skips]
-        for level, skip in zip(self.up, skips[::-1], strict=True):
+        for level, skip in zip(self.up, (*skips[::-1], x[:, :0]), strict=True):
             deep = F.interpolate(deep, size=skip.shape[-2:], mode="nearest")
             deep = level(torch.cat([deep, skip], dim=1) if skip.shape[1] else deep)
         out: Tensor = self.logits(deep)[..., :rows, :cols]
         return out
 
 
-class ScaledPair(nn.Module):
-    """Two U-Nets on z-scores of the window, their logits averaged: OmniCloudMask.
-
-    Its package takes mean and deviation over the pixels of a window that hold data and puts zeros elsewhere.
-    Here the engine has filled gaps from the nearest pixels before, and statistics are over all of the window.
+def z_scores(x: Tensor) -> Tensor:
+    """Return (x - mean) / deviation of each band of each window, over what is not NaN; 0 where it is.
 
     Examples
     --------
-    >>> omnicloudmask()(torch.rand(1, 3, 64, 64)).shape
-    torch.Size([1, 4, 64, 64])
+    >>> z_scores(torch.tensor([[[[1.0, 3.0, float("nan")]]]])).tolist()
+    [[[[-1.0, 1.0, 0.0]]]]
     """
-
-    def __init__(self, regnety: nn.Module, edgenext: nn.Module) -> None:
-        super().__init__()
-        self.regnety, self.edgenext = regnety, edgenext
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the mean of both networks' logits."""
-        spread, mean = torch.std_mean(x.float(), dim=(2, 3), keepdim=True, correction=0)
-        x = (x - mean) / torch.where(spread == 0, 1, spread)
-        out: Tensor = (self.regnety(x) + self.edgenext(x)) / 2
-        return out
+    known = ~torch.isnan(x)
+    count = known.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    mean = torch.where(known, x, 0.0).sum(dim=(2, 3), keepdim=True) / count
+    centred = torch.where(known, x - mean, 0.0)
+    deviation = ((centred * centred).sum(dim=(2, 3), keepdim=True) / count).sqrt()
+    flat = deviation <= 1e-6 * mean.abs()  # by how much a mean of equal numbers may be rounded
+    return centred / torch.where(flat, 1.0, deviation)
 
 
 def unet(
-    *, bands: int = 3, classes: int = 4, encoder: Encoder = "regnety-004", keep_statistics: bool = False
+    *,
+    bands: int = 3,
+    classes: int = 4,
+    encoder: Encoder = "regnety-004",
+    standardise: bool = False,
+    keep_statistics: bool = False,
 ) -> UNet:
     """Return a U-Net on the encoder of a classifier.
 
@@ -142,7 +146,7 @@ def unet(
         Channels in and out.
     encoder : {"regnety-004", "edgenext-small", "mobilenet-v2", "efficientnet-b4"}
         What it stands on.
-    keep_statistics : bool
+    standardise, keep_statistics : bool
         See `UNet`.
 
     Examples
@@ -153,26 +157,7 @@ def unet(
     if min(bands, classes) < 1:
         raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
     known: dict[str, type[nn.Module]] = {
-        "regnety-004": RegNetY004, "edgenext-small": EdgeNeXtSmall, "mobilenet-v2": MobileNetV2Levels,
+        "regnety-004": RegNetY, "edgenext-small": EdgeNeXtSmall, "mobilenet-v2": MobileNetV2Levels,
         "efficientnet-b4": EfficientNetB4,
     }  # fmt: skip
-    return UNet(known[encoder](bands), classes, keep_statistics=keep_statistics)
-
-
-def omnicloudmask(*, bands: int = 3, classes: int = 4) -> ScaledPair:
-    """Return OmniCloudMask's two U-Nets for red, green and NIR in any linear units.
-
-    Parameters
-    ----------
-    bands, classes : int
-        Channels in and out; what its weights are for by default.
-
-    Examples
-    --------
-    >>> f"{sum(p.numel() for p in omnicloudmask().parameters()):,}"
-    '14,401,144'
-    """
-    return ScaledPair(
-        unet(bands=bands, classes=classes, encoder="regnety-004"),
-        unet(bands=bands, classes=classes, encoder="edgenext-small"),
-    )
+    return UNet(known[encoder](bands), classes, standardise=standardise, keep_statistics=keep_statistics)

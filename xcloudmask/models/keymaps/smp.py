@@ -5,11 +5,6 @@ hold the figures): ``Unet`` on ``tu-regnety_004``, ``tu-edgenext_small`` and ``m
 on ``mobilenet_v2``. OmniCloudMask 4 is the first two: its package (1.8.1) builds them so and loads its files
 into them strictly, so these are the names in them. With random weights in files of that form, what comes out
 here equals its networks to 1e-6; the real files cannot be fetched where this was written.
-
-FDR4VGT-CLOUD gives 12.65 million parameters, of its operational network, and 6,825,009 for its U-Net++; the
-library's ``DeepLabV3`` and ``UnetPlusPlus`` on ``mobilenet_v2`` with four bands and one class have 12,648,225
-and 6,825,009. So its DeepLab is very likely that one. What its pixel-wise part and the fusion are called is
-not known: they keep their names, and loading names them.
 """
 
 from __future__ import annotations
@@ -17,8 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-
-from xcloudmask.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,21 +32,7 @@ _DEEPLAB = {
 _TIMM = r"encoder\.model\."
 
 
-def _regnet() -> dict[str, str]:
-    names = {_TIMM + r"stem\.conv\.": "encoder.stem.0.", _TIMM + r"stem\.bn\.": "encoder.stem.1."}
-    parts = {"conv1": "expand", "conv2": "spread", "conv3": "project", "downsample": "shortcut"}
-    for stage in range(4):
-        for block in range(6):
-            theirs = _TIMM + rf"s{stage + 1}\.b{block + 1}\."
-            ours = f"encoder.stages.{stage}.{block}."
-            for part, name in parts.items():
-                names[theirs + part + r"\.conv\."] = f"{ours}{name}.0."
-                names[theirs + part + r"\.bn\."] = f"{ours}{name}.1."
-            names[theirs + r"se\.fc1\."] = f"{ours}squeeze.reduce."
-            names[theirs + r"se\.fc2\."] = f"{ours}squeeze.restore."
-    return names
-
-
+_STEM = {_TIMM + r"stem\.conv\.": "encoder.stem.0.", _TIMM + r"stem\.bn\.": "encoder.stem.1."}
 _STAGE = _TIMM + r"stages_(\d)\."
 _BLOCK, _OURS = _STAGE + r"blocks\.(\d)\.", r"encoder.stages.\1.\2."
 _EDGENEXT = {
@@ -88,11 +67,13 @@ def _efficientnet() -> dict[str, str]:
     return names
 
 
-_ALL = {**_DECODER, **_DEEPLAB, **_regnet(), **_EDGENEXT, **_efficientnet()}
+_ALL = {**_DECODER, **_DEEPLAB, **_STEM, **_EDGENEXT, **_efficientnet()}
 
 #: A tensor that each encoder has and no other, behind whatever a file puts before all its names.
-_REGNETY, _EDGE = "encoder.model.s1.b1.se.fc1.weight", "encoder.model.stem_0.weight"
-_MARKS = (_REGNETY, _EDGE, "encoder.features.0.0.weight", "encoder._conv_stem.weight")
+_MARKS = (
+    "encoder.model.s1.b1.se.fc1.weight", "encoder.model.stem_0.weight", "encoder.features.0.0.weight",
+    "encoder._conv_stem.weight",
+)  # fmt: skip
 
 
 def smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,43 +92,28 @@ def smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
         inside = name.startswith(prefix)
-        out[prefix + renamed(name.removeprefix(prefix), _ALL) if inside else name] = tensor
+        out[prefix + renamed(regnety(name.removeprefix(prefix)), _ALL) if inside else name] = tensor
     return out
 
 
-def omnicloudmask(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of one of OmniCloudMask's two networks; which, its names tell.
+_REGNETY = re.compile(r"(?:encoder\.model\.s|layers\.0\.)(\d+)\.b(\d+)\.(\w+)\.(\w+)\.(\w+)")
+_PARTS = {"conv1": "expand", "conv2": "spread", "conv3": "project", "downsample": "shortcut", "se": "squeeze"}
+_LAYERS = {"conv": "0", "bn": "1", "fc1": "reduce", "fc2": "restore"}
 
-    Raises
-    ------
-    WeightsError
-        If it is neither, or not whole.
+
+def regnety(name: str) -> str:
+    """Return what a tensor of timm's RegNetY is called here, in a network of smp's or of fastai's.
 
     Examples
     --------
-    >>> omnicloudmask({"conv1.weight": None})
-    Traceback (most recent call last):
-    ...
-    xcloudmask.errors.WeightsError: not one of OmniCloudMask's networks: of the tensors that tell them, ...
+    >>> regnety("encoder.model.s1.b2.conv1.bn.weight"), regnety("layers.0.3.b1.se.fc1.bias")
+    ('encoder.stages.0.1.expand.1.weight', 'encoder.stages.2.0.squeeze.reduce.bias')
     """
-    from xcloudmask.models.arch import build
-
-    prefix = _prefix(state)
-    part = {_REGNETY: "regnety.", _EDGE: "edgenext."}
-    found = [ours for mark, ours in part.items() if prefix + mark in state]
-    if not found:
-        raise WeightsError(
-            f"not one of OmniCloudMask's networks: of the tensors that tell them, {' and '.join(part)}, "
-            f"there is none among {', '.join(sorted(state)[:3])}, ... Another --keymap may fit"
-        )
-    out = {found[0] + name.removeprefix(prefix): tensor for name, tensor in smp(state).items()}
-    wanted = {name for name in build("omnicloudmask").state_dict() if name.startswith(found[0])}
-    if missing := sorted(wanted - out.keys()):
-        more = f" and {len(missing) - 5} more" if missing[5:] else ""
-        raise WeightsError(
-            f"not the whole of OmniCloudMask's {found[0][:-1]}: it lacks {', '.join(missing[:5])}{more}"
-        )
-    return out
+    parts = _REGNETY.fullmatch(name)
+    if parts is None:
+        return name
+    stage, block, part, layer, what = parts.groups()
+    return f"encoder.stages.{int(stage) - 1}.{int(block) - 1}.{_PARTS[part]}.{_LAYERS[layer]}.{what}"
 
 
 def _prefix(state: Mapping[str, Tensor]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
@@ -35,6 +35,12 @@ CLASSES = {
 }  # fmt: skip
 #: Fields that an item may not hold in another form.
 STRICT = ("aux", "shadow_threshold", "spare")
+#: How mlstac's `predict_large` runs windows of 512, which its items leave out.
+PREDICT_LARGE: Mapping[str, Any] = {"overlap": 64, "gaps": "zero"}
+TWO_LEVELS = (
+    "its item speaks of surface reflectance (TOC), the model card of FDR4VGT-CLOUD of top of atmosphere: "
+    "scenes of either level are taken without a warning unless level= is passed as it is loaded"
+)
 TASKS = {"segmentation", "semantic-segmentation"}
 
 
@@ -51,17 +57,42 @@ class Item:
         found: Mapping[str, Any] = self.body["properties"]
         return found
 
-    def one(self, name: str) -> Mapping[str, Any]:
-        """Return its one ``mlm:input`` or ``mlm:output``."""
-        found = self.properties.get(f"mlm:{name}")
-        if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], Mapping):
-            count = len(found) if isinstance(found, list) else 0
-            raise WeightsError(f"{self.href} has {count} mlm:{name}; a cloud mask is made from one")
-        return found[0]
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """Its one ``mlm:input``."""
+        return self._sides("input")[0]
+
+    @property
+    def results(self) -> list[Mapping[str, Any]]:
+        """Its ``mlm:output``: the classes and, in some items, how far members disagree."""
+        return self._sides("output")
+
+    def _sides(self, name: str) -> list[Mapping[str, Any]]:
+        sides = self.properties.get(f"mlm:{name}")
+        sides = [side for side in sides if isinstance(side, Mapping)] if isinstance(sides, list) else []
+        if len(sides) != 1 + (name == "output" and len(sides) > 1 and _is_uncertainty(sides[1])):
+            raise WeightsError(
+                f"{self.href} has {len(sides)} mlm:{name}; a cloud mask is made from one"
+                + (", and an uncertainty behind it" if name == "output" else "")
+            )
+        return sides
 
 
-def read(href: str, text: bytes, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an item tells: its files of weights, each with the fields of its card, and how they are joined."""
+
+    files: tuple[tuple[str, dict[str, Any]], ...]
+    joining: Mapping[str, Any]
+    """Keywords of `xcloudmask.models.members.joined`; empty if there is one file."""
+
+
+def read(href: str, text: bytes, given: Mapping[str, Any]) -> Reading:
     """Return where an item's weights are and what it says of them, completed by what the caller says.
+
+    Several exported programs (``.pt2``) are an ensemble, joined by their maximum where neither the item nor
+    the caller names another way, as the library mlstac joins them; its uncertainty is the population's
+    standard deviation of the members' probabilities.
 
     Parameters
     ----------
@@ -74,19 +105,51 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> tuple[str, dict[st
     """
     item = parse(text, href)
     _refuse_code(item)
-    asset = model_asset(item)
-    where = resolve(href, str(asset.get("href", "")))
-    form_of(where)
-    source, result = item.one("input"), item.one("output")
+    assets = model_assets(item)
+    first, *others = [resolve(href, str(asset.get("href", ""))) for asset in assets]
+    stated = {**checked(_card(item, assets[0], first, given)), **given}
+    if not others:
+        return Reading(((first, stated),), {})
+    if "sha256" in given:
+        raise WeightsError(
+            f"{href} is an ensemble of {len(assets)} files, and sha256= is the hash of one: save the item "
+            "and its files, and load it from there"
+        )
+    joining = {
+        "name": stated.pop("name"),
+        "reduce": stated.pop("reduce", "max"),
+        "uncertainty": given.get("uncertainty", True),
+    }
+    files = tuple(
+        (where, {**stated, "name": PurePosixPath(where).stem, "uncertainty": False, **_hash(asset, href)})
+        for asset, where in zip(assets, (first, *others), strict=True)
+    )
+    return Reading(files, joining)
+
+
+def _card(item: Item, asset: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a card, None where the item says nothing."""
+    href, source, result = item.href, item.source, item.results[0]
+    form = form_of(where)
     bands = given.get("bands") or common_names(source, item.body, asset, href)
     units = given.get("units") or _stated_units(item, asset, source)
     mean, std = scaling(source, len(bands) if bands else 1, href)
+    if units is None and not {"mean", "std"} & given.keys():
+        raise UnitError(
+            f"{href} does not state plainly in which numbers the network wants its input: it says of no band "
+            "that it is reflectance, and by what it is scaled. Find out, and pass units='reflectance' (0 to "
+            "1) or units='reflectance*10000'"
+        )
     hyper = mapping(item.properties.get("mlm:hyperparameters"))
-    stated = {
+    patch = _patch(source)
+    return {
+        **(PREDICT_LARGE if form == "pt2" and patch == 512 else {}),
+        "limits": TWO_LEVELS if "level" not in given and _of_vgt(source) else None,
+        "uncertainty": True if len(item.results) > 1 else None,
         **_stated_fields(item, given),
         "name": _name(item),
-        "sha256": checksum(asset, href),
-        "architecture": _architecture(item, where),
+        **_hash(asset, href),
+        "architecture": _architecture(item, form),
         "bands": bands or None,
         "classes": given.get("classes") or _classes(result, href),
         "level": _level(item, given),
@@ -95,11 +158,8 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> tuple[str, dict[st
         "units": units,
         "activation": _activation(hyper, result),
         "threshold": _threshold(hyper, result),
-        "patch": _patch(source),
+        "patch": patch,
     }
-    if units is None and not {"mean", "std"} & given.keys():
-        raise UnitError(_unit_message(item, source, given))
-    return where, {**checked(stated), **given}
 
 
 def _stated_fields(item: Item, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,20 +205,31 @@ def parse(data: bytes, href: str) -> Item:
     return Item(href, body)
 
 
-def model_asset(item: Item) -> Mapping[str, Any]:
-    """Return the asset that is the model: of those with the role, the first in a form that is loaded."""
+def model_assets(item: Item) -> list[Mapping[str, Any]]:
+    """Return the assets that are the model: the first in a form that is loaded, or all exported programs.
+
+    An item may hold the same network in several forms, but what is exported with torch is there once: more
+    are members of an ensemble.
+    """
     assets = item.body.get("assets")
     found = [asset for asset in (assets or {}).values() if isinstance(asset, Mapping)] if assets else []
     models = [a for a in found if {"mlm:model", "mlm:weights"} & set(map(str, a.get("roles") or ()))]
-    for asset in models:
-        end = PurePosixPath(urlsplit(str(asset.get("href", ""))).path).suffix.lower()
-        if end in (".safetensors", ".onnx", ".pt2"):
-            return asset
     if not models:
         raise WeightsError(
             f"{item.href} has no asset with the role mlm:model: nothing tells which file is the model"
         )
-    return models[0]
+    by_href = {str(asset.get("href", "")): asset for asset in models}
+    ends = {href: PurePosixPath(urlsplit(href).path).suffix.lower() for href in by_href}
+    loaded = [href for href in by_href if ends[href] in (".safetensors", ".onnx", ".pt2")]
+    if not loaded or ends[loaded[0]] != ".pt2":
+        return [by_href[loaded[0]] if loaded else models[0]]
+    programs = [href for href in loaded if ends[href] == ".pt2"]
+    if item.properties.get("custom:ensemble_fused") is True and len(programs) > 1:
+        raise WeightsError(
+            f"{item.href} says that its ensemble is fused in one file (custom:ensemble_fused) and names "
+            f"{', '.join(programs)}: load the one that is meant, or take the note out of the item"
+        )
+    return [by_href[href] for href in programs]
 
 
 def resolve(item: str, href: str) -> str:
@@ -221,8 +292,7 @@ def checksum(asset: Mapping[str, Any], href: str) -> str | None:
 
 def _refuse_code(item: Item) -> None:
     """Refuse what needs code to prepare its input or to read its output."""
-    for name in ("input", "output"):
-        side = item.one(name)
+    for side in (item.source, *item.results):
         for key in ("pre_processing_function", "post_processing_function"):
             named = side.get(key)
             if named:
@@ -236,7 +306,7 @@ def _refuse_code(item: Item) -> None:
                 f"{item.href} wants its input resized ({side['resize_type']}): give the pixel sizes it was "
                 "trained on, with gsd=, in an item without resize_type"
             )
-    tasks = set(item.properties.get("mlm:tasks") or TASKS) | set(item.one("output").get("tasks") or ())
+    tasks = set(item.properties.get("mlm:tasks") or TASKS) | set(item.results[0].get("tasks") or ())
     if not tasks & TASKS:
         raise WeightsError(f"{item.href} is a model for {', '.join(sorted(tasks))}: it masks no pixels")
 
@@ -247,9 +317,22 @@ def _name(item: Item) -> str | None:
     return re.sub(r"[^A-Za-z0-9_.\-]+", "-", str(name)).strip("-.").lower() if name else None
 
 
-def _architecture(item: Item, where: str) -> str | None:
+def _hash(asset: Mapping[str, Any], href: str) -> dict[str, str]:
+    known = checksum(asset, href)
+    return {} if known is None else {"sha256": known}
+
+
+def _is_uncertainty(side: Mapping[str, Any]) -> bool:
+    return "uncertainty" in f"{side.get('name')} {side.get('tasks')}".lower()
+
+
+def _of_vgt(source: Mapping[str, Any]) -> bool:
+    return str(source.get("name")).upper().startswith("VGT_PROBA")
+
+
+def _architecture(item: Item, form: str) -> str | None:
     """Return the item's architecture where the weights are tensors alone; others carry theirs."""
-    if form_of(where) != "safetensors" or "mlm:architecture" not in item.properties:
+    if form != "safetensors" or "mlm:architecture" not in item.properties:
         return None
     return str(item.properties["mlm:architecture"]).strip().lower().replace(" ", "-")
 
@@ -266,7 +349,28 @@ def _stated_units(item: Item, asset: Mapping[str, Any], source: Mapping[str, Any
         scale = scales.pop()
         if not scales and offsets == {0} and isinstance(scale, int | float) and 0 < scale <= 1:
             return f"reflectance*{round(1 / scale, 6):g}" if scale != 1 else "reflectance"
-    return None
+    return _raw_units(item, mapping(source.get("norm")))
+
+
+def _raw_units(item: Item, norm: Mapping[str, Any]) -> str | None:
+    """Return the units in ``norm: {type: raw_toc_reflectance, range: [0, 10000]}``, of mlstac's items.
+
+    Raw means that the network is given these numbers as they are; how it divides them is its own affair.
+    """
+    numbers = norm.get("range")
+    kind, words = str(norm.get("type")), str(norm.get("description") or "")
+    if not re.fullmatch(r"raw\w*reflectance", kind) or not isinstance(numbers, list) or len(numbers) != 2:
+        return None
+    if numbers[0] != 0 or not isinstance(numbers[1], int) or numbers[1] < 1:
+        return None
+    scaled = re.search(r"scaled by (\d+)", words)
+    if scaled is not None and int(scaled[1]) != numbers[1]:
+        raise UnitError(
+            f"{item.href} contradicts itself: its norm has the range {numbers} and says {words!r}. Find out "
+            f"what the network wants, and pass units='reflectance*{numbers[1]}', "
+            f"units='reflectance*{scaled[1]}' or units='reflectance' (0 to 1)"
+        )
+    return f"reflectance*{numbers[1]}" if numbers[1] > 1 else "reflectance"
 
 
 def _described(item: Item, asset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -275,40 +379,26 @@ def _described(item: Item, asset: Mapping[str, Any]) -> Iterator[Mapping[str, An
             yield from (mapping(band) for band in place.get(key) or ())
 
 
-def _unit_message(item: Item, source: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    norm = source.get("norm")
-    why = "it says of no band that it is reflectance, and by what it is scaled"
-    if isinstance(norm, Mapping):
-        words = f"{norm.get('type', '')} {source.get('name', '')}".lower()
-        level = "surface (TOC)" if re.search(r"toc|boa|surface", words) else "unknown"
-        why = (
-            f"its norm, {json.dumps(norm)}, is no scaling that MLM defines: it may mean {level} reflectance "
-            f"times {max(_numbers(norm.get('range')), default=1):g}, or that the network divides by that "
-            "itself, and model cards of this family speak of top-of-atmosphere reflectance instead"
-        )
-    level_hint = "" if "level" in given else " and level='toa' or level='boa'"
-    return (
-        f"{item.href} does not state plainly in which numbers the network wants its input: {why}. Find "
-        f"out, and pass units='reflectance' (0 to 1) or units='reflectance*10000'{level_hint}"
-    )
-
-
 def _level(item: Item, given: Mapping[str, Any]) -> str | None:
-    """Return the level that the item states; one mentioned in passing must be settled by the caller."""
+    """Return the level that the item states; where it names both, the caller must settle it."""
+    source, hyper = item.source, mapping(item.properties.get("mlm:hyperparameters"))
     if "level" in given:
         return None
-    hyper = mapping(item.properties.get("mlm:hyperparameters"))
     if hyper.get("level") is not None:
         return str(hyper["level"])
-    source = item.one("input")
     words = json.dumps([source.get("name"), source.get("norm"), source.get("description")]).lower()
-    found = [name for name in ("toc", "toa", "boa") if re.search(rf"(?<![a-z]){name}(?![a-z])", words)]
-    if found and not ("units" not in given and isinstance(source.get("norm"), Mapping)):
+    levels = {
+        level
+        for level, pattern in (("toa", r"toa|top.of.atmosphere"), ("boa", r"toc|boa|top.of.canopy"))
+        if re.search(rf"(?<![a-z])({pattern})(?![a-z])", words)
+    }
+    if len(levels) > 1:
         raise UnitError(
-            f"{item.href} speaks of {found[0].upper()} in its input's name, and its card may say otherwise: "
-            "settle it with level='toa' (top of atmosphere) or level='boa' (surface)"
+            f"{item.href} contradicts itself: its input speaks of reflectance at the top of the atmosphere "
+            "and at the surface. Find out which the network was trained on, and pass level='toa' or "
+            "level='boa'"
         )
-    return None
+    return None if _of_vgt(source) or not levels else levels.pop()  # see TWO_LEVELS
 
 
 def _classes(result: Mapping[str, Any], href: str) -> tuple[str, ...] | None:
@@ -367,9 +457,3 @@ def _patch(source: Mapping[str, Any]) -> int | None:
         )
     rows, cols = shape[2:]
     return rows if isinstance(rows, int) and rows == cols and rows >= 16 else None
-
-
-def _numbers(value: object) -> list[float]:
-    return (
-        [float(one) for one in value if isinstance(one, int | float)] if isinstance(value, Sequence) else []
-    )

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from xcloudmask.errors import OptionError, WeightsError
 from xcloudmask.models.weights import safety
 
-Form = Literal["safetensors", "onnx", "pt2"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-_FORMS: Mapping[str, Form] = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2"}
-_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".tar", ".npy", ".npz")
+Form = Literal["safetensors", "onnx", "pt2", "torch", "keras"]
+
+FORMS: Mapping[str, Form] = {
+    ".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "pt2", ".h5": "keras", ".hdf5": "keras",
+    **dict.fromkeys((".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"), "torch"),
+}  # fmt: skip
+_UNREADABLE = (".joblib", ".tar", ".npy", ".npz")
 
 
 def form_of(href: str) -> Form:
-    """Return the form of weights by the end of their name; pickles are refused.
+    """Return the form of weights by the end of their name.
 
     Examples
     --------
@@ -25,20 +32,50 @@ def form_of(href: str) -> Form:
     'onnx'
     """
     end = PurePosixPath(urlsplit(href).path).suffix.lower()
-    if end in _PICKLES:
+    if end in _UNREADABLE:
         raise WeightsError(
-            f"{href} is a Python pickle by its name ({end}), and loading one runs what its author wrote; "
-            f"{safety.CONVERT}"
+            f"{href} may hold pickles by its name ({end}), and loading one runs what its author wrote; "
+            "save the state dict where the network was made: torch.save(model.state_dict(), 'weights.pt')"
         )
-    if end not in _FORMS:
-        raise OptionError("form of weights", end or href, allowed=(*_FORMS, ".json (a STAC item)"))
-    return _FORMS[end]
+    if end not in FORMS:
+        raise OptionError("form of weights", end or href, allowed=(*FORMS, ".json (a STAC item)"))
+    return FORMS[end]
 
 
 def vetted(data: bytes, form: Form, origin: str) -> bytes:
-    """Return weights that are safe to parse, or raise."""
+    """Return weights that are safe to parse, or raise; what `tensors` reads is vetted as it is read."""
     if form == "pt2":
         from xcloudmask.models.weights.safety_pt2 import pt2
 
         return pt2(data, origin)
-    return safety.onnx(data, origin) if form == "onnx" else safety.safetensors(data, origin)
+    checks = {"onnx": safety.onnx, "safetensors": safety.safetensors}
+    return checks[form](data, origin) if form in checks else data
+
+
+def tensors(data: bytes, form: Form, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors in a file, and what it says beside them; nothing of the file is run.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    form : {"safetensors", "torch", "keras"}
+        Its form.
+    origin : str
+        How messages call it.
+    """
+    if form == "safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return load(safety.safetensors(data, origin)), {}
+        except SafetensorError as error:
+            raise WeightsError(f"{origin} is damaged: {error}") from error
+    read = importlib.import_module(f"xcloudmask.models.weights.{_READERS[form]}").tensors
+    result: tuple[dict[str, Tensor], dict[str, Any]] = read(data, origin)
+    return result
+
+
+#: The module that reads the tensors of a form.
+_READERS: Mapping[str, str] = {"torch": "state_dict", "keras": "keras"}

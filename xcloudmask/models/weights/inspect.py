@@ -22,12 +22,20 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """Shapes of a network's one input and its first output, None where the file does not tell."""
+    """Shapes of a network's one input and its output, None where the file does not tell."""
 
     input: Shape | None = None
     output: Shape | None = None
 
-    def check(self, bands: int | None, classes: int, activation: str | None, origin: str) -> None:
+    def check(
+        self,
+        bands: int | None,
+        classes: int,
+        activation: str | None,
+        origin: str,
+        *,
+        uncertainty: bool = False,
+    ) -> None:
         """Compare with what the caller says; None for `bands` if any number is taken."""
         for what, shape in (("input", self.input), ("output", self.output)):
             if shape is not None and len(shape) != 4:
@@ -35,7 +43,7 @@ class Shapes:
                     f"{origin}: its {what} has {len(shape)} dimensions, not (window, channel, row, column): "
                     "it does not map images to images"
                 )
-        outputs = 1 if activation in ("sigmoid", "complement") else classes
+        outputs = (1 if activation in ("sigmoid", "complement") else classes) + uncertainty
         for what, shape, wanted in (
             ("input bands", self.input, bands),
             ("output classes", self.output, outputs),
@@ -151,7 +159,12 @@ def pt2(clean: bytes) -> Shapes:
     outputs = [spec["user_output"]["arg"] for spec in signature["output_specs"] if "user_output" in spec]
     if len(inputs) != 1:
         raise WeightsError(f"the exported program has {len(inputs)} inputs; it must have one, the image")
-    return Shapes(_pt2_shape(inputs[0], values), _pt2_shape(outputs[0], values) if outputs else None)
+    shapes = [_pt2_shape(output, values) for output in outputs]
+    shape = shapes[0] if shapes else None
+    if len(shapes) > 1 and shape is not None:  # `instantiate.Exported` puts their channels behind one another
+        channels = [each[1] if each is not None and len(each) == 4 else None for each in shapes]
+        shape = (shape[0], sum(c for c in channels if c) if all(channels) else None, *shape[2:])
+    return Shapes(_pt2_shape(inputs[0], values), shape)
 
 
 def _pt2_shape(arg: dict[str, Any], values: dict[str, Any]) -> Shape | None:

@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_of
 from torch import nn
 
 from xcloudmask.errors import WeightsError
@@ -28,34 +26,44 @@ class Exported(torch.nn.Module):
         return self
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return what the program answers."""
-        out: torch.Tensor = self.program(pixels)
-        return out
+        """Return what the program answers, the channels of several outputs behind one another."""
+        out = self.program(pixels)
+        return out if isinstance(out, torch.Tensor) else torch.cat(list(out), dim=1)
 
 
-def built(architecture: str, config: Mapping[str, object], data: bytes, origin: str) -> nn.Module:
-    """Return an architecture with the tensors of a vetted safetensors file."""
+def built(
+    architecture: str, config: Mapping[str, object], tensors: Mapping[str, torch.Tensor], origin: str
+) -> nn.Module:
+    """Return an architecture with these tensors in it."""
     module = arch.build(architecture, config)
-    try:
-        tensors = tensors_of(data)
-        module.load_state_dict(tensors)
-    except SafetensorError as error:
-        raise WeightsError(f"{origin} is damaged: {error}") from error
-    except RuntimeError as error:
-        wanted = module.state_dict()
-        missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-        shapes = [
-            f"{name} ({_size(tensors[name])}, not {_size(wanted[name])})"
-            for name in sorted(wanted.keys() & tensors.keys())
-            if wanted[name].shape != tensors[name].shape
-        ]
-        raise WeightsError(
-            f"{origin} does not fit architecture {architecture!r} with {dict(config)}: it lacks "
-            f"{_some(missing)}, has {_some(extra)} besides, and {_some(shapes)} of another shape. "
-            "Check config=. Where the names are another library's: xcloudmask models convert FILE "
-            f"OUT.safetensors --keymap K, K one of {', '.join(KEYMAPS)}"
-        ) from error
+    _compare(module, tensors, f"architecture {architecture!r} with {dict(config)}", origin)
+    module.load_state_dict(tensors)
     return module.eval()
+
+
+def check(
+    architecture: str, config: Mapping[str, object], tensors: Mapping[str, torch.Tensor], origin: str
+) -> None:
+    """Compare names and shapes of tensors with those of an architecture, without making its weights."""
+    with torch.device("meta"):
+        module = arch.construct(architecture, config)
+    _compare(module, tensors, f"architecture {architecture!r} with {dict(config)}", origin)
+
+
+def _compare(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str, origin: str) -> None:
+    wanted = module.state_dict()
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    shapes = [
+        f"{name} ({_size(tensors[name])}, not {_size(wanted[name])})"
+        for name in sorted(wanted.keys() & tensors.keys())
+        if wanted[name].shape != tensors[name].shape
+    ]
+    if missing or extra or shapes:
+        raise WeightsError(
+            f"{origin} does not fit {what}: it lacks {_some(missing)}, has {_some(extra)} besides, and "
+            f"{_some(shapes)} of another shape. Check config=. Where the names are another library's: "
+            f"xcloudmask models convert FILE OUT.safetensors --keymap K, K one of {', '.join(KEYMAPS)}"
+        )
 
 
 def exported(clean: bytes, origin: str) -> nn.Module:

@@ -4,7 +4,9 @@ torch itself unpickles parts of such an archive (sample inputs, custom objects, 
 libraries from it (AOTInductor), evaluates its shape expressions as Python, writes its names into source that
 it executes, and calls whatever operator a dotted name leads to. So the archive is taken apart here. Raw
 tensors are kept; the graph is kept if every string in it is harmless and every operator is one of ATen's;
-sample inputs are replaced by none; anything else is refused. What torch loads is written anew from that.
+sample inputs are replaced by none; anything else is refused. What torch loads is written anew from that, for
+the CPU, wherever the network was when it was saved. The container of torch 2.5 goes the same way, by
+`xcloudmask.models.weights.old_pt2`.
 """
 
 from __future__ import annotations
@@ -14,18 +16,25 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from xcloudmask.errors import WeightsError
+from xcloudmask.models.weights import old_pt2
 
-MAX_TOTAL = 4 * 2**30
-MAX_GRAPH = 64 * 2**20
+#: Some kilobytes a layer; the largest networks have a thousand.
+MAX_GRAPH = 32 * 2**20
 
-_VERSIONS = re.compile(r"archive_format|archive_version|version|byteorder|\.data/(version|serialization_id)")
-_TENSOR = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
-_CONFIG = re.compile(r"data/(weights|constants)/model_(weights|constants)_config\.json")
 _GRAPH, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
+_CONFIG = re.compile(r"data/(weights|constants)/model_(weights|constants)_config\.json")
+_NEW = re.compile(
+    rf"archive_format|archive_version|version|byteorder|\.data/(version|serialization_id)|{_GRAPH}|{_SAMPLES}"
+    rf"|data/(weights/weight|constants/tensor)_\d+|{_CONFIG.pattern}"
+)
+_OLD = re.compile(
+    rf"{old_pt2.GRAPH}|{old_pt2.STATE}|{old_pt2.CONSTANTS}|serialized_example_inputs\.pt|version"
+    r"|extra_files/[\w.\-]+"
+)
 
 _WORD = re.compile(r"[A-Za-z0-9_.+\-]{0,300}")
 _OPERATOR = re.compile(
@@ -51,57 +60,80 @@ def pt2(data: bytes, origin: str) -> bytes:
     """Return an archive with the same network and nothing that can run code."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return _rewritten(archive, origin)
+            infos = archive.infolist()
+            if sum(info.file_size for info in infos) > len(data):  # torch compresses nothing
+                raise WeightsError(f"{origin} unpacks to more than its own size: refused (a zip bomb?)")
+            if old_pt2.GRAPH in archive.namelist():
+                entries = _known(infos, _OLD.fullmatch, lambda name: name, origin)
+                return _written(_converted(archive, entries, origin), origin)
+            entries = _known(infos, _NEW.fullmatch, lambda name: name.partition("/")[2], origin)
+            if _GRAPH not in entries:
+                raise WeightsError(f"{origin} holds no {_GRAPH}: it is no archive of torch.export.save")
+            parts = (
+                (name, _json(archive, info, origin) if name.endswith(".json") else archive.read(info))
+                for name, info in entries.items()
+                if name != _SAMPLES
+            )
+            return _written(parts, origin)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise WeightsError(
             f"{origin} is no torch.export archive, or did not arrive whole: {error}"
         ) from error
 
 
-def _rewritten(archive: zipfile.ZipFile, origin: str) -> bytes:
-    entries = _entries(archive, origin)
-    if _GRAPH not in entries:
-        raise WeightsError(f"{origin} holds no {_GRAPH}: it is no archive of torch.export.save")
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as clean:
-        for name, info in entries.items():
-            if name == _SAMPLES:
-                body = b""
-            elif name == _GRAPH:
-                body = json.dumps(_graph(_json(archive, info, origin), origin)).encode()
-            elif _CONFIG.fullmatch(name):
-                folder = name.rpartition("/")[0]
-                sizes = {
-                    entry.rpartition("/")[2]: one.file_size
-                    for entry, one in entries.items()
-                    if entry.startswith(f"{folder}/")
-                }
-                body = json.dumps(_config(_json(archive, info, origin), sizes, origin)).encode()
-            else:
-                body = archive.read(info)
-            clean.writestr(f"model/{name}", body)
-    return out.getvalue()
+def _converted(
+    archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], origin: str
+) -> Iterable[tuple[str, Any]]:
+    """Return the entries of an archive of torch 2.5 as those of today's layout."""
+    if missing := {old_pt2.STATE, old_pt2.CONSTANTS} - entries.keys():
+        raise WeightsError(f"{origin} lacks {', '.join(sorted(missing))}: it did not arrive whole")
+    graph = _json(archive, entries[old_pt2.GRAPH], origin)
+    return old_pt2.converted(graph, lambda name: archive.read(entries[name]), origin).items()
 
 
-def _entries(archive: zipfile.ZipFile, origin: str) -> dict[str, zipfile.ZipInfo]:
+def _known(
+    infos: Iterable[zipfile.ZipInfo],
+    known: Callable[[str], object],
+    short: Callable[[str], str],
+    origin: str,
+) -> dict[str, zipfile.ZipInfo]:
     """Return the entries by their names below the archive's own folder; every one must be known."""
-    infos = archive.infolist()
-    total = sum(info.file_size for info in infos)
-    if total > MAX_TOTAL or any(info.file_size > 100 * max(info.compress_size, 2**16) for info in infos):
-        raise WeightsError(f"{origin} unpacks to {total / 2**30:.1f} GB: refused (a zip bomb?)")
-    out: dict[str, zipfile.ZipInfo] = {}
+    entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
-        name = info.filename.partition("/")[2]
-        known = _VERSIONS.fullmatch(name) or _TENSOR.fullmatch(name) or _CONFIG.fullmatch(name)
-        if not known and name not in (_GRAPH, _SAMPLES):
+        name = short(info.filename)
+        if not known(name):
             raise WeightsError(
                 f"{origin} holds {info.filename!r}, which is neither a graph nor a raw tensor and could run "
-                "code: refused. Save the network with torch.export.save, or as safetensors or ONNX"
+                "code: refused. Export the network with torch.export.save, or as ONNX"
             )
-        if name in out:
+        if name in entries:
             raise WeightsError(f"{origin} holds {info.filename!r} twice: refused")
-        out[name] = info
-    return out
+        entries[name] = info
+    return entries
+
+
+def _written(parts: Iterable[tuple[str, Any]], origin: str) -> bytes:
+    """Write an archive of vetted entries: JSON values are checked, raw tensors are what they are."""
+    out = io.BytesIO()
+    configs: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as clean:
+        for name, body in parts:
+            if _CONFIG.fullmatch(name):
+                configs[name] = body
+                continue
+            if name == _GRAPH:
+                body = json.dumps(_graph(body, origin)).encode()
+            sizes[name] = len(body)
+            clean.writestr(f"model/{name}", body)
+        for name, config in configs.items():  # last, as they are held against the files of the tensors
+            folder = name.rpartition("/")[0]
+            files = {
+                entry.rpartition("/")[2]: size for entry, size in sizes.items() if entry.startswith(folder)
+            }
+            clean.writestr(f"model/{name}", json.dumps(_config(config, files, origin)))
+        clean.writestr(f"model/{_SAMPLES}", b"")
+    return out.getvalue()
 
 
 def _json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, origin: str) -> Any:
@@ -120,12 +152,12 @@ def _config(config: Any, sizes: Mapping[str, int], origin: str) -> Any:
         raise WeightsError(f"{origin}: the list of its tensors is damaged")
     for name, meta in entries.items():
         path = meta.get("path_name") if isinstance(meta, dict) else None
-        if (
-            not isinstance(path, str)
-            or meta.get("use_pickle") is not False
-            or not re.fullmatch(r"(weight|tensor)_\d+", path)
-        ):
+        if not isinstance(path, str) or meta.get("use_pickle") is not False:
             raise WeightsError(f"{origin}: its tensor {name!r} is kept as a pickle or an object: refused")
+        if not re.fullmatch(r"(weight|tensor)_\d+", path):
+            raise WeightsError(
+                f"{origin}: its tensor {name!r} lies in {path!r}, outside the archive: refused"
+            )
         needed = _bytes_of(meta.get("tensor_meta"))
         if needed is None or needed > sizes.get(path, 0):
             stated = "sizes that cannot be" if needed is None else f"{needed:,} bytes"
@@ -151,7 +183,7 @@ def _bytes_of(meta: Any) -> int | None:
 
 
 def _graph(value: Any, origin: str, key: str = "") -> Any:
-    """Return a copy of a graph without its notes; refuse any string that is not plainly harmless."""
+    """Return a copy of a graph without its notes, on the CPU; refuse strings not plainly harmless."""
     if isinstance(value, dict):
         for name in value:
             if name in _REFUSED and value[name] is not None:
@@ -161,7 +193,11 @@ def _graph(value: Any, origin: str, key: str = "") -> Any:
             if not _SHAPE.fullmatch(name):  # ranges are listed by shape expressions
                 _check(name, "", origin)
         return {
-            name: _nothing(part) if name in _DROPPED else _graph(part, origin, name)
+            name: _nothing(part)
+            if name in _DROPPED
+            else {"type": "cpu", "index": None}
+            if name in ("device", "as_device") and part is not None
+            else _graph(part, origin, name)
             for name, part in value.items()
         }
     if isinstance(value, list):

@@ -1,0 +1,106 @@
+"""Published models that are known by name: where their files are, and what the authors say of them."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from xcloudmask.errors import WeightsError
+from xcloudmask.models.weights import fetch
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A published model.
+
+    Parameters
+    ----------
+    name : str
+        As `xcloudmask.models.load` takes it.
+    system : str
+        The system it belongs to.
+    files : tuple of mapping
+        ``href`` of each file, and its ``sha256`` where that was published. Several are an ensemble.
+    licence : str
+        Of the weights.
+    source : str
+        Where it is published.
+    """
+
+    name: str
+    system: str
+    files: tuple[Mapping[str, str], ...]
+    licence: str
+    source: str
+
+
+@functools.cache
+def models() -> dict[str, KnownModel]:
+    """Return the published models by name.
+
+    Examples
+    --------
+    >>> models()["CloudS2Mask-10m"].licence, len(models()["CloudS2Mask-10m"].files)
+    ('MIT', 2)
+    """
+    text = files(__package__).joinpath("known.toml").read_text(encoding="utf-8")
+    entries = tomllib.loads(text)["model"]
+    return {entry["name"]: KnownModel(**{**entry, "files": tuple(entry["files"])}) for entry in entries}
+
+
+def config_beside(href: str) -> Mapping[str, Any] | None:
+    """Return the YAML file ``config.yaml`` beside weights, None if there is none.
+
+    The path of another YAML file in it is replaced by what that holds, if a file of its name lies there, too.
+    """
+    config = _yaml_beside(href, "config.yaml")
+    if config is None or fetch.local_path(href) is None:
+        return config
+    return {key: _named(href, value) for key, value in config.items()}
+
+
+def _named(href: str, value: Any) -> Any:
+    """Return the YAML file beside weights that a value names; other values as they are."""
+    name = PurePosixPath(value).name if isinstance(value, str) else ""
+    return (_yaml_beside(href, name) or value) if name.endswith((".yaml", ".yml")) else value
+
+
+def _yaml_beside(href: str, name: str) -> Mapping[str, Any] | None:
+    import yaml
+
+    path = fetch.local_path(href)
+    if path is not None:
+        beside = path.with_name(name)
+        if not beside.is_file():
+            return None
+        where = str(beside)
+    else:
+        where = urljoin(href, name) if "://" in href else ""
+    try:
+        content = yaml.safe_load(fetch.read_text(where))
+    except yaml.YAMLError as error:
+        raise WeightsError(f"{where}, beside the weights, is no YAML: {error}") from error
+    except WeightsError:
+        if path is not None:
+            raise
+        return None  # an address need not have one
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{where}, beside the weights, holds no settings: {str(content)[:60]!r}")
+    return content
+
+
+def file_name(href: str) -> str:
+    """Return the last part of a path or an address.
+
+    Examples
+    --------
+    >>> file_name("https://example.com/a/weights.pt?download=true")
+    'weights.pt'
+    """
+    return PurePosixPath(urlsplit(href).path).name
