@@ -23,7 +23,8 @@ from xcloudmask.types import AUX_SCALING, KINDS, AuxName
 
 #: What each part of a patch must be; all but `possible` and aux inputs are needed.
 FORM: Mapping[str, str] = {
-    "image": "uint16 (band, y, x): reflectance x 10,000, kelvin x 100, 65535 for no data",
+    "image": "uint16 (band, y, x), bands first: numpy.round(reflectance * 10_000), or kelvin * 100; 65535 "
+    "for no data",
     "bands": "a list of STAC common names, one a band",
     "kinds": "a list, one a band: 'reflectance' or 'brightness_temperature'",
     "possible": "uint8 (y, x): bit masks of the classes that each pixel may have",
@@ -101,7 +102,7 @@ def read(path: Path) -> Patch:
     for kind in kinds:
         if kind not in KINDS:
             raise bad(path, f"unknown kind {kind!r}; 'kinds' must be {FORM['kinds']}")
-    _check_image(path, parts["image"], len(bands), parts.get("possible"))
+    _check_image(path, parts["image"], len(bands))
     if "possible" in parts:
         _check_labels(path, parts["possible"], parts["image"].shape)
     aux = {str(name): _aux_plane(path, name, parts) for name in AUX_SCALING if name in parts}
@@ -227,28 +228,11 @@ def _fits(key: str, value: Any) -> bool:
     return bool(isinstance(value, str) and value) or (key == "scene" and type(value) is int)
 
 
-def _check_image(path: Path, image: NDArray[Any], count: int, labels: NDArray[Any] | None) -> None:
-    must = f"it must be {FORM['image']}"
-    if image.ndim != 3 or 0 in image.shape:
-        raise bad(path, f"'image' is {_form(image)}; {must}")
-    if image.dtype.kind != "u" or image.dtype.itemsize != 2:
-        raise bad(path, f"'image' is {_form(image)}; {must}{_how_to_store(image)}")
-    last = image.shape[2] == count
-    labelled_so = labels is not None and labels.shape == image.shape[:2] != image.shape[1:]
-    if image.shape[0] != count or (last and labelled_so):
-        hint = ". Bands come first: store numpy.moveaxis(image, -1, 0)" if last else ""
-        raise bad(path, f"'image' is {_form(image)}, and 'bands' names {count}; {must}{hint}")
-
-
-def _how_to_store(image: NDArray[Any]) -> str:
-    if image.dtype.kind in "iu":
-        return ". Store it with 65535 for no data, as image.astype('uint16')"
-    if image.dtype.kind != "f":
-        return ""
-    finite = image[np.isfinite(image)]
-    scaled = "image * 10_000" if finite.size and finite.max() < 50 else "image"  # no kelvin, no percent
-    whole = f"numpy.clip(numpy.round({scaled}), 0, 65534)"
-    return f". Store numpy.where(numpy.isnan(image), 65535, {whole}).astype('uint16')"
+def _check_image(path: Path, image: NDArray[Any], count: int) -> None:
+    if image.ndim != 3 or 0 in image.shape or (image.dtype.kind, image.dtype.itemsize) != ("u", 2):
+        raise bad(path, f"'image' is {_form(image)}; it must be {FORM['image']}")
+    if len(image) != count:
+        raise bad(path, f"'image' is {_form(image)}, and 'bands' names {count}; it must be {FORM['image']}")
 
 
 def _check_labels(path: Path, labels: NDArray[Any], shape: tuple[int, ...]) -> None:
