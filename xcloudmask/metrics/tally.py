@@ -95,8 +95,8 @@ class Confusion:
 
     Examples
     --------
-    >>> Confusion(1, 0, 0, 1) + Confusion(1, 1, 0, 0, 2)
-    Confusion(tp=2, fp=1, fn=0, tn=1, refused=2)
+    >>> Confusion(1, 0, 0, 1).as_tuple()
+    (1, 0, 0, 1, 0)
     """
 
     tp: int
@@ -104,10 +104,6 @@ class Confusion:
     fn: int
     tn: int
     refused: int = 0
-
-    def __add__(self, other: Confusion) -> Confusion:
-        mine, theirs = self.as_tuple(), other.as_tuple()
-        return Confusion(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
     def as_tuple(self) -> tuple[int, int, int, int, int]:
         """Return tp, fp, fn, tn, refused."""
