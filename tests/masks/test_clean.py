@@ -279,5 +279,5 @@ def test_metres_need_coordinates():
     bare = a_mask(np.zeros((4, 4))).drop_vars(["y", "x"])
     with pytest.raises(CloudMaskError, match="sieve='1 ha': the pixel size is not known"):
         bare.cloudmask.clean(sieve="1 ha")
-    with pytest.raises(CloudMaskError, match="it is no mask|this is no mask"):
+    with pytest.raises(CloudMaskError, match="this is no mask"):
         bare.drop_attrs().cloudmask.clean(sieve=3)
