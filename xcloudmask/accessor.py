@@ -288,6 +288,35 @@ class CloudMask:
 
         return clean(self._mask(), steps)
 
+    def compare(self, other: xr.DataArray) -> xr.Dataset:
+        """Return how far a mask agrees with another, such as a product's; lazy if either is.
+
+        Parameters
+        ----------
+        other : DataArray
+            A mask on the same grid: of another model, or from `xcloudmask.masks.decode`.
+
+        Returns
+        -------
+        Dataset
+            ``table``: pixels by the class ``here`` and ``there``, where both hold data. ``agreement`` and
+            Cohen's ``kappa``, in classes that both know: thin cloud is cloud, shadow, snow and water are
+            clear to a mask without them. ``difference``: a map that plots as a mask does.
+
+        Examples
+        --------
+        >>> import xarray as xr, xcloudmask
+        >>> flags = {"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"}
+        >>> mask = xr.DataArray([[0, 1, 1, 255]], dims=("y", "x"), attrs=flags)
+        >>> other = mask.copy(data=[[0, 1, 0, 0]])
+        >>> both = mask.cloudmask.compare(other)
+        >>> both.table.values.tolist(), both.difference.values.tolist()
+        ([[1, 0], [1, 1]], [[0, 0, 1, 255]])
+        """
+        from xcloudmask.metrics.compare import compare
+
+        return compare(self._mask(), other)
+
     def score(
         self,
         reference: xr.DataArray,

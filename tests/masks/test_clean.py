@@ -83,7 +83,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data(), plane=planes(), steps=STEPS)
 def test_steps_are_what_the_reference_says_for_any_chunks(data, plane, steps):
     named = data.draw(st.sampled_from([None, "cloud", "cloud_shadow"]))
@@ -166,7 +166,7 @@ def test_a_buffer_on_latitude_and_longitude_is_within_a_pixel_of_the_distance_in
     check_reach(out, plane, away, 12_000, narrow)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), plane=planes(10), name=st.sampled_from(["close", "open", "buffer", "sieve", "fill"]))
 def test_rows_of_unequal_width_are_the_same_for_any_chunks(data, plane, name):
     """By the definition: pixels are as far from each other as they are wide half-way between them."""

@@ -197,7 +197,8 @@ def test_the_snow_bit_of_real_items_that_call_it_shadow_is_snow():
 #: What Earth Engine's catalogue calls the parts of these layers, and their words here.
 PARTS = {
     "qa_pixel": ("LANDSAT_LC09_C02_T1_L2", "QA_PIXEL", {
-        "Fill": "fill", "Dilated Cloud": "dilated_cloud", "Cirrus (high confidence)": "cirrus", "Cloud": "cloud",
+        "Fill": "fill", "Dilated Cloud": "dilated_cloud", "Cirrus (high confidence)": "cirrus",
+        "Cloud": "cloud",
         "Cloud Shadow": "cloud_shadow", "Snow": "snow", "Water": "water"}),
     "fmask": ("NASA_HLS_HLSL30_v002", "Fmask", {
         "Cloud": "cloud", "Adjacent to cloud/shadow": "adjacent_to_cloud_shadow",
