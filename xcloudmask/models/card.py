@@ -122,6 +122,7 @@ _WORDS: Mapping[str, Callable[[ModelSpec], str]] = {
     "patch": lambda spec: (
         f"{spec.patch} x {spec.patch}{', fixed' if spec.patch_fixed else ''}; overlap {spec.overlap}"
     ),
+    "gaps": lambda spec: {"nearest": "", "zero": "given to it as 0", "nan": "given to it as NaN"}[spec.gaps],
     "threshold": _thresholds,
     "architecture": lambda spec: f"{spec.architecture} {spec.config}".strip(),
     "runtime": lambda spec: {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime] + _elsewhere(spec),
