@@ -1,8 +1,8 @@
 """Published systems against the reference answers of ../shared/published: a row a network and container.
 
 Files are loaded by `xcloudmask.models.load` in one call, as a user would; where the weights may not be passed
-on, the file is written here in the published container, with weights that a rule generates. Prints a table, and
-writes results/published.json.
+on, the file is written here in the published container, with weights that a rule generates. Prints a table
+and writes results/published.json.
 """
 
 from __future__ import annotations
