@@ -58,15 +58,12 @@ def _open(name: str, path: str) -> xr.DataArray:
     local = None if "://" in path or path.startswith("/vsi") else Path(path).expanduser()
     if local is not None and source.is_store(local):
         return _in_store(name, local)
-    import rioxarray
     from rasterio.errors import RasterioIOError
 
     from xcloudmask.errors import CloudMaskError
 
     try:
-        da: Any = rioxarray.open_rasterio(
-            path if local is None else local, chunks={"y": source.CHUNKS, "x": source.CHUNKS}, lock=False
-        )
+        da = source.open_image(path if local is None else local)
     except RasterioIOError as error:
         raise CloudMaskError(f"--aux {name}: {path} cannot be opened: {error}. Check the path") from error
     if da.sizes["band"] > 1:
