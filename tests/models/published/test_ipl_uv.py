@@ -87,6 +87,7 @@ def test_cards_name_bands_class_level_and_licence(adapted):
     for spec in (four, six, proba_v, adapted):
         assert (spec.architecture, spec.classes, spec.activation) == ("ipl-uv", ("clear", "cloud"), "sigmoid")
         assert (spec.level, spec.threshold, spec.patch % 8, spec.mean) == ("toa", 0.5, 0, None)
+        assert spec.gaps == "zero"
     assert (four.licence, six.licence) == ("MIT", "MIT")
     assert "none stated" in proba_v.licence
     assert "adapter" in adapted.description
