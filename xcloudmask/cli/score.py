@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.source import positive
+from xcloudmask.cli.source import open_image, positive
 from xcloudmask.errors import CloudMaskError
 
 if TYPE_CHECKING:
@@ -262,9 +262,8 @@ def _array(path: Path) -> xr.DataArray:
     import xarray as xr
 
     if path.suffix.lower() in (".tif", ".tiff"):
-        import rioxarray
-
-        raster: Any = rioxarray.open_rasterio(path, chunks={"y": 2048, "x": 2048})
+        with _named(path, "GeoTIFF"):
+            raster = open_image(path)
         if raster.sizes["band"] != 1:
             raise CloudMaskError(f"{path}: a mask has one band, this has {raster.sizes['band']}")
         da: xr.DataArray = raster.isel(band=0, drop=True)

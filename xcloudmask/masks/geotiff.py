@@ -45,7 +45,8 @@ class Written:
     ----------
     path : Path
     counts : dict
-        Pixels of each class by name, and of ``no_data``. Of probabilities: of the most probable class.
+        Pixels of each class by name, and of ``no_data``. Of probabilities: of the most probable class, as
+        stored: a Zarr store keeps them in steps of 1/254, where the first of two equal classes counts.
 
     Examples
     --------
@@ -180,14 +181,17 @@ class Tally:
 
     def __init__(self, mask: xr.DataArray) -> None:
         self.probabilities = "class" in mask.dims
-        self.names = dict(enumerate(map(str, mask["class"].values))) if self.probabilities else _names(mask)
+        labels = list(map(str, mask["class"].values)) if self.probabilities else []
+        self._classes = [place for place, label in enumerate(labels) if label != "uncertainty"]
+        self.names = dict(enumerate(labels[p] for p in self._classes)) if labels else _names(mask)
         self._counts = np.zeros(256, dtype=np.int64)
 
     def add(self, block: Array) -> int:
         """Count a block; return its number of pixels."""
         if self.probabilities:
             empty = np.isnan(block).any(axis=-3)
-            block = np.where(empty, NO_DATA, np.nan_to_num(block).argmax(axis=-3)).astype(np.uint8)
+            best = np.nan_to_num(block[..., self._classes, :, :]).argmax(axis=-3)
+            block = np.where(empty, NO_DATA, best).astype(np.uint8)
         self._counts += np.bincount(block.ravel(), minlength=256)
         return block.size
 

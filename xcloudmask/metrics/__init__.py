@@ -37,3 +37,8 @@ __all__ = [
     "summary",
     "temperature",
 ]
+
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)

@@ -126,7 +126,11 @@ def tally_mask(mask: xr.DataArray, reference: xr.DataArray, *, scene_dims: list[
             "one lacks (expand_dims, isel)"
         )
     over = [dim for dim in mask.dims if dim not in scene_dims]
-    reference = possible_of(reference).transpose(*mask.dims)
+    return counted(mask, possible_of(reference).transpose(*mask.dims), over)
+
+
+def counted(mask: xr.DataArray, reference: xr.DataArray, over: list[Any]) -> xr.DataArray:
+    """Count each label against each code along the dimensions `over`, chunk by chunk if either is lazy."""
     if mask.chunks is None and reference.chunks is None:
         return _counted(mask, reference, over)
     return _counted_in_chunks(mask, reference, over)
