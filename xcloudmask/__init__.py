@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask import accessor as _accessor  # noqa: F401  registers .cloudmask
-from xcloudmask import errors, models, sensors
+from xcloudmask import errors, masks, models, sensors
 from xcloudmask._version import __version__
 from xcloudmask.local import open as open
 from xcloudmask.stac import load_stac
@@ -54,6 +54,7 @@ __all__ = [
     "__version__",
     "errors",
     "load_stac",
+    "masks",
     "metrics",
     "models",
     "open_masks",

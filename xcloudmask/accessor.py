@@ -155,10 +155,11 @@ class CloudMask:
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
         aux : DataArray, Dataset or mapping of DataArray, optional
-            Height or radar, for models whose card has them: ``{"elevation": dem, "vv": vv, "vh": vh, "angle":
-            angle}``, metres, dB or linear (their attribute ``units`` says which) and degrees. Of any grid and
-            CRS, with or without the leading dimensions; brought to the scene's pixels (bilinear, the mean
-            where theirs are finer) when these are inferred. A gap in them makes no pixel no data.
+            Height, radar or thermal bands, for models whose card has them: ``{"elevation": dem, "vv": vv,
+            "vh": vh, "angle": angle, "lwir11": b10}``, metres, dB or linear (their attribute ``units`` says
+            which), degrees and kelvin. Of any grid and CRS, with or without the leading dimensions; brought
+            to the scene's pixels (bilinear, the mean where theirs are finer) when these are inferred. A gap
+            in them makes no pixel no data.
         tta : bool or int
             How many views of each window to average, and how many times slower it is: 1 to 4 are the window
             turned by none to three quarters, 5 to 8 add its mirror image, turned so. True is 8, False the
@@ -254,6 +255,75 @@ class CloudMask:
         0.5
         """
         return apply.clear_fraction(self._mask(), clear, dim)
+
+    def clean(self, **steps: Any) -> xr.DataArray:
+        """Return a mask with its clouds and shadows tidied, step by step in the order written; lazy if it is.
+
+        A size is a length such as ``"150 m"``, an area such as ``"1 ha"``, or a number of pixels. Lengths are
+        right on latitude and longitude, too. A step takes all classes of cloud and shadow as one; with a
+        mapping of classes to sizes, ``buffer={"cloud": "150 m", "cloud_shadow": 3}``, each by itself. Only
+        clear, land, snow and water become cloud or shadow, and no data stays no data.
+
+        Parameters
+        ----------
+        close : length
+            Close gaps narrower than twice the length.
+        open : length
+            Take out what is narrower than twice the length.
+        buffer : length
+            Widen by the length.
+        sieve : area
+            Take out what is smaller; pixels that meet at corners hang together.
+        fill : area
+            Fill holes that are smaller. What touches no data or the scene's edge is no hole.
+
+        Returns
+        -------
+        DataArray
+            uint8 with the classes of the mask. The attribute ``cleaned`` lists the steps.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray(np.eye(1, 7, 3, dtype="u1"), dims=("y", "x"), attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> mask.cloudmask.clean(buffer=1).values.tolist()
+        [[0, 0, 1, 1, 1, 0, 0]]
+        >>> mask.cloudmask.clean(sieve=2, buffer=1).values.tolist()
+        [[0, 0, 0, 0, 0, 0, 0]]
+        """
+        from xcloudmask.masks.clean import clean
+
+        return clean(self._mask(), steps)
+
+    def compare(self, other: xr.DataArray) -> xr.Dataset:
+        """Return how far a mask agrees with another, such as a product's; lazy if either is.
+
+        Parameters
+        ----------
+        other : DataArray
+            A mask on the same grid: of another model, or from `xcloudmask.masks.decode`.
+
+        Returns
+        -------
+        Dataset
+            ``table``: pixels by the class ``here`` and ``there``, where both hold data. ``agreement`` and
+            Cohen's ``kappa``, in classes that both know: thin cloud is cloud, shadow, snow and water are
+            clear to a mask without them. ``difference``: a map that plots as a mask does.
+
+        Examples
+        --------
+        >>> import xarray as xr, xcloudmask
+        >>> flags = {"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"}
+        >>> mask = xr.DataArray([[0, 1, 1, 255]], dims=("y", "x"), attrs=flags)
+        >>> other = mask.copy(data=[[0, 1, 0, 0]])
+        >>> both = mask.cloudmask.compare(other)
+        >>> both.table.values.tolist(), both.difference.values.tolist()
+        ([[1, 0], [1, 1]], [[0, 0, 1, 255]])
+        """
+        from xcloudmask.metrics.compare import compare
+
+        return compare(self._mask(), other)
 
     def score(
         self,

@@ -331,7 +331,7 @@ class ModelSpec:
     sha256: str = field(default="", metadata={"mlm": ""})
     members: tuple[ModelSpec, ...] = field(default=(), metadata=_MADE | {"label": "members"})
     member_weights: tuple[float, ...] = field(default=(), metadata=_MADE)
-    reduce: Reduction = field(default="mean", metadata=_MADE)
+    reduce: Reduction = field(default="mean", metadata={"label": ""})
     training_data: str = field(default="", metadata={"label": "trained on"})
     scores: str = ""
     limits: str = ""

@@ -119,7 +119,7 @@ def test_every_option_reaches_predict(tmp_path: Path) -> None:
         ("--working-resolution", "90"): {"working_resolution": 90.0},
         ("--patch-size", "48", "--overlap", "5"): {"patch_size": 48, "overlap": 5},
         ("--tta",): {"tta": True},
-        ("--tta-depth", "2"): {"tta": 2},
+        ("--tta-views", "2"): {"tta": 2},
     }
     for words, options in cases.items():
         assert main([*base, *words]) == 0
@@ -370,7 +370,7 @@ def test_problems_are_one_line_with_the_remedy(
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--model", "toy", "--tta-depth", "9"], 2, "from 1 to 8"),
+        (["--model", "toy", "--tta-views", "9"], 2, "from 1 to 8"),
         (["--aux", "one.tif"], 2, "'one.tif' must be NAME=..., such as elevation=dem.tif"),
         (["--aux", "dem={d}/no.tif"], 1, "--aux dem: .*no.tif cannot be opened.*Check the path"),
         (["--aux", "dem={d}/s.tif"], 2, "4 bands.*gdal_translate -b 1"),

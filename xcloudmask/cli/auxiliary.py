@@ -17,7 +17,7 @@ def add_arguments(group: Any) -> None:
     """Declare them in a group of a parser."""
     group.add_argument(
         "--aux", metavar="NAME=FILE", type=_pair, action="append", default=[],
-        help="elevation, vv, vh or angle, for models that take it; GeoTIFF, Zarr, netCDF; again for more",
+        help="elevation, vv, vh, angle, lwir11 or lwir12, for models that take it; GeoTIFF, Zarr, netCDF",
     )  # fmt: skip
     group.add_argument(
         "--aux-units", metavar="NAME=U", type=_pair, action="append", default=[],

@@ -1,1 +1,5 @@
-"""What is done with a mask: applying it, drawing it, writing it to GeoTIFF."""
+"""What is done with a mask: apply, clean, draw and write it; and the masks that products bring."""
+
+from xcloudmask.masks.products import decode
+
+__all__ = ["decode"]

@@ -37,6 +37,7 @@ class CardKeywords(TypedDict, total=False):
     architecture: str | None
     config: Mapping[str, object] | None
     sha256: str | None
+    reduce: str | None
     training_data: str | None
     scores: str | None
     limits: str | None

@@ -160,11 +160,6 @@ def _folder(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
 
 def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the card of the weights at `href`, after looking at them; nothing is registered."""
-    if "reduce" in given:
-        raise CloudMaskError(
-            f"reduce={given['reduce']!r} joins the members of an ensemble, and {href} is one network: "
-            "leave it out"
-        )
     form = form_of(href)
     data = fetch.read(href, given.get("sha256", "").lower())
     clean = vetted(data, form, href)

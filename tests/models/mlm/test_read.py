@@ -138,7 +138,7 @@ def test_units_must_be_plain(tmp_path, net):
             WeightsError,
             "masks no pixels",
         ),
-        ({"asset_href": "net.pth"}, WeightsError, "xcloudmask models convert"),
+        ({"asset_href": "net.joblib"}, WeightsError, "may hold pickles by its name"),
         ({"asset_roles": ["data"]}, WeightsError, "no asset with the role"),
         ({"asset_file__checksum": "1120" + 40 * "a"}, WeightsError, "no SHA-256"),
         ({"input_resize_type": "crop"}, WeightsError, "resized"),

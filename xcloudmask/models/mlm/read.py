@@ -109,6 +109,11 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> Reading:
     first, *others = [resolve(href, str(asset.get("href", ""))) for asset in assets]
     stated = {**checked(_card(item, assets[0], first, given)), **given}
     if not others:
+        if "reduce" in given:
+            raise WeightsError(
+                f"reduce={given['reduce']!r} joins the members of an ensemble, and {href} names one file: "
+                "leave it out"
+            )
         return Reading(((first, stated),), {})
     if "sha256" in given:
         raise WeightsError(
