@@ -34,9 +34,7 @@ def test_the_code_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert names["clean"].values[45, 50] == 1
     assert names["clean"].values[100, 100] == 0
     assert np.isnan(names["same"].values[100, 100])
-    np.testing.assert_array_equal(
-        names["theirs_too"].values, xcloudmask.masks.decode(layer, "scl").values
-    )
+    np.testing.assert_array_equal(names["theirs_too"].values, xcloudmask.masks.decode(layer, "scl").values)
     mpl.pyplot.close("all")
 
 
