@@ -512,6 +512,40 @@ class DataArrayAccessor(CloudMask):
     def _mask(self) -> xr.DataArray:
         return self._da
 
+    def select_clear(
+        self, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = apply.CLEAR
+    ) -> xr.DataArray:
+        """Return the dates that are clear enough; of the others, and of chunks that are not, nothing is read.
+
+        The mask is computed here, once. Pixels that are not clear stay: take them out with `apply`.
+
+        Parameters
+        ----------
+        mask : DataArray
+            On the same grid; its dimension beside rows and columns tells the dates.
+        min_clear : float
+            Clear share of the pixels that hold data which a date must have, and a chunk of it.
+        clear : sequence of str
+            Classes that count as clear.
+
+        Returns
+        -------
+        DataArray
+            The scene, with fewer dates, and NaN in chunks that are not clear enough. A chunk of several dates
+            is read if it is clear enough on one of them. A scene in memory loses dates only.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[[0, 0]], [[1, 1]]], dims=("time", "y", "x"), attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> dict(xr.ones_like(mask).cloudmask.select_clear(mask).sizes)
+        {'time': 1, 'y': 1, 'x': 2}
+        """
+        from xcloudmask.masks.select import select_clear
+
+        return select_clear(self._da, mask, min_clear, clear)
+
     def apply(
         self,
         mask: xr.DataArray,

@@ -322,7 +322,7 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--sensor", "landsat8x"], 2, "mean 'landsat-8'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--level", "L1C"], 1, "scale.*--scale 0.0001 --offset, with"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--patch-size", "16"], 1, "--patch-size 16"),
-        (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--device", "gpus"], 2, "unknown device 'gpus'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--variable", "x"], 2, "--variable is for Zarr"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--date", "2020-01-02"], 2, "--date does not apply"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--sun-elevation", "9"], 2, "-elevation does not"),

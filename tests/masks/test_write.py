@@ -169,6 +169,9 @@ def test_probabilities_become_one_band_a_class(tmp_path: Path) -> None:
     counts = dict(zip(coords["class"], np.bincount(best.ravel()).tolist(), strict=True))
     assert written.counts == {**counts, "no_data": 800}
     assert listing(tmp_path) == ["p.tif"]
+    da = da.assign_coords({"class": ["clear", "cloud", "no_data"]})  # a network may say so, too
+    empty = counts.pop("cloud_shadow") + 800
+    assert write(da, tmp_path / "q.tif").counts == {**counts, "no_data": empty}
 
 
 @pytest.mark.parametrize("chunks", [None, {"y": 128, "x": 100}, {"y": (1, 69, 30), "x": (50, 13, 17)}])

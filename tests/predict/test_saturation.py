@@ -86,9 +86,10 @@ def test_a_store_holds_the_same_mask_and_refuses_another_ceiling(tmp_path: Path)
 
 
 def test_a_gap_is_no_cloud() -> None:
+    """Though its number, as reflectance, would be above the ceiling."""
     da = clipped("u2").copy()
-    da[:, :5] = 0
-    mask = da.cloudmask.predict(FOUR, nodata=0, saturation={"blue": 0.4, "nir": 0.2})
+    da[:, :5] = 65_535
+    mask = da.cloudmask.predict(FOUR, nodata=65_535, saturation={"blue": 0.4, "nir": 0.2})
     assert (mask[:5] == 255).all()
     both = (PIXELS[0] == np.float32(0.4)) & (PIXELS[3] >= 0.2)
     assert (mask.values[5:][both[5:]] == code_of(mask, "cloud")).all()

@@ -122,6 +122,8 @@ def test_files_without_what_the_network_takes_are_named(tmp_path: Path) -> None:
         begin({**SENSEI, "architecture": "sensei-v1", "settings": {}})
     spec = model_of(tmp_path / "c" / "high.json")
     assert begin({"start": spec, "classes": CLASSES, "aux": ["vv"]}).entries["aux"] == (AuxInput("vv"),)
+    with pytest.raises(CloudMaskError, match="this one takes aux inputs"):
+        begin({**UNET, "estimate": True})
     with pytest.raises(CloudMaskError, match="other bands, and other aux"):
         begin({"start": "ukis-4band-l1c", "classes": ["clear", "cloud"], "aux": ["vv"]})
 

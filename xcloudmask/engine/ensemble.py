@@ -82,5 +82,5 @@ def _mean_of_logits(stack: Float, axis: int) -> Float:
 
 
 _REDUCTIONS: Mapping[Reduction, Callable[..., Float]] = {
-    "mean": np.mean, "mean-logits": np.mean, "max": np.max, "min": np.min, "median": np.median,
+    "mean": np.mean, "mean-logits": _mean_of_logits, "max": np.max, "min": np.min, "median": np.median,
 }  # fmt: skip

@@ -12,7 +12,6 @@ A chunk is held compressed between the passes, and not labelled twice. The sourc
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.classes import NO_DATA
+from xcloudmask.masks.halo import Packed
 from xcloudmask.masks.lengths import SLACK, Floats
 
 Codes = npt.NDArray[np.uint8]
@@ -109,25 +109,23 @@ class Examined:
 
     Parameters
     ----------
-    packed : bytes
-    shape : tuple of int
+    packed : Packed
     border : Border
     where, which : array of int
         Pixels whose area may be too small, and the number of that.
     """
 
-    packed: bytes
-    shape: tuple[int, ...]
+    packed: Packed
     border: Border
     where: npt.NDArray[np.int32]
     which: npt.NDArray[np.int32]
 
     def paint(self, verdict: Codes) -> Codes:
         """Return the chunk with each open area as the verdict has it."""
-        block = np.frombuffer(bytearray(zlib.decompress(self.packed)), np.uint8)
+        block = self.packed.part()
         new = verdict[self.which]
-        block[self.where[new != NO_DATA]] = new[new != NO_DATA]
-        return block.reshape(self.shape)
+        block.ravel()[self.where[new != NO_DATA]] = new[new != NO_DATA]
+        return block
 
 
 def edges(plane: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
@@ -171,8 +169,7 @@ def examine(block: Codes, weights: Ints | None, rule: Rule) -> Examined:
         tuple(number[edge] for edge in edges(labels)), edges(block),
     )  # fmt: skip
     return Examined(
-        zlib.compress(done.tobytes(), 1),
-        block.shape,
+        Packed.of(done),
         border,
         where[later],
         number[label[later]].astype(np.int32),

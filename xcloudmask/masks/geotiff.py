@@ -198,7 +198,8 @@ class Tally:
     def counts(self) -> dict[str, int]:
         """Pixels by class name, ``no_data`` last."""
         valid = {name: int(self._counts[code]) for code, name in self.names.items() if code != NO_DATA}
-        return {**valid, "no_data": int(self._counts[NO_DATA])}
+        empty = valid.pop("no_data", 0)  # a class of probabilities, if the network has one
+        return {**valid, "no_data": empty + int(self._counts[NO_DATA])}
 
 
 def _names(mask: xr.DataArray) -> dict[int, str]:

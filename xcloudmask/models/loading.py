@@ -250,7 +250,7 @@ def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
 
 def _beside(spec: ModelSpec, href: str) -> ModelSpec:
     """Return the card in the file `href` with the address of its weights, which must fit it."""
-    from xcloudmask.models.mlm.read import resolve
+    from xcloudmask.models.mlm.item import resolve
 
     if spec.fills:
         imputer_for(spec.bands)  # which says so if it knows nothing of one of them

@@ -72,8 +72,11 @@ def begin(table: Mapping[str, Any]) -> Begun:
     _train_only(network, architecture, config, table)
     called = network
     estimate = table.get("estimate", entries.get("fills", False))
-    if any_bands and estimate:
-        raise CloudMaskError("[network] estimate = true is for networks of fixed bands; this one takes any")
+    if estimate and (any_bands or entries["aux"]):
+        what = "any" if any_bands else "aux inputs"
+        raise CloudMaskError(
+            f"[network] estimate = true is for networks of fixed bands; this one takes {what}"
+        )
     if not any_bands:
         normalised = entries.get("mean"), entries.get("std")
         window = entries["patch"] if entries.get("patch_fixed") else None

@@ -70,7 +70,8 @@ def train(
     Returns
     -------
     dict
-        The record: threshold and scores by set of bands, hashes of weights and config.
+        The record: threshold and scores by set of bands, hashes of weights and config. Where the config has
+        [score], ``scored`` holds its scores as numbers, and ``scores`` as `xcloudmask.metrics.Scores`.
     """
     if threads:
         import torch

@@ -53,7 +53,8 @@ def test_the_network_gives_the_published_answers(act: str) -> None:
     for case, shape in facts["cases"].items():
         with torch.inference_mode():
             logits = module(torch.from_numpy(golden.image(case, shape))[None])[0]
-        assert np.abs(logits.numpy() - answers[f"{case}/{act}/logits"]).max() < 1e-4
+        # closer than aimed at: with Mish, a middle without its norm or ReLU would differ by 3e-6 alone
+        assert np.abs(logits.numpy() - answers[f"{case}/{act}/logits"]).max() < 2.5e-6
         odds = torch.softmax(logits, dim=0).numpy()
         assert np.abs(odds - answers[f"{case}/{act}/probabilities"]).max() < 1e-5
 

@@ -14,6 +14,7 @@ from tests.scenes import same_odds
 from xcloudmask import models
 from xcloudmask.errors import OptionError, UnitError, WeightsError
 from xcloudmask.models import registry
+from xcloudmask.models.network import load_network
 
 pytestmark = golden.needed
 FOLDER = golden.PUBLISHED / "fdr4vgt"
@@ -61,6 +62,8 @@ def difference(spec, keys, answers):
 def test_exported_programs_of_both_torches(name, answers):
     spec = models.load(FOLDER / f"{name}.pt2", units="reflectance*10000", **PROGRAM)
     assert difference(spec, [name[:7]], answers) < 1e-6
+    body = load_network(spec).body
+    assert sum(tensor.numel() for tensor in body.parameters()) == 4 * 3 * 9 + 3 + 2 * 3 + 3 + 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -71,7 +71,8 @@ def test_a_window_is_scaled_over_what_holds_data() -> None:
     assert np.abs(scaled - golden.answers(FOLDER)["scene/normalised_window"]).max() < 1e-5
     nothing = z_scores(torch.full((1, 3, 4, 4), float("nan")))
     assert (nothing == 0).all()
-    assert z_scores(torch.full((1, 3, 500, 400), 0.3)).abs().max() < 1e-6
+    for side in (4, 500):
+        assert z_scores(torch.full((1, 3, side, side), 0.3)).abs().max() < 1e-6
 
 
 def odds(logits: np.ndarray) -> np.ndarray:
