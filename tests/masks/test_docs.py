@@ -27,7 +27,8 @@ def test_the_code_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
         "y": -axis[::2] - 5, "x": axis[::2] + 5})  # fmt: skip
     asset = {"classification:classes": [{"value": 4, "name": "vegetation"}, {"value": 9, "name": "cloud"}]}
     names = {"xcloudmask": xcloudmask, "mask": mask, "scene": scene, "layer": layer, "asset": asset}
-    assert len(BLOCKS) == 5
+    names |= {"masks": mask.expand_dims("time").chunk(y=60), "scenes": scene.expand_dims("time").chunk(y=60)}
+    assert len(BLOCKS) == 6
     for block in BLOCKS:
         exec(compile(block, str(PAGE), "exec"), names)
     assert re.search(r"kappa 0\.\d\d|kappa 1\.00", capsys.readouterr().out)

@@ -11,9 +11,6 @@ import xarray as xr
 
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.masks.halo import as_blocks, like, with_halo
-from xcloudmask.masks.lengths import Grid, Size
-from xcloudmask.masks.morphology import Disc, dilate
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.scene.same_grid import check_same_grid
@@ -84,6 +81,10 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
     >>> grow(spot, 1).values[0]
     array([False,  True,  True,  True, False])
     """
+    from xcloudmask.masks.halo import as_blocks, like, with_halo
+    from xcloudmask.masks.lengths import Grid, Size
+    from xcloudmask.masks.morphology import Disc, dilate
+
     size, grid = Size.length("buffer", buffer), Grid.of(taken)
     disc = Disc(*size.disc("buffer", grid))
     turned = taken.transpose(..., *spatial_dims(taken))
