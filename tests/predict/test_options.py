@@ -175,10 +175,6 @@ def test_what_sync_settles_is_refused(name: str) -> None:
         sync([], "m", load={name: None})
 
 
-#: An architecture, whose arguments are its card's.
-BUILDERS = {"sensei_v2"}
-
-
 def test_signatures_are_short() -> None:
     """Longer ones are those that spell options out, each in one place."""
     root = Path(xcloudmask.__file__).parent
@@ -189,7 +185,7 @@ def test_signatures_are_short() -> None:
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 if len([a for a in arguments if a.arg != "self"]) > 15:
                     long.add(node.name)
-    assert long == {"load_stac", *BUILDERS}
+    assert long == {"load_stac"}
 
 
 @pytest.mark.parametrize(
