@@ -1,8 +1,8 @@
 """Published systems against the reference answers of ../shared/published: a row a network and container.
 
-Files are loaded by `xcloudmask.models.load` in one call, as a user would; where the weights may not be passed on, the
-file is written here in the published container, with weights that a rule generates. Prints a table, and writes
-results/published.json.
+Files are loaded by `xcloudmask.models.load` in one call, as a user would; where the weights may not be passed
+on, the file is written here in the published container, with weights that a rule generates. Prints a table
+and writes results/published.json.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def ipl_uv(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def omnicloudmask(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield rows of the two files; inputs of their answers count as normalised, so logits are compared unscaled."""
+    """Yield rows of the two files; their answers are for inputs that count as normalised."""
     facts, answers = golden.facts("omnicloudmask")["networks"], golden.answers("omnicloudmask")
     for encoder, fact in facts.items():
         save_file(golden.weights(fact["shapes"]), folder / f"{encoder}.safetensors")
@@ -233,9 +233,9 @@ def main() -> None:
     print("| system | container | largest difference | other classes | parameters | seconds to load |")
     print("| --- | --- | --- | --- | --- | --- |")
     for row in rows:
-        print(
-            f"| {row['system']} | {row['container']} | {row['difference']:.1e} | {row['other']} | {row['parameters']:,} | {row['seconds']} |"
-        )
+        stated = f" (stated: {row['stated']:,})" if "stated" in row else ""
+        cells = (row["system"], row["container"], f"{row['difference']:.1e}", row["other"])
+        print("|", " | ".join(map(str, (*cells, f"{row['parameters']:,}{stated}", row["seconds"]))), "|")
     about = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": platform.machine(),

@@ -111,6 +111,7 @@ class CloudMask:
         dtype: str = "auto",
         working_resolution: str | float = "auto",
         nodata: float | str | None = "auto",
+        saturation: float | Mapping[str, float] | None = None,
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -133,9 +134,9 @@ class CloudMask:
             Side of a window and what it shares with the next, in pixels of the working resolution.
         batch_size : int or "auto"
             Windows inferred at a time.
-        device : {"auto", "cpu", "cuda", "cuda:0", "mps", "openvino"}
-            Where to infer. ``openvino``, or ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it
-            is installed.
+        device : {"auto", "cpu", "gpu", "cuda", "cuda:0", "mps", "openvino"}
+            Where to infer; ``gpu`` is ``cuda``, or ``mps`` where there is that. ``openvino``, or
+            ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it is installed.
         dtype : {"auto", "float32", "bfloat16", "float16"}
             What to infer in. The blend is float32 always.
         working_resolution : "auto", "native" or float
@@ -146,13 +147,19 @@ class CloudMask:
             value of the sensor's products: 0 in every band (Sentinel-2, Landsat), which no surface reflects.
             Where the sensor is not known and nothing is declared, 0 in every band is no data with a warning.
             None: no number but those that the attributes declare.
+        saturation : float or mapping, optional
+            Reflectance from which on a band is saturated, or was clipped: one figure for all visible bands,
+            or one for each band that is to be looked at, ``{"blue": 0.4, "red": 0.4}``. A pixel is cloud
+            where every such band reaches it, whatever the model says, unless that is snow: flat tops of
+            clouds look like nothing that models have seen. Pixels around it are inferred as they would be.
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
         aux : DataArray, Dataset or mapping of DataArray, optional
-            Height or radar, for models whose card has them: ``{"elevation": dem, "vv": vv, "vh": vh, "angle":
-            angle}``, metres, dB or linear (their attribute ``units`` says which) and degrees. Of any grid and
-            CRS, with or without the leading dimensions; brought to the scene's pixels (bilinear, the mean
-            where theirs are finer) when these are inferred. A gap in them makes no pixel no data.
+            Height, radar or thermal bands, for models whose card has them: ``{"elevation": dem, "vv": vv,
+            "vh": vh, "angle": angle, "lwir11": b10}``, metres, dB or linear (their attribute ``units`` says
+            which), degrees and kelvin. Of any grid and CRS, with or without the leading dimensions; brought
+            to the scene's pixels (bilinear, the mean where theirs are finer) when these are inferred. A gap
+            in them makes no pixel no data.
         tta : bool or int
             How many views of each window to average, and how many times slower it is: 1 to 4 are the window
             turned by none to three quarters, 5 to 8 add its mirror image, turned so. True is 8, False the
@@ -189,6 +196,7 @@ class CloudMask:
         dtype: str = "auto",
         working_resolution: str | float = "auto",
         nodata: float | str | None = "auto",
+        saturation: float | Mapping[str, float] | None = None,
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -407,6 +415,8 @@ class CloudMask:
 
     def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:
         """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.
+
+        Beside a mask lies ``PATH.aux.xml``, from which GDAL and QGIS take the names of its classes.
 
         Parameters
         ----------

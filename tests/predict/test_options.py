@@ -129,7 +129,7 @@ def test_each_option_has_a_flag_or_is_said_to_have_another(
 def test_every_recorded_option_is_in_attributes_and_fingerprint(da: xr.DataArray) -> None:
     how: dict[str, Any] = {
         "model": testing.TOY, "threshold": 0.4, "scheme": "binary", "working_resolution": 60.0, "tta": 4,
-        "patch_size": 40, "overlap": 6, "dtype": "float32",
+        "patch_size": 40, "overlap": 6, "dtype": "float32", "saturation": 0.9,
     }  # fmt: skip
     mask = da.cloudmask.predict(**how)
     contract = plan_output(from_reflectance(da, PredictOptions(**how)), WriteOptions()).contract
