@@ -31,6 +31,7 @@ class CardKeywords(TypedDict, total=False):
     level: str | None
     gsd: tuple[float, float] | None
     patch: int | None
+    largest_patch: int | None
     overlap: int | None
     threshold: float | None
     shadow_threshold: float | None
