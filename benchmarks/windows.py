@@ -29,7 +29,7 @@ from xcloudmask.engine.classify import decide_classes
 from xcloudmask.engine.tiling import AxisPlan
 from xcloudmask.models.sources import ukis
 
-SIDES = (256, 512, 768, 1024)
+SIDES = (256, 384, 512, 768, 1024)
 OVERLAP = 48
 #: Channels of the networks.
 CHANNELS = {"cloud": 1, "shadow": 2}
@@ -272,30 +272,30 @@ def main() -> None:
         if min(p.pixels.shape[1:]) >= 512 and p.gsd == 30
     ]  # fmt: skip
     sections: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-        "alone": ("38-Cloud, 384 x 384", lambda: compare(alone(cloud38), "l1c", (256, 384))),
+        "alone": ("38-Cloud, 384 x 384", lambda: compare(alone(cloud38), "l1c", SIDES[:2])),
         "mosaic2": (
             "Mosaics of 2 x 2 Biome patches, 512 x 512",
-            lambda: compare(mosaics(biome, 2, 4), "l1c", SIDES[:2], joints=256),
+            lambda: compare(mosaics(biome, 2, 2), "l1c", SIDES[:3], joints=256),
         ),
         "shadow": (
             "Shadow or not at one site, 689 x 743",
-            lambda: compare(alone(shaded), "l2a", SIDES[:3], "shadow"),
+            lambda: compare(alone(shaded), "l2a", SIDES[:4], "shadow"),
         ),
         "whole": (
             "Whole pictures of Landsat, no labels, 524 to 727 a side",
-            lambda: compare(alone(whole), "l1c", SIDES[:3]),
+            lambda: compare(alone(whole), "l1c", SIDES[:4]),
         ),
         "mirrored": (
             "Biome patches beside their mirror images, 512 x 512",
-            lambda: compare(mirrored(biome), "l1c", SIDES[:2], joints=256),
+            lambda: compare(mirrored(biome), "l1c", SIDES[:3], joints=256),
         ),
         "mosaic4": (
             "Mosaics of 4 x 4 Biome patches, 1024 x 1024",
-            lambda: compare(mosaics(biome, 4, 3), "l1c", SIDES, joints=256),
+            lambda: compare(mosaics(biome, 4, 2), "l1c", SIDES, joints=256),
         ),
         "mosaic3": (
             "Mosaics of 3 x 3 patches of 38-Cloud, 1152 x 1152",
-            lambda: compare(mosaics(cloud38, 3, 3), "l1c", SIDES, joints=384),
+            lambda: compare(mosaics(cloud38, 3, 2), "l1c", SIDES, joints=384),
         ),
     }
     found = json.loads(args.out.read_text()) if args.out.exists() else {"sections": {}}

@@ -77,7 +77,7 @@ class WindowJob:
     @property
     def shares(self) -> Float:
         """Weights of the cells that hold data, zero elsewhere; never negative, never zero in between."""
-        return np.where(self.valid, self.weights, np.float32(0))
+        return self.weights if self.valid.all() else np.where(self.valid, self.weights, np.float32(0))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
