@@ -22,6 +22,7 @@ from xcloudmask.engine.output_checks import no_answer
 from xcloudmask.engine.pixels import cells_of, coarsen, fill_gaps, holds_data
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.predictor import WindowJob, get_predictor
+from xcloudmask.engine.stopwatch import spent_on
 from xcloudmask.engine.tiling import reflect_indices
 from xcloudmask.engine.upsample import upsample
 from xcloudmask.errors import ModelWarning, warn_user
@@ -38,7 +39,8 @@ def valid_pixels(plan: Plan, raw: Array) -> Bool:
     `window_jobs` scans the pixels that windows reach once more. That is half a percent of the time of the
     least network here; to hand the result on, chunk by chunk, would double the strips in a Dask graph.
     """
-    return holds_data(reflectance(plan, raw), plan.options.calibration)
+    with spent_on("pixels"):
+        return holds_data(reflectance(plan, raw), plan.options.calibration)
 
 
 def reflectance(plan: Plan, raw: Array) -> Array:
@@ -155,7 +157,8 @@ def finish(plan: Plan, placed: Collection[PlacedSum], valid: Bool, rows: Range, 
         sums = np.zeros((*valid.shape[:-2], plan.channels, bottom - top, right - left), np.float32)
         add_sums(sums, placed, top - origin)
         inside = slice(band[0] - first, band[1] - first)
-        _output(plan, sums, valid[..., inside, :], band, cols, out[..., inside, :])
+        with spent_on("blending"):
+            _output(plan, sums, valid[..., inside, :], band, cols, out[..., inside, :])
     return out
 
 
