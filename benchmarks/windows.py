@@ -155,7 +155,11 @@ def steps(odds: Pixels, side: int, joints: int | None) -> tuple[float, float] | 
 
 
 def compare(
-    pictures: Iterator[Picture], level: str, sides: Sequence[int], what: str = "cloud", joints: int | None = None
+    pictures: Iterator[Picture],
+    level: str,
+    sides: Sequence[int],
+    what: str = "cloud",
+    joints: int | None = None,
 ) -> dict[str, Any]:
     tallies: dict[str, dict[int, Tally]] = {}
     count = 0
@@ -236,7 +240,9 @@ def show(found: dict[str, Any]) -> str:
                     f"{100 * row['f1_change']:+.2f}" if scored and side != "256" else None,
                     f"{row['step_at_borders'] / row['step_anywhere']:.2f}" if "step_anywhere" in row else None,
                 ])  # fmt: skip
-        told.append(f"{section['title']} ({section['pictures']} pictures, {section['date']})\n" + table(head, rows))
+        told.append(
+            f"{section['title']} ({section['pictures']} pictures, {section['date']})\n" + table(head, rows)
+        )
     if "cost" in found:
         rows = [list(row.values()) for row in found["cost"]]
         told.append(

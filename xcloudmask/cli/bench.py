@@ -24,13 +24,21 @@ if TYPE_CHECKING:
 #: What those who compare cloud masks state the seconds of: about a Sentinel-2 tile of 10 m.
 SHARED_MPX = 100
 #: What the parts are called that `xcloudmask.engine.stopwatch` notes.
-PARTS = {"network": "the network", "pixels": "reading and preparing pixels", "blending": "blending and deciding"}
+PARTS = {
+    "network": "the network",
+    "pixels": "reading and preparing pixels",
+    "blending": "blending and deciding",
+}
 
 
 def add_arguments(parser: Parser) -> None:
     """Declare the model and the size."""
-    parser.add_argument("model", nargs="?", default="ukis-6band-l1c", metavar="MODEL", help="see: xcloudmask models")
-    parser.add_argument("--size", type=whole, default=2048, metavar="N", help="pixels a side of the scene (2048)")
+    parser.add_argument(
+        "model", nargs="?", default="ukis-6band-l1c", metavar="MODEL", help="see: xcloudmask models"
+    )
+    parser.add_argument(
+        "--size", type=whole, default=2048, metavar="N", help="pixels a side of the scene (2048)"
+    )
     parser.add_argument("--runs", type=whole, default=3, metavar="N", help="how often it is masked (3)")
     parser.add_argument("--device", default="auto", metavar="D", help="cpu, cuda, cuda:0, mps, openvino")
     parser.add_argument("--dtype", default="auto", metavar="T", help="float32, bfloat16, float16")
@@ -64,7 +72,7 @@ def run(args: Namespace) -> int:
     where = hardware(device)
     at = f"{where}, {cpu_threads()} threads" if device == "cpu" else where
     wall, pixels = statistics.median(walls), args.size**2 / 1e6
-    share = {part: seconds[part] / max(seconds.total(), 1e-9) for part in PARTS}
+    share = {part: seconds[part] / max(sum(seconds.values()), 1e-9) for part in PARTS}
     bound = max(share, key=lambda part: share[part])
     side, overlap = mask.attrs["patch_size"], mask.attrs["overlap"]
     print(
@@ -102,7 +110,9 @@ def made_up(spec: ModelSpec, side: int) -> xr.DataArray:
     waves = np.sin(steps / 37)[:, None] * np.cos(steps / 53) + np.sin(steps / 211)[:, None]
     shared = np.clip(0.25 + 0.2 * waves, 0.01, 1)
     bands = _bands(spec)
-    pixels = np.stack([np.round(shared * (1 - 0.06 * band) * 1e4) for band in range(len(bands))]).astype(np.uint16)
+    pixels = np.stack([np.round(shared * (1 - 0.06 * band) * 1e4) for band in range(len(bands))]).astype(
+        np.uint16
+    )
     step = (spec.gsd[0] * spec.gsd[1]) ** 0.5 if spec.gsd else 10.0
     coords = {"y": -step * steps, "x": step * steps}
     da = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords)

@@ -120,7 +120,8 @@ def cells_of(raw: Array, calibration: Calibration, factors: tuple[int, int]) -> 
     nothing to do but to look.
     """
     _, height, width = raw.shape
-    if factors == (1, 1) and raw.dtype == np.float32 and calibration.scale is calibration.offset is None:
+    unscaled = calibration.scale is None and calibration.offset is None
+    if factors == (1, 1) and raw.dtype == np.float32 and unscaled:
         values, valid = calibrate(raw, calibration)
         return values, valid, not valid.all()
     fy, fx = factors

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
-_noted: Counter[str] | None = None
+_noted: dict[str, float] | None = None
 
 
 @contextmanager
-def noting() -> Iterator[Counter[str]]:
+def noting() -> Iterator[dict[str, float]]:
     """Note what all threads of this process spend on each part, in seconds.
 
     Examples
@@ -24,7 +24,7 @@ def noting() -> Iterator[Counter[str]]:
     ['network']
     """
     global _noted
-    _noted = seconds = Counter()
+    _noted = seconds = defaultdict(float)
     try:
         yield seconds
     finally:

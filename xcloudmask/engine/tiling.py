@@ -165,7 +165,8 @@ def fitting_patch(shape: tuple[int, int], smallest: int, largest: int, overlap: 
     448
     """
     sides = (smallest, *range(smallest - smallest % MIN_PATCH + MIN_PATCH, largest + 1, MIN_PATCH))
-    return min(sides, key=lambda side: TilePlan.make(shape, side, overlap).count * side**2)
+    fewest: int = min(sides, key=lambda side: TilePlan.make(shape, side, overlap).count * side**2)
+    return fewest
 
 
 def reflect_indices(size: int, length: int) -> npt.NDArray[np.intp]:
