@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -145,13 +146,15 @@ def steps(odds: Pixels, side: int, joints: int | None) -> tuple[float, float] | 
     cloud, at, elsewhere = odds[CHANNELS["cloud"]], [], []
     for axis in (0, 1):
         size = cloud.shape[axis]
-        step = np.nanmean(np.abs(np.diff(cloud, axis=axis)), axis=1 - axis)
+        with warnings.catch_warnings():  # of a line without data there is no mean
+            warnings.simplefilter("ignore", RuntimeWarning)
+            step = np.nanmean(np.abs(np.diff(cloud, axis=axis)), axis=1 - axis)
         starts = AxisPlan(size, side, OVERLAP).starts
         borders = {int(s) for s in starts[1:]} | {int(s) + side for s in starts[:-1]}
         joined = set(range(joints, size, joints)) if joints else set()
         at += [step[b - 1] for b in borders - joined]
         elsewhere += [step[k - 1] for k in range(1, size) if k not in joined]
-    return (float(np.mean(at)), float(np.mean(elsewhere))) if at else None
+    return (float(np.nanmean(at)), float(np.nanmean(elsewhere))) if at else None
 
 
 def compare(
@@ -224,7 +227,7 @@ def cost(sides: Sequence[int]) -> list[dict[str, float]]:
 
 def show(found: dict[str, Any]) -> str:
     told = []
-    for name, section in found["sections"].items():
+    for section in found["sections"].values():
         head = ["model", "side", "same %", "bal. acc.", "change (95 %)", "F1", "change", "seam"]
         rows = []
         for model, sides in section["models"].items():
@@ -238,7 +241,7 @@ def show(found: dict[str, Any]) -> str:
                     if scored and side != "256" else None,
                     f"{100 * row['f1']:.2f}" if scored else None,
                     f"{100 * row['f1_change']:+.2f}" if scored and side != "256" else None,
-                    f"{row['step_at_borders'] / row['step_anywhere']:.2f}" if "step_anywhere" in row else None,
+                    f"{row['step_at_borders'] / row['step_anywhere']:.2f}" if "step_at_borders" in row else None,
                 ])  # fmt: skip
         told.append(
             f"{section['title']} ({section['pictures']} pictures, {section['date']})\n" + table(head, rows)

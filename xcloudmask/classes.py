@@ -11,10 +11,12 @@ NO_DATA = 255
 
 #: Words that a model may use for its output channels.
 VOCABULARY: tuple[str, ...] = (
-    "clear", "land", "water", "snow", "cloud", "thick_cloud", "thin_cloud", "cloud_shadow",
+    "clear", "land", "water", "snow", "cloud", "thick_cloud", "thin_cloud", "cloud_shadow", "no_data",
 )  # fmt: skip
 
 SHADOW = "cloud_shadow"
+#: What a network may say of a pixel that holds nothing; every scheme has the code `NO_DATA` for it.
+EMPTY = "no_data"
 CLOUDY = frozenset({"cloud", "thick_cloud", "thin_cloud"})
 
 #: For each scheme: code and name of its classes, and the scheme's word for each of the vocabulary's.
@@ -49,6 +51,8 @@ def scheme(name: str, classes: tuple[str, ...]) -> Scheme:
     >>> s = scheme("default", ("clear", "thick_cloud", "cloud_shadow"))
     >>> s.codes, s.names
     ((0, 1, 3), ('clear', 'cloud', 'cloud_shadow'))
+    >>> scheme("binary", ("land", "thin_cloud", "no_data")).codes
+    (0, 1, 255)
     """
     if name not in SCHEME_NAMES:
         raise OptionError("scheme", name, allowed=SCHEME_NAMES)
@@ -62,6 +66,8 @@ def scheme(name: str, classes: tuple[str, ...]) -> Scheme:
         words: Mapping[str, str] = {}
     else:
         codes, words = SCHEMES[name]
+    if EMPTY in classes:
+        codes = {**codes, EMPTY: NO_DATA}
     target = [words.get(word, word) for word in classes]
     lost = [word for word, to in zip(classes, target, strict=True) if to not in codes]
     if lost:

@@ -19,8 +19,9 @@ Kind = Literal["reflectance", "brightness_temperature", "sar", "elevation"]
 Level = Literal["toa", "boa"]
 Activation = Literal["softmax", "sigmoid", "complement"]
 Reduction = Literal["mean", "mean-logits", "max", "min", "median"]
+Gaps = Literal["nearest", "zero", "nan"]
 
-AuxName = Literal["elevation", "vv", "vh", "angle"]
+AuxName = Literal["elevation", "vv", "vh", "angle", "lwir11", "lwir12"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
@@ -125,25 +126,32 @@ class Sensor:
         raise OptionError("band", name, allowed=[b.name for b in self.bands])
 
 
-#: Default mean and standard deviation of each aux input: metres, decibels, degrees.
+#: Default mean and standard deviation of each aux input: metres, decibels, degrees; of thermal bands, in
+#: kelvin, what becomes 0, and how far above it 1 lies, as for SEnSeI-v2.
 AUX_SCALING: Mapping[AuxName, tuple[float, float]] = {
     "elevation": (1000.0, 1000.0),
     "vv": (-12.0, 6.0),
     "vh": (-19.0, 6.0),
     "angle": (38.0, 8.0),
+    "lwir11": (132.0, 117.0),
+    "lwir12": (127.0, 112.0),
 }
+#: Edges (nm) of the thermal bands, those of Landsat 8 and 9.
+THERMAL_EDGES: Mapping[str, tuple[float, float]] = {"lwir11": (10600, 11190), "lwir12": (11500, 12510)}
 
 
 @dataclass(frozen=True, slots=True)
 class AuxInput:
-    """An input beside reflectance that a model takes: height, or what radar saw.
+    """An input beside reflectance that a model takes: height, what radar saw, or brightness temperature.
 
-    The network is given ``(value - mean) / std``, and 0 where nothing is known.
+    The network is given ``(value - mean) / std``, clipped to 0-1 for thermal bands, and 0 where nothing is
+    known.
 
     Parameters
     ----------
-    name : {"elevation", "vv", "vh", "angle"}
-        Height in metres, backscatter of Sentinel-1 in decibels, incidence angle in degrees.
+    name : {"elevation", "vv", "vh", "angle", "lwir11", "lwir12"}
+        Height in metres, backscatter of Sentinel-1 in decibels, incidence angle in degrees, brightness
+        temperature near 11 and 12 µm in kelvin.
     required : bool
         Whether the model is of no use without it.
     mean, std : float
@@ -188,6 +196,9 @@ class AuxInput:
     @property
     def band(self) -> Band:
         """How it is described to a model for any bands."""
+        if self.name in THERMAL_EDGES:
+            low, high = THERMAL_EDGES[self.name]
+            return Band(self.name, self.name, low, None, high, kind="brightness_temperature")
         return Band(self.name, kind="elevation" if self.name == "elevation" else "sar")
 
 
@@ -199,6 +210,7 @@ _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "runtime": ("onnx", "torch"),
     "gpu_runtime": ("torch",),
     "reduce": REDUCTIONS,
+    "gaps": get_args(Gaps),
 }
 _EXAMPLES = {"str": "'red', 'nir'", "float": "0.1, 0.2", "AuxInput": "'elevation'", "ModelSpec": "spec, spec"}
 
@@ -255,6 +267,9 @@ class ModelSpec:
         True if the network takes no other window size than `patch`, or those up to `largest_patch`.
     largest_patch : int or None
         The largest window that may be chosen for the size of a scene; None if `patch` is for all scenes.
+    gaps : {"nearest", "zero", "nan"}
+        What the network is given for pixels without data: the nearest pixel that has some; zeros, for one
+        that was trained with them; NaN, for one that sets them aside itself. In the answer they are no data.
     threshold : float or None
         Probability of cloud at or above which a pixel is cloud, where the caller names none.
     shadow_threshold : float or None
@@ -280,7 +295,7 @@ class ModelSpec:
     member_weights : tuple of float
         What the members count for in the mean; the same if empty.
     reduce : {"mean", "mean-logits", "max", "min", "median"}
-        How the members' probabilities are joined; of a single model, how it is meant to be joined with others.
+        How the members' probabilities are joined; of a single model, how to join it with others.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
     licence, citation, description : str
@@ -307,6 +322,7 @@ class ModelSpec:
     overlap: int = field(default=64, metadata={"label": ""})
     patch_fixed: bool = field(default=False, metadata=_MADE)
     largest_patch: int | None = field(default=None, metadata={"label": ""})
+    gaps: Gaps = field(default="nearest", metadata={"label": "no data"})
     threshold: float | None = None
     shadow_threshold: float | None = field(default=None, metadata={"label": ""})
     architecture: str = field(default="", metadata={"label": "network", "mlm": ""})

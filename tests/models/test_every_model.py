@@ -43,16 +43,19 @@ LARGE_CHUNKS = {"ragged, by band": {"time": 1, "band": 1, "y": (1, 200, 85), "x"
 FOUR = {"bands": 4, "classes": 3}
 ARCHITECTURES = {
     "cloud-unet": {**FOUR, "width": 8, "levels": 3},
+    "dynamic-unet": {**FOUR, "stem": 8, "widths": [8, 16], "depths": [1, 1], "group": 4, "act": "mish"},
     "deeplabv3plus": {**FOUR, "encoder": "mobilenet-v2-320", "output_stride": 8, "decoder": "pooled"},
-    "omnicloudmask": FOUR,
+    "ipl-uv": {},
     "pixel-mlp": FOUR,
     "pw-dl3plus": {},
     "segformer": {**FOUR, "width": 32},
     "sensei-v1": {"classes": 3},
     "sensei-v2": {"classes": 3, "compact_widths": [8, 16, 24]},
-    "sensei-v2, segformer-b0": {"classes": 3, "head": "segformer-b0", "step": 2},
+    "sensei-v2, published": {"classes": 3, "variant": "published", "head": "segformer-b0"},
     "spectral": {"classes": 3},
     "unet": {**FOUR, "encoder": "mobilenet-v2"},
+    "unet, regnety-004": {**FOUR, "standardise": True},
+    "unet, edgenext-small": {**FOUR, "encoder": "edgenext-small", "standardise": True},
 }
 
 
@@ -75,13 +78,15 @@ def of_architecture(case: str) -> ModelSpec:
     name, config = case.partition(",")[0], ARCHITECTURES[case]
     any_bands = name in loading.SETS
     module = settled(arch.build(name, config, seed=11), any_bands)
-    classes = CLASSES if name != "pw-dl3plus" else ("clear", "cloud")
+    one_logit = name in ("pw-dl3plus", "ipl-uv")
+    classes = ("clear", "cloud") if one_logit else CLASSES
     sha256 = fetch.hold(save(module.state_dict()))
     return ModelSpec(
         name=case.replace(", ", "-"), version="test", loader=loading.LOADER, classes=classes,
         bands=() if any_bands else tuple(NAMES[:4]), any_bands=any_bands, patch=PATCH, overlap=OVERLAP,
         architecture=name, config=config, sha256=sha256, weights=f"{fetch.HELD}{sha256}",
-        activation="sigmoid" if name == "pw-dl3plus" else "softmax",
+        gaps="nan" if config.get("standardise") else "nearest",
+        activation="sigmoid" if one_logit else "softmax",
     )  # fmt: skip
 
 
@@ -117,7 +122,7 @@ def contrast(pixels: torch.Tensor) -> torch.Tensor:
 OBJECTS = {
     "module": lambda: wide(5),
     "function": lambda: contrast,
-    "scaled by window": lambda: adapters._in_multiples([wide(1), wide(2)], scaled=True),
+    "in multiples": lambda: adapters._in_multiples(wide(1)),
 }
 CARRIED = [*shipped.names(), *(spec.name for spec in ukis.SPECS), *plugins.names()]
 

@@ -62,7 +62,9 @@ TABLE = {
         lambda: wavelengths("center_wavelength", [490.0, 560, 665, 842]), {}, UnitError, "expected µm"
     ),
     "edges in µm": (lambda: wavelengths("min_nm", [0.45, 0.54, 0.63, 0.76]), {}, UnitError, "expected nm"),
-    "patch below 32": (lambda: scene(GOOD), {"patch_size": 16}, CloudMaskError, "patch_size=16.*32 from 256 to 384"),
+    "patch below 32": (
+        lambda: scene(GOOD), {"patch_size": 16}, CloudMaskError, "patch_size=16.*32 from 256 to 384"
+    ),
     "patch between two that are taken": (
         lambda: scene(GOOD), {"patch_size": 300}, CloudMaskError, "patch_size=300.*multiples of 32 from 256"
     ),

@@ -234,5 +234,5 @@ def test_windows_are_chosen_for_the_working_size_and_for_nothing_else() -> None:
     assert side(30, 30.0) == 32
     assert side(90, 30.0, patch_size=40) == 40
     assert side(90, 30.0, overlap=0) == 32, "3 x 3 windows of 32 are as many cells as one of 96"
-    with pytest.raises(CloudMaskError, match="overlap=32.*less than the size"):
+    with pytest.raises(CloudMaskError, match=r"overlap=32.*less than the size"):
         side(90, 30.0, overlap=32)

@@ -57,6 +57,7 @@ seed = 0
 bands = ["red", "nir"]
 head_only = false
 only = []
+encoder = "encoder.safetensors"
 estimate = false
 [loss]
 terms = { ambiguous-ce = 1, dice = 0.5 }
@@ -169,7 +170,7 @@ WRONG: dict[str, dict[str, tuple[str, list[Any]]]] = {
         "classes": ("a list|a text in quotes|have at least 1 item|not name one twice",
             ["clear", [], ["clear", "cloud", "clear"], [1, 2]]),
         "bands": ("a list|a text in quotes|not name one twice", ["red", ["red", "red"], ["red", 7]]),
-        "start": MODEL, "estimate": TRUTH,
+        "start": MODEL, "encoder": TEXT, "estimate": TRUTH,
     },
     "loss": {
         "terms": ("a table of numbers, 0 or more, one at least",

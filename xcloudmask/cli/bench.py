@@ -79,7 +79,10 @@ def run(args: Namespace) -> int:
         table([
             ("model", f"{spec.name} {spec.version}, {runtime}, {dtype}"),
             ("on", at),
-            ("scene", f"{len(_bands(spec))} bands, {args.size} x {args.size}; windows of {side}, overlap {overlap}"),
+            (
+                "scene",
+                f"{len(_bands(spec))} bands, {args.size} x {args.size}; windows of {side}, overlap {overlap}",
+            ),
             ("first call", f"{first:.1f} s for one window, imports and loading included"),
             (
                 "speed",

@@ -1,8 +1,8 @@
-"""Aux planes: height and radar as the network is given them. Plain functions from arrays to arrays.
+"""Aux planes: height, radar and thermal bands as the network is given them. Functions from arrays to arrays.
 
-On their way the planes hold metres, degrees and backscatter as a ratio of powers, because means of that are
-right and means of decibels are not; NaN where nothing is known. A window of them is turned into what the
-network was trained on.
+On their way the planes hold metres, degrees, kelvin and backscatter as a ratio of powers, because means of
+that are right and means of decibels are not; NaN where nothing is known. A window of them is turned into what
+the network was trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from xcloudmask.engine.arrays import Bool, Float
 from xcloudmask.errors import UnitError
-from xcloudmask.types import AuxInput, AuxName
+from xcloudmask.types import THERMAL_EDGES, AuxInput, AuxName
 
 RADAR = ("vv", "vh")
 #: So many pixels are never all brighter than 0 dB; ratios that are called decibels are.
@@ -29,12 +29,14 @@ BELIEVABLE: dict[str, tuple[float, float]] = {
     "elevation": (-12_000, 10_000),
     "radar": (-1.0, 50.0),  # where noise was taken away, calm water may be a little less than nothing
     "angle": (5, 90),
+    "thermal": (150, 360),
 }
 _EXPECTED: dict[str, str] = {
     "elevation": "metres: aux=dem * 0.3048 for feet",
     "radar": "backscatter (sigma or gamma nought): say how it is stored with attrs units='dB' or "
     "units='linear' (a ratio of powers, neither amplitude nor digital numbers)",
     "angle": "degrees: numpy.degrees(angle) for radians",
+    "thermal": "brightness temperature in kelvin: + 273.15 for degrees Celsius",
 }
 
 
@@ -111,7 +113,7 @@ def encode(values: Float, valid: Bool, aux: AuxInput) -> Float:
         # below -50 dB there is only noise, which may even be negative
         values = np.log10(np.maximum(values, np.float32(1e-5))) * np.float32(10)
     out: Float = (values - np.float32(aux.mean)) / np.float32(aux.std)
-    return out
+    return np.clip(out, 0, 1) if aux.name in THERMAL_EDGES else out
 
 
 def check(values: Float, name: AuxName) -> None:
@@ -126,7 +128,7 @@ def check(values: Float, name: AuxName) -> None:
     """
     if not values.size:
         return
-    kind = "radar" if name in RADAR else name
+    kind = "radar" if name in RADAR else "thermal" if name in THERMAL_EDGES else name
     low, high = BELIEVABLE[kind]
     middle = float(np.median(values))
     oddity = f"the middle of the values is {middle:.5g}"

@@ -84,7 +84,7 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
                 if not inside.any():
                     continue
                 pixels = cells[:, *box]
-                pixels = fill_gaps(pixels, inside)
+                pixels = fill_gaps(pixels, inside, plan.options.spec.gaps)
                 if plan.aux:
                     pixels = np.concatenate([pixels, aux_window(plan, planes, box, inside.shape)])
                 if inside.shape != (patch, patch):  # only where the image is smaller than a window

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from xcloudmask.engine.arrays import Array, Bool, Float
-from xcloudmask.types import Calibration
+from xcloudmask.types import Calibration, Gaps
 
 #: What no reflectance is: a fill value that nobody declared, or counts that were not scaled (of which
 #: `input_checks.check_units` tells). It is no data; a network's answer would be spoilt all around it.
@@ -114,7 +114,7 @@ def stored_limits(
 
 
 def cells_of(raw: Array, calibration: Calibration, factors: tuple[int, int]) -> tuple[Float, Bool, bool]:
-    """Turn stored numbers (band, y, x) into the reflectance of cells, which of them are valid, any gap or not.
+    """Turn stored numbers (band, y, x) into reflectance of cells, which are valid, and whether there are gaps.
 
     A few rows at a time, which stay in the processor's cache on their way; without scale and cells there is
     nothing to do but to look.
@@ -158,14 +158,17 @@ def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float
     return total, count > 0
 
 
-def fill_gaps(pixels: Float, valid: Bool) -> Float:
-    """Replace invalid cells of one window (band, y, x) by the nearest valid ones.
+def fill_gaps(pixels: Float, valid: Bool, gaps: Gaps = "nearest") -> Float:
+    """Replace invalid cells of one window (band, y, x) by the nearest valid ones, by zero or by NaN.
 
-    Networks take no NaN. What is filled in depends on nothing but the window's valid pixels: not on the
-    number stored in the gap, and not on the chunking. benchmarks/choices.py measured it against other fills.
+    Networks take no NaN, but for those whose card says so. What is filled in depends on nothing but the
+    window's valid pixels: not on the number stored in the gap, and not on the chunking. benchmarks/choices.py
+    measured the nearest against other fills.
     """
     if valid.all():
         return pixels
+    if gaps != "nearest":
+        return np.where(valid, pixels, np.float32(0 if gaps == "zero" else np.nan))
     from scipy.ndimage import distance_transform_edt
 
     rows, cols = distance_transform_edt(~valid, return_distances=False, return_indices=True)

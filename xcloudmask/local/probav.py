@@ -26,6 +26,7 @@ from xcloudmask.errors import AssetError, CloudMaskError, Remedy, Use
 from xcloudmask.local.dates import date_in_name
 from xcloudmask.local.files import Files
 from xcloudmask.local.scene import Overrides, Plane, Scene, choose, good_radiometry, parse_time, settle_level
+from xcloudmask.models.weights.hdf5 import import_h5py, is_hard_link, is_kept_elsewhere
 from xcloudmask.stac.figures import figure
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
@@ -120,14 +121,7 @@ def scene(files: Files, given: Overrides) -> Scene:
 
 def _content(file: str) -> _Content:
     """Read the header; no pixel."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise CloudMaskError(
-            f"{file}: Proba-V's HDF5 files need the package h5py: pip install 'xcloudmask[local]' (or pip"
-            f" install"
-            " h5py)."
-        ) from error
+    h5py = import_h5py(f"{file}: Proba-V in HDF5")
     try:
         source = h5py.File(file, "r")
     except OSError as error:
@@ -178,7 +172,7 @@ def _is_there(source: Any, path: str, file: str) -> bool:
         links = place.id.links if isinstance(place, h5py.Group) else None
         if links is None or not links.exists(name.encode()):
             return False
-        if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        if not is_hard_link(place, name):
             raise CloudMaskError(
                 f"{file}: {path} is a link, which no Proba-V product holds: it may lead to any other file."
                 " Fetch the product again."
@@ -195,7 +189,7 @@ def _header(dataset: Any, file: str) -> _Plane:
         raise CloudMaskError(
             f"{file}: {name} is no plane of numbers (rows, columns). Fetch the product again."
         )
-    if dataset.external or dataset.is_virtual:
+    if is_kept_elsewhere(dataset):
         raise CloudMaskError(
             f"{file}: the numbers of {name} are kept in other files, which no Proba-V product does. Fetch the"
             " product again."

@@ -124,6 +124,7 @@ _WORDS: Mapping[str, Callable[[ModelSpec], str]] = {
         + (f" to {spec.largest_patch} x {spec.largest_patch}" if spec.largest_patch else "")
         + f"{', fixed' if spec.patch_fixed and not spec.largest_patch else ''}; overlap {spec.overlap}"
     ),
+    "gaps": lambda spec: {"nearest": "", "zero": "given to it as 0", "nan": "given to it as NaN"}[spec.gaps],
     "threshold": _thresholds,
     "architecture": lambda spec: f"{spec.architecture} {spec.config}".strip(),
     "runtime": lambda spec: {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime] + _elsewhere(spec),

@@ -1,4 +1,4 @@
-"""Keywords of `load` and `register`: the fields of `ModelSpec` that callers may give, ``units``, ``reduce``."""
+"""The keywords of `load` and `register`: the fields of `ModelSpec` that callers may give, and ``units``."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class CardKeywords(TypedDict, total=False):
     std: Iterable[float] | float | None
     activation: str | None
     uncertainty: bool | None
-    reduce: str | None
     level: str | None
     gsd: tuple[float, float] | None
     patch: int | None
     largest_patch: int | None
     overlap: int | None
+    gaps: str | None
     threshold: float | None
     shadow_threshold: float | None
     architecture: str | None
@@ -56,7 +56,7 @@ def keywords(*, without: Iterable[str] = ()) -> tuple[str, ...]:
     (True, False)
     """
     given = (entry.name for entry in fields(types.ModelSpec) if not entry.metadata.get("made"))
-    return tuple(name for name in (*given, "reduce", "units") if name not in without)
+    return tuple(name for name in (*given, "units") if name not in without)
 
 
 def checked(card: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str, Any]:

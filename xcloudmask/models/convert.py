@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import CloudMaskError, WeightsError
 from xcloudmask.models import card, loading
+from xcloudmask.models.card_fields import checked
 from xcloudmask.models.keymaps.tables import KEYMAPS, translate
 from xcloudmask.models.published import recognised
+from xcloudmask.models.published.family import Contents
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.formats import form_of
 
@@ -64,28 +66,29 @@ def convert(
     target = Path(target)
     if target.suffix != ".safetensors":
         raise CloudMaskError(f"{target} must end with .safetensors")
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    notes: dict[str, Any] = {}
     state: dict[str, Tensor] = {}
-    spec = None
-    for each in sources:
+    for each in [source] if isinstance(source, (str, Path)) else source:
         href = str(each)
         contents = loading.contents_of(fetch.read(href, sha256), form_of(href), href)
         named = {name.removeprefix(prefix): tensor for name, tensor in contents.tensors.items()}
         if keymap is not None:
             named = _translated(keymap, named, href)
-        elif len(sources) == 1 and (family := recognised(contents)):
-            named = family.translate(contents)
-            spec = loading.read(href, {"sha256": sha256} if sha256 else {})
         if twice := sorted(state.keys() & named.keys()):
             raise CloudMaskError(f"{href} has {twice[0]!r}, as another of the files: are they one model's?")
         state |= named
-    ready = {name: state[name].detach().clone().contiguous() for name in sorted(state)}
-    written = save(ready)
-    target.write_bytes(written)
-    if spec is not None:
-        ours = replace(spec, family="", weights=target.name, sha256=fetch.digest(written))
-        target.with_suffix(".json").write_text(card.to_json(ours), encoding="utf-8")
-    return sorted(ready)
+        notes = {**contents.notes, **notes}
+    published = Contents(state, notes)
+    family = recognised(published) if keymap is None else None
+    if family is not None:
+        described = checked(family.card(published))  # before anything is written: it may refuse
+        state = family.translate(published)
+    target.write_bytes(save({name: state[name].detach().clone().contiguous() for name in sorted(state)}))
+    if family is not None:
+        reduce = described.pop("reduce", "mean")
+        spec = replace(loading.make(str(target), described), weights=target.name, reduce=reduce)
+        target.with_suffix(".json").write_text(card.to_json(spec), encoding="utf-8")
+    return sorted(state)
 
 
 def _translated(keymap: str, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:

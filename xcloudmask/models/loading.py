@@ -54,9 +54,9 @@ def load(
     **card
         Fields of `ModelSpec`, which describes each: ``name`` (the file's if not given), ``bands`` (not for
         architectures that take any), ``classes``, ``aux``, ``min_bands``, ``fills``, ``spare``, ``mean``,
-        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``largest_patch``, ``overlap``,
-        ``threshold``, ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``,
-        ``citation``, ``description``; and
+        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``largest_patch``,
+        ``overlap``, ``gaps``, ``threshold``, ``shadow_threshold``, ``training_data``, ``scores``, ``limits``,
+        ``licence``, ``citation``, ``description``; and
 
         - ``sha256`` of the weights: needed where they come over a network and no item gives it;
         - ``architecture`` (`xcloudmask.models.arch.NAMES`) and ``config``, its settings: for
@@ -64,8 +64,8 @@ def load(
         - ``activation``: ``"softmax"`` (scores of all classes), ``"sigmoid"`` (one score, of cloud),
           ``"complement"`` (one probability, of cloud) or ``"none"`` (probabilities of all classes); required
           for ONNX and exported programs, which may end with any of them;
-        - ``reduce`` (``"mean"``, ``"max"``, ``"min"`` or ``"median"``): how an item joins the several files of
-          its ensemble;
+        - ``reduce`` (``"mean"``, ``"max"``, ``"min"`` or ``"median"``): how the several files of an ensemble
+          are joined; of an item by their maximum if not given;
         - ``units``, in which `mean` and `std` are and the network wants its input: ``"reflectance"`` (0 to 1,
           the default) or such as ``"reflectance*10000"``.
 
@@ -162,7 +162,8 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the card of the weights at `href`, after looking at them; nothing is registered."""
     if "reduce" in given:
         raise CloudMaskError(
-            f"reduce={given['reduce']!r} joins the members of an ensemble, and {href} is one network: leave it out"
+            f"reduce={given['reduce']!r} joins the members of an ensemble, and {href} is one network: "
+            "leave it out"
         )
     form = form_of(href)
     data = fetch.read(href, given.get("sha256", "").lower())

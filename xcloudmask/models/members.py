@@ -13,7 +13,7 @@ from xcloudmask.types import REDUCTIONS, ModelSpec, Reduction
 #: The function that loads an ensemble.
 ENSEMBLE = "xcloudmask.models.ensembles:network"
 #: What members must agree in: what goes in, and what the answer means.
-SHARED = ("bands", "any_bands", "classes", "level", "aux", "fills")
+SHARED = ("bands", "any_bands", "classes", "level", "aux", "fills", "gaps")
 
 
 def joined(

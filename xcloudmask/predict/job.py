@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from xcloudmask._version import __version__
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import EMPTY, NO_DATA
 from xcloudmask.engine.plan import Plan
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.types import Options
@@ -71,7 +71,8 @@ def _attrs(job: Job) -> dict[str, Any]:
             between = "members of the model" if spec.uncertainty else "turns and mirrors of a window"
             attrs["uncertainty"] = f"standard deviation of the probability of cloud between {between}"
     else:
-        attrs["flag_values"] = [*answer.codes, NO_DATA]
-        attrs["flag_meanings"] = " ".join([*answer.names, "no_data"])
+        codes = {**dict(zip(answer.names, answer.codes, strict=True)), EMPTY: NO_DATA}
+        attrs["flag_values"] = [*codes.values()]
+        attrs["flag_meanings"] = " ".join(codes)
         attrs["nodata"] = NO_DATA  # what rioxarray looks for when it writes a GeoTIFF
     return attrs

@@ -31,9 +31,12 @@ ALIASES: Mapping[AuxName, tuple[str, ...]] = {
     "vv": ("vv", "sar_vv"),
     "vh": ("vh", "sar_vh"),
     "angle": ("angle", "sar_angle", "incidence_angle", "incidence"),
+    "lwir11": ("lwir11", "lwir1"),
+    "lwir12": ("lwir12", "lwir2"),
 }
 _METRES = ("", "1", "m", "metre", "metres", "meter", "meters")
 _DEGREES = ("", "1", "deg", "degree", "degrees", "°")
+_KELVIN = ("", "k", "kelvin")
 _DECIBELS = ("db", "decibel", "decibels")
 _POWER = ("linear", "power", "1", "natural", "m2 m-2", "m2/m2", "m^2/m^2")
 #: Rows and columns of a chunk, where an array in memory meets lazy ones.
@@ -238,11 +241,14 @@ def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
             f"aux[{name!r}] holds {array.dtype} and its attributes say scale_factor={scale:g}, "
             f"add_offset={offset:g}: apply them, or delete them if they were applied"
         )
+    kelvin = (_KELVIN, "kelvin", Remedy("convert it, + 273.15 for degrees Celsius, and say {}", _set("K")))
     allowed, unit, remedy = {
         "elevation": (_METRES, "metres", Remedy("convert it, dem * 0.3048 for feet, and say {}", _set("m"))),
         "angle": (
             _DEGREES, "degrees", Remedy("convert it, numpy.degrees(angle), and say {}", _set("degrees")),
         ),
+        "lwir11": kelvin,
+        "lwir12": kelvin,
     }.get(
         name,
         (

@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
-    "fine_tune": "finetune", "label_folder": "pseudo", "search": "search", "train": "run",
-    "write_patch": "write",
+    "fine_tune": "finetune", "label_folder": "pseudo", "pretrain": "pretraining", "search": "search",
+    "train": "run", "write_patch": "write",
 }  # fmt: skip
-__all__ = ["fine_tune", "label_folder", "search", "train", "write_patch"]
+__all__ = ["fine_tune", "label_folder", "pretrain", "search", "train", "write_patch"]
 
 
 def __getattr__(name: str) -> Any:  # torch comes with what trains, not with what reads patches

@@ -93,6 +93,7 @@ class Network(Table):
     seed: Count = 0
     bands: Names = ()
     start: Model = Field(default=None, description=f"be {MODEL}")
+    encoder: str | None = None
     head_only: bool = False
     only: tuple[str, ...] = ()
     estimate: bool = False
@@ -107,7 +108,7 @@ class Network(Table):
             raise CloudMaskError(
                 "[network] needs architecture = '...', or start = '...', the model to start from"
             )
-        unused = [entry for entry in ("architecture", "settings") if getattr(self, entry)]
+        unused = [entry for entry in ("architecture", "settings", "encoder") if getattr(self, entry)]
         if self.start is not None and unused:
             raise CloudMaskError(
                 f"[network] has start and {unused[0]}: what it starts from has its own; leave out one"

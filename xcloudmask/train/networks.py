@@ -17,6 +17,7 @@ from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.network import load_network
 from xcloudmask.models.sources import ukis
 from xcloudmask.train.fixed import Estimated, Fixed
+from xcloudmask.train.pretraining import set_encoder
 from xcloudmask.types import ModelSpec
 
 LOADER = "xcloudmask.models.loading:network"
@@ -95,6 +96,8 @@ def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
     if "classes" in arch.config_of(architecture):
         config["classes"] = len(classes)
     network = arch.build(architecture, config, seed=seed)
+    if table.get("encoder"):
+        set_encoder(network, table["encoder"], architecture)
     if (not bands) != hasattr(network, "describe"):
         raise CloudMaskError(
             f"architecture {architecture!r} takes any bands: leave bands out of [network]"

@@ -16,6 +16,7 @@ from xcloudmask._version import __version__
 from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
 from xcloudmask.metrics import Histogram, choose_threshold, reliability
 from xcloudmask.models import card
+from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.augment import count_of
@@ -104,7 +105,7 @@ def _starting_from(plan: Plan, start: str | None) -> Plan:
     if start is None:
         return plan
     network = plan.network.model_copy(
-        update={"start": start, "architecture": None, "settings": {}, "bands": ()}
+        update={"start": start, "architecture": None, "settings": {}, "bands": (), "encoder": None}
     )
     return plan.model_copy(update={"network": network})
 
@@ -172,6 +173,8 @@ def _about(plan: Plan) -> dict[str, str]:
     network, data = plan.network.given(), plan.data.given()
     if plan.network.start is not None:
         network["start"] = model_of(plan.network.start).sha256
+    if plan.network.encoder is not None:
+        network["encoder"] = digest(fetch.read(plan.network.encoder, ""))
     data = {key: value for key, value in data.items() if key not in ("folder", "memory")}
     tables = {"network": network, "recipe": plan.recipe.given(), "loss": plan.loss.given(), "data": data}
     return {name: json.dumps(table, sort_keys=True, default=str) for name, table in tables.items()}

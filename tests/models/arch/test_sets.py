@@ -10,7 +10,7 @@ import torch
 
 from xcloudmask.errors import BandError
 from xcloudmask.models import arch
-from xcloudmask.models.arch.descriptors import BandInput, describe_v1, describe_v2
+from xcloudmask.models.arch.descriptors import BandInput, describe_spread, describe_v1, describe_v2
 from xcloudmask.models.arch.sensei_v2 import BandAttention, BandEmbedding, EncoderSettings, percentiles
 from xcloudmask.models.arch.setnet import Bound, FixedBands, SetNetwork
 from xcloudmask.types import Band
@@ -32,17 +32,8 @@ NETWORKS = {
     "sensei-v1-pixel": ("sensei-v1", {"head": "pixel"}),
     "sensei-v1": ("sensei-v1", {}),
     "sensei-v2": ("sensei-v2", {}),
-    "sensei-v2-published": (
-        "sensei-v2",
-        {
-            "attention": "as-published",
-            "pooling": "sum",
-            "phase": "inside",
-            "encoding": "nm",
-            "entry": "normed",
-        },
-    ),
-    "sensei-v2-segformer": ("sensei-v2", {"head": "segformer-b0", "encoding": "paper"}),
+    "sensei-v2-published": ("sensei-v2", {"variant": "published", "head": "pixel"}),
+    "sensei-v2-segformer": ("sensei-v2", {"variant": "published", "head": "segformer-b0"}),
     "spectral": ("spectral", {}),
 }
 
@@ -88,32 +79,31 @@ def run(network, pixels, bands, present=None):
 
 
 def test_descriptor_of_red_equals_a_hand_computation():
-    row = describe_v2([BandInput("optical", 650.0, 680.0)], "paper")[0]
-    assert row.shape == (72,)
+    row = describe_v2([BandInput("optical", 650.0, 680.0)])[0]
+    assert row.shape == (74,)
     for start, nm in ((0, 650.0), (32, 680.0)):
-        scaled = math.log10(nm - 300) - 2
-        for i in range(1, 33):
-            angle = scaled * 10_000 ** (-2 * i / 32)
-            expected = math.sin(angle) if i % 2 == 0 else math.cos(angle)
-            assert row[start + i - 1] == pytest.approx(expected, abs=1e-7), i
-    assert not row[64:].any()
+        for i in range(32):
+            angle = nm / 10_000 ** (2 * i / 32)
+            expected = math.cos(angle) if i % 2 else math.sin(angle)
+            assert row[start + i] == pytest.approx(expected, abs=1e-6), i
+    assert row[64:].nonzero()[0].tolist() == [0]
 
 
-def test_descriptor_in_nanometres_as_published():
-    row = describe_v2([BandInput("optical", 650.0, 680.0)], "nm")[0]
-    assert row[0] == pytest.approx(math.cos(650 * 10_000 ** (-1 / 16)), abs=1e-5)
-    assert row[33] == pytest.approx(math.sin(680 * 10_000 ** (-1 / 8)), abs=1e-5)
+def test_flags_and_ones_of_what_is_not_optical():
+    thermal, vv, vh, angle, height = describe_v2([BandInput("thermal", 10600, 11190), *RADAR])
+    assert thermal[64:].nonzero()[0].tolist() == [0, 3]
+    assert vv.nonzero()[0].tolist() == [*range(32), 65]
+    assert vh.nonzero()[0].tolist() == [*range(32, 64), 65]
+    assert angle.nonzero()[0].tolist() == [*range(64), 65]
+    assert height.nonzero()[0].tolist() == [66]
 
 
 def test_spread_descriptors_tell_neighbouring_bands_apart():
-    near = [BandInput("optical", 697, 713), BandInput("optical", 733, 748)]  # red edges of Sentinel-2
-    paper, spread = (np.abs(np.diff(describe_v2(near, e), axis=0)).max() for e in ("paper", "spread"))
-    assert spread > 10 * paper
-
-
-def test_flags_of_radar_and_elevation():
-    rows = describe_v2(RADAR)
-    assert [row.nonzero()[0].tolist() for row in rows] == [[0, 64], [1, 64], [2, 64], [65]]
+    row = describe_spread([BandInput("optical", 650.0, 680.0)])[0]
+    assert row[3] == pytest.approx(math.sin(0.5 * 128 ** (1 / 15) * (math.log10(350) - 2)), abs=1e-6)
+    rows = describe_spread([BandInput("optical", 697, 713), BandInput("optical", 733, 748)])  # red edges
+    assert np.abs(rows[0] - rows[1])[:64].max() > 1
+    assert [row.nonzero()[0].tolist() for row in describe_spread(RADAR)] == [[0, 64], [1, 64], [2, 64], [65]]
 
 
 def test_v1_descriptors_equal_a_hand_computation():
@@ -138,6 +128,8 @@ def test_band_inputs_from_bands():
     )
     assert BandInput.from_band(Band("VH", kind="sar")).signal == "sar_vh"
     assert BandInput.from_band(Band("dem", kind="elevation")).signal == "elevation"
+    hot = Band("B10", min_nm=10600, max_nm=11190, kind="brightness_temperature")
+    assert BandInput.from_band(hot) == BandInput("thermal", 10600, 11190)
     assert len({BandInput("optical", 500, 600), BandInput("optical", 500, 600)}) == 1  # hashable, equal
     with pytest.raises(BandError, match="no min_nm"):
         BandInput.from_band(Band("x", "red"))
@@ -309,10 +301,10 @@ def test_sensei_v1_multiplies_by_reflectance_plus_a_half_and_takes_the_mean():
     torch.testing.assert_close(twice, middle)  # the same bands twice change no mean
 
 
-@pytest.mark.parametrize("pooling", ["mean", "sum"])
-@pytest.mark.parametrize("inside", [False, True])
-def test_band_embedding_is_the_papers_formula(pooling, inside):
-    settings = EncoderSettings(channels=8, width=16, pooling=pooling, phase="inside" if inside else "outside")
+@pytest.mark.parametrize("variant", ["own", "published"])
+def test_band_embedding_is_the_formula_of_its_variant(variant):
+    published = variant == "published"
+    settings = EncoderSettings(variant, channels=8, width=16)
     torch.manual_seed(0)
     embed = BandEmbedding(settings).eval()
     pixels, features = torch.rand(1, 3, 2, 2), torch.randn(1, 3, 16)
@@ -325,9 +317,9 @@ def test_band_embedding_is_the_papers_formula(pooling, inside):
     for b in range(3):
         for i in range(8):
             x = pixels.numpy()[0, b]
-            angle = frequency[b, i] * (x + phase[b, i]) if inside else frequency[b, i] * x + phase[b, i]
+            angle = frequency[b, i] * (x + phase[b, i]) if published else frequency[b, i] * x + phase[b, i]
             expected[i] += gain[b, i] * np.sin(angle)
-    expected /= 3 if pooling == "mean" else 1
+    expected /= 1 if published else 3
     np.testing.assert_allclose(out, expected / math.sqrt(1 + 1e-5), atol=1e-5)
 
 
@@ -341,19 +333,18 @@ def test_attention_is_over_bands():
     assert differs.tolist() == [[True] * 3, [False] * 3]
 
 
-def test_attention_as_published_is_over_windows_in_training_and_over_nothing_else_after():
+def test_attention_as_published_is_over_nothing_else():
+    """What torch's own layer gives for sequences of one; a window beside it changes no bit."""
     torch.manual_seed(0)
-    layer = BandAttention(16, 4, 32, over="as-published")
+    layer = BandAttention(16, 4, 32, alone=True)
     x, present = torch.randn(2, 3, 16), torch.ones(2, 3, dtype=torch.bool)
     changed = x.clone()
     changed[0, 1] += 1
-    differs = (layer(x, present) - layer(changed, present)).abs().amax(dim=2) > 1e-6
-    assert differs.tolist() == [[False, True, False]] * 2
-    layer.eval()
-    differs = (layer(x, present) - layer(changed, present)).abs().amax(dim=2) > 1e-6
+    differs = (layer(x, present) - layer(changed, present)).abs().amax(dim=2) > 0
     assert differs.tolist() == [[False, True, False], [False] * 3]
-    # One window at a time is what torch's own layer gives for sequences of one.
-    torch.testing.assert_close(layer(x, present)[:1], layer(x[:1], present[:1]))
+    own = BandAttention(16, 4, 32)
+    own.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(x, present)[:, :1], own(x[:, :1], present[:, :1]))
 
 
 def test_attention_equals_torchs_own_transformer_layer():

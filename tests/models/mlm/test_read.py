@@ -92,73 +92,6 @@ def test_the_older_generation_of_scaling():
         scaling.scaling({**old, "norm_clip": [0, 1]}, 2, "x")
 
 
-def fdr4vgt(data, **changes):
-    """An item as the FDR4VGT family writes it."""
-    item = an_item(
-        data,
-        input_name="VGT_PROBA_TOC_reflectance",
-        input_bands=[
-            "Blue (B0, ~450nm)",
-            "Red (B2, ~645nm)",
-            "Near-Infrared (B3, ~835nm)",
-            "SWIR (MIR, ~1665nm)",
-        ],
-        input_input={
-            "shape": [-1, 4, 512, 512],
-            "dim_order": ["batch", "bands", "height", "width"],
-            "data_type": "float32",
-        },
-        input_norm={"type": "raw_toc_reflectance", "range": [0, 10000]},
-        output_name="cloud_probability",
-        output_result={"shape": [-1, 1, 512, 512]},
-        output_recommended_threshold=0.37,
-        output_standard_threshold=0.5,
-        **{"output_classification:classes": None},
-        **changes,
-    )
-    item["properties"].pop("bands")
-    item["properties"].pop("mlm:hyperparameters")
-    item["assets"]["load"] = {"href": "load.py", "roles": ["mlm:source_code"]}
-    return item
-
-
-@pytest.fixture(scope="module")
-def four():
-    class Cloud(torch.nn.Module):
-        def forward(self, x):
-            return torch.sigmoid(x.mean(dim=1, keepdim=True) / 2000 - 2)
-
-    return as_onnx(Cloud(), bands=4)
-
-
-def test_the_fdr4vgt_items_ask_for_units_and_level(tmp_path, four):
-    (tmp_path / "net.onnx").write_bytes(four)
-    (tmp_path / "load.py").write_text("raise SystemExit('code was run')")
-    path = write_item(tmp_path, fdr4vgt(four))
-    with pytest.raises(UnitError) as caught:
-        models.load(path)
-    told = str(caught.value)
-    for words in (
-        "raw_toc_reflectance",
-        "10000",
-        "top-of-atmosphere",
-        "units='reflectance*10000'",
-        "level='toa'",
-    ):
-        assert words in told
-    with pytest.raises(UnitError, match=r"speaks of TOC.*level='toa'"):
-        models.load(path, units="reflectance*10000")
-    spec = models.load(path, units="reflectance*10000", level="toa")
-    assert spec.bands == ("blue", "red", "nir", "swir16")
-    assert (spec.threshold, spec.activation, spec.classes) == (0.37, "complement", ("clear", "cloud"))
-    assert (spec.patch, spec.level, spec.std) == (512, "toa", (0.0001,))
-    pixels = noise(4, 512, 512)
-    da = scene(pixels, ["blue", "red", "nir", "swir16"])
-    found = da.cloudmask.predict_proba(spec.name).values[1]
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(2 - pixels.mean(0) * 5)), atol=1e-5)
-    assert models.load(path, units="reflectance", level="boa", overwrite=True).std is None
-
-
 def test_units_must_be_plain(tmp_path, net):
     (tmp_path / "net.onnx").write_bytes(net)
     hyper = {"mlm__hyperparameters": {"activation": "softmax"}}
@@ -329,7 +262,7 @@ def test_bands_of_the_published_sentinel2_item():
     if not path.exists():
         pytest.skip("the collected STAC items are not here")
     item = read.parse(path.read_bytes(), "x")
-    source, asset = item.one("input"), item.body["assets"]["weights"]
+    source, asset = item.source, item.body["assets"]["weights"]
     source = {
         **source,
         "bands": [b for b in source["bands"] if b in ("B02", "B03", "B04", "B08", "B11", "B12")],

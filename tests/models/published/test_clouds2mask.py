@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -37,7 +35,7 @@ def published(act: str) -> Contents:
 
 def network(contents: Contents) -> torch.nn.Module:
     card = FAMILY.card(contents)
-    module = build(card["architecture"], json.loads(card["config"])).eval()
+    module = build(card["architecture"], card["config"]).eval()
     module.load_state_dict(FAMILY.translate(contents))
     return module
 

@@ -9,11 +9,15 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from tests.models.smp_networks import NETWORKS, filled, renamed
 from tests.scenes import noise, scene
 from xcloudmask import sensors
 from xcloudmask.errors import WeightsError
+from xcloudmask.models import arch
+from xcloudmask.models.keymaps.smp import smp
 from xcloudmask.models.network import load_network
 from xcloudmask.models.sources import adapters
 from xcloudmask.models.sources.adapters import CLOUDSEN12, OMNICLOUDMASK, S2CLOUDLESS
@@ -109,37 +113,51 @@ def test_another_file_than_the_cards_is_refused(package, tmp_path):
         adapters.cloudsen12(CLOUDSEN12)
 
 
-def test_omnicloudmask_scales_each_window(monkeypatch, tmp_path):
-    """With a stand-in for the package: what it is asked for, scaling, and the mean of both networks."""
-    asked = []
-    nets = [nn.Conv2d(3, 4, 1).eval(), nn.Conv2d(3, 4, 1).eval()]
+@pytest.fixture
+def fetched(monkeypatch, tmp_path):
+    """A stand-in for the package omnicloudmask, with files of random weights; and what it was asked for."""
+    asked, nets = [], []
+    for name in ("Unet, tu-regnety_004", "Unet, tu-edgenext_small"):
+        known = NETWORKS[name]
+        theirs = filled(renamed(arch.build("unet", known.config).state_dict(), known.names))
+        save_file(theirs, tmp_path / f"PM_model_{name[6:]}_PT_state.safetensors")
+        nets.append(arch.build("unet", known.config).eval())
+        nets[-1].load_state_dict(smp(theirs))
 
     def get_models(model_version):
         asked.append(model_version)
-        return [{"timm_model_name": f"n{i}", "Path": tmp_path, "model_library": "smp"} for i in (0, 1)]
-
-    def load_model_from_weights(model_name, weights_path, model_library, device):
-        return nets[int(model_name[1:])]
+        return [{"Path": path, "timm_model_name": path.stem} for path in sorted(tmp_path.glob("PM_*"))[::-1]]
 
     download = types.SimpleNamespace(get_models=get_models, get_model_data_dir=lambda: tmp_path)
-    utils = types.SimpleNamespace(load_model_from_weights=load_model_from_weights)
     monkeypatch.setitem(sys.modules, "omnicloudmask", types.ModuleType("omnicloudmask"))
     monkeypatch.setitem(sys.modules, "omnicloudmask.download_models", download)
-    monkeypatch.setitem(sys.modules, "omnicloudmask.model_utils", utils)
+    return asked, nets
+
+
+def test_omnicloudmask_scales_each_window_over_what_holds_data(fetched, one_thread):
+    asked, nets = fetched
     pixels = noise(3, 64, 64)
+    pixels[:, :9] = np.nan
     spec = replace(OMNICLOUDMASK, patch=64, overlap=0)
     found = chunked(spec, sentinel2(spec, pixels))
-    x = torch.from_numpy((pixels - pixels.mean((1, 2), keepdims=True)) / pixels.std((1, 2), keepdims=True))
+    known = pixels[:, 9:]
+    middle, spread = (take(known, axis=(1, 2), keepdims=True) for take in (np.mean, np.std))
+    x = torch.from_numpy(
+        np.concatenate([np.zeros((3, 9, 64), np.float32), (known - middle) / spread], axis=1)
+    )
     with torch.inference_mode():
         expected = torch.softmax((nets[0](x[None]) + nets[1](x[None])) / 2, dim=1)[0].numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.isnan(found[:, :9]).all()
+    np.testing.assert_allclose(found[:, 9:], expected[:, 9:], atol=1e-5)
     assert set(asked) == {4.0}
-    doubled = (
-        sentinel2(spec, pixels * 2 + 0.1)
-        .cloudmask.predict_proba(spec, scheme="native", working_resolution="native")
-        .values
-    )
-    np.testing.assert_allclose(doubled, found, atol=1e-4)
+    doubled = chunked(spec, sentinel2(spec, pixels * 2 + 0.1))
+    np.testing.assert_allclose(doubled[:, 9:], found[:, 9:], atol=1e-4)
+
+
+def test_a_file_of_another_network_is_named(fetched, tmp_path):
+    save_file({"conv1.weight": torch.zeros(2)}, tmp_path / "PM_model_newer_PT_state.safetensors")
+    with pytest.raises(WeightsError, match=r"newer_PT_state.safetensors is none of the two networks"):
+        load_network(OMNICLOUDMASK)
 
 
 @pytest.mark.parametrize("spec", [S2CLOUDLESS, CLOUDSEN12, OMNICLOUDMASK], ids=lambda spec: spec.name)

@@ -242,6 +242,10 @@ def set_expression(graph, text):
         (lambda g: a_node(g, target="torch.ops.aten.from_file.default"), "calls"),
         (lambda g: a_node(g, target="torch.ops.higher_order.cond"), "calls"),
         (lambda g: set_expression(g, "__import__('os').system('touch {canary}')"), "computes a shape by"),
+        (lambda g: set_expression(g, "9**9**9"), "computes a shape by"),
+        (lambda g: set_expression(g, "Pow(Integer(9), Integer(999999999))"), "computes a shape by"),
+        (lambda g: set_expression(g, "((((9**4)**4)**4)**4)**4"), "computes a shape by"),
+        (lambda g: set_expression(g, "2 +"), "computes a shape by"),
         (lambda g: a_node(g, outputs=[{"as_tensor": {"name": "x):\n  import os #"}}]), "holds"),
         (
             lambda g: a_node(g, inputs=[{"name": "f", "arg": {"as_operator": "torch.os.system"}}]),
@@ -253,6 +257,11 @@ def set_expression(graph, text):
 def test_a_graph_that_could_run_code_is_refused(archive, canary, change, words):
     with pytest.raises(WeightsError, match=words):
         pt2(altered(archive[1], change), "net.pt2")
+
+
+def test_honest_shapes_pass(archive):
+    for text in ("s77", "2*s77**2", "(s77 - 1)//2 + 1", "Pow(Add(Symbol('s0'), Integer(1)), Integer(2))"):
+        pt2(altered(archive[1], lambda graph, text=text: set_expression(graph, text)), "net.pt2")
 
 
 def test_guards_and_notes_do_not_survive(archive):

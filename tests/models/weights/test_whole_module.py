@@ -223,7 +223,7 @@ def test_storages_that_share_bytes_do_not_add_up_to_more_than_the_file() -> None
     data = saved(nn.ModuleList(nn.Linear(1000, 10, bias=False) for _ in range(4)))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-        root, _ = whole_module._followed(archive.read(entries["data.pkl"]), "net.pkl")
+        root, _ = whole_module.followed(archive.read(entries["data.pkl"]), "net.pkl")
         reader = whole_module._Reader(archive, entries, 3 * 40_000, "net.pkl")
         with pytest.raises(WeightsError, match="the file can hold 0 more"):
             reader.state_dict(root)

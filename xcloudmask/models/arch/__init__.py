@@ -24,6 +24,7 @@ _FACTORIES: Mapping[str, tuple[str, str]] = {
     "cloud-unet": ("cloud_unet", "cloud_unet"),
     "deeplabv3plus": ("deeplabv3plus", "deeplabv3plus"),
     "dynamic-unet": ("dynamic_unet", "dynamic_unet"),
+    "ipl-uv": ("ipl_uv", "ipl_uv"),
     "pixel-mlp": ("pixel", "pixel_mlp"),
     "pw-dl3plus": ("pw_dl3plus", "pw_dl3plus"),
     "segformer": ("segformer", "segformer"),

@@ -1,4 +1,4 @@
-"""DeepLabV3+ (Chen et al. 2018, ECCV, arXiv 1802.02611) on MobileNetV2 or ResNet-34.
+"""DeepLabV3+ (Chen et al. 2018, ECCV, arXiv 1802.02611) on MobileNetV2 or ResNet-34 and -50.
 
 The paper leaves the decoder's size to the reader ("a few" 3x3 convolutions); `decoder` says what is here.
 """
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.mobilenet_v2 import MobileNetV2
 from xcloudmask.models.arch.parts import conv_norm, init_convolutions, resize_as, separable_conv
-from xcloudmask.models.arch.resnet import ResNet34
+from xcloudmask.models.arch.resnet import ResNet
 
-Encoder = Literal["mobilenet-v2", "mobilenet-v2-320", "resnet34"]
+Encoder = Literal["mobilenet-v2", "mobilenet-v2-320", "resnet34", "resnet50"]
 Decoder = Literal["v3plus", "v3plus-separable", "v3", "pooled"]
 STRIDES = (8, 16)
 
@@ -64,10 +64,12 @@ class DeepLab(nn.Module):
     classes : int
         Output channels.
     output_stride : {8, 16}
-        That of the encoder; at 8 the pyramid's rates (6, 12, 18) are doubled, as in the paper.
+        That of the encoder; at 8 the pyramid's rates (6, 12, 18) are doubled, as in the paper; with
+        ``"v3plus-separable"`` they are 12, 24 and 36 at either.
     decoder : {"v3plus", "v3plus-separable", "v3", "pooled"}
         ``"v3plus"``: the pyramid's output, enlarged, beside 48 channels of shallow features, then one 3x3
-        convolution. ``"v3plus-separable"``: separable convolutions in pyramid and decoder, two of them.
+        convolution. ``"v3plus-separable"``: ``DeepLabV3Plus`` of segmentation_models_pytorch: separable
+        convolutions throughout, one of them behind the pyramid.
         ``"v3"``: DeepLabV3, one 3x3 convolution and no shallow features. ``"pooled"``: neither atrous
         branches nor decoder, the small form that TensorFlow's model zoo gives MobileNetV2.
     corners : bool
@@ -92,19 +94,21 @@ class DeepLab(nn.Module):
         super().__init__()
         width = 256
         low, deep = int(encoder.low_channels), int(encoder.deep_channels)  # type: ignore[arg-type]
-        rates = () if decoder == "pooled" else tuple(rate * 16 // output_stride for rate in (6, 12, 18))
         separable = decoder == "v3plus-separable"
-        self.encoder, self.corners = encoder, corners
+        far = (12, 24, 36) if separable else tuple(rate * 16 // output_stride for rate in (6, 12, 18))
+        rates = () if decoder == "pooled" else far
+        self.encoder, self.separable, self.corners = encoder, separable, corners
         self.pyramid = Pyramid(deep, width, rates, separable=separable)
+        self.smooth = separable_conv(width, width) if separable else nn.Sequential()
         self.low = conv_norm(low, 48, 1) if decoder.startswith("v3plus") else None
         if decoder == "v3plus":
             self.decode = nn.Sequential(conv_norm(width + 48, width))
         elif separable:
-            self.decode = nn.Sequential(separable_conv(width + 48, width), separable_conv(width, width))
+            self.decode = nn.Sequential(separable_conv(width + 48, width))
         elif decoder == "v3":
             self.decode = nn.Sequential(conv_norm(width, width))
         else:
-            self.decode = nn.Sequential()
+            self.decode = nn.Sequential(nn.Dropout(0.1))
         self.logits = nn.Conv2d(width, classes, 1)
         init_convolutions(self)
         self.logits.reset_parameters()
@@ -112,9 +116,10 @@ class DeepLab(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of `x`."""
         low, deep = self.encoder(x)
-        out = self.pyramid(deep)
+        out = self.smooth(self.pyramid(deep))
         if self.low is not None:
-            out = torch.cat([resize_as(out, low), self.low(low)], dim=1)
+            enlarged = resize_as(out, low, corners=self.separable)
+            out = torch.cat([enlarged, self.low(low)], dim=1)
         return resize_as(self.logits(self.decode(out)), x, corners=self.corners)
 
 
@@ -133,7 +138,7 @@ def deeplabv3plus(
     ----------
     bands, classes : int
         Channels in and out.
-    encoder : {"mobilenet-v2", "mobilenet-v2-320", "resnet34"}
+    encoder : {"mobilenet-v2", "mobilenet-v2-320", "resnet34", "resnet50"}
         ``-320`` leaves out MobileNetV2's last 1x1 convolution.
     output_stride : {8, 16}
         How much smaller the deep features are than the input.
@@ -151,8 +156,8 @@ def deeplabv3plus(
     if bands < 1 or classes < 1:
         raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
     backbone: nn.Module = (
-        ResNet34(bands, output_stride=output_stride)
-        if encoder == "resnet34"
+        ResNet(bands, 34 if encoder == "resnet34" else 50, output_stride=output_stride)
+        if encoder.startswith("resnet")
         else MobileNetV2(bands, output_stride=output_stride, last=encoder == "mobilenet-v2")
     )
     return DeepLab(backbone, classes, output_stride=output_stride, decoder=decoder, corners=corners)

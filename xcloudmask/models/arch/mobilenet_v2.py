@@ -50,7 +50,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """The encoder: features at a quarter of the input's size, and at ``1 / output_stride``.
 
-    Stages past the output stride keep their size; all their 3x3 convolutions are dilated instead.
+    Stages past the output stride keep their size; their 3x3 convolutions are dilated instead.
 
     Parameters
     ----------
@@ -59,7 +59,9 @@ class MobileNetV2(nn.Module):
     output_stride : {8, 16, 32}
         How much smaller the deep features are than the input.
     last : bool
-        Whether the deep features pass the last 1x1 convolution, to 1280 channels; 320 otherwise.
+        Whether the deep features pass the last 1x1 convolution, to 1280 channels. If not, they are the 320
+        that DeepLab for mobile devices takes, where the first block of a stage that keeps its size is dilated
+        as the blocks before it are.
 
     Examples
     --------
@@ -74,16 +76,16 @@ class MobileNetV2(nn.Module):
         layers: list[nn.Module] = [conv_norm(bands, 32, stride=2, act=nn.ReLU6)]
         channels, reached, dilation = 32, 2, 1
         for expand, out, repeats, stride in STAGES:
+            before = dilation
             if reached * stride > output_stride:
                 dilation, stride = dilation * stride, 1
             reached *= stride
-            for repeat in range(repeats):
-                layers.append(
-                    InvertedResidual(
-                        channels, out, stride=stride if repeat == 0 else 1, expand=expand, dilation=dilation
-                    )
-                )
-                channels = out
+            first = dilation if last else before
+            layers.append(InvertedResidual(channels, out, stride=stride, expand=expand, dilation=first))
+            layers += [
+                InvertedResidual(out, out, expand=expand, dilation=dilation) for _ in range(repeats - 1)
+            ]
+            channels = out
         if last:
             layers.append(conv_norm(channels, 1280, 1, act=nn.ReLU6))
             channels = 1280

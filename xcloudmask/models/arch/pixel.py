@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.models.arch.descriptors import FLAGS, SINUSOIDS, BandInput, Encoding, Float, describe_v2
+from xcloudmask.models.arch.descriptors import SPREAD_LENGTH, BandInput, Float, describe_spread
 from xcloudmask.models.arch.setnet import full_precision, prepare
 
 #: Pixels that `Spectral` works on at a time outside training, so that what it needs stays in the cache.
@@ -43,7 +43,7 @@ def pixel_mlp(*, bands: int = 4, classes: int = 2, hidden: int = 64, norm: bool 
 class Spectral(nn.Module):
     """A set network with no spatial context: it works at any pixel size.
 
-    Ours. From each band's SEnSeI-v2 descriptor two small networks make, once a scene, the parameters of
+    Ours. From each band's descriptor two small networks make, once a scene, the parameters of
     that band's key and value, which are linear in the pixel's reflectance x: ``k = x A + B`` and
     ``v = relu(x C + D)``. The query starts from the mean of the pixel's values; in each round the heads
     attend over the bands, and what they find is added to the query. As keys are never formed (``q.k`` is
@@ -55,8 +55,6 @@ class Spectral(nn.Module):
         Output channels; features a pixel; heads that share them; times the bands are attended to.
     hidden : int
         Width of the networks on descriptors and of the last layer.
-    encoding : {"paper", "nm", "spread"}
-        See `xcloudmask.models.arch.descriptors.spectral_encoding`.
 
     Examples
     --------
@@ -74,13 +72,11 @@ class Spectral(nn.Module):
         heads: int = 4,
         rounds: int = 2,
         hidden: int = 64,
-        encoding: Encoding = "spread",
     ) -> None:
         super().__init__()
-        self.width, self.heads, self.encoding = width, heads, encoding
-        described = 2 * SINUSOIDS + FLAGS
+        self.width, self.heads = width, heads
         self.parameters_of_band = nn.Sequential(
-            nn.Linear(described, hidden),
+            nn.Linear(SPREAD_LENGTH, hidden),
             nn.ReLU(),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
@@ -91,8 +87,8 @@ class Spectral(nn.Module):
         self.classify = nn.Sequential(nn.Conv1d(width, hidden, 1), nn.ReLU(), nn.Conv1d(hidden, classes, 1))
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
-        """Return SEnSeI-v2's descriptors."""
-        return describe_v2(bands, self.encoding)
+        """Return sinusoids and flags of each band."""
+        return describe_spread(bands)
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
         """Return logits, (n, classes, y, x)."""
@@ -138,13 +134,12 @@ def spectral(
     heads: int = 4,
     rounds: int = 2,
     hidden: int = 64,
-    encoding: Encoding = "spread",
 ) -> Spectral:
     """Return the set network on single pixels.
 
     Parameters
     ----------
-    classes, width, heads, rounds, hidden, encoding
+    classes, width, heads, rounds, hidden
         See `Spectral`.
 
     Examples
@@ -157,4 +152,4 @@ def spectral(
             f"sizes must be 1 or more and width a multiple of heads; got width={width}, heads={heads}, "
             f"classes={classes}, rounds={rounds}, hidden={hidden}"
         )
-    return Spectral(classes, width=width, heads=heads, rounds=rounds, hidden=hidden, encoding=encoding)
+    return Spectral(classes, width=width, heads=heads, rounds=rounds, hidden=hidden)

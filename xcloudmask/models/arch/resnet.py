@@ -1,6 +1,8 @@
-"""ResNet-34 as an encoder (He et al. 2016, CVPR, arXiv 1512.03385, table 1)."""
+"""ResNet-34 and ResNet-50 as encoders (He et al. 2016, CVPR, arXiv 1512.03385, table 1)."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -30,41 +32,68 @@ class BasicBlock(nn.Module):
         return F.relu(self.shortcut(x) + self.second(self.first(x)))
 
 
-class ResNet34(nn.Module):
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution, added to the input; the last has four times the channels of the others.
+
+    The stride lies in the 3x3 convolution, as in most libraries.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Bottleneck(64, 64, stride=2)(torch.zeros(2, 64, 8, 8)).shape
+    torch.Size([2, 256, 4, 4])
+    """
+
+    def __init__(self, channels: int, inner: int, *, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        out = 4 * inner
+        self.first = conv_norm(channels, inner, 1)
+        self.second = conv_norm(inner, inner, stride=stride, dilation=dilation)
+        self.third = conv_norm(inner, out, 1, act=None)
+        same = stride == 1 and channels == out
+        self.shortcut = nn.Identity() if same else conv_norm(channels, out, 1, stride=stride, act=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of `x`."""
+        return F.relu(self.shortcut(x) + self.third(self.second(self.first(x))))
+
+
+class ResNet(nn.Module):
     """The encoder: features at a quarter of the input's size, and at ``1 / output_stride``.
 
     Parameters
     ----------
     bands : int
         Input channels.
+    depth : {34, 50}
+        Layers.
     output_stride : {8, 16, 32}
         How much smaller the deep features are than the input.
 
     Examples
     --------
     >>> import torch
-    >>> low, deep = ResNet34(3)(torch.zeros(1, 3, 64, 64))
+    >>> low, deep = ResNet(3, 34)(torch.zeros(1, 3, 64, 64))
     >>> low.shape, deep.shape
     (torch.Size([1, 64, 16, 16]), torch.Size([1, 512, 4, 4]))
     """
 
-    def __init__(self, bands: int, *, output_stride: int = 16) -> None:
+    def __init__(self, bands: int, depth: Literal[34, 50], *, output_stride: int = 16) -> None:
         super().__init__()
+        block, wider = (BasicBlock, 1) if depth == 34 else (Bottleneck, 4)
         self.stem = conv_norm(bands, 64, 7, stride=2)
         stages, channels, reached, dilation = [], 64, 4, 1
-        for out, repeats, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for width, repeats, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
             if reached * stride > output_stride:
                 dilation, stride = dilation * stride, 1
             reached *= stride
             blocks = []
             for repeat in range(repeats):
-                blocks.append(
-                    BasicBlock(channels, out, stride=stride if repeat == 0 else 1, dilation=dilation)
-                )
-                channels = out
+                blocks.append(block(channels, width, stride=stride if repeat == 0 else 1, dilation=dilation))
+                channels = wider * width
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
-        self.low_channels, self.deep_channels = 64, channels
+        self.low_channels, self.deep_channels = 64 * wider, channels
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return shallow and deep features."""

@@ -1,9 +1,6 @@
 """SegFormer (Xie et al. 2021, NeurIPS, arXiv 2105.15203): Mix Transformer encoder and all-MLP head.
 
-Sizes after the paper's tables 1 and 6. The head's width is 256 for B0 and B1 and 768 above in the paper;
-at 256 throughout (as the library that SEnSeI-v2 was built with has it) B0 and B2 have the 3.7 and 24.7
-million parameters that cloud-masking work quotes. No positional encoding, so any window of 32 pixels or more
-will do.
+Sizes after the paper's tables 1 and 6. No positional encoding, so any window of 32 pixels or more will do.
 """
 
 from __future__ import annotations
@@ -60,7 +57,7 @@ class EfficientAttention(nn.Module):
         self.key_value = nn.Linear(channels, 2 * channels)
         self.out = nn.Linear(channels, channels)
         self.reduce = nn.Conv2d(channels, channels, reduction, reduction) if reduction > 1 else None
-        self.norm = nn.LayerNorm(channels, eps=1e-6) if reduction > 1 else None
+        self.norm = nn.LayerNorm(channels) if reduction > 1 else None
 
     def forward(self, x: Tensor, rows: int, cols: int) -> Tensor:
         """Return attended tokens, (n, rows * cols, channels)."""
@@ -113,9 +110,9 @@ class MitBlock(nn.Module):
 
     def __init__(self, channels: int, *, heads: int, reduction: int, drop: float = 0.0) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm1 = nn.LayerNorm(channels)
         self.attention = EfficientAttention(channels, heads=heads, reduction=reduction)
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm2 = nn.LayerNorm(channels)
         self.feed_forward = MixFeedForward(channels)
         self.drop = drop
 
@@ -155,12 +152,12 @@ class MitStage(nn.Module):
     ) -> None:
         super().__init__()
         self.embed = nn.Conv2d(bands, channels, kernel, stride, kernel // 2)
-        self.embed_norm = nn.LayerNorm(channels, eps=1e-6)
+        self.embed_norm = nn.LayerNorm(channels)
         self.blocks = nn.ModuleList(
             MitBlock(channels, heads=heads, reduction=reduction, drop=drops[at] if drops else 0.0)
             for at in range(depth)
         )
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features, (n, channels, y / stride, x / stride)."""
@@ -275,7 +272,7 @@ def _init(layer: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def segformer(*, bands: int = 3, classes: int = 7, size: Size = "b0", width: int = 256) -> SegFormer:
+def segformer(*, bands: int = 3, classes: int = 7, size: Size = "b0", width: int | None = None) -> SegFormer:
     """Return a SegFormer.
 
     Parameters
@@ -284,14 +281,15 @@ def segformer(*, bands: int = 3, classes: int = 7, size: Size = "b0", width: int
         Channels in and out.
     size : {"b0", ..., "b5"}
         Of the encoder.
-    width : int
-        Of the head: 256, or what the paper has, ``SIZES[size].head``.
+    width : int, optional
+        Of the head; the paper's for this size if not given.
 
     Examples
     --------
     >>> f"{sum(p.numel() for p in segformer(bands=3, classes=7).parameters()):,}"
     '3,715,943'
     """
+    width = SIZES[size].head if width is None else width
     if min(bands, classes, width) < 1:
         raise CloudMaskError(
             f"a network needs at least 1 band, class and width, got {bands}, {classes}, {width}"

@@ -1,13 +1,14 @@
 """SEnSeI-v2 (Francis 2024, TGRS, doi 10.1109/TGRS.2024.3391625), section III-A.
 
 From each band's descriptor (see `descriptors`) and five percentiles of its window, fully connected layers and
-attention over the bands make the gain, frequency and phase with which the band's pixels are embedded as
-sinusoids; the mean over bands goes to a segmentation network. The sizes stand in a figure that the text at
-hand lacks: the widths here are ours, and settings.
+attention make the gain, frequency and phase with which the band's pixels are embedded as sinusoids; the bands
+together go to a segmentation network. There are two variants:
 
-The published network differs from the paper (facts for interoperability, not its code): settings say which is
-meant. The paper's: ``attention="bands", pooling="mean", phase="outside", encoding="paper"``. The published:
-``attention="as-published", pooling="sum", phase="inside", encoding="nm", entry="normed"``.
+- ``"published"``: what the weights of its author compute, which differs from the paper. Layers before
+  attention give twice their output, attention sees one band at a time, ``sin(f (x + p))`` is summed over
+  bands. The tests hold it to the answers of the author's code.
+- ``"own"``: nearer to the paper, and what our model ``sensei`` and its training use. Layers are added to
+  their input, attention is over bands, one more layer follows it, ``sin(f x + p)`` is averaged over bands.
 """
 
 from __future__ import annotations
@@ -25,19 +26,26 @@ from torch import Tensor, nn
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.arch.compact_unet import CompactUNet
 from xcloudmask.models.arch.deeplabv3plus import deeplabv3plus
-from xcloudmask.models.arch.descriptors import FLAGS, SINUSOIDS, BandInput, Encoding, Float, describe_v2
+from xcloudmask.models.arch.descriptors import (
+    PUBLISHED_LENGTH,
+    SPREAD_LENGTH,
+    BandInput,
+    Float,
+    describe_spread,
+    describe_v2,
+    with_published_edges,
+)
 from xcloudmask.models.arch.segformer import segformer
 from xcloudmask.models.arch.setnet import full_precision, prepare
 
 PERCENTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
-#: What the seven channels mean in the paper.
-CLASSES = ("land", "water", "snow", "thin_cloud", "cloud", "cloud_shadow", "no_data")
 
-AttentionOver = Literal["bands", "as-published"]
-Pooling = Literal["mean", "sum"]
-Phase = Literal["outside", "inside"]
-Entry = Literal["linear", "normed"]
-Head = Literal["compact", "segformer-b0", "segformer-b2", "deeplabv3plus"]
+Variant = Literal["own", "published"]
+Skip = Literal["input", "output", "none"]
+Head = Literal[
+    "compact", "pixel", "deeplabv3plus-resnet34", "deeplabv3plus-resnet50",
+    "segformer-b0", "segformer-b1", "segformer-b2", "segformer-b3", "segformer-b4", "segformer-b5",
+]  # fmt: skip
 
 
 def percentiles(pixels: Tensor, step: int = 1) -> Tensor:
@@ -70,12 +78,14 @@ def percentiles(pixels: Tensor, step: int = 1) -> Tensor:
 
 
 class FullyConnected(nn.Module):
-    """Layers of layer norm, ReLU and linear, with a skip connection where widths agree.
+    """Layers of layer norm, ReLU and linear.
 
     Parameters
     ----------
     widths : sequence of int
         Of the input and of each layer's output.
+    skip : {"input", "output", "none"}
+        What is added to a layer's output: its input where widths agree, or the output once more.
     plain_entry : bool
         Whether the first layer is linear only: ReLU on raw sinusoids would lose their lower half.
 
@@ -85,19 +95,24 @@ class FullyConnected(nn.Module):
     torch.Size([2, 3, 64])
     """
 
-    def __init__(self, widths: Sequence[int], *, plain_entry: bool = False) -> None:
+    def __init__(self, widths: Sequence[int], *, skip: Skip = "input", plain_entry: bool = False) -> None:
         super().__init__()
+        self.skip = skip
         self.layers = nn.ModuleList()
         for at, (source, out) in enumerate(pairwise(widths)):
             linear = nn.Linear(source, out)
             plain = plain_entry and at == 0
             self.layers.append(linear if plain else nn.Sequential(nn.LayerNorm(source), nn.ReLU(), linear))
-        self.skips = tuple(a == b for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features, last axis of the last width."""
-        for layer, skip in zip(self.layers, self.skips, strict=True):
-            x = x + layer(x) if skip else layer(x)
+        for layer in self.layers:
+            out = layer(x)
+            if self.skip == "output":
+                out = 2 * out
+            elif self.skip == "input" and out.shape == x.shape:
+                out = x + out
+            x = out
         return x
 
 
@@ -108,9 +123,9 @@ class BandAttention(nn.Module):
     ----------
     width, heads, hidden : int
         Features; heads that share them; width of the feed-forward part.
-    over : {"bands", "as-published"}
-        ``"as-published"`` attends over the windows of a batch while training; evaluated one window at a
-        time, so that each band sees itself alone.
+    alone : bool
+        Whether each band sees itself only. The published network attends over the windows of a batch, and is
+        run on one window at a time; here the answer never depends on a window's neighbours in the batch.
     dropout : float
         While training.
 
@@ -121,10 +136,10 @@ class BandAttention(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, hidden: int, *, over: AttentionOver = "bands", dropout: float = 0.0
+        self, width: int, heads: int, hidden: int, *, alone: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.heads, self.over = heads, over
+        self.heads, self.alone = heads, alone
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
@@ -132,23 +147,17 @@ class BandAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.query_key_value.weight)
 
-    def _mixed(self, x: Tensor, present: Tensor) -> Tensor:
+    def _attended(self, x: Tensor, present: Tensor) -> Tensor:
         n, bands, width = x.shape
         query, key, value = (
             part.reshape(n, bands, self.heads, -1).transpose(1, 2)
             for part in self.query_key_value(x).chunk(3, dim=2)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=present[:, None, None, :])
+        mixed = value  # of a band that sees itself only, the softmax is 1
+        if not self.alone:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=present[:, None, None, :])
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, bands, width))
         return out
-
-    def _attended(self, x: Tensor, present: Tensor) -> Tensor:
-        if self.over == "bands":
-            return self._mixed(x, present)
-        if self.training:
-            return self._mixed(x.transpose(0, 1), torch.ones_like(present.T)).transpose(0, 1)
-        alone = x.reshape(-1, 1, x.shape[2])
-        return self._mixed(alone, torch.ones_like(present.reshape(-1, 1))).reshape(x.shape)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Return features of the same shape; bands that are not `present` are not looked at."""
@@ -159,23 +168,18 @@ class BandAttention(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """Sizes and variants of `SenseiV2`; see the module's notes and `sensei_v2`."""
+    """Sizes and variant of `SenseiV2`; see `sensei_v2`."""
 
+    variant: Variant = "own"
     channels: int = 32
     width: int = 128
     heads: int = 4
     layers: int = 2
-    attention: AttentionOver = "bands"
-    pooling: Pooling = "mean"
-    phase: Phase = "outside"
-    encoding: Encoding = "spread"
-    entry: Entry = "linear"
+    enter: tuple[int, ...] | None = None
+    embed: tuple[int, ...] | None = None
+    hidden: int | None = None
     step: int = 1
     dropout: float = 0.0
-    enter: tuple[int, ...] | None = None
-    leave: tuple[int, ...] = ()
-    embed: tuple[int, ...] | None = None
-    hidden: int = 0
 
 
 class BandEmbedding(nn.Module):
@@ -193,13 +197,11 @@ class BandEmbedding(nn.Module):
 
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
-        self.pooling, self.phase_inside = settings.pooling, settings.phase == "inside"
-        widths = (
-            settings.width,
-            *((settings.width,) if settings.embed is None else settings.embed),
-            settings.channels,
-        )
-        self.gain, self.frequency, self.phase = (FullyConnected(widths) for _ in range(3))
+        self.published = settings.variant == "published"
+        between = (settings.width,) if settings.embed is None else settings.embed
+        widths = (settings.width, *between, settings.channels)
+        skip: Skip = "none" if self.published else "input"
+        self.gain, self.frequency, self.phase = (FullyConnected(widths, skip=skip) for _ in range(3))
         nn.init.ones_(self.gain.layers[-1][2].bias)  # type: ignore[index]
         with torch.no_grad():
             self.frequency.layers[-1][2].bias.copy_(torch.linspace(0.5, 12, settings.channels))  # type: ignore
@@ -208,10 +210,10 @@ class BandEmbedding(nn.Module):
     def forward(self, pixels: Tensor, features: Tensor, present: Tensor) -> Tensor:
         """Return the embedded window, (n, channels, y, x)."""
         gain, frequency, phase = self.gain(features), self.frequency(features), self.phase(features)
-        if self.phase_inside:
-            phase = frequency * phase
         share = present.to(pixels.dtype)
-        if self.pooling == "mean":
+        if self.published:  # sin(f (x + p)), summed
+            phase = frequency * phase
+        else:  # sin(f x + p), averaged
             share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
         gain = gain * share.unsqueeze(2)
         total: Tensor | None = None
@@ -229,7 +231,7 @@ class SenseiV2(nn.Module):
     Parameters
     ----------
     settings : EncoderSettings
-        Sizes and variants.
+        Sizes and variant.
 
     Examples
     --------
@@ -240,25 +242,27 @@ class SenseiV2(nn.Module):
 
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
-        self.step = settings.step
-        width = settings.width
-        source = 2 * SINUSOIDS + FLAGS + len(PERCENTILES)
-        enter = (source, *((width,) if settings.enter is None else settings.enter), width)
-        self.enter = FullyConnected(enter, plain_entry=settings.entry == "linear")
-        hidden = settings.hidden or 2 * width
+        self.step, width = settings.step, settings.width
+        published = settings.variant == "published"
+        source = (PUBLISHED_LENGTH if published else SPREAD_LENGTH) + len(PERCENTILES)
+        widths = (source, *((width,) if settings.enter is None else settings.enter), width)
+        self.enter = FullyConnected(
+            widths, skip="output" if published else "input", plain_entry=not published
+        )
         self.attention = nn.ModuleList(
-            BandAttention(width, settings.heads, hidden, over=settings.attention, dropout=settings.dropout)
+            BandAttention(
+                width, settings.heads, settings.hidden or 2 * width, alone=published, dropout=settings.dropout
+            )
             for _ in range(settings.layers)
         )
-        self.leave = FullyConnected((width, *settings.leave, width))
+        self.leave = nn.Identity() if published else FullyConnected((width, width))
         self.embed = BandEmbedding(settings)
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
         """Return the shared representation, (n, channels, y, x)."""
         pixels, descriptors, present = prepare(pixels, descriptors, present)
         with full_precision(pixels):
-            described = torch.cat([descriptors, percentiles(pixels, self.step)], dim=2)
-            features = self.enter(described)
+            features = self.enter(torch.cat([descriptors, percentiles(pixels, self.step)], dim=2))
             for layer in self.attention:
                 features = layer(features, present)
             out: Tensor = self.embed(pixels, self.leave(features), present)
@@ -278,13 +282,13 @@ class SenseiV2Network(nn.Module):
 
     def __init__(self, settings: EncoderSettings, head: nn.Module) -> None:
         super().__init__()
-        self.encoding: Encoding = settings.encoding
+        self.published = settings.variant == "published"
         self.encoder = SenseiV2(settings)
         self.head = head
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
-        """Return 64 sinusoids and flags a band."""
-        return describe_v2(bands, self.encoding)
+        """Return sinusoids and flags of each band."""
+        return describe_v2([*map(with_published_edges, bands)]) if self.published else describe_spread(bands)
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
         """Return logits, (n, classes, y, x)."""
@@ -296,21 +300,17 @@ def sensei_v2(
     *,
     classes: int = 7,
     head: Head = "compact",
+    variant: Variant = "own",
     channels: int = 32,
     width: int = 128,
     heads: int = 4,
     layers: int = 2,
-    attention: AttentionOver = "bands",
-    pooling: Pooling = "mean",
-    phase: Phase = "outside",
-    encoding: Encoding = "spread",
-    entry: Entry = "linear",
+    enter: tuple[int, ...] | None = None,
+    embed: tuple[int, ...] | None = None,
+    hidden: int | None = None,
+    head_width: int | None = None,
     step: int = 1,
     dropout: float = 0.0,
-    enter: tuple[int, ...] | None = None,
-    leave: tuple[int, ...] = (),
-    embed: tuple[int, ...] | None = None,
-    hidden: int = 0,
     compact_widths: tuple[int, ...] = (32, 64, 128, 192, 256),
     compact_depth: int = 2,
 ) -> SenseiV2Network:
@@ -319,32 +319,27 @@ def sensei_v2(
     Parameters
     ----------
     classes : int
-        Output channels; the paper's are `CLASSES`.
-    head : {"compact", "segformer-b0", "segformer-b2", "deeplabv3plus"}
-        The paper has SegFormer and DeepLabV3+ on ResNet-34; ``"compact"`` is ours, see `CompactUNet`.
+        Output channels.
+    head : str
+        ``"segformer-b0"`` to ``"-b5"``, ``"deeplabv3plus-resnet34"``, ``"-resnet50"`` and ``"pixel"`` (three
+        layers on single pixels) are published; ``"compact"`` is ours, see `CompactUNet`.
+    variant : {"own", "published"}
+        See the module's notes.
     channels : int
         Of the embedding.
     width, heads, layers : int
         Features of a band, attention heads that share them, attention layers.
-    attention : {"bands", "as-published"}
-        See `BandAttention`.
-    pooling : {"mean", "sum"}
-        Over bands.
-    phase : {"outside", "inside"}
-        ``sin(f x + p)`` or ``sin(f (x + p))``.
-    encoding : {"paper", "nm", "spread"}
-        See `xcloudmask.models.arch.descriptors.spectral_encoding`.
-    entry : {"linear", "normed"}
-        Whether the first layer is linear only, or normed and cut off at zero like the rest.
+    enter, embed : tuple of int, optional
+        Widths between the first and the last of the layers before attention, and of those that make gain,
+        frequency and phase; ``(width,)`` if not given.
+    hidden : int, optional
+        Width of the feed-forward part of attention; twice `width` if not given.
+    head_width : int, optional
+        Of SegFormer's decoder, or of the layers of ``"pixel"``; as published if not given.
     step : int
         Percentiles look at every step-th pixel of every step-th row.
     dropout : float
         In attention, while training.
-    enter, leave, embed : tuple of int
-        Widths between the first and the last of the layers before attention, behind it, and of those that
-        make gain, frequency and phase; ``(width,)``, ``()`` and ``(width,)`` where nothing is said.
-    hidden : int
-        Width of the feed-forward part of attention; twice `width` if 0.
     compact_widths, compact_depth
         Of the compact head.
 
@@ -353,33 +348,28 @@ def sensei_v2(
     >>> sum(p.numel() for p in sensei_v2().parameters()) < 5_000_000
     True
     """
-    sizes = (
-        classes,
-        channels,
-        width,
-        heads,
-        step,
-        compact_depth,
-        *compact_widths,
-        *(enter or ()),
-        *leave,
-        *(embed or ()),
-    )
-    if min(sizes) < 1 or width % heads or not compact_widths or dropout >= 1:
+    sizes = (classes, channels, width, heads, step, compact_depth, *compact_widths)
+    optional = [size for size in (*(enter or ()), *(embed or ()), hidden, head_width) if size is not None]
+    if min(*sizes, *optional) < 1 or width % heads or not compact_widths or dropout >= 1:
         raise CloudMaskError(
             "sizes must be 1 or more, width a multiple of heads and dropout below 1; got "
             f"classes={classes}, channels={channels}, width={width}, heads={heads}, step={step}, "
-            f"dropout={dropout}, compact_widths={compact_widths}, compact_depth={compact_depth}"
+            f"enter={enter}, embed={embed}, hidden={hidden}, head_width={head_width}, dropout={dropout}, "
+            f"compact_widths={compact_widths}, compact_depth={compact_depth}"
         )
-    settings = EncoderSettings(
-        channels, width, heads, layers, attention, pooling, phase, encoding, entry, step, dropout,
-        enter, leave, embed, hidden,
-    )  # fmt: skip
+    settings = EncoderSettings(variant, channels, width, heads, layers, enter, embed, hidden, step, dropout)
+    name, _, size = head.partition("-")
     made: nn.Module
-    if head == "compact":
+    if name == "compact":
         made = CompactUNet(channels, classes, widths=compact_widths, depth=compact_depth)
-    elif head == "deeplabv3plus":
-        made = deeplabv3plus(bands=channels, classes=classes, encoder="resnet34", decoder="v3plus-separable")
+    elif name == "deeplabv3plus":
+        made = deeplabv3plus(bands=channels, classes=classes, encoder=size, decoder="v3plus-separable")  # type: ignore[arg-type]
+    elif name == "segformer":
+        made = segformer(bands=channels, classes=classes, size=size, width=head_width)  # type: ignore[arg-type]
     else:
-        made = segformer(bands=channels, classes=classes, size="b0" if head == "segformer-b0" else "b2")
+        between = head_width or 256
+        made = nn.Sequential(
+            nn.Conv2d(channels, between, 1), nn.ReLU(), nn.Conv2d(between, between, 1), nn.ReLU(),
+            nn.Conv2d(between, classes, 1),
+        )  # fmt: skip
     return SenseiV2Network(settings, made)

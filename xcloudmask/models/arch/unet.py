@@ -126,7 +126,8 @@ def z_scores(x: Tensor) -> Tensor:
     mean = torch.where(known, x, 0.0).sum(dim=(2, 3), keepdim=True) / count
     centred = torch.where(known, x - mean, 0.0)
     deviation = ((centred * centred).sum(dim=(2, 3), keepdim=True) / count).sqrt()
-    return centred / torch.where(deviation == 0, 1.0, deviation)
+    flat = deviation <= 1e-6 * mean.abs()  # by how much a mean of equal numbers may be rounded
+    return centred / torch.where(flat, 1.0, deviation)
 
 
 def unet(

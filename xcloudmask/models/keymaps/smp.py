@@ -5,11 +5,6 @@ hold the figures): ``Unet`` on ``tu-regnety_004``, ``tu-edgenext_small`` and ``m
 on ``mobilenet_v2``. OmniCloudMask 4 is the first two: its package (1.8.1) builds them so and loads its files
 into them strictly, so these are the names in them. With random weights in files of that form, what comes out
 here equals its networks to 1e-6; the real files cannot be fetched where this was written.
-
-FDR4VGT-CLOUD gives 12.65 million parameters, of its operational network, and 6,825,009 for its U-Net++; the
-library's ``DeepLabV3`` and ``UnetPlusPlus`` on ``mobilenet_v2`` with four bands and one class have 12,648,225
-and 6,825,009. So its DeepLab is very likely that one. What its pixel-wise part and the fusion are called is
-not known: they keep their names, and loading names them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from xcloudmask.errors import OptionError
-from xcloudmask.models.keymaps.sensei import senseiv2
 from xcloudmask.models.keymaps.smp import renamed, smp
 
 if TYPE_CHECKING:
@@ -69,25 +68,7 @@ def transformers_segformer(state: State) -> dict[str, Tensor]:
     return out
 
 
-def senseiv2_segformer(state: State) -> dict[str, Tensor]:
-    """Rename the tensors of the published SEnSeI-v2 with a SegFormer behind it.
-
-    Examples
-    --------
-    >>> import torch
-    >>> list(senseiv2_segformer({"segmenter.segformer.encoder.layer_norm.0.bias": torch.zeros(1)}))
-    ['head.encoder.stages.0.norm.bias']
-    """
-
-    def head(behind: State) -> dict[str, Tensor]:
-        known = {re.sub(r"^.*?(?=segformer\.|decode_head\.)", "", name): behind[name] for name in behind}
-        return transformers_segformer(known)
-
-    return senseiv2(state, head)
-
-
 KEYMAPS: Mapping[str, Callable[[State], dict[str, Tensor]]] = {
-    "senseiv2-segformer": senseiv2_segformer,
     "smp": smp,
     "transformers-segformer": transformers_segformer,
 }
@@ -108,7 +89,7 @@ def translate(keymap: str, state: State) -> dict[str, Tensor]:
     >>> translate("nonsense", {})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    xcloudmask.errors.OptionError: unknown key map 'nonsense'. Allowed: senseiv2-segformer, smp, ...
+    xcloudmask.errors.OptionError: unknown key map 'nonsense'. Allowed: smp, transformers-segformer...
     """
     try:
         return KEYMAPS[keymap](state)

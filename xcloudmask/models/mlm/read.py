@@ -35,8 +35,8 @@ CLASSES = {
 }  # fmt: skip
 #: Fields that an item may not hold in another form.
 STRICT = ("aux", "shadow_threshold", "spare")
-#: Window and overlap of mlstac's `predict_large`, which such items leave out.
-PREDICT_LARGE: Mapping[int | None, int] = {512: 64}
+#: How mlstac's `predict_large` runs windows of 512, which its items leave out.
+PREDICT_LARGE: Mapping[str, Any] = {"overlap": 64, "gaps": "zero"}
 TWO_LEVELS = (
     "its item speaks of surface reflectance (TOC), the model card of FDR4VGT-CLOUD of top of atmosphere: "
     "scenes of either level are taken without a warning unless level= is passed as it is loaded"
@@ -112,8 +112,8 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> Reading:
         return Reading(((first, stated),), {})
     if "sha256" in given:
         raise WeightsError(
-            f"{href} is an ensemble of {len(assets)} files, and sha256= is the hash of one: save the item and "
-            "its files, and load it from there"
+            f"{href} is an ensemble of {len(assets)} files, and sha256= is the hash of one: save the item "
+            "and its files, and load it from there"
         )
     joining = {
         "name": stated.pop("name"),
@@ -137,13 +137,13 @@ def _card(item: Item, asset: Mapping[str, Any], where: str, given: Mapping[str, 
     if units is None and not {"mean", "std"} & given.keys():
         raise UnitError(
             f"{href} does not state plainly in which numbers the network wants its input: it says of no band "
-            "that it is reflectance, and by what it is scaled. Find out, and pass units='reflectance' (0 to 1) "
-            "or units='reflectance*10000'"
+            "that it is reflectance, and by what it is scaled. Find out, and pass units='reflectance' (0 to "
+            "1) or units='reflectance*10000'"
         )
     hyper = mapping(item.properties.get("mlm:hyperparameters"))
     patch = _patch(source)
     return {
-        "overlap": PREDICT_LARGE.get(patch) if form == "pt2" else None,
+        **(PREDICT_LARGE if form == "pt2" and patch == 512 else {}),
         "limits": TWO_LEVELS if "level" not in given and _of_vgt(source) else None,
         "uncertainty": True if len(item.results) > 1 else None,
         **_stated_fields(item, given),
@@ -292,7 +292,7 @@ def checksum(asset: Mapping[str, Any], href: str) -> str | None:
 
 def _refuse_code(item: Item) -> None:
     """Refuse what needs code to prepare its input or to read its output."""
-    for name, side in (("input", item.source), *(("output", result) for result in item.results)):
+    for side in (item.source, *item.results):
         for key in ("pre_processing_function", "post_processing_function"):
             named = side.get(key)
             if named:
@@ -353,7 +353,7 @@ def _stated_units(item: Item, asset: Mapping[str, Any], source: Mapping[str, Any
 
 
 def _raw_units(item: Item, norm: Mapping[str, Any]) -> str | None:
-    """Return the units of ``norm: {type: raw_toc_reflectance, range: [0, 10000]}``, as mlstac's items write it.
+    """Return the units in ``norm: {type: raw_toc_reflectance, range: [0, 10000]}``, of mlstac's items.
 
     Raw means that the network is given these numbers as they are; how it divides them is its own affair.
     """
@@ -394,8 +394,9 @@ def _level(item: Item, given: Mapping[str, Any]) -> str | None:
     }
     if len(levels) > 1:
         raise UnitError(
-            f"{item.href} contradicts itself: its input speaks of reflectance at the top of the atmosphere and "
-            "at the surface. Find out which the network was trained on, and pass level='toa' or level='boa'"
+            f"{item.href} contradicts itself: its input speaks of reflectance at the top of the atmosphere "
+            "and at the surface. Find out which the network was trained on, and pass level='toa' or "
+            "level='boa'"
         )
     return None if _of_vgt(source) or not levels else levels.pop()  # see TWO_LEVELS
 

@@ -19,6 +19,7 @@ from xcloudmask.models.members import ENSEMBLE
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.atomic import replace_file
+from xcloudmask.models.weights.formats import vetted
 from xcloudmask.types import ModelSpec
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
@@ -28,15 +29,20 @@ CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema
 SCIENTIFIC = "https://stac-extensions.github.io/scientific/v1.0.0/schema.json"
 
 OPSET = 17
+#: What MLM calls a file, by the end of its name.
+ARTIFACTS = {
+    "onnx": "torch.onnx.export", "safetensors": "safetensors.torch.save_file", "pt2": "torch.export.save",
+}  # fmt: skip
 
 
 def export(model: str | ModelSpec, folder: str | Path) -> list[Path]:
     """Write a model's weights, its ONNX graph and its STAC item into a folder.
 
     The item is ``NAME.json``; ``xcloudmask.models.load`` of it gives the model back. Its first asset is what
-    the model itself is: a safetensors file for an architecture of ours, the ONNX graph for one that came as
-    that. A model for any bands has no ONNX graph: it would hold the wavelengths of one scene. Of an ensemble,
-    ``NAME.json`` is the card, and the files are its members'.
+    the model itself is: a safetensors file for an architecture of ours, the ONNX graph or the exported
+    program for one that came as that. A model for any bands has no ONNX graph: it would hold the wavelengths
+    of one scene; an exported program cannot be made one. Of an ensemble, ``NAME.json`` is the card, and the
+    files are its members'.
 
     Parameters
     ----------
@@ -82,6 +88,9 @@ def _files(spec: ModelSpec, network: Network) -> tuple[dict[str, bytes], int | N
     """Return a network as files, the first of which is the model itself, and how many weights it has."""
     if spec.runtime == "onnx":
         return {f"{spec.name}.onnx": network.body}, None
+    if spec.loader == LOADER and not spec.architecture:  # it cannot be traced, so there is no ONNX graph
+        program = vetted(fetch.read(spec.weights, spec.sha256), "pt2", spec.weights)
+        return {f"{spec.name}.pt2": program}, None
     files: dict[str, bytes] = {}
     if spec.architecture:
         files[f"{spec.name}.safetensors"] = safetensors(spec, network)
@@ -179,7 +188,11 @@ def item(
     parameters : int, optional
         How many weights it has, where that is known.
     """
-    changed = card.changed(spec) | {"overlap": spec.overlap, "activation": network.activation or "none"}
+    changed = card.changed(spec) | {
+        "overlap": spec.overlap,
+        "gaps": spec.gaps,
+        "activation": network.activation or "none",
+    }
     hyper: dict[str, Any] = {"input_units": "reflectance"}
     plain: dict[str, Any] = {}
     for entry in fields(spec):
@@ -194,7 +207,7 @@ def item(
         **plain,
         "mlm:name": mlm_name(spec.name),
         "mlm:architecture": spec.architecture or "unknown",
-        "mlm:framework": "PyTorch" if spec.architecture else "ONNX",
+        "mlm:framework": "ONNX" if next(iter(files)).endswith(".onnx") else "PyTorch",
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:total_parameters": parameters,
         "mlm:accelerator_constrained": False,
@@ -238,13 +251,13 @@ def mlm_name(name: str) -> str:
 
 
 def _asset(name: str, data: bytes) -> dict[str, Any]:
-    onnx_file = name.endswith(".onnx")
+    onnx_file, artifact = name.endswith(".onnx"), ARTIFACTS[name.rpartition(".")[2]]
     return {
         "href": f"./{name}",
         "title": "ONNX graph" if onnx_file else "weights",
         "type": "application/octet-stream; framework=onnx" if onnx_file else "application/octet-stream",
         "roles": ["mlm:model"] if onnx_file else ["mlm:model", "mlm:weights"],
-        "mlm:artifact_type": "torch.onnx.export" if onnx_file else "safetensors.torch.save_file",
+        "mlm:artifact_type": artifact,
         "file:size": len(data),
         "file:checksum": f"1220{fetch.digest(data)}",
     }
@@ -287,7 +300,7 @@ def _output(spec: ModelSpec, network: Network) -> dict[str, Any]:
         "name": "cloud_mask",
         "tasks": ["semantic-segmentation"],
         "result": {
-            "shape": [-1, 1 if one else len(spec.classes) + spec.uncertainty, spec.patch, spec.patch],
+            "shape": [-1, (1 if one else len(spec.classes)) + spec.uncertainty, spec.patch, spec.patch],
             "dim_order": ["batch", "class", "height", "width"],
             "data_type": "float32",
         },

@@ -8,7 +8,7 @@ from xcloudmask.errors import OptionError
 from xcloudmask.models.published.family import Contents, Family
 
 #: Modules of this package, asked in this order.
-FAMILIES: tuple[str, ...] = ("clouds2mask", "omnicloudmask")
+FAMILIES: tuple[str, ...] = ("clouds2mask", "ipl_uv", "omnicloudmask", "sensei_v1", "sensei_v2")
 
 
 def family(name: str) -> Family:

@@ -5,7 +5,6 @@ Its activation is in no tensor: the classes that the pickle names tell it.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,7 @@ def card(contents: Contents) -> dict[str, Any]:
         "classes": ("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
         "activation": "softmax",
         "architecture": "dynamic-unet",
-        "config": json.dumps(_config(contents), sort_keys=True),
+        "config": _config(contents),
         "mean": tuple(mean * _COUNTS for mean in _MEAN),
         "std": tuple(std * _COUNTS for std in _STD),
         "level": "toa",

@@ -55,17 +55,33 @@ def models() -> dict[str, KnownModel]:
 
 
 def config_beside(href: str) -> Mapping[str, Any] | None:
-    """Return the YAML file ``config.yaml`` beside weights, None if there is none."""
+    """Return the YAML file ``config.yaml`` beside weights, None if there is none.
+
+    The path of another YAML file in it is replaced by what that holds, if a file of its name lies there, too.
+    """
+    config = _yaml_beside(href, "config.yaml")
+    if config is None or fetch.local_path(href) is None:
+        return config
+    return {key: _named(href, value) for key, value in config.items()}
+
+
+def _named(href: str, value: Any) -> Any:
+    """Return the YAML file beside weights that a value names; other values as they are."""
+    name = PurePosixPath(value).name if isinstance(value, str) else ""
+    return (_yaml_beside(href, name) or value) if name.endswith((".yaml", ".yml")) else value
+
+
+def _yaml_beside(href: str, name: str) -> Mapping[str, Any] | None:
     import yaml
 
     path = fetch.local_path(href)
     if path is not None:
-        beside = path.with_name("config.yaml")
+        beside = path.with_name(name)
         if not beside.is_file():
             return None
         where = str(beside)
     else:
-        where = urljoin(href, "config.yaml") if "://" in href else ""
+        where = urljoin(href, name) if "://" in href else ""
     try:
         content = yaml.safe_load(fetch.read_text(where))
     except yaml.YAMLError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.models.keymaps.smp import smp
@@ -35,7 +34,7 @@ def card(contents: Contents) -> dict[str, Any]:
         "classes": ("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
         "activation": "softmax",
         "architecture": "unet",
-        "config": json.dumps({"encoder": encoder, "standardise": True}),
+        "config": {"encoder": encoder, "standardise": True},
         "gaps": "nan",
         "gsd": (10.0, 50.0),
         "patch": 1000,

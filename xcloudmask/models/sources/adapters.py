@@ -68,14 +68,16 @@ OMNICLOUDMASK = ModelSpec(
     bands=("red", "green", "nir"),
     classes=("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
     loader="xcloudmask.models.sources.adapters:omnicloudmask",
+    activation=None,
     gsd=(10.0, 50.0),
-    patch=992,
+    patch=1000,
     overlap=300,
+    gaps="nan",
     licence="MIT",
     citation="Wright et al. (2025), OmniCloudMask, doi:10.1016/j.rse.2025.114694",
     description="two U-Nets (RegNetY-004, EdgeNeXt-small) on red, green and NIR, each scaled by its window",
-    limits="the package downloads its weights itself and publishes no hash: they are not checked; "
-    "probabilities are blended where it blends logits",
+    limits="the package fetches its weights itself and publishes no hash: they are not checked; "
+    "probabilities of windows are blended where it blends logits",
 )
 
 
@@ -111,20 +113,15 @@ def cloudsen12(spec: ModelSpec) -> Network:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is on its way out of torch
         network = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
-    return Network(_in_multiples([network]))
+    return Network(_in_multiples(network))
 
 
 def omnicloudmask(spec: ModelSpec) -> Network:
-    """Build omnicloudmask's networks with the weights that it fetches."""
-    import torch
-
+    """Build omnicloudmask's networks from the files that it fetches; none of its networks' code runs."""
     try:
         from omnicloudmask.download_models import (  # type: ignore[import-not-found,unused-ignore]
             get_model_data_dir,
             get_models,
-        )
-        from omnicloudmask.model_utils import (  # type: ignore[import-not-found,unused-ignore]
-            load_model_from_weights,
         )
     except Exception as error:  # whatever another package does as it is imported
         raise WeightsError(_why_not(spec, error)) from error
@@ -133,16 +130,26 @@ def omnicloudmask(spec: ModelSpec) -> Network:
             "XCLOUDMASK_OFFLINE is set and the package omnicloudmask has not fetched the weights of "
             f"{spec.name!r}: unset it once"
         )
-    networks = [
-        load_model_from_weights(
-            model_name=network["timm_model_name"],
-            weights_path=network["Path"],
-            model_library=network["model_library"],
-            device=torch.device("cpu"),
-        )
-        for network in get_models(model_version=float(spec.version))
-    ]
-    return Network(_in_multiples(networks, scaled=True))
+    files = [Path(network["Path"]) for network in get_models(model_version=float(spec.version))]
+    return Network(activation=None, members=tuple(map(_omnicloudmask, files)), reduce="mean-logits")
+
+
+def _omnicloudmask(path: Path) -> Network:
+    """Return one of its networks."""
+    from safetensors.torch import load
+
+    from xcloudmask.models import arch
+    from xcloudmask.models.published.family import Contents
+    from xcloudmask.models.published.omnicloudmask import FAMILY
+    from xcloudmask.models.weights import safety
+
+    contents = Contents(load(safety.safetensors(path.read_bytes(), str(path))), {"file": path.name})
+    if not FAMILY.recognises(contents):
+        raise WeightsError(f"{path} is none of the two networks of OmniCloudMask 4")
+    card = FAMILY.card(contents)
+    body = arch.build(card["architecture"], card["config"])
+    body.load_state_dict(FAMILY.translate(contents))
+    return Network(body.eval())
 
 
 def _why_not(spec: ModelSpec, error: Exception) -> str:
@@ -173,8 +180,8 @@ def _carried(spec: ModelSpec, package: str, install: str) -> bytes:
     return checked_bytes(path.read_bytes(), spec, spec.weights)
 
 
-def _in_multiples(networks: list[Any], *, scaled: bool = False, of: int = 32) -> torch.nn.Module:
-    """Return the mean of networks that take sides of a multiple only; `scaled`: on z-scores of the window."""
+def _in_multiples(network: Any, *, of: int = 32) -> torch.nn.Module:
+    """Return a network that takes any size from one that takes sides of a multiple only."""
     import torch
 
     class InMultiples(torch.nn.Module):
@@ -182,15 +189,12 @@ def _in_multiples(networks: list[Any], *, scaled: bool = False, of: int = 32) ->
 
         def __init__(self) -> None:
             super().__init__()
-            self.networks = torch.nn.ModuleList(networks)
+            self.network = network
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             rows, cols = pixels.shape[-2:]
-            if scaled:
-                std, mean = torch.std_mean(pixels.float(), dim=(2, 3), keepdim=True, correction=0)
-                pixels = (pixels - mean) / torch.where(std == 0, 1, std)
             pixels = torch.nn.functional.pad(pixels, (0, -cols % of, 0, -rows % of), mode="replicate")
-            out = torch.stack([network(pixels) for network in self.networks]).mean(dim=0)
+            out: torch.Tensor = self.network(pixels)
             return out[..., :rows, :cols]
 
     return InMultiples()

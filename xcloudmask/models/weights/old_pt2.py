@@ -8,15 +8,23 @@ inputs are never opened.
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.weights import torch_archive
+from xcloudmask.models.weights.whole_module import Lazy, Storage, archive_entries, followed
 
 GRAPH, STATE, CONSTANTS = (
     "serialized_exported_program.json", "serialized_state_dict.pt", "serialized_constants.pt",
 )  # fmt: skip
+#: The number of a dtype in a serialised graph, by the name of its storage's class.
+DTYPES = {
+    "torch.ByteStorage": 1, "torch.CharStorage": 2, "torch.ShortStorage": 3, "torch.IntStorage": 4,
+    "torch.LongStorage": 5, "torch.HalfStorage": 6, "torch.FloatStorage": 7, "torch.DoubleStorage": 8,
+    "torch.BoolStorage": 12, "torch.BFloat16Storage": 13,
+}  # fmt: skip
 #: Versions of the schema whose graphs are known to mean the same: torch 2.5, and 2.6 to 2.7.
 SCHEMAS = (7, 8)
 
@@ -49,18 +57,18 @@ def converted(graph: Any, read: Callable[[str], bytes], origin: str) -> dict[str
         ".data/version": b"6\n",
     }
     for kind, file, stem in (("weights", STATE, "weight"), ("constants", CONSTANTS, "tensor")):
-        tensors, storages = torch_archive.read(read(file), f"{origin}: its {file}")
+        tensors, storages = _stored(read(file), f"{origin}: its {file}")
         paths = {key: f"{stem}_{place}" for place, key in enumerate(storages)}
         entries |= {f"data/{kind}/{paths[key]}": body for key, body in storages.items()}
         entries[f"data/{kind}/model_{kind}_config.json"] = {
             "config": {
                 name: {
-                    "path_name": paths[tensor.key],
-                    "is_param": tensor.is_parameter,
+                    "path_name": paths[key],
+                    "is_param": kind == "weights",  # of buffers too: torch goes by the graph which they are
                     "use_pickle": False,
-                    "tensor_meta": _meta(tensor),
+                    "tensor_meta": meta,
                 }
-                for name, tensor in tensors.items()
+                for name, (key, meta) in tensors.items()
             }
         }
     return entries
@@ -73,13 +81,41 @@ def _with_none(value: Any) -> Any:
     return [_with_none(part) for part in value] if isinstance(value, list) else value
 
 
-def _meta(tensor: torch_archive.StoredTensor) -> dict[str, Any]:
-    return {
-        "dtype": tensor.dtype,
-        "sizes": [{"as_int": size} for size in tensor.sizes],
-        "strides": [{"as_int": stride} for stride in tensor.strides],
-        "storage_offset": {"as_int": tensor.offset},
-        "requires_grad": tensor.is_parameter,
+def _stored(data: bytes, origin: str) -> tuple[dict[str, tuple[str, dict[str, Any]]], dict[str, bytes]]:
+    """Return a saved dictionary of tensors, and storages by key: each tensor's key, and its place therein.
+
+    Its pickle is followed, not run. Which device a tensor was on is passed over.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive_entries(archive, origin)
+            root, _ = followed(archive.read(entries["data.pkl"]), origin)
+            tensors = {name: _placed(tensor) for name, tensor in root.items()}
+            infos = {key: entries[f"data/{key}"] for key, _ in tensors.values()}
+            if sum(info.file_size for info in infos.values()) > len(data):  # entries may share bytes
+                raise WeightsError(f"{origin} unpacks to more than its own size: refused (a zip bomb?)")
+            return tensors, {key: archive.read(info) for key, info in infos.items()}
+    except WeightsError:
+        raise
+    except Exception as error:  # whatever a damaged archive or pickle leads to
+        raise WeightsError(
+            f"{origin} is no dictionary of tensors that torch.save wrote, or did not arrive whole: {error!r}"
+        ) from error
+
+
+def _placed(tensor: Lazy) -> tuple[str, dict[str, Any]]:
+    """Return the key of a tensor's storage, and the rest as today's layout has it."""
+    storage: Storage
+    storage, offset, sizes, strides = tensor.arguments[:4]
+    if not all(type(number) is int for number in (offset, *sizes, *strides)):
+        raise ValueError("a shape that is none")
+    meta = {
+        "dtype": DTYPES[storage.kind],
+        "sizes": [{"as_int": size} for size in sizes],
+        "strides": [{"as_int": stride} for stride in strides],
+        "storage_offset": {"as_int": offset},
+        "requires_grad": False,
         "device": {"type": "cpu", "index": None},
         "layout": 7,  # strided
     }
+    return storage.key, meta

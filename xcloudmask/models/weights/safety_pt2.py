@@ -11,6 +11,7 @@ the CPU, wherever the network was when it was saved. The container of torch 2.5 
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import math
@@ -152,12 +153,12 @@ def _config(config: Any, sizes: Mapping[str, int], origin: str) -> Any:
         raise WeightsError(f"{origin}: the list of its tensors is damaged")
     for name, meta in entries.items():
         path = meta.get("path_name") if isinstance(meta, dict) else None
-        if (
-            not isinstance(path, str)
-            or meta.get("use_pickle") is not False
-            or not re.fullmatch(r"(weight|tensor)_\d+", path)
-        ):
+        if not isinstance(path, str) or meta.get("use_pickle") is not False:
             raise WeightsError(f"{origin}: its tensor {name!r} is kept as a pickle or an object: refused")
+        if not re.fullmatch(r"(weight|tensor)_\d+", path):
+            raise WeightsError(
+                f"{origin}: its tensor {name!r} lies in {path!r}, outside the archive: refused"
+            )
         needed = _bytes_of(meta.get("tensor_meta"))
         if needed is None or needed > sizes.get(path, 0):
             stated = "sizes that cannot be" if needed is None else f"{needed:,} bytes"
@@ -183,7 +184,7 @@ def _bytes_of(meta: Any) -> int | None:
 
 
 def _graph(value: Any, origin: str, key: str = "") -> Any:
-    """Return a copy of a graph without its notes, on the CPU; refuse strings that are not plainly harmless."""
+    """Return a copy of a graph without its notes, on the CPU; refuse strings not plainly harmless."""
     if isinstance(value, dict):
         for name in value:
             if name in _REFUSED and value[name] is not None:
@@ -211,10 +212,25 @@ def _nothing(value: Any) -> Any:
     return {} if isinstance(value, dict) else [] if isinstance(value, list) else None
 
 
+def _small_powers(expression: str) -> bool:
+    """Whether a shape's expression has few powers, and small ones: sympy computes 9**9**9 as it reads it."""
+    try:
+        nodes = list(ast.walk(ast.parse(expression, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    exponents = [node.right for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and node.args]
+    exponents += [
+        call.args[-1] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Pow"
+    ]
+    small = all(re.fullmatch(r"-?[0-4]|Integer\(-?[0-4]\)", ast.unparse(each)) for each in exponents)
+    return small and len(exponents) <= 4
+
+
 def _check(text: str, key: str, origin: str) -> None:
     rules = {"target": _OPERATOR, "expr_str": _SHAPE, "in_spec": _NESTING, "out_spec": _NESTING}
     rule = rules.get(key, _WORD)
-    if len(text) > 10_000 or not rule.fullmatch(text):
+    if len(text) > 10_000 or not rule.fullmatch(text) or (key == "expr_str" and not _small_powers(text)):
         what = {"target": "calls", "expr_str": "computes a shape by"}.get(key, "holds")
         raise WeightsError(
             f"{origin}: its graph {what} {text[:80]!r}, which is not known to be harmless: refused"

@@ -1,7 +1,7 @@
 """Tensors of what ``torch.save`` wrote: a state dict, or a checkpoint that holds one.
 
 ``torch.load(weights_only=True)`` builds tensors and plain containers and refuses everything else; a whole
-module is read by `xcloudmask.models.weights.whole_module`, as inert.
+module is read by `xcloudmask.models.weights.whole_module`, which builds nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 
 #: Names under which training scripts keep the weights.
 PLACES = ("state_dict", "model_state_dict", "model", "ema", "net", "network", "weights")
-#: What an archive may unpack to: ``torch.save`` does not compress, so more is no file of its.
-MAX_GROWTH, SMALL = 8, 64 * 2**20
 #: Before it, weights_only could be got round (CVE-2025-32434).
 SAFE_TORCH = (2, 6)
 
 
 def tensors(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a file by name, and no notes.
+    """Return the tensors of a file by name, and the classes that a module in it names.
 
     Parameters
     ----------
@@ -48,37 +46,20 @@ def tensors(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]
         raise CloudMaskError(
             f"torch {torch.__version__} cannot read pickles safely: install torch 2.6 or newer"
         )
+    from xcloudmask.models.weights.whole_module import archive_entries
+    from xcloudmask.models.weights.whole_module import tensors as module_tensors
+
     if data[:2] == b"PK":
-        _check_archive(data, origin)
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                archive_entries(archive, origin)
+        except zipfile.BadZipFile as error:
+            raise WeightsError(f"{origin} is damaged, or did not arrive whole: {error}") from error
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:
-        if data[:2] == b"PK":
-            from xcloudmask.models.weights import whole_module
-
-            return whole_module.tensors(data, origin)
-        raise WeightsError(
-            f"{origin} holds more than tensors and plain values, and nothing else is built from it: "
-            f"{str(error).splitlines()[0]}. Save the state dict alone, where the network was made: "
-            "torch.save(model.state_dict(), FILE)"
-        ) from error
+    except Exception:  # there is more in it than tensors and plain values
+        return module_tensors(data, origin)
     return _state(content, origin), {}
-
-
-def _check_archive(data: bytes, origin: str) -> None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise WeightsError(f"{origin} is damaged, or did not arrive whole: {error}") from error
-    total = sum(entry.file_size for entry in entries)
-    if total > max(SMALL, MAX_GROWTH * len(data)):
-        raise WeightsError(f"{origin} unpacks to {total / 2**30:.1f} GB: refused (a zip bomb?)")
-    if any("/code/" in entry.filename for entry in entries):
-        raise WeightsError(
-            f"{origin} is TorchScript, which is code: it has no tensors alone to take out. Export the "
-            "network it came from as ONNX"
-        )
 
 
 def _state(content: Any, origin: str) -> dict[str, Tensor]:

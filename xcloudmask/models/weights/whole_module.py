@@ -109,14 +109,8 @@ def tensors(data: bytes, origin: str) -> tuple[dict[str, torch.Tensor], dict[str
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = _entries(archive, origin)
-            if "data.pkl" not in entries:
-                raise WeightsError(f"{origin} holds no data.pkl: it is nothing that torch.save wrote")
-            if entries["data.pkl"].file_size > MAX_PICKLE:
-                raise WeightsError(
-                    f"{origin}: its pickle has {entries['data.pkl'].file_size:,} bytes: refused"
-                )
-            root, names = _followed(archive.read(entries["data.pkl"]), origin)
+            entries = archive_entries(archive, origin)
+            root, names = followed(archive.read(entries["data.pkl"]), origin)
             found = _Reader(archive, entries, len(data), origin).state_dict(root)
     except WeightsError:
         raise
@@ -125,7 +119,7 @@ def tensors(data: bytes, origin: str) -> tuple[dict[str, torch.Tensor], dict[str
     return found, {"classes": names}
 
 
-def _entries(archive: zipfile.ZipFile, origin: str) -> dict[str, zipfile.ZipInfo]:
+def archive_entries(archive: zipfile.ZipFile, origin: str) -> dict[str, zipfile.ZipInfo]:
     """Return the entries by their names below the archive's own folder; torch stores, and packs nothing."""
     infos = archive.infolist()
     if len(infos) > MAX_ENTRIES:
@@ -148,10 +142,14 @@ def _entries(archive: zipfile.ZipFile, origin: str) -> dict[str, zipfile.ZipInfo
             )
             raise WeightsError(f"{origin} holds {info.filename!r} {what}: refused")
         out[name] = info
+    if "data.pkl" not in out:
+        raise WeightsError(f"{origin} holds no data.pkl: it is nothing that torch.save wrote")
+    if out["data.pkl"].file_size > MAX_PICKLE:
+        raise WeightsError(f"{origin}: its pickle has {out['data.pkl'].file_size:,} bytes: refused")
     return out
 
 
-def _followed(pickle: bytes, origin: str) -> tuple[Any, frozenset[str]]:
+def followed(pickle: bytes, origin: str) -> tuple[Any, frozenset[str]]:
     """Return the object that a pickle builds, and all that it names."""
     machine = _Machine(origin)
     for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):

@@ -1,0 +1,248 @@
+"""Published systems against the reference answers of ../shared/published: a row a network and container.
+
+Files are loaded by `xcloudmask.models.load` in one call, as a user would; where the weights may not be passed on, the
+file is written here in the published container, with weights that a rule generates. Prints a table, and writes
+results/published.json.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors.torch import save_file
+
+from tests.models.published import golden
+from xcloudmask import models
+from xcloudmask.models.arch.descriptors import BandInput
+from xcloudmask.models.convert import convert
+from xcloudmask.models.network import load_network
+
+RESULTS = Path(__file__).parent / "results" / "published.json"
+SIGNALS = {
+    "TOA Reflectance": "optical", "TOA Normalised Brightness Temperature": "thermal", "SAR VV": "sar_vv",
+    "SAR VH": "sar_vh", "SAR Angle": "sar_angle", "DEM": "elevation",
+}  # fmt: skip
+
+
+def loaded(path: Path, **more: Any) -> tuple[Any, dict[str, Any]]:
+    """Return a card and what a row says of loading it: seconds to the first network, and parameters."""
+    begun = time.perf_counter()
+    spec = models.load(path, overwrite=True, **more)
+    networks = [load_network(each) for each in spec.members or (spec,)]
+    seconds = time.perf_counter() - begun
+    bodies = [network.body for network in networks]
+    count = sum(each.numel() for body in bodies for each in body.parameters())
+    return spec, {"name": spec.name, "seconds": round(seconds, 2), "parameters": count}
+
+
+def answered(spec: Any, image: np.ndarray) -> np.ndarray:
+    """Return what a network answers to one image, before its activation."""
+    with torch.inference_mode():
+        answer: np.ndarray = load_network(spec).body(torch.from_numpy(image)[None])[0].numpy()
+    return answer
+
+
+def largest(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
+    """Return the largest difference in probability, and how many pixels have another class."""
+    worst, other = 0.0, 0
+    for ours, theirs in pairs:
+        worst = max(worst, float(np.nanmax(np.abs(ours - theirs))))
+        classes = [x.argmax(0) if x.shape[0] > 1 else x[0] >= 0.5 for x in (ours, theirs)]
+        other += int((classes[0] != classes[1]).sum())
+    return worst, other
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Return the probability of one logit."""
+    return 1 / (1 + np.exp(-x.astype(np.float64)))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Return the probabilities of logits, the classes first."""
+    odds = np.exp(x - x.max(axis=0))
+    answer: np.ndarray = odds / odds.sum(axis=0)
+    return answer
+
+
+def fdr4vgt() -> Iterator[dict[str, Any]]:
+    """Yield rows of exported programs and of the items that describe them."""
+    folder, answers = golden.PUBLISHED / "fdr4vgt", golden.answers("fdr4vgt")
+    windows = np.round(10000 * golden.image("toy", (2, 4, 512, 512)))
+    scene = xr.DataArray(
+        windows, dims=("time", "band", "y", "x"), coords={"band": ["blue", "red", "nir", "swir16"]}
+    )
+    scene = scene.cloudmask.describe(scale=1e-4, offset=0)
+    rows = (
+        ("single", "model_a"),
+        ("ensemble", "ensemble/max"),
+        ("flexible", "ensemble/max"),
+        ("fused", "fused/probability"),
+    )
+    for item, key in rows:
+        for layout, container in (("old", ".pt2 of torch 2.5.1"), ("new", ".pt2 of torch 2.13")):
+            spec, row = loaded(folder / f"{item}_{layout}.json")
+            cloud = scene.cloudmask.predict_proba(spec).values[:, 1, ::8, ::8]
+            worst, other = largest(
+                (ours[None], theirs[None]) for ours, theirs in zip(cloud, answers[key], strict=True)
+            )
+            yield row | {
+                "system": f"FDR4VGT-CLOUD, {item}",
+                "container": f"item, {container}",
+                "difference": worst,
+                "other": other,
+            }
+
+
+def sensei_v2(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield rows of state dicts with the YAML beside them."""
+    for name, config in (
+        ("senseiv2_segformer", "config-segformer.yaml"),
+        ("senseiv2_deeplab", "config-deeplab.yaml"),
+    ):
+        facts, answers, place = golden.facts(name), golden.answers(name), folder / name
+        place.mkdir()
+        torch.save(golden.weights(facts["shapes"]), place / "weights.pt")
+        shutil.copy(golden.PUBLISHED / "senseiv2_yaml" / config, place / "config.yaml")
+        spec, row = loaded(place)
+        network, pairs = load_network(spec).body, []
+        for case, bands in facts["cases"].items():
+            inputs = [
+                BandInput(SIGNALS[b["band_type"]], b.get("min_wavelength", 0), b.get("max_wavelength", 0))
+                for b in bands
+            ]
+            image = torch.from_numpy(golden.image(case, (len(inputs), 64, 64)))[None]
+            with torch.inference_mode():
+                odds = network(image, torch.from_numpy(network.describe(inputs))).softmax(1)[0].numpy()
+            pairs.append((odds, answers[f"{case}/answer"]))
+        worst, other = largest(iter(pairs))
+        yield row | {
+            "system": f"SEnSeI-v2, {name[9:]}",
+            "container": "folder: weights.pt, config.yaml",
+            "difference": worst,
+            "other": other,
+            "stated": {"senseiv2_segformer": 27_815_365, "senseiv2_deeplab": 27_141_714}[name],
+        }
+
+
+def clouds2mask() -> Iterator[dict[str, Any]]:
+    """Yield the row of the pickled module."""
+    path = golden.PUBLISHED / "clouds2mask" / "sample_whole_module.pkl"
+    spec, row = loaded(path)
+    ours = answered(spec, golden.image("sample", (13, 64, 64)))
+    theirs = golden.answers("clouds2mask", "sample_whole_module.npz")["logits"]
+    worst, other = largest(iter([(softmax(ours), softmax(theirs))]))
+    yield row | {
+        "system": "CloudS2Mask, narrow sample",
+        "container": ".pkl, a whole module",
+        "difference": worst,
+        "other": other,
+    }
+
+
+def ipl_uv(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield rows of the Keras files, with real weights."""
+    facts, answers, place = (
+        golden.facts("ipl_uv")["cases"],
+        golden.answers("ipl_uv"),
+        golden.PUBLISHED / "ipl_uv",
+    )
+    for net, system in (
+        ("rgbi", "DL-L8S2-UV, 4 bands"),
+        ("rgbiswir", "DL-L8S2-UV, 6 bands"),
+        ("probav", "pvl8dagans"),
+    ):
+        cases = [f"{net}_noise", f"{net}_blocks"]
+        spec, row = loaded(place / facts[cases[0]]["file"])
+        bands, pairs = facts[cases[0]]["bands"], []
+        for case in cases:
+            image = (
+                golden.image(case, (bands, 64, 64))
+                if case.endswith("noise")
+                else golden.image(case, (bands, 8, 8)).repeat(8, axis=1).repeat(8, axis=2)
+            )
+            pairs.append((sigmoid(answered(spec, image)), answers[f"{case}/probability"][None]))
+        worst, other = largest(iter(pairs))
+        yield row | {
+            "system": system,
+            "container": ".hdf5 of Keras, real weights",
+            "difference": worst,
+            "other": other,
+        }
+    convert([place / "full.hdf5", place / "cloud_detection_l8.hdf5"], folder / "adapted.safetensors")
+    spec, row = loaded(folder / "adapted.json")
+    pairs = []
+    for case in ("adapter_noise", "adapter_blocks"):
+        image = (
+            golden.image(case, (4, 64, 64))
+            if case.endswith("noise")
+            else golden.image(case, (4, 8, 8)).repeat(8, axis=1).repeat(8, axis=2)
+        )
+        with torch.inference_mode():
+            pairs.append(
+                (
+                    load_network(spec).body.adapter(torch.from_numpy(image)[None])[0].numpy(),
+                    answers[f"{case}/adapted"],
+                )
+            )
+    worst, _ = largest(iter(pairs))
+    yield row | {
+        "system": "pvl8dagans with adapter",
+        "container": "two .hdf5, converted",
+        "difference": worst,
+        "other": 0,
+    }
+
+
+def omnicloudmask(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield rows of the two files; inputs of their answers count as normalised, so logits are compared unscaled."""
+    facts, answers = golden.facts("omnicloudmask")["networks"], golden.answers("omnicloudmask")
+    for encoder, fact in facts.items():
+        save_file(golden.weights(fact["shapes"]), folder / f"{encoder}.safetensors")
+        spec, row = loaded(folder / f"{encoder}.safetensors")
+        network, pairs = load_network(spec).body, []
+        network.standardise = False
+        for name, shape, what in (("", (3, 64, 64), "logits"), ("/odd", (3, 61, 75), "odd_logits")):
+            with torch.inference_mode():
+                ours = network(torch.from_numpy(golden.image(encoder + name, shape))[None])[0].numpy()
+            pairs.append((softmax(ours), softmax(answers[f"{encoder}/{what}"])))
+        worst, other = largest(iter(pairs))
+        yield row | {
+            "system": f"OmniCloudMask, {encoder}",
+            "container": ".safetensors",
+            "difference": worst,
+            "other": other,
+            "stated": fact["parameters"],
+        }
+
+
+def main() -> None:
+    """Print the table and write the results."""
+    folder = Path(tempfile.mkdtemp())
+    rows = [*fdr4vgt(), *sensei_v2(folder), *clouds2mask(), *omnicloudmask(folder), *ipl_uv(folder)]
+    print("| system | container | largest difference | other classes | parameters | seconds to load |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        print(
+            f"| {row['system']} | {row['container']} | {row['difference']:.1e} | {row['other']} | {row['parameters']:,} | {row['seconds']} |"
+        )
+    about = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+    }
+    RESULTS.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
