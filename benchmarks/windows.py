@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _measure import RESULTS, circumstances, in_words, median, save, table
+from _cases import described, image
+from _measure import RESULTS, Spent, circumstances, clocked, in_words, load_average, median, save, table
 from choices import SHADOW, Patch, Pixels, patches, scene
 
 from xcloudmask import models
@@ -225,6 +226,32 @@ def cost(sides: Sequence[int]) -> list[dict[str, float]]:
     ]  # fmt: skip
 
 
+def ratio(size: int = 2048, rounds: int = 3) -> dict[str, Any]:
+    """Time of `predict` with windows of 256 and with those chosen for the scene, in turns."""
+    spec = models.get("ukis-6band-l1c")
+    da = described(image(size, 6), spec)
+    ways: dict[str, Callable[[], Any]] = {
+        "256": lambda: da.cloudmask.predict(spec, patch_size=256, working_resolution="native", device="cpu"),
+        "chosen": lambda: da.cloudmask.predict(spec, working_resolution="native", device="cpu"),
+    }
+    out: dict[str, Any] = {"size": size, "rounds": rounds, "load_averages": []}
+    spent: dict[str, list[Spent]] = {name: [] for name in ways}
+    masks = {name: way() for name, way in ways.items()}  # loads, and has memory at hand
+    for _ in range(rounds):
+        out["load_averages"].append(load_average())
+        for name, way in ways.items():
+            spent[name].append(clocked(way))
+    for name, each in spent.items():
+        out[name] = {
+            "patch": int(masks[name].attrs["patch_size"]),
+            "wall_s": median(s.wall for s in each), "wall_all": [s.wall for s in each],
+            "cpu_s": median(s.cpu for s in each), "cpu_all": [s.cpu for s in each],
+        }  # fmt: skip
+    out["ratio_cpu"] = out["256"]["cpu_s"] / out["chosen"]["cpu_s"]
+    out["ratio_wall"] = out["256"]["wall_s"] / out["chosen"]["wall_s"]
+    return out
+
+
 def show(found: dict[str, Any]) -> str:
     told = []
     for section in found["sections"].values():
@@ -241,7 +268,8 @@ def show(found: dict[str, Any]) -> str:
                     if scored and side != "256" else None,
                     f"{100 * row['f1']:.2f}" if scored else None,
                     f"{100 * row['f1_change']:+.2f}" if scored and side != "256" else None,
-                    f"{row['step_at_borders'] / row['step_anywhere']:.2f}" if "step_at_borders" in row else None,
+                    f"{row['step_at_borders'] / row['step_anywhere']:.2f}"
+                    if "step_at_borders" in row else None,
                 ])  # fmt: skip
         told.append(
             f"{section['title']} ({section['pictures']} pictures, {section['date']})\n" + table(head, rows)
@@ -251,6 +279,19 @@ def show(found: dict[str, Any]) -> str:
         told.append(
             "Cost of the bare network, and pixels computed for each of the scene\n"
             + table(["side", "processor ns/px", "2048 a side", "3660 a side"], rows)
+        )
+    if "ratio" in found:
+        turns = found["ratio"]
+        head = ["windows", "side", "processor s", "least", "most", "seconds"]
+        rows = [
+            [name, run["patch"], run["cpu_s"], min(run["cpu_all"]), max(run["cpu_all"]), run["wall_s"]]
+            for name, run in ((name, turns[name]) for name in ("256", "chosen"))
+        ]
+        told.append(
+            f"predict, {turns['size']} x {turns['size']} x 6, medians of {turns['rounds']} in turns:\n"
+            f"{turns['ratio_cpu']:.2f} times as fast by processor time, "
+            f"{turns['ratio_wall']:.2f} by the clock (load {min(turns['load_averages'])} to "
+            f"{max(turns['load_averages'])})\n" + table(head, rows)
         )
     return "\n\n".join(told)
 
@@ -309,9 +350,9 @@ def main() -> None:
     }
     found = json.loads(args.out.read_text()) if args.out.exists() else {"sections": {}}
     found["circumstances"] = circumstances()
-    for name in args.only or [*sections, "cost"]:
-        if name == "cost":
-            found["cost"] = cost(SIDES)
+    for name in args.only or [*sections, "cost", "ratio"]:
+        if name in ("cost", "ratio"):
+            found[name] = cost(SIDES) if name == "cost" else ratio()
         else:
             title, work = sections[name]
             when = {"title": title, "date": circumstances()["date"]}

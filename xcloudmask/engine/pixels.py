@@ -114,7 +114,7 @@ def stored_limits(
 
 
 def cells_of(raw: Array, calibration: Calibration, factors: tuple[int, int]) -> tuple[Float, Bool, bool]:
-    """Turn stored numbers (band, y, x) into reflectance of cells, which are valid, and whether there are gaps.
+    """Turn stored numbers (band, y, x) into reflectance of cells, which are valid, and if there are gaps.
 
     A few rows at a time, which stay in the processor's cache on their way; without scale and cells there is
     nothing to do but to look.
