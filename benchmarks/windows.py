@@ -226,9 +226,9 @@ def cost(sides: Sequence[int]) -> list[dict[str, float]]:
     ]  # fmt: skip
 
 
-def ratio(size: int = 2048, rounds: int = 3) -> dict[str, Any]:
-    """Time of `predict` with windows of 256 and with those chosen for the scene, in turns."""
-    spec = models.get("ukis-6band-l1c")
+def ratio(size: int = 1024, rounds: int = 3) -> dict[str, Any]:
+    """Time of `predict` with windows of 256 and with those chosen for the scene up to 384, in turns."""
+    spec = replace(models.get("ukis-6band-l1c"), largest_patch=384)
     da = described(image(size, 6), spec)
     ways: dict[str, Callable[[], Any]] = {
         "256": lambda: da.cloudmask.predict(spec, patch_size=256, working_resolution="native", device="cpu"),

@@ -24,7 +24,7 @@ from xcloudmask.models import get
 NAMES = ["blue", "green", "red", "nir"]
 #: A graph that onnxruntime runs wherever it runs.
 GRAPH = replace(get("ukis-4band-l1c"), name="graph", gpu_runtime=None)
-FIXED = replace(testing.TOY, patch_fixed=True)
+SEVERAL = replace(testing.TOY, patch_fixed=True, largest_patch=96)
 GOOD = np.random.default_rng(5).random((4, 64, 64), dtype=np.float32)
 COUNTS = (GOOD * 1e4).astype("u2")
 
@@ -62,14 +62,13 @@ TABLE = {
         lambda: wavelengths("center_wavelength", [490.0, 560, 665, 842]), {}, UnitError, "expected µm"
     ),
     "edges in µm": (lambda: wavelengths("min_nm", [0.45, 0.54, 0.63, 0.76]), {}, UnitError, "expected nm"),
-    "patch below 32": (
-        lambda: scene(GOOD), {"patch_size": 16}, CloudMaskError, "patch_size=16.*32 from 256 to 384"
-    ),
+    "patch below 32": (lambda: scene(GOOD), {"patch_size": 16}, CloudMaskError, "patch_size=16.*exactly 256"),
     "patch between two that are taken": (
-        lambda: scene(GOOD), {"patch_size": 300}, CloudMaskError, "patch_size=300.*multiples of 32 from 256"
+        lambda: scene(GOOD), {"patch_size": 60, "model": SEVERAL}, CloudMaskError,
+        "patch_size=60.*multiples of 32 from 32 to 96",
     ),
-    "patch of a fixed network": (
-        lambda: scene(GOOD), {"patch_size": 64, "model": FIXED}, CloudMaskError, "patch_size=64.*exactly 32"
+    "patch beyond all that are taken": (
+        lambda: scene(GOOD), {"patch_size": 128, "model": SEVERAL}, CloudMaskError, "patch_size=128.*32 to 96"
     ),
     "patch of a toy": (
         lambda: scene(GOOD), {"patch_size": 16, "model": testing.TOY}, CloudMaskError, "at least 32"

@@ -78,7 +78,6 @@ def _spec(count: int, product: str, level: Level) -> ModelSpec:
         patch=256,
         overlap=48,
         patch_fixed=True,
-        largest_patch=384,
         runtime="onnx",
         gpu_runtime="torch",
         sha256=_HASHES[stem],
