@@ -99,7 +99,7 @@ class Border:
 
     size: Ints
     bits: Bits
-    areas: tuple[Ints, ...]
+    areas: tuple[npt.NDArray[np.int32], ...]
     codes: tuple[Codes, ...]
 
 
@@ -154,7 +154,7 @@ def examine(block: Codes, weights: Ints | None, rule: Rule) -> Examined:
     for edge in edges(labels):
         at_edge[edge] = True
     size[0], at_edge[0] = 0, False
-    number = np.cumsum(at_edge) * at_edge
+    number = np.cumsum(at_edge, dtype=np.int32) * at_edge
     parts = 1 if weights is None else PARTS
     verdict = np.where(at_edge, np.uint8(NO_DATA), rule.verdicts(size, bits, parts))
     open_yet = at_edge & rule.small(size, parts) & (bits & UNKNOWN == 0)
@@ -172,7 +172,7 @@ def examine(block: Codes, weights: Ints | None, rule: Rule) -> Examined:
         Packed.of(done),
         border,
         where[later],
-        number[label[later]].astype(np.int32),
+        number[label[later]],
     )
 
 
