@@ -41,8 +41,12 @@ def loaded(path: Path, **more: Any) -> tuple[Any, dict[str, Any]]:
     spec = models.load(path, overwrite=True, **more)
     networks = [load_network(each) for each in spec.members or (spec,)]
     seconds = time.perf_counter() - begun
-    bodies = [network.body for network in networks]
-    count = sum(each.numel() for body in bodies for each in body.parameters())
+    count = 0
+    for body in (network.body for network in networks):
+        # Keras counts the moments of batch norm, too; a program keeps its weights as it was exported
+        keras = spec.architecture == "ipl-uv"
+        numbers = body.state_dict().items() if keras else body.named_parameters()
+        count += sum(each.numel() for name, each in numbers if not name.endswith("num_batches_tracked"))
     return spec, {"name": spec.name, "seconds": round(seconds, 2), "parameters": count}
 
 
@@ -178,6 +182,7 @@ def ipl_uv(folder: Path) -> Iterator[dict[str, Any]]:
             "container": ".hdf5 of Keras, real weights",
             "difference": worst,
             "other": other,
+            "stated": facts[cases[0]]["parameters"],
         }
     convert([place / "full.hdf5", place / "cloud_detection_l8.hdf5"], folder / "adapted.safetensors")
     spec, row = loaded(folder / "adapted.json")

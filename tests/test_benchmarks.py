@@ -39,6 +39,22 @@ def test_the_overhead_is_ours_over_the_bare_network(quick: tuple[str, dict[str, 
         assert run["ratio_cpu_ms"] == pytest.approx(found["bare"]["cpu_ms"] / run["cpu_ms"])
 
 
+def test_the_entry_runs_a_benchmark_with_its_own_options() -> None:
+    command = [sys.executable, "-m", "benchmarks", "engine", "--quick"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, cwd=FOLDER.parent,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("float32", "uint16"))]
+    assert len(rows) == 5
+    masks = dict(line.rsplit(maxsplit=4)[::4] for line in rows)
+    assert masks["float32, 30 m"] == masks["float32, 30 m, Dask"] != masks["float32, 30 m, gaps"]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    wrong = subprocess.run([*command[:3], "--quik"], capture_output=True, cwd=FOLDER.parent, check=False)
+    assert wrong.returncode == 2
+
+
 @pytest.mark.parametrize(("walls", "told"), [((99.0, 100.0, 113.0), 2.0), ((92.0, 100.0, 108.0), None)])
 def test_no_ratio_of_seconds_is_stated_where_the_bare_network_varies(
     walls: tuple[float, ...], told: float | None, monkeypatch: pytest.MonkeyPatch

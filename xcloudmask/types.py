@@ -264,7 +264,9 @@ class ModelSpec:
     patch, overlap : int
         Window size and overlap, in its own pixels, unless the caller asks for others.
     patch_fixed : bool
-        True if the network takes no other window size.
+        True if the network takes no other window size than `patch`, or those up to `largest_patch`.
+    largest_patch : int or None
+        The largest window that may be chosen for the size of a scene; None if `patch` is for all scenes.
     gaps : {"nearest", "zero", "nan"}
         What the network is given for pixels without data: the nearest pixel that has some; zeros, for one
         that was trained with them; NaN, for one that sets them aside itself. In the answer they are no data.
@@ -319,6 +321,7 @@ class ModelSpec:
     patch: int = field(default=256, metadata={"label": "window", "mlm": ""})
     overlap: int = field(default=64, metadata={"label": ""})
     patch_fixed: bool = field(default=False, metadata=_MADE)
+    largest_patch: int | None = field(default=None, metadata={"label": ""})
     gaps: Gaps = field(default="nearest", metadata={"label": "no data"})
     threshold: float | None = None
     shadow_threshold: float | None = field(default=None, metadata={"label": ""})
@@ -434,6 +437,8 @@ def _contradiction(spec: ModelSpec) -> str:
     for name, numbers in (("mean", spec.mean), ("std", spec.std)):
         if numbers is not None and len(numbers) not in (1, count or 1):
             return f"{name} has {len(numbers)} numbers; one, or one a band"
+    if spec.largest_patch is not None and spec.largest_patch < spec.patch:
+        return f"largest_patch must be patch={spec.patch} at least, got {spec.largest_patch}"
     if spec.std is not None and not all(number > 0 for number in spec.std):
         return f"std must be above 0, got {spec.std}"
     for name, value in (("threshold", spec.threshold), ("shadow_threshold", spec.shadow_threshold)):

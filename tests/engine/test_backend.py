@@ -17,7 +17,7 @@ from xcloudmask import testing
 from xcloudmask.engine import devices
 from xcloudmask.engine.devices import available_devices, cpu_threads
 from xcloudmask.engine.onnx import OnnxBackend, softmax
-from xcloudmask.engine.torch import TorchBackend
+from xcloudmask.engine.torch import TorchBackend, autocast_dtype
 from xcloudmask.errors import CloudMaskError, ModelWarning
 from xcloudmask.models.network import Network
 from xcloudmask.testing import TOY
@@ -122,9 +122,7 @@ def test_half_precision_where_the_device_is_fast_at_it(
     kind: str, capability: Any, dtype: str, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    backend = torch_backend()
-    backend.kind = kind
-    assert backend._autocast_dtype(dtype) is expected
+    assert autocast_dtype(kind, dtype) is expected
 
 
 def machine_with(

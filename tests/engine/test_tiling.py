@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xcloudmask.engine.tiling import AxisPlan, TilePlan, reflect_indices
+from xcloudmask.engine.tiling import AxisPlan, TilePlan, fitting_patch, reflect_indices
 from xcloudmask.errors import CloudMaskError
 
 plans = st.builds(
@@ -79,6 +79,26 @@ def test_impossible_plans_are_refused(size: int, patch: int, overlap: int) -> No
 
 def test_a_tile_plan_counts_rows_times_columns() -> None:
     assert TilePlan.make((100, 70), patch=40, overlap=10).count == 3 * 2
+
+
+@given(
+    height=st.integers(1, 700), width=st.integers(1, 700), smallest=st.sampled_from([32, 48, 64, 100]),
+    more=st.sampled_from([0, 28, 32, 64, 92, 128]), overlap=st.integers(0, 31),
+)  # fmt: skip
+def test_the_side_chosen_for_a_scene_computes_fewest_cells(
+    height: int, width: int, smallest: int, more: int, overlap: int
+) -> None:
+    def cells(side: int) -> int:
+        along = [
+            1 + sum(first + side < size for first in range(0, size, side - overlap))
+            for size in (height, width)
+        ]
+        return along[0] * along[1] * side**2
+
+    sides = [side for side in range(smallest, smallest + more + 1) if side == smallest or side % 32 == 0]
+    best = min(cells(side) for side in sides)
+    expected = next(side for side in sides if cells(side) == best)  # of equals, the smaller
+    assert fitting_patch((height, width), smallest, smallest + more, overlap) == expected
 
 
 @given(size=st.integers(1, 20), length=st.integers(1, 60))

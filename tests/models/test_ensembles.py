@@ -177,6 +177,15 @@ def test_sets_and_single_logits_can_be_joined(tmp_path):
         np.testing.assert_allclose(da.cloudmask.predict_proba(again).values, both, atol=1e-6)
 
 
+@pytest.mark.parametrize(("largest", "expected"), [((96, 64), 64), ((96, None), None), ((96, 32), 32)])
+def test_windows_are_as_large_as_every_member_takes_them(largest, expected, three):
+    members = [
+        dataclasses.replace(models.get(name), largest_patch=side)
+        for name, side in zip(three[:2], largest, strict=True)
+    ]
+    assert models.ensemble(members, name="joined").largest_patch == expected
+
+
 def test_what_cannot_be_joined_is_refused(three):
     with pytest.raises(CloudMaskError, match="two members or more, got 1"):
         models.ensemble(three[:1], name="alone")

@@ -224,6 +224,8 @@ def test_graphs_are_compared_with_what_is_told(tmp_path):
     assert models.load(path, bands=BANDS, classes=CLASSES, activation="softmax").patch_fixed
     with pytest.raises(CloudMaskError, match="windows of 32 alone"):
         models.load(path, bands=BANDS, classes=CLASSES, activation="softmax", patch=64)
+    with pytest.raises(CloudMaskError, match=r"patch=64.*windows of 32 alone"):
+        models.load(path, bands=BANDS, classes=CLASSES, activation="softmax", largest_patch=64)
 
 
 def test_other_forms_are_refused_by_name(tmp_path):

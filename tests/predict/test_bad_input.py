@@ -24,6 +24,7 @@ from xcloudmask.models import get
 NAMES = ["blue", "green", "red", "nir"]
 #: A graph that onnxruntime runs wherever it runs.
 GRAPH = replace(get("ukis-4band-l1c"), name="graph", gpu_runtime=None)
+SEVERAL = replace(testing.TOY, patch_fixed=True, largest_patch=96)
 GOOD = np.random.default_rng(5).random((4, 64, 64), dtype=np.float32)
 COUNTS = (GOOD * 1e4).astype("u2")
 
@@ -62,6 +63,13 @@ TABLE = {
     ),
     "edges in µm": (lambda: wavelengths("min_nm", [0.45, 0.54, 0.63, 0.76]), {}, UnitError, "expected nm"),
     "patch below 32": (lambda: scene(GOOD), {"patch_size": 16}, CloudMaskError, "patch_size=16.*exactly 256"),
+    "patch between two that are taken": (
+        lambda: scene(GOOD), {"patch_size": 60, "model": SEVERAL}, CloudMaskError,
+        "patch_size=60.*multiples of 32 from 32 to 96",
+    ),
+    "patch beyond all that are taken": (
+        lambda: scene(GOOD), {"patch_size": 128, "model": SEVERAL}, CloudMaskError, "patch_size=128.*32 to 96"
+    ),
     "patch of a toy": (
         lambda: scene(GOOD), {"patch_size": 16, "model": testing.TOY}, CloudMaskError, "at least 32"
     ),

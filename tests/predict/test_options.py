@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict import summary
 from xcloudmask.predict.fields import OptionSet, about
 from xcloudmask.predict.options import PredictOptions
-from xcloudmask.predict.prepare import predict
+from xcloudmask.predict.prepare import predict, prepare
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.options import LoadOptions
 from xcloudmask.store.options import WriteOptions
@@ -175,10 +175,6 @@ def test_what_sync_settles_is_refused(name: str) -> None:
         sync([], "m", load={name: None})
 
 
-#: An architecture, whose arguments are its card's.
-BUILDERS = {"sensei_v2"}
-
-
 def test_signatures_are_short() -> None:
     """Longer ones are those that spell options out, each in one place."""
     root = Path(xcloudmask.__file__).parent
@@ -189,7 +185,7 @@ def test_signatures_are_short() -> None:
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 if len([a for a in arguments if a.arg != "self"]) > 15:
                     long.add(node.name)
-    assert long == {"load_stac", *BUILDERS}
+    assert long == {"load_stac"}
 
 
 @pytest.mark.parametrize(
@@ -215,3 +211,24 @@ def test_signatures_are_short() -> None:
 def test_values_of_another_kind_are_refused(options: Any, given: dict[str, Any], says: str) -> None:
     with pytest.raises(CloudMaskError, match=says):
         options(**given)
+
+
+def test_windows_are_chosen_for_the_working_size_and_for_nothing_else() -> None:
+    spec = replace(testing.TOY, largest_patch=96)
+
+    def side(pixels: int, step: float, **options: Any) -> int:
+        da = scene(np.broadcast_to(np.float32(0.2), (2, pixels, pixels)), ["red", "nir"], step)
+        plans = [
+            prepare(each, PredictOptions(model=spec, **options)).options for each in (da, da.chunk(y=7, x=50))
+        ]
+        assert plans[0].patch == plans[1].patch == plans[0].record["patch_size"]
+        return plans[0].patch
+
+    assert side(60, 30.0) == 64, "one window in the place of nine"
+    assert side(180, 10.0) == 64, "60 cells of 30 m"
+    assert side(180, 10.0, working_resolution="native") == 96
+    assert side(30, 30.0) == 32
+    assert side(90, 30.0, patch_size=40) == 40
+    assert side(90, 30.0, overlap=0) == 32, "3 x 3 windows of 32 are as many cells as one of 96"
+    with pytest.raises(CloudMaskError, match=r"overlap=32.*less than the size"):
+        side(90, 30.0, overlap=32)

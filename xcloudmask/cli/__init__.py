@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("xcloudmask.cli.score", "score masks against references, with a report page"),
     "train": ("xcloudmask.cli.train", "train a model as a config file says"),
     "demo": ("xcloudmask.cli.demo", "mask a real scene that comes with the demo extra"),
+    "bench": ("xcloudmask.cli.bench", "measure how fast a model masks here, and what bounds it"),
     "doctor": ("xcloudmask.cli.doctor", "check this installation"),
 }
 

@@ -19,16 +19,18 @@ from xcloudmask.engine.chunks import Range
 from xcloudmask.engine.classify import count_as_cloud, decide_classes, to_scheme
 from xcloudmask.engine.input_checks import check_units, name_gaps, name_oddities
 from xcloudmask.engine.output_checks import no_answer
-from xcloudmask.engine.pixels import calibrate, coarsen, fill_gaps, holds_data, saturated
+from xcloudmask.engine.pixels import cells_of, coarsen, fill_gaps, holds_data, saturated
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.predictor import WindowJob, get_predictor
+from xcloudmask.engine.stopwatch import spent_on
 from xcloudmask.engine.tiling import reflect_indices
 from xcloudmask.engine.upsample import upsample
 from xcloudmask.errors import ModelWarning, warn_user
 from xcloudmask.types import AuxInput
 
-#: Rows of an output that are made at once: what is made on the way would take many times the output.
-ROWS_AT_ONCE = 256
+#: Rows of an output that are made at once: what is made on the way would take many times the output, and
+#: of a few rows it stays in the processor's cache.
+ROWS_AT_ONCE = 16
 #: What a pixel holds.
 GAP, DATA, SATURATED = 0, 1, 2
 
@@ -42,9 +44,10 @@ def pixel_states(plan: Plan, raw: Array) -> Array:
     least network here; to hand the result on, chunk by chunk, would double the strips in a Dask graph.
     """
     bands, calibration = reflectance(plan, raw), plan.options.calibration
-    states = holds_data(bands, calibration).view(np.uint8)
-    if calibration.saturation is not None:
-        states[(states == DATA) & saturated(bands, calibration)] = SATURATED
+    with spent_on("pixels"):
+        states = holds_data(bands, calibration).view(np.uint8)
+        if calibration.saturation is not None:
+            states[(states == DATA) & saturated(bands, calibration)] = SATURATED
     return states
 
 
@@ -65,7 +68,6 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
     patch = plan.options.patch
     for scene in range(raw.shape[0]):
         bands = reflectance(plan, raw[scene])
-        values, valid = calibrate(bands, calibration)
         for row, col in product(range(*rows), range(*cols)):
             top, left = tiles.y.start(row) - row0, tiles.x.start(col) - col0
             # every eighth cell; of the stored numbers, as what is no data here may be counts
@@ -74,12 +76,12 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
                 slice(left * fx, (left + patch) * fx, 8 * fx),
             )
             check_units(bands[:, *sample], calibration)
-        if not valid.all():
+        cells, cell_valid, gaps = cells_of(bands, calibration, plan.options.factors)
+        if gaps:
             name_gaps(bands, calibration)
-        if not valid.any():
+        if not cell_valid.any():
             continue
         name_oddities(bands, calibration)
-        cells, cell_valid = coarsen(values, valid, plan.options.factors)
         planes = aux_cells(plan, raw[scene])
         for row in range(*rows):
             top = tiles.y.start(row) - row0
@@ -163,17 +165,23 @@ def finish(plan: Plan, placed: Collection[PlacedSum], states: Array, rows: Range
         sums = np.zeros((*states.shape[:-2], plan.channels, bottom - top, right - left), np.float32)
         add_sums(sums, placed, top - origin)
         inside = slice(band[0] - first, band[1] - first)
-        out[..., inside, :] = _output(plan, sums, states[..., inside, :], band, cols)
+        with spent_on("blending"):
+            _output(plan, sums, states[..., inside, :], band, cols, out[..., inside, :])
     return out
 
 
-def _output(plan: Plan, sums: Float, states: Array, rows: Range, cols: Range) -> Array:
-    """Make a few rows of the output: cells to pixels, the model's classes to the scheme's, the decision."""
-    options = plan.options
+def _output(plan: Plan, sums: Float, states: Array, rows: Range, cols: Range, out: Array) -> None:
+    """Make a few rows of the output, in `out`: cells to pixels, then what each pixel comes to."""
     needs = (plan.y.needed_cells(rows), plan.x.needed_cells(cols))
     sizes = (plan.y.plan.size, plan.x.plan.size)
-    count = len(options.spec.classes)
-    channels = upsample(sums, (rows, cols), options.factors, needs, sizes, count)
+    count = len(plan.options.spec.classes)
+    for each, channels in upsample(sums, (rows, cols), plan.options.factors, needs, sizes, count):
+        out[..., each] = _answer(plan, channels, states[..., each])
+
+
+def _answer(plan: Plan, channels: Float, states: Array) -> Array:
+    """Turn what windows add up to into the answer: the model's classes to the scheme's, the decision."""
+    options, count = plan.options, len(plan.options.spec.classes)
     probabilities, uncertainty = channels[..., :count, :, :], channels[..., count:, :, :]
     # Where a network returned NaN, its classes sum to zero or NaN: such a pixel must not become class 0.
     answered = probabilities.sum(axis=-3) > 0
@@ -190,4 +198,4 @@ def _output(plan: Plan, sums: Float, states: Array, rows: Range, cols: Range) ->
         out: Float = np.where(valid[..., None, :, :], np.clip(probabilities, 0, 1), np.float32(np.nan))
         return out
     best = decide_classes(probabilities, options.scheme, options.threshold, options.shadow_threshold)
-    return np.where(valid, np.asarray(options.scheme.codes, np.uint8)[best], np.uint8(NO_DATA))
+    return np.where(valid, np.asarray(options.scheme.codes, np.uint8).take(best), np.uint8(NO_DATA))

@@ -61,11 +61,13 @@ class OnnxBackend:
 
     def upload(self, arrays: Sequence[Float]) -> Float:
         """See `Backend`."""
-        return np.stack(arrays)
+        return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]
 
     def probabilities(self, pixels: Float) -> Float:
         """See `Backend`."""
-        out = self.run((pixels - self.mean) / self.std)
+        pixels = np.subtract(pixels, self.mean, order="C")
+        pixels /= self.std
+        out = self.run(pixels)
         if self.network.activation == "softmax":
             return softmax(out)
         if self.network.activation == "sigmoid":
@@ -86,9 +88,10 @@ class OnnxBackend:
         """See `Backend`."""
         weights = weights[:, None]
         rows, cols = weights.shape[-2:]
-        probabilities = probabilities[..., :rows, :cols]
-        parts = np.zeros(probabilities.shape, np.float32)
-        return quantise(np.multiply(probabilities, weights, out=parts, where=weights > 0))
+        parts: Float = probabilities[..., :rows, :cols] * weights
+        if not weights.all():
+            np.copyto(parts, np.float32(0), where=weights == 0)
+        return quantise(parts)
 
     def add(self, sums: Float, places: Sequence[Place], parts: Float) -> None:
         """See `Backend`."""

@@ -16,16 +16,19 @@ LOWEST, HIGHEST = -0.5, 20.0
 CEILING = 3.0
 #: How near to a fill value a float may lie that went through a scale and an offset in single precision.
 NEAR = 1e-6
+#: So many pixels of all bands are calibrated and averaged at a time.
+PIXELS_AT_ONCE = 2**14
 
 
 def calibrate(raw: Array, calibration: Calibration) -> tuple[Float, Bool]:
     """Turn stored numbers (..., band, y, x) into reflectance and the pixels where every band has one."""
     with np.errstate(over="ignore"):  # what is beyond float32 is no data, see LOWEST
-        values: Float = raw.astype(np.float32, copy=False)
+        scaled = calibration.scale is not None or calibration.offset is not None
+        values: Float = raw.astype(np.float32, copy=scaled)
         if calibration.scale is not None:
-            values = values * np.asarray(calibration.scale, np.float32)[:, None, None]
+            values *= np.asarray(calibration.scale, np.float32)[:, None, None]
         if calibration.offset is not None:
-            values = values + np.asarray(calibration.offset, np.float32)[:, None, None]
+            values += np.asarray(calibration.offset, np.float32)[:, None, None]
     if values.size and np.fmax.reduce(values, axis=None) > CEILING:  # a copy only where there is need
         values = np.minimum(values, np.float32(CEILING))
     return values, holds_data(raw, calibration)
@@ -130,6 +133,29 @@ def stored_limits(
     return [(float((LOWEST - b) / a), float((highest - b) / a)) for a, b in pairs]
 
 
+def cells_of(raw: Array, calibration: Calibration, factors: tuple[int, int]) -> tuple[Float, Bool, bool]:
+    """Turn stored numbers (band, y, x) into reflectance of cells, which are valid, and if there are gaps.
+
+    A few rows at a time, which stay in the processor's cache on their way; without scale and cells there is
+    nothing to do but to look.
+    """
+    _, height, width = raw.shape
+    unscaled = calibration.scale is None and calibration.offset is None
+    if factors == (1, 1) and raw.dtype == np.float32 and unscaled:
+        values, valid = calibrate(raw, calibration)
+        return values, valid, not valid.all()
+    fy, fx = factors
+    shape = -(-height // fy), -(-width // fx)
+    cells, cell_valid, gaps = np.empty((len(raw), *shape), np.float32), np.empty(shape, bool), False
+    rows = max(1, PIXELS_AT_ONCE // (width * fy))
+    for top in range(0, shape[0], rows):
+        part = slice(top, top + rows)
+        values, valid = calibrate(raw[:, top * fy : (top + rows) * fy], calibration)
+        gaps |= not valid.all()
+        cells[:, part], cell_valid[part] = coarsen(values, valid, factors)
+    return cells, cell_valid, gaps
+
+
 def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float, Bool]:
     """Mean of the valid pixels of each cell; a cell is valid if any of its pixels is.
 
@@ -141,7 +167,8 @@ def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float
     rows, cols = -(-valid.shape[0] // fy), -(-valid.shape[1] // fx)
     total = np.zeros((values.shape[0], rows, cols), np.float32)
     count = np.zeros((rows, cols), np.float32)
-    values = np.where(valid, values, np.float32(0))
+    if not valid.all():
+        values = np.where(valid, values, np.float32(0))
     for dy in range(min(fy, valid.shape[0])):
         for dx in range(min(fx, valid.shape[1])):
             part, there = values[:, dy::fy, dx::fx], valid[dy::fy, dx::fx]

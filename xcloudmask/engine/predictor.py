@@ -32,6 +32,7 @@ from xcloudmask.engine.cache import PerProcessCache
 from xcloudmask.engine.device_slots import DeviceQueue, InferenceResult, device_slots, thread_pools
 from xcloudmask.engine.devices import available_devices, for_device, give_back
 from xcloudmask.engine.output_checks import check_shape, find_anomaly
+from xcloudmask.engine.stopwatch import spent_on
 from xcloudmask.errors import warn_user
 from xcloudmask.models.imputation import BandImputer
 from xcloudmask.models.network import Network, load_network
@@ -77,7 +78,7 @@ class WindowJob:
     @property
     def shares(self) -> Float:
         """Weights of the cells that hold data, zero elsewhere; never negative, never zero in between."""
-        return np.where(self.valid, self.weights, np.float32(0))
+        return self.weights if self.valid.all() else np.where(self.valid, self.weights, np.float32(0))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -214,7 +215,8 @@ class Predictor:
             log.warning(result.warning)  # warnings raised on a worker are not shown to the client
             warn_user(result.warning, UserWarning)
         if result.parts is not None:
-            device.backend.add(sums, [job.place for job in batch], result.parts)
+            with spent_on("blending"):
+                device.backend.add(sums, [job.place for job in batch], result.parts)
             return
         device.backend.release()
         self._crowded |= len(batch) == 1
@@ -227,7 +229,11 @@ class Predictor:
 
     def _batches(self, jobs: Iterable[WindowJob], size: int) -> Iterator[list[WindowJob]]:
         source = iter(jobs)
-        while batch := list(itertools.islice(source, min(size, self._fits or size))):
+        while True:
+            with spent_on("pixels"):
+                batch = list(itertools.islice(source, min(size, self._fits or size)))
+            if not batch:
+                return
             yield batch
 
     def _infer(
@@ -241,12 +247,14 @@ class Predictor:
         backend = device.backend
         alone = alone or self._crowded or device.threads is None
         try:
-            pixels = backend.upload([self._filled(job.pixels) for job in jobs])
-            weights = backend.upload([job.shares for job in jobs])
-            with device.slots.take(alone=alone):
+            with spent_on("pixels"):
+                pixels = backend.upload([self._filled(job.pixels) for job in jobs])
+                weights = backend.upload([job.shares for job in jobs])
+            with device.slots.take(alone=alone), spent_on("network", lambda: backend.mark()()):
                 probabilities = self._augmented(backend, pixels, tta, channels)
             warning = self._check_first(backend, probabilities, jobs)
-            return InferenceResult(backend.weigh(probabilities, weights), warning)
+            with spent_on("blending"):
+                return InferenceResult(backend.weigh(probabilities, weights), warning)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -154,6 +154,21 @@ class TilePlan:
         return self.y.count * self.x.count
 
 
+def fitting_patch(shape: tuple[int, int], smallest: int, largest: int, overlap: int) -> int:
+    """Return the side of window, a multiple of 32 or the smallest, with which fewest cells are computed.
+
+    Of the scene's size alone, so that it never depends on the chunking; of equals, the smaller.
+
+    Examples
+    --------
+    >>> fitting_patch((2048, 2048), 256, 512, 48)  # 5 x 5 windows instead of 10 x 10
+    448
+    """
+    sides = (smallest, *range(smallest - smallest % MIN_PATCH + MIN_PATCH, largest + 1, MIN_PATCH))
+    fewest: int = min(sides, key=lambda side: TilePlan.make(shape, side, overlap).count * side**2)
+    return fewest
+
+
 def reflect_indices(size: int, length: int) -> npt.NDArray[np.intp]:
     """Return the indices that continue an axis of `size` cells to `length` by reflection.
 

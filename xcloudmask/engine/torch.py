@@ -15,6 +15,24 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.network import Network
 
 
+def autocast_dtype(device: str, dtype: str) -> Any:
+    """Return the dtype to compute in, or None for fp32.
+
+    Examples
+    --------
+    >>> autocast_dtype("cpu", "auto"), autocast_dtype("cpu", "bfloat16")
+    (None, torch.bfloat16)
+    """
+    import torch
+
+    if dtype == "auto":
+        if not device.startswith("cuda"):
+            return None
+        major, _ = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else None
+    return None if dtype == "float32" else getattr(torch, dtype)
+
+
 class TorchBackend:
     """torch on any device; the sums stay there until a task is done.
 
@@ -35,19 +53,9 @@ class TorchBackend:
         self.threads = cpu_threads() if self.kind == "cpu" else None
         self.network = network
         self.module = network.body.to(self.device).eval().requires_grad_(False)
-        self.autocast = self._autocast_dtype(dtype)
+        self.autocast = autocast_dtype(device, dtype)
         self.mean = torch.tensor(network.mean or (0.0,), device=self.device).reshape(1, -1, 1, 1)
         self.std = torch.tensor(network.std or (1.0,), device=self.device).reshape(1, -1, 1, 1)
-
-    def _autocast_dtype(self, dtype: str) -> Any:
-        """Return the dtype to compute in, or None for fp32."""
-        torch = self.torch
-        if dtype == "auto":
-            if self.kind != "cuda":
-                return None
-            major, _ = torch.cuda.get_device_capability(self.device)
-            return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else None
-        return None if dtype == "float32" else getattr(torch, dtype)
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """See `Backend`."""

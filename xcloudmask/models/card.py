@@ -120,7 +120,9 @@ _WORDS: Mapping[str, Callable[[ModelSpec], str]] = {
     ),
     "gsd": pixels,
     "patch": lambda spec: (
-        f"{spec.patch} x {spec.patch}{', fixed' if spec.patch_fixed else ''}; overlap {spec.overlap}"
+        f"{spec.patch} x {spec.patch}"
+        + (f" to {spec.largest_patch} x {spec.largest_patch}" if spec.largest_patch else "")
+        + f"{', fixed' if spec.patch_fixed and not spec.largest_patch else ''}; overlap {spec.overlap}"
     ),
     "gaps": lambda spec: {"nearest": "", "zero": "given to it as 0", "nan": "given to it as NaN"}[spec.gaps],
     "threshold": _thresholds,

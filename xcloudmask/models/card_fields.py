@@ -30,6 +30,7 @@ class CardKeywords(TypedDict, total=False):
     level: str | None
     gsd: tuple[float, float] | None
     patch: int | None
+    largest_patch: int | None
     overlap: int | None
     gaps: str | None
     threshold: float | None

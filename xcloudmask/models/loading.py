@@ -54,9 +54,9 @@ def load(
     **card
         Fields of `ModelSpec`, which describes each: ``name`` (the file's if not given), ``bands`` (not for
         architectures that take any), ``classes``, ``aux``, ``min_bands``, ``fills``, ``spare``, ``mean``,
-        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``overlap``, ``gaps``,
-        ``threshold``, ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``,
-        ``citation``, ``description``; and
+        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``largest_patch``,
+        ``overlap``, ``gaps``, ``threshold``, ``shadow_threshold``, ``training_data``, ``scores``, ``limits``,
+        ``licence``, ``citation``, ``description``; and
 
         - ``sha256`` of the weights: needed where they come over a network and no item gives it;
         - ``architecture`` (`xcloudmask.models.arch.NAMES`) and ``config``, its settings: for
@@ -188,8 +188,9 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
     uncertainty = given.get("uncertainty", False)
     shapes.check(inputs, len(given["classes"]), given["activation"], origin, uncertainty=uncertainty)
     patch = given.get("patch") or shapes.patch or 256
-    if shapes.patch is not None and patch != shapes.patch:
-        raise CloudMaskError(f"patch={patch}: {href} takes windows of {shapes.patch} alone")
+    for side in (patch, given.get("largest_patch", patch)):
+        if shapes.patch not in (None, side):
+            raise CloudMaskError(f"patch={side}: {href} takes windows of {shapes.patch} alone")
     path, sha256 = fetch.local_path(href), fetch.digest(data)
     made = {
         "version": sha256[:12],

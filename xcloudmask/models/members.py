@@ -73,6 +73,7 @@ def joined(
         {each.runtime for each in specs},
         {each.gpu_runtime or each.runtime for each in specs},
     )
+    largest = min(spec.largest_patch or 0 for spec in specs)
     return replace(
         first,
         name=name,
@@ -85,6 +86,7 @@ def joined(
         runtime="onnx" if "onnx" in runtimes else "torch",
         gpu_runtime="torch" if on_gpu == {"torch"} and "onnx" in runtimes else None,
         patch_fixed=any(spec.patch_fixed for spec in specs),
+        largest_patch=largest if largest >= first.patch else None,
         min_bands=max(spec.min_bands for spec in specs),
         mean=None,
         std=None,

@@ -13,7 +13,7 @@ import xarray as xr
 
 from xcloudmask.classes import CLOUDY, SHADOW
 from xcloudmask.engine.predictor import TURNS
-from xcloudmask.engine.tiling import MIN_PATCH
+from xcloudmask.engine.tiling import MIN_PATCH, fitting_patch
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitWarning, Use, warn_user
 from xcloudmask.models.lookup import readable
 from xcloudmask.predict.choose_model import too_coarse
@@ -179,11 +179,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-def window_of(asked: PredictOptions, spec: ModelSpec) -> tuple[int, int]:
-    """Side of a window, and what it shares with the next."""
+def window_of(asked: PredictOptions, spec: ModelSpec, cells: tuple[int, int]) -> tuple[int, int]:
+    """Side of a window, and what it shares with the next, for a scene of so many working cells."""
     patch = spec.patch if asked.patch_size is None else asked.patch_size
-    if patch < MIN_PATCH or (spec.patch_fixed and patch != spec.patch):
-        need = f"exactly {spec.patch}" if spec.patch_fixed else f"at least {MIN_PATCH}"
+    largest = spec.largest_patch or spec.patch
+    fits = spec.patch <= patch <= largest and (patch == spec.patch or patch % MIN_PATCH == 0)
+    if not fits if spec.patch_fixed else patch < MIN_PATCH:
+        need = f"multiples of {MIN_PATCH} from {spec.patch} to {largest}"
+        need = need if largest > spec.patch else f"exactly {spec.patch}"
+        need = need if spec.patch_fixed else f"at least {MIN_PATCH}"
         raise CloudMaskError(
             f": model {spec.name!r} takes {need}",
             "Leave it out for the default",
@@ -196,6 +200,8 @@ def window_of(asked: PredictOptions, spec: ModelSpec) -> tuple[int, int]:
             Remedy("Leave it out, or say less than {}", Use(patch_size=patch)),
             option=Use(overlap=overlap),
         )
+    if asked.patch_size is None:
+        patch = fitting_patch(cells, patch, largest, overlap)
     return int(patch), int(overlap)
 
 

@@ -45,8 +45,9 @@ def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
     aux = take_aux(asked.aux, spec)
     if aux:
         pixels = add_planes(pixels, aux, da)
-    options = settle(asked, spec, calibration, scene.pixel, inputs, tuple(aux))
-    plan = Plan.make(options, (da.sizes[scene.y], da.sizes[scene.x]))
+    shape = da.sizes[scene.y], da.sizes[scene.x]
+    options = settle(asked, spec, calibration, scene.pixel, shape, inputs, tuple(aux))
+    plan = Plan.make(options, shape)
     return Job(da, asked, pixels, plan, scene.pixel)
 
 

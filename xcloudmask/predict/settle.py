@@ -23,6 +23,7 @@ def settle(
     spec: ModelSpec,
     calibration: Calibration,
     pixel: tuple[float, float] | None,
+    shape: tuple[int, int],
     inputs: tuple[Band, ...],
     aux: tuple[AuxInput, ...],
 ) -> Options:
@@ -38,12 +39,15 @@ def settle(
         How the stored numbers become reflectance.
     pixel : (float, float) or None
         Size of a pixel in metres.
+    shape : (int, int)
+        Rows and columns of pixels.
     inputs : tuple of Band
         The bands that the model is given, where its card does not tell.
     aux : tuple of AuxInput
         What it is given beside them.
     """
-    patch, overlap = window_of(asked, spec)
+    factors = working_factors(pixel, spec, asked.working_resolution)
+    patch, overlap = window_of(asked, spec, (-(-shape[0] // factors[0]), -(-shape[1] // factors[1])))
     answer = scheme(asked.scheme, spec.classes)
     options = Options(
         spec=spec,
@@ -51,7 +55,7 @@ def settle(
         calibration=calibration,
         patch=patch,
         overlap=overlap,
-        factors=working_factors(pixel, spec, asked.working_resolution),
+        factors=factors,
         inputs=inputs + tuple(each.band for each in aux) if spec.any_bands else inputs,
         output=asked.output,
         threshold=threshold_of(asked, spec, answer),

@@ -63,6 +63,30 @@ def test_torch_says_what_onnxruntime_says(name: str) -> None:
     same_but_for_ties(probabilities(in_torch(name), pixels), expected)
 
 
+@pytest.mark.parametrize("name", [spec.name for spec in ukis.SPECS if not spec.members])
+def test_a_graph_takes_windows_of_other_sides_and_says_the_same_at_its_own(name: str) -> None:
+    import onnxruntime as ort
+
+    def answer(body: bytes, side: int) -> np.ndarray:
+        session = ort.InferenceSession(body, providers=["CPUExecutionProvider"])
+        out: np.ndarray = session.run(None, {"input": pixels[:, :, :side, :side]})[0]
+        return out
+
+    spec = models.get(name)
+    network = load_network(spec)
+    pixels = weather(320, 320, bands=len(spec.bands), seed=5)[None]
+    np.testing.assert_array_equal(answer(network.body, 256), answer(ukis._carried(spec)[0], 256))
+    backends = [
+        make_backend(network, "onnx", "cpu", "auto"),
+        make_backend(load_network(in_torch(name)), "torch", "cpu", "auto"),
+    ]
+    found, expected = (
+        np.asarray(backend.probabilities(backend.upload(list(pixels)))) for backend in backends
+    )
+    assert found.shape == (1, 3, 320, 320)
+    same_but_for_ties(found, expected)
+
+
 @pytest.mark.parametrize(("path", "product"), PATCHES)
 def test_torch_says_what_onnxruntime_says_of_real_patches(path: str, product: str) -> None:
     if not (DATA / path).exists():
@@ -128,10 +152,7 @@ class FakeGpu(TorchBackend):
         super().__init__(network, "cpu", dtype)
         self.device_name, self.there, self.back = device, 0, 0
         self.kind = device.partition(":")[0]
-
-    def _autocast_dtype(self, dtype: str) -> Any:
-        self.asked = dtype
-        return None
+        self.asked, self.autocast = dtype, None
 
     def upload(self, arrays: Any) -> Any:
         self.there += 1

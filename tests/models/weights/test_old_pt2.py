@@ -111,6 +111,17 @@ def test_what_is_not_so_is_refused(parts, words):
         pt2(an_archive(**parts), "net.pt2")
 
 
+def test_storages_that_share_bytes_are_refused():
+    """One entry's numbers reach over the next entry, header and all: such files grow with their square."""
+    data = bytearray(saved({"a": torch.zeros(1000), "b": torch.zeros(1000)}))
+    name = b"archive/data/0"
+    entry = data.rindex(name) - 46  # in the directory at the end of the archive
+    assert data[entry : entry + 4] == b"PK\x01\x02"
+    data[entry + 20 : entry + 28] = 2 * (8000).to_bytes(4, "little")
+    with pytest.raises(WeightsError, match=r"zip bomb|Overlapped entries"):
+        pt2(an_archive(state=bytes(data)), "net.pt2")
+
+
 def test_an_archive_within_that_unpacks_to_more_is_refused():
     packed = io.BytesIO()
     old = zipfile.ZipFile(io.BytesIO(saved({"a": torch.zeros(2**20)})))

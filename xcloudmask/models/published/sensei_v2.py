@@ -234,9 +234,7 @@ def _sizes(encoder: Tensors, contents: Contents) -> dict[str, Any]:
 
     def linears(part: str) -> list[int]:
         names = [name for name in encoder if re.fullmatch(rf"encoder\.{part}\.layers\.\d+\.2\.weight", name)]
-        return [
-            int(encoder[f"encoder.{part}.layers.{layer}.2.weight"].shape[0]) for layer in range(len(names))
-        ]
+        return [int(encoder[f"encoder.{part}.layers.{i}.2.weight"].shape[0]) for i in range(len(names))]
 
     try:
         enter, embed = linears("enter"), linears("embed.gain")
@@ -307,8 +305,6 @@ def _pixel(theirs: Tensors) -> Head:
         raise ValueError("layers that are not convolutions of one pixel")
     ours: dict[str, Tensor] = {}
     for layer, name in zip((0, 2, 4), weights, strict=True):
-        ours[f"{layer}.weight"], ours[f"{layer}.bias"] = (
-            theirs[name],
-            theirs[name.removesuffix("weight") + "bias"],
-        )
+        ours[f"{layer}.weight"] = theirs[name]
+        ours[f"{layer}.bias"] = theirs[name.removesuffix("weight") + "bias"]
     return Head("pixel", "", first.shape[1], last.shape[0], first.shape[0], ours)

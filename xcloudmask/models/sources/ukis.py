@@ -51,6 +51,10 @@ THRESHOLDS = (0.65, 0.7)
 #: Bands that the network for four does without.
 SPARE = ("swir16", "swir22")
 
+#: How a graph states that rows and columns are 256, and how, in as many bytes, that they are "h" and "w".
+#: Nothing in it depends on 256: at that side the answers of both are the same to the last bit.
+SIDES = bytes.fromhex("0a030880020a03088002"), bytes.fromhex("0a031201680a03120177")
+
 LEVELS = {"toa": "top of atmosphere", "boa": "bottom of atmosphere"}
 
 _HASHES = {
@@ -132,7 +136,7 @@ def load(spec: ModelSpec) -> Network:
     """Read one network and its normalisation from the installed package."""
     graph, mean, std = _carried(spec)
     if spec.runtime == "onnx":
-        return Network(graph, mean, std)
+        return Network(graph.replace(*SIDES), mean, std)
     import torch
 
     module = _module(spec, graph, folded=True)

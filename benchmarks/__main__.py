@@ -1,0 +1,56 @@
+"""The benchmarks there are, one after the other, each in a process of its own.
+
+    python -m benchmarks                  # those that need no data: a quarter of an hour on two idle cores
+    python -m benchmarks --quick          # only that they run: what is printed means nothing
+    python -m benchmarks --data FOLDER    # those that compare masks with labels, too
+    python -m benchmarks windows --table  # one of them, with its own options
+
+Peers run in processes of their own, if this environment has their packages; nothing is installed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+#: What each needs: options for a quick run (None: it has none), and whether a folder of patches.
+SCRIPTS = {
+    "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
+    "scale": (["--quick"], False),
+    "timeaccess": (None, False), "choices": (None, True), "windows": (None, True),
+}  # fmt: skip
+PEERS = {"ukis-csmask": "ukis_csmask", "omnicloudmask": "omnicloudmask", "s2cloudless": "s2cloudless",
+         "MONAI": "monai", "terratorch": "terratorch"}  # fmt: skip
+
+
+def main(words: list[str]) -> int:
+    if words and words[0] in SCRIPTS:
+        return run(words[0], words[1:])
+    quick, data = "--quick" in words, words[words.index("--data") + 1 :][:1] if "--data" in words else []
+    if set(words) - {"--quick", "--data", *data}:
+        print(__doc__, file=sys.stderr)
+        return 2
+    there = [name for name, module in PEERS.items() if find_spec(module)]
+    print(f"peers here: {', '.join(there) or 'none'}; not: {', '.join(p for p in PEERS if p not in there)}")
+    failed = []
+    for name, (short, wants_data) in SCRIPTS.items():
+        if (quick and short is None) or (wants_data and not data):
+            continue
+        extra = [*(short or [] if quick else []), *(["--data", *data] if wants_data else [])]
+        print(f"\n== {name} {' '.join(extra)}", flush=True)
+        if run(name, extra):
+            failed.append(name)
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+def run(name: str, words: list[str]) -> int:
+    return subprocess.run([sys.executable, str(HERE / f"{name}.py"), *words], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
