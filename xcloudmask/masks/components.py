@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.classes import NO_DATA
+from xcloudmask.masks.graph import DataNode, Task, TaskRef, array_of
 from xcloudmask.masks.halo import Packed
 from xcloudmask.masks.lengths import SLACK, Floats
 
@@ -241,10 +242,7 @@ def settle(rule: Rule, parts: int, across: int, *borders: Border) -> tuple[Codes
 
 def over_chunks(data: Any, rule: Rule, scale: Floats | None) -> Any:
     """Return a Dask array (..., rows, columns) of codes after the rule; each plane by itself."""
-    import dask.array as da
-    from dask._task_spec import DataNode, Task, TaskRef
     from dask.base import tokenize
-    from dask.highlevelgraph import HighLevelGraph
 
     name = f"areas-{tokenize(data.name, rule, scale)}"
     first, border, verdict, rule_key = (f"{word}-{name}" for word in ("examine", "border", "settle", "rule"))
@@ -275,8 +273,7 @@ def over_chunks(data: Any, rule: Rule, scale: Floats | None) -> Any:
             across,
             *borders,
         )
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[data])
-    return da.Array(layers, name, chunks=data.chunks, meta=np.empty((0,) * data.ndim, np.uint8))  # type: ignore[no-untyped-call]
+    return array_of(name, graph, data, np.uint8)
 
 
 def _examine_planes(block: Codes, weights: Ints | None, rule: Rule) -> list[Examined]:
