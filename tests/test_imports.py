@@ -150,7 +150,7 @@ def test_dask_internals_are_imported_where_graphs_are_written_by_hand_alone() ->
     inner = importers(
         "dask._task_spec", "dask.highlevelgraph", "dask.blockwise", "dask.core", "dask.optimization"
     )
-    assert inner == {"engine/run_dask.py", "masks/components.py"}
+    assert inner == {"engine/run_dask.py", "masks/graph.py"}
 
 
 def in_room(room: str) -> set[str]:

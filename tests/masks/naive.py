@@ -22,8 +22,7 @@ def disc(rows, columns):
 def close(plane, codes, distance, margin):
     wide = np.pad(plane, margin, constant_values=255)
     closed = ~near(~near(np.isin(wide, codes), distance), distance)
-    inside = (slice(margin, -margin),) * 2
-    return spread(plane, codes, distance, closed[inside])
+    return spread(wide, codes, distance, closed)[(slice(margin, -margin),) * 2]
 
 
 def thin(plane, codes, distance, margin):

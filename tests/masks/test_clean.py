@@ -257,6 +257,29 @@ def test_building_reads_nothing_and_the_source_is_read_once():
 
 
 @pytest.mark.parametrize(
+    "steps", [{"close": 2, "buffer": 3}, {"close": 2, "sieve": 9, "buffer": 3, "fill": 9}]
+)
+def test_chunks_wait_packed_for_their_neighbours_and_for_the_whole_scene(steps):
+    """What the scheduler holds at a time is a fraction of the scene: an empty chunk packs to nothing."""
+    import pickle
+
+    from dask.callbacks import Callback
+
+    made = da.zeros((3072, 3072), dtype="u1", chunks=512).map_blocks(np.copy, dtype="u1")
+    mask = xr.DataArray(made, dims=("y", "x"), attrs=ATTRS)
+    lazy = mask.cloudmask.clean(**steps).astype(bool).sum()
+    held = []
+
+    class Watch(Callback):
+        def _posttask(self, key, result, dsk, state, worker_id):
+            held.append(sum(len(pickle.dumps(value)) for value in state["cache"].values()))
+
+    with Watch(), dask.config.set(scheduler="synchronous"):
+        lazy.compute()
+    assert 0 < max(held) < 0.2 * made.nbytes
+
+
+@pytest.mark.parametrize(
     ("steps", "error", "message"),
     [
         ({}, CloudMaskError, "no step"),

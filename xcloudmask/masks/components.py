@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.classes import NO_DATA
+from xcloudmask.masks.graph import DataNode, Task, TaskRef, array_of
 from xcloudmask.masks.halo import Packed
 from xcloudmask.masks.lengths import SLACK, Floats
 
@@ -99,7 +100,7 @@ class Border:
 
     size: Ints
     bits: Bits
-    areas: tuple[Ints, ...]
+    areas: tuple[npt.NDArray[np.int32], ...]
     codes: tuple[Codes, ...]
 
 
@@ -154,7 +155,7 @@ def examine(block: Codes, weights: Ints | None, rule: Rule) -> Examined:
     for edge in edges(labels):
         at_edge[edge] = True
     size[0], at_edge[0] = 0, False
-    number = np.cumsum(at_edge) * at_edge
+    number = np.cumsum(at_edge, dtype=np.int32) * at_edge
     parts = 1 if weights is None else PARTS
     verdict = np.where(at_edge, np.uint8(NO_DATA), rule.verdicts(size, bits, parts))
     open_yet = at_edge & rule.small(size, parts) & (bits & UNKNOWN == 0)
@@ -172,7 +173,7 @@ def examine(block: Codes, weights: Ints | None, rule: Rule) -> Examined:
         Packed.of(done),
         border,
         where[later],
-        number[label[later]].astype(np.int32),
+        number[label[later]],
     )
 
 
@@ -241,10 +242,7 @@ def settle(rule: Rule, parts: int, across: int, *borders: Border) -> tuple[Codes
 
 def over_chunks(data: Any, rule: Rule, scale: Floats | None) -> Any:
     """Return a Dask array (..., rows, columns) of codes after the rule; each plane by itself."""
-    import dask.array as da
-    from dask._task_spec import DataNode, Task, TaskRef
     from dask.base import tokenize
-    from dask.highlevelgraph import HighLevelGraph
 
     name = f"areas-{tokenize(data.name, rule, scale)}"
     first, border, verdict, rule_key = (f"{word}-{name}" for word in ("examine", "border", "settle", "rule"))
@@ -275,8 +273,7 @@ def over_chunks(data: Any, rule: Rule, scale: Floats | None) -> Any:
             across,
             *borders,
         )
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[data])
-    return da.Array(layers, name, chunks=data.chunks, meta=np.empty((0,) * data.ndim, np.uint8))  # type: ignore[no-untyped-call]
+    return array_of(name, graph, data, np.uint8)
 
 
 def _examine_planes(block: Codes, weights: Ints | None, rule: Rule) -> list[Examined]:

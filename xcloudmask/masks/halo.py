@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xcloudmask.masks.graph import DataNode, Task, TaskRef, array_of
 from xcloudmask.masks.lengths import Floats
 
 Array = np.ndarray[Any, Any]
@@ -92,11 +93,8 @@ def with_halo(data: Any, kernel: Kernel, depth: tuple[int, int], scale: Floats |
     outside : scalar
         What lies beyond the array.
     """
-    import dask.array as da
-    from dask._task_spec import DataNode, Task, TaskRef
     from dask.array.overlap import ensure_minimum_chunksize
     from dask.base import tokenize
-    from dask.highlevelgraph import HighLevelGraph
 
     chunks, axes = data.chunks, (data.ndim - 2, data.ndim - 1)
     for axis, reach in zip(axes, depth, strict=True):  # a chunk has all that the next one needs
@@ -122,9 +120,7 @@ def with_halo(data: Any, kernel: Kernel, depth: tuple[int, int], scale: Floats |
             (name, *index),
             _work, TaskRef(kernel_key), here, len(around[1]), depth, rows, outside, *blocks,
         )  # fmt: skip
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[data])
-    meta = np.empty((0,) * data.ndim, data.dtype)
-    return da.Array(layers, name, chunks=data.chunks, meta=meta).rechunk(chunks)  # type: ignore[no-untyped-call]
+    return array_of(name, graph, data, data.dtype).rechunk(chunks)
 
 
 def _work(

@@ -12,6 +12,7 @@ import xarray as xr
 
 from xcloudmask.errors import CloudMaskError, Use
 from xcloudmask.masks.apply import CLEAR, holds_class, one_of
+from xcloudmask.masks.graph import Alias, Task, array_of
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import as_mask
 from xcloudmask.scene.same_grid import check_same_grid
@@ -79,10 +80,7 @@ def _sum(block: Bool) -> npt.NDArray[np.int64]:
 
 def _read(da: xr.DataArray, enough: Bool, dims: Sequence[Hashable]) -> xr.DataArray:
     """Return a lazy scene with NaN for the chunks of which no date is clear enough; they are not read."""
-    import dask.array
-    from dask._task_spec import Alias, Task
     from dask.base import tokenize
-    from dask.highlevelgraph import HighLevelGraph
 
     da = da if da.dtype.kind == "f" else da.astype(np.float32)
     source = da.data
@@ -98,6 +96,4 @@ def _read(da: xr.DataArray, enough: Bool, dims: Sequence[Hashable]) -> xr.DataAr
         else:
             shape = tuple(sizes[k] for sizes, k in zip(source.chunks, index, strict=True))
             graph[key] = Task(key, np.full, shape, np.nan, source.dtype)
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[source])
-    data = dask.array.Array(layers, name, chunks=source.chunks, meta=source._meta)  # type: ignore[no-untyped-call]
-    return da.copy(data=data)
+    return da.copy(data=array_of(name, graph, source, source.dtype))
