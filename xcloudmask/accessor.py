@@ -131,8 +131,8 @@ class CloudMask:
             Codes of the answer. Default: 0 clear, 1 cloud, 2 thin_cloud, 3 cloud_shadow, 4 snow, 5 water.
         patch_size, overlap : int, optional
             Side of a window and what it shares with the next, in pixels of the working resolution. The side is
-            by default that of the model's card or, where the card states a range, the one in it with which
-            fewest pixels are computed for a scene of this size, however it is chunked.
+            by default that of the model's card or, where the card states a range, the one with which fewest
+            pixels are computed for a scene of this size, however it is chunked.
         batch_size : int or "auto"
             Windows inferred at a time.
         device : {"auto", "cpu", "cuda", "cuda:0", "mps", "openvino"}

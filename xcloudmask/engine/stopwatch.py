@@ -24,7 +24,8 @@ def noting() -> Iterator[dict[str, float]]:
     ['network']
     """
     global _noted
-    _noted = seconds = defaultdict(float)
+    seconds: dict[str, float] = defaultdict(float)
+    _noted = seconds
     try:
         yield seconds
     finally:
