@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from xcloudmask.train.loop import Settings, Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.samples import Sample
 from xcloudmask.train.stream import Recipe, Stream
-from xcloudmask.types import Band
+from xcloudmask.types import AuxInput
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples" / "train"))
@@ -117,25 +117,13 @@ class Reduced(Entry):
         return replace(sample, possible=np.where(exact, sample.possible, guess).astype(np.uint8))
 
 
-@dataclass(frozen=True, slots=True)
-class WithHeight(Entry):
-    """A table of pixels with its heights (in 5 km) as a band of its own; or with that band all zero."""
-
-    flat: bool = field(default=False)
+class Flat(Entry):
+    """A table of pixels whose heights are all 0."""
 
     def read(self) -> Sample:
-        import csv
-        import gzip
-
         sample = Entry.read(self)
-        rows = list(csv.DictReader(gzip.decompress(self.path.read_bytes()).decode().splitlines()))
-        kept = self.groups()
-        if len(kept) != len(rows):
-            raise SystemExit("heights are read for whole tables only")
-        height = np.array([float(row["dem"]) for row in rows], np.float32) / 5000
-        band = Band("height", kind="elevation")
-        image = np.concatenate([sample.image, (0 if self.flat else 1) * height[None, :, None]])
-        return replace(sample, image=image.astype(np.float32), bands=(*sample.bands, band))
+        height = np.array([band.kind == "elevation" for band in sample.bands])
+        return replace(sample, image=np.where(height[:, None, None], np.float32(0), sample.image))
 
 
 class Plain(nn.Module):
@@ -170,17 +158,17 @@ def build(row: Row, seed: int) -> nn.Module:
 def train(
     network: nn.Module, entries: Iterable[Entry], recipe: Recipe, steps: int, seed: int, rate: float,
     out: Path, *, weights: Mapping[str, float], batch: int = BATCH, teacher: Asked | None = None,
+    aux: tuple[AuxInput, ...] = (),
 ) -> None:  # fmt: skip
     entries = tuple(entries)
     there = {entry.source for entry in entries}
     stream = Stream(
-        entries, recipe, batch, steps, seed=seed,
+        entries, recipe.model_copy(update={"seed": seed}), batch, steps,
         weights={source: weight for source, weight in weights.items() if source in there}, teacher=teacher,
+        aux=aux,
     )  # fmt: skip
-    settings = Settings(
-        epochs=1, rate=rate, weight_decay=1e-2, warmup=50, ema=0.99, clip=1.0, seed=seed, device="cpu"
-    )
-    loss = combined({"ambiguous-ce": 1.0}, smoothing=0.05)
+    settings = Settings(epochs=1, rate=rate, weight_decay=1e-2, warmup=50, ema=0.99, clip=1.0, device="cpu")
+    loss = combined({"ambiguous-ce": 1.0}, CLASSES, smoothing=0.05)
     teaching = teacher.loss(CLASSES) if teacher else None
     trainer = Trainer(network, CLASSES, loss, stream, settings, out, teaching=teaching)
     trainer.run()
@@ -251,20 +239,21 @@ def on_pixels(data: Path, seed: int, *, used: float = 1.0, height: str = "") -> 
     held = [e for e in find(data / "val") if e.path.suffix != ".npz"]
     check_no_leak(tables, held)
     sets = {"all": "all", "vgt": "vgt"}
+    aux = (AuxInput("elevation"),) if height else ()
     if height:
-        flat = height == "flat"
-        fit = [WithHeight(e.path, e.source, e.scene, e.part, flat=flat) for e in tables]
-        held = [WithHeight(e.path, e.source, e.scene, e.part, flat=flat) for e in held]
+        kind = Flat if height == "flat" else Entry
+        fit, held = ([kind(e.path, e.source, e.scene, e.part) for e in part] for part in (tables, held))
         dev: list[Entry] = list(fit)
     else:
         fit, dev = split(tables, 0.12, used=used)
-    network = arch.build("spectral", {"classes": 4, "width": 24, "hidden": 48}, seed=seed)
+    network: Any = arch.build("spectral", {"classes": 4, "width": 24, "hidden": 48}, seed=seed)
+    network.aux = aux
     recipe = Recipe(
         size=1, pixels=128, least_bands=2, whole=0.4, simulate=0.0, radiometry=0.5, air=0.4, noise=0.4,
-        reflectance_only=not height,
+        hide_aux=0.0,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
-        train(network, fit, recipe, CURVE_STEPS, seed, 3e-3, Path(out), weights={}, batch=16)
+        train(network, fit, recipe, CURVE_STEPS, seed, 3e-3, Path(out), weights={}, batch=16, aux=aux)
     if height:
         return heights_scored(network, dev, held)
     found = scored(network, dev, held, sets)
@@ -274,7 +263,7 @@ def on_pixels(data: Path, seed: int, *, used: float = 1.0, height: str = "") -> 
 
 def heights_scored(network: nn.Module, dev: list[Entry], held: list[Entry]) -> dict[str, Any]:
     from xcloudmask.metrics import Histogram, Tally
-    from xcloudmask.train.evaluate import LEGEND, classify, probabilities, share_of
+    from xcloudmask.train.evaluate import classify, legend_of, probabilities, share_of
 
     said = [(e, s := e.read(), probabilities(network, s)) for e in (*dev, *held)]
     seen: Histogram | None = None
@@ -288,7 +277,7 @@ def heights_scored(network: nn.Module, dev: list[Entry], held: list[Entry]) -> d
         codes, groups = classify(p, CLASSES, threshold), np.array(entry.groups())
         for scene in np.unique(groups):
             at = groups == scene
-            tally = Tally.of(sample.possible[at], codes[at], LEGEND)
+            tally = Tally.of(sample.possible[at], codes[at], legend_of(CLASSES))
             counts = list(tally.confusion(QUESTIONS["cloud"]).as_tuple()[:4])
             out.setdefault(entry.source, {})[str(scene)] = counts
     return {"all": out}

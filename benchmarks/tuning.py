@@ -59,13 +59,13 @@ def tuned(data: Path, taught: Path, share: float, seed: int, *, leave: str = "")
     names = [e for e in find(data / "train") if e.source in WEIGHTS]
     sources = sorted({entry.source for entry in names})
     table = {
-        "sources": sources, "weights": WEIGHTS, "used": share, "batch": 4, "length": 120, "seed": seed,
+        "sources": sources, "weights": WEIGHTS, "used": share, "batch": 4, "length": 120,
         "teacher": True, "held_out": "val", "dev_scenes": [leave] if leave else [],
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         (out / TEACHER).symlink_to(taught)
-        config = {**CONFIG, "data": table, "loop": {**CONFIG["loop"], "seed": seed}}
+        config = {**CONFIG, "data": table, "recipe": {**CONFIG["recipe"], "seed": seed}}
         record = train(Plan.of(config), data=data, out=out)
         return {"files": record["files"], **scored(data, str(out / "tuned.json"))}
 

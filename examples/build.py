@@ -79,6 +79,7 @@ def joined(outputs: list[Any]) -> list[Any]:
 
 def smaller(png: bytes, colours: int = 200) -> bytes:
     """Return a PNG with a palette, a third of the size; the legend's colours are kept exactly."""
+    import numpy as np
     from matplotlib.colors import to_rgb
     from PIL import Image
 
@@ -87,8 +88,12 @@ def smaller(png: bytes, colours: int = 200) -> bytes:
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     chosen = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=3).getpalette() or []
     legend = [round(255 * part) for colour in (*COLOURS.values(), "w", "k") for part in to_rgb(colour)]
+    kept = list(legend)  # none that Pillow, which looks for the nearest roughly, may take for the legend's
+    ours, others = (np.reshape(colours_of, (-1, 3)) for colours_of in (legend, chosen[: 3 * colours]))
+    for colour in others:
+        kept += colour.tolist() if (abs(ours - colour).max(axis=1) > 8).all() else []
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*legend, *chosen[: 3 * colours]])
+    palette.putpalette(kept)
     out = io.BytesIO()
     picture.quantize(palette=palette, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue()
@@ -102,11 +107,11 @@ def smaller_base64(text: str) -> str:
 
 
 def picture(path: Path, dpi: int = 82) -> None:
-    """Write the README's picture: the demo's Landsat clip and its mask."""
+    """Write the README's picture: where the clouds of the demo's Landsat clip end, and the mask."""
     from xcloudmask.cli import demo
 
-    data = demo.scene("landsat-8")
-    demo.draw(data, data.cloudmask.predict(), path, dpi)
+    data, part = demo.scene("landsat-8"), demo.CLIPS["landsat-8"].detail
+    demo.draw(data.isel(part), data.cloudmask.predict().isel(part), path, dpi)
     path.write_bytes(smaller(path.read_bytes()))
 
 

@@ -1,10 +1,21 @@
-"""Cloud masks from satellite reflectance held in xarray."""
+"""Cloud masks from satellite reflectance held in xarray.
+
+The work begins with `da.cloudmask`, which this import adds to every DataArray and Dataset::
+
+    scene = xcloudmask.load_stac(items)  # or: xcloudmask.open(path), or da.cloudmask.describe(...)
+    mask = scene.cloudmask.predict()  # lazy: 0 clear, 1 cloud, 2 thin_cloud, 3 cloud_shadow, 255 no data
+    clear = scene.cloudmask.apply(mask, buffer="150 m")
+    mask.cloudmask.to_zarr("masks.zarr")
+
+``scene.cloudmask`` shows what was recognised and which model will run, ``help(scene.cloudmask.predict)``
+every option, `xcloudmask.models.names` the models, and `xcloudmask.sensors.names` the sensors.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask import accessor as _accessor  # noqa: F401  registers .cloudmask
-from xcloudmask import errors, models, sensors
+from xcloudmask import errors, masks, models, sensors
 from xcloudmask._version import __version__
 from xcloudmask.local import open as open
 from xcloudmask.stac import load_stac
@@ -43,6 +54,7 @@ __all__ = [
     "__version__",
     "errors",
     "load_stac",
+    "masks",
     "metrics",
     "models",
     "open_masks",

@@ -111,6 +111,7 @@ class CloudMask:
         dtype: str = "auto",
         working_resolution: str | float = "auto",
         nodata: float | str | None = "auto",
+        saturation: float | Mapping[str, float] | None = None,
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -130,14 +131,14 @@ class CloudMask:
         scheme : {"default", "binary", "cloudsen12", "senseiv2", "native"}
             Codes of the answer. Default: 0 clear, 1 cloud, 2 thin_cloud, 3 cloud_shadow, 4 snow, 5 water.
         patch_size, overlap : int, optional
-            Side of a window and what it shares with the next, in pixels of the working resolution. The side is
-            by default that of the model's card or, where the card states a range, the one with which fewest
-            pixels are computed for a scene of this size, however it is chunked.
+            Side of a window and what it shares with the next, in pixels of the working resolution. By default
+            the side is that of the model's card or, where the card states a range, the one in it with which
+            fewest pixels are computed for a scene of this size, however it is chunked.
         batch_size : int or "auto"
             Windows inferred at a time.
-        device : {"auto", "cpu", "cuda", "cuda:0", "mps", "openvino"}
-            Where to infer. ``openvino``, or ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it
-            is installed.
+        device : {"auto", "cpu", "gpu", "cuda", "cuda:0", "mps", "openvino"}
+            Where to infer; ``gpu`` is ``cuda``, or ``mps`` where there is that. ``openvino``, or
+            ``openvino:GPU``, runs ONNX models through Intel's OpenVINO if it is installed.
         dtype : {"auto", "float32", "bfloat16", "float16"}
             What to infer in. The blend is float32 always.
         working_resolution : "auto", "native" or float
@@ -148,13 +149,19 @@ class CloudMask:
             value of the sensor's products: 0 in every band (Sentinel-2, Landsat), which no surface reflects.
             Where the sensor is not known and nothing is declared, 0 in every band is no data with a warning.
             None: no number but those that the attributes declare.
+        saturation : float or mapping, optional
+            Reflectance from which on a band is saturated, or was clipped: one figure for all visible bands,
+            or one for each band that is to be looked at, ``{"blue": 0.4, "red": 0.4}``. A pixel is cloud
+            where every such band reaches it, whatever the model says, unless that is snow: flat tops of
+            clouds look like nothing that models have seen. Pixels around it are inferred as they would be.
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
         aux : DataArray, Dataset or mapping of DataArray, optional
-            Height or radar, for models whose card has them: ``{"elevation": dem, "vv": vv, "vh": vh, "angle":
-            angle}``, metres, dB or linear (their attribute ``units`` says which) and degrees. Of any grid and
-            CRS, with or without the leading dimensions; brought to the scene's pixels (bilinear, the mean
-            where theirs are finer) when these are inferred. A gap in them makes no pixel no data.
+            Height, radar or thermal bands, for models whose card has them: ``{"elevation": dem, "vv": vv,
+            "vh": vh, "angle": angle, "lwir11": b10}``, metres, dB or linear (their attribute ``units`` says
+            which), degrees and kelvin. Of any grid and CRS, with or without the leading dimensions; brought
+            to the scene's pixels (bilinear, the mean where theirs are finer) when these are inferred. A gap
+            in them makes no pixel no data.
         tta : bool or int
             How many views of each window to average, and how many times slower it is: 1 to 4 are the window
             turned by none to three quarters, 5 to 8 add its mirror image, turned so. True is 8, False the
@@ -191,6 +198,7 @@ class CloudMask:
         dtype: str = "auto",
         working_resolution: str | float = "auto",
         nodata: float | str | None = "auto",
+        saturation: float | Mapping[str, float] | None = None,
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
@@ -249,6 +257,75 @@ class CloudMask:
         0.5
         """
         return apply.clear_fraction(self._mask(), clear, dim)
+
+    def clean(self, **steps: Any) -> xr.DataArray:
+        """Return a mask with its clouds and shadows tidied, step by step in the order written; lazy if it is.
+
+        A size is a length such as ``"150 m"``, an area such as ``"1 ha"``, or a number of pixels. Lengths are
+        right on latitude and longitude, too. A step takes all classes of cloud and shadow as one; with a
+        mapping of classes to sizes, ``buffer={"cloud": "150 m", "cloud_shadow": 3}``, each by itself. Only
+        clear, land, snow and water become cloud or shadow, and no data stays no data.
+
+        Parameters
+        ----------
+        close : length
+            Close gaps narrower than twice the length.
+        open : length
+            Take out what is narrower than twice the length.
+        buffer : length
+            Widen by the length.
+        sieve : area
+            Take out what is smaller; pixels that meet at corners hang together.
+        fill : area
+            Fill holes that are smaller. What touches no data or the scene's edge is no hole.
+
+        Returns
+        -------
+        DataArray
+            uint8 with the classes of the mask. The attribute ``cleaned`` lists the steps.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray(np.eye(1, 7, 3, dtype="u1"), dims=("y", "x"), attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> mask.cloudmask.clean(buffer=1).values.tolist()
+        [[0, 0, 1, 1, 1, 0, 0]]
+        >>> mask.cloudmask.clean(sieve=2, buffer=1).values.tolist()
+        [[0, 0, 0, 0, 0, 0, 0]]
+        """
+        from xcloudmask.masks.clean import clean
+
+        return clean(self._mask(), steps)
+
+    def compare(self, other: xr.DataArray) -> xr.Dataset:
+        """Return how far a mask agrees with another, such as a product's; lazy if either is.
+
+        Parameters
+        ----------
+        other : DataArray
+            A mask on the same grid: of another model, or from `xcloudmask.masks.decode`.
+
+        Returns
+        -------
+        Dataset
+            ``table``: pixels by the class ``here`` and ``there``, where both hold data. ``agreement`` and
+            Cohen's ``kappa``, in classes that both know: thin cloud is cloud, shadow, snow and water are
+            clear to a mask without them. ``difference``: a map that plots as a mask does.
+
+        Examples
+        --------
+        >>> import xarray as xr, xcloudmask
+        >>> flags = {"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"}
+        >>> mask = xr.DataArray([[0, 1, 1, 255]], dims=("y", "x"), attrs=flags)
+        >>> other = mask.copy(data=[[0, 1, 0, 0]])
+        >>> both = mask.cloudmask.compare(other)
+        >>> both.table.values.tolist(), both.difference.values.tolist()
+        ([[1, 0], [1, 1]], [[0, 0, 1, 255]])
+        """
+        from xcloudmask.metrics.compare import compare
+
+        return compare(self._mask(), other)
 
     def score(
         self,
@@ -340,6 +417,8 @@ class CloudMask:
 
     def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:
         """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.
+
+        Beside a mask lies ``PATH.aux.xml``, from which GDAL and QGIS take the names of its classes.
 
         Parameters
         ----------
@@ -434,6 +513,40 @@ class DataArrayAccessor(CloudMask):
 
     def _mask(self) -> xr.DataArray:
         return self._da
+
+    def select_clear(
+        self, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = apply.CLEAR
+    ) -> xr.DataArray:
+        """Return the dates that are clear enough; of the others, and of chunks that are not, nothing is read.
+
+        The mask is computed here, once. Pixels that are not clear stay: take them out with `apply`.
+
+        Parameters
+        ----------
+        mask : DataArray
+            On the same grid; its dimension beside rows and columns tells the dates.
+        min_clear : float
+            Clear share of the pixels that hold data which a date must have, and a chunk of it.
+        clear : sequence of str
+            Classes that count as clear.
+
+        Returns
+        -------
+        DataArray
+            The scene, with fewer dates, and NaN in chunks that are not clear enough. A chunk of several dates
+            is read if it is clear enough on one of them. A scene in memory loses dates only.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[[0, 0]], [[1, 1]]], dims=("time", "y", "x"), attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> dict(xr.ones_like(mask).cloudmask.select_clear(mask).sizes)
+        {'time': 1, 'y': 1, 'x': 2}
+        """
+        from xcloudmask.masks.select import select_clear
+
+        return select_clear(self._da, mask, min_clear, clear)
 
     def apply(
         self,

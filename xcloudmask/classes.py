@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.types import Scheme
+from xcloudmask.types import ModelSpec, Scheme
 
 NO_DATA = 255
 
@@ -14,7 +14,7 @@ VOCABULARY: tuple[str, ...] = (
     "clear", "land", "water", "snow", "cloud", "thick_cloud", "thin_cloud", "cloud_shadow", "no_data",
 )  # fmt: skip
 
-SHADOW = "cloud_shadow"
+SHADOW, SNOW = "cloud_shadow", "snow"
 #: What a network may say of a pixel that holds nothing; every scheme has the code `NO_DATA` for it.
 EMPTY = "no_data"
 CLOUDY = frozenset({"cloud", "thick_cloud", "thin_cloud"})
@@ -41,6 +41,24 @@ SCHEMES: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {
 }  # fmt: skip
 
 SCHEME_NAMES: tuple[str, ...] = (*SCHEMES, "native")
+
+
+def cloud_channel(spec: ModelSpec) -> int:
+    """Return which channel of a model a pixel belongs to that is cloud for sure; an error if none.
+
+    Examples
+    --------
+    >>> from xcloudmask.testing import TOY
+    >>> TOY.classes[cloud_channel(TOY)]
+    'cloud'
+    """
+    for name in ("cloud", "thick_cloud", "thin_cloud"):
+        if name in spec.classes:
+            return spec.classes.index(name)
+    raise CloudMaskError(
+        f"saturated pixels are cloud, and model {spec.name!r} has only {', '.join(spec.classes)}:",
+        "leave saturation out",
+    )
 
 
 def scheme(name: str, classes: tuple[str, ...]) -> Scheme:

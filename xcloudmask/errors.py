@@ -242,3 +242,9 @@ def warn_user(
         warnings.warn(category(message, remedy, option=option), stacklevel=level)
     else:
         warnings.warn(message, category, stacklevel=level)
+
+
+def __dir__() -> list[str]:
+    """Offer the errors and warnings to completion."""
+    kinds = {name: kind for name, kind in globals().items() if isinstance(kind, type) and name[0] != "_"}
+    return sorted(name for name, kind in kinds.items() if issubclass(kind, Worded))

@@ -455,6 +455,7 @@ class Calibration:
 
     Any of `nodata` is compared with the stored number, before scaling; so is any of `fill`, which means no
     data only where every band holds it. `assumed`: nobody said so, and it is warned of where it occurs.
+    `saturation`: the reflectance from which on each band is saturated, infinite where it is not looked at.
     """
 
     scale: tuple[float, ...] | None = None
@@ -462,6 +463,7 @@ class Calibration:
     nodata: tuple[float, ...] = ()
     fill: tuple[float, ...] = ()
     assumed: bool = False
+    saturation: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,6 +506,16 @@ class Options:
         """Names of the bands that were given, where the model's card does not tell; None where it does."""
         given = [band for band in self.inputs if band.kind == "reflectance"]
         return " ".join(band.common_name or band.name for band in given) or None
+
+    @property
+    def saturation(self) -> str | None:
+        """Which bands are saturated, and from where on: ``"blue 0.4, red 0.4"``; None if nobody said so."""
+        if self.calibration.saturation is None:
+            return None
+        given = [band for band in self.inputs if band.kind == "reflectance"]
+        names = [band.common_name or band.name for band in given] or self.spec.bands
+        pairs = zip(names, self.calibration.saturation, strict=True)
+        return ", ".join(f"{name} {value:g}" for name, value in pairs if math.isfinite(value))
 
     @property
     def aux_names(self) -> str | None:

@@ -22,7 +22,7 @@ from xcloudmask import models
 from xcloudmask.metrics import METRICS, QUESTIONS, metrics
 from xcloudmask.models.sources.ukis import BANDS, SHARES, THRESHOLDS
 from xcloudmask.train.augment import among
-from xcloudmask.train.evaluate import CODES, classify, probabilities
+from xcloudmask.train.evaluate import classify, probabilities
 from xcloudmask.train.files import find
 from xcloudmask.train.networks import begin
 
@@ -85,7 +85,7 @@ def balanced(found: Sequence[Asked], weight: float, threshold: float | None) -> 
     total = np.zeros(4, np.int64)
     for one in found:
         codes = classify(one.mean(weight), CLASSES, threshold)
-        total += counts(codes == CODES["cloud"], one.cloud)
+        total += counts(codes == 1, one.cloud)
     return float(metrics(total)[METRICS.index("balanced_accuracy")])
 
 
@@ -94,7 +94,7 @@ def shadow_iou(found: Sequence[Asked], weight: float, cloud: float, threshold: f
     for one in found:
         if (one.shadow == 1).any():
             codes = classify(one.mean(weight), CLASSES, cloud, threshold)
-            total += counts(codes == CODES["cloud_shadow"], one.shadow)
+            total += counts(codes == 3, one.shadow)
     return float(metrics(total)[METRICS.index("iou")])
 
 

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from xcloudmask.metrics import METRICS, metrics
-from xcloudmask.metrics.scores import summary
+from xcloudmask.metrics import METRICS, STATISTICS, metrics
+from xcloudmask.metrics.scores import figure
+from xcloudmask.metrics.statistics import summary
 from xcloudmask.train.augment import INSTRUMENTS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "scores.md"
 EVIDENCE = ROOT / "xcloudmask" / "predict" / "evidence.json"
 SHOWN = ("balanced_accuracy", "oa", "f1", "f2", "iou")
+#: Also as mean over scenes, as FDR4VGT-CLOUD reports them.
+MEANS = ("f2", "iou", "kappa")
 #: Sources that every model is scored on, top of atmosphere: what models are compared by.
 COMMON = ("l8_biome", "l8_38cloud")
 #: Balanced accuracies that lie closer are taken for equal: far less than the scenes can tell apart.
@@ -88,13 +91,15 @@ def row(name: str, model: str, scenes: Mapping[str, Any]) -> str:
     told = f"{iou:.2f}, {ba:.2f} ({count})" if ba else "–"
     pixels = f"{int(counts_of(scenes).sum()):,}"
     worst = f"{values[0, 3]:.3f}, {values[0, 4]:.3f}"
-    cells = [name, model, f"{len(scenes)}", pixels, *(cell(values, m) for m in SHOWN), told, worst]
+    means = ", ".join(figure(values[METRICS.index(m), STATISTICS.index("mean")]) for m in MEANS)
+    cells = [name, model, f"{len(scenes)}", pixels, *(cell(values, m) for m in SHOWN), means, told, worst]
     return "| " + " | ".join(cells) + " |"
 
 
 def full_table(stored: Stored, bands: str) -> list[str]:
     head = ["scored on", "model", "scenes", "pixels", "BA", "OA", "F1", "F2", "IoU",
-            "shadow IoU, BA (scenes)", "OA: median, worst scene"]  # fmt: skip
+            "mean of scenes: F2, IoU, kappa", "shadow IoU, BA (scenes)",
+            "OA: median, worst scene"]  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for name, sources in ROWS.items():
         for model in stored:

@@ -119,7 +119,7 @@ def test_every_option_reaches_predict(tmp_path: Path) -> None:
         ("--working-resolution", "90"): {"working_resolution": 90.0},
         ("--patch-size", "48", "--overlap", "5"): {"patch_size": 48, "overlap": 5},
         ("--tta",): {"tta": True},
-        ("--tta-depth", "2"): {"tta": 2},
+        ("--tta-views", "2"): {"tta": 2},
     }
     for words, options in cases.items():
         assert main([*base, *words]) == 0
@@ -322,7 +322,7 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--sensor", "landsat8x"], 2, "mean 'landsat-8'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", "--level", "L1C"], 1, "scale.*--scale 0.0001 --offset, with"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--patch-size", "16"], 1, "--patch-size 16"),
-        (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--device", "gpus"], 2, "unknown device 'gpus'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--variable", "x"], 2, "--variable is for Zarr"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--date", "2020-01-02"], 2, "--date does not apply"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--sun-elevation", "9"], 2, "-elevation does not"),
@@ -370,7 +370,7 @@ def test_problems_are_one_line_with_the_remedy(
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--model", "toy", "--tta-depth", "9"], 2, "from 1 to 8"),
+        (["--model", "toy", "--tta-views", "9"], 2, "from 1 to 8"),
         (["--aux", "one.tif"], 2, "'one.tif' must be NAME=..., such as elevation=dem.tif"),
         (["--aux", "dem={d}/no.tif"], 1, "--aux dem: .*no.tif cannot be opened.*Check the path"),
         (["--aux", "dem={d}/s.tif"], 2, "4 bands.*gdal_translate -b 1"),

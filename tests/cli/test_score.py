@@ -149,8 +149,8 @@ def test_one_scene_shows_no_interval_and_no_nan(
     code, out, _ = score(capsys, half, truth, *PLAIN, "--report", str(tmp_path / "r"))
     assert code == 0
     lines = out.splitlines()
-    assert lines[0].split() == ["pixels", "OA", "balanced", "acc.", "F1", "F2", "IoU"]
-    assert lines[1].split() == ["cloud", "144", "0.500", "–", "0.000", "0.000", "0.000"]
+    assert lines[0].split() == ["pixels", "OA", "balanced", "acc.", "F1", "F2", "IoU", "kappa"]
+    assert lines[1].split() == ["cloud", "144", "0.500", "–", "0.000", "0.000", "0.000", "0.000"]
     assert lines[3].startswith("Not scored: invalid, clear.")
     assert "nan" not in out
     assert "%" not in out

@@ -77,15 +77,15 @@ def test_folders_are_scored_as_the_metrics_score_them(
     assert main(["score", str(folders / "masks"), str(folders / "patches")]) == 0
     told = capsys.readouterr().out.splitlines()
     found = expected(folders)
-    rows = {"cloud": "pooled", "95 % from": "low", "95 % to": "high", "median scene": "median",
-            "worst scene": "worst"}  # fmt: skip
-    for line, (label, statistic) in zip(told[1:6], rows.items(), strict=True):
+    rows = {"cloud": "pooled", "95 % from": "low", "95 % to": "high", "mean of scenes": "mean",
+            "median scene": "median", "worst scene": "worst"}  # fmt: skip
+    names = ("oa", "balanced_accuracy", "f1", "f2", "iou", "kappa")
+    for line, (label, statistic) in zip(told[1:7], rows.items(), strict=True):
         assert line.strip().startswith(label)
-        values = [found.get("cloud", m, statistic) for m in ("oa", "balanced_accuracy", "f1", "f2", "iou")]
-        assert line.split()[-5:] == [f"{value:.3f}" for value in values]
+        assert line.split()[-6:] == [f"{found.get('cloud', name, statistic):.3f}" for name in names]
     assert told[1].split()[1] == str(sum(found.confusions[0].as_tuple()[:4]))
-    assert found.worst_scenes == ("s2", "s2", "s2", "s0")
-    assert told[-1] == "Worst scene by OA: s2 (cloud, invalid, clear), s0 (cloud_shadow)"
+    assert found.worst_scenes == ("s2", "s2", "s2", "s0", "s2")
+    assert told[-1] == "Worst scene by OA: s2 (cloud, invalid, clear, classes), s0 (cloud_shadow)"
     assert max(map(len, told)) <= 80
     assert "nan" not in "".join(told)
     (folders / "masks" / "lone.tif").write_bytes((folders / "masks" / "s0.tif").read_bytes())
@@ -116,7 +116,7 @@ def test_the_report_is_one_page_with_all_of_it(folders: Path, capsys: pytest.Cap
         assert base64.b64decode(data, validate=True)[1:4] == b"PNG"
     found, numbers = expected(folders), json.loads((out / "scores.json").read_text())
     assert numbers["all"] == found.to_dict()
-    for statistic in ("pooled", "low", "high", "median", "worst"):
+    for statistic in ("pooled", "low", "high", "mean", "median", "worst"):
         assert f"{found.get('cloud', 'f1', statistic):.3f}" in page
     each = [one["cloud"]["oa"] for _, one in sorted(numbers["scenes"].items())]
     assert each == sorted(each, reverse=True)
@@ -139,7 +139,7 @@ def test_class_maps_and_bit_masks_in_rasters(tmp_path: Path, capsys: pytest.Capt
     ):
         assert main(["score", *words, "--questions", "cloud"]) == 0
         shown.append(capsys.readouterr().out.splitlines()[1].split())
-    assert len(shown[0]) == 7
+    assert len(shown[0]) == 8
     assert shown[0] == shown[1] == shown[2]
     for words, hint in (
         ([mask, str(classes)], "--reference-classes"),

@@ -79,7 +79,7 @@ def test_every_option_reaches_stream(
     scene, dem = raster(tmp_path / "scene.tif", (40, 40)), terrain(tmp_path / "dem.tif")
     words = [
         "--model", "toy", "--scheme", "native", "--working-resolution", "30", "--patch-size", "64",
-        "--overlap", "8", "--tta-depth", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3",
+        "--overlap", "8", "--tta-views", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3",
         "--group", "g",
         "--overwrite", "--uncertainty", "--aux", f"dem={dem}",
         "--zarr-chunk", "16", "--zarr-shard", "32", "--store-option", "anon=true", "--store-option",

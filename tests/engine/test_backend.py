@@ -150,6 +150,8 @@ def machine_with(
         ({"gpus": 12}, "cuda:1", "torch", ["cuda:1"]),
         ({"gpus": 0, "mps": True}, "auto", "torch", ["mps"]),
         ({"gpus": 0, "mps": True}, "mps", "torch", ["mps"]),
+        ({"gpus": 2}, "gpu", "torch", ["cuda:0", "cuda:1"]),
+        ({"gpus": 0, "mps": True}, "gpu", "torch", ["mps"]),
         ({"gpus": 0, "mps": True}, "auto", "onnx", ["cpu"]),
         ({"gpus": 2, "onnx_cuda": True}, "auto", "onnx", ["cuda:0", "cuda:1"]),
     ],
@@ -170,11 +172,11 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_named_once(monkeypatch: pytest.Mon
     assert available_devices("auto", "torch") == ["cuda:0", "cuda:1"]
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:2", "mps"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:2", "mps", "gpu"])
 def test_a_device_that_is_not_there_is_named_with_those_that_are(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine_with(monkeypatch, gpus=0 if device == "cuda" else 2)
+    machine_with(monkeypatch, gpus=0 if device in ("cuda", "gpu") else 2)
     with pytest.raises(CloudMaskError, match=rf"device='{device}' is not on this machine \(there: cpu"):
         available_devices(device, "torch")
 

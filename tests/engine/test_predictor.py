@@ -540,7 +540,7 @@ def test_openvino_runs_graphs_and_nothing_else(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "device", ["gpu", "cuda:", "cuda:x", "", "CPU", "openvino:gpu", "openvino:", None, 0]
+    "device", ["gpus", "cuda:", "cuda:x", "", "CPU", "openvino:gpu", "openvino:", None, 0]
 )
 def test_device_names_that_cannot_be(device: Any) -> None:
     with pytest.raises(OptionError, match="cuda"):

@@ -140,6 +140,35 @@ def test_what_is_wrong_is_said(vgt):
         xcloudmask.local.open(folder)
 
 
+def test_a_plane_that_lies_in_another_file_is_refused(vgt, tmp_path):
+    """HDF4 knows external elements: /etc/passwd would come back as reflectance."""
+    folder, _, _ = vgt()
+    sd = pytest.importorskip("pyhdf.SD", reason="HDF4 needs pyhdf: pip install 'xcloudmask[local]'")
+    (tmp_path / "canary").write_bytes(bytes(range(48)))
+    file = sd.SD(str(folder / "0001_B2.HDF"), sd.SDC.WRITE | sd.SDC.CREATE | sd.SDC.TRUNC)
+    dataset = file.create("PIXEL DATA", sd.SDC.INT16, (4, 6))
+    dataset.setexternalfile(str(tmp_path / "canary"), 0)
+    dataset.endaccess()
+    file.end()
+    with pytest.raises(AssetError, match=r"0001_B2.HDF: takes pixels from another file"):
+        xcloudmask.local.open(folder).compute()
+    assert (tmp_path / "canary").read_bytes() == bytes(range(48))
+
+
+def test_a_compressed_plane_is_read(vgt):
+    """It is a special element, too."""
+    folder, raw, flags = vgt()
+    sd = pytest.importorskip("pyhdf.SD", reason="HDF4 needs pyhdf: pip install 'xcloudmask[local]'")
+    file = sd.SD(str(folder / "0001_B2.HDF"), sd.SDC.WRITE | sd.SDC.CREATE | sd.SDC.TRUNC)
+    dataset = file.create("PIXEL DATA", sd.SDC.INT16, (4, 6))
+    dataset.setcompress(sd.SDC.COMP_DEFLATE, 6)
+    dataset[:] = raw["B2"]
+    dataset.endaccess()
+    file.end()
+    found = xcloudmask.local.open(folder).sel(band="red")[0]
+    np.testing.assert_allclose(found, expected(raw["B2"], flags, 6), rtol=1e-6)
+
+
 def test_without_pyhdf_the_remedies_are_named(vgt, monkeypatch):
     folder, _, _ = vgt()
     monkeypatch.setitem(sys.modules, "pyhdf.SD", None)

@@ -83,6 +83,7 @@ def test_clear_fraction_counts_only_pixels_that_hold_data():
     mask = a_mask([[[0, 1], [3, 255]], [[255, 255], [255, 255]]])
     found = mask.cloudmask.clear_fraction()
     np.testing.assert_allclose(found.values, [1 / 3, np.nan])
+    assert not [name for name in found.attrs if name.startswith("flag_")], "a share is no class"
     assert mask.cloudmask.clear_fraction(dim="time").values[0].tolist() == [1.0, 0.0]
     assert mask.cloudmask.clear_fraction(("clear", "cloud")).values[0] == pytest.approx(2 / 3)
     lazy = mask.chunk(y=1).cloudmask.clear_fraction()

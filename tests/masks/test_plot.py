@@ -329,6 +329,8 @@ def test_probabilities_are_maps_of_one_scale():
     assert [a.get_title(loc="left") for a in maps] == [f"probability of {n.replace('_', ' ')}" for n in names]
     assert {a.images[0].get_clim() for a in maps} == {(0, 1)}
     assert maps[2].images[0].get_array().mask.all()
+    spread = proba.assign_coords({"class": ["clear", "cloud", "uncertainty"]}).cloudmask.plot()
+    assert spread.get_title(loc="left") == "uncertainty"
     one = proba.sel({"class": "cloud"})
     assert one.cloudmask.plot().get_title(loc="left") == "probability of cloud"
     assert len(scene().cloudmask.plot(one).figure.axes) == 3  # picture, map, colour bar

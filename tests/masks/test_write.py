@@ -87,6 +87,20 @@ def test_a_cog_holds_the_pixels_and_says_what_they_are(tmp_path: Path, chunks: A
     assert listing(tmp_path) == ["m.tif", "m.tif.aux.xml"]
 
 
+@pytest.mark.parametrize("ending", ["tif", "zarr"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_uncertainty_is_counted_as_no_class(tmp_path: Path, ending: str, place: int) -> None:
+    """It stands among the labels and may be larger than every probability."""
+    labels = ["clear", "cloud"]
+    values = [np.full((8, 8), 0.3, "f4"), np.full((8, 8), 0.35, "f4")]
+    labels.insert(place, "uncertainty")
+    values.insert(place, np.full((8, 8), 0.5, "f4"))
+    values[1][:2] = np.nan
+    coords = {"class": labels, "y": np.arange(8.0)[::-1], "x": np.arange(8.0)}
+    da = xr.DataArray(np.stack(values), dims=("class", "y", "x"), coords=coords, name="cloud_probability")
+    assert write(da, tmp_path / f"p.{ending}").counts == {"clear": 0, "cloud": 48, "no_data": 16}
+
+
 def test_overviews_are_pixels_of_the_scene(tmp_path: Path) -> None:
     da = mask()
     write(da, tmp_path / "m.tif")
@@ -155,6 +169,9 @@ def test_probabilities_become_one_band_a_class(tmp_path: Path) -> None:
     counts = dict(zip(coords["class"], np.bincount(best.ravel()).tolist(), strict=True))
     assert written.counts == {**counts, "no_data": 800}
     assert listing(tmp_path) == ["p.tif"]
+    da = da.assign_coords({"class": ["clear", "cloud", "no_data"]})  # a network may say so, too
+    empty = counts.pop("cloud_shadow") + 800
+    assert write(da, tmp_path / "q.tif").counts == {**counts, "no_data": empty}
 
 
 @pytest.mark.parametrize("chunks", [None, {"y": 128, "x": 100}, {"y": (1, 69, 30), "x": (50, 13, 17)}])

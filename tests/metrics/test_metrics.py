@@ -254,6 +254,112 @@ def test_pooled_median_and_worst_scene() -> None:
         found.get("cloud", "accuracy")
 
 
+LAND = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 4: "snow", 5: "water", 255: "no_data"}
+#: The class of a label that decides which it is, by code of `LAND`; others decide nothing, or cloud alone.
+MEANS = {16: 0, 17: 0, 2: 1, 4: 2, 8: 3, 64: 4, 65: 4, 32: 5, 33: 5}
+
+
+def land_scenes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Labels and codes of scenes of very unequal size, each with its own mix of classes and of errors."""
+    rng = np.random.default_rng(3)
+    out = {}
+    for name, size, some in (("large", 4000, 0.1), ("middle", 300, 0.5), ("small", 40, 0.8)):
+        share = rng.dirichlet(np.ones(13))
+        labels = rng.choice(np.array([16, 17, 2, 4, 8, 64, 65, 32, 33, 1, 6, 9, 0], "u1"), size, p=share)
+        codes = rng.choice(np.array([*LAND], "u1"), size)
+        right = np.array([MEANS.get(int(label), 0) for label in labels])
+        out[name] = labels, np.where(rng.random(size) < some, codes, right).astype("u1")
+    return out
+
+
+def classes_by_hand(pairs: list[tuple[int, int]]) -> dict[str, float]:
+    """Textbook scores of (truth, answer) over classes, in plain Python."""
+    n = len(pairs)
+    present = sorted({truth for truth, _ in pairs})
+    oa = sum(t == a for t, a in pairs) / n
+    chance = sum(sum(t == c for t, _ in pairs) * sum(a == c for _, a in pairs) for c in range(6)) / n**2
+    each: dict[str, list[float]] = {name: [] for name in ("precision", "recall", "f1", "f2", "iou")}
+    for c in present:
+        tp, said = sum(t == a == c for t, a in pairs), sum(a == c for _, a in pairs)
+        whole = sum(t == c for t, _ in pairs)
+        precision, recall = tp / said if said else 0.0, tp / whole
+        each["precision"].append(precision)
+        each["recall"].append(recall)
+        for beta, name in ((1, "f1"), (2, "f2")):
+            under = beta**2 * precision + recall
+            each[name].append((1 + beta**2) * precision * recall / under if under else 0.0)
+        each["iou"].append(tp / (whole + said - tp))
+    means = {name: sum(values) / len(values) for name, values in each.items()}
+    return {"oa": oa, "kappa": (oa - chance) / (1 - chance), "balanced_accuracy": means["recall"], **means}
+
+
+def decided(labels: np.ndarray, codes: np.ndarray) -> list[tuple[int, int]]:
+    return [
+        (MEANS[int(b)], int(c)) for b, c in zip(labels, codes, strict=True) if int(b) in MEANS and c != 255
+    ]
+
+
+def test_scores_of_all_classes_are_the_textbook_ones_pooled_and_as_mean_over_scenes() -> None:
+    scenes = land_scenes()
+    found = m.score({name: m.Tally.of(*pair, LAND) for name, pair in scenes.items()})
+    assert set(found.questions) == {*m.QUESTIONS, "classes"}
+    assert {"land", "water", "snow", "thin_cloud", "thick_cloud", "cloud_shadow"} <= set(found.questions)
+    pooled = classes_by_hand([pair for both in scenes.values() for pair in decided(*both)])
+    each = [classes_by_hand(decided(*both)) for both in scenes.values()]
+    for name in m.METRICS:
+        assert found.get("classes", name) == pytest.approx(pooled[name]), name
+        values = [scene[name] for scene in each]
+        assert found.get("classes", name, "mean") == pytest.approx(np.mean(values)), name
+        assert found.get("classes", name, "median") == pytest.approx(np.median(values)), name
+        assert abs(found.get("classes", name) - found.get("classes", name, "mean")) > 0.02, name
+    at = found.questions.index("classes")
+    every = sum(int(b) in MEANS for labels, _ in scenes.values() for b in labels)
+    counted = found.confusions[at]
+    assert (counted.tp, counted.fp, counted.tn) == (round(pooled["oa"] * (every - counted.refused)), 0, 0)
+    assert sum(counted.as_tuple()) == every
+    assert found.worst_scenes[at] == "small"
+    # land: clear and neither snow nor water; a label of clear of any kind decides nothing
+    pairs = [(int(b), int(c)) for both in scenes.values() for b, c in zip(*both, strict=True)
+             if int(b) not in (0, 1, 9) and c != 255]  # fmt: skip
+    tp = sum(b in (16, 17) and c == 0 for b, c in pairs)
+    assert found.get("land", "recall") == pytest.approx(tp / sum(b in (16, 17) for b, _ in pairs))
+    assert found.get("land", "precision") == pytest.approx(tp / sum(c == 0 for _, c in pairs))
+
+
+def test_scores_of_classes_of_arrays_and_in_few_words() -> None:
+    labels, codes = (np.stack([pair[at][:40] for pair in land_scenes().values()]) for at in (0, 1))
+    flags = {"flag_values": list(LAND), "flag_meanings": " ".join(LAND.values())}
+    mask = xr.DataArray(codes[:, None], dims=("time", "y", "x"), attrs=flags)
+    truth = xr.DataArray(
+        labels[:, None], dims=("time", "y", "x"), attrs={"flag_masks": list(m.BITS.values())}
+    )
+    expected = m.score({str(t): m.Tally.of(labels[t], codes[t], LAND) for t in range(3)})
+    for lazy in (False, True):
+        pair_ = (mask.chunk(time=1, x=7), truth) if lazy else (mask, truth)
+        scores = mask.cloudmask.score(truth) if not lazy else score_mask(*pair_)
+        assert scores.question.values.tolist() == list(expected.questions)
+        np.testing.assert_array_equal(scores.values, expected.values)
+    assert scores.sel(statistic="mean", question="classes").notnull().all()
+    words = m.score({"a": m.Tally.of(labels[0], codes[0], LAND)}, ["classes"])
+    assert words.questions == ("classes",)
+    assert "| classes, mean of scenes |" in words.to_markdown()
+    assert "classes" not in m.score({"a": m.Tally.of(labels[0], np.minimum(codes[0], 1), PLAIN)}).questions
+    with pytest.raises(CloudMaskError, match="overlap"):
+        m.score({"a": m.Tally.of(labels[0], codes[0] * 0, {0: "cloud", 1: "thick_cloud"})}, ["classes"])
+    none = m.score({"a": m.Tally.of(np.zeros(3, "u1"), np.zeros(3, "u1"), LAND)}, ["classes"])
+    assert np.isnan(none.values).all()
+
+
+def test_the_mean_over_scenes_leaves_out_those_where_a_score_is_not_defined() -> None:
+    found = m.score(scenes(), ["cloud"])  # the scene without labels has no score at all
+    assert found.get("cloud", "iou", "mean") == pytest.approx((1 + 45 / 55 + 100 / 500) / 3)
+    assert found.get("cloud", "iou") == pytest.approx(195 / 605)
+    clear = m.Tally.of(np.full(10, 9, "u1"), np.zeros(10, "u1"), PLAIN)  # no cloud, none answered: no F2
+    more = m.score({**scenes(), "clear": clear}, ["cloud"])
+    assert more.get("cloud", "f2", "mean") == found.get("cloud", "f2", "mean")
+    assert more.get("cloud", "oa", "mean") == pytest.approx((1 + 0.9 + 0.6 + 1) / 4)
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     """Scenes drawn from a known population: a 90 % interval holds the mean about 90 times."""
     rng = np.random.default_rng(1)

@@ -192,6 +192,9 @@ def test_what_cannot_be_joined_is_refused(three):
     other = dataclasses.replace(models.get(three[1]), bands=("red", "blue"))
     with pytest.raises(CloudMaskError, match=r"must agree in bands: 'net0' has \('red', 'nir'\), 'net1' has"):
         models.ensemble([three[0], other], name="mixed")
+    zeros = dataclasses.replace(models.get(three[1]), gaps="zero")
+    with pytest.raises(CloudMaskError, match="must agree in gaps: 'net0' has nearest, 'net1' has zero"):
+        models.ensemble([three[0], zeros], name="mixed")
     fixed = dataclasses.replace(models.get(three[1]), patch=64, patch_fixed=True)
     with pytest.raises(CloudMaskError, match="'net1' takes those of 64 pixels alone, 'net0' those of 32"):
         models.ensemble([three[0], fixed], name="mixed")

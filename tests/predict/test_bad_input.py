@@ -77,7 +77,8 @@ TABLE = {
     "overlap as large as the patch": (lambda: scene(GOOD), {"overlap": 256}, CloudMaskError, "less than"),
     "negative overlap": (lambda: scene(GOOD), {"overlap": -1}, CloudMaskError, "at least 0"),
     "unknown model": (lambda: scene(GOOD), {"model": "ukis-4bnd-l1c"}, OptionError, "did you mean 'ukis"),
-    "unknown device": (lambda: scene(GOOD), {"device": "gpu"}, OptionError, "cuda"),
+    "unknown device": (lambda: scene(GOOD), {"device": "gpus"}, OptionError, "did you mean 'gpu'"),
+    "double precision": (lambda: scene(GOOD), {"dtype": "float64"}, OptionError, "unknown dtype 'float64'"),
     "unknown dtype": (lambda: scene(GOOD), {"dtype": "half"}, OptionError, "float16"),
     "a precision ONNX cannot change to": (
         lambda: scene(GOOD), {"dtype": "float16", "model": GRAPH}, CloudMaskError, "auto"

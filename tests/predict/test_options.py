@@ -129,7 +129,7 @@ def test_each_option_has_a_flag_or_is_said_to_have_another(
 def test_every_recorded_option_is_in_attributes_and_fingerprint(da: xr.DataArray) -> None:
     how: dict[str, Any] = {
         "model": testing.TOY, "threshold": 0.4, "scheme": "binary", "working_resolution": 60.0, "tta": 4,
-        "patch_size": 40, "overlap": 6, "dtype": "float32",
+        "patch_size": 40, "overlap": 6, "dtype": "float32", "saturation": 0.9,
     }  # fmt: skip
     mask = da.cloudmask.predict(**how)
     contract = plan_output(from_reflectance(da, PredictOptions(**how)), WriteOptions()).contract
@@ -175,10 +175,6 @@ def test_what_sync_settles_is_refused(name: str) -> None:
         sync([], "m", load={name: None})
 
 
-#: An architecture, whose arguments are its card's.
-BUILDERS = {"sensei_v2"}
-
-
 def test_signatures_are_short() -> None:
     """Longer ones are those that spell options out, each in one place."""
     root = Path(xcloudmask.__file__).parent
@@ -189,7 +185,7 @@ def test_signatures_are_short() -> None:
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 if len([a for a in arguments if a.arg != "self"]) > 15:
                     long.add(node.name)
-    assert long == {"load_stac", *BUILDERS}
+    assert long == {"load_stac"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import xarray as xr
 
 import xcloudmask
 from xcloudmask import models
+from xcloudmask.errors import ModelWarning
 from xcloudmask.predict import summary
 from xcloudmask.testing import COUNTING, loads
 
@@ -250,3 +251,13 @@ def test_html_wraps_long_words_but_not_after_the_sign_and_folds_what_was_refused
     assert f"<details><summary>{count} more lines</summary>" in summary.html(
         scene(level="toa", sensor="sentinel-2")
     )
+
+
+def test_bands_that_are_estimated_are_said_to_be():
+    """`ukis-any` makes blue and swir22 up from the rest: of the scene it will, of the mask it did."""
+    data = scene(("green", "red", "nir08", "swir16"), level="toa")
+    assert "; estimates blue, swir22 at" in rows(data)["Model"].value
+    assert "; estimates" not in rows(scene(level="toa"))["Model"].value
+    with pytest.warns(ModelWarning, match="estimates blue, swir22"):
+        mask = data.cloudmask.predict()
+    assert "; blue swir22 estimated" in rows(mask)["Made with"].value

@@ -20,6 +20,7 @@ from xarray.core import indexing
 from tests.scenes import CountingScheduler, calls, chunks, forbidden, noise, same_odds, scene
 from xcloudmask import models, testing
 from xcloudmask.engine import predictor
+from xcloudmask.engine.aux_planes import encode
 from xcloudmask.engine.regrid import Axis, Regrid
 from xcloudmask.errors import CloudMaskError, ContractError, OptionError, UnitError
 from xcloudmask.models import registry
@@ -625,6 +626,18 @@ def test_a_model_for_any_bands_is_told_of_height_and_radar() -> None:
     for i, one in enumerate(names):
         for other in names[:i]:
             assert np.abs(found[one] - found[other]).max() > 1e-5, (one, other)
+
+
+def test_thermal_bands_are_fed_within_0_and_1_and_in_no_other_unit() -> None:
+    kelvin = np.array([[100.0, 132, 190.5, 249, 290]], "f4")
+    found = encode(kelvin, np.ones((1, 5), bool), AuxInput("lwir11"))
+    np.testing.assert_allclose(found, [[0, 0, 0.5, 1, 1]], atol=1e-6)
+    spec = replace(ANY, name="any-thermal", architecture="sensei-v2", aux=("lwir11",))
+    da = metres(noise(3, 70, 60), ["blue", "red", "nir"])
+    plain = xr.zeros_like(da[0])
+    for celsius, match in ((plain + 20, "20, which.*kelvin"), (plain.assign_attrs(units="degC"), "degc.*K")):
+        with pytest.raises(UnitError, match=match):
+            da.cloudmask.predict(spec, aux={"lwir11": celsius})
 
 
 def test_the_descriptors_carry_the_flags() -> None:

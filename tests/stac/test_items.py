@@ -11,7 +11,7 @@ import pystac
 import pytest
 
 from tests.stac.scenes import sentinel2
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import BandError, CloudMaskError
 from xcloudmask.stac import load_stac
 
 
@@ -140,6 +140,11 @@ def test_two_items_far_apart_build_no_grid_of_the_globe(scene):
         asset["proj:transform"][5] += 3_000_000
     with pytest.raises(CloudMaskError, match=r"9\d,\d+,\d+,\d+ pixels.*bbox="):
         red([scene.item, far])
+    with pytest.raises(CloudMaskError, match=r"max_pixels=0 must be a whole number above 0"):
+        red([scene.item], max_pixels=0)
+    assert red([scene.item, far], max_pixels=10**11, chunks=100_000).size > 9 * 10**10
+    with pytest.raises(CloudMaskError, match=r"span 82,944 pixels.*max_pixels="):
+        red([scene.item], max_pixels=10_000)
     near = red([scene.item, far], bbox=(10.26, 44.23, 10.27, 44.24))
     assert near.item_id.values.tolist() == [scene.item["id"]]
 
@@ -171,5 +176,6 @@ def test_assets_in_two_crss_are_read_each_in_its_own(site):
 
 def test_an_asset_without_an_address_is_named(scene):
     scene.item["assets"]["red"]["href"] = None
-    with pytest.raises(OptionError, match=rf"item '{scene.item['id']}'.*'red' has no address \(href\)"):
+    with pytest.raises(BandError, match=rf"item '{scene.item['id']}' 'red' has no address \(href\)") as why:
         red([scene.item])
+    assert "did you mean" not in str(why.value)

@@ -12,7 +12,7 @@ from affine import Affine
 
 from tests.stac import scenes
 from tests.stac.helpers import ENGINES, equal, occur_in, warns
-from tests.stac.scenes import landsat1, landsat2, probav, sentinel2
+from tests.stac.scenes import known, landsat1, landsat2, numbers, probav, sentinel2
 from xcloudmask.errors import AssetError, BandError, CloudMaskError, NoDataWarning, OptionError, UnitError
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.bands import choose_bands
@@ -221,8 +221,7 @@ def test_across_the_antimeridian(site, engine):
     # The same where only the item's box in degrees tells where it lies.
     for asset in scene.item["assets"].values():
         del asset["proj:transform"], asset["proj:shape"]
-    with warns(UserWarning, "no proj:transform says where the pixels of the files begin"):
-        vague = load_stac([scene.item], bands=["red"], engine=engine, bbox=crossing, resolution=10)
+    vague = load_stac([scene.item], bands=["red"], engine=engine, bbox=crossing, resolution=10)
     xr.testing.assert_equal(vague.compute(), part.compute())
     with pytest.raises(CloudMaskError, match="antimeridian"):
         load_stac([scene.item], bbox=crossing, crs=4326, resolution=0.001)
@@ -251,21 +250,43 @@ def test_no_crs_is_told(site, engine):
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_pixels_of_landsat_without_a_crs_stay_where_they_are(site, engine, stated):
-    """Its edges lie 15 m beside the multiples of 30: a transform alone says so, or nothing does."""
+    """Its edges lie 15 m beside the multiples of 30: a transform says so, or the sensor's table."""
     scene = landsat2(site, "planetary-computer")
     del scene.item["properties"]["proj:epsg"]
-    options = {"bands": ["red"], "crs": 32632, "resolution": 30, "engine": engine}
-    if stated:
-        da = load_stac([scene.item], **options)
-    else:
+    if not stated:
         del scene.item["properties"]["proj:transform"]
-        with warns(UserWarning, r"no proj:transform says .* multiples of 30 .*Landsat.*like=rioxarray"):
-            load_stac([scene.item], **options)
-        like = rioxarray.open_rasterio(scene.files[2])
-        da = load_stac([scene.item], bands=["red"], engine=engine, like=like)
+    da = load_stac([scene.item], bands=["red"], crs=32632, resolution=30, engine=engine)
     assert da.x.values[0] % 30 == 0  # the centre
     inside = da[0, 0].sel(x=slice(scenes.LEFT - 15, None), y=slice(scenes.TOP + 15, None))[:96, :96]
     equal(inside, scene.expected["red"])
+
+
+def unplaced(site, transform):
+    """A scene whose item says nothing of where its one file lies."""
+    scene = landsat2(site, "planetary-computer")
+    del scene.item["properties"]["proj:epsg"], scene.item["properties"]["proj:transform"]
+    pixels = numbers("elsewhere", 96, 8000, 40000)
+    href, path = site.write("elsewhere.tif", pixels, transform, "EPSG:32632", nodata=0)
+    scene.item["assets"] = {"red": scene.item["assets"]["red"] | {"href": href}}
+    return scene.item, path, known(pixels, 2.75e-5, -0.2)
+
+
+def test_pixels_between_those_of_the_grid_are_named_when_they_are_read(site, engine):
+    """A copy of Landsat on another grid: only the file tells, and nobody asked for that."""
+    item, path, expected = unplaced(site, Affine(30, 0, scenes.LEFT, 0, -30, scenes.TOP))
+    da = load_stac([item], bands=["red"], crs=32632, resolution=30, engine=engine)
+    with warns(NoDataWarning, r"'LC08_.*lie 15 m beside those of .*like=rioxarray"):
+        da.compute()
+    da = load_stac([item], bands=["red"], like=rioxarray.open_rasterio(path), engine=engine)
+    equal(da[0, 0], expected)  # warnings are errors
+
+
+def test_where_no_table_tells_either_the_edges_are_named_at_once(site, engine):
+    item, _, _ = unplaced(site, Affine(30, 0, scenes.LEFT - 15, 0, -30, scenes.TOP + 15))
+    item["properties"] |= {"platform": "my-sat", "instruments": ["my-camera"], "processing:level": "L2A"}
+    item["collection"], item["id"] = "my-collection", "my-scene"
+    with warns(UserWarning, r"no proj:transform says .* multiples of 30 .*like=rioxarray"):
+        load_stac([item], bands=["red"], crs=32632, resolution=30, engine=engine)
 
 
 def test_a_file_in_another_crs_than_the_item_says_is_an_error(site, engine):

@@ -14,7 +14,7 @@ import rasterio
 from affine import Affine
 
 from tests.stac import scenes
-from tests.stac.scenes import Site, landsat1
+from tests.stac.scenes import Site, landsat1, sentinel2
 from xcloudmask.errors import AssetError, CloudMaskError, UnitError
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.opening import gdal_path, open_raster
@@ -155,9 +155,27 @@ def test_private_hosts_can_be_forbidden(monkeypatch, host):
     for address in (f"http://{host}:1/a.tif", f"/vsicurl/https://{host}/a.tif"):
         with pytest.raises(AssetError, match="private address, which XCLOUDMASK_ALLOW_PRIVATE_HOSTS"):
             gdal_path(address)
+    monkeypatch.delenv("XCLOUDMASK_ALLOW_PRIVATE_HOSTS")
+    with pytest.raises(AssetError, match="private address, which allow_private_hosts=False forbids"):
+        gdal_path(f"http://{host}/a.tif", private=False)
 
 
-def test_a_redirection_to_a_private_host_is_not_followed(tmp_path, web, monkeypatch):
+def test_load_stac_can_forbid_private_hosts(site, web, tmp_path):
+    """Pixels and metadata; a public host is none of its business."""
+    scene = landsat1(site)
+    text = json.dumps(scene.item).replace(str(site.base), web.url)
+    options = {"bands": ["red"], "retries": 0, "allow_private_hosts": False}
+    with pytest.raises(AssetError, match="private address, which allow_private_hosts=False forbids"):
+        load_stac(json.loads(text), **options)  # its MTL file
+    text = json.dumps(sentinel2(site, "cdse").item).replace(str(site.base), web.url)
+    da = load_stac(json.loads(text), **options)
+    with pytest.raises(AssetError, match=r"'B04_10m'.*private address, which allow_private_hosts=False"):
+        da.compute()
+    assert web.asked == []
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_redirection_to_a_private_host_is_not_followed(tmp_path, web, monkeypatch, private):
     """Where we fetch ourselves: the first host is taken for a public one here."""
     from xcloudmask.stac import opening, transport
 
@@ -171,14 +189,15 @@ def test_a_redirection_to_a_private_host_is_not_followed(tmp_path, web, monkeypa
             pass
 
     (tmp_path / "secret").write_text("END")
-    monkeypatch.setenv("XCLOUDMASK_ALLOW_PRIVATE_HOSTS", "no")
+    if private:
+        monkeypatch.setenv("XCLOUDMASK_ALLOW_PRIVATE_HOSTS", "no")
     with http.server.HTTPServer(("127.0.0.1", 0), Redirect) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         with pytest.raises(AssetError, match="private address"):
-            transport._read_http(f"http://127.0.0.1:{server.server_port}/a", 5.0)
+            transport._read_http(f"http://127.0.0.1:{server.server_port}/a", 5.0, private)
     assert web.asked == []
-    monkeypatch.delenv("XCLOUDMASK_ALLOW_PRIVATE_HOSTS")
-    assert transport._read_http(f"{web.url}/secret", 5.0) == b"END"
+    monkeypatch.delenv("XCLOUDMASK_ALLOW_PRIVATE_HOSTS", raising=False)
+    assert transport._read_http(f"{web.url}/secret", 5.0, True) == b"END"
     assert opening.MOST_BYTES < 20e6
 
 

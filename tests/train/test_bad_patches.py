@@ -47,16 +47,16 @@ BAD: dict[str, tuple[Change, list[str]]] = {
     "no pixel": (lambda p: {"image": p["image"][:, :0]}, [r"\(6, 0, 48\)", "band, y, x"]),
     "reflectance from 0 to 1": (
         lambda p: {"image": np.where(p["image"] == 65535, np.nan, p["image"] / 1e4).astype("f4")},
-        ["float32", "from 0.0", "uint16", r"image \* 10_000"],
+        ["float32", "from 0.0", "uint16", r"reflectance \* 10_000"],
     ),
-    "float": (lambda p: {"image": p["image"].astype("f4")}, ["float32", r"round\(image\)"]),
-    "signed": (lambda p: {"image": p["image"].astype("i4")}, ["int32", r"astype\('uint16'\)"]),
+    "float": (lambda p: {"image": p["image"].astype("f4")}, ["float32", "uint16"]),
+    "signed": (lambda p: {"image": p["image"].astype("i4")}, ["int32", "uint16"]),
     "bands last": (
-        lambda p: {"image": np.moveaxis(p["image"], 0, -1)}, [r"\(48, 48, 6\)", "names 6", "moveaxis"],
+        lambda p: {"image": np.moveaxis(p["image"], 0, -1)}, [r"\(48, 48, 6\)", "names 6", "bands first"],
     ),
     "bands last, as many rows": (
         lambda p: {"image": np.moveaxis(p["image"][:, :6], 0, -1), "possible": p["possible"][:6]},
-        [r"\(6, 48, 6\)", "moveaxis"],
+        [r"\(6, 48, 6\)", r"labels must be \(y, x\) = \(48, 6\)"],
     ),
     "too few names": (lambda p: {"bands": p["bands"][:5], "kinds": p["kinds"][:5]}, ["names 5", r"\(6, 48"]),
     "names in one text": (lambda p: {"bands": "blue,green"}, ["'bands' is text", "one a band"]),
@@ -207,24 +207,6 @@ def test_a_folder_that_is_not_there_is_told_with_both_ways_to_name_it(tmp_path: 
     (tmp_path / "bare").mkdir()
     with pytest.raises(CloudMaskError, match=r"in \[data\]$"):
         find(tmp_path / "bare" / "train")
-
-
-@pytest.mark.parametrize("depth", ["", "l8"])
-def test_where_the_folder_above_is_meant_it_is_named(
-    data: Path, monkeypatch: pytest.MonkeyPatch, depth: str
-) -> None:
-    with pytest.raises(CloudMaskError, match=f"is itself called train: .*--data {re.escape(str(data))}$"):
-        find(data / "train" / "train")
-    monkeypatch.chdir(data / "train")
-    with pytest.raises(CloudMaskError, match=r"is itself called train: .*--data \.\.$"):
-        find(Path("train"))
-    mine = data / "mine"
-    write_patch(mine / depth / "a.npz", 1)
-    with pytest.raises(
-        CloudMaskError, match=rf"mine itself holds patches: .*--data {re.escape(str(data))},.*train = 'mine'"
-    ):
-        find(mine / "train")
-    assert find(data / "mine")  # as the hint says
 
 
 def test_an_empty_folder_is_told_with_what_to_do(tmp_path: Path) -> None:

@@ -21,12 +21,13 @@ from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, UnitWar
 from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.train import checkpoint
 from xcloudmask.train.calibrate import fit_temperature
+from xcloudmask.train.choose import entries_of
 from xcloudmask.train.curves import draw
 from xcloudmask.train.files import find
 from xcloudmask.train.finetune import fine_tune
 from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
-from xcloudmask.train.run import entries_of, train
+from xcloudmask.train.run import train
 
 PIXELS: dict[str, Any] = {
     "network": {"architecture": "spectral", "classes": CLASSES, "settings": {"width": 8, "hidden": 8}},
@@ -197,7 +198,7 @@ device = "cpu"
     assert cli.main(command) == 0
     told = capsys.readouterr()
     lines_ = [line.split(",")[0] for line in told.err.splitlines()]
-    assert lines_[:2] == ["xcloudmask: epoch 0", "xcloudmask: epoch 1"]
+    assert lines_[:2] == ["epoch 0", "epoch 1"]
     assert "first was trained for 4 steps only" in lines_[2]
     path = str(tmp_path / "out" / "first.json")
     assert f"predict(model={path!r})" in told.out

@@ -238,7 +238,7 @@ def test_another_training_does_not_go_on_in_the_same_folder(
         (tiny, {"estimate": True}, "network"), (tiny, {"only": ["logits."]}, "network"),
         (other, {}, "network"),
         (tiny, {"recipe": {"flip": 0.0}}, "recipe"), (tiny, {"batch": 4}, "data"),
-        (tiny, {"recipe": {"seed": 3}}, "seed"),
+        (tiny, {"recipe": {"seed": 3}}, "recipe"),
     ):  # fmt: skip
         with pytest.raises(CloudMaskError, match=rf"a training with other settings \(.*{named}"):
             tune(spec, data, out, **{"epochs": 1, "length": 1, **more})
@@ -276,8 +276,8 @@ def test_what_cannot_be_is_refused(tiny: ModelSpec, tmp_path: Path) -> None:
         begin({"start": "ukis-any-l1c", "classes": CLASSES})
     with pytest.raises(CloudMaskError, match=r"is an ONNX graph.*label_folder"):
         begin({"start": replace(tiny, runtime="onnx", architecture=""), "classes": CLASSES})
-    with pytest.raises(CloudMaskError, match="takes elevation beside its bands"):
-        begin({"start": replace(tiny, aux=("elevation",)), "classes": CLASSES})
+    with pytest.raises(CloudMaskError, match="green, red, nir, elevation: other bands"):
+        begin({"start": replace(tiny, aux=("elevation",)), "classes": CLASSES, "bands": ["red"]})
     with pytest.raises(CloudMaskError, match="has head_only and only"):
         begin({"start": tiny, "classes": CLASSES, "head_only": True, "only": ["logits."]})
     with pytest.raises(CloudMaskError, match="gives probabilities"):

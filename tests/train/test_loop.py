@@ -36,15 +36,14 @@ CLASSES = ("clear", "cloud", "cloud_shadow")
 def trainer(data: Path, out: Path, *, validate: object = None, seed: int = 0, **settings: object) -> Trainer:
     stream = Stream(
         tuple(find(data / "train", ["l8"])),
-        Recipe(size=16, pixels=32, noise=0.5),
+        Recipe(size=16, pixels=32, noise=0.5, seed=seed),
         batch=4,
         length=6,
-        seed=seed,
     )
     network = arch.build("spectral", {"classes": 3, "width": 8, "hidden": 16})
     told = {"epochs": 3, "rate": 1e-2, "warmup": 4, "ema": 0.9, "clip": 1.0, "device": "cpu", **settings}
     return Trainer(
-        network, CLASSES, combined({"ambiguous-ce": 1.0}), stream, Settings(**told), out, validate  # type: ignore[arg-type]
+        network, CLASSES, combined({"ambiguous-ce": 1.0}, CLASSES), stream, Settings(**told), out, validate  # type: ignore[arg-type]
     )  # fmt: skip
 
 

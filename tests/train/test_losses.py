@@ -14,6 +14,10 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import losses
 
 N, C, Y, X = 2, 4, 3, 5
+CLOUDY = [False, True, True, False]
+EVERY: dict[str, Callable[..., Tensor]] = {
+    **losses.LOSSES, "bce-dice": lambda z, possible: losses.bce_dice(z, possible, CLOUDY)
+}  # fmt: skip
 
 
 def logits(seed: int = 0) -> Tensor:
@@ -40,12 +44,39 @@ def test_exact_labels_give_torchs_losses() -> None:
         losses.ambiguous_mean_squared(z, possible), f.mse_loss(torch.softmax(z, 1), possible.double())
     )
     torch.testing.assert_close(
-        losses.ambiguous_focal(z, possible, gamma=0.0), f.cross_entropy(z, truth), atol=1e-6, rtol=1e-5
-    )
-    torch.testing.assert_close(
         losses.distillation(z, torch.softmax(logits(5), 1)).double(),
         f.cross_entropy(z, torch.softmax(logits(5), 1)), atol=1e-6, rtol=1e-6,
     )  # fmt: skip
+
+
+def test_bce_dice_is_binary_cross_entropy_and_dice_of_cloud_where_labels_decide_it() -> None:
+    """Written out pixel by pixel; of one logit, which a channel of zeros makes two, it is torch's loss."""
+    z, y = logits(), partial()
+    p = torch.softmax(z, 1).numpy()
+    entropy, both, each = [], 0.0, 0.0
+    for n, i, j in np.ndindex(N, Y, X):
+        cloud, rest = bool(y[n, 1:3, i, j].any()), bool(y[n, [0, 3], i, j].any())
+        if cloud == rest:
+            continue
+        share = p[n, 1, i, j] + p[n, 2, i, j]
+        entropy.append(-np.log(share if cloud else 1 - share))
+        both, each = both + share * cloud, each + share + cloud
+    expected = np.mean(entropy) + 1 - (2 * both + 1) / (each + 1)
+    assert 5 < len(entropy) < N * Y * X
+    assert losses.bce_dice(z, y, CLOUDY).item() == pytest.approx(expected, rel=1e-6)
+    one, truth = z[:, :1], torch.stack([exact()[0] == 0, exact()[0] != 0], dim=1)
+    two = torch.cat([torch.zeros_like(one), one], dim=1)
+    sure, target = torch.sigmoid(one[:, 0]), truth[:, 1].double()
+    torch.testing.assert_close(
+        losses.combined({"bce-dice": 1.0}, ["clear", "cloud"])(two, truth),
+        f.binary_cross_entropy_with_logits(one[:, 0], target)
+        + 1
+        - (2 * (sure * target).sum() + 1) / (sure.sum() + target.sum() + 1),
+    )
+    several = ["clear", "thin_cloud", "thick_cloud", "cloud_shadow"]
+    with pytest.raises(CloudMaskError, match="add another term"):
+        losses.combined({"bce-dice": 1.0}, several)
+    losses.combined({"bce-dice": 1.0, "ambiguous-ce": 1.0}, several)
 
 
 def test_partial_labels_follow_equations_5_to_8() -> None:
@@ -68,7 +99,7 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "ce": lambda z: losses.ambiguous_cross_entropy(z, partial()),
     "ce-smoothing": lambda z: losses.ambiguous_cross_entropy(z, partial(), smoothing=0.1),
     "mse": lambda z: losses.ambiguous_mean_squared(z, partial()),
-    "focal": lambda z: losses.ambiguous_focal(z, partial()),
+    "bce-dice": lambda z: losses.bce_dice(z, partial(), CLOUDY),
 }
 
 
@@ -103,7 +134,7 @@ def test_gradients_of_those_in_single_precision(name: str) -> None:
 
 
 def test_pixels_that_tell_nothing_have_neither_weight_nor_gradient() -> None:
-    for name, function in losses.LOSSES.items():
+    for name, function in EVERY.items():
         z = logits().float().requires_grad_()
         possible = exact()[1].clone()
         possible[0] = False
@@ -122,13 +153,13 @@ def test_pixels_that_tell_nothing_have_neither_weight_nor_gradient() -> None:
 def test_the_ambiguous_loss_does_not_care_which_of_the_possible_classes_is_right() -> None:
     possible = torch.tensor([[True, True, False]])
     one, other = torch.tensor([[0.6, 0.2, 0.2]]).log(), torch.tensor([[0.1, 0.7, 0.2]]).log()
-    for name in ("ambiguous-ce", "ambiguous-mse", "ambiguous-focal"):
+    for name in ("ambiguous-ce", "ambiguous-mse"):
         torch.testing.assert_close(losses.LOSSES[name](one, possible), losses.LOSSES[name](other, possible))
 
 
 def test_extreme_logits_stay_finite() -> None:
     z = (logits() * 1e4).float().requires_grad_()
-    for name, function in losses.LOSSES.items():
+    for name, function in EVERY.items():
         value = function(z, partial())
         value.backward()
         assert torch.isfinite(value), name
@@ -150,6 +181,6 @@ def test_classes_of_labels() -> None:
 
 def test_errors() -> None:
     with pytest.raises(OptionError, match="ambiguous-ce"):
-        losses.combined({"ambigous-ce": 1.0})
+        losses.combined({"ambigous-ce": 1.0}, ["clear", "cloud"])
     with pytest.raises(CloudMaskError, match="agree"):
         losses.ambiguous_cross_entropy(logits(), partial()[:, :2])

@@ -26,7 +26,7 @@ ROOT = Path(xcloudmask.__file__).parent.parent
 MODELS: dict[str, type[Table]] = {
     "": Plan, "data": tables.Data, "recipe": Recipe, "network": tables.Network, "loss": tables.Loss,
     "loss.distil": tables.Distil, "loop": Settings, "validation": tables.Validation, "card": tables.Card,
-    "teacher": tables.Teacher, "log": tables.Log,
+    "teacher": tables.Teacher, "log": tables.Log, "score": tables.Score,
 }  # fmt: skip
 GOOD = """
 name = "a.b-c_1"
@@ -37,13 +37,13 @@ folder = "data"
 train = "train"
 held_out = "val"
 sources = ["l8", "pixels/landsat8"]
+sensors = ["landsat-8"]
 weights = { l8 = 6, "pixels/landsat8" = 0.5 }
 dev = 0
 dev_scenes = []
 used = 1
 batch = 1
 length = 1
-seed = 0
 memory = 1
 labelled = true
 teacher = true
@@ -53,8 +53,8 @@ size = 16
 architecture = "pixel-mlp"
 classes = ["clear", "cloud"]
 settings = { hidden = 8 }
-seed = 0
 bands = ["red", "nir"]
+aux = ["elevation"]
 head_only = false
 only = []
 encoder = "encoder.safetensors"
@@ -70,6 +70,11 @@ epochs = 1
 bands = ["all", "rgb-nir"]
 metric = "f2"
 temperature = false
+[score]
+folder = "val"
+sources = ["l8"]
+bands = "hrvir"
+coarser = 2
 [card]
 version = "1"
 gsd = [10, 30.0]
@@ -162,14 +167,16 @@ WRONG: dict[str, dict[str, tuple[str, list[Any]]]] = {
             {"l8": math.nan}, {"l8": math.inf}, {"l8": {"a": 1}}]),
         "dev": SHARE, "used": ("a number|a finite number|(greater than 0|less than or equal to 1)",
             [0, 1.1, "1", True, math.nan]),
-        "batch": WHOLE_1, "length": WHOLE_1, "seed": WHOLE_0, "memory": ("a whole number", [5e8, "1 GB"]),
+        "batch": WHOLE_1, "length": WHOLE_1, "sensors": TEXTS, "memory": ("a whole number", [5e8, "1 GB"]),
         "labelled": TRUTH, "teacher": TRUTH,
     },
     "network": {
-        "architecture": TEXT, "settings": TABLE, "seed": WHOLE_0, "head_only": TRUTH, "only": TEXTS,
+        "architecture": TEXT, "settings": TABLE, "head_only": TRUTH, "only": TEXTS,
         "classes": ("a list|a text in quotes|have at least 1 item|not name one twice",
             ["clear", [], ["clear", "cloud", "clear"], [1, 2]]),
         "bands": ("a list|a text in quotes|not name one twice", ["red", ["red", "red"], ["red", 7]]),
+        "aux": ("a list|a text in quotes|not name one twice",
+            ["vv", ["vv", "vv"], ["vv", 7]]),
         "start": MODEL, "encoder": TEXT, "estimate": TRUTH,
     },
     "loss": {
@@ -184,6 +191,7 @@ WRONG: dict[str, dict[str, tuple[str, list[Any]]]] = {
         "bands": ("a list|a text in quotes|have at least 1 item", ["all", [], [7]]),
         "metric": TEXT, "temperature": TRUTH,
     },
+    "score": {"folder": TEXT, "sources": TEXTS, "bands": TEXT, "coarser": WHOLE_1},
     "card": {
         "version": TEXT, "patch": WHOLE_1, "overlap": WHOLE_0, "citation": TEXT, "training_data": TEXT,
         "scores": TEXT, "limits": TEXT,
@@ -234,6 +242,8 @@ def test_wrong_values_are_refused_with_their_place(good: dict[str, Any], table: 
         ("network", "classes", ["clear", "cluod"], "cloud"),
         ("network", "architecture", "sensei-v3", "sensei-v2"),
         ("network", "start", "spectrale", "spectral"),
+        ("network", "aux", ["vv", "elevatoin"], "elevation"),
+        ("score", "bands", "hrvri", "hrvir"),
         ("loss", "terms", {"ambigous-ce": 1.0}, "ambiguous-ce"),
         ("loss.distil", "model", "ukis-anny", "ukis-any"),
         ("teacher", "models", ["ukis-4band", "ukis-6bnd"], "ukis-6band"),

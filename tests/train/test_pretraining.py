@@ -13,7 +13,7 @@ from xcloudmask.train.config_tables import Network
 from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.pretraining import Decoders, draw, losses, pretrain, read
-from xcloudmask.train.run import _about, train
+from xcloudmask.train.run import _about, _starting_from, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FILE = golden.PUBLISHED / "sensei_v1" / "sensei-epoch043-loss0.198.hdf5"
@@ -135,6 +135,7 @@ def test_a_whole_training_begins_from_it_and_notes_its_hash(data, tmp_path):
     for name in trained:
         if name.startswith("encoder."):
             assert torch.equal(trained[name], wanted[name])
+    assert _starting_from(Plan.of(config), "first.json").network.encoder is None  # the stage before has it
     before = _about(Plan.of(config))
     pretrain(path, steps=1, batch=8, seed=1)
     assert _about(Plan.of(config)) != before  # weights of another encoder are another training

@@ -20,7 +20,7 @@ from xcloudmask.models import arch
 from xcloudmask.testing import ANY, TOY
 from xcloudmask.train import checkpoint, fine_tune
 from xcloudmask.train.files import LeakError, find, read_patch
-from xcloudmask.train.networks import begin, head_of, model_of, with_head
+from xcloudmask.train.networks import begin, model_of, sized_by, with_head
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.pseudo import confident_labels, label_folder, teach
 from xcloudmask.train.run import train
@@ -57,11 +57,11 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", arch.NAMES)
 def test_every_architecture_has_a_head(name: str) -> None:
     config = {key: value for key, value in {"bands": 4, "classes": 3}.items() if key in arch.config_of(name)}
-    if name == "pw-dl3plus":  # one logit, of cloud
+    if "classes" not in arch.config_of(name):  # one logit, of cloud
         with pytest.raises(CloudMaskError, match="no head"):
-            head_of(name, config)
+            sized_by(name, config, "classes")
         return
-    head = head_of(name, config)
+    head = sized_by(name, config, "classes")
     assert 1 <= len(head) <= 4
     with torch.device("meta"):
         state = arch.construct(name, config).state_dict()
@@ -73,7 +73,7 @@ def test_a_new_head_keeps_the_rest_and_the_rows_of_classes_of_the_same_name() ->
     old = models.network.load_network(spec).body.state_dict()
     for classes in (["cloud_shadow", "snow", "clear"], ["clear", "snow", "thin_cloud", "cloud_shadow"]):
         network, config = with_head(spec, classes)
-        head = head_of("spectral", config)
+        head = sized_by("spectral", config, "classes")
         new = network.state_dict()
         for name, value in new.items():
             if name not in head:
@@ -97,7 +97,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
         begin({"architecture": "cloud-unet", "classes": CLASSES})
     with pytest.raises(CloudMaskError, match="leave bands out"):
         begin({"architecture": "spectral", "classes": CLASSES, "bands": ["red"]})
-    with pytest.raises(CloudMaskError, match="does not exist"):
+    with pytest.raises(CloudMaskError, match="cannot be read"):
         model_of("no/such.safetensors")
 
 
@@ -136,7 +136,7 @@ def test_a_model_is_fine_tuned_and_masks(data: Path, tmp_path: Path) -> None:
     assert mine.training_data.startswith(models.get("spectral").training_data[:20])
     again = fine_tune(mine, data / "train", tmp_path / "again", epochs=1, length=2, only="head")
     before, after = (weights(tmp_path / name / f"{name}.safetensors") for name in ("mine", "again"))
-    head = head_of(again.architecture, json.loads(again.config))
+    head = sized_by(again.architecture, json.loads(again.config), "classes")
     assert all(torch.equal(before[name], after[name]) for name in before if name not in head)
     assert any(not torch.equal(before[name], after[name]) for name in head)
 
@@ -195,7 +195,7 @@ def test_one_logit_is_trained_as_two_classes(data: Path, tmp_path: Path, config:
 
 
 def test_scenes_can_be_named_for_choosing(data: Path, tmp_path: Path, config: dict[str, Any]) -> None:
-    from xcloudmask.train.run import entries_of
+    from xcloudmask.train.choose import entries_of
 
     config["data"] |= {"dev_scenes": ["l8/t1"], "dev": 0.0}
     fit, dev, held = entries_of(Plan.of(config), data, tmp_path)
@@ -416,7 +416,14 @@ def test_the_recipes_run(path: Path, data: Path, tmp_path: Path) -> None:
     plan = tomllib.loads(path.read_text())
     for seed in (1, 2):
         unlabelled(data, f"w{seed}", seed)
-    short: dict[str, Any] = {"batch": 2, "length": 2, "weights": {}, "sources": None, "dev_scenes": []}
+    short: dict[str, Any] = {
+        "batch": 2,
+        "length": 2,
+        "weights": {},
+        "sources": None,
+        "dev_scenes": [],
+        "sensors": None,
+    }
     if not plan["recipe"].get("pixels"):
         short["sources"] = ["l8"]
     for stage in (plan, *plan.get("stage", [])):
@@ -424,14 +431,17 @@ def test_the_recipes_run(path: Path, data: Path, tmp_path: Path) -> None:
         stage["loop"] = {**stage.get("loop", {}), "epochs": 1, "device": "cpu"}
     plan["data"]["dev"] = 0.4
     plan["recipe"]["size"] = 64
+    if "score" in plan:
+        plan["score"]["sources"] = ["l8"]
     if "teacher" in plan:
         plan["teacher"] |= {"models": ["ukis-4band"], "confident": 0.6}
     record = train(Plan.of(plan), data=data, out=tmp_path / "run")
     spec = model_of(tmp_path / "run" / f"{record['name']}.safetensors")
     network = arch.build(spec.architecture, json.loads(spec.config))
-    assert sum(p.numel() for p in network.parameters()) < 5_000_000
-    assert spec.any_bands
+    assert sum(p.numel() for p in network.parameters()) < 8_000_000
+    assert spec.any_bands or spec.bands == ("green", "red", "nir", "swir16")
     assert len(BANDS) >= spec.min_bands
+    assert ("scored" in json.loads((tmp_path / "run" / "record.json").read_text())) == ("score" in plan)
 
 
 # --- search ---

@@ -244,7 +244,7 @@ def test_a_teacher_that_never_answers_is_told_and_how_often_it_did_is_logged(
     def trainer(teacher: Callable[[Sample], Image | None], folder: Path) -> Trainer:
         network = arch.build("spectral", {"classes": 4, "width": 8, "hidden": 16})
         return Trainer(
-            network, tuple(CLASSES), losses.combined({"ambiguous-ce": 1.0}),
+            network, tuple(CLASSES), losses.combined({"ambiguous-ce": 1.0}, CLASSES),
             Stream(tuple(find(data / "train", ["l8"])), Recipe(size=8), 1, 4, teacher=teacher),
             Settings(epochs=1, device="cpu"), folder, teaching=Asked("ukis-any").loss(CLASSES),
         )  # fmt: skip

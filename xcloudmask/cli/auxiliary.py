@@ -17,7 +17,7 @@ def add_arguments(group: Any) -> None:
     """Declare them in a group of a parser."""
     group.add_argument(
         "--aux", metavar="NAME=FILE", type=_pair, action="append", default=[],
-        help="elevation, vv, vh or angle, for models that take it; GeoTIFF, Zarr, netCDF; again for more",
+        help="elevation, vv, vh, angle, lwir11 or lwir12, for models that take it; GeoTIFF, Zarr, netCDF",
     )  # fmt: skip
     group.add_argument(
         "--aux-units", metavar="NAME=U", type=_pair, action="append", default=[],
@@ -58,15 +58,12 @@ def _open(name: str, path: str) -> xr.DataArray:
     local = None if "://" in path or path.startswith("/vsi") else Path(path).expanduser()
     if local is not None and source.is_store(local):
         return _in_store(name, local)
-    import rioxarray
     from rasterio.errors import RasterioIOError
 
     from xcloudmask.errors import CloudMaskError
 
     try:
-        da: Any = rioxarray.open_rasterio(
-            path if local is None else local, chunks={"y": source.CHUNKS, "x": source.CHUNKS}, lock=False
-        )
+        da = source.open_image(path if local is None else local)
     except RasterioIOError as error:
         raise CloudMaskError(f"--aux {name}: {path} cannot be opened: {error}. Check the path") from error
     if da.sizes["band"] > 1:

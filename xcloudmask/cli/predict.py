@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
 #: Options whose flag is not made from their field, or that have none, and why.
 BY_HAND = {
     "output": "--proba",
-    "tta": "--tta, --tta-depth N",
+    "tta": "--tta, --tta-views N",
     "aux": "--aux NAME=FILE",
     "nodata": "--nodata of IN says it",
     "valid": "an array; in Python only",
@@ -75,7 +75,7 @@ def add_model_arguments(parser: Parser, options: type[PredictOptions] = PredictO
     turns = how.add_mutually_exclusive_group()
     turns.add_argument("--tta", action="store_true", help=about["tta"])
     turns.add_argument(
-        "--tta-depth", metavar="N", dest="tta", type=positive, help="average over N of them, 2 to 8"
+        "--tta-views", metavar="N", dest="tta", type=positive, help="average over N of them, 2 to 8"
     )
     auxiliary.add_arguments(how)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.source import positive
+from xcloudmask.cli.source import open_image, positive
 from xcloudmask.errors import CloudMaskError
 
 if TYPE_CHECKING:
@@ -30,9 +30,19 @@ EXAMPLES = """examples:
   xcloudmask score masks/ patches/ --report report/"""
 SUFFIXES = (".tif", ".tiff", ".zarr", ".nc", ".npz")
 #: Scores that the table shows, and their heads.
-SHOWN = {"oa": "OA", "balanced_accuracy": "balanced acc.", "f1": "F1", "f2": "F2", "iou": "IoU"}
+SHOWN = {
+    "oa": "OA",
+    "balanced_accuracy": "balanced acc.",
+    "f1": "F1",
+    "f2": "F2",
+    "iou": "IoU",
+    "kappa": "kappa",
+}
 #: Rows below the pooled scores of a question, where there are several scenes.
-BELOW = {"low": "  95 % from", "high": "  95 % to", "median": "  median scene", "worst": "  worst scene"}
+BELOW = {
+    "low": "  95 % from", "high": "  95 % to", "mean": "  mean of scenes", "median": "  median scene",
+    "worst": "  worst scene",
+}  # fmt: skip
 #: Bits of partial labels.
 MASKS = [1, 2, 4, 8, 16, 32, 64]
 
@@ -57,7 +67,7 @@ def add_arguments(parser: Parser) -> None:
     told.add_argument("--partial", action="store_true", help="references are bit masks: 1 clear, 2 thick, 4 "
                       "thin cloud, 8 shadow, 16 land, 32 water, 64 snow")  # fmt: skip
     parser.add_argument(
-        "--questions", metavar="Q", help="cloud,invalid,cloud_shadow ... (all that masks tell)"
+        "--questions", metavar="Q", help="cloud,invalid,cloud_shadow,land ...; classes: all at once"
     )
     parser.add_argument(
         "--worst", metavar="N", type=positive, default=4, help="scenes drawn in the report (4)"
@@ -107,7 +117,7 @@ def run(args: Namespace) -> None:
         )
     else:
         found = score_cases(cases, asked, samples=args.samples)[0]
-    print(_table(found))
+    print(table_of(found))
     for note in found.notes:
         if note not in notes:
             print(f"\n{paragraph(note)}")
@@ -115,7 +125,7 @@ def run(args: Namespace) -> None:
         print(f"\n{Path(args.report) / 'report.html'}")
 
 
-def _table(found: Scores) -> str:
+def table_of(found: Scores) -> str:
     """Return pooled scores, and where there are several scenes intervals, the median and the worst one."""
     from xcloudmask.cli.text import paragraph, table
     from xcloudmask.metrics.scores import figure
@@ -252,9 +262,8 @@ def _array(path: Path) -> xr.DataArray:
     import xarray as xr
 
     if path.suffix.lower() in (".tif", ".tiff"):
-        import rioxarray
-
-        raster: Any = rioxarray.open_rasterio(path, chunks={"y": 2048, "x": 2048})
+        with _named(path, "GeoTIFF"):
+            raster = open_image(path)
         if raster.sizes["band"] != 1:
             raise CloudMaskError(f"{path}: a mask has one band, this has {raster.sizes['band']}")
         da: xr.DataArray = raster.isel(band=0, drop=True)

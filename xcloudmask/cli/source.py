@@ -179,15 +179,32 @@ def bands_unnamed(path: Path) -> bool:
     return _nameless(path, [layer.label for layer in geotiff.read_layers(list_files(path))])
 
 
-def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
+def open_image(path: str | Path, chunk: int = CHUNKS) -> Any:
+    """Return a GeoTIFF or JPEG 2000 as a lazy array, in bands; other formats could name any file to be read.
+
+    Raises
+    ------
+    rasterio.errors.RasterioIOError
+        Where the file is neither, whatever its name says.
+    """
     import rioxarray
 
+    from xcloudmask.stac.opening import gdal_path, open_raster
+
+    address = gdal_path(str(path))
+    with open_raster(address) as file:
+        driver = file.driver
+    return rioxarray.open_rasterio(
+        address, driver=driver, chunks={"band": -1, "y": chunk, "x": chunk}, lock=False
+    )
+
+
+def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
     from xcloudmask.local import geotiff
     from xcloudmask.local.files import list_files
 
     layers = geotiff.read_layers(list_files(path))
-    chunks = {"band": -1, "y": args.chunks, "x": args.chunks}
-    da: Any = rioxarray.open_rasterio(path, chunks=chunks, lock=False)
+    da = open_image(path, args.chunks)
     names = [layer.label for layer in layers]
     if args.bands is None and _nameless(path, names):
         raise CloudMaskError(
@@ -213,11 +230,12 @@ def _with_transform(scene: xr.DataArray, path: Path) -> xr.DataArray:
     """Carry a raster file's own transform: taken from coordinates it would differ in the last digit."""
     if not path.is_file():
         return scene
-    import rasterio
     from rasterio.errors import RasterioIOError
 
+    from xcloudmask.stac.opening import gdal_path, open_raster
+
     try:
-        with rasterio.open(path) as file:
+        with open_raster(gdal_path(str(path))) as file:
             if file.shape == (scene.sizes["y"], scene.sizes["x"]):
                 scene = scene.rio.write_transform(file.transform)
     except RasterioIOError:  # an archive

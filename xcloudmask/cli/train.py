@@ -37,17 +37,21 @@ def run(args: Namespace) -> None:
         best = search(args.config, args.search, data=args.data, out=args.out, threads=args.threads)
         print(json.dumps(best, indent=2))
         return
-    from xcloudmask.train.loggers import epoch_line
+    from xcloudmask.train.loggers import print_epoch
     from xcloudmask.train.run import train
 
     try:
         record = train(
             args.config, data=args.data, out=args.out, threads=args.threads,
-            loggers=() if args.quiet else [lambda *row: say(epoch_line(*row))],
+            loggers=() if args.quiet else [print_epoch],
         )  # fmt: skip
     except KeyboardInterrupt:
         say("stopped. Run the same command again: it resumes at the last checkpoint, not a minute ago")
         raise
     print(json.dumps({key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}, indent=2))
+    if "scores" in record:
+        from xcloudmask.cli.score import table_of
+
+        print(f"scored on {record['scores'].scenes} scenes of [score]:\n{table_of(record['scores'])}")
     card = Path(args.out or Path("runs") / record["name"]) / f"{record['name']}.json"
     print(f"to use it: xcloudmask predict IN OUT --model {card}, or predict(model={str(card)!r})")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli import source
 from xcloudmask.predict.options import PredictOptions
+from xcloudmask.stac.opening import gdal_path, open_raster
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,19 +36,17 @@ def _in_store(path: Path, variable: str | None) -> xr.DataArray | None:
 
 
 def _in_raster(path: Path) -> xr.DataArray | None:
-    import rasterio
-    import rioxarray
     from rasterio.errors import RasterioIOError
 
     try:
-        with rasterio.open(path) as file:
+        with open_raster(gdal_path(str(path))) as file:
             tags, names = file.tags(), [name or "" for name in file.descriptions]
     except RasterioIOError:  # an archive, or broken: `open_scene` tells
         return None
     classes = "flag_values" in tags and "flag_meanings" in tags and len(names) == 1
     if not classes and not ("model" in tags and all(name.startswith(_SHARE) for name in names)):
         return None
-    da: Any = rioxarray.open_rasterio(path, chunks={"y": source.CHUNKS, "x": source.CHUNKS}, lock=False)
+    da = source.open_image(path)
     if classes:
         da = da.squeeze("band", drop=True)
     else:
@@ -90,9 +89,7 @@ def shares(mask: xr.DataArray) -> str:
 
 def unnamed(path: Path) -> tuple[str, list[tuple[str, str]]]:
     """Return a heading and rows for a raster whose bands bear no names."""
-    import rasterio
-
-    with rasterio.open(path) as file:
+    with open_raster(gdal_path(str(path))) as file:
         head = f"scene (band: {file.count}, y: {file.height}, x: {file.width})"
         size = " × ".join(f"{length:g}" for length in dict.fromkeys(file.res))
         unit = (

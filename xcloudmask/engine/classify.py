@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from xcloudmask.classes import SHADOW
+from xcloudmask.classes import SHADOW, SNOW, cloud_channel
 from xcloudmask.engine.arrays import Bool, Float
-from xcloudmask.types import Scheme
+from xcloudmask.types import ModelSpec, Scheme
 
 
 def to_scheme(probabilities: Float, scheme: Scheme) -> Float:
@@ -22,6 +22,17 @@ def to_scheme(probabilities: Float, scheme: Scheme) -> Float:
         channels = [probabilities[..., k, :, :] for k, share in enumerate(row) if share]
         parts.append(sum(channels[1:], channels[0]))
     return np.stack(parts, axis=-3)
+
+
+def count_as_cloud(probabilities: Float, where: Bool, spec: ModelSpec) -> Float:
+    """Make cloud of every channel (..., channel, y, x) but snow in some pixels (..., y, x)."""
+    cloud = cloud_channel(spec)
+    out = probabilities.copy()
+    for channel, name in enumerate(spec.classes):
+        if channel != cloud and name != SNOW:
+            out[..., cloud, :, :] += np.where(where, out[..., channel, :, :], np.float32(0))
+            out[..., channel, :, :][where] = 0
+    return out
 
 
 def decide_classes(

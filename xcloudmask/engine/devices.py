@@ -77,7 +77,7 @@ def for_device(spec: ModelSpec, device: str, dtype: str) -> ModelSpec:
     >>> [for_device(models.get("ukis-4band-l1c"), name, "auto").runtime for name in ("cpu", "cuda:0")]
     ['onnx', 'torch']
     """
-    on_gpu = device.startswith(("cuda", "mps"))
+    on_gpu = device.startswith(("cuda", "mps", "gpu"))
     if spec.gpu_runtime and (on_gpu or (device == "cpu" and dtype not in ("auto", "float32"))):
         return replace(spec, runtime=spec.gpu_runtime)
     return spec
@@ -107,7 +107,7 @@ def _warn_of_idle_gpu(name: str) -> None:
 
 
 def available_devices(device: str, runtime: str) -> list[str]:
-    """Turn ``auto`` and ``cuda`` into the devices of this machine; several GPUs are used in turn."""
+    """Turn ``auto``, ``gpu`` and ``cuda`` into the devices of this machine; several GPUs are used in turn."""
     if device == "cpu" or (device == "auto" and os.environ.get("CUDA_VISIBLE_DEVICES") == ""):
         return ["cpu"]
     if device.startswith("openvino"):
@@ -127,7 +127,7 @@ def available_devices(device: str, runtime: str) -> list[str]:
     mps = ["mps"] if runtime == "torch" and torch.backends.mps.is_available() else []
     if device == "auto":
         return gpus or mps or ["cpu"]
-    matching = [name for name in (*gpus, *mps) if device in (name, name.partition(":")[0])]
+    matching = [name for name in (*gpus, *mps) if device in ("gpu", name, name.partition(":")[0])]
     if not matching:
         raise CloudMaskError(
             f" is not on this machine (there: {', '.join(['cpu', *gpus, *mps])});",
@@ -153,13 +153,13 @@ def give_back() -> None:
         torch.mps.empty_cache()
 
 
-DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps", "openvino", "openvino:GPU")
+DEVICES = ("auto", "cpu", "gpu", "cuda", "cuda:0", "mps", "openvino", "openvino:GPU")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def check_device(device: str, spec: ModelSpec) -> None:
     """Refuse a device name that cannot be one; whether it exists is known only where the work runs."""
-    known = r"auto|cpu|mps|cuda(:\d+)?|openvino(:[A-Z]+(\.\d+)?)?"
+    known = r"auto|cpu|gpu|mps|cuda(:\d+)?|openvino(:[A-Z]+(\.\d+)?)?"
     if not isinstance(device, str) or not re.fullmatch(known, device):
         raise OptionError("device", device, allowed=DEVICES)
     runtimes = {each.runtime for each in (spec, *spec.members)}

@@ -6,6 +6,8 @@ computed; one and the same warning is shown once, so no message holds a count.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from xcloudmask.engine.arrays import Array, Float
@@ -157,24 +159,32 @@ def name_oddities(raw: Array, calibration: Calibration) -> None:
                 "the model other bands",
                 NoDataWarning,
             )
-        name_ceiling(values, factors[band], addends[band])
+        limit = math.inf if calibration.saturation is None else calibration.saturation[band]
+        name_ceiling(values, factors[band], addends[band], limit)
 
 
-def name_ceiling(values: Array, factor: float, addend: float) -> None:
-    """Warn where very many pixels of a band (n,) are exactly as bright as its brightest: it is cut off."""
+def name_ceiling(values: Array, factor: float, addend: float, declared: float = math.inf) -> None:
+    """Warn where very many pixels of a band (n,) are exactly as bright as its brightest: it is cut off.
+
+    Nothing is said of a ceiling that was `declared`.
+    """
     top = values.max()
     at_top = int((values == top).sum())
     if at_top < max(FEW, 0.002 * values.size):
         return
     brightest = float(top) * factor + addend
-    if not 0.2 <= brightest < CEILING:
+    if not 0.2 <= brightest < min(CEILING, declared - NEAR):
         return
     below = values[(values > (0.8 * brightest - addend) / factor) & (values < top)]
     # Without a ceiling the brightest value is rarer than the next; a flat field has nothing near it at all.
     if below.size > at_top / 50 and at_top > 5 * (below == below.max()).sum():
         warn_user(
             f"many pixels of a band are exactly {brightest:.4g}, its brightest: the numbers look cut off or "
-            "saturated there, and clouds as flat as that may be called clear. Give numbers that were not "
-            "clipped",
+            "saturated there, and clouds as flat as that may be called clear",
             UnitWarning,
+            Remedy(
+                "Give numbers that were not clipped, or say {}: where every visible band reaches it, a "
+                "pixel is cloud",
+                Use(saturation=float(f"{brightest:.4g}")),
+            ),
         )

@@ -16,10 +16,10 @@ from xcloudmask.engine.arrays import Array, Bool, Float
 from xcloudmask.engine.aux_planes import encode
 from xcloudmask.engine.blend import PlacedSum, add_sums, window_weights
 from xcloudmask.engine.chunks import Range
-from xcloudmask.engine.classify import decide_classes, to_scheme
+from xcloudmask.engine.classify import count_as_cloud, decide_classes, to_scheme
 from xcloudmask.engine.input_checks import check_units, name_gaps, name_oddities
 from xcloudmask.engine.output_checks import no_answer
-from xcloudmask.engine.pixels import cells_of, coarsen, fill_gaps, holds_data
+from xcloudmask.engine.pixels import cells_of, coarsen, fill_gaps, holds_data, saturated
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.predictor import WindowJob, get_predictor
 from xcloudmask.engine.stopwatch import spent_on
@@ -31,16 +31,24 @@ from xcloudmask.types import AuxInput
 #: Rows of an output that are made at once: what is made on the way would take many times the output, and
 #: of a few rows it stays in the processor's cache.
 ROWS_AT_ONCE = 16
+#: What a pixel holds.
+GAP, DATA, SATURATED = 0, 1, 2
 
 
-def valid_pixels(plan: Plan, raw: Array) -> Bool:
-    """Pixels of a chunk (..., band, y, x) that hold data in every band, whatever the aux planes hold.
+def pixel_states(plan: Plan, raw: Array) -> Array:
+    """Return what pixels (..., band, y, x) hold: `GAP`, `DATA` in every band, or `SATURATED` data.
+
+    Aux planes do not count.
 
     `window_jobs` scans the pixels that windows reach once more. That is half a percent of the time of the
     least network here; to hand the result on, chunk by chunk, would double the strips in a Dask graph.
     """
+    bands, calibration = reflectance(plan, raw), plan.options.calibration
     with spent_on("pixels"):
-        return holds_data(reflectance(plan, raw), plan.options.calibration)
+        states = holds_data(bands, calibration).view(np.uint8)
+        if calibration.saturation is not None:
+            states[(states == DATA) & saturated(bands, calibration)] = SATURATED
+    return states
 
 
 def reflectance(plan: Plan, raw: Array) -> Array:
@@ -139,14 +147,14 @@ def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
     return sums.reshape(*lead, *shape[1:])
 
 
-def finish(plan: Plan, placed: Collection[PlacedSum], valid: Bool, rows: Range, cols: Range) -> Array:
+def finish(plan: Plan, placed: Collection[PlacedSum], states: Array, rows: Range, cols: Range) -> Array:
     """Make the output of pixels rows x cols from the sums of all windows that cover the cells they need.
 
-    Sums are placed among those cells. `valid` says which of the pixels hold data.
+    Sums are placed among those cells. `states` are those of the pixels.
     """
     classes = plan.class_axis
     dtype = np.float32 if classes else np.uint8
-    out: Array = np.empty((*valid.shape[:-2], *classes, *valid.shape[-2:]), dtype)
+    out: Array = np.empty((*states.shape[:-2], *classes, *states.shape[-2:]), dtype)
     if not out.size:
         return out
     (first, stop), (left, right) = rows, plan.x.needed_cells(cols)
@@ -154,32 +162,35 @@ def finish(plan: Plan, placed: Collection[PlacedSum], valid: Bool, rows: Range, 
     for start in range(first, stop, ROWS_AT_ONCE):
         band = start, min(start + ROWS_AT_ONCE, stop)
         top, bottom = plan.y.needed_cells(band)
-        sums = np.zeros((*valid.shape[:-2], plan.channels, bottom - top, right - left), np.float32)
+        sums = np.zeros((*states.shape[:-2], plan.channels, bottom - top, right - left), np.float32)
         add_sums(sums, placed, top - origin)
         inside = slice(band[0] - first, band[1] - first)
         with spent_on("blending"):
-            _output(plan, sums, valid[..., inside, :], band, cols, out[..., inside, :])
+            _output(plan, sums, states[..., inside, :], band, cols, out[..., inside, :])
     return out
 
 
-def _output(plan: Plan, sums: Float, valid: Bool, rows: Range, cols: Range, out: Array) -> None:
+def _output(plan: Plan, sums: Float, states: Array, rows: Range, cols: Range, out: Array) -> None:
     """Make a few rows of the output, in `out`: cells to pixels, then what each pixel comes to."""
     needs = (plan.y.needed_cells(rows), plan.x.needed_cells(cols))
     sizes = (plan.y.plan.size, plan.x.plan.size)
     count = len(plan.options.spec.classes)
     for each, channels in upsample(sums, (rows, cols), plan.options.factors, needs, sizes, count):
-        out[..., each] = _answer(plan, channels, valid[..., each])
+        out[..., each] = _answer(plan, channels, states[..., each])
 
 
-def _answer(plan: Plan, channels: Float, valid: Bool) -> Array:
+def _answer(plan: Plan, channels: Float, states: Array) -> Array:
     """Turn what windows add up to into the answer: the model's classes to the scheme's, the decision."""
     options, count = plan.options, len(plan.options.spec.classes)
     probabilities, uncertainty = channels[..., :count, :, :], channels[..., count:, :, :]
     # Where a network returned NaN, its classes sum to zero or NaN: such a pixel must not become class 0.
     answered = probabilities.sum(axis=-3) > 0
+    valid = states != GAP
     if (valid & ~answered).any():
         warn_user(no_answer(options.spec), ModelWarning)
     valid = valid & answered
+    if options.calibration.saturation is not None:
+        probabilities = count_as_cloud(probabilities, states == SATURATED, options.spec)
     probabilities = to_scheme(probabilities, options.scheme)
     if options.output == "probabilities":
         if options.uncertainty:

@@ -51,6 +51,26 @@ def holds_data(raw: Array, calibration: Calibration, highest: float = HIGHEST) -
     return valid
 
 
+def saturated(raw: Array, calibration: Calibration) -> Bool:
+    """Pixels of stored numbers (..., band, y, x) that are saturated in each band that is looked at.
+
+    Examples
+    --------
+    >>> saturated(np.array([[[4000, 4000]], [[4100, 3999]]]), Calibration((1e-4,), saturation=(0.4, 0.4)))
+    array([[ True, False]])
+    """
+    here = np.ones((*raw.shape[:-3], *raw.shape[-2:]), bool)
+    count = raw.shape[-3]
+    scales, offsets = (
+        np.broadcast_to(figures or (none,), count)
+        for figures, none in ((calibration.scale, 1.0), (calibration.offset, 0.0))
+    )
+    for band, limit in enumerate(calibration.saturation or ()):
+        if math.isfinite(limit):
+            here &= raw[..., band, :, :] >= float((limit - NEAR - offsets[band]) / scales[band])
+    return here
+
+
 def filled(raw: Array, number: float) -> Bool:
     """Pixels of stored numbers (..., band, y, x) that hold a number in all of their bands.
 

@@ -2,7 +2,7 @@
 
 For every chunk of the source, in the language of tasks (``source`` is the array that came in):
 
-    source[i, j] ----------------> valid[i, j] ------------------------------------.
+    source[i, j] ----------------> states[i, j] -----------------------------------.
          |                                                                         v
          +--> sums[i, j] = infer the windows that chunk (i, j) owns ---------> out[i, j]
          |         ^                          |                                    ^
@@ -214,22 +214,22 @@ class _Writer:
         self.plan = plan
         self.lead = lead
         self.extra = (0,) if layer.plan.options.output == "probabilities" else ()
-        self.valid, self.sums, self.read, self.part = (
-            f"{word}-{layer.name}" for word in ("valid", "sums", "read", "part")
+        self.states, self.sums, self.read, self.part = (
+            f"{word}-{layer.name}" for word in ("states", "sums", "read", "part")
         )
 
     def chunk(self, i: int, j: int, row: AxisChunk, col: AxisChunk) -> Iterator[Task]:
         """Tasks of chunk (i, j)."""
         here = (*self.lead, i, j)
         key: Key
-        yield Task((self.valid, *here), kernel.valid_pixels, self.plan, self._source(i, j))
+        yield Task((self.states, *here), kernel.pixel_states, self.plan, self._source(i, j))
         if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
             blocks, corner = [], (0, 0)
             for r, c in product(row.reads, col.reads):
                 block = self._source(r.chunk, c.chunk)
                 if (r.chunk, c.chunk) == (i, j):
                     # Its own block, always the first, is passed whole and cut by `infer`: it is held anyway,
-                    # for `valid`, and a task of its own would only copy it.
+                    # for `states`, and a task of its own would only copy it.
                     corner = r.start, c.start
                 elif not (r.whole and c.whole):
                     key = (self.read, *here, r.chunk, c.chunk)
@@ -249,7 +249,7 @@ class _Writer:
                 key = strip
             parts.append(TaskRef(key))
             offsets.append((r.offset, c.offset))
-        key = (self.valid, *here)
+        key = (self.states, *here)
         yield Task(
             (self.layer.name, *self.lead, *self.extra, i, j),
             finish, self.plan, TaskRef(key), row.pixels, col.pixels, tuple(offsets), *parts,
@@ -286,8 +286,8 @@ def joined(blocks: Sequence[Array], across: int) -> Array:
 
 
 def finish(
-    plan: Plan, valid: Array, rows: Range, cols: Range, offsets: tuple[Range, ...], *parts: Array
+    plan: Plan, states: Array, rows: Range, cols: Range, offsets: tuple[Range, ...], *parts: Array
 ) -> Array:
     """Make a chunk's output from its own sums and those of its neighbours, each with its row and column."""
     placed = [PlacedSum(part, *offset) for part, offset in zip(parts, offsets, strict=True)]
-    return kernel.finish(plan, placed, valid, rows, cols)
+    return kernel.finish(plan, placed, states, rows, cols)

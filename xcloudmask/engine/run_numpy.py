@@ -9,7 +9,7 @@ import numpy as np
 
 from xcloudmask.engine.arrays import Array, Float
 from xcloudmask.engine.blend import PlacedSum
-from xcloudmask.engine.kernel import finish, infer_windows, valid_pixels
+from xcloudmask.engine.kernel import finish, infer_windows, pixel_states
 from xcloudmask.engine.plan import Plan
 
 
@@ -39,5 +39,5 @@ def _run_scene(plan: Plan, pixels: Array, out: Array) -> None:
             del sums[old]
         placed = [PlacedSum(sums[p.chunk][..., p.start : p.stop, :], p.offset, 0) for p in band.sums]
         rows = slice(*band.pixels)
-        valid = valid_pixels(plan, pixels[:, rows])
-        out[..., rows, :] = finish(plan, placed, valid, band.pixels, col.pixels)
+        states = pixel_states(plan, pixels[:, rows])
+        out[..., rows, :] = finish(plan, placed, states, band.pixels, col.pixels)

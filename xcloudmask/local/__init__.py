@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["open"]
 
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)
+
+
 #: Modules in the order in which they are asked, and what they read, for messages.
 FORMATS = {
     "safe": "a Sentinel-2 .SAFE folder or its zip",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from typing import Any
 
@@ -16,6 +17,9 @@ from xcloudmask.stac.reader import calibrate
 #: The pixels of a SPOT-VGT plane, as its products spell it.
 DATASETS = ("PIXEL DATA", "PIXEL_DATA")
 
+_MAGIC, _EXTERNAL = b"\x0e\x03\x13\x01", b"\0\2"
+#: Bits of a tag.
+_SPECIAL, _OF_USERS = 0x4000, 0x8000
 _lock = threading.Lock()  # the HDF4 library is not made for threads
 
 
@@ -65,6 +69,28 @@ def _numbers(href: str, corner: tuple[int, int], shape: tuple[int, int]) -> Any:
             close()
 
 
+def _names_others(path: str) -> bool:
+    """Whether an element of an HDF4 file lies in another file, which the library would read silently.
+
+    A file begins with blocks of descriptors (tag, reference, offset, length); where a tag says that its
+    element is special, the element begins with a code of its kind.
+    """
+    seen: set[int] = set()
+    with open(path, "rb") as file:
+        here = 4 if file.read(4) == _MAGIC else 0
+        while here and here not in seen:
+            seen.add(here)
+            file.seek(here)
+            count, here = struct.unpack(">HI", file.read(6).ljust(6, b"\0"))
+            block = file.read(12 * count)
+            for tag, _, offset, _ in struct.iter_unpack(">HHII", block[: len(block) // 12 * 12]):
+                if tag & _SPECIAL and not tag & _OF_USERS:
+                    file.seek(offset)
+                    if file.read(2) == _EXTERNAL:
+                        return True
+    return False
+
+
 def _open(path: str) -> tuple[Any, Any]:
     """Open the plane of a file; the caller holds the lock and calls what comes second."""
     try:
@@ -77,6 +103,8 @@ def _open(path: str) -> tuple[Any, Any]:
             " into"
             " files named *_B0.tif, *_B2.tif, *_B3.tif, *_MIR.tif, *_SM.tif beside the LOG file."
         ) from error
+    if _names_others(path):
+        raise AssetError(f"{path}: takes pixels from another file, which no product does: it is not opened.")
     try:
         file = SD(path)
     except HDF4Error as error:

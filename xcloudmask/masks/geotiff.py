@@ -45,7 +45,8 @@ class Written:
     ----------
     path : Path
     counts : dict
-        Pixels of each class by name, and of ``no_data``. Of probabilities: of the most probable class.
+        Pixels of each class by name, and of ``no_data``. Of probabilities: of the most probable class, as
+        stored: a Zarr store keeps them in steps of 1/254, where the first of two equal classes counts.
 
     Examples
     --------
@@ -180,21 +181,25 @@ class Tally:
 
     def __init__(self, mask: xr.DataArray) -> None:
         self.probabilities = "class" in mask.dims
-        self.names = dict(enumerate(map(str, mask["class"].values))) if self.probabilities else _names(mask)
+        labels = list(map(str, mask["class"].values)) if self.probabilities else []
+        self._classes = [place for place, label in enumerate(labels) if label != "uncertainty"]
+        self.names = dict(enumerate(labels[p] for p in self._classes)) if labels else _names(mask)
         self._counts = np.zeros(256, dtype=np.int64)
 
     def add(self, block: Array) -> int:
         """Count a block; return its number of pixels."""
         if self.probabilities:
             empty = np.isnan(block).any(axis=-3)
-            block = np.where(empty, NO_DATA, np.nan_to_num(block).argmax(axis=-3)).astype(np.uint8)
+            best = np.nan_to_num(block[..., self._classes, :, :]).argmax(axis=-3)
+            block = np.where(empty, NO_DATA, best).astype(np.uint8)
         self._counts += np.bincount(block.ravel(), minlength=256)
         return block.size
 
     def counts(self) -> dict[str, int]:
         """Pixels by class name, ``no_data`` last."""
         valid = {name: int(self._counts[code]) for code, name in self.names.items() if code != NO_DATA}
-        return {**valid, "no_data": int(self._counts[NO_DATA])}
+        empty = valid.pop("no_data", 0)  # a class of probabilities, if the network has one
+        return {**valid, "no_data": empty + int(self._counts[NO_DATA])}
 
 
 def _names(mask: xr.DataArray) -> dict[int, str]:

@@ -233,9 +233,12 @@ def _at_edge(here: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 def _probability_panels(proba: xr.DataArray) -> list[_Panel]:
     if "class" not in proba.dims:
-        return [_Panel(f"probability of {_words(str(proba['class'].values))}", probability=proba.values)]
+        proba = proba.expand_dims("class")
     return [
-        _Panel(f"probability of {_words(str(name))}", probability=proba.sel({"class": name}).values)
+        _Panel(
+            ("" if name == "uncertainty" else "probability of ") + _words(str(name)),
+            probability=proba.sel({"class": name}).values,
+        )
         for name in proba["class"].values
     ]
 

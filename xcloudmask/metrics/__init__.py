@@ -11,15 +11,10 @@ Examples
 0.75
 """
 
-from xcloudmask.metrics.calibration import (
-    Histogram,
-    Reliability,
-    choose_threshold,
-    reliability,
-    temperature,
-)
+from xcloudmask.metrics.calibration import Histogram, Reliability, choose_threshold, reliability, temperature
 from xcloudmask.metrics.labels import BITS, QUESTIONS, Question, possible_from_classes
-from xcloudmask.metrics.scores import METRICS, STATISTICS, Scores, bootstrap, metrics, score, summary
+from xcloudmask.metrics.scores import Scores, score
+from xcloudmask.metrics.statistics import METRICS, STATISTICS, bootstrap, metrics, summary
 from xcloudmask.metrics.tally import Confusion, Tally
 
 __all__ = [
@@ -42,3 +37,8 @@ __all__ = [
     "summary",
     "temperature",
 ]
+
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)

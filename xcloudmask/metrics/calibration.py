@@ -6,7 +6,6 @@ are chosen on as many pixels as there are, in bounded memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.metrics.scores import METRICS, metrics
+from xcloudmask.metrics.statistics import METRICS, metrics
 
 Floats = NDArray[np.float64]
 BINS = 1000
@@ -151,6 +150,8 @@ def temperature(logits: NDArray[np.floating], possible: NDArray[np.bool_]) -> fl
     >>> 1.8 < temperature(scores, np.stack([~right, right], axis=1)) < 2.2
     True
     """
+    from scipy.optimize import minimize_scalar
+
     z, y = np.asarray(logits, np.float64), np.asarray(possible, bool)
     if z.shape != y.shape or z.ndim != 2:
         raise CloudMaskError(f"logits and possible must both be (pixels, classes): {z.shape}, {y.shape}")
@@ -166,13 +167,7 @@ def temperature(logits: NDArray[np.floating], possible: NDArray[np.bool_]) -> fl
         share = (e * y).sum(axis=1) / e.sum(axis=1)
         return float(-np.log(np.maximum(share, 1e-12)).mean())
 
-    return float(np.exp(_least(loss, np.log(0.05), np.log(20.0))))
-
-
-def _least(function: Callable[[float], float], low: float, high: float, steps: int = 60) -> float:
-    """Return where a function of one valley is least (golden section)."""
-    ratio = (np.sqrt(5) - 1) / 2
-    for _ in range(steps):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if function(left) < function(right) else (left, high)
-    return (low + high) / 2
+    found = minimize_scalar(
+        loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-9}
+    )
+    return float(np.exp(found.x))

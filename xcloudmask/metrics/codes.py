@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import elementary, question
-from xcloudmask.metrics.scores import Scores
+from xcloudmask.metrics.scores import CLASSES, Scores
 from xcloudmask.metrics.tally import ANSWERS, LABELS, Tally
 
 _SHOWN = 6  # codes that a message lists
@@ -149,7 +149,8 @@ def check_scored(
     table = np.sum([tally.table for tally in tallies.values()], axis=0)
     answers = [code for code, word in legend.items() if word != "no_data" and code < ANSWERS]
     labels = np.arange(LABELS, dtype=np.uint8)
-    decided = np.any([question(name).truth(labels) >= 0 for name in scores.questions], axis=0)
+    asked = [question(name) for name in scores.questions if name != CLASSES]
+    decided = np.any([each.truth(labels) >= 0 for each in asked], axis=0)
     reasons = []
     if not table[:, answers].sum():
         reasons.append(_blank("mask", masks) or "the mask is no data everywhere")

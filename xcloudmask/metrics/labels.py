@@ -67,7 +67,7 @@ QUESTIONS: Mapping[str, Question] = {
     "cloud": Question("cloud", CLOUD),
     "invalid": Question("invalid", CLOUD | BITS["cloud_shadow"]),
     "clear": Question("clear", GROUND),
-    **{w: Question(w, b) for w, b in BITS.items() if w not in ("clear", "land")},
+    **{word: Question(word, bit) for word, bit in BITS.items() if word != "clear"},
 }
 
 

@@ -19,7 +19,8 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.calibration import Histogram, reliability
 from xcloudmask.metrics.codes import check_scored
 from xcloudmask.metrics.labels import BITS, QUESTIONS, open_classes, question
-from xcloudmask.metrics.scores import Scores, metrics, score
+from xcloudmask.metrics.scores import CLASSES, Scores, score
+from xcloudmask.metrics.statistics import metrics
 from xcloudmask.metrics.tally import Tally, answers_by_code
 from xcloudmask.metrics.xarray_scores import legend_of, possible_of, tally_mask
 
@@ -33,7 +34,9 @@ td{padding:.25em .7em;text-align:right;border-bottom:1px solid #ddd;white-space:
 td:first-child{text-align:left}tr:first-child{font-weight:bold}i{padding:0 .7em;border:1px solid #999}"""
 COUNTED = """A pixel counts where its label decides the question and the mask has an answer; "no answer"
 counts labelled pixels where the mask has no data. In brackets the 95 % interval, from a bootstrap over
-scenes: with few scenes it says little, with one there is none. The worst is the lowest of each score on its
+scenes: with few scenes it says little, with one there is none. The mean of scenes counts each scene alike,
+where the score is defined. "classes" scores all classes at once: means over them, but for OA and kappa. The
+worst is the lowest of each score on its
 own: where a scene has no cloud, say, F1 of cloud is 0 as soon as one pixel is wrong."""
 PICTURES = "From left to right: image (if there is one), reference, mask, errors."
 
@@ -174,7 +177,7 @@ def write_report(
     histograms = [histogram for case in cases if (histogram := case.histogram()) is not None]
     calibration = sum(histograms[1:], start=histograms[0]) if histograms else None
     first = {case.name: case for case in reversed(cases)}
-    asked = scores.questions[0]
+    asked = _first(scores)
     pictures = {name: draw(first[name], asked) for name in _worst_first(tallies, asked)[:worst]}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -285,7 +288,7 @@ def _page(
     calibration: Histogram | None,
 ) -> str:
     """Return the page; pictures are of the worst scenes, those first that are worst."""
-    asked = scores.questions[0]
+    asked = _first(scores)
     each = ((name, score({name: tallies[name]}, [asked], samples=1)) for name in _worst_first(tallies, asked))
     scenes = [["scene", *scores.to_rows()[0][1:]], *([name, *one.to_rows()[1][1:]] for name, one in each)]
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in scores.notes)
@@ -326,6 +329,11 @@ cloud; from 0 to 1. On the grey line they agree. Their mean distance over pixels
 error, is {curve.expected_error:.3f}.</p><svg viewBox="-2 -2 104 104" width="320" fill="none">
 <path d="M0 0V100H100M0 100L100 0" stroke="#999"/>
 <polyline points="{points}" stroke="{MISSED}" stroke-width="2"/></svg>"""
+
+
+def _first(scores: Scores) -> str:
+    """Return the question by which scenes are ranked and drawn, answered by yes or no."""
+    return next((name for name in scores.questions if name != CLASSES), "cloud")
 
 
 def _worst_first(tallies: dict[str, Tally], asked: str) -> list[str]:

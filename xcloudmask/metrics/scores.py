@@ -1,13 +1,8 @@
-"""Scores from confusion counts: pooled over pixels, the median scene, the worst, and how sure we are.
-
-Pooled scores and per-scene ones answer different questions, and papers report either: a pooled score weighs
-scenes by their labelled pixels, a median hides the bad scene. The interval is a bootstrap over scenes,
-because pixels of one scene are no independent evidence.
-"""
+"""Scores of a set of scenes: which questions masks answer, how well, and what to know of the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,123 +10,55 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import BITS, QUESTIONS, WORDS, open_classes, question
+from xcloudmask.metrics.statistics import METRICS, STATISTICS, Floats, class_metrics, metrics, summary
 from xcloudmask.metrics.tally import (
     Confusion,
     Tally,
     answers_by_code,
     can_answer,
     can_answer_yes,
+    class_counts,
+    classes_of,
     confusion_counts,
+    decided_by,
     leaves_open,
 )
 
-Floats = NDArray[np.float64]
-
-METRICS: tuple[str, ...] = (
-    "oa", "balanced_accuracy", "precision", "recall", "f1", "f2", "iou", "kappa",
-)  # fmt: skip
-
-#: Of the scores along the last axis: pooled, ends of the interval, median scene, worst scene.
-STATISTICS: tuple[str, ...] = ("pooled", "low", "high", "median", "worst")
+#: Asked beside `QUESTIONS`: which of all its classes the mask should say.
+CLASSES = "classes"
 
 
-def metrics(counts: NDArray[np.integer]) -> Floats:
-    """Return `METRICS` along a last axis, for counts tp, fp, fn, tn (and more) along the last axis.
-
-    NaN where a score is not defined: recall without positives, precision without a positive answer,
-    balanced accuracy without both kinds.
-
-    Examples
-    --------
-    >>> metrics(np.array([8, 2, 2, 8])).round(2).tolist()
-    [0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.67, 0.6]
-    """
-    tp, fp, fn, tn = (np.asarray(counts[..., i], np.float64) for i in range(4))
-    n = tp + fp + fn + tn
-
-    def over(part: Floats, whole: Floats) -> Floats:
-        out = np.full(np.shape(whole), np.nan)
-        np.divide(part, whole, out=out, where=whole > 0)
-        return out
-
-    oa = over(tp + tn, n)
-    recall, specificity = over(tp, tp + fn), over(tn, tn + fp)
-    by_chance = over((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp), n * n)
-    return np.stack(
-        [
-            oa,
-            (recall + specificity) / 2,
-            over(tp, tp + fp),
-            recall,
-            over(2 * tp, 2 * tp + fp + fn),
-            over(5 * tp, 5 * tp + fp + 4 * fn),
-            over(tp, tp + fp + fn),
-            over(oa - by_chance, 1 - by_chance),
-        ],
-        axis=-1,
-    )
+def counts_for(
+    tables: NDArray[np.int64], legend: Mapping[int, str], asked: str
+) -> tuple[NDArray[np.int64], Callable[[NDArray[np.integer]], Floats]]:
+    """Return what `summary` takes for a question: counts of each scene, and what makes scores of them."""
+    if asked == CLASSES:
+        matrix = class_counts(tables, legend.items())
+        return matrix.reshape(*matrix.shape[:-2], -1), class_metrics
+    return confusion_counts(tables, legend.items(), question(asked))[..., :4], metrics
 
 
-def bootstrap(
-    counts: NDArray[np.integer], *, samples: int = 1000, level: float = 0.95, seed: int = 0
-) -> Floats:
-    """Return the ends of the interval of each pooled metric, scenes drawn with replacement.
-
-    Parameters
-    ----------
-    counts : array of integer, (scenes, 4 or more)
-        tp, fp, fn, tn of each scene.
-    samples, level, seed : int, float, int
-        Number of draws, coverage, and the seed that makes the draw repeatable.
-
-    Returns
-    -------
-    array of float, (2, metrics)
-        NaN for one scene, which is no evidence of others.
+def questions_of(legend: Mapping[int, str], wanted: Iterable[str] | None = None) -> list[str]:
+    """Return the questions to score: those wanted, or all that a mask with these classes answers.
 
     Examples
     --------
-    >>> low, high = bootstrap(np.array([[9, 1, 1, 9], [5, 5, 5, 5]]), samples=200)
-    >>> float(low[0]), float(high[0])
-    (0.5, 0.9)
+    >>> questions_of({0: "clear", 1: "cloud"})
+    ['cloud']
     """
-    counts = np.asarray(counts)[..., :4]
-    if counts.ndim != 2 or len(counts) == 0:
-        raise CloudMaskError(f"bootstrap takes counts of scenes, (scenes, 4), got {counts.shape}")
-    scenes = len(counts)
-    if scenes == 1:
-        return np.full((2, len(METRICS)), np.nan)
-    drawn = np.random.default_rng(seed).multinomial(scenes, np.full(scenes, 1 / scenes), size=samples)
-    values = metrics(drawn @ counts)
-    return _quantiles(values, ((1 - level) / 2, (1 + level) / 2))
-
-
-def summary(
-    counts: NDArray[np.integer], *, samples: int = 1000, level: float = 0.95, seed: int = 0
-) -> Floats:
-    """Return ``[metric, statistic]`` in the order of `METRICS` and `STATISTICS`, for counts of scenes.
-
-    The worst scene is the lowest of each metric on its own; scenes where it is not defined do not count.
-    One scene has no interval (NaN).
-    """
-    counts = np.asarray(counts)[..., :4]
-    labelled = counts[counts.sum(axis=-1) > 0]
-    if len(labelled) == 0:
-        return np.full((len(METRICS), len(STATISTICS)), np.nan)
-    pooled, each = metrics(labelled.sum(axis=0)), metrics(labelled)
-    low, high = bootstrap(labelled, samples=samples, level=level, seed=seed)
-    median, worst = _quantiles(each, (0.5, 0.0))
-    return np.stack([pooled, low, high, median, worst], axis=-1)
-
-
-def _quantiles(values: Floats, at: Sequence[float]) -> Floats:
-    """Return quantiles along the first axis that ignore NaN, NaN where there is nothing else."""
-    out = np.full((len(at), values.shape[1]), np.nan)
-    for column in range(values.shape[1]):
-        known = values[:, column][~np.isnan(values[:, column])]
-        if known.size:
-            out[:, column] = np.quantile(known, at)
-    return out
+    classes = classes_of(legend)
+    if wanted is None:
+        asked = [name for name, each in QUESTIONS.items() if can_answer(legend, each)]
+        return [*asked, CLASSES] if len(classes) > 2 else asked
+    asked = list(wanted)
+    for name in asked:
+        if name != CLASSES:
+            question(name)
+        elif not classes:
+            raise CloudMaskError(
+                f"the mask's classes overlap ({', '.join(legend.values())}): {CLASSES} cannot be scored"
+            )
+    return asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +68,11 @@ class Scores:
     Parameters
     ----------
     questions : tuple of str
-        What was asked, from `QUESTIONS`.
+        What was asked, from `QUESTIONS`; ``"classes"`` for all classes at once.
     values : array of float
         In the order of `questions`, `METRICS` and `STATISTICS`.
     confusions : tuple of Confusion
-        Pooled counts of each question.
+        Pooled counts of each question; of ``"classes"``, what is right as tp, what is wrong as fn.
     worst_scenes : tuple of str
         The scene with the lowest overall accuracy, for each question.
     scenes : int
@@ -194,10 +121,11 @@ class Scores:
         }
 
     def to_rows(self) -> list[list[str]]:
-        """Return the scores as text: a head, and three rows a question.
+        """Return the scores as text: a head, and four rows a question.
 
-        Pooled with the interval, the median scene, and the lowest of each score over scenes, with the name of
-        the scene of lowest OA. "no answer" counts labelled pixels where the mask has no data.
+        Pooled with the interval, the mean over scenes, the median scene, and the lowest of each score over
+        scenes, with the name of the scene of lowest OA. "no answer" counts labelled pixels where the mask has
+        no data.
 
         Examples
         --------
@@ -211,7 +139,7 @@ class Scores:
             pooled = [_with_interval(*self.values[q, m, :3]) for m in range(len(METRICS))]
             rows.append([name, f"{sum(counts.as_tuple()[:4]):,}", f"{counts.refused:,}", *pooled])
             worst = f"worst scene ({self.worst_scenes[q]}, by OA)" if self.worst_scenes[q] else "worst scene"
-            for title, at in (("median scene", "median"), (worst, "worst")):
+            for title, at in (("mean of scenes", "mean"), ("median scene", "median"), (worst, "worst")):
                 rows.append(
                     [f"{name}, {title}", "", "", *map(figure, self.values[q, :, STATISTICS.index(at)])]
                 )
@@ -253,7 +181,8 @@ def score(
     tallies : mapping of str to Tally
         One tally a scene. Add up those of patches of one scene first: the bootstrap draws scenes.
     questions : iterable of str, optional
-        Names from `QUESTIONS`; by default each that the mask's classes can answer. One that a class leaves
+        Names from `QUESTIONS`, and ``"classes"``, which scores all classes at once; by default each that the
+        mask's classes can answer, and ``"classes"`` where there are more than two. One that a class leaves
         open ("invalid" where clear may hide shadow) is scored if asked for, and `Scores.notes` says so.
     samples, level, seed : int, float, int
         See `bootstrap`.
@@ -270,21 +199,28 @@ def score(
     legend = dict(items[0].legend)
     if any(dict(t.legend) != legend for t in items):
         raise CloudMaskError("the scenes' masks have different classes; score them apart, or use one scheme")
-    asked = (
-        [q for q in QUESTIONS if can_answer(legend, QUESTIONS[q])] if questions is None else list(questions)
-    )
+    asked = questions_of(legend, questions)
     tables = np.stack([t.table for t in items])
     values, confusions, worst = [], [], []
     for name in asked:
-        counts = confusion_counts(tables, legend.items(), question(name))
-        values.append(summary(counts, samples=samples, level=level, seed=seed))
-        confusions.append(Confusion(*(int(v) for v in counts.sum(axis=0))))
-        oa = metrics(counts)[:, 0]
+        counts, measure = counts_for(tables, legend, name)
+        values.append(summary(counts, measure, samples=samples, level=level, seed=seed))
+        confusions.append(_pooled(tables.sum(axis=0), legend, name))
+        oa = measure(counts)[:, 0]
         worst.append("" if np.isnan(oa).all() else names[int(np.nanargmin(oa))])
     shape = (len(asked), len(METRICS), len(STATISTICS))
     notes = _left_out(legend) if questions is None else _left_open(legend, asked)
     array = np.array(values).reshape(shape)
     return Scores(tuple(asked), array, tuple(confusions), tuple(worst), len(names), tuple(notes))
+
+
+def _pooled(table: NDArray[np.int64], legend: Mapping[int, str], asked: str) -> Confusion:
+    if asked != CLASSES:
+        return Tally(table, tuple(legend.items())).confusion(question(asked))
+    matrix = class_counts(table, legend.items())
+    decided = np.any(decided_by(classes_of(legend)), axis=0)
+    right, every = int(np.trace(matrix)), int(matrix.sum())
+    return Confusion(right, 0, every - right, 0, int(table[decided].sum()) - every)
 
 
 def _left_out(legend: Mapping[int, str]) -> list[str]:
@@ -302,6 +238,8 @@ def _left_open(legend: Mapping[int, str], asked: Iterable[str]) -> list[str]:
     out = []
     codes = {word: code for code, word in legend.items()}
     for name in asked:
+        if name == CLASSES:
+            continue
         answer_of = answers_by_code(legend, question(name))
         for word in leaves_open(legend, question(name)):
             answer = "yes" if answer_of[codes[word]] == 1 else "no"

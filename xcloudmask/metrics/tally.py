@@ -95,8 +95,8 @@ class Confusion:
 
     Examples
     --------
-    >>> Confusion(1, 0, 0, 1) + Confusion(1, 1, 0, 0, 2)
-    Confusion(tp=2, fp=1, fn=0, tn=1, refused=2)
+    >>> Confusion(1, 0, 0, 1).as_tuple()
+    (1, 0, 0, 1, 0)
     """
 
     tp: int
@@ -104,10 +104,6 @@ class Confusion:
     fn: int
     tn: int
     refused: int = 0
-
-    def __add__(self, other: Confusion) -> Confusion:
-        mine, theirs = self.as_tuple(), other.as_tuple()
-        return Confusion(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
     def as_tuple(self) -> tuple[int, int, int, int, int]:
         """Return tp, fp, fn, tn, refused."""
@@ -125,6 +121,42 @@ def confusion_counts(
         out[..., at] = table[..., truth == t, :][..., answer_of == s].sum(axis=(-1, -2))
     out[..., 4] = table[..., truth >= 0, :][..., answer_of == 2].sum(axis=(-1, -2))
     return out
+
+
+def class_counts(table: NDArray[np.int64], legend: Iterable[tuple[int, str]]) -> NDArray[np.int64]:
+    """Return ``[..., label's class, answer's class]`` for tables ``[..., label, code]``; see `classes_of`.
+
+    Examples
+    --------
+    >>> legend = ((0, "clear"), (1, "cloud"), (3, "cloud_shadow"))
+    >>> table = count(np.array([1, 6, 9, 8], "u1"), np.array([0, 1, 0, 0], "u1"))
+    >>> class_counts(table, legend).tolist()  # 9, clear or shadow, decides nothing
+    [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    """
+    classes = classes_of(dict(legend))
+    codes = [code for code, _ in classes.values()]
+    rows = [table[..., decided, :].sum(axis=-2)[..., codes] for decided in decided_by(classes)]
+    return np.stack(rows, axis=-2)
+
+
+def decided_by(classes: Mapping[str, tuple[int, int]]) -> list[NDArray[np.bool_]]:
+    """Return for each class of `classes_of` which labels say it: those that leave nothing else open."""
+    open_bits = elementary(np.arange(LABELS, dtype=np.uint8))
+    return [(open_bits > 0) & ((open_bits & ~np.uint8(bits)) == 0) for _, bits in classes.values()]
+
+
+def classes_of(legend: Mapping[int, str]) -> dict[str, tuple[int, int]]:
+    """Return code and elementary classes of each word of a mask; none where two of them overlap.
+
+    Examples
+    --------
+    >>> classes_of({0: "clear", 1: "cloud", 255: "no_data"})
+    {'clear': (0, 120), 'cloud': (1, 6)}
+    """
+    words = open_classes(legend.values())
+    out = {word: (code, words[word]) for code, word in legend.items() if words[word]}
+    bits = [each for _, each in out.values()]
+    return {} if any(a & b for i, a in enumerate(bits) for b in bits[:i]) else out
 
 
 def check_legend(codes: Iterable[int]) -> None:

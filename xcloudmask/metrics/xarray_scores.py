@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.metrics.labels import BITS, QUESTIONS, possible_from_classes, question
-from xcloudmask.metrics.scores import METRICS, STATISTICS, summary
-from xcloudmask.metrics.tally import ANSWERS, LABELS, can_answer, check_legend, confusion_counts, count
+from xcloudmask.metrics.labels import BITS, possible_from_classes
+from xcloudmask.metrics.scores import counts_for, questions_of
+from xcloudmask.metrics.statistics import METRICS, STATISTICS, summary
+from xcloudmask.metrics.tally import ANSWERS, LABELS, check_legend, count
 
 #: How a reference is marked as bit masks.
 BIT_MASKS = (
@@ -39,8 +40,9 @@ def score_mask(
         Class codes with ``flag_values`` and ``flag_meanings``, or partial labels: bit masks with the bits
         of `xcloudmask.metrics.BITS` and the attribute ``flag_masks``. Its coordinates must be the mask's.
     questions : iterable of str, optional
-        Names from `xcloudmask.metrics.QUESTIONS`; by default each that the mask's classes can answer: a mask
-        without shadow is not asked for "invalid" and "clear", for what it calls clear may be shadow.
+        Names from `xcloudmask.metrics.QUESTIONS`, and "classes", which scores all classes at once; by default
+        each that the mask's classes can answer: a mask without shadow is not asked for "invalid" and "clear",
+        for what it calls clear may be shadow. "classes" is asked where there are more than two.
     scene_dims : iterable of str, optional
         Dimensions along which scenes lie; by default all but rows and columns.
     samples, seed : int
@@ -50,7 +52,7 @@ def score_mask(
     -------
     DataArray of float64, (question, metric, statistic)
         Pooled over pixels, the ends of the 95 % interval (NaN with one scene), the median and the worst
-        scene. Pixels whose code has no class do not count.
+        scene, the mean over scenes. Pixels whose code has no class do not count.
 
     Examples
     --------
@@ -63,21 +65,17 @@ def score_mask(
     from xcloudmask.scene.dims import spatial_dims
 
     legend = legend_of(mask, "mask")
-    asked = (
-        [q for q in QUESTIONS if can_answer(legend, QUESTIONS[q])] if questions is None else list(questions)
-    )
+    asked = questions_of(legend, questions)
     if not asked:
         raise CloudMaskError(f"a mask with the classes {', '.join(legend.values())} answers no question")
-    for name in asked:
-        question(name)
     scenes = [d for d in mask.dims if d not in spatial_dims(mask)] if scene_dims is None else [*scene_dims]
     tables = tally_mask(mask, reference, scene_dims=[str(d) for d in scenes])
     tables = tables.stack(scene=scenes) if scenes else tables.expand_dims("scene")
 
     def scored(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         flat = counts.reshape(-1, LABELS, ANSWERS)
-        each = (confusion_counts(flat, legend.items(), question(q)) for q in asked)
-        return np.stack([summary(c, samples=samples, seed=seed) for c in each])
+        each = (counts_for(flat, legend, name) for name in asked)
+        return np.stack([summary(*counted, samples=samples, seed=seed) for counted in each])
 
     if tables.chunks is not None:
         tables = tables.chunk({"scene": -1, "label": -1, "answer": -1})
@@ -128,7 +126,11 @@ def tally_mask(mask: xr.DataArray, reference: xr.DataArray, *, scene_dims: list[
             "one lacks (expand_dims, isel)"
         )
     over = [dim for dim in mask.dims if dim not in scene_dims]
-    reference = possible_of(reference).transpose(*mask.dims)
+    return counted(mask, possible_of(reference).transpose(*mask.dims), over)
+
+
+def counted(mask: xr.DataArray, reference: xr.DataArray, over: list[Any]) -> xr.DataArray:
+    """Count each label against each code along the dimensions `over`, chunk by chunk if either is lazy."""
     if mask.chunks is None and reference.chunks is None:
         return _counted(mask, reference, over)
     return _counted_in_chunks(mask, reference, over)

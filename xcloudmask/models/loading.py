@@ -160,11 +160,6 @@ def _folder(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
 
 def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
     """Return the card of the weights at `href`, after looking at them; nothing is registered."""
-    if "reduce" in given:
-        raise CloudMaskError(
-            f"reduce={given['reduce']!r} joins the members of an ensemble, and {href} is one network: "
-            "leave it out"
-        )
     form = form_of(href)
     data = fetch.read(href, given.get("sha256", "").lower())
     clean = vetted(data, form, href)
@@ -256,7 +251,7 @@ def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
 
 def _beside(spec: ModelSpec, href: str) -> ModelSpec:
     """Return the card in the file `href` with the address of its weights, which must fit it."""
-    from xcloudmask.models.mlm.read import resolve
+    from xcloudmask.models.mlm.item import resolve
 
     if spec.fills:
         imputer_for(spec.bands)  # which says so if it knows nothing of one of them

@@ -104,16 +104,25 @@ def cards() -> Iterator[tuple[str, ModelSpec | CloudMaskError]]:
             yield name, error
 
 
+class _Shown(str):
+    """Text that a console and a notebook show as it is, not as a literal."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def show(name: str) -> str:
     """Return the card of a model as text.
 
     Examples
     --------
     >>> import xcloudmask
-    >>> print(xcloudmask.models.show("ukis-6band-l1c").splitlines()[1].split()[:3])
+    >>> xcloudmask.models.show("ukis-6band-l1c").splitlines()[1].split()[:3]
     ['bands', 'blue,', 'green,']
+    >>> xcloudmask.models.show("ukis-6band-l1c")
+    ukis-6band-l1c ...
     """
-    return _card.text(get(name))
+    return _Shown(_card.text(get(name)))
 
 
 def automatic() -> tuple[ModelSpec, ...]:

@@ -19,6 +19,7 @@ from xcloudmask.models.lookup import readable
 from xcloudmask.predict.choose_model import too_coarse
 from xcloudmask.predict.fields import OptionSet, about, check_whole, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
+from xcloudmask.scene.units import check_saturation
 from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
 
 
@@ -91,11 +92,18 @@ class PredictOptions(OptionSet):
     nodata: float | str | None = field(
         default="auto", metadata=about("the number that stands for no data", "X", recorded=False)
     )
+    saturation: float | Mapping[str, float] | None = field(
+        default=None,
+        metadata=about(
+            "pixels whose visible bands all reach this reflectance are cloud", "X",
+            settled={"saturation": "saturation"},
+        ),
+    )  # fmt: skip
     valid: xr.DataArray | None = field(
         default=None, metadata=about("true where pixels are to be used", recorded=False)
     )
     device: str = field(
-        default="auto", metadata=about("cpu, cuda, cuda:0, mps, openvino", "D", recorded=False)
+        default="auto", metadata=about("cpu, gpu, cuda, cuda:0, mps, openvino", "D", recorded=False)
     )
     dtype: str = field(default="auto", metadata=about("float32, bfloat16, float16", "T"))
     batch_size: int | str = field(
@@ -113,6 +121,7 @@ class PredictOptions(OptionSet):
         if not (isinstance(self.batch_size, str) and self.batch_size == "auto"):
             check_whole("batch_size", self.batch_size, "'auto' or a whole number above 0", 1)
         views_of(self.tta)
+        check_saturation(self.saturation)
         value: Any = self.working_resolution
         named = isinstance(value, str) and value in ("auto", "native")
         if not named and not (_is_number(value) and 0 < value < math.inf):

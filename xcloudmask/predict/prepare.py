@@ -38,7 +38,7 @@ def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
     coarsest = None if scene.pixel is None else max(scene.pixel)
     spec = choose_model(asked.model, scene.bands, scene.level, coarsest)
     places, inputs = choose_bands(scene.bands, spec)
-    calibration = calibration_of(scene, places, asked.nodata)
+    calibration = calibration_of(scene, places, asked.nodata, asked.saturation)
     pixels = _picked(scene, places)
     if asked.valid is not None:
         pixels = _masked(pixels, asked.valid, scene)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xcloudmask.classes import scheme
+from xcloudmask.classes import cloud_channel, scheme
 from xcloudmask.engine.devices import check_device, check_dtype
 from xcloudmask.predict.options import (
     PredictOptions,
@@ -67,6 +67,8 @@ def settle(
         aux=aux,
         uncertainty=uncertainty_of(asked, spec),
     )
+    if calibration.saturation is not None:
+        cloud_channel(spec)
     check_device(asked.device, spec)
     check_dtype(asked.dtype, spec, asked.device)
     return replace(options, record=asked.record(options))

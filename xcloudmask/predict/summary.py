@@ -20,7 +20,7 @@ from xcloudmask.predict.choose_model import Candidate, candidates, made_for
 from xcloudmask.predict.job import Job
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import prepare
-from xcloudmask.scene.bands import sensor_of
+from xcloudmask.scene.bands import lacking, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, coordinate, pixel_size, spatial_dims
 from xcloudmask.scene.mask_classes import as_mask, codes_of, numbers_of
 from xcloudmask.scene.scene import Scene, read_scene
@@ -171,9 +171,9 @@ def _scene_rows(da: xr.DataArray) -> list[Row]:
     try:
         job = prepare(da, PredictOptions())
     except Exception as error:
-        told = any(row.problem and row.label in ("Units", "Model") for row in rows)
+        explained = any(row.problem and row.label in ("Units", "Model") for row in rows)
         rows += [_guarded("Pixels", lambda: _pixels(da))]
-        rows += [] if told else [Row("Windows", _said(error), True)]
+        rows += [] if explained else [Row("Windows", _said(error), True)]
     else:
         rows += [_guarded("Pixels", lambda: _pixels(da, job)), _guarded("Windows", lambda: _windows(job))]
     return [*rows, _guarded("Data", lambda: _chunks(da))]
@@ -261,6 +261,8 @@ def _model(da: xr.DataArray) -> Row:
         if c.fits and c.spec is not chosen and (made_for(c.spec, bands) or not made_for(chosen, bands))
     ]
     why = f"takes {chosen.needs}"
+    if absent := lacking(bands, chosen):
+        why += f"; estimates {', '.join(absent)}"
     if level is not None and chosen.level is not None:
         why += f" at {LEVELS[chosen.level].split(' (')[0]}"
     return Row("Model", "\n".join([f"auto is {chosen.name} {chosen.version}: {why}", *lines]))
@@ -370,10 +372,12 @@ def _made_with(da: xr.DataArray, options: type[PredictOptions] = PredictOptions)
         rows, columns = np.broadcast_to(numbers_of(attrs["working_resolution_m"]), (2,)).tolist()
         parts.append(f"inferred at {_metres((rows, columns))}")
     named = (("cloud", "threshold"), ("shadow", "shadow_threshold"))
-    told = [f"{name} from {float(attrs[key]):g}" for name, key in named if key in attrs]
-    if told:
-        parts.append(", ".join(told))
+    limits = [f"{name} from {float(attrs[key]):g}" for name, key in named if key in attrs]
+    if limits:
+        parts.append(", ".join(limits))
     elsewhere = {"model", "model_version", "model_sha256", "scheme", "uncertainty"}  # rows of their own
     worded = {"patch_size", "overlap", "working_factors", "threshold", "shadow_threshold"} | elsewhere
+    if attrs.get("bands_estimated"):
+        parts.append(f"{attrs['bands_estimated']} estimated")
     parts += [f"{name} {attrs[name]}" for name in options.recorded() if name in attrs and name not in worded]
     return "; ".join(parts) or "not told"

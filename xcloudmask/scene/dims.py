@@ -60,13 +60,19 @@ def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
         return None
     out = [out[0], out[-1]]  # an axis of one pixel takes the other's spacing
     crs = da.rio.crs
-    if (crs is not None and crs.is_geographic) or (crs is None and y in ("lat", "latitude")):
+    if is_geographic(da, y):
         middle = math.radians(float(np.mean(da[y].values[[0, -1]])))
         return out[0] * DEGREE, out[1] * DEGREE * max(math.cos(middle), 0.01)
     if crs is None and min(out) <= 1:  # a plain index
         return None
     metres = crs.linear_units_factor[1] if crs is not None else 1.0
     return out[0] * metres, out[1] * metres
+
+
+def is_geographic(da: xr.DataArray, y: str) -> bool:
+    """Whether rows and columns count degrees."""
+    crs = da.rio.crs
+    return bool(crs.is_geographic) if crs is not None else y in ("lat", "latitude")
 
 
 def spacing(values: np.ndarray[Any, Any], dim: str) -> float:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xcloudmask.engine.input_checks import COUNTS, FIGURES
-from xcloudmask.engine.pixels import holds_data
-from xcloudmask.errors import CloudMaskError, NoDataWarning, Remedy, UnitError, UnitWarning, Use, warn_user
+from xcloudmask.engine.pixels import CEILING, holds_data
+from xcloudmask.errors import (
+    BandError,
+    CloudMaskError,
+    NoDataWarning,
+    OptionError,
+    Remedy,
+    UnitError,
+    UnitWarning,
+    Use,
+    warn_user,
+)
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.scene.sentinel2 import check_offset
-from xcloudmask.types import Calibration, Sensor
+from xcloudmask.types import Band, Calibration, Sensor
 
 if TYPE_CHECKING:
     from xcloudmask.scene.scene import Scene
@@ -21,11 +32,19 @@ if TYPE_CHECKING:
 DESCRIBE = "da.cloudmask.describe"
 
 NODATA_ATTRS = ("_FillValue", "nodata", "missing_value")
+#: Bands in which clouds saturate, by common name, or below a wavelength in nm.
+VISIBLE = ("coastal", "blue", "green", "yellow", "red")
+LONGEST_VISIBLE = 700.0
 #: Rows of an array in memory that are looked at in one go.
 ROWS = 512
 
 
-def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") -> Calibration:
+def calibration_of(
+    scene: Scene,
+    places: tuple[int, ...],
+    nodata: Any = "auto",
+    saturation: float | Mapping[str, float] | None = None,
+) -> Calibration:
     """Return how the numbers of some of a scene's bands become reflectance; an error where nothing tells.
 
     Parameters
@@ -37,6 +56,8 @@ def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") 
     nodata : "auto", float or None
         What means no data beside what the attributes declare. ``"auto"``: the product's fill value, or, where
         the sensor is not known and nothing is declared, 0 in every band. None: nothing.
+    saturation : float, mapping or None
+        See `saturation_of`.
     """
     dtype = scene.da.dtype
     if dtype.kind not in "fiu":
@@ -69,6 +90,7 @@ def calibration_of(scene: Scene, places: tuple[int, ...], nodata: Any = "auto") 
         _as_stored(gaps, dtype),
         _as_stored(fill, dtype),
         assumed,
+        saturation_of(saturation, [scene.bands[place] for place in places]),
     )
 
 
@@ -226,3 +248,57 @@ def check_numbers(values: Any, calibration: Calibration) -> None:
             NoDataWarning,
             Remedy("check the area, the date and {}", Use(nodata=...)),
         )
+
+
+def check_saturation(saturation: Any) -> None:
+    """Refuse what is no reflectance, or no mapping of bands to it."""
+    figures = saturation.values() if isinstance(saturation, Mapping) else [saturation]
+    for figure in () if saturation is None else figures:
+        if isinstance(figure, bool) or not isinstance(figure, (int, float)) or not 0 < figure <= CEILING:
+            raise UnitError(
+                f" must be a reflectance above 0 and up to {CEILING:g}, as it is after scale and offset: one "
+                "for all visible bands, or a mapping such as {'blue': 0.4, 'red': 0.4}",
+                option=Use(saturation=saturation),
+            )
+
+
+def saturation_of(saturation: float | Mapping[str, float] | None, bands: Sequence[Band]) -> Any:
+    """Return from which reflectance on each band is saturated, infinite where it is not looked at; or None.
+
+    Parameters
+    ----------
+    saturation : float, mapping or None
+        Of all visible bands, or of each band by its name.
+    bands : sequence of Band
+        Those that the model is given.
+
+    Examples
+    --------
+    >>> saturation_of(0.4, [Band("B04", "red"), Band("B08", "nir")])
+    (0.4, inf)
+    """
+    if not saturation:
+        return None
+    names = [band.common_name or band.name for band in bands]
+    if isinstance(saturation, Mapping):
+        figures: dict[str, float] = {}
+        for name, figure in saturation.items():
+            band = next((band for band in bands if name in (band.common_name, band.name)), None)
+            if band is None:
+                raise OptionError("band of saturation", name, allowed=names)
+            figures[band.name] = float(figure)
+    else:
+        figures = {band.name: float(saturation) for band in bands if _visible(band)}
+    if not figures:
+        raise BandError(
+            f" speaks of visible bands, and the model is given {', '.join(names)}:",
+            "name its bands, saturation={'nir': 0.6}, or leave it out",
+            option=Use(saturation=saturation),
+        )
+    return tuple(figures.get(band.name, math.inf) for band in bands)
+
+
+def _visible(band: Band) -> bool:
+    if band.common_name is not None:
+        return band.common_name in VISIBLE
+    return band.center_nm is not None and band.center_nm < LONGEST_VISIBLE

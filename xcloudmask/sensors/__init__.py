@@ -15,6 +15,7 @@ to a `Sensor`:
     constellations = []                 # ... and `constellation`, where `platform` is absent or unknown
     fill = [0]                          # stored numbers that mean no data: 0 in every band, others in any
     fill_reflectance = [-0.1]           # what they are in every band once scale and offset were applied
+    edges = 15                          # where its products' pixels have an edge, in metres
 
     [[bands]]
     name = "B1"
@@ -42,6 +43,12 @@ from xcloudmask.sensors._read import Entry, fold, fold_instruments, read
 from xcloudmask.types import Sensor
 
 __all__ = ["get", "identify", "is_counter", "match", "names", "register", "table"]
+
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)
+
 
 #: Of the entry points by which other packages bring sensors.
 GROUP = "xcloudmask.sensors"

@@ -29,6 +29,7 @@ _SENSOR_FIELDS = {
     "nodata": _NUMBER,
     "fill": _NUMBERS,
     "fill_reflectance": _NUMBERS,
+    "edges": _NUMBER,
     "aliases": _TEXTS,
     "platforms": _TEXTS,
     "instruments": _TEXTS,
@@ -45,7 +46,7 @@ _BAND_FIELDS = {
     "gsd": _NUMBER,
     "aliases": _TEXTS,
 }
-_METADATA = ("source", "note", "scale", "offset", "nodata", "fill", "fill_reflectance")
+_METADATA = ("source", "note", "scale", "offset", "nodata", "fill", "fill_reflectance", "edges")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,27 @@ def bands_by_sensor(items: Iterable[MatchedItem]) -> dict[str, tuple[Band, ...]]
     return {sensor: tuple(held) for sensor, held in bands.items()}
 
 
+def keys_by_sensor(items: Iterable[MatchedItem]) -> dict[str, dict[str, str]]:
+    """Return the bands' own names by the keys of the assets that hold one band, for each sensor."""
+    keys: dict[str, dict[str, str]] = {}
+    for item in items:
+        single = (choice for choice in item.choices.values() if len(choice.asset.bands) == 1)
+        keys.setdefault(item.sensor_name, {}).update({c.asset.key: c.band.name for c in single})
+    return keys
+
+
+def band_names(bands: str | Sequence[str]) -> list[str]:
+    """Return the names among what the caller says of bands; "auto" and "all" count as one."""
+    if isinstance(bands, str) or not isinstance(bands, Iterable):
+        return [str(bands)]
+    return [str(name) for name in bands]
+
+
 def choose_bands(
-    sensors: Mapping[str, Sequence[Band]], bands: str | Sequence[str], note: str = ""
+    sensors: Mapping[str, Sequence[Band]],
+    bands: str | Sequence[str],
+    note: str = "",
+    keys: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[BandChoice, ...]:
     """Settle which bands the stack has.
 
@@ -74,6 +93,8 @@ def choose_bands(
         sensor's own name, or an alias.
     note : str
         What the error says besides, where a name is not found.
+    keys : mapping of str to mapping
+        Names of bands by the keys of their assets, for each sensor.
 
     Returns
     -------
@@ -92,7 +113,7 @@ def choose_bands(
     elif bands == "all":
         chosen = _all(sensors)
     else:
-        chosen = [_named(sensors, str(name), note) for name in ([bands] if isinstance(bands, str) else bands)]
+        chosen = [_named(sensors, name, note, keys or {}) for name in band_names(bands)]
     if not chosen:
         if not isinstance(bands, str):
             why = f"bands={bands!r} names no band."
@@ -153,15 +174,19 @@ def _own(bands: Sequence[Band], name: str) -> Band | None:
     return next((band for band in bands if band.name == name), None)
 
 
-def _named(sensors: Mapping[str, Sequence[Band]], name: str, note: str) -> tuple[str, dict[str, Band]]:
+def _named(
+    sensors: Mapping[str, Sequence[Band]], name: str, note: str, keys: Mapping[str, Mapping[str, str]]
+) -> tuple[str, dict[str, Band]]:
     by_sensor = {}
     for sensor, bands in sensors.items():
-        found = _match(bands, name)
+        found = _match(bands, name) or _match(bands, keys.get(sensor, {}).get(name, ""))
         if found is None:
             names = dict.fromkeys(n for band in bands for n in (band.common_name, band.name) if n)
+            if note:  # the nearest name would be no help: the band is there, and cannot be read
+                raise BandError(f"band {name!r} cannot be read: {note} Bands found: {', '.join(names)}.")
             raise OptionError(
                 "band" if sensor == UNTOLD else f"band of {sensor}", name, allowed=names,
-                hint=note if names else f"{_holder(sensor).capitalize()} has no band that is known.",
+                hint="" if names else f"{_holder(sensor).capitalize()} has no band that is known.",
             )  # fmt: skip
         by_sensor[sensor] = found
     return name, by_sensor

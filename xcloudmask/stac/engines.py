@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.stac.grid import Grid
-from xcloudmask.stac.reader import Layer, read_layer
+from xcloudmask.stac.reader import Float, Layer, read_layer
 from xcloudmask.stac.transport import Transport
 
 Engine = Literal["stackstac", "odc"]
@@ -42,6 +42,8 @@ class Stack:
         Name of rasterio's method.
     transport : Transport
         How files are fetched.
+    dtype : str
+        Of the values, and what they are calibrated in.
     """
 
     times: NDArray[np.datetime64]
@@ -50,6 +52,7 @@ class Stack:
     chunks: tuple[int, int]
     resampling: str
     transport: Transport
+    dtype: str
 
 
 def build(stack: Stack, engine: Engine) -> Any:
@@ -65,14 +68,22 @@ class _StackstacReader:
     """What stackstac calls for each asset and window; it hands over the layer in the place of a URL."""
 
     def __init__(
-        self, *, grid: Grid, method: str, transport: Transport, url: Layer, **_given_by_stackstac: object
+        self,
+        *,
+        grid: Grid,
+        method: str,
+        transport: Transport,
+        url: Layer,
+        dtype: np.dtype[Any],
+        **_given_by_stackstac: object,
     ) -> None:
         self._layer, self._grid, self._method, self._transport = url, grid, method, transport
+        self._dtype = dtype
 
-    def read(self, window: Any) -> NDArray[np.float32]:
+    def read(self, window: Any) -> Float:
         shape = (int(window.height), int(window.width))
         part = self._grid.part(int(window.row_off), int(window.col_off), shape)
-        return read_layer(self._layer, part, self._method, self._transport)
+        return read_layer(self._layer, part, self._method, self._transport, self._dtype)
 
 
 def _with_stackstac(stack: Stack) -> Any:
@@ -108,8 +119,8 @@ def _with_stackstac(stack: Stack) -> Any:
         bounds=grid.bounds,
         snap_bounds=False,
         chunksize=(1, 1, *stack.chunks),
-        dtype=np.dtype("float32"),
-        fill_value=np.float32(np.nan),
+        dtype=np.dtype(stack.dtype),
+        fill_value=np.dtype(stack.dtype).type(np.nan),
         rescale=False,
         sortby_date=False,
         xy_coords=False,
@@ -123,12 +134,15 @@ def _with_stackstac(stack: Stack) -> Any:
 class _OdcReader:
     """Reads one time step: the bands that the chunk selects."""
 
-    def __init__(self, layers: Sequence[Layer], grid: Grid, method: str, transport: Transport) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], grid: Grid, method: str, transport: Transport, dtype: str
+    ) -> None:
         self._layers, self._grid, self._method, self._transport = layers, grid, method, transport
+        self._dtype = dtype
 
     def read(
         self, cfg: Any, dst_geobox: Any, *, dst: Any = None, selection: slice | None = None
-    ) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+    ) -> tuple[tuple[slice, slice], Float]:
         rows, columns = dst_geobox.shape.yx
         _, _, left, _, _, top = tuple(dst_geobox.transform)[:6]
         # From the whole grid's corner, not from the chunk's: the same floats as with the other engine.
@@ -138,7 +152,9 @@ class _OdcReader:
         )
         part = self._grid.part(row, column, (rows, columns))
         chosen = self._layers if selection is None else self._layers[selection]
-        data = np.stack([read_layer(layer, part, self._method, self._transport) for layer in chosen])
+        data = np.stack(
+            [read_layer(layer, part, self._method, self._transport, self._dtype) for layer in chosen]
+        )
         return (slice(0, rows), slice(0, columns)), data
 
 
@@ -149,6 +165,7 @@ class _OdcDriver:
     grid: Grid
     method: str
     transport: Transport
+    dtype: str
 
     md_parser = None
     dask_reader = None
@@ -167,7 +184,7 @@ class _OdcDriver:
         return nullcontext()
 
     def open(self, src: Any, ctx: Any) -> _OdcReader:
-        return _OdcReader(src.driver_data, self.grid, self.method, self.transport)
+        return _OdcReader(src.driver_data, self.grid, self.method, self.transport, self.dtype)
 
 
 def _with_odc(stack: Stack) -> Any:
@@ -187,25 +204,25 @@ def _with_odc(stack: Stack) -> Any:
 
     grid = stack.grid
     name, count = "reflectance", len(stack.layers[0])
-    meta = RasterBandMetadata("float32", float("nan"), dims=("band", "y", "x"))
+    meta = RasterBandMetadata(stack.dtype, float("nan"), dims=("band", "y", "x"))
     template = RasterGroupMetadata(
         {(name, 1): meta}, extra_coords=(FixedCoord("band", [str(index) for index in range(count)]),)
     )
     tiles = GeoboxTiles(GeoBox(grid.shape, grid.transform, grid.crs), stack.chunks)
     # odc names its tasks after addresses alone, so the address is a digest of all that the pixels depend on.
-    token = tokenize(grid, stack.resampling, stack.transport)
+    token = tokenize(grid, stack.resampling, stack.transport, stack.dtype)
     sources = [
         {name: RasterSource(f"{token}-{tokenize(row)}", driver_data=row, meta=meta)} for row in stack.layers
     ]
     dataset = chunked_load(
-        {name: RasterLoadParams("float32", float("nan"), dims=meta.dims, meta=meta)},
+        {name: RasterLoadParams(stack.dtype, float("nan"), dims=meta.dims, meta=meta)},
         template,
         sources,
         _bins(stack),
         tiles,
         [time.astype("datetime64[us]").item() for time in stack.times],
         {},
-        _OdcDriver(grid, stack.resampling, stack.transport),
+        _OdcDriver(grid, stack.resampling, stack.transport, stack.dtype),
         chunks={"time": 1, "band": 1, "y": stack.chunks[0], "x": stack.chunks[1]},
     )
     return dataset[name].data

@@ -30,8 +30,6 @@ from xcloudmask.stac.view import AssetView, ItemView, to_numbers
 
 #: Parts of a pixel below which a difference is rounding, not position.
 _TOLERANCE = 1e-4
-#: Without an extent that somebody asked for; a country of 640 by 870 km has half of it at 10 m.
-_MOST_UNASKED = 10_000_000_000
 #: Along one axis; the globe at 10 m has 4 million.
 _MOST_PIXELS = 10_000_000
 #: Pixels of more degrees are metres that were meant.
@@ -158,7 +156,9 @@ class AssetGrid:
     lonlat : tuple of float or None
         Box in degrees; right of 180 where it crosses the antimeridian.
     corner : tuple of float or None
-        Left and top of the first pixel.
+        Left and top of the first pixel, or of any other.
+    assumed : bool
+        Whether the corner is that of the sensor's products, and the item states none.
     """
 
     item_id: str
@@ -167,6 +167,7 @@ class AssetGrid:
     res: tuple[float, float] | None = None
     lonlat: Bounds | None = None
     corner: tuple[float, float] | None = None
+    assumed: bool = False
 
     def bounds_in(self, crs: str) -> Bounds | None:
         """Return the box in another CRS or None where it cannot be known."""
@@ -180,7 +181,12 @@ class AssetGrid:
 
 
 def asset_grid(
-    item: ItemView, asset: AssetView, crs: str | None, gsd: float | None, lonlat: Bounds | None
+    item: ItemView,
+    asset: AssetView,
+    crs: str | None,
+    gsd: float | None,
+    lonlat: Bounds | None,
+    edges: float | None = None,
 ) -> AssetGrid:
     """Read where an asset of an item lies from the projection fields, on the asset first.
 
@@ -194,6 +200,8 @@ def asset_grid(
         Pixel size in metres, used where the item tells no transform.
     lonlat : tuple of float or None
         Box of the item in degrees.
+    edges : float or None
+        Where an edge lies between pixels of the sensor's products, in metres.
 
     Returns
     -------
@@ -228,10 +236,13 @@ def asset_grid(
         corner = (bounds[0], bounds[3])
     if res is None and bounds is not None and shape:
         res = ((bounds[2] - bounds[0]) / shape[1], (bounds[3] - bounds[1]) / shape[0])
-    if gsd and crs and is_metric(crs) and (res is None or not math.isclose(*res, rel_tol=1e-3)):
+    if gsd and (crs is None or is_metric(crs)) and (res is None or not math.isclose(*res, rel_tol=1e-3)):
         # Products have square pixels: others are those of a preview, which old items of USGS state.
         res = (gsd, gsd)
-    return AssetGrid(item.id, crs, bounds, res, lonlat, corner)
+    assumed = corner is None and edges is not None
+    if corner is None and edges is not None:
+        corner = (edges, edges)
+    return AssetGrid(item.id, crs, bounds, res, lonlat, corner, assumed)
 
 
 def make_grid(
@@ -241,6 +252,7 @@ def make_grid(
     resolution: float | tuple[float, float] | None = None,
     bbox: Sequence[float] | None = None,
     geometry: Any = None,
+    max_pixels: float = math.inf,
 ) -> Grid:
     """Work out the grid that a stack of assets shares.
 
@@ -253,7 +265,7 @@ def make_grid(
     ----------
     assets : sequence of AssetGrid
         One for each asset of each item that is to be loaded.
-    crs, resolution, bbox, geometry
+    crs, resolution, bbox, geometry, max_pixels
         As for :func:`xcloudmask.load_stac`.
 
     Returns
@@ -282,11 +294,11 @@ def make_grid(
         extent = _union(assets, name)
     grid = _snap(name, extent, res, anchor)
     pixels = grid.shape[0] * grid.shape[1]
-    if bbox is None and geometry is None and pixels > _MOST_UNASKED:
+    if bbox is None and geometry is None and pixels > max_pixels:
         raise CloudMaskError(
             f"the items together span {pixels:,} pixels ({grid.shape[0]:,} rows, {grid.shape[1]:,} columns of"
             f" {res[0]:g} in units of {name}), most of them empty if the items lie far apart. Say which part"
-            " you want: bbox=, geometry= or like=, or a coarser resolution="
+            " you want: bbox=, geometry= or like=, or a coarser resolution=, or allow as many: max_pixels="
         )
     return grid
 
@@ -342,7 +354,7 @@ def _resolution(
     assets: Sequence[AssetGrid], crs: str, resolution: float | tuple[float, float] | None
 ) -> tuple[float, float]:
     if resolution is not None:
-        return _check_resolution(resolution, crs)
+        return check_resolution(resolution, crs)
     known = {asset.res for asset in assets if asset.crs == crs and asset.res is not None}
     if known:
         return min(known)
@@ -353,7 +365,8 @@ def _resolution(
     )
 
 
-def _check_resolution(resolution: Any, crs: str) -> tuple[float, float]:
+def check_resolution(resolution: Any, crs: str | None) -> tuple[float, float]:
+    """Return a pixel size in x and y, in units of a CRS, that of the items where it is None."""
     hint = "Give a pixel size above 0, in units of the CRS, or two: (x, y)."
     pair = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)
     if len(pair) != 2 or any(isinstance(n, (bool, str)) or not isinstance(n, Real) for n in pair):
@@ -363,9 +376,11 @@ def _check_resolution(resolution: Any, crs: str) -> tuple[float, float]:
         raise OptionError("resolution", resolution, hint=hint)
     if max(res_x, res_y) > _LARGEST:
         raise OptionError(
-            "resolution", resolution, hint=f"No image has pixels of that size, in units of {crs}."
+            "resolution",
+            resolution,
+            hint=f"No image has pixels of that size, in units of {crs or 'its CRS'}.",
         )
-    if is_geographic(crs) and max(res_x, res_y) > _LARGEST_DEGREES:
+    if crs is not None and is_geographic(crs) and max(res_x, res_y) > _LARGEST_DEGREES:
         hint = f"Units of {crs} are degrees: 10 m are about 9e-5. Pass a crs= in metres, or degrees."
         raise OptionError("resolution", resolution, hint=hint)
     return res_x, res_y

@@ -58,6 +58,8 @@ class Source:
         Which pixels count.
     place : AssetGrid or None
         Where the item says that the file lies; left out of a task graph.
+    unplaced : bool
+        Whether the item does not say where its pixels begin, and the grid has those of the sensor's products.
     bounds : tuple of float or None
         Box on the CRS of the grid that is read, None if unknown.
     remote : bool
@@ -79,6 +81,7 @@ class Source:
     crs: str | None = None
     valid: ValidRule | None = None
     place: AssetGrid | None = None
+    unplaced: bool = False
     bounds: Bounds | None = None
     remote: bool = False
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
+from xcloudmask.scene.dims import DEGREE
 from xcloudmask.stac.arrange import (
     by_time_step,
     check_lacking,
@@ -21,9 +22,10 @@ from xcloudmask.stac.arrange import (
     on_grid,
 )
 from xcloudmask.stac.assumptions import name_items, warn_about
-from xcloudmask.stac.bands import BandChoice, bands_by_sensor, choose_bands
+from xcloudmask.stac.bands import BandChoice, band_names, bands_by_sensor, choose_bands, keys_by_sensor
+from xcloudmask.stac.boxes import is_geographic, parse_crs
 from xcloudmask.stac.engines import Engine, Stack, build
-from xcloudmask.stac.grid import Grid, grid_like, make_grid
+from xcloudmask.stac.grid import Grid, check_resolution, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items
 from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item, name_unreadable
@@ -60,6 +62,8 @@ def load_stac(
     timeout: float = 60.0,
     gdal_env: Mapping[str, Any] | None = None,
     filesystem: Any = None,
+    allow_private_hosts: bool = True,
+    max_pixels: int = 10_000_000_000,
     dtype: str = "float32",
 ) -> xr.DataArray:
     """Load STAC items as one lazy array of calibrated values.
@@ -75,9 +79,10 @@ def load_stac(
     bands : "auto", "all" or sequence of str
         ``"auto"`` takes what the models of this library can use: blue, green, red, one near infrared and the
         two short-wave infrareds, as far as every sensor at hand has them. Names may be common names, the
-        provider's own, or aliases.
+        provider's own, aliases, or keys of assets, which are then the ones that are read.
     resolution : float or (float, float), optional
-        Pixel size in units of the CRS; the finest of the chosen bands if left out.
+        Pixel size in units of the CRS; the finest of the chosen bands if left out. Of copies of a band at
+        several sizes the nearest is read that is no coarser.
     crs : str, int or CRS, optional
         The grid's CRS; by default that of the items, the most frequent one (with a warning) if there are
         several.
@@ -119,6 +124,12 @@ def load_stac(
         Settings for GDAL. They travel in the graph: keep secrets in the environment of the workers.
     filesystem : fsspec file system, optional
         Opens the assets in GDAL's place (obstore's fsspec adapter too).
+    allow_private_hosts : bool
+        False refuses files on hosts with private or loopback addresses: for servers that load what strangers
+        name. The environment variable ``XCLOUDMASK_ALLOW_PRIVATE_HOSTS=no`` does so for a whole process.
+    max_pixels : int
+        How many pixels a grid may have whose extent comes from the items alone: two of them far apart span
+        half the globe. It does not matter where `bbox`, `geometry` or `like` is given.
     dtype : {"float32", "float64"}
         Of the result.
 
@@ -147,12 +158,17 @@ def load_stac(
     options = dict(locals())  # exactly what the signature spells out
     del options["items_or_search"]
     dtype = LoadOptions(**options).dtype
-    transport = Transport(retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem)
+    transport = Transport(
+        retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem, allow_private_hosts
+    )
 
     items = plain_items(items_or_search, modifier)
     _check_sun_elevation(sun_elevation, items)
-    matched = [match_item(item) for item in items]
-    choices = choose_bands(bands_by_sensor(matched), bands, name_unreadable(matched))
+    pixel = _pixel(like, crs, resolution)
+    names = band_names(bands)
+    matched = [match_item(item, pixel, names) for item in items]
+    keys = keys_by_sensor(matched)
+    choices = choose_bands(bands_by_sensor(matched), bands, name_unreadable(matched), keys)
     plans = _plan(matched, choices, sentinel2_offset, sun_elevation, transport)
     warn_about((plan.item_id, assumption) for plan in plans for assumption in plan.assumptions)
     if not plans:
@@ -161,7 +177,7 @@ def load_stac(
     check_lacking(plans, choices, on_error)
     if duplicates == "newest":
         plans = newest(plans)
-    grid = _grid(plans, like, crs, resolution, bbox, geometry)
+    grid = _grid(plans, like, crs, resolution, bbox, geometry, max_pixels)
     groups = by_time_step(on_grid(plans, grid), mosaic)
     stack = Stack(
         np.array([group[0].time for group in groups], dtype="datetime64[ns]"),
@@ -170,8 +186,9 @@ def load_stac(
         _chunk_shape(chunks, grid.shape),
         resampling,
         transport,
+        dtype,
     )
-    return _describe(build(stack, engine).astype(dtype), stack, groups, choices, like)
+    return _describe(build(stack, engine), stack, groups, choices, like)
 
 
 def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None:
@@ -245,15 +262,30 @@ def _grid(
     resolution: float | tuple[float, float] | None,
     bbox: Sequence[float] | None,
     geometry: Any,
+    max_pixels: int,
 ) -> Grid:
     if like is None:
         places = [source.place for plan in plans for source in plan.assets if source.place is not None]
-        return make_grid(places, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry)
+        return make_grid(
+            places, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry, max_pixels=max_pixels
+        )
     given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
     clash = [name for name, value in given.items() if value is not None]
     if clash:
         raise CloudMaskError(f"like= sets the whole grid: leave out {', '.join(clash)}")
     return grid_like(like)
+
+
+def _pixel(like: Any, crs: Any, resolution: float | tuple[float, float] | None) -> float | None:
+    """Return the pixel size that is asked for in metres, roughly; None if none is."""
+    if like is not None:
+        grid = grid_like(like)
+        crs, resolution = grid.crs, (grid.res_x, grid.res_y)
+    if resolution is None:
+        return None
+    name = None if crs is None else parse_crs(crs)
+    size = min(check_resolution(resolution, name))
+    return size * DEGREE if name is not None and is_geographic(name) else size
 
 
 def _chunk_shape(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -142,12 +142,16 @@ class MatchedItem:
         return own
 
 
-def match_item(item: Any) -> MatchedItem:
+def match_item(item: Any, pixel: float | None = None, keys: Collection[str] = ()) -> MatchedItem:
     """Read an item, and find the one asset that is read for each of its bands.
 
     Parameters
     ----------
     item : pystac.Item or mapping
+    pixel : float, optional
+        Size in metres that is wanted: of copies at several sizes, the nearest is read that is no coarser.
+    keys : collection of str
+        Of assets that are preferred, whatever their size.
 
     Raises
     ------
@@ -174,7 +178,7 @@ def match_item(item: Any) -> MatchedItem:
             band = _band_of(asset, i + 1, labels) if labels else _own_band(asset, entry)
             if band is None:
                 continue
-            rank = _rank(asset, entry, band)
+            rank = (asset.key not in keys, *_rank(asset, entry, band, pixel))
             if band.name not in ranks or rank < ranks[band.name]:
                 ranks[band.name] = rank
                 best[band.name] = Choice(band, asset, i + 1)
@@ -185,15 +189,30 @@ def match_item(item: Any) -> MatchedItem:
 
 
 def name_unreadable(items: Iterable[MatchedItem]) -> str:
-    """Return a sentence on the first item with assets that have no address, which nobody can read."""
+    """Return a sentence on the first item with assets that have no address, or are Zarr; "" if none has."""
     for item in items:
         if item.view.without_address:
             keys = ", ".join(repr(key) for key in item.view.without_address)
-            return f"Of item {item.view.id!r} {keys} has no address (href)."
+            return f"of item {item.view.id!r} {keys} has no address (href). Correct it with modifier=."
+        if zarr := _zarr(item.view):
+            return f"of item {item.view.id!r} {zarr}"
     return ""
 
 
+def _zarr(view: ItemView) -> str:
+    keys = [key for key, asset in view.assets.items() if asset.is_zarr and not _PICTURE.search(key)]
+    if not keys:
+        return ""
+    return (
+        f"{', '.join(map(repr, keys[:8]))} is Zarr, and load_stac reads GeoTIFF and JPEG 2000. Open it with"
+        " xarray: xr.open_datatree(href, engine='zarr') (EOPF: engine='eopf-zarr' of xarray-eopf); the bands"
+        " of one pixel size are a Dataset: ds.cloudmask.describe('sentinel-2', level='L2A')."
+    )
+
+
 def _no_band(view: ItemView, sensor: Sensor | None) -> str:
+    if zarr := _zarr(view):
+        return f"item {view.id!r}: {zarr}"
     of = f"a band of {sensor.name}" if sensor else "a band with a common name (its instrument is not known)"
     return (
         f"item {view.id!r}: none of its assets is {of}; assets: {', '.join(view.assets) or 'none'}. Names"
@@ -203,7 +222,7 @@ def _no_band(view: ItemView, sensor: Sensor | None) -> str:
 
 
 def _may_hold_bands(asset: AssetView) -> bool:
-    if _NOT_DATA.intersection(asset.roles) or asset.media_type.startswith(_NOT_IMAGE):
+    if asset.is_zarr or _NOT_DATA.intersection(asset.roles) or asset.media_type.startswith(_NOT_IMAGE):
         return False
     return not _PICTURE.search(asset.key)
 
@@ -247,19 +266,24 @@ def _own_band(asset: AssetView, entry: BandEntry) -> Band | None:
     )
 
 
-def _rank(asset: AssetView, entry: BandEntry, band: Band) -> tuple[object, ...]:
+def _rank(asset: AssetView, entry: BandEntry, band: Band, pixel: float | None) -> tuple[object, ...]:
     """Order the candidates for a band; the least is taken.
 
     The cloud-optimised file before ESA's JPEG 2000 beside it, a file of its own before a plane of a stack,
-    the pixels as they were sampled before resampled ones, the band's own pixel size before any other.
+    the pixels as they were sampled before resampled ones, the band's own pixel size before any other; but
+    where pixels coarser than the band's own are asked for, those that come nearest and are no coarser still.
     """
     sampling = next((role for role in asset.roles if role.startswith("sampling:")), "sampling:original")
-    gsd = _gsd(asset, entry)
-    away = abs(math.log(gsd / band.gsd)) if gsd and band.gsd else gsd or 0.0
+    gsd, size = _gsd(asset, entry), band.gsd
+    coarser = bool(pixel and size and pixel > size)
+    if coarser:
+        size = pixel
+    away = abs(math.log(gsd / size)) if gsd and size else gsd or 0.0
     return (
         asset.key.lower().endswith(("-jp2", "_jp2", ".jp2")),
         len(asset.bands) > 1,
-        sampling != "sampling:original",
+        coarser and (gsd or 0.0) > (size or 0.0) * 1.01,
+        not coarser and sampling != "sampling:original",
         round(away, 3),
         gsd or 0.0,
         len(asset.key),
@@ -268,11 +292,8 @@ def _rank(asset: AssetView, entry: BandEntry, band: Band) -> tuple[object, ...]:
 
 
 def _gsd(asset: AssetView, entry: BandEntry) -> float | None:
-    told = asset.gsd or entry.gsd
-    if told is None:
-        in_key = _SIZE_IN_KEY.search(asset.key)
-        told = float(in_key[1]) if in_key else None
-    return told
+    in_key = _SIZE_IN_KEY.search(asset.key)
+    return asset.gsd or entry.gsd or (float(in_key[1]) if in_key else None)
 
 
 def _file_name(href: str) -> str:

@@ -15,7 +15,7 @@ any, ESA's JPEG 2000  any             any                as with no flag: the fl
 false                 04.00 or later  other than 0       the stated one, with a warning [3]_
 false                 04.00 or later  none               -0.1, with a warning [3]_
 none, Earth Search's  04.00 or later, any                error: pixels of both kinds are served; the flag was
-``sentinel-2-l2a``    or by date                         left out of the search
+level-2A items        or by date                         left out of the search
 none                  04.00 or later  other than 0       the stated one (-0.7 occurs: read, not assumed)
 none                  04.00 or later  none               -0.1; with a warning if the catalogue is unknown
 any but true          04.00 or later  0                  error: ESA's pixels or harmonised ones?
@@ -189,7 +189,7 @@ def decide(evidence: OffsetEvidence, mode: OffsetMode = "auto") -> OffsetDecisio
     if evidence.flagged and evidence.flag is None and not evidence.original:
         raise UnitError(
             f"item {evidence.item_id!r}: whether its pixels still carry the Sentinel-2 offset is told by"
-            " earthsearch:boa_offset_applied, which Earth Search sets and this item lacks. The item says:"
+            " boa_offset_applied, which Earth Search sets and this item lacks. The item says:"
             f" {'; '.join(evidence.found)}. Search without fields=, or settle it with"
             ' sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
         )

@@ -57,13 +57,15 @@ def is_local(address: str) -> bool:
     return "://" not in address or address.lower().startswith("file://")
 
 
-def gdal_path(address: str) -> str:
+def gdal_path(address: str, *, private: bool = True) -> str:
     """Return the path under which GDAL knows an address, or refuse one that is not simply that of a file.
 
     Parameters
     ----------
     address : str
         A path, or a URL of http, https, s3, gs, az, abfs or file.
+    private : bool
+        Whether hosts of private addresses may be named, if the environment does not forbid them.
 
     Raises
     ------
@@ -75,13 +77,13 @@ def gdal_path(address: str) -> str:
     '/vsis3/bucket/a.tif'
     """
     if address.startswith("/vsi"):
-        return _checked_vsi(address)
+        return _checked_vsi(address, private)
     scheme, separator, rest = address.partition("://")
     if separator and scheme.lower() != "file":
         prefix = _PREFIXES.get(scheme.lower())
         if prefix is None:
             raise _refused(address, f"addresses of kind {scheme}:// are not opened")
-        check_host(address)
+        check_host(address, private)
         return prefix + rest
     path = rest if separator else address
     if address.lstrip().startswith("<") or (_PREFIXED.match(path) and not os.path.lexists(path)):
@@ -90,13 +92,13 @@ def gdal_path(address: str) -> str:
     return _regular(os.path.abspath(path))
 
 
-def _checked_vsi(address: str) -> str:
+def _checked_vsi(address: str, private: bool) -> str:
     if address.startswith(_STORES):
         return address
     if address.startswith("/vsicurl/"):
         url = address.removeprefix("/vsicurl/")
         if url.startswith(("http://", "https://")):
-            check_host(url)
+            check_host(url, private)
             return address
     kind = next((prefix for prefix in _ARCHIVES if address.startswith(prefix)), None)
     archive = address.removeprefix(kind or "")
@@ -123,12 +125,12 @@ def _refused(address: str, why: str) -> AssetError:
     return AssetError(f"{address[:200]!r} is not opened: {why}. Give the path or the URL of a GeoTIFF.")
 
 
-def check_host(url: str) -> None:
-    """Refuse a URL of a private or loopback address where the environment forbids them.
+def check_host(url: str, private: bool = True) -> None:
+    """Refuse a URL of a private or loopback address where the caller or the environment forbids them.
 
     GDAL follows redirections by itself, so a server that must not reach its own network needs a firewall too.
     """
-    if os.environ.get(PRIVATE_HOSTS, "").strip().lower() not in ("0", "no", "false", "off"):
+    if private and os.environ.get(PRIVATE_HOSTS, "").strip().lower() not in ("0", "no", "false", "off"):
         return
     host = urlsplit(url).hostname or ""
     try:
@@ -137,7 +139,8 @@ def check_host(url: str) -> None:
         raise AssetError(f"{host!r}: no such host ({error}).") from None
     local = [text for text in found if not ip_address(str(text).partition("%")[0]).is_global]
     if local:
-        why = f"{host} is {local[0]}, a private address, which {PRIVATE_HOSTS} forbids"
+        by = PRIVATE_HOSTS if private else "allow_private_hosts=False"
+        why = f"{host} is {local[0]}, a private address, which {by} forbids"
         raise _refused(url.split("?", 1)[0], why)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from xcloudmask.errors import OptionError
-from xcloudmask.predict.fields import OptionSet, about
+from xcloudmask.predict.fields import OptionSet, about, check_whole
 from xcloudmask.stac.engines import Engine
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.transport import OnError
@@ -76,6 +76,13 @@ class LoadOptions(OptionSet):
     filesystem: Any = field(
         default=None, metadata=about("fsspec file system that opens the files", recorded=False)
     )
+    allow_private_hosts: bool = field(
+        default=True, metadata=about("refuse files on hosts with private addresses", recorded=False)
+    )
+    max_pixels: int = field(
+        default=10_000_000_000,
+        metadata=about("of a grid whose extent nobody gave (1e10)", "N", recorded=False),
+    )
     dtype: str = field(default="float32", metadata=about("float32 or float64", "T"))
 
     def __post_init__(self) -> None:
@@ -85,6 +92,7 @@ class LoadOptions(OptionSet):
             value = getattr(self, name)
             if not isinstance(value, (str, type(None))) or value not in allowed:
                 raise OptionError(name, getattr(self, name), allowed=[repr(value) for value in allowed])
+        check_whole("max_pixels", self.max_pixels, "a whole number above 0", 1)
         from rasterio.enums import Resampling
 
         if not isinstance(self.resampling, str) or self.resampling not in Resampling.__members__:

@@ -133,13 +133,14 @@ def make_plan(
     bits = profile.quality.good_bits if profile.quality else {}
     lonlat = lonlat_box(view.geometry, view.bbox)
     when = _datetime(view)
+    edges = dict(sensor.metadata).get("edges") if sensor else None
 
     def placed(source: Source) -> Source:
         band, asset = source.band, view.assets[source.key]
         own_crs = crs
         if misplaced is None and crs is None and asset.crs and is_known_crs(asset.crs):
             own_crs = asset.crs  # the assets do not agree
-        place = asset_grid(view, asset, own_crs, band.gsd if band else None, lonlat)
+        place = asset_grid(view, asset, own_crs, band.gsd if band else None, lonlat, edges)
         good_bit = bits.get(band.name) if band else None
         return replace(
             source,
@@ -147,6 +148,7 @@ def make_plan(
             crs=own_crs,
             valid=valid,
             place=place,
+            unplaced=place.assumed,
             good_bit=good_bit,
             remote=view.remote,
         )

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from xcloudmask.stac.opening import open_raster
 from xcloudmask.stac.transport import Transport, as_warning, explain, forget_failures, warn_anywhere
 from xcloudmask.store.retry import is_io, repeat
 
+#: Values in single or double precision.
+Float: TypeAlias = NDArray[np.floating[Any]]
 #: Parts of a pixel by which two grids may differ and still be read without warping.
 _ALIGNED = 0.01
 #: Rows and columns of the grid that are warped in one go, whichever chunk asks for some of them.
@@ -41,14 +43,16 @@ class Layer:
         return tuple(source.__dask_tokenize__() for source in self.sources)
 
 
-def read_layer(layer: Layer, part: Part, resampling: str, transport: Transport) -> NDArray[np.float32]:
+def read_layer(
+    layer: Layer, part: Part, resampling: str, transport: Transport, dtype: Any = "float32"
+) -> Float:
     """Return a part of a grid as calibrated values, NaN where there is no data."""
-    out: NDArray[np.float32] | None = None
+    out: Float | None = None
     own = part.grid
     for source in layer.sources:
         if not own.touches(source.bounds):
             continue
-        values = _read_or_skip(source, part, resampling, transport)
+        values = _read_or_skip(source, part, resampling, transport, dtype)
         if values is None:
             continue
         if out is None:
@@ -57,14 +61,14 @@ def read_layer(layer: Layer, part: Part, resampling: str, transport: Transport) 
             np.copyto(out, values, where=np.isnan(out))
         if not np.isnan(out).any():
             break
-    return np.full(part.shape, np.nan, dtype="float32") if out is None else out
+    return np.full(part.shape, np.nan, dtype=dtype) if out is None else out
 
 
 def _read_or_skip(
-    source: Source, part: Part, resampling: str, transport: Transport
-) -> NDArray[np.float32] | None:
+    source: Source, part: Part, resampling: str, transport: Transport, dtype: Any
+) -> Float | None:
     try:
-        return _read_source(source, part, resampling, transport)
+        return _read_source(source, part, resampling, transport, dtype)
     except AssetError as error:
         if transport.on_error == "raise":
             raise
@@ -72,19 +76,19 @@ def _read_or_skip(
         return None
 
 
-def _read_source(source: Source, part: Part, resampling: str, transport: Transport) -> NDArray[np.float32]:
+def _read_source(source: Source, part: Part, resampling: str, transport: Transport, dtype: Any) -> Float:
     raw = _fetch(source, part, resampling, transport)
-    values = np.ma.filled(raw.astype("float32"), np.nan)
+    values = np.ma.filled(raw.astype(dtype), np.nan)
     if source.nodata is not None:
-        values[values == np.float32(source.nodata)] = np.nan
+        values[values == values.dtype.type(source.nodata)] = np.nan
     if source.valid is not None and not np.isnan(values).all():
         values[~_valid_pixels(source, source.valid, part, transport)] = np.nan
     return calibrate(values, source.scale, source.offset, source.k1, source.k2)
 
 
 def calibrate(
-    values: NDArray[np.float32], scale: float, offset: float, k1: float | None = None, k2: float | None = None
-) -> NDArray[np.float32]:
+    values: Float, scale: float, offset: float, k1: float | None = None, k2: float | None = None
+) -> Float:
     """Turn numbers into reflectance, or radiance and then kelvin where K1 and K2 are given, in place.
 
     Examples
@@ -92,12 +96,13 @@ def calibrate(
     >>> calibrate(np.array([5120.0, np.nan], "float32"), 2.0**-13, -0.125).tolist()
     [0.5, nan]
     """
-    values *= np.float32(scale)
-    values += np.float32(offset)
+    kind = values.dtype.type
+    values *= kind(scale)
+    values += kind(offset)
     if k1 is not None and k2 is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
             values[values <= 0] = np.nan  # no radiance has no temperature
-            values[:] = np.float32(k2) / np.log(np.float32(k1) / values + np.float32(1.0))
+            values[:] = kind(k2) / np.log(kind(k1) / values + kind(1.0))
     return values
 
 
@@ -184,6 +189,8 @@ def _open_and_read(path: str, source: Source, part: Part, resampling: str, trans
         if corner is not None:
             offset = (corner[0] + part.row, corner[1] + part.column)
             return _read_aligned(dataset, source.index, offset, part.shape)
+        if source.unplaced:
+            _tell_of_shift(dataset, source, part.whole)
         return _read_warped(dataset, source, part, resampling)
 
 
@@ -252,6 +259,19 @@ def _aligned_corner(dataset: Any, grid: Grid) -> tuple[int, int] | None:
     if drift > _ALIGNED or max(abs(column - round(column)), abs(row - round(row))) > _ALIGNED:
         return None
     return round(row), round(column)
+
+
+def _tell_of_shift(dataset: Any, source: Source, grid: Grid) -> None:
+    """Warn of pixels of the grid's size that lie between those of the grid: nobody asked for that."""
+    a, _, left, _, e, top = tuple(dataset.transform)[:6]
+    same_size = math.isclose(a, grid.res_x, rel_tol=1e-6) and math.isclose(-e, grid.res_y, rel_tol=1e-6)
+    if same_size and dataset.crs == _rasterio_crs(grid.crs):
+        shift = max(abs((far + 0.5) % 1 - 0.5) for far in ((grid.left - left) / a, (grid.top - top) / e))
+        warn_anywhere(
+            f"item {source.item_id!r} states no proj:transform, and its pixels lie {shift * a:.4g} m beside"
+            " those of the sensor's usual products: they are resampled. For the file's own pixels give its"
+            " grid: like=rioxarray.open_rasterio(<the file>)"
+        )
 
 
 def _read_aligned(dataset: Any, index: int, offset: tuple[int, int], shape: tuple[int, int]) -> Any:

@@ -51,6 +51,8 @@ class Transport:
         GDAL settings.
     filesystem : fsspec file system, optional
         Opens the assets in GDAL's place.
+    allow_private_hosts : bool
+        Whether hosts of private addresses may be read, if the environment does not forbid them.
     own_vrt : bool
         Whether an address may be the text of a VRT: those that `xcloudmask.local` writes.
     """
@@ -61,6 +63,7 @@ class Transport:
     patch_url: Callable[[str], str] | None = None
     gdal_env: tuple[tuple[str, str], ...] = ()
     filesystem: Any = None
+    allow_private_hosts: bool = True
     own_vrt: bool = False
 
     def __post_init__(self) -> None:
@@ -126,7 +129,7 @@ class Transport:
         """Return what is handed to `open_raster` for an address."""
         if self.filesystem is not None or (self.own_vrt and url.startswith("<VRTDataset")):
             return url
-        return gdal_path(url)
+        return gdal_path(url, private=self.allow_private_hosts)
 
 
 def forget_failures(path: str, transport: Transport) -> None:
@@ -187,9 +190,9 @@ def make_read_text(transport: Transport) -> Callable[..., str]:
             if transport.filesystem is not None:
                 with transport.filesystem.open(url, "rb") as file:
                     return read_bounded(file, shown)
-            path = gdal_path(url)  # refuses what is no plain address: fsspec knows chains of its own
+            path = transport.path(url)  # refuses what is no plain address: fsspec knows chains of its own
             if url.startswith(("http://", "https://")):
-                return _read_http(url, transport.timeout)
+                return _read_http(url, transport.timeout, transport.allow_private_hosts)
             options = s3_options(dict(transport.gdal_env)) if url.startswith("s3://") else {}
             with fsspec.open(path if is_local(url) else url, "rb", **options) as file:
                 return read_bounded(file, shown)
@@ -205,30 +208,30 @@ def make_read_text(transport: Transport) -> Callable[..., str]:
 
 
 def s3_options(gdal_env: Mapping[str, str]) -> dict[str, Any]:
-    """Return for s3fs what GDAL is told of S3, by `gdal_env` and the environment: one account for both.
+    """Return for s3fs what GDAL has for S3, from `gdal_env` and the environment: one account for both.
 
     Examples
     --------
     >>> s3_options({"AWS_S3_ENDPOINT": "127.0.0.1:9000", "AWS_HTTPS": "NO", "AWS_REQUEST_PAYER": "requester"})
     {'requester_pays': True, 'endpoint_url': 'http://127.0.0.1:9000'}
     """
-    told = {**os.environ, **gdal_env}
+    settings = {**os.environ, **gdal_env}
     names = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
-    options: dict[str, Any] = {ours: told[name] for name, ours in names.items() if name in told}
-    if told.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1", "ON"):
+    options: dict[str, Any] = {ours: settings[name] for name, ours in names.items() if name in settings}
+    if settings.get("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "1", "ON"):
         options = {"anon": True}
-    if told.get("AWS_REQUEST_PAYER") == "requester":
+    if settings.get("AWS_REQUEST_PAYER") == "requester":
         options["requester_pays"] = True
-    endpoint = told.get("AWS_S3_ENDPOINT")
+    endpoint = settings.get("AWS_S3_ENDPOINT")
     if endpoint:
-        plain = told.get("AWS_HTTPS", "YES").upper() in ("NO", "FALSE", "0", "OFF")
+        plain = settings.get("AWS_HTTPS", "YES").upper() in ("NO", "FALSE", "0", "OFF")
         options["endpoint_url"] = (
             endpoint if "://" in endpoint else f"http{'' if plain else 's'}://{endpoint}"
         )
     return options
 
 
-def _read_http(url: str, timeout: float) -> bytes:
+def _read_http(url: str, timeout: float, private: bool) -> bytes:
     from http.client import HTTPMessage
     from typing import IO
     from urllib.error import HTTPError
@@ -240,7 +243,7 @@ def _read_http(url: str, timeout: float) -> bytes:
         def redirect_request(
             self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
         ) -> Request | None:
-            check_host(newurl)
+            check_host(newurl, private)
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     try:

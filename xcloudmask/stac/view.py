@@ -69,9 +69,19 @@ class AssetView:
     raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
 
     @property
+    def is_zarr(self) -> bool:
+        """Whether this is a Zarr group or array, as EOPF has them."""
+        kind = self.media_type.partition(";")[0]
+        return kind in _ZARR or ".zarr" in urlsplit(self.href).path
+
+    @property
     def is_jp2(self) -> bool:
         """Whether the file is JPEG 2000, the form in which ESA delivers Sentinel-2."""
         return "jp2" in self.media_type or urlsplit(self.href).path.lower().endswith(".jp2")
+
+
+#: Media types of Zarr groups and arrays.
+_ZARR = ("application/vnd.zarr", "application/vnd+zarr", "application/x-zarr", "application/zarr")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,3 +21,8 @@ __all__ = [
     "stream",
     "to_zarr",
 ]
+
+
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)

@@ -50,7 +50,7 @@ class ProgressEvent:
         """One line."""
         parts = [f"{self.done}/{self.total} regions"]
         if self.rate > 0:
-            parts.append(f"{self.rate:.1f} Mpx/s" if self.rate >= 0.1 else f"{self.rate:.1g} Mpx/s")
+            parts.append(f"{figure(self.rate)} Mpx/s")
         if self.kind == "end":
             parts.append(f"in {clock(self.seconds)}")
         else:
@@ -58,6 +58,17 @@ class ProgressEvent:
         if self.failed:
             parts.append(f"{self.failed} failed")
         return "  ".join(parts)
+
+
+def figure(value: float) -> str:
+    """Return a number with one digit after the point, or its first that is not zero.
+
+    Examples
+    --------
+    >>> figure(4.24), figure(0.0361)
+    ('4.2', '0.04')
+    """
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.1g}"
 
 
 def clock(seconds: float) -> str:

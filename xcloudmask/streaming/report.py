@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.streaming.progress import clock
+from xcloudmask.streaming.progress import clock, figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +61,19 @@ class StreamReport:
     def __str__(self) -> str:
         out = (
             f"{self.store}: {self.name}, {self.written + self.skipped} of {self.regions} regions done "
-            f"({self.written} now, {self.skipped} before), {self.megapixels:.1f} Mpx in "
-            f"{clock(self.seconds)}, "
-            f"{self.rate:.1f} Mpx/s"
+            f"({self.written} now, {self.skipped} before)"
         )
+        if self.written:
+            out += f", {figure(self.megapixels)} Mpx in {clock(self.seconds)}, {figure(self.rate)} Mpx/s"
         if not self.failed:
             return out
         lines = [f"  region {f.region} of {f.scene or 'the image'}: {f.message}" for f in self.failed[:10]]
-        more = f"\n  and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""
-        return (
-            f"{out}; {len(self.failed)} failed:\n"
-            + "\n".join(lines)
-            + more
-            + "\nRun the same call again to try "
-            "the failed ones once more"
-        )
+        if len(self.failed) > 10:
+            lines.append(f"  and {len(self.failed) - 10} more")
+        again = "Run the same call again to try the failed ones once more"
+        return "\n".join([f"{out}; {len(self.failed)} failed:", *lines, again])
+
+    def _repr_html_(self) -> str:
+        first, *lines = html.escape(str(self)).splitlines()
+        folded = f"<details><summary>Which, and why</summary>{'<br>'.join(lines)}</details>"
+        return f"<div>{first}{folded if lines else ''}</div>"

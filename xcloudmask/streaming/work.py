@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xcloudmask.engine import kernel
-from xcloudmask.engine.arrays import Array, Bool, Float
+from xcloudmask.engine.arrays import Array, Float
 from xcloudmask.engine.blend import PlacedSum
 from xcloudmask.engine.chunks import Range
 from xcloudmask.engine.plan import Plan
@@ -45,10 +45,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Inferred:
-    """What a region's windows contribute to its own cells, and which of its pixels hold data."""
+    """What a region's windows contribute to its own cells, and what its pixels hold."""
 
     sums: Float | None
-    valid: Bool
+    states: Array
     seconds: float
 
 
@@ -75,7 +75,7 @@ def infer(work: Work, at: Index, raw: Array) -> Inferred:
         (top, _), (left, _) = row.box, col.box
         return raw[..., rows[0] - top : rows[1] - top, cols[0] - left : cols[1] - left]
 
-    valid = kernel.valid_pixels(plan, pixels(row.pixels, col.pixels))
+    states = kernel.pixel_states(plan, pixels(row.pixels, col.pixels))
     own: Float | None = None
     if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
         covered = pixels(plan.y.pixel_span(row.windows), plan.x.pixel_span(col.windows))
@@ -84,7 +84,7 @@ def infer(work: Work, at: Index, raw: Array) -> Inferred:
         r, c = row.sums[-1], col.sums[-1]  # its own, if its windows cover any cell that it needs
         if (r.chunk, c.chunk) == at[-2:]:
             own = sums[..., r.start : r.stop, c.start : c.stop]
-    return Inferred(own, valid, time.perf_counter() - began)
+    return Inferred(own, states, time.perf_counter() - began)
 
 
 def _leave_strips(work: Work, windows: WindowLayout, at: Index, sums: Float) -> None:
@@ -131,10 +131,10 @@ def finish(work: Work, at: Index, inferred: Inferred) -> Written:
             if strip.consumer == at[-2:]:
                 part = line[strip.start : strip.stop].reshape(strip.shape(leading))
                 placed.append(PlacedSum(part, strip.rows.offset, strip.cols.offset))
-    output = kernel.finish(plan, placed, inferred.valid, row.pixels, col.pixels)
+    output = kernel.finish(plan, placed, inferred.states, row.pixels, col.pixels)
     rows, cols = windows.layout.pixels(at)
     _write(work, at, output, windows.layout.leads(at), (slice(*rows), slice(*cols)))
-    return Written(int(inferred.valid.sum()), inferred.seconds + time.perf_counter() - began)
+    return Written(int(np.count_nonzero(inferred.states)), inferred.seconds + time.perf_counter() - began)
 
 
 def copy(work: Work, at: Index, block: Array, leads: tuple[slice, ...], box: tuple[slice, slice]) -> Written:

@@ -20,6 +20,11 @@ _PLACES = {
 __all__ = ["fine_tune", "label_folder", "pretrain", "search", "train", "write_patch"]
 
 
+def __dir__() -> list[str]:
+    """Offer the public names to completion; the modules stay importable."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:  # torch comes with what trains, not with what reads patches
     if name in _PLACES:
         return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

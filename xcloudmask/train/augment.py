@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xcloudmask.metrics.labels import BITS, CLOUD
-from xcloudmask.train.samples import Image, Labels, Sample
+from xcloudmask.train.samples import AUX_KINDS, Image, Labels, Sample
 
 #: Bands of whole instruments, by common name, for subsets that exist in orbit.
 INSTRUMENTS: dict[str, tuple[str, ...]] = {
@@ -26,19 +26,6 @@ INSTRUMENTS: dict[str, tuple[str, ...]] = {
     "no-rgb": ("nir", "swir16", "swir22"),
 }
 SAME = {"nir": ("nir", "nir08"), "swir16": ("swir16",), "swir22": ("swir22",)}
-
-
-def positions(sample: Sample, instrument: str) -> list[int] | None:
-    """Return where an instrument's bands are in the sample, or None if it lacks one.
-
-    Examples
-    --------
-    >>> from xcloudmask.types import Band
-    >>> bands = tuple(Band(n, n) for n in ("red", "green", "blue"))
-    >>> positions(Sample(np.zeros((3, 1, 1), "f4"), bands, np.ones((1, 1), "u1"), 30.0), "rgb")
-    [2, 1, 0]
-    """
-    return places(sample, INSTRUMENTS[instrument])
 
 
 def places(sample: Sample, names: Iterable[str]) -> list[int] | None:
@@ -99,7 +86,7 @@ def band_subset(sample: Sample, rng: np.random.Generator, *, least: int = 3, who
     draw = rng.random()
     if draw < whole or count <= least:
         return sample.select(rng.permutation(count).tolist())
-    choices = [p for p in (positions(sample, name) for name in INSTRUMENTS) if p and len(p) >= least]
+    choices = [p for p in (places(sample, names) for names in INSTRUMENTS.values()) if p and len(p) >= least]
     if draw < (1 + whole) / 2 and choices:
         return sample.select(rng.permutation(choices[rng.integers(len(choices))]).tolist())
     size = int(rng.integers(least, count + 1))
@@ -149,6 +136,14 @@ def noise(sample: Sample, rng: np.random.Generator, *, most: float = 0.006) -> S
     spread = np.float32(level) * scale_of(sample)[:, None, None] + np.float32(share) * np.abs(sample.image)
     shaken = (sample.image + shake * spread).astype(np.float32)
     return replace(sample, image=_only_reflectance(sample, shaken))
+
+
+def salt_pepper(sample: Sample, rng: np.random.Generator, *, most: float = 0.01) -> Sample:
+    """Turn up to `most` of the pixels of each band black (0) or white (1), as broken detectors do."""
+    draw, share = rng.random(sample.image.shape, np.float32), np.float32(rng.uniform(0, most))
+    spotted = np.where(draw < share / 2, np.float32(0), np.where(draw < share, np.float32(1), sample.image))
+    spotted[np.isnan(sample.image)] = np.nan
+    return replace(sample, image=_only_reflectance(sample, spotted))
 
 
 def radiometry(
@@ -225,17 +220,23 @@ def gaps(sample: Sample, rng: np.random.Generator) -> Sample:
         gone = (along + rng.uniform(0, period)) % period < period * rng.uniform(0.05, 0.35)
     else:
         gone = along > np.quantile(along, rng.uniform(0.5, 0.95))
-    image = np.where(gone, np.float32(np.nan), sample.image)
+    own = np.array(
+        [band.kind not in AUX_KINDS for band in sample.bands]
+    )  # not what others saw: height, radar
+    image = np.where(gone & own[:, None, None], np.float32(np.nan), sample.image)
     return replace(sample, image=image, possible=np.where(gone, np.uint8(0), sample.possible))
 
 
 def mix_cloud(ground: Sample, cloud: Sample, rng: np.random.Generator) -> Sample:
     """Lay the clouds of one sample over the ground of another of the same size; bands both have are kept.
 
+    So are the aux planes of the ground.
+
     Thick cloud hides the ground; cloud called thin, or of unspecified thickness, is let through in part where
     it is dark against the brightest cloud of its image.
     """
     mine, theirs = _shared_bands(ground, cloud)
+    aux = [i for i, band in enumerate(ground.bands) if band.kind in AUX_KINDS]
     if len(mine) < 2 or ground.possible.shape != cloud.possible.shape:
         return ground
     below, above = ground.select(mine), cloud.select(theirs)
@@ -248,9 +249,10 @@ def mix_cloud(ground: Sample, cloud: Sample, rng: np.random.Generator) -> Sample
     cover = np.where(above.possible == BITS["thick_cloud"], 1, cover) * is_cloud
     cover = np.nan_to_num(cover).astype(np.float32)
     over = np.where(is_cloud, above.image, 0)
+    mixed = below.image * (1 - cover) + over * cover
     return replace(
-        below,
-        image=below.image * (1 - cover) + over * cover,
+        ground.select([*mine, *aux]),
+        image=np.concatenate([mixed, ground.image[aux]]),
         possible=np.where(is_cloud, above.possible, below.possible),
     )
 
@@ -263,6 +265,8 @@ def _shared_bands(one: Sample, other: Sample) -> tuple[list[int], list[int]]:
     mine: list[int] = []
     theirs: list[int] = []
     for i, band in enumerate(one.bands):
+        if band.kind in AUX_KINDS:
+            continue
         far = 25 if band.kind == "reflectance" else 700
         apart = {
             j: abs((band.center_nm or np.inf) - (twin.center_nm or -np.inf))

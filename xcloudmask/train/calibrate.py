@@ -19,7 +19,7 @@ from xcloudmask.metrics.labels import CLOUD, open_classes
 from xcloudmask.train.evaluate import logits, take
 from xcloudmask.train.files import Entry
 from xcloudmask.train.losses import open_to
-from xcloudmask.train.networks import head_of
+from xcloudmask.train.networks import sized_by
 
 #: Labelled pixels of a sample that are looked at, at most, spread evenly.
 MOST = 4096
@@ -93,7 +93,7 @@ def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any]
     >>> torch.allclose(net(pixels), before / 2)
     True
     """
-    head = head_of(architecture, config)
+    head = sized_by(architecture, config, "classes")
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name in head:

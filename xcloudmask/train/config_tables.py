@@ -15,7 +15,7 @@ from xcloudmask.train.config_base import Above0, AtLeast1, Count, From0, Share, 
 from xcloudmask.train.evaluate import SETS
 from xcloudmask.train.loggers import LOGGERS
 from xcloudmask.train.losses import LOSSES
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import AUX_SCALING, ModelSpec
 
 
 def _known_model(model: Any) -> Any:
@@ -57,6 +57,7 @@ class Data(Table):
     train: str = "train"
     held_out: str = ""
     sources: tuple[str, ...] | None = None
+    sensors: tuple[str, ...] | None = None
     weights: dict[str, From0] = Field(
         default={}, description="be a table of numbers, 0 or more: { l8_biome = 6.0 }"
     )
@@ -65,7 +66,6 @@ class Data(Table):
     used: Annotated[float, Field(gt=0, le=1)] = 1.0
     batch: AtLeast1 = 16
     length: AtLeast1 = 100
-    seed: Count = 0
     memory: AtLeast1 = 2**29
     labelled: bool = True
     teacher: bool = False
@@ -90,8 +90,8 @@ class Network(Table):
         AfterValidator(_none_twice),
     ] = Field(min_length=1, examples=[["clear", "cloud"]])
     settings: Entries = Field(default_factory=dict)
-    seed: Count = 0
     bands: Names = ()
+    aux: Annotated[tuple[Annotated[str, one_of(AUX_SCALING)], ...], AfterValidator(_none_twice)] = ()
     start: Model = Field(default=None, description=f"be {MODEL}")
     encoder: str | None = None
     head_only: bool = False
@@ -151,6 +151,16 @@ class Validation(Table):
     bands: tuple[Annotated[str, one_of(SETS)], ...] = Field(default=("all",), min_length=1)
     metric: Annotated[str, one_of(METRICS)] = "balanced_accuracy"
     temperature: bool = False
+
+
+class Score(Table):
+    """What the trained model is scored on, by itself and with others' bands: the table [score]."""
+
+    section = "score"
+    folder: str = "val"
+    sources: tuple[str, ...] | None = None
+    bands: Annotated[str, one_of(SETS)] = "all"
+    coarser: AtLeast1 = 1
 
 
 class Card(Table):

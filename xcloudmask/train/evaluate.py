@@ -19,32 +19,22 @@ from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
 from xcloudmask.metrics.labels import open_classes
 from xcloudmask.models.arch.descriptors import BandInput
-from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places, positions
+from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places
 from xcloudmask.train.files import Entry
-from xcloudmask.train.samples import Sample
-from xcloudmask.types import ModelSpec
+from xcloudmask.train.losses import ambiguous_cross_entropy, open_to
+from xcloudmask.train.samples import AUX_KINDS, Sample, with_aux
+from xcloudmask.types import ModelSpec, Scheme
 
 #: Sets of bands: all of reflectance, the same without the cirrus band, and those of `INSTRUMENTS`.
 SETS: tuple[str, ...] = ("all", "no-cirrus", *INSTRUMENTS)
-LEGEND = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
-#: The codes of `LEGEND` for the words of models.
-CODES = {
-    "clear": 0,
-    "land": 0,
-    "water": 0,
-    "snow": 0,
-    "not_cloud": 0,
-    "cloud": 1,
-    "thick_cloud": 1,
-    "thin_cloud": 2,
-    "cloud_shadow": 3,
-}
 #: A model's answer: probabilities (classes, y, x), their classes, the thresholds of cloud and shadow.
 Answer = tuple[NDArray[np.float32], Sequence[str], float | None, float | None]
 
 
 def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
     """Return the sample with one of `SETS`, or with bands by name; None where it lacks one of them.
+
+    Its aux planes stay.
 
     Examples
     --------
@@ -53,26 +43,26 @@ def take(sample: Sample, bands: str | tuple[str, ...]) -> Sample | None:
     >>> take(one, "rgb") is None, len(take(one, "all").bands)
     (True, 1)
     """
-    if isinstance(bands, tuple):
-        at = places(sample, bands)
-        return None if at is None else sample.select(at)
-    if bands not in SETS:
+    if isinstance(bands, str) and bands not in SETS:
         raise OptionError("set of bands", bands, allowed=SETS)
-    if bands in INSTRUMENTS:
-        at = positions(sample, bands)
-        return None if at is None else sample.select(at)
-    keep = [
-        i
-        for i, band in enumerate(sample.bands)
-        if band.kind == "reflectance" and (bands == "all" or band.common_name != "cirrus")
-    ]
-    return sample.select(keep) if keep else None
+    if isinstance(bands, tuple) or bands in INSTRUMENTS:
+        at = places(sample, bands if isinstance(bands, tuple) else INSTRUMENTS[bands])
+    else:
+        at = [
+            i
+            for i, band in enumerate(sample.bands)
+            if band.kind == "reflectance" and (bands == "all" or band.common_name != "cirrus")
+        ]
+    aux = [i for i, band in enumerate(sample.bands) if band.kind in AUX_KINDS]
+    return sample.select([*at, *aux]) if at else None
 
 
 def logits(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
     """Return the network's output before the softmax, (classes, y, x), NaN where there is no data."""
+    sample, planes = sample.parted()
     if takes := getattr(network, "takes", ()):
         sample = among(sample, takes)  # by name, as the engine does: wavelengths may fit several
+    sample = with_aux(sample, planes, getattr(network, "aux", ()), always=bool(getattr(network, "bands", ())))
     valid = sample.valid
     pixels = np.where(valid, sample.image, np.float32(0))
     described = network.describe([BandInput.from_band(b) for b in sample.bands])  # type: ignore[operator]
@@ -113,6 +103,38 @@ def _in_windows(
     return out[:, :rows, :cols]
 
 
+def losses_of(
+    network: nn.Module,
+    classes: Sequence[str],
+    entries: Iterable[Entry],
+    bands: str | tuple[str, ...],
+    pixelwise: bool,
+) -> list[float]:
+    """Return the mean ambiguous cross-entropy of each entry: how hard it is for the network.
+
+    What cannot be told, such as that of a table of pixels for a network that looks at neighbours, is the mean
+    of the rest.
+
+    Parameters
+    ----------
+    network, classes, entries, bands
+        As for `run_on`.
+    pixelwise : bool
+        Whether the network looks at single pixels.
+    """
+    out = []
+    for entry in entries:
+        sample = take(entry.read(), bands)
+        out.append(np.nan)
+        if sample is not None and (sample.spatial or pixelwise):
+            output = torch.from_numpy(np.nan_to_num(logits(network, sample)))[None]
+            labels = np.where(sample.valid, sample.possible, np.uint8(0))
+            out[-1] = ambiguous_cross_entropy(output, torch.from_numpy(open_to(labels[None], classes))).item()
+    values = np.array(out)
+    values[np.isnan(values)] = 1.0 if np.isnan(values).all() else np.nanmean(values)
+    return [float(value) for value in values + 1e-6]
+
+
 def probabilities(network: nn.Module, sample: Sample) -> NDArray[np.float32]:
     """Return the probabilities of the network's classes, (classes, y, x), NaN where there is no data."""
     p: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits(network, sample)), dim=0).numpy()
@@ -140,7 +162,7 @@ def classify(
     threshold: float | None,
     shadow_threshold: float | None = None,
 ) -> NDArray[np.uint8]:
-    """Return codes of `LEGEND` by the engine's rule (`decide_classes`), for probabilities (class, ...).
+    """Return codes of `legend_of` by the engine's rule (`decide_classes`), for probabilities (class, ...).
 
     Without a threshold the likeliest class, as `predict` has it for a model whose card names none.
 
@@ -150,19 +172,31 @@ def classify(
     >>> classify(p, ("clear", "thick_cloud", "thin_cloud"), 0.5).tolist()
     [1]
     """
-    words = tuple("clear" if word == "not_cloud" else word for word in classes)
-    answer = scheme("default", words)
+    answer = _scheme(classes)
     rows = to_scheme(p.reshape(len(p), -1, 1), answer)
     some_cloudy = any(answer.cloudy) and not all(answer.cloudy)
     best = decide_classes(
-        rows,
-        answer,
-        threshold if some_cloudy else None,
-        shadow_threshold if SHADOW in answer.names else None,
+        rows, answer, threshold if some_cloudy else None, shadow_threshold if SHADOW in answer.names else None
     )
-    codes = np.array([CODES[name] for name in answer.names], np.uint8)
+    codes = np.array(answer.codes, np.uint8)
     out = np.where(np.isnan(rows).any(axis=0), np.uint8(NO_DATA), codes[best])
     return out.reshape(p.shape[1:])
+
+
+def legend_of(classes: Sequence[str]) -> dict[int, str]:
+    """Return the codes that `predict` has for a model with these classes, and their words.
+
+    Examples
+    --------
+    >>> legend_of(["land", "water", "snow", "cloud", "cloud_shadow"])
+    {0: 'clear', 1: 'cloud', 3: 'cloud_shadow', 4: 'snow', 5: 'water', 255: 'no_data'}
+    """
+    answer = _scheme(classes)
+    return {**dict(zip(answer.codes, answer.names, strict=True)), NO_DATA: "no_data"}
+
+
+def _scheme(classes: Sequence[str]) -> Scheme:
+    return scheme("default", tuple("clear" if word == "not_cloud" else word for word in classes))
 
 
 @dataclass(slots=True)
@@ -272,7 +306,7 @@ def tallied(
             own = (slice(None),) if sample.spatial else (scenes == scene,)
             outcome.add(
                 str(scene),
-                Tally.of(sample.possible[own], codes[own], LEGEND),
+                Tally.of(sample.possible[own], codes[own], legend_of(answered[1])),
                 Histogram.of(cloud[own], truth[own]),
             )
     return out

@@ -97,6 +97,7 @@ class Taught(nn.Module):
         self.network, self.weight = network, recovery
         # what validation looks at
         self.window, self.takes = getattr(network, "window", None), getattr(network, "takes", ())
+        self.aux, self.bands = getattr(network, "aux", ()), getattr(network, "bands", ())
         self.distil, self.temperature = distil, temperature
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()  # no submodule
         self._embedding: Tensor | None = None
@@ -238,7 +239,8 @@ def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module | No
     if model in models.families():
         return None
     spec = model_of(model)
-    if spec.any_bands != begun.entries["any_bands"] or spec.classes != tuple(classes):
+    same = (spec.any_bands, spec.aux) == (begun.entries["any_bands"], begun.entries["aux"])
+    if not same or spec.classes != tuple(classes):
         return None
     if spec.any_bands:
         body: nn.Module = load_network(spec).body
@@ -252,5 +254,5 @@ def _teacher(begun: Begun, model: Any, classes: Sequence[str]) -> nn.Module | No
         return body
     if spec.bands != begun.entries["bands"]:
         return None
-    same = begin({"start": spec, "classes": spec.classes, "estimate": isinstance(begun.called, Estimated)})
-    return same.called
+    estimate = isinstance(begun.called, Estimated)
+    return begin({"start": spec, "classes": spec.classes, "estimate": estimate}).called

@@ -1,9 +1,10 @@
 """Labelled patches and pixels from a folder, and the guard that keeps held-out data out of training.
 
 A patch is a ``.npz`` with ``image`` (uint16, band, y, x; reflectance x 10,000, kelvin x 100, 65535 for no
-data), ``bands`` (STAC common names), ``kinds``, ``possible`` (bit masks, if it is labelled) and ``meta``
-(JSON with sensor, level, gsd_m, scene; a level with L2A in it is bottom of atmosphere). A table of pixels is
-a ``.csv`` or ``.csv.gz`` with a column a band and ``label`` (1 cloud, 0 not).
+data), ``bands`` (STAC common names), ``kinds``, ``possible`` (bit masks, if it is labelled), ``meta`` (JSON
+with sensor, level, gsd_m, scene; a level with L2A in it is bottom of atmosphere), and perhaps aux inputs (see
+`xcloudmask.train.patches.FORM`). A table of pixels is a ``.csv`` or ``.csv.gz`` with a column a band,
+``label`` (1 cloud, 0 not), and perhaps ``dem``, height in metres.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.labels import BITS, CLOUD
 from xcloudmask.train import patches
 from xcloudmask.train.samples import Sample
-from xcloudmask.types import Band, Sensor
+from xcloudmask.types import AuxInput, Band, Sensor
 
 NO_DATA = 65535
 #: Words in a path that mark data that no training may read.
@@ -41,6 +42,8 @@ COLUMNS = {
 }  # fmt: skip
 #: The column of a table that distinguishes scenes, as far as any does.
 GROUP = "cloud_scene_percent"
+#: The column of a table that holds height, in metres.
+HEIGHT = "dem"
 #: Sensors of patches whose name in the library differs.
 SENSORS = {"landsat-5": "landsat-5-tm", "landsat8": "landsat-8", "sentinel2": "sentinel-2"}
 
@@ -57,12 +60,19 @@ class Entry:
     source: str
     scene: str
     part: tuple[float, float] = (0.0, 1.0)
+    sensor: str = ""
 
     def read(self) -> Sample:
         """Read it; of a table, the rows of the scenes in `part`."""
         if self.path.suffix == ".npz":
             return replace(read_patch(self.path), source=self.source, scene=self.scene)
         return replace(read_pixels(self.path, self.part), source=self.source, scene=self.scene)
+
+    def aux(self) -> set[str]:
+        """Return the names of the aux inputs that it holds."""
+        if self.path.suffix == ".npz":
+            return patches.aux_of(self.path)
+        return {"elevation"} if HEIGHT in _rows(self.path)[0] else set()
 
     def groups(self) -> list[str]:
         """Return the scene of each row of a table as `read` gives them."""
@@ -121,15 +131,21 @@ def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry
     """
     root = Path(folder)
     if not root.is_dir():
-        raise _no_folder(root)
+        raise CloudMaskError(
+            f"there is no folder {root}: name the folder that holds {root.name} with --data FOLDER, or with "
+            f'folder = "..." in [data]'
+        )
     entries = []
     for path in sorted(root.rglob("*")):
         parent = path.parent.relative_to(root).as_posix()
         if path.suffix == ".npz":
-            entries.append(Entry(path, parent, f"{parent}/{patches.read_meta(path)['scene']}"))
+            meta = patches.read_meta(path)
+            sensor = SENSORS.get(meta["sensor"], meta["sensor"])
+            entries.append(Entry(path, parent, f"{parent}/{meta['scene']}", sensor=sensor))
         elif path.name.endswith((".csv", ".csv.gz")):
             name = path.name.split(".")[0]
-            entries.append(Entry(path, f"{parent}/{name}", f"{parent}/{name}"))
+            sensor = SENSORS.get(name, name)
+            entries.append(Entry(path, f"{parent}/{name}", f"{parent}/{name}", sensor=sensor))
     if not entries:
         raise CloudMaskError(
             f"{root} holds no patch (.npz) and no table of pixels (.csv, .csv.gz): put them there, a "
@@ -142,25 +158,6 @@ def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry
         if source not in known:
             raise OptionError("source", source, allowed=sorted(known))
     return [entry for entry in entries if entry.source in sources]
-
-
-def _no_folder(root: Path) -> CloudMaskError:
-    """Return the error for a folder of samples that is not there, with a guess at what went wrong."""
-    folder, wanted = root.parent, root.name
-    above = folder / ".." if folder.name in ("", "..") else folder.parent
-    called = folder.resolve().name
-    hint = ""
-    if called == wanted:
-        hint = f". {folder} is itself called {wanted}: the folder above is meant, --data {above}"
-    elif folder.is_dir() and any(any(folder.glob(form)) for form in ("*.npz", "*/*.npz")):
-        hint = (
-            f". {folder} itself holds patches: the folder above is meant, --data {above}, with the "
-            f"patches in its folder {wanted} (or with train = {called!r} in [data])"
-        )
-    return CloudMaskError(
-        f"there is no folder {root}: name the folder that holds {wanted} with --data FOLDER, or with "
-        f'folder = "..." in [data]{hint}'
-    )
 
 
 def check_no_leak(training: Iterable[Entry], held_out: Iterable[Entry] = ()) -> None:
@@ -257,6 +254,8 @@ def read_patch(path: str | Path) -> Sample:
         ) from error
     level = "boa" if "L2A" in held.meta["level"] else "toa"
     gsd, scene = float(held.meta["gsd_m"]), str(held.meta["scene"])
+    image = np.concatenate([image, *(plane[None] for plane in held.aux.values())])
+    bands += tuple(AuxInput.of(name).band for name in held.aux)
     return Sample(image, bands, possible, gsd, scene, path.parent.name, level)
 
 
@@ -283,14 +282,17 @@ def read_pixels(path: str | Path, part: tuple[float, float] = (0.0, 1.0)) -> Sam
         raise CloudMaskError(f"{path}: needs a column 'label' and some of {', '.join(COLUMNS[sensor])}")
     if GROUP in header:
         rows = [row for row in rows if _in(row[header.index(GROUP)], part)]
-    at = [header.index(column) for column in (*columns, "label")]
+    known = sensors.get(sensor)
+    bands = {column: known.band(band) for column, band in columns.items()}
+    if HEIGHT in header:
+        bands[HEIGHT] = AuxInput("elevation").band
+    at = [header.index(column) for column in (*bands, "label")]
     values = np.array([[row[i] for i in at] for row in rows], np.float32)
     cloud = values[:, -1] == 1
     labels = np.where(cloud, CLOUD, BITS["clear"] | BITS["cloud_shadow"]).astype(np.uint8)
-    known = sensors.get(sensor)
     return Sample(
         np.ascontiguousarray(values[:, :-1].T)[:, :, None],
-        tuple(known.band(band) for band in columns.values()),
+        tuple(bands.values()),
         labels[:, None], 30.0 if sensor == "landsat-8" else 20.0, name, "pixels", "toa", spatial=False,
     )  # fmt: skip
 

@@ -65,8 +65,7 @@ def fine_tune(
         and estimated from the others, in training and ever after (`ModelSpec.fills`).
     recipe : mapping, optional
         How samples are changed; settings of `xcloudmask.train.stream.Recipe`. By default crops of 128 pixels
-        turned and mirrored; of a network that takes one size of window, that size. ``seed``, 0 by default, is
-        that of everything random.
+        turned and mirrored; of a network that takes one size of window, that size.
     progress : bool
         Whether to print a line an epoch.
 
@@ -92,21 +91,20 @@ def fine_tune(
     size = spec.patch if spec.patch_fixed else 128
     least = 3 if estimate and not spec.fills else spec.min_bands
     changes: dict[str, object] = {"size": size, "least_bands": least, **(recipe or {})}
-    seed = changes.pop("seed", 0)
     if spec.architecture in ("spectral", "pixel-mlp"):
         changes = {"pixels": 128, **changes}
     config: dict[str, Any] = {
         "name": name,
         "description": f"{spec.name} trained on",
         "licence": spec.licence,
-        "data": {"train": ".", "dev": dev, "batch": batch, "length": length, "seed": seed},
+        "data": {"train": ".", "dev": dev, "batch": batch, "length": length},
         "recipe": changes,
         "network": {
-            "start": spec, "classes": list(classes or spec.classes), "seed": seed,
+            "start": spec, "classes": list(classes or spec.classes),
             "head_only": head_only, "only": list(parts), **({"estimate": True} if estimate else {}),
             **({"bands": list(bands)} if bands else {}),
         },
-        "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0, "seed": seed},
+        "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0},
         "card": {
             "training_data": f"{spec.training_data}; then {Path(data).name}".lstrip("; "),
             "citation": spec.citation, "limits": f"Of {spec.name}: {spec.limits}" if spec.limits else "",

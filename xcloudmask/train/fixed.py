@@ -12,6 +12,7 @@ from xcloudmask.errors import BandError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.imputation import BandImputer
 from xcloudmask.scene.bands import RANGES
+from xcloudmask.types import AuxInput
 
 #: How far a band may lie from the one it stands for, as a share of the wavelength: MSS has its NIR at 750 nm.
 FARTHEST = 0.14
@@ -19,6 +20,8 @@ FARTHEST = 0.14
 
 class Fixed(nn.Module):
     """A network for fixed bands with its normalisation, called as a set network is.
+
+    Aux inputs come behind the bands, scaled already: they are not normalised again.
 
     Parameters
     ----------
@@ -33,6 +36,8 @@ class Fixed(nn.Module):
         the softmax of both the sigmoid of it.
     window : int, optional
         Rows and columns that it takes, if no others.
+    aux : sequence of AuxInput
+        What it takes behind its bands.
 
     Examples
     --------
@@ -53,11 +58,15 @@ class Fixed(nn.Module):
         *,
         one_logit: bool = False,
         window: int | None = None,
+        aux: Sequence[AuxInput] = (),
     ) -> None:
         super().__init__()
         self.network, self.bands, self.one_logit, self.window = network, tuple(bands), one_logit, window
-        for name, values in (("mean", mean or (0.0,)), ("std", std or (1.0,))):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+        self.aux, count = tuple(aux), len(self.bands)
+        for name, values, none in (("mean", mean, 0.0), ("std", std, 1.0)):
+            each = torch.tensor(values or (none,)).expand(count)
+            each = torch.cat([each, torch.full((len(self.aux),), none)])
+            self.register_buffer(name, each[:, None, None], persistent=False)
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
         """Return empty descriptors: the bands are known by their place."""
@@ -65,8 +74,9 @@ class Fixed(nn.Module):
 
     def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
         """Return the network's logits."""
-        if pixels.shape[1] != len(self.bands):
-            raise BandError(f"this network takes {', '.join(self.bands)}; got {pixels.shape[1]} bands")
+        names = (*self.bands, *(each.name for each in self.aux))
+        if pixels.shape[1] != len(names):
+            raise BandError(f"this network takes {', '.join(names)}; got {pixels.shape[1]} bands")
         out: Tensor = self.network((pixels - self.mean) / self.std)
         return torch.cat([torch.zeros_like(out), out], dim=1) if self.one_logit else out
 

@@ -90,7 +90,7 @@ def _shows_ground(band: Band) -> bool:
 def _relief(sample: Sample, clear: NDArray[np.bool_]) -> Image:
     """Return how bright each pixel is beside the rest of the clear ground, near 1."""
     red_on = [i for i, b in enumerate(sample.bands) if b.kind == "reflectance" and (b.center_nm or 0) > 600]
-    bands = sample.image[red_on] if red_on else sample.image
+    bands = sample.image[red_on] if red_on else sample.parted()[0].image
     lit = np.clip(np.nan_to_num(bands.mean(axis=0)), 0.01, None)
     relief: Image = np.clip(lit / np.median(lit[clear]), 0.2, 1.25).astype(np.float32)
     return relief

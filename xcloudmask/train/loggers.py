@@ -49,22 +49,12 @@ def mlflow(folder: Path, name: str) -> Logger:
 COUNTS = ("epoch", "steps", "rate", "loss", "gradient", "seconds", "taught")
 
 
-def epoch_line(steps: int, numbers: Mapping[str, float]) -> str:
-    """Return an epoch's row of the log as a line of text.
-
-    Examples
-    --------
-    >>> epoch_line(50, {"epoch": 1, "steps": 50, "rate": 1e-3, "loss": 0.31, "seconds": 12, "score": 0.9})
-    'epoch 1, 50 steps, loss 0.31, score 0.900, 12 s'
-    """
+def print_epoch(steps: int, numbers: Mapping[str, float]) -> None:
+    """Print an epoch's row of the log as a line where messages go: a logger for those who watch."""
     scores = [f"{name} {numbers[name]:.3f}" for name in numbers if name not in COUNTS]
     start = [f"epoch {numbers['epoch']:.0f}", f"{steps} steps", f"loss {numbers['loss']:.4g}"]
-    return ", ".join([*start, *scores, f"{numbers['seconds']:.0f} s"])
-
-
-def print_epoch(steps: int, numbers: Mapping[str, float]) -> None:
-    """Print `epoch_line` where messages go: a logger for those who watch."""
-    print(epoch_line(steps, numbers), file=sys.stderr, flush=True)
+    line = ", ".join([*start, *scores, f"{numbers['seconds']:.0f} s"])
+    print(line, file=sys.stderr, flush=True)
 
 
 LOGGERS: Mapping[str, Callable[[Path, str], Logger]] = {"tensorboard": tensorboard, "mlflow": mlflow}

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -48,8 +48,12 @@ class Settings(Table):
     ----------
     epochs : int
         Passes of ``stream.length`` batches.
+    optimiser : {"adamw", "adam", "sgd"}
+        How weights follow the gradient.
     rate, weight_decay : float
-        AdamW's.
+        Learning rate, and what pulls weights toward 0.
+    momentum : float
+        With ``"sgd"``, the share of the last step that the next one keeps.
     warmup : int
         Steps in which the rate rises from nothing.
     schedule : {"cosine", "plateau", "constant"}
@@ -68,8 +72,8 @@ class Settings(Table):
         The score of the validation that is watched, higher being better; without validation, minus the loss.
     save_every : int
         Steps between checkpoints within an epoch; 0 for one a minute.
-    seed, workers : int
-        Of weights and dropout (the stream has its own); threads that make batches ahead.
+    workers : int
+        Threads that make batches ahead.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``...
     deterministic : bool
@@ -83,7 +87,9 @@ class Settings(Table):
 
     section = "loop"
     epochs: AtLeast1 = Field(examples=[10])
+    optimiser: Annotated[str, one_of(("adamw", "adam", "sgd"))] = "adamw"
     rate: Above0 = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: From0 = 1e-4
     warmup: Count = 0
     schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
@@ -94,10 +100,17 @@ class Settings(Table):
     stop_after: Count = 0
     watch: str = ""
     save_every: Count = 0
-    seed: Count = 0
     workers: Count = 0
     device: str = "auto"
     deterministic: bool = True
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> Self:
+        if self.momentum and self.optimiser != "sgd":
+            raise CloudMaskError(
+                f"momentum = {self.momentum} in [loop] is of optimiser = 'sgd', not {self.optimiser!r}"
+            )
+        return self
 
 
 @dataclass(slots=True)
@@ -114,6 +127,14 @@ class Progress:
     rate: float = 0.0  # of the last step
     best: float = -math.inf
     best_epoch: int = -1
+
+
+def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    weights, rate, decay = network.parameters(), settings.rate, settings.weight_decay
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(weights, lr=rate, momentum=settings.momentum, weight_decay=decay)
+    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+    return kind(weights, lr=rate, weight_decay=decay)
 
 
 class Trainer:
@@ -166,9 +187,7 @@ class Trainer:
         self.rank = int(os.environ.get("RANK", "0"))
         self.device = device_of(settings.device)
         self.network = network.to(self.device)
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
-        )
+        self.optimiser = _optimiser(network, settings)
         steps, kind = settings.epochs * stream.length, settings.schedule
         self.rates = LambdaLR(self.optimiser, partial(rate, steps=steps, warmup=settings.warmup, kind=kind))
         self.plateau = ReduceLROnPlateau(
@@ -195,7 +214,7 @@ class Trainer:
             ) from error
         alone = checkpoint.claimed(self.folder) if self.rank == 0 else contextlib.nullcontext()
         with alone, repeatable(self.settings.deterministic), processes(self.network, self.device) as wrapped:
-            torch.manual_seed(self.settings.seed + self.rank)
+            torch.manual_seed(self.stream.recipe.seed + self.rank)
             self._resume()
             while self.progress.epoch < self.settings.epochs and not self._is_stale():
                 if not self._epoch(wrapped, stop_at):

@@ -8,6 +8,7 @@ References
 ----------
 A. Francis, "Sensor independent cloud and shadow masking with partial labels and multimodal inputs", IEEE
 TGRS 62, 2024, equations 5 to 8 and section IV-B
+P. Kettig et al., "Improving future optical Earth Observation products using transfer learning", EGU 2020
 """
 
 from __future__ import annotations
@@ -96,24 +97,6 @@ def ambiguous_mean_squared(logits: Tensor, possible: Tensor) -> Tensor:
     return _mean(((y / count - proxy) ** 2).mean(dim=1), weight)
 
 
-def ambiguous_focal(logits: Tensor, possible: Tensor, *, gamma: float = 2.0) -> Tensor:
-    """Return the focal loss of the possibility score: pixels that are right already count little.
-
-    Examples
-    --------
-    >>> p = torch.tensor([[0.5, 0.5]])
-    >>> round(ambiguous_focal(p.log(), torch.tensor([[True, False]])).item(), 4)
-    0.1733
-    """
-    logits, weight = _prepared(logits, possible)
-    inside = torch.logsumexp(
-        logits.masked_fill(~possible, -torch.inf).where(_decides(possible), logits), dim=1
-    )
-    log_phi = (inside - torch.logsumexp(logits, dim=1)).clamp(max=0)
-    missing = -torch.expm1(log_phi.clamp(max=-1e-7))
-    return _mean(missing**gamma * -log_phi, weight)
-
-
 def dice(logits: Tensor, possible: Tensor, *, eps: float = 1.0) -> Tensor:
     """Return one minus the mean Dice coefficient of the classes, where labels leave one class open.
 
@@ -129,6 +112,38 @@ def dice(logits: Tensor, possible: Tensor, *, eps: float = 1.0) -> Tensor:
     over = [d for d in range(p.dim()) if d != 1]
     both, each = (p * y).sum(dim=over), p.sum(dim=over) + y.sum(dim=over)
     return 1 - ((2 * both + eps) / (each + eps)).mean()
+
+
+def bce_dice(logits: Tensor, possible: Tensor, cloudy: Sequence[bool], *, eps: float = 1.0) -> Tensor:
+    """Return binary cross-entropy of cloud plus one minus its Dice coefficient, the loss of CNES's CloudDL.
+
+    The probability of cloud is the sum over its classes; pixels whose label leaves cloud open do not count.
+    Dice looks at cloud alone, so that rare clouds weigh as much as frequent ones.
+
+    Parameters
+    ----------
+    logits, possible
+        (n, classes, ...).
+    cloudy : sequence of bool
+        Which classes are cloud: some, not all.
+    eps : float
+        Added to numerator and denominator of Dice, which is then 1 where there is no cloud at all.
+
+    Examples
+    --------
+    >>> p, cloud = torch.tensor([[0.8, 0.2], [0.4, 0.6]]), torch.tensor([[True, False], [False, True]])
+    >>> round(bce_dice(p.log(), cloud, [False, True]).item(), 4)  # (0.2231 + 0.5108) / 2 + 1 - 2.2 / 2.8
+    0.5813
+    """
+    yes = torch.tensor(cloudy, device=logits.device)
+    logits, _ = _prepared(logits, possible)
+    cloud = torch.logsumexp(logits[:, yes], dim=1) - torch.logsumexp(logits[:, ~yes], dim=1)
+    truth = possible[:, yes].any(dim=1)
+    weight = (truth != possible[:, ~yes].any(dim=1)).to(logits.dtype)  # neither or both: it decides nothing
+    target = truth.to(logits.dtype)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(cloud, target, reduction="none")
+    p, y = torch.sigmoid(cloud) * weight, target * weight
+    return _mean(entropy, weight) + 1 - (2 * (p * y).sum() + eps) / (p.sum() + y.sum() + eps)
 
 
 def distillation(
@@ -238,29 +253,48 @@ def band_recovery(estimate: Tensor, pixels: Tensor, present: Tensor, valid: Tens
 LOSSES: Mapping[str, Callable[..., Tensor]] = {
     "ambiguous-ce": ambiguous_cross_entropy,
     "ambiguous-mse": ambiguous_mean_squared,
-    "ambiguous-focal": ambiguous_focal,
+    "bce-dice": bce_dice,
     "dice": dice,
 }
 
 
-def combined(terms: Mapping[str, float], *, smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the weighted sum of losses named in `LOSSES`; `smoothing` is the cross-entropy's.
+def combined(
+    terms: Mapping[str, float], classes: Sequence[str], *, smoothing: float = 0.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the weighted sum of losses named in `LOSSES`, for a network of these classes.
+
+    Parameters
+    ----------
+    terms : mapping of str to float
+        The weight of each loss.
+    classes : sequence of str
+        The network's.
+    smoothing : float
+        Of ``"ambiguous-ce"``.
 
     Examples
     --------
-    >>> loss = combined({"ambiguous-ce": 1.0, "dice": 0.5})
+    >>> loss = combined({"ambiguous-ce": 1.0, "dice": 0.5}, ["clear", "cloud"])
     >>> loss(torch.zeros(1, 2), torch.tensor([[True, False]])).item() > 0.69
     True
+    >>> combined({"bce-dice": 1.0}, ["clear", "thin_cloud", "thick_cloud"])
+    Traceback (most recent call last):
+    ...
+    xcloudmask.errors.CloudMaskError: bce-dice in [loss] tells cloud from the rest, and the classes are ...
     """
-    if not terms:
-        raise CloudMaskError(f"no loss is named; allowed are {', '.join(LOSSES)}")
     for name in terms:
         if name not in LOSSES:
             raise OptionError("loss", name, allowed=LOSSES)
-
+    cloudy = [not bits & ~ASKED["cloud"] for bits in open_classes(classes).values()]
+    if "bce-dice" in terms and (not any(cloudy) or (len(terms) == 1 and len(cloudy) > 2)):
+        raise CloudMaskError(
+            f"bce-dice in [loss] tells cloud from the rest, and the classes are {', '.join(classes)}: name "
+            "two, such as clear and cloud, or add another term, ambiguous-ce"
+        )
     functions: dict[str, Callable[..., Tensor]] = {
         **LOSSES,
         "ambiguous-ce": partial(ambiguous_cross_entropy, smoothing=smoothing),
+        "bce-dice": partial(bce_dice, cloudy=cloudy),
     }
 
     def total(logits: Tensor, possible: Tensor) -> Tensor:

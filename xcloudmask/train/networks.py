@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.models import arch, card
+from xcloudmask.models import arch
+from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.network import load_network
 from xcloudmask.models.sources import ukis
 from xcloudmask.train.fixed import Estimated, Fixed
 from xcloudmask.train.pretraining import set_encoder
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import AuxInput, ModelSpec
 
 LOADER = "xcloudmask.models.loading:network"
 
@@ -38,7 +39,7 @@ class Begun:
     config : dict
         Its settings.
     entries : dict
-        Of its card: bands, normalisation, pixel size.
+        Of its card: bands, aux inputs, normalisation, pixel size.
     """
 
     called: nn.Module
@@ -71,8 +72,11 @@ def begin(table: Mapping[str, Any]) -> Begun:
     _train_only(network, architecture, config, table)
     called = network
     estimate = table.get("estimate", entries.get("fills", False))
-    if any_bands and estimate:
-        raise CloudMaskError("[network] estimate = true is for networks of fixed bands; this one takes any")
+    if estimate and (any_bands or entries["aux"]):
+        what = "any" if any_bands else "aux inputs"
+        raise CloudMaskError(
+            f"[network] estimate = true is for networks of fixed bands; this one takes {what}"
+        )
     if not any_bands:
         normalised = entries.get("mean"), entries.get("std")
         window = entries["patch"] if entries.get("patch_fixed") else None
@@ -81,7 +85,12 @@ def begin(table: Mapping[str, Any]) -> Begun:
             how = imputer_for(entries["bands"])
             called = Estimated(network, how, *normalised, one_logit=one_logit, window=window)
         else:
-            called = Fixed(network, entries["bands"], *normalised, one_logit=one_logit, window=window)
+            called = Fixed(
+                network, entries["bands"], *normalised, one_logit=one_logit, window=window, aux=entries["aux"]
+            )
+    elif entries["aux"]:
+        called.describe([BandInput.from_band(each.band) for each in entries["aux"]])  # type: ignore[operator]
+        called.aux = entries["aux"]
     return Begun(called, network, architecture, config, entries)
 
 
@@ -92,9 +101,17 @@ Made = tuple[nn.Module, str, dict[str, Any], dict[str, Any]]
 def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
     """Build a network anew."""
     architecture, bands = table["architecture"], tuple(table.get("bands", ()))
-    config = dict(table.get("settings", {}))
-    if "classes" in arch.config_of(architecture):
+    config, usual = dict(table.get("settings", {})), arch.config_of(architecture)
+    aux = tuple(AuxInput.of(name) for name in table.get("aux", ()))
+    if "classes" in usual:
         config["classes"] = len(classes)
+    height = [each for each in aux if each.name == "elevation"] if "dem" in usual else []
+    if config.get("dem", usual.get("dem")) and not height:
+        aux = (*aux, AuxInput("elevation"))
+    elif height:  # it has a channel of its own, the last
+        config["dem"], aux = True, (*(each for each in aux if each not in height), *height)
+    if bands and "bands" in usual:
+        config.setdefault("bands", len(bands) + len(aux) - bool(config.get("dem")))
     network = arch.build(architecture, config, seed=seed)
     if table.get("encoder"):
         set_encoder(network, table["encoder"], architecture)
@@ -105,19 +122,34 @@ def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
             else f"architecture {architecture!r} takes fixed bands: name them, bands = ['blue', ...] in "
             "[network]"
         )
-    return network, architecture, config, {"bands": bands, "any_bands": not bands}
+    return network, architecture, config, {"bands": bands, "any_bands": not bands, "aux": aux}
 
 
 def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
     """Take a network that was trained before."""
     spec = model_of(table["start"])
-    if spec.aux:
-        raise CloudMaskError(
-            f"model {spec.name!r} takes {', '.join(each.name for each in spec.aux)} beside its bands, which "
-            "training does not read: start from a model without aux"
-        )
-    kept = ("bands", "any_bands", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed")
+    kept = (
+        "bands",
+        "any_bands",
+        "aux",
+        "min_bands",
+        "fills",
+        "level",
+        "gsd",
+        "patch",
+        "overlap",
+        "patch_fixed",
+    )
     entries = {name: getattr(spec, name) for name in kept}
+    names = tuple(table.get("aux", ())) or tuple(each.name for each in spec.aux)
+    if spec.any_bands:
+        had = {each.name: each for each in spec.aux}
+        entries["aux"] = tuple(had.get(name, AuxInput.of(name)) for name in names)
+    elif names != tuple(each.name for each in spec.aux) or (spec.aux and table.get("bands", ())):
+        raise CloudMaskError(
+            f"model {spec.name!r} takes {', '.join((*spec.bands, *(each.name for each in spec.aux)))}: other "
+            "bands, and other aux inputs, can be given to networks of any bands, or without aux"
+        )
     if spec.gpu_runtime:
         spec = ukis.as_trained(spec)
     network, config = with_head(spec, classes, seed=seed)
@@ -137,7 +169,7 @@ def _train_only(
     if only and table.get("head_only"):
         raise CloudMaskError("[network] has head_only and only: give one of them")
     if table.get("head_only"):
-        only = tuple(head_of(architecture, config))
+        only = tuple(sized_by(architecture, config, "classes"))
     if not only:
         return
     names = [name for name, _ in network.named_parameters()]
@@ -153,21 +185,10 @@ def model_of(start: str | Path | ModelSpec) -> ModelSpec:
     """Return the card of a model by its name, or of weights that a training wrote, by their path."""
     if isinstance(start, ModelSpec):
         return start
-    path = Path(start)
-    if path.suffix not in (".safetensors", ".onnx", ".json"):
-        from xcloudmask import models
+    from xcloudmask import models
 
-        return models.get(str(start))
-    card_path = path.with_suffix(".json")
-    if not card_path.exists():
-        raise CloudMaskError(f"{card_path} does not exist: weights and their card, .json, go together")
-    spec = card.from_json(card_path.read_bytes(), card_path.name, loader=LOADER)
-    weights = card_path.with_name(Path(spec.weights).name).resolve()
-    if not weights.exists():
-        raise CloudMaskError(
-            f"{weights} does not exist: weights and their card, {card_path.name}, go together"
-        )
-    return replace(spec, weights=str(weights))
+    path = Path(start)
+    return models.get(str(path.with_suffix(".json") if path.suffix in (".safetensors", ".onnx") else start))
 
 
 def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
@@ -209,7 +230,7 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
         return old, config
     config["classes"] = len(classes)
     network = arch.build(spec.architecture, config, seed=seed)
-    state, head = network.state_dict(), head_of(spec.architecture, config)
+    state, head = network.state_dict(), sized_by(spec.architecture, config, "classes")
     for name, value in old.state_dict().items():
         if name not in head:
             state[name] = value
@@ -281,17 +302,6 @@ def _has_one_logit(architecture: str, config: Mapping[str, Any]) -> bool:
     return config.get("classes", arch.config_of(architecture).get("classes")) in (None, 1)
 
 
-def head_of(architecture: str, config: Mapping[str, object]) -> dict[str, int]:
-    """Return the tensors whose shape depends on the number of classes, and along which axis.
-
-    Examples
-    --------
-    >>> sorted(head_of("sensei-v2", {"classes": 4}))
-    ['head.direct.weight', 'head.logits.bias', 'head.logits.weight']
-    """
-    return sized_by(architecture, config, "classes")
-
-
 def sized_by(architecture: str, config: Mapping[str, object], setting: str) -> dict[str, int]:
     """Return the tensors whose shape depends on the number of classes or of bands, and along which axis.
 
@@ -299,6 +309,8 @@ def sized_by(architecture: str, config: Mapping[str, object], setting: str) -> d
     --------
     >>> sized_by("pixel-mlp", {"bands": 4, "classes": 2}, "bands")
     {'0.weight': 1}
+    >>> sorted(sized_by("sensei-v2", {"classes": 4}, "classes"))
+    ['head.direct.weight', 'head.logits.bias', 'head.logits.weight']
     """
     defaults = arch.config_of(architecture)
     if setting not in defaults:

@@ -8,26 +8,33 @@ import os
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xcloudmask.engine.aux_planes import RADAR, Cleaner
 from xcloudmask.engine.cache import PerProcessCache
-from xcloudmask.errors import CloudMaskError, UnitWarning, warn_user
+from xcloudmask.errors import CloudMaskError, UnitError, UnitWarning, warn_user
 from xcloudmask.metrics.labels import elementary
-from xcloudmask.types import KINDS
+from xcloudmask.types import AUX_SCALING, KINDS, AuxName
 
-#: What each part of a patch must be; all but `possible` are needed.
+#: What each part of a patch must be; all but `possible` and aux inputs are needed.
 FORM: Mapping[str, str] = {
-    "image": "uint16 (band, y, x): reflectance x 10,000, kelvin x 100, 65535 for no data",
+    "image": "uint16 (band, y, x), bands first: numpy.round(reflectance * 10_000), or kelvin * 100; 65535 "
+    "for no data",
     "bands": "a list of STAC common names, one a band",
     "kinds": "a list, one a band: 'reflectance' or 'brightness_temperature'",
     "possible": "uint8 (y, x): bit masks of the classes that each pixel may have",
     "meta": "JSON text made by json.dumps({'sensor': ..., 'level': ..., 'gsd_m': ..., 'scene': ...})",
+    "elevation": "float32 (y, x): height in metres, NaN where it is not known",
+    "vv": "float32 (y, x): backscatter in decibels, NaN where it is not known",
+    "vh": "float32 (y, x): backscatter in decibels, NaN where it is not known",
+    "angle": "float32 (y, x): the radar's incidence angle in degrees, NaN where it is not known",
 }
+OPTIONAL = ("possible", *AUX_SCALING)
 #: What the entries of `meta` must be; there may be more.
 META: Mapping[str, str] = {
     "sensor": "text such as 'landsat-8'",
@@ -57,6 +64,8 @@ class Patch:
         At least what `META` names.
     possible : array of uint8, (y, x), optional
         Bit masks; None if the patch is not labelled.
+    aux : mapping of str to array of float32, (y, x)
+        Height in metres, backscatter as a ratio of powers, angle in degrees; NaN where not known.
 
     Examples
     --------
@@ -69,6 +78,7 @@ class Patch:
     kinds: tuple[str, ...]
     meta: Mapping[str, Any]
     possible: NDArray[np.uint8] | None = None
+    aux: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def read(path: Path) -> Patch:
@@ -92,10 +102,26 @@ def read(path: Path) -> Patch:
     for kind in kinds:
         if kind not in KINDS:
             raise bad(path, f"unknown kind {kind!r}; 'kinds' must be {FORM['kinds']}")
-    _check_image(path, parts["image"], len(bands), parts.get("possible"))
+    _check_image(path, parts["image"], len(bands))
     if "possible" in parts:
         _check_labels(path, parts["possible"], parts["image"].shape)
-    return Patch(parts["image"], bands, kinds, meta, parts.get("possible"))
+    aux = {str(name): _aux_plane(path, name, parts) for name in AUX_SCALING if name in parts}
+    return Patch(parts["image"], bands, kinds, meta, parts.get("possible"), aux)
+
+
+def aux_of(path: Path) -> set[str]:
+    """Return the names of the aux inputs that a patch holds."""
+    return set(_load(path, AUX_SCALING))
+
+
+def _aux_plane(path: Path, name: AuxName, parts: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    stored, shape = parts[name], parts["image"].shape[1:]
+    if stored.dtype.kind not in "iuf" or stored.shape != shape:
+        raise bad(path, f"{name!r} is {_form(stored)}, the image {shape}; it must be {FORM[name]}")
+    try:
+        return Cleaner(decibels=name in RADAR, name=name)(stored)
+    except UnitError as error:
+        raise bad(path, f"{error}. It must be {FORM[name]}") from error
 
 
 def read_meta(path: Path) -> Mapping[str, Any]:
@@ -140,7 +166,7 @@ def _load(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
     except _DAMAGED as error:
         raise bad(path, f"it cannot be read ({error}); {_AGAIN}") from error
     for name in wanted:
-        if name not in out and name != "possible":
+        if name not in out and name not in OPTIONAL:
             raise bad(path, f"it holds {_list(names)}, but no {name!r}, which must be {FORM[name]}")
     others = [name for name in names if name.casefold() in OTHER_NAMES]
     if "possible" in wanted and "possible" not in out and others:
@@ -202,28 +228,11 @@ def _fits(key: str, value: Any) -> bool:
     return bool(isinstance(value, str) and value) or (key == "scene" and type(value) is int)
 
 
-def _check_image(path: Path, image: NDArray[Any], count: int, labels: NDArray[Any] | None) -> None:
-    must = f"it must be {FORM['image']}"
-    if image.ndim != 3 or 0 in image.shape:
-        raise bad(path, f"'image' is {_form(image)}; {must}")
-    if image.dtype.kind != "u" or image.dtype.itemsize != 2:
-        raise bad(path, f"'image' is {_form(image)}; {must}{_how_to_store(image)}")
-    last = image.shape[2] == count
-    labelled_so = labels is not None and labels.shape == image.shape[:2] != image.shape[1:]
-    if image.shape[0] != count or (last and labelled_so):
-        hint = ". Bands come first: store numpy.moveaxis(image, -1, 0)" if last else ""
-        raise bad(path, f"'image' is {_form(image)}, and 'bands' names {count}; {must}{hint}")
-
-
-def _how_to_store(image: NDArray[Any]) -> str:
-    if image.dtype.kind in "iu":
-        return ". Store it with 65535 for no data, as image.astype('uint16')"
-    if image.dtype.kind != "f":
-        return ""
-    finite = image[np.isfinite(image)]
-    scaled = "image * 10_000" if finite.size and finite.max() < 50 else "image"  # no kelvin, no percent
-    whole = f"numpy.clip(numpy.round({scaled}), 0, 65534)"
-    return f". Store numpy.where(numpy.isnan(image), 65535, {whole}).astype('uint16')"
+def _check_image(path: Path, image: NDArray[Any], count: int) -> None:
+    if image.ndim != 3 or 0 in image.shape or (image.dtype.kind, image.dtype.itemsize) != ("u", 2):
+        raise bad(path, f"'image' is {_form(image)}; it must be {FORM['image']}")
+    if len(image) != count:
+        raise bad(path, f"'image' is {_form(image)}, and 'bands' names {count}; it must be {FORM['image']}")
 
 
 def _check_labels(path: Path, labels: NDArray[Any], shape: tuple[int, ...]) -> None:

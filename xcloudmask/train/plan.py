@@ -15,15 +15,27 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train.config_base import Table
-from xcloudmask.train.config_tables import Card, Data, Entries, Log, Loss, Network, Stage, Teacher, Validation
+from xcloudmask.train.config_tables import (
+    Card,
+    Data,
+    Entries,
+    Log,
+    Loss,
+    Network,
+    Score,
+    Stage,
+    Teacher,
+    Validation,
+)
 from xcloudmask.train.loop import Settings
+from xcloudmask.train.losses import combined
 from xcloudmask.train.stream import Recipe
 from xcloudmask.types import ModelSpec
 
 #: Tables that a stage may change, entry by entry.
 STAGED = ("data", "recipe", "loss", "loop", "validation")
 #: Tables that a search may vary.
-TABLES = ("data", "recipe", "network", "loss", "loop", "validation", "card", "teacher", "log")
+TABLES = ("data", "recipe", "network", "loss", "loop", "validation", "score", "card", "teacher", "log")
 #: Names of other files that a training writes: beside weights, and beside the folders of stages.
 TAKEN = ("best", "last", "record")
 TAKEN_BY_FILES = (
@@ -67,6 +79,7 @@ class Plan(Table):
     loss: Loss = Loss()
     loop: Settings = Field(title="table [loop]")
     validation: Validation = Validation()
+    score: Score | None = None
     card: Card = Card()
     teacher: Teacher | None = None
     search: Entries = Field(default_factory=dict)
@@ -75,6 +88,11 @@ class Plan(Table):
     _config: Mapping[str, Any] = PrivateAttr(default_factory=dict)
     _sha256: str = PrivateAttr("")
     _before: tuple[Plan, ...] = PrivateAttr(())
+
+    @model_validator(mode="after")
+    def _losses_suit_classes(self) -> Self:
+        combined(self.loss.terms, self.network.classes)
+        return self
 
     @model_validator(mode="after")
     def _windows_overlap_in_part(self) -> Self:
@@ -134,7 +152,7 @@ class Plan(Table):
 
     def with_values(self, values: Mapping[str, Any]) -> Plan:
         """Return the plan with what a search tries: values by ``table.entry`` or ``table.entry.part``."""
-        changed = {key: value for key, value in self._config.items() if key != "search"}
+        changed = {key: value for key, value in self._config.items() if key not in ("search", "score")}
         for name, value in values.items():
             table, *rest = name.split(".")
             if not 1 <= len(rest) <= 2:

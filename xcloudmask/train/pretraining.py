@@ -155,7 +155,7 @@ def pretrain(
     seed : int
         Of the initial weights and all samples.
     device : str
-        Where it is trained, as torch names it.
+        Where it is trained, as torch names it; on a CPU a thousand steps take minutes.
     start : path, optional
         The published Keras file, or what this function wrote before, to train on from.
 

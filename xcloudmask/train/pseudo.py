@@ -24,6 +24,8 @@ from xcloudmask.train.samples import Labels, Sample, to_xarray
 from xcloudmask.types import ModelSpec
 
 Floats = NDArray[np.float32]
+#: Of aux planes of a sample; those of radar are ratios of powers.
+UNITS = {"elevation": "m", "angle": "degrees"}
 
 
 def confident_labels(probabilities: Floats, classes: Sequence[str], confident: float = 0.9) -> Labels:
@@ -183,7 +185,13 @@ def ask(
     if names is not None:
         pairs = zip(taken.bands, names, strict=True)
         taken = replace(taken, bands=tuple(replace(band, common_name=name) for band, name in pairs))
-    p = to_xarray(taken).cloudmask.predict_proba(model=spec, tta=tta, device=device)
+    da = to_xarray(taken)
+    aux = {
+        name: da.isel(band=0, drop=True).copy(data=plane).assign_attrs(units=UNITS.get(name, "linear"))
+        for name, plane in sample.parted()[1].items()
+        if name in [str(each.name) for each in spec.aux]
+    }
+    p = da.cloudmask.predict_proba(model=spec, aux=aux or None, tta=tta, device=device)
     words = [str(word) for word in p["class"].values]
     return p.transpose("class", "y", "x").values, words, spec.threshold, spec.shadow_threshold
 

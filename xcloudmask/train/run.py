@@ -13,30 +13,28 @@ from typing import Any
 from torch import nn
 
 from xcloudmask._version import __version__
-from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
-from xcloudmask.metrics import Histogram, choose_threshold, reliability
+from xcloudmask.errors import CloudMaskError, ModelWarning, warn_user
+from xcloudmask.metrics import Histogram, Scores, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train import checkpoint, pseudo
-from xcloudmask.train.augment import count_of
 from xcloudmask.train.calibrate import divide_head, fit_temperature
-from xcloudmask.train.config_tables import Data
+from xcloudmask.train.choose import check_aux, entries_of
+from xcloudmask.train.config_tables import Score
 from xcloudmask.train.curves import draw
-from xcloudmask.train.evaluate import pooled, run_on
+from xcloudmask.train.evaluate import losses_of, pooled, run_model, run_on
 from xcloudmask.train.extras import with_extras
-from xcloudmask.train.files import Entry, check_no_leak, find, split
+from xcloudmask.train.files import Entry, check_no_leak, find
 from xcloudmask.train.loggers import Logger, open_loggers
 from xcloudmask.train.loop import Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import LOADER, Begun, begin, model_of
 from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
-from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.stream import Stream
 from xcloudmask.types import ModelSpec
 
-#: Scenes below which a fixed number of them is kept for choosing.
-FEW = 10
 #: Steps below which a training is remarked upon.
 HANDFUL = 50
 #: Where, among a training's results, what its teacher labelled lies.
@@ -72,7 +70,8 @@ def train(
     Returns
     -------
     dict
-        The record: threshold and scores by set of bands, hashes of weights and config.
+        The record: threshold and scores by set of bands, hashes of weights and config. Where the config has
+        [score], ``scored`` holds its scores as numbers, and ``scores`` as `xcloudmask.metrics.Scores`.
     """
     if threads:
         import torch
@@ -97,7 +96,12 @@ def train(
         start = str(folder / stage.name / f"{stage.name}.json")
     record = fit(_starting_from(last, start), root, folder, folder / TEACHER, loggers)
     _warn_of_thresholds(record)
-    return record
+    if plan.score is None:
+        return record
+    scores = score_on(plan, plan.score, root, folder / f"{plan.name}.json")
+    note = {**record, "scored": {"on": plan.score.given(), "scenes": scores.scenes, **scores.to_dict()}}
+    (folder / "record.json").write_text(json.dumps(note, indent=2) + "\n")
+    return {**record, "scores": scores}
 
 
 def _starting_from(plan: Plan, start: str | None) -> Plan:
@@ -140,24 +144,36 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Lo
         See `train`.
     """
     classes, data, settings = plan.network.classes, plan.data, plan.loop
+    if plan.recipe.hard and plan.network.start is None:
+        raise CloudMaskError(
+            "hard in [recipe] looks for the files where a trained network errs most: name one, start = '...' "
+            "in [network], or put hard into the recipe of a later [[stage]]"
+        )
     device = "cpu" if device_of(settings.device).type == "cpu" else "auto"
-    begun, asked = with_extras(begin(plan.network.given()), plan.loss, classes, device=device)
+    table = {**plan.network.given(), "seed": plan.recipe.seed}
+    begun, asked = with_extras(begin(table), plan.loss, classes, device=device)
+    if plan.recipe.resize and begun.entries.get("patch_fixed"):
+        raise CloudMaskError(f"resize in [recipe]: {plan.network.start} takes one size of window only")
     takes = "among" if begun.entries.get("fills") else "bands"
     recipe = plan.recipe.model_copy(update={takes: begun.entries["bands"]})
     to_fit, dev, held_out = entries_of(plan, root, taught, recipe)
+    check_aux([*to_fit, *dev], begun.entries["aux"], every=not begun.entries["any_bands"])
     check_no_leak([*to_fit, *dev], held_out)
     if dev and not settings.watch:
         settings = settings.model_copy(update={"watch": "score"})
     sources = {entry.source for entry in to_fit}
+    wanted = tuple(begun.entries["bands"]) if recipe.bands else "all"
+    hardness = losses_of(begun.called, classes, to_fit, wanted, recipe.pixels > 0) if recipe.hard else ()
     stream = Stream(
-        tuple(to_fit), recipe, data.batch, data.length, seed=data.seed, memory=data.memory,
+        tuple(to_fit), recipe, data.batch, data.length, epochs=settings.epochs, memory=data.memory,
         weights={source: weight for source, weight in data.weights.items() if source in sources},
         rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1")), teacher=asked,
+        aux=begun.entries["aux"], hardness=hardness,
     )  # fmt: skip
     sets = sets_of(plan, begun)
     trainer = Trainer(
-        begun.called, classes, combined(plan.loss.terms, smoothing=plan.loss.smoothing), stream, settings,
-        folder,
+        begun.called, classes, combined(plan.loss.terms, classes, smoothing=plan.loss.smoothing), stream,
+        settings, folder,
         validate=(lambda net: validate(net, classes, dev, sets, plan.validation.metric)) if dev else None,
         loggers=() if stream.rank else [*open_loggers(plan.log.to, folder, plan.name), *loggers],
         about={**_about(plan), "files": _listing([*to_fit, *dev])},
@@ -186,64 +202,20 @@ def _listing(entries: list[Entry]) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def entries_of(
-    plan: Plan, root: Path, taught: Path, recipe: Recipe | None = None
-) -> tuple[list[Entry], list[Entry], list[Entry]]:
-    """Return what to fit, what to choose settings by, and what is held out."""
-    data, recipe = plan.data, recipe or plan.recipe
-    labelled = find(root / data.train, data.sources)
-    weak = find(taught) if data.teacher else []
-    sources = {entry.source for entry in (*labelled, *weak)}
-    for source in data.weights:
-        if source not in sources:
-            raise OptionError("source in [data.weights]", source, allowed=sources)
-    fit, dev = _parted(labelled, data)
-    fit = [*(fit if data.labelled else []), *weak]
-    wanted = recipe.bands or recipe.among
-    if wanted:
-        few = len(recipe.bands) or recipe.least_bands
-        fit, dev = ([e for e in part if count_of(e.read(), wanted) >= few] for part in (fit, dev))
-    if not fit:
-        which = f"{recipe.least_bands} of the bands" if recipe.among else "the bands"
-        raise CloudMaskError(
-            f"nothing to train on in {root}" + (f" has {which} {', '.join(wanted)}" if wanted else "")
-        )
-    held = root / data.held_out if data.held_out else None
-    if held is not None and not held.is_dir():
-        raise CloudMaskError(
-            f"held_out names {held}, which is no folder: nothing could be kept out of training. Correct it, "
-            "or leave it out"
-        )
-    return fit, dev, find(held) if held is not None else []
+def score_on(plan: Plan, table: Score, root: Path, card_path: Path) -> Scores:
+    """Return the scores of the finished model, as users get it, on what the table [score] names.
 
-
-def _parted(labelled: list[Entry], data: Data) -> tuple[list[Entry], list[Entry]]:
-    """Part what is labelled by hand: scenes in dev_scenes, or a share `dev` of them, are for choosing."""
-    named = data.dev_scenes
-    for scene in named:
-        if scene not in {entry.scene for entry in labelled}:
-            raise OptionError("scene in dev_scenes", scene, allowed={entry.scene for entry in labelled})
-    if named:
-        rest = [entry for entry in labelled if entry.scene not in named]
-        return split(rest, 0.0, used=data.used)[0], [e for e in labelled if e.scene in named]
-    if not data.dev:
-        return split(labelled, 0.0, used=data.used)[0], []
-    fit, dev = split(labelled, data.dev, used=data.used)
-    patches = [entry for entry in labelled if entry.path.suffix == ".npz"]
-    scenes = sorted({e.scene for e in patches}, key=lambda scene: hashlib.sha256(scene.encode()).digest())
-    if len(scenes) < FEW:  # a hash of their names decides, and may take none of a few, or most
-        kept = set(scenes[: max(1, round(data.dev * len(scenes)))] if len(scenes) > 2 else ())
-        rest = split([e for e in patches if e.scene not in kept], 0.0, used=data.used)[0]
-        chosen = [e for e in patches if e.scene in kept]
-        fit = [*rest, *(e for e in fit if e.path.suffix != ".npz")]
-        dev = [*chosen, *(e for e in dev if e.path.suffix != ".npz")]
-    if not dev:
-        warn_user(
-            "too few scenes to keep one for choosing: the epoch of the least loss is taken, and no threshold "
-            "is chosen. Give more scenes, or name some in dev_scenes",
-            ModelWarning,
+    Patches of another sensor serve, averaged to larger pixels if need be: so it is seen how a model that
+    learnt from one instrument does on another.
+    """
+    entries = find(root / table.folder, table.sources)
+    outcomes = run_model(model_of(card_path), entries, bands=table.bands, coarser=table.coarser)
+    if not outcomes:
+        raise CloudMaskError(
+            f"[score]: no patch of {root / table.folder} has the bands {table.bands} and those that "
+            f"{plan.name} takes; it is trained, and written as {card_path}"
         )
-    return fit, dev
+    return pooled(outcomes.values()).scores()
 
 
 def sets_of(plan: Plan, begun: Begun) -> dict[str, str | tuple[str, ...]]:
@@ -271,10 +243,7 @@ def validate(
 
 
 def _histograms(
-    network: nn.Module,
-    classes: tuple[str, ...],
-    dev: list[Entry],
-    sets: Mapping[str, str | tuple[str, ...]],
+    network: nn.Module, classes: tuple[str, ...], dev: list[Entry], sets: Mapping[str, str | tuple[str, ...]]
 ) -> dict[str, Histogram]:
     """Return the probabilities of cloud with each set of bands that a scene has."""
     outcomes = {

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xcloudmask.engine.pixels import calibrate
+from xcloudmask.engine.aux_planes import encode
+from xcloudmask.engine.pixels import calibrate, fill_gaps
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import elementary
-from xcloudmask.types import Band
+from xcloudmask.types import AuxInput, Band
 
 Image = NDArray[np.float32]
 Labels = NDArray[np.uint8]
+#: Kinds of bands that are aux inputs: gaps in them do not make a pixel no data.
+AUX_KINDS = ("elevation", "sar")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -24,7 +28,8 @@ class Sample:
     Parameters
     ----------
     image : array of float32, (band, y, x)
-        Reflectance (0 to 1, and kelvin for thermal bands), NaN for no data.
+        Reflectance (0 to 1, and kelvin for thermal bands), NaN for no data. Planes of aux inputs are among
+        the bands: height in metres, backscatter as a ratio of powers, NaN where it is not known.
     bands : tuple of Band
         What each band is.
     possible : array of uint8, (y, x)
@@ -69,12 +74,50 @@ class Sample:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """Where every band has a value."""
-        return np.asarray(~np.isnan(self.image).any(axis=0))
+        """Where every band has a value, whatever the aux planes hold."""
+        bands = [band.kind not in AUX_KINDS for band in self.bands]
+        return np.asarray(~np.isnan(self.image[bands]).any(axis=0))
 
     def select(self, at: list[int]) -> Sample:
         """Return the sample with only the bands at these positions, in this order."""
         return replace(self, image=self.image[at], bands=tuple(self.bands[i] for i in at))
+
+    def parted(self) -> tuple[Sample, dict[str, Image]]:
+        """Return the sample without aux planes, and these by their names."""
+        bands = [i for i, band in enumerate(self.bands) if band.kind not in AUX_KINDS]
+        planes = {self.bands[i].name: self.image[i] for i in range(len(self.bands)) if i not in bands}
+        return self.select(bands), planes
+
+
+def with_aux(sample: Sample, planes: Mapping[str, Image], aux: Sequence[AuxInput], *, always: bool) -> Sample:
+    """Return a sample with aux planes behind its bands as the engine gives them: scaled, and gaps filled.
+
+    Parameters
+    ----------
+    sample, planes
+        From `Sample.parted`.
+    aux : sequence of AuxInput
+        What the network takes, in its order; other planes are left out.
+    always : bool
+        Whether it gets a plane of zeros for each that is not given, as networks of fixed bands do.
+
+    Examples
+    --------
+    >>> one = Sample(np.zeros((1, 2, 2), "f4"), (Band("red", "red"),), np.ones((2, 2), "u1"), 30.0)
+    >>> height = np.array([[2000, np.nan], [2000, 2000]], "f4")
+    >>> with_aux(one, {"elevation": height}, [AuxInput("elevation")], always=False).image[1].tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    layers, bands = [sample.image], [*sample.bands]
+    for each in aux:
+        if always or each.name in planes:
+            plane = planes.get(each.name, np.full(sample.possible.shape, np.nan, np.float32))
+            known = np.isfinite(plane)
+            filled = fill_gaps(plane[None], known)[0] if known.any() else plane
+            layer = encode(filled, known, each)
+            layers.append((layer if sample.spatial else np.where(known, layer, np.float32(0)))[None])
+            bands.append(each.band)
+    return replace(sample, image=np.concatenate(layers), bands=tuple(bands))
 
 
 def to_xarray(sample: Sample) -> xr.DataArray:

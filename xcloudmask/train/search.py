@@ -51,6 +51,7 @@ def search(
     """
     try:
         import optuna
+        from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise CloudMaskError("a search needs optuna: pip install 'xcloudmask[train]'") from error
     plan = config if isinstance(config, Plan) else Plan.read(config)
@@ -70,9 +71,10 @@ def search(
         return float(state["progress"]["best"]) if state else float("nan")
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "trials.log")))
     study = optuna.create_study(
         study_name=plan.name, direction="maximize", load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed), storage=_storage(folder / "trials.log"),
+        sampler=optuna.samplers.TPESampler(seed=seed), storage=storage,
     )  # fmt: skip
     made = len([t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE])
     if trials > made:
@@ -83,22 +85,11 @@ def search(
     }  # fmt: skip
 
 
-def _storage(path: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
 def _drawn(trial: Any, name: str, choice: Any) -> Any:
     if isinstance(choice, list):
         return trial.suggest_categorical(name, choice)
-    if not isinstance(choice, Mapping) or not {"low", "high"} <= choice.keys() <= {
-        "low",
-        "high",
-        "log",
-        "step",
-    }:
+    ends, entries = {"low", "high"}, {"low", "high", "log", "step"}
+    if not isinstance(choice, Mapping) or not ends <= choice.keys() <= entries:
         raise CloudMaskError(
             f"[search] {name!r} = {choice!r} must be a list to choose from, or a range with low, high and, "
             "if need be, log = true or step"

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import augment, clouds, ground
 from xcloudmask.train.config_base import Above0, AtLeast1, Count, Share, Table
 from xcloudmask.train.files import Entry
 from xcloudmask.train.mosaic import mosaic
-from xcloudmask.train.samples import Sample
-from xcloudmask.types import Band
+from xcloudmask.train.samples import AUX_KINDS, Sample, with_aux
+from xcloudmask.types import KINDS, AuxInput, Band
 
 
 class Recipe(Table):
@@ -30,17 +32,27 @@ class Recipe(Table):
 
     Parameters
     ----------
+    seed : int
+        Of everything random: the first weights, samples, dropout.
     size : int
         Rows and columns of a crop.
+    resize : tuple of int
+        Progressive resizing: with ``(4, 2, 1)`` crops are averaged 4 by 4 in the first third of the epochs,
+        to a quarter of `size`, then 2 by 2, and in the last third left as they are.
+    hard : float
+        Hard fine-tuning: this share of the samples is drawn from files in proportion to the loss that the
+        network has there as the training starts, which must be a trained one; the rest as ever.
     pixels : int
         If not 0, this many labelled pixels are drawn from each crop or table, for pixel-wise networks.
     least_bands, whole : int, float
         Fewest bands of a random subset, and the share of samples that keep all bands.
     mix, simulate, coarsen, flip, gaps : float
         Shares of samples with cloud laid over from another, simulated cloud, larger pixels, turns, gaps.
-    radiometry, air, noise, saturate, bright : float
-        Shares of samples with gain and offset, more or less air light, noise, clipping, and with clear ground
-        turned into snow or sand.
+    radiometry, air, noise, salt_pepper, saturate, bright : float
+        Shares of samples with gain and offset, more or less air light, noise, single pixels turned black or
+        white, clipping, and with clear ground turned into snow or sand.
+    hide_aux : float
+        Share of samples from which an aux input is hidden, so that the network learns to do without.
     coarsest : float
         Largest pixel size made, in metres.
     reflectance_only : bool
@@ -60,7 +72,10 @@ class Recipe(Table):
     """
 
     section = "recipe"
+    seed: Count = 0
     size: AtLeast1 = 128
+    resize: tuple[AtLeast1, ...] = ()
+    hard: Share = 0.0
     pixels: Count = 0
     least_bands: AtLeast1 = 3
     whole: Share = 0.25
@@ -73,12 +88,23 @@ class Recipe(Table):
     radiometry: Share = 0.0
     air: Share = 0.0
     noise: Share = 0.0
+    salt_pepper: Share = 0.0
     saturate: Share = 0.0
     bright: Share = 0.0
+    hide_aux: Share = 0.25
     reflectance_only: bool = True
     bands: tuple[str, ...] = ()
     among: tuple[str, ...] = ()
     mosaic: bool = False
+
+    @model_validator(mode="after")
+    def _sizes_are_whole(self) -> Self:
+        for factor in self.resize:
+            if self.size % factor:
+                raise CloudMaskError(
+                    f"resize = {list(self.resize)} in [recipe]: size = {self.size} is no multiple of {factor}"
+                )
+        return self
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -138,8 +164,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class _Kept:
     """The samples read last, up to a number of bytes."""
 
-    def __init__(self, limit: int, reflectance_only: bool) -> None:
-        self.limit, self.size, self.reflectance_only = limit, 0, reflectance_only
+    def __init__(self, limit: int, kinds: Collection[str]) -> None:
+        self.limit, self.size, self.kinds = limit, 0, kinds
         self._samples: OrderedDict[Entry, Sample] = OrderedDict()
         self._scenes: dict[Entry, list[str]] = {}
         self._lock = threading.Lock()
@@ -156,8 +182,7 @@ class _Kept:
                 self._samples.move_to_end(entry)
                 return self._samples[entry]
         sample = entry.read()
-        if self.reflectance_only:
-            sample = sample.select([i for i, b in enumerate(sample.bands) if b.kind == "reflectance"])
+        sample = sample.select([i for i, b in enumerate(sample.bands) if b.kind in self.kinds])
         with self._lock:
             if entry not in self._samples:
                 self._samples[entry] = sample
@@ -181,8 +206,8 @@ class Stream:
         Samples a batch.
     length : int
         Batches an epoch.
-    seed : int
-        Of everything random.
+    epochs : int
+        Of the training, for `Recipe.resize`.
     weights : mapping of str to float
         How often each source is drawn, against 1 for those not named; a source's files share it.
     memory : int
@@ -193,6 +218,10 @@ class Stream:
         Asked about each image with all its bands, before they are dropped or disturbed, for
         `Sample.soft_labels`; not about images with cloud laid over or made of single pixels, which look like
         none it has seen.
+    aux : tuple of AuxInput
+        What the network takes beside bands, given as the engine gives it.
+    hardness : sequence of float
+        The loss of each entry, for `Recipe.hard`.
 
     Examples
     --------
@@ -206,12 +235,14 @@ class Stream:
     recipe: Recipe
     batch: int
     length: int
-    seed: int = 0
+    epochs: int = 1
     weights: Mapping[str, float] = field(default_factory=dict)
     memory: int = 512 * 2**20
     rank: int = 0
     world: int = 1
     teacher: Callable[[Sample], NDArray[np.float32] | None] | None = None
+    aux: tuple[AuxInput, ...] = ()
+    hardness: Sequence[float] = ()
     _kept: _Kept = field(init=False, repr=False, compare=False)
     _chances: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
@@ -225,14 +256,20 @@ class Stream:
         chances = np.array([self.weights.get(s, 1.0) / sources.count(s) for s in sources], np.float64)
         if chances.min() < 0 or chances.sum() <= 0:
             raise CloudMaskError(f"weights of sources must be positive, got {dict(self.weights)}")
-        object.__setattr__(self, "_kept", _Kept(self.memory, self.recipe.reflectance_only))
-        object.__setattr__(self, "_chances", chances / chances.sum())
+        chances /= chances.sum()
+        if len(self.hardness):
+            hard = chances * self.hardness
+            chances = (1 - self.recipe.hard) * chances + self.recipe.hard * hard / hard.sum()
+        kinds = {"reflectance", *AUX_KINDS} if self.recipe.reflectance_only else KINDS
+        object.__setattr__(self, "_kept", _Kept(self.memory, kinds))
+        object.__setattr__(self, "_chances", chances)
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Return one sample; the same for the same seed, epoch and index."""
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng, resize = np.random.default_rng((self.recipe.seed, epoch, index)), self.recipe.resize or (1,)
+        factor = resize[min(epoch * len(resize) // self.epochs, len(resize) - 1)]
         for _ in range(20):
-            made = self._make(rng)
+            made = self._make(rng, factor)
             if (made.possible > 0).any():
                 return made
         raise CloudMaskError(
@@ -262,30 +299,34 @@ class Stream:
                 for waiting in ahead:
                     waiting.cancel()
 
-    def _make(self, rng: np.random.Generator) -> Sample:
+    def _make(self, rng: np.random.Generator, shrink: int) -> Sample:
         recipe = self.recipe
         entry, drawn = self._pick(rng)
         sample = self._image(entry, drawn, rng)
         if sample.spatial:
-            sample = self._in_space(sample, rng, real=drawn.spatial)
+            sample = self._in_space(sample, rng, real=drawn.spatial, shrink=shrink)
         if recipe.pixels:
             sample = draw_pixels(sample, rng, recipe.pixels)
         for share, change in (
             (recipe.air, augment.air),
             (recipe.radiometry, augment.radiometry),
             (recipe.noise, augment.noise),
+            (recipe.salt_pepper, augment.salt_pepper),
             (recipe.saturate, augment.saturate),
         ):
-            if rng.random() < share:
+            if share and rng.random() < share:
                 sample = change(sample, rng)
+        bands, planes = sample.parted()
         if recipe.bands:
-            at = augment.places(sample, recipe.bands)
+            at = augment.places(bands, recipe.bands)
             if at is None:
                 raise CloudMaskError(f"{sample.scene} lacks one of the bands {', '.join(recipe.bands)}")
-            return sample.select(at)
-        if recipe.among:
-            sample = augment.among(sample, recipe.among)
-        return augment.band_subset(sample, rng, least=recipe.least_bands, whole=recipe.whole)
+            bands = bands.select(at)
+        else:
+            bands = augment.among(bands, recipe.among) if recipe.among else bands
+            bands = augment.band_subset(bands, rng, least=recipe.least_bands, whole=recipe.whole)
+        shown = {name: plane for name, plane in planes.items() if rng.random() >= recipe.hide_aux}
+        return with_aux(bands, shown, self.aux, always=bool(recipe.bands))
 
     def _pick(self, rng: np.random.Generator) -> tuple[Entry, Sample]:
         entry = self.entries[int(rng.choice(len(self.entries), p=self._chances))]
@@ -303,7 +344,7 @@ class Stream:
             )
         return sample
 
-    def _in_space(self, sample: Sample, rng: np.random.Generator, *, real: bool) -> Sample:
+    def _in_space(self, sample: Sample, rng: np.random.Generator, *, real: bool, shrink: int) -> Sample:
         """Do what needs neighbours: crop, cloud laid over, larger pixels, turns, gaps; ask the teacher.
 
         The teacher is asked where the image is a `real` one and nothing was laid over it. Ground is made
@@ -329,6 +370,7 @@ class Stream:
         sample = augment.coarsen(sample, factor)
         if sample.possible.shape != (recipe.size, recipe.size):
             sample = augment.crop(sample, rng, recipe.size)
+        sample = augment.coarsen(sample, shrink)
         if rng.random() < recipe.flip:
             sample = augment.flip_rotate(sample, rng)
         if rng.random() < recipe.gaps:

@@ -12,13 +12,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xcloudmask import sensors
+from xcloudmask.engine.aux_planes import RADAR
 from xcloudmask.errors import BandError, CloudMaskError
 from xcloudmask.metrics.labels import elementary, possible_from_classes
 from xcloudmask.metrics.xarray_scores import possible_of
+from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.train import patches
 from xcloudmask.train.files import NO_DATA, sensor_band
 from xcloudmask.train.samples import from_xarray
-from xcloudmask.types import parse_level
+from xcloudmask.types import AuxInput, parse_level
 
 #: How a level is written in a patch.
 LEVELS = {"toa": "L1 TOA", "boa": "L2A"}
@@ -30,6 +32,7 @@ def write_patch(
     labels: xr.DataArray | NDArray[Any] | None,
     *,
     classes: Mapping[int, str] | None = None,
+    aux: AuxLike | None = None,
     name: str | None = None,
     sensor: str | None = None,
     level: str | None = None,
@@ -50,6 +53,8 @@ def write_patch(
         `xcloudmask.metrics.BITS`; as a DataArray with ``flag_masks``). None for a patch without labels.
     classes : mapping of int to str, optional
         The word for each code of `labels`; pixels with other codes are not labelled.
+    aux : DataArray, Dataset or mapping, optional
+        Height and radar, as ``predict`` takes them; resampled to the scene's grid.
     name : str, optional
         The scene's name, which patches of one scene share so that they stay together; by default the file's.
     sensor, level : str, optional
@@ -105,8 +110,25 @@ def write_patch(
         kinds=kinds,
         meta=json.dumps(meta),
         **({} if labels is None else {"possible": sample.possible}),
+        **_aux_planes(scene, aux),
     )
     return path
+
+
+def _aux_planes(scene: xr.DataArray, aux: AuxLike | None) -> dict[str, NDArray[np.float32]]:
+    """Return aux inputs on the scene's grid in the units of a patch: metres, decibels, degrees."""
+    from xcloudmask.scene.aux_inputs import add_planes, read_aux
+    from xcloudmask.scene.scene import read_scene
+
+    given = {AuxInput(name): array for name, array in read_aux(aux).items()}
+    if not given:
+        return {}
+    read = read_scene(scene)
+    stacked = add_planes(scene.transpose(read.band, read.y, read.x), given, scene).values[-len(given) :]
+    return {
+        each.name: 10 * np.log10(np.maximum(plane, np.float32(1e-5))) if each.name in RADAR else plane
+        for each, plane in zip(given, stacked, strict=True)
+    }
 
 
 def _bit_masks(scene: xr.DataArray, labels: Any, classes: Mapping[int, str] | None) -> xr.DataArray | None:

@@ -37,9 +37,8 @@ def test_deeplab_behind_sensei_v1_dilates_as_published_and_sees_twice_its_input_
     assert [conv.dilation[0] for conv in spread] == [1] * 7 + [2] * 7 + [4] * 3
     assert [at for at, conv in enumerate(spread) if conv.stride[0] == 2] == [1, 3]
     assert {m.eps for m in head.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
-    x = torch.rand(1, 64, 33, 33)
-    with torch.inference_mode():
-        torch.testing.assert_close(head(x), head.network(2 * x - 1))
+    head.network = torch.nn.Identity()
+    assert head(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1, -0.5, 1]
 
 
 def test_sensei_v1_networks_have_the_parameters_of_table_vii():
@@ -220,13 +219,6 @@ class TestCloudUNet:
             assert torch.equal(without, module(bands, torch.zeros_like(height)))
             assert torch.equal(module(bands, height), module(torch.cat([bands, height], dim=1)))
             assert not torch.equal(without, module(bands, height))
-
-    def test_training_hides_height_from_some_windows(self):
-        module = arch.build("cloud-unet", {"width": 8, "dem": True, "dropout": 0.0})
-        torch.manual_seed(0)
-        given = module._with_height(torch.ones(200, 5, 1, 1), torch.ones(200, 1, 1, 1))[:, 5].flatten()
-        assert set(given.tolist()) == {0.0, 1.0}
-        assert 0.6 < given.mean() < 0.9
 
     @pytest.mark.parametrize(("dem", "bands"), [(True, 4), (True, 7), (False, 6)])
     def test_wrong_bands_are_refused(self, dem, bands):

@@ -13,6 +13,8 @@ from xcloudmask import models
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, WeightsError
 from xcloudmask.models import registry
 from xcloudmask.models.mlm import read, scaling
+from xcloudmask.models.mlm.bands import common_names
+from xcloudmask.models.mlm.item import parse
 
 ITEMS = Path(__file__).parents[4] / "shared" / "stac-items" / "mlm" / "mlm"
 
@@ -138,7 +140,7 @@ def test_units_must_be_plain(tmp_path, net):
             WeightsError,
             "masks no pixels",
         ),
-        ({"asset_href": "net.pth"}, WeightsError, "xcloudmask models convert"),
+        ({"asset_href": "net.joblib"}, WeightsError, "may hold pickles by its name"),
         ({"asset_roles": ["data"]}, WeightsError, "no asset with the role"),
         ({"asset_file__checksum": "1120" + 40 * "a"}, WeightsError, "no SHA-256"),
         ({"input_resize_type": "crop"}, WeightsError, "resized"),
@@ -261,13 +263,13 @@ def test_bands_of_the_published_sentinel2_item():
     path = ITEMS / "resnet-18_sentinel-2_all_moco_classification__3.json"
     if not path.exists():
         pytest.skip("the collected STAC items are not here")
-    item = read.parse(path.read_bytes(), "x")
+    item = parse(path.read_bytes(), "x")
     source, asset = item.source, item.body["assets"]["weights"]
     source = {
         **source,
         "bands": [b for b in source["bands"] if b in ("B02", "B03", "B04", "B08", "B11", "B12")],
     }
-    assert read.common_names(source, item.body, asset, "x") == (
+    assert common_names(source, item.body, asset, "x") == (
         "blue",
         "green",
         "red",

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.models.helpers import BANDS, CLASSES, CONFIG, as_onnx, as_safetensors, mlp, sha, wide
 from tests.models.items import check_core, check_mlm
@@ -166,6 +167,11 @@ def test_without_onnx_the_extra_is_named(tmp_path, spec, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_how_a_network_is_joined_with_others_is_kept(tmp_path, spec):
+    written = models.export(replace(spec, reduce="mean-logits"), tmp_path / "out")
+    assert models.load(written[-1], name="again").reduce == "mean-logits"
+
+
 def test_convert_takes_tensors_and_runs_nothing(tmp_path):
     from tests.models.weights.test_safety import Canary
 
@@ -183,16 +189,16 @@ def test_convert_takes_tensors_and_runs_nothing(tmp_path):
 
     canary = tmp_path / "canary"
     torch.save({"state_dict": state, "extra": Canary(canary)}, tmp_path / "evil.pt")
-    with pytest.raises(WeightsError, match="more than tensors"):
+    with pytest.raises(WeightsError, match=r"posix\.system, which no network needs"):
         convert(tmp_path / "evil.pt", tmp_path / "evil.safetensors")
     assert not canary.exists()
-    torch.save(mlp(), tmp_path / "module.pt")
-    with pytest.raises(WeightsError, match=r"torch\.save\(model\.state_dict"):
-        convert(tmp_path / "module.pt", tmp_path / "m.safetensors")
+    torch.save(mlp(), tmp_path / "module.pt")  # of a whole module the tensors are taken
+    convert(tmp_path / "module.pt", tmp_path / "whole.safetensors")
+    assert load_file(tmp_path / "whole.safetensors").keys() == mlp().state_dict().keys()
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     with pytest.raises(WeightsError, match="no state dict"):
         convert(tmp_path / "empty.pt", tmp_path / "m.safetensors")
-    with pytest.raises(WeightsError, match="does not exist"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         convert(tmp_path / "none.pt", tmp_path / "m.safetensors")
     with pytest.raises(CloudMaskError, match="must end with"):
         convert(tmp_path / "net.pt", tmp_path / "m.bin")
@@ -221,4 +227,4 @@ def test_the_command_line(tmp_path, capsys, spec):
     assert main(["models"]) == 0
     assert re.search(r"net +L2A +20-40 m +red, nir\n +CC0-1.0", capsys.readouterr().out)
     assert main(["models", "convert", str(tmp_path / "net.pt")]) == 2
-    assert "convert FILE OUT.safetensors" in capsys.readouterr().err
+    assert "convert PATH OUT.safetensors" in capsys.readouterr().err

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.models.published import golden
 from tests.scenes import same_odds
 from xcloudmask import models
-from xcloudmask.errors import CloudMaskError, OptionError, UnitError, WeightsError
+from xcloudmask.errors import OptionError, UnitError, WeightsError
 from xcloudmask.models import registry
+from xcloudmask.models.network import load_network
 
 pytestmark = golden.needed
 FOLDER = golden.PUBLISHED / "fdr4vgt"
@@ -61,6 +62,8 @@ def difference(spec, keys, answers):
 def test_exported_programs_of_both_torches(name, answers):
     spec = models.load(FOLDER / f"{name}.pt2", units="reflectance*10000", **PROGRAM)
     assert difference(spec, [name[:7]], answers) < 1e-6
+    body = load_network(spec).body
+    assert sum(tensor.numel() for tensor in body.parameters()) == 4 * 3 * 9 + 3 + 2 * 3 + 3 + 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -185,7 +188,7 @@ def test_several_files_are_never_one_in_silence(tmp_path):
         models.load(changed(tmp_path, "ensemble_new", **{"custom:ensemble_fused": True}))
     with pytest.raises(WeightsError, match="an ensemble of 3 files, and sha256= is the hash of one"):
         models.load(FOLDER / "ensemble_new.json", sha256=64 * "0")
-    with pytest.raises(CloudMaskError, match=r"reduce='max' joins the members .*single_new|reduce='max'"):
+    with pytest.raises(WeightsError, match="joins the members of an ensemble"):
         models.load(FOLDER / "single_new.json", reduce="max")
     with pytest.raises(OptionError, match="unknown reduce 'mode'"):
         models.load(FOLDER / "ensemble_new.json", reduce="mode")
@@ -208,6 +211,17 @@ def test_what_was_loaded_can_be_written_and_comes_back(item, tmp_path):
         stored.cloudmask.predict_proba(each, uncertainty=spec.uncertainty).values for each in (spec, again)
     )
     np.testing.assert_allclose(second, first, atol=1e-5)
+
+
+def test_gaps_are_as_the_card_says(tmp_path):
+    for gaps in ("nearest", "zero"):
+        spec = models.load(FOLDER / "single_new.json", name=gaps, gaps=gaps)
+        assert (
+            models.load(models.export(spec, tmp_path / gaps)[-1], name="again", overwrite=True).gaps == gaps
+        )
+    with pytest.raises(OptionError, match=r"unknown gaps 'mean'.*Allowed: nearest, zero"):
+        models.load(FOLDER / "single_new.json", name="other", gaps="mean")
+    assert "given to it as 0" in models.show("zero")
 
 
 def test_an_item_on_a_network_needs_the_hashes_of_its_files(web):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_each_network_loads_in_one_call_and_gives_the_published_answers(case):
 @pytest.fixture
 def adapted(tmp_path) -> ModelSpec:
     convert([ADAPTER, CLOUD], tmp_path / "adapted.safetensors")
-    return loading.read(str(tmp_path / "adapted.safetensors"), {})
+    return loading.read(str(tmp_path / "adapted.json"), {})
 
 
 @pytest.mark.parametrize("case", CASES[-2:])
@@ -84,8 +85,9 @@ def test_cards_name_bands_class_level_and_licence(adapted):
     assert six.bands == (*four.bands, "swir16", "swir22")
     assert proba_v.bands == adapted.bands == ("blue", "red", "nir", "swir16")
     for spec in (four, six, proba_v, adapted):
-        assert (spec.family, spec.classes, spec.activation) == ("ipl-uv", ("clear", "cloud"), "sigmoid")
+        assert (spec.architecture, spec.classes, spec.activation) == ("ipl-uv", ("clear", "cloud"), "sigmoid")
         assert (spec.level, spec.threshold, spec.patch % 8, spec.mean) == ("toa", 0.5, 0, None)
+        assert spec.gaps == "zero"
     assert (four.licence, six.licence) == ("MIT", "MIT")
     assert "none stated" in proba_v.licence
     assert "adapter" in adapted.description
@@ -117,11 +119,11 @@ def test_any_size_of_window_is_answered(shape, adapted):
 @given(rows=chunks(40), columns=chunks(50), network=st.sampled_from(["four", "six", "adapted"]))
 def test_the_answer_is_the_same_whatever_the_chunks(rows, columns, network, tmp_path_factory):
     if network == "adapted":
-        path = tmp_path_factory.mktemp("adapted") / "adapted.safetensors"
-        convert([ADAPTER, CLOUD], path)
+        path = tmp_path_factory.mktemp("adapted") / "adapted.json"
+        convert([ADAPTER, CLOUD], path.with_suffix(".safetensors"))
     else:
         path = FOLDER / f"landsatbiome{'RGBI6' if network == 'four' else 'RGBISWIR7'}.hdf5"
-    spec = loading.read(str(path), {"patch": 32, "overlap": 8})
+    spec = replace(loading.read(str(path), {}), patch=32, overlap=8)
     pixels = scene(weather(40, 50, len(spec.bands)), list(spec.bands))
     call = {"model": spec, "working_resolution": "native"}
     whole = pixels.cloudmask.predict_proba(**call)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from safetensors.torch import save_file
 
 from tests.models.published import golden
+from xcloudmask import models
+from xcloudmask.models import registry
 from xcloudmask.models.arch import build
 from xcloudmask.models.arch.unet import z_scores
 from xcloudmask.models.published.family import Contents
@@ -65,7 +71,8 @@ def test_a_window_is_scaled_over_what_holds_data() -> None:
     assert np.abs(scaled - golden.answers(FOLDER)["scene/normalised_window"]).max() < 1e-5
     nothing = z_scores(torch.full((1, 3, 4, 4), float("nan")))
     assert (nothing == 0).all()
-    assert z_scores(torch.full((1, 3, 500, 400), 0.3)).abs().max() < 1e-6
+    for side in (4, 500):
+        assert z_scores(torch.full((1, 3, side, side), 0.3)).abs().max() < 1e-6
 
 
 def odds(logits: np.ndarray) -> np.ndarray:
@@ -110,3 +117,23 @@ def test_a_scene_joined_as_the_package_joins_windows(pair: list[torch.nn.Module]
     assert np.abs(logits - answers["scene/logits"])[:, known].max() < 1e-4
     assert np.abs(odds(logits) - answers["scene/confidence"])[:, known].max() < 1e-5
     assert (logits.argmax(0)[known] == answers["scene/classes"][0][known]).all()
+
+
+def test_both_files_are_one_model_whose_logits_are_averaged(
+    tmp_path: Path, pair: list[torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder; as the engine runs it on a window of the scene in which one band misses nothing."""
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
+    for encoder in ENCODERS:
+        save_file(dict(published(encoder).tensors), tmp_path / f"PM_model_{encoder}_PT_state.safetensors")
+    spec = models.load(tmp_path, name="omnicloudmask-4")
+    assert (spec.reduce, spec.gaps, spec.patch, spec.overlap) == ("mean-logits", "nan", 1000, 300)
+    assert {member.family for member in spec.members} == {"omnicloudmask"}
+    counts = stored("scene")[:, :64, 20:84]
+    image = xr.DataArray(counts, dims=("band", "y", "x"))
+    image = image.cloudmask.describe(bands=list(spec.bands), scale=1e-4, offset=0.0)
+    how = {"scheme": "native", "working_resolution": "native", "patch_size": 64, "overlap": 0, "nodata": 0}
+    found = image.cloudmask.predict_proba(spec, **how).values
+    expected = torch.softmax(torch.from_numpy(both(pair, gaps(counts))), 0).numpy()
+    assert np.isnan(found[:, :, :15]).all()
+    assert np.abs(found - expected)[:, :, 15:].max() < 1e-5

@@ -86,7 +86,7 @@ def beside(folder):
 def read():
     known: dict[str, Published] = {}
 
-    def one(folder):
+    def read_once(folder):
         if folder not in known:
             facts = golden.facts(folder)
             contents = contents_of(facts["shapes"], beside(folder))
@@ -94,7 +94,7 @@ def read():
             known[folder] = Published(contents, card, network, facts, golden.answers(folder))
         return known[folder]
 
-    return one
+    return read_once
 
 
 def inputs_of(bands):
@@ -104,9 +104,9 @@ def inputs_of(bands):
     ]
 
 
-def same(found, answer):
-    np.testing.assert_allclose(found, answer, atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(found.argmax(axis=0), answer.argmax(axis=0))
+def same(computed, answer):
+    np.testing.assert_allclose(computed, answer, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(computed.argmax(axis=0), answer.argmax(axis=0))
 
 
 @pytest.mark.parametrize(("folder", "case"), CASES)
@@ -190,19 +190,19 @@ def test_the_edges_it_was_trained_with_are_those_of_every_satellite_of_the_kind(
 
 
 def test_the_card_tells_what_the_file_beside_it_says(read):
-    one, other = (read(folder).card for folder in FOLDERS)
-    assert one["classes"] == (
+    segformer, deeplab = (read(folder).card for folder in FOLDERS)
+    assert segformer["classes"] == (
         "land", "water", "snow", "thin_cloud", "thick_cloud", "cloud_shadow", "no_data",
     )  # fmt: skip
-    assert other["classes"] == ("clear", "thick_cloud", "thin_cloud", "cloud_shadow")
-    assert (one["patch"], one["overlap"], one["aux"], other["aux"]) == (512, 0, AUX, ())
-    assert one["name"] == "SEnSeIv2-SegFormerB2-alldata-ambiguous"
-    assert one["config"] == {
+    assert deeplab["classes"] == ("clear", "thick_cloud", "thin_cloud", "cloud_shadow")
+    assert (segformer["patch"], segformer["overlap"], segformer["aux"], deeplab["aux"]) == (512, 0, AUX, ())
+    assert segformer["name"] == "SEnSeIv2-SegFormerB2-alldata-ambiguous"
+    assert segformer["config"] == {
         "variant": "published", "head": "segformer-b2", "head_width": 768, "classes": 7, "channels": 32,
         "width": 128, "hidden": 256, "enter": [128, 128], "embed": [128], "heads": 4, "layers": 2,
     }  # fmt: skip
-    assert other["config"]["head"] == "deeplabv3plus-resnet50"
-    assert "radar and height" in one["limits"]
+    assert deeplab["config"]["head"] == "deeplabv3plus-resnet50"
+    assert "radar and height" in segformer["limits"]
 
 
 def test_without_that_file_the_tensors_tell_all_but_the_other_inputs(read):
@@ -383,9 +383,9 @@ def of_pixels():
     """Names and shapes of the encoder with three layers on single pixels behind it."""
     whole = golden.facts("senseiv2_deeplab")["shapes"]
     shapes = {name: shape for name, shape in whole.items() if name.startswith("senseiv2.")}
-    for at, out, source in ((0, 256, 32), (2, 256, 256), (4, 4, 256)):
-        shapes[f"segmenter.layers.{at}.weight"] = [out, source, 1, 1]
-        shapes[f"segmenter.layers.{at}.bias"] = [out]
+    for layer, out, source in ((0, 256, 32), (2, 256, 256), (4, 4, 256)):
+        shapes[f"segmenter.layers.{layer}.weight"] = [out, source, 1, 1]
+        shapes[f"segmenter.layers.{layer}.bias"] = [out]
     return shapes
 
 
@@ -396,9 +396,9 @@ def test_layers_on_single_pixels_are_a_head_too(read):
     pixels = torch.from_numpy(golden.image("s2_rgb", (3, 64, 64)))[None]
     with torch.inference_mode():
         x = known.network.encoder(pixels, described)[0].flatten(1)  # the encoder that the goldens vouch for
-        for at in (0, 2, 4):
-            weight, bias = (contents.tensors[f"segmenter.layers.{at}.{end}"] for end in ("weight", "bias"))
-            x = weight[:, :, 0, 0] @ (x.relu() if at else x) + bias[:, None]
+        for layer in (0, 2, 4):
+            weight, bias = (contents.tensors[f"segmenter.layers.{layer}.{end}"] for end in ("weight", "bias"))
+            x = weight[:, :, 0, 0] @ (x.relu() if layer else x) + bias[:, None]
         torch.testing.assert_close(network(pixels, described)[0].flatten(1), x, atol=1e-4, rtol=1e-5)
 
 
@@ -434,12 +434,12 @@ def test_its_class_no_data_is_no_data_in_every_mask(read):
     sure = np.minimum(np.abs(np.log(answer[1] / answer[6])), np.abs(np.log(four[0] / four[4]))) > 1e-3
 
     def mask(scheme):
-        found = scene.cloudmask.predict(
+        made = scene.cloudmask.predict(
             spec_of(changed), patch_size=64, working_resolution="native", scheme=scheme
         )
-        codes = dict(zip(found.attrs["flag_meanings"].split(), found.attrs["flag_values"], strict=True))
+        codes = dict(zip(made.attrs["flag_meanings"].split(), made.attrs["flag_values"], strict=True))
         assert codes["no_data"] == NO_DATA
-        return found.values[sure], len(codes)
+        return made.values[sure], len(codes)
 
     native = answer.argmax(axis=0)[sure]
     assert 0.4 < (native == 6).mean() < 0.6

@@ -11,7 +11,10 @@ from xcloudmask.errors import WeightsError
 from xcloudmask.models.weights import old_pt2
 from xcloudmask.models.weights.safety_pt2 import pt2
 
-TENSOR = {"device": {"type": "cuda", "index": 0}, "dtype": 7}
+SIGNATURE = {
+    "input_specs": [{"parameter": {"parameter_name": "shared"}}, {"buffer": {"buffer_name": "view"}}]
+}
+MODULE = {"value": {"device": {"type": "cuda", "index": 0}, "dtype": 7}, "signature": SIGNATURE}
 
 
 def saved(value):
@@ -22,7 +25,7 @@ def saved(value):
 
 def an_archive(graph=None, state=None, constants=None, **more):
     """A container with a graph that is no program, which is no matter to what is vetted."""
-    graph = {"schema_version": {"major": 7, "minor": 3}, "graph_module": {"value": TENSOR}} | (graph or {})
+    graph = {"schema_version": {"major": 7, "minor": 3}, "graph_module": MODULE} | (graph or {})
     entries = {
         old_pt2.GRAPH: json.dumps(graph).encode(),
         old_pt2.STATE: saved({"a": torch.nn.Parameter(torch.ones(3))}) if state is None else state,
@@ -52,6 +55,7 @@ def test_tensors_become_raw_ones_wherever_they_lay():
     entries = converted(an_archive(state=saved(state), constants=saved({"c": torch.ones(2, 2).double()})))
     config = entries["data/weights/model_weights_config.json"]["config"]
     assert config["view"]["path_name"] == config["shared"]["path_name"]  # one storage, kept once
+    assert [name for name, entry in config.items() if entry["is_param"]] == ["shared"]
     for name, tensor in {**state, "c": torch.ones(2, 2).double()}.items():
         kind = "constants" if name == "c" else "weights"
         entry = entries[f"data/{kind}/model_{kind}_config.json"]["config"][name]
@@ -67,7 +71,7 @@ def test_tensors_become_raw_ones_wherever_they_lay():
 
 def test_none_is_written_as_today():
     node = {"as_none": []}
-    entries = converted(an_archive({"graph_module": {"arg": [node, {"as_ints": []}]}}))
+    entries = converted(an_archive({"graph_module": {**MODULE, "arg": [node, {"as_ints": []}]}}))
     assert entries["models/model.json"]["graph_module"]["arg"] == [{"as_none": True}, {"as_ints": []}]
 
 
@@ -89,6 +93,7 @@ def lying(**changes):
     [
         ({"graph": {"schema_version": {"major": 9}}}, "follows schema 9"),
         ({"graph": {"schema_version": None}}, "follows schema None"),
+        ({"graph": {"graph_module": {"signature": {}}}}, "signature of its graph is damaged"),
         ({"constants": b""}, r"lacks serialized_constants\.pt"),
         ({"extra_files/../../x": b"x"}, r"holds 'extra_files/\.\./\.\./x'"),
         ({"serialized_more.pt": b"x"}, "holds 'serialized_more"),
@@ -104,6 +109,17 @@ def lying(**changes):
 def test_what_is_not_so_is_refused(parts, words):
     with pytest.raises(WeightsError, match=words):
         pt2(an_archive(**parts), "net.pt2")
+
+
+def test_storages_that_share_bytes_are_refused():
+    """One entry's numbers reach over the next entry, header and all: such files grow with their square."""
+    data = bytearray(saved({"a": torch.zeros(1000), "b": torch.zeros(1000)}))
+    name = b"archive/data/0"
+    entry = data.rindex(name) - 46  # in the directory at the end of the archive
+    assert data[entry : entry + 4] == b"PK\x01\x02"
+    data[entry + 20 : entry + 28] = 2 * (8000).to_bytes(4, "little")
+    with pytest.raises(WeightsError, match=r"zip bomb|Overlapped entries"):
+        pt2(an_archive(state=bytes(data)), "net.pt2")
 
 
 def test_an_archive_within_that_unpacks_to_more_is_refused():

@@ -193,6 +193,18 @@ def test_tensors_that_claim_more_than_their_storage_are_refused() -> None:
             assert tensors(data, "net.pkl")[0]["weight"].shape == (3, 300)
 
 
+def test_a_tensor_of_many_dimensions_is_refused() -> None:
+    """To multiply its sizes would take long, and they need not be small."""
+    module = nn.Linear(300, 3, bias=False)
+    sizes, strides = b"K\x03M\x2c\x01\x86", b"M\x2c\x01K\x01\x86"
+    data = saved(module)
+    for old in (sizes, strides):
+        assert old in zipfile.ZipFile(io.BytesIO(data)).read("archive/data.pkl")
+        data = changed(data, lambda name, body, old=old: body.replace(old, b"(" + b"K\x01" * 9 + b"t"))
+    with pytest.raises(WeightsError, match=r"net\.pkl: the shape of its tensor 'weight' is damaged"):
+        tensors(data, "net.pkl")
+
+
 def test_archives_that_torch_does_not_write_are_refused() -> None:
     data = saved(nn.Linear(4, 4))
 

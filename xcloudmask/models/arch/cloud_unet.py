@@ -30,9 +30,7 @@ class CloudUNet(nn.Module):
         Share of feature maps dropped while training.
     dem : bool
         Whether a channel of height, scaled to about -1..1, may follow the bands, or be given as `dem`.
-        Where it is not given it is zero, as `dem_dropout` teaches while training.
-    dem_dropout : float
-        Share of windows whose height is hidden while training.
+        Where it is not given it is zero.
 
     Examples
     --------
@@ -50,10 +48,9 @@ class CloudUNet(nn.Module):
         levels: int = 4,
         dropout: float = 0.2,
         dem: bool = False,
-        dem_dropout: float = 0.25,
     ) -> None:
         super().__init__()
-        self.bands, self.dem, self.dem_dropout = bands, dem, dem_dropout
+        self.bands, self.dem = bands, dem
         widths = [width * 2**level for level in range(levels + 1)]
         self.down = nn.ModuleList()
         source = bands + int(dem)
@@ -78,9 +75,6 @@ class CloudUNet(nn.Module):
         if not self.dem:
             return x
         height = x[:, self.bands :] if given else torch.zeros_like(x[:, :1])
-        if self.training and self.dem_dropout:
-            shown = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.dem_dropout
-            height = height * shown
         return torch.cat([x[:, : self.bands], height], dim=1)
 
     def forward(self, x: Tensor, dem: Tensor | None = None) -> Tensor:

@@ -99,9 +99,9 @@ class FullyConnected(nn.Module):
         super().__init__()
         self.skip = skip
         self.layers = nn.ModuleList()
-        for at, (source, out) in enumerate(pairwise(widths)):
+        for number, (source, out) in enumerate(pairwise(widths)):
             linear = nn.Linear(source, out)
-            plain = plain_entry and at == 0
+            plain = plain_entry and number == 0
             self.layers.append(linear if plain else nn.Sequential(nn.LayerNorm(source), nn.ReLU(), linear))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -109,10 +109,8 @@ def _activation(classes: frozenset[str]) -> str:
     """Return the decoder's activation; the encoder's own are ReLU and, in its squeeze, sigmoid."""
     known = (match[1].lower() for match in map(_ACTIVATION.fullmatch, classes) if match)
     named = {name for name in known if name.endswith(("mish", "lu", "swish", "tanh"))}
-    if named - {"relu", "mish"}:
-        raise WeightsError(
-            f"its pickle names the activation {', '.join(sorted(named))}; dynamic-unet has relu and mish"
-        )
+    if others := sorted(named - {"relu", "mish"}):
+        raise WeightsError(f"its pickle names the activation {others[0]}; dynamic-unet has relu and mish")
     return "mish" if "mish" in named else "relu"
 
 

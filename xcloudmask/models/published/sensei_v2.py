@@ -234,7 +234,7 @@ def _sizes(encoder: Tensors, contents: Contents) -> dict[str, Any]:
 
     def linears(part: str) -> list[int]:
         names = [name for name in encoder if re.fullmatch(rf"encoder\.{part}\.layers\.\d+\.2\.weight", name)]
-        return [int(encoder[f"encoder.{part}.layers.{at}.2.weight"].shape[0]) for at in range(len(names))]
+        return [int(encoder[f"encoder.{part}.layers.{i}.2.weight"].shape[0]) for i in range(len(names))]
 
     try:
         enter, embed = linears("enter"), linears("embed.gain")
@@ -304,6 +304,7 @@ def _pixel(theirs: Tensors) -> Head:
     if not all(tensor.dim() == 4 and tensor.shape[2:] == (1, 1) for tensor in (first, second, last)):
         raise ValueError("layers that are not convolutions of one pixel")
     ours: dict[str, Tensor] = {}
-    for at, name in zip((0, 2, 4), weights, strict=True):
-        ours[f"{at}.weight"], ours[f"{at}.bias"] = theirs[name], theirs[name.removesuffix("weight") + "bias"]
+    for layer, name in zip((0, 2, 4), weights, strict=True):
+        ours[f"{layer}.weight"] = theirs[name]
+        ours[f"{layer}.bias"] = theirs[name.removesuffix("weight") + "bias"]
     return Head("pixel", "", first.shape[1], last.shape[0], first.shape[0], ours)

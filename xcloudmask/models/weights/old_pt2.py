@@ -49,6 +49,7 @@ def converted(graph: Any, read: Callable[[str], bytes], origin: str) -> dict[str
             f"{' and '.join(map(str, SCHEMAS))} (torch 2.5 to 2.7). Export the network again, with "
             "torch.export.save of a newer torch, or as ONNX"
         )
+    parameters = _parameters(graph, origin)
     entries: dict[str, Any] = {
         "models/model.json": {**_with_none(graph), "schema_version": {"major": 8, "minor": 0}},
         "archive_format": b"pt2",
@@ -64,7 +65,7 @@ def converted(graph: Any, read: Callable[[str], bytes], origin: str) -> dict[str
             "config": {
                 name: {
                     "path_name": paths[key],
-                    "is_param": kind == "weights",  # of buffers too: torch goes by the graph which they are
+                    "is_param": name in parameters,
                     "use_pickle": False,
                     "tensor_meta": meta,
                 }
@@ -72,6 +73,15 @@ def converted(graph: Any, read: Callable[[str], bytes], origin: str) -> dict[str
             }
         }
     return entries
+
+
+def _parameters(graph: Any, origin: str) -> set[str]:
+    """Return the names of those tensors that are parameters, and no buffers."""
+    try:
+        specs = graph["graph_module"]["signature"]["input_specs"]
+        return {spec["parameter"]["parameter_name"] for spec in specs if "parameter" in spec}
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{origin}: the signature of its graph is damaged: {error!r}") from error
 
 
 def _with_none(value: Any) -> Any:

@@ -1,0 +1,145 @@
+"""Pixels at a declared ceiling are cloud; nothing else changes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xcloudmask
+from tests.scenes import chunks, same_answer, scene, weather
+from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError
+from xcloudmask.testing import ANY, TOY
+
+NAMES = ["blue", "green", "red", "nir"]
+SHADOWS = Path(__file__).parents[2] / "../shared/data/train/s2_shadow_alberta"
+#: Visible bands that end at 0.4, and one that does not.
+PIXELS = weather(96, 120, bands=4)
+PIXELS[:3] = PIXELS[:3].clip(max=0.4)
+FULL = (PIXELS[:3] == np.float32(0.4)).all(axis=0)
+assert 0.02 < FULL.mean() < 0.5
+FOUR = replace(TOY, name="toy-four", bands=tuple(NAMES))
+
+pytestmark = pytest.mark.filterwarnings("ignore:many pixels of a band are exactly")
+
+
+def clipped(dtype: str = "f4") -> xr.DataArray:
+    if dtype == "f4":
+        return scene(PIXELS, NAMES)
+    stored = (PIXELS * 1e4 + 1000).round().astype(dtype)
+    return scene(stored, NAMES).cloudmask.describe(scale=1e-4, offset=-0.1)
+
+
+def code_of(mask: xr.DataArray, name: str) -> int:
+    return dict(zip(mask.flag_meanings.split(), mask.flag_values, strict=True))[name]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u2"])
+@pytest.mark.parametrize("how", [{}, {"scheme": "binary"}, {"scheme": "native"}, {"threshold": 0.9}])
+def test_saturated_pixels_are_cloud_and_no_other_pixel_changes(dtype: str, how: dict[str, Any]) -> None:
+    da = clipped(dtype)
+    as_it_was = da.cloudmask.predict(FOUR, **how)
+    mask = da.cloudmask.predict(FOUR, saturation=0.4, **how)
+    cloud = code_of(mask, "cloud")
+    assert (mask.values[FULL] == cloud).all()
+    assert (as_it_was.values[FULL] != cloud).any(), "the toy sees cloud there anyway: this shows nothing"
+    np.testing.assert_array_equal(mask.values[~FULL], as_it_was.values[~FULL])
+    assert mask.attrs["saturation"] == "blue 0.4, green 0.4, red 0.4"
+    assert "saturation" not in as_it_was.attrs
+
+
+def test_probabilities_move_to_thick_cloud_but_snow_stays_snow() -> None:
+    da = clipped()
+    before = da.cloudmask.predict_proba(ANY, scheme="native")
+    after = da.cloudmask.predict_proba(ANY, scheme="native", saturation=0.4)
+    inside = after.transpose("class", ...).values[:, FULL]
+    snow = before.sel({"class": "snow"}).values[FULL]
+    names = after["class"].values.tolist()
+    np.testing.assert_array_equal(inside[names.index("snow")], snow)
+    np.testing.assert_allclose(inside[names.index("thick_cloud")], 1 - snow, atol=1e-6)
+    np.testing.assert_array_equal(after.values[:, ~FULL], before.values[:, ~FULL])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_chunks_do_not_matter(data: st.DataObject) -> None:
+    da = clipped()
+    lazy = da.chunk(y=data.draw(chunks(96)), x=data.draw(chunks(120)))
+    same_answer(
+        lazy.cloudmask.predict(FOUR, saturation=0.4).compute(), da.cloudmask.predict(FOUR, saturation=0.4)
+    )
+
+
+def test_a_store_holds_the_same_mask_and_refuses_another_ceiling(tmp_path: Path) -> None:
+    da = clipped().chunk(y=50, x=60)
+    mask = da.cloudmask.predict(FOUR, saturation=0.4)
+    xcloudmask.stream(da, tmp_path / "a.zarr", predict={"model": FOUR, "saturation": 0.4}, progress=False)
+    same_answer(xr.open_zarr(tmp_path / "a.zarr").cloud_mask.compute(), mask.compute())
+    with pytest.raises(
+        xcloudmask.errors.ContractError, match=r"saturation: 'blue 0\.4, .* None in this call"
+    ):
+        xcloudmask.stream(da, tmp_path / "a.zarr", predict={"model": FOUR}, progress=False)
+
+
+def test_a_gap_is_no_cloud() -> None:
+    """Though its number, as reflectance, would be above the ceiling."""
+    da = clipped("u2").copy()
+    da[:, :5] = 65_535
+    mask = da.cloudmask.predict(FOUR, nodata=65_535, saturation={"blue": 0.4, "nir": 0.2})
+    assert (mask[:5] == 255).all()
+    both = (PIXELS[0] == np.float32(0.4)) & (PIXELS[3] >= 0.2)
+    assert (mask.values[5:][both[5:]] == code_of(mask, "cloud")).all()
+    assert mask.attrs["saturation"] == "blue 0.4, nir 0.2"
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ({"saturation": 4000}, UnitError, "saturation=4000 must be a reflectance"),
+        ({"saturation": 0}, UnitError, "above 0"),
+        ({"saturation": True}, UnitError, "above 0"),
+        ({"saturation": "0.4"}, UnitError, "mapping such as"),
+        ({"saturation": {"blue": float("nan")}}, UnitError, "above 0"),
+        ({"saturation": {"bleu": 0.4}}, OptionError, "did you mean 'blue'"),
+        (
+            {"saturation": 0.4, "model": replace(TOY, name="no-cloud", classes=("a", "b", "c")),
+             "scheme": "native"},
+            CloudMaskError, "leave saturation out",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(how: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        clipped().chunk().cloudmask.predict(**{"model": FOUR, **how})
+
+
+def test_a_model_without_visible_bands_is_refused() -> None:
+    infrared = replace(TOY, name="toy-infrared", bands=("nir", "swir16"))
+    da = scene(PIXELS[:2], ["nir", "swir16"])
+    with pytest.raises(BandError, match="visible bands, and the model is given nir, swir16"):
+        da.cloudmask.predict(infrared, saturation=0.4)
+
+
+def test_a_declared_ceiling_is_not_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    clipped().cloudmask.predict(FOUR, saturation=0.4)
+    assert not [w for w in recwarn if "many pixels of a band" in str(w.message)]
+    with pytest.warns(UserWarning, match=r"its brightest.* saturation=0\.4: where every visible band"):
+        clipped().cloudmask.predict(FOUR)
+
+
+@pytest.mark.skipif(not SHADOWS.exists(), reason="no ../shared/data: real Sentinel-2 clipped at 0.4")
+def test_clouds_of_a_clipped_series_are_no_rings() -> None:
+    """Layton et al.'s series: of the saturated pixels of 15 June, the model alone calls two thirds clear."""
+    stored = np.load(SHADOWS / "2020-06-15.npz")["image"]
+    da = scene(np.where(stored == 65535, np.nan, stored / 1e4).astype("f4"), NAMES, level="L2A")
+    full = (stored[:3] == 4000).all(axis=0)
+    before = da.cloudmask.predict("ukis-4band-l2a", nodata=0).values
+    mask = da.cloudmask.predict("ukis-4band-l2a", nodata=0, saturation=0.4).values
+    assert full.sum() > 10_000
+    assert (before[full] == 0).mean() > 0.5
+    assert (mask[full] == 1).all()
+    np.testing.assert_array_equal(mask[~full], before[~full])
