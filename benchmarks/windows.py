@@ -269,7 +269,7 @@ def show(found: dict[str, Any]) -> str:
                     f"{100 * row['f1']:.2f}" if scored else None,
                     f"{100 * row['f1_change']:+.2f}" if scored and side != "256" else None,
                     f"{row['step_at_borders'] / row['step_anywhere']:.2f}"
-                    if "step_at_borders" in row else None,
+                    if "step_anywhere" in row else None,
                 ])  # fmt: skip
         told.append(
             f"{section['title']} ({section['pictures']} pictures, {section['date']})\n" + table(head, rows)

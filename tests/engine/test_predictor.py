@@ -602,7 +602,7 @@ def answering(
         (lambda x: x.mean((2, 3), True).repeat(1, 2, 1, 1), "softmax", 2, r"\(1, 2, 1, 1\).*every pixel"),
         (lambda x: x[..., ::2, ::2].repeat(1, 2, 1, 1), "softmax", 2, r"\(1, 2, 16, 16\).*every pixel"),
         (lambda x: x.repeat(1, 3, 1, 1), "softmax", 2, r"\(1, 3, 32, 32\).*2 classes \(clear, cloud\)"),
-        (lambda x: x.repeat(1, 2, 1, 1), "sigmoid", 2, r"\(1, 4, 32, 32\).*is for one channel"),
+        (lambda x: x.repeat(1, 2, 1, 1), "sigmoid", 2, r"\(1, 3, 32, 32\).*is for one channel"),
         (lambda x: x, "sigmoid", 3, r"\(1, 2, 32, 32\).*3 classes"),
         (lambda x: x[:, 0], None, 2, r"\(1, 32, 32\).*expected \(1, 2, 32, 32\)"),
         (lambda x: {"out": x}, "sigmoid", 2, r"a dict, not with one tensor"),
