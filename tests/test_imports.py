@@ -135,13 +135,8 @@ def test_the_reader_of_imports_reads() -> None:
 
 @pytest.mark.parametrize("module", ["torch", "onnxruntime"])
 def test_runtimes_are_imported_where_inference_and_training_are(module: str) -> None:
-    allowed = (
-        "models/",
-        "engine/",
-        "train/",
-        "testing.py",
-        "cli/doctor.py",
-    )  # it lists them
+    names_devices = ("cli/doctor.py", "cli/bench.py")
+    allowed = ("models/", "engine/", "train/", "testing.py", *names_devices)
     assert outside(importers(module), *allowed) == set()
 
 

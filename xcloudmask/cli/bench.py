@@ -138,8 +138,8 @@ def _dtype(spec: ModelSpec, device: str, runtime: str, dtype: str) -> str:
         return "float32"
     from xcloudmask.engine.torch import autocast_dtype
 
-    found = autocast_dtype(device, dtype)
-    return "float32" if found is None else str(found).removeprefix("torch.")
+    half = autocast_dtype(device, dtype)
+    return "float32" if half is None else str(half).removeprefix("torch.")
 
 
 def hardware(device: str) -> str:

@@ -7,12 +7,19 @@ Examples
 ('blue', 'green', 'red', 'nir')
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from xcloudmask.models.ensembles import ensemble
 from xcloudmask.models.loading import load
 from xcloudmask.models.lookup import automatic, cards, families, for_level, get, names, show
-from xcloudmask.models.mlm.write import export
 from xcloudmask.models.own.modules import register
 from xcloudmask.types import ModelSpec
+
+if TYPE_CHECKING:
+    from xcloudmask.models.mlm.write import export
 
 __all__ = [
     "ModelSpec",
@@ -28,6 +35,13 @@ __all__ = [
     "register",
     "show",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what few need when it is asked for."""
+    if name == "export":
+        return importlib.import_module("xcloudmask.models.mlm.write").export
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
