@@ -260,6 +260,8 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
 
     if spec.fills:
         imputer_for(spec.bands)  # which says so if it knows nothing of one of them
+    if spec.family:
+        published.family(spec.family)  # which says so if there is none
     where = resolve(href, spec.weights)
     form: Form = form_of(where)
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):
