@@ -418,6 +418,10 @@ def _plain(what: str, value: Any, kind: str) -> Any:
     return wanted(value)
 
 
+#: A larger window would be a scene, and fits into no memory.
+_MOST_PATCH = 2**14
+
+
 def _contradiction(spec: ModelSpec) -> str:
     """Return why the fields of a card cannot stand together, "" if they can."""
     count, names = len(spec.bands), {each.name for each in spec.aux}
@@ -438,8 +442,10 @@ def _contradiction(spec: ModelSpec) -> str:
         return f"with fills=True it takes no aux, and min_bands is 1 to {count}, got {spec.min_bands}"
     if len(set(spec.bands)) != count or len(set(spec.classes)) != len(spec.classes):
         return "bands and classes must not repeat"
-    if spec.patch < 1 or spec.overlap < 0:
-        return f"patch must be 1 or more and overlap not below 0, got {spec.patch} and {spec.overlap}"
+    if not 0 < spec.patch <= _MOST_PATCH or spec.overlap < 0:
+        return (
+            f"patch must be 1 to {_MOST_PATCH} and overlap not below 0, got {spec.patch} and {spec.overlap}"
+        )
     if ":" not in spec.loader:
         return "loader must read 'package.module:function'"
     if spec.gsd is not None and (len(spec.gsd) != 2 or not 0 < spec.gsd[0] <= spec.gsd[1]):

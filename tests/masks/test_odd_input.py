@@ -28,7 +28,7 @@ def test_a_buffer_beyond_the_scene_covers_it(mask, size):
 
 @pytest.mark.parametrize("step", ["close", "open"])
 def test_a_distance_far_beyond_the_scene_is_refused(mask, step):
-    with pytest.raises(CloudMaskError, match=f"{step}='1000 px' is 1,000 pixels, and the scene is 20 across"):
+    with pytest.raises(CloudMaskError, match=f"{step}='1000 px' is 1,000 pixels, and the scene has 20"):
         mask.cloudmask.clean(**{step: "1000 px"})
     assert mask[:2, :2].cloudmask.clean(**{step: "200 m"}).shape == (2, 2)
 

@@ -150,7 +150,7 @@ def _definite(step: Step, codes: Mapping[str, int], grid: Grid, shape: Sequence[
         across = math.hypot(shape[0], shape[1] * widest * rows / columns) + 1
         if step.name != "buffer" and rows > max(4 * across, MOST_PIXELS):
             raise CloudMaskError(
-                f"{step.name}={str(step.size)!r} is {rows:,.0f} pixels, and the scene is {across:,.0f} across",
+                f"{step.name}={str(step.size)!r} is {rows:,.0f} pixels, and the scene has {across:,.0f}",
                 "Give a distance that is no longer than clouds are",
             )
         share = min(1.0, across / rows) if step.name == "buffer" else 1.0

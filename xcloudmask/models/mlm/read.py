@@ -72,9 +72,11 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> Reading:
         assets = model_assets(item)
         first, *others = [resolve(href, str(asset.get("href", ""))) for asset in assets]
         stated = {**checked(_card(item, assets[0], first, given)), **given}
-    except (TypeError, AttributeError) as error:  # a number where a list or a mapping belongs
+    except CloudMaskError:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:  # a number where a list or a mapping belongs
         raise WeightsError(
-            f"{href} is damaged, or no item of MLM: {error}. Correct it, or load its weights with what it says"
+            f"{href} is damaged, or no item of MLM: {error}. Correct it, or load its weights without it"
         ) from error
     if not others:
         if "reduce" in given:
