@@ -19,7 +19,8 @@ ITEM = golden.PUBLISHED / "fdr4vgt" / "single_new.json"
 
 
 @pytest.mark.parametrize(("entry", "value"), [
-    ("patch", 0), ("patch", 10**9), ("overlap", -1), ("config", "{"), ("config", "[]"), ("family", "none-such"),
+    ("patch", 0), ("patch", 10**9), ("overlap", -1), ("config", "{"), ("config", "[]"),
+    ("family", "none-such"),
 ])  # fmt: skip
 def test_a_card_that_cannot_be_is_refused(tmp_path, entry, value):
     save_file(build("pixel-mlp", {"bands": 2}).state_dict(), tmp_path / "net.safetensors")
