@@ -419,7 +419,7 @@ def _plain(what: str, value: Any, kind: str) -> Any:
 
 
 #: A larger window would be a scene, and fits into no memory.
-_MOST_PATCH = 2**14
+MOST_PATCH = 2**14
 
 
 def _contradiction(spec: ModelSpec) -> str:
@@ -442,9 +442,9 @@ def _contradiction(spec: ModelSpec) -> str:
         return f"with fills=True it takes no aux, and min_bands is 1 to {count}, got {spec.min_bands}"
     if len(set(spec.bands)) != count or len(set(spec.classes)) != len(spec.classes):
         return "bands and classes must not repeat"
-    if not 0 < spec.patch <= _MOST_PATCH or spec.overlap < 0:
+    if not 0 < spec.patch <= MOST_PATCH or spec.overlap < 0:
         return (
-            f"patch must be 1 to {_MOST_PATCH} and overlap not below 0, got {spec.patch} and {spec.overlap}"
+            f"patch must be 1 to {MOST_PATCH} and overlap not below 0, got {spec.patch} and {spec.overlap}"
         )
     if ":" not in spec.loader:
         return "loader must read 'package.module:function'"

@@ -214,6 +214,18 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
 def _published(data: bytes, form: Form, href: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Complete what the caller says by what the published system is that these tensors are of."""
     contents = contents_of(data, form, href)
+    try:
+        return _completed(contents, form, href, given)
+    except CloudMaskError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise WeightsError(
+            f"{href} looks like a published network, and it, or the file beside it, is damaged: {error!r}. "
+            "Fetch both again"
+        ) from error
+
+
+def _completed(contents: Contents, form: Form, href: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     family = published.recognised(contents)
     if family is None and form == "safetensors":
         return _with_architecture(given, {}, href)

@@ -20,7 +20,7 @@ from xcloudmask.predict.choose_model import too_coarse
 from xcloudmask.predict.fields import OptionSet, about, check_whole, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.scene.units import check_saturation
-from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
+from xcloudmask.types import MOST_PATCH, ModelLike, ModelSpec, Options, Scheme
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,8 +182,9 @@ def _is_number(value: object) -> bool:
 def window_of(asked: PredictOptions, spec: ModelSpec) -> tuple[int, int]:
     """Side of a window, and what it shares with the next."""
     patch = spec.patch if asked.patch_size is None else asked.patch_size
-    if patch < MIN_PATCH or (spec.patch_fixed and patch != spec.patch):
-        need = f"exactly {spec.patch}" if spec.patch_fixed else f"at least {MIN_PATCH}"
+    if not MIN_PATCH <= patch <= MOST_PATCH or (spec.patch_fixed and patch != spec.patch):
+        between = f"at least {MIN_PATCH} and at most {MOST_PATCH}"
+        need = f"exactly {spec.patch}" if spec.patch_fixed else between
         raise CloudMaskError(
             f": model {spec.name!r} takes {need}",
             "Leave it out for the default",
