@@ -215,3 +215,13 @@ def test_signatures_are_short() -> None:
 def test_values_of_another_kind_are_refused(options: Any, given: dict[str, Any], says: str) -> None:
     with pytest.raises(CloudMaskError, match=says):
         options(**given)
+
+
+@pytest.mark.parametrize("size", [31, 2**14 + 1, 10**9])
+def test_windows_that_no_memory_holds_are_refused(size):
+    scene = xr.DataArray(np.full((2, 4, 4), 0.1, np.float32), dims=("band", "y", "x"))
+    scene = scene.cloudmask.describe(bands=["red", "nir"], level="L1C")
+    with pytest.raises(
+        CloudMaskError, match=rf"patch_size={size}: model 'spectral' takes at least 32 and at most 16384"
+    ):
+        scene.cloudmask.predict("spectral", patch_size=size)
