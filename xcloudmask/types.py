@@ -381,8 +381,8 @@ def card_value(entry: Field[Any], value: Any) -> Any:
         if value not in _CHOICES[entry.name]:
             raise OptionError(entry.name, value, allowed=_CHOICES[entry.name])
         return None if value == "none" else value
-    if entry.name == "config" and isinstance(value, Mapping):
-        return json.dumps(dict(value), sort_keys=True) if value else ""
+    if entry.name == "config":
+        return _config(value)
     if not kind.startswith("tuple["):
         return _plain(entry.name, value, kind.removesuffix(" | None"))
     inner = kind.removeprefix("tuple[").partition(",")[0]
@@ -397,6 +397,17 @@ def card_value(entry: Field[Any], value: Any) -> Any:
     return tuple(_plain(f"each of {entry.name}", each, inner) for each in value)
 
 
+def _config(value: Any) -> str:
+    """Return settings as JSON, empty text for none."""
+    try:
+        settings = json.loads(value or "{}") if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, Mapping):
+        raise CloudMaskError(f"config must be a mapping, or one as JSON, got {str(value)[:80]!r}")
+    return json.dumps(dict(settings), sort_keys=True) if settings else ""
+
+
 _PLAIN: Mapping[str, tuple[type, type]] = {
     "str": (str, str), "bool": (bool, bool), "int": (Integral, int), "float": (Real, float),
 }  # fmt: skip
@@ -408,6 +419,10 @@ def _plain(what: str, value: Any, kind: str) -> Any:
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind != "bool"):
         raise CloudMaskError(f"{what} must be of type {kind}, got {value!r}")
     return wanted(value)
+
+
+#: A larger window would be a scene, and fits into no memory.
+MOST_PATCH = 2**14
 
 
 def _contradiction(spec: ModelSpec) -> str:
@@ -430,6 +445,8 @@ def _contradiction(spec: ModelSpec) -> str:
         return f"with fills=True it takes no aux, and min_bands is 1 to {count}, got {spec.min_bands}"
     if len(set(spec.bands)) != count or len(set(spec.classes)) != len(spec.classes):
         return "bands and classes must not repeat"
+    if not 0 < spec.patch <= MOST_PATCH or spec.overlap < 0:
+        return f"patch must be 1 to {MOST_PATCH} and overlap not below 0, got {spec.patch} and {spec.overlap}"
     if ":" not in spec.loader:
         return "loader must read 'package.module:function'"
     if spec.gsd is not None and (len(spec.gsd) != 2 or not 0 < spec.gsd[0] <= spec.gsd[1]):

@@ -232,3 +232,13 @@ def test_windows_are_chosen_for_the_working_size_and_for_nothing_else() -> None:
     assert side(90, 30.0, overlap=0) == 32, "3 x 3 windows of 32 are as many cells as one of 96"
     with pytest.raises(CloudMaskError, match=r"overlap=32.*less than the size"):
         side(90, 30.0, overlap=32)
+
+
+@pytest.mark.parametrize("size", [31, 2**14 + 1, 10**9])
+def test_windows_that_no_memory_holds_are_refused(size):
+    scene = xr.DataArray(np.full((2, 4, 4), 0.1, np.float32), dims=("band", "y", "x"))
+    scene = scene.cloudmask.describe(bands=["red", "nir"], level="L1C")
+    with pytest.raises(
+        CloudMaskError, match=rf"patch_size={size}: model 'spectral' takes at least 32 and at most 16384"
+    ):
+        scene.cloudmask.predict("spectral", patch_size=size)

@@ -42,6 +42,14 @@ def red(items, **options):
     return load_stac(items, bands=["red"], **options)
 
 
+@pytest.mark.parametrize(
+    "option", [{"allow_private_hosts": "no"}, {"allow_private_hosts": 0}, {"dtype": None}], ids=str
+)
+def test_what_would_mean_its_opposite_is_refused(item, option):
+    with pytest.raises(OptionError, match=f"unknown {next(iter(option))}"):
+        red([item], **option)
+
+
 # ------------------------------------------------------------------------------------------------ metadata
 
 

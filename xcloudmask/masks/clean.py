@@ -7,6 +7,7 @@ are closed up, as cloud where they are thinned, and a hole that touches it is no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.masks.apply import CLEAR, DROP
 from xcloudmask.masks.components import Codes, Rule, any_of, over_chunks
 from xcloudmask.masks.halo import as_blocks, like, with_halo
-from xcloudmask.masks.lengths import Floats, Grid, Size
+from xcloudmask.masks.lengths import MOST_PIXELS, Floats, Grid, Size
 from xcloudmask.masks.morphology import Disc, dilate, erode
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import as_mask, codes_of
@@ -110,12 +111,14 @@ def clean(mask: xr.DataArray, given: Mapping[str, Any]) -> xr.DataArray:
     if not ground:
         raise OptionError("classes", " ".join(codes), allowed=CLEAR, hint="The mask needs one that is clear.")
     mask = _uint8(mask, codes)
+    if not mask.size:
+        return mask
     grid = Grid.of(mask)
     turned = mask.transpose(..., *spatial_dims(mask))
     data = as_blocks(turned.data)
     for local, group in groupby(steps, key=lambda step: step.name in LOCAL):
         if local:
-            definite = [_definite(step, codes, grid) for step in group]
+            definite = [_definite(step, codes, grid, turned.shape[-2:]) for step in group]
             data = _nearby(data, definite, ground, tuple(codes.values()), grid.scale)
             continue
         for step in group:
@@ -135,10 +138,24 @@ def _uint8(mask: xr.DataArray, codes: Mapping[str, int]) -> xr.DataArray:
     return mask.where(mask.isin(list(codes.values())), NO_DATA).astype(np.uint8)
 
 
-def _definite(step: Step, codes: Mapping[str, int], grid: Grid) -> LocalStep:
-    return LocalStep(
-        step.name, tuple(codes[name] for name in step.classes), Disc(*step.size.disc(step.name, grid))
-    )
+def _definite(step: Step, codes: Mapping[str, int], grid: Grid, shape: Sequence[int]) -> LocalStep:
+    """Return a step in pixels.
+
+    No two pixels of a scene are farther apart than its corners, so that a longer buffer comes to the same.
+    Closing and opening do change beyond, ever less, and need a margin that would not fit into memory.
+    """
+    rows, columns, scaled = step.size.disc(step.name, grid)
+    if rows:
+        widest = 1.0 if grid.scale is None else max(1.0, float(grid.scale.max()))
+        across = math.hypot(shape[0], shape[1] * widest * rows / columns) + 1
+        if step.name != "buffer" and rows > max(4 * across, MOST_PIXELS):
+            raise CloudMaskError(
+                f"{step.name}={str(step.size)!r} is {rows:,.0f} pixels, and the scene has {across:,.0f}",
+                "Give a distance that is no longer than clouds are",
+            )
+        share = min(1.0, across / rows) if step.name == "buffer" else 1.0
+        rows, columns = rows * share, columns * share
+    return LocalStep(step.name, tuple(codes[name] for name in step.classes), Disc(rows, columns, scaled))
 
 
 def _rule(step: Step, codes: Mapping[str, int], ground: tuple[int, ...], grid: Grid) -> Rule:

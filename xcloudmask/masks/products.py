@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,10 @@ def decode(
     """
     if unsure not in ("no_data", "clear", "cloud"):
         raise OptionError("unsure", unsure, allowed=("no_data", "clear", "cloud"))
+    if da.dtype.kind not in "buif":
+        raise OptionError("dtype of the layer", str(da.dtype), allowed=("whole numbers, or such as floats",))
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 100:
+        raise OptionError("threshold", threshold, allowed=("0 to 100, per cent",))
     name = ALIASES.get(product.lower(), product.lower()) if isinstance(product, str) else ""
     if isinstance(product, str) and name not in NAMES:
         raise OptionError("product", product, allowed=NAMES)
@@ -177,7 +182,7 @@ def decode(
     if name == "cldprb":
         layer, words = partial(_by_threshold, threshold=threshold), ["cloud", "clear"]
     else:
-        known = declared(product or da.attrs) if not isinstance(product, str) else PRODUCTS[name]
+        known = _declared(product or da.attrs) if not isinstance(product, str) else PRODUCTS[name]
         if not margin:
             known = _without_margin(known)
         places = known.table(16)
@@ -197,6 +202,21 @@ def decode(
     }  # fmt: skip
     out.encoding = {"fill_value": NO_DATA}
     return out.rename("cloud_mask")
+
+
+def _declared(attrs: Any) -> Product:
+    """Return what `declared` does; a list that is damaged is named."""
+    if not isinstance(attrs, Mapping):
+        raise OptionError("product", attrs, allowed=(*NAMES, "an asset as a mapping"))
+    try:
+        return declared(attrs)
+    except CloudMaskError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CloudMaskError(
+            f"the list of the classes of this layer is damaged: {error!r}",
+            f"Correct it, or name the product ({', '.join(NAMES)})",
+        ) from error
 
 
 def _codes(unsure: str) -> npt.NDArray[np.uint8]:
@@ -220,6 +240,8 @@ def _by_table(values: npt.NDArray[Any], codes: npt.NDArray[np.uint8]) -> npt.NDA
         found: npt.NDArray[np.uint8] = codes[values]
         return found
     inside = (values >= 0) & (values < len(codes))
+    if values.dtype.kind == "f":
+        inside &= values == np.floor(values)  # between two codes lies none: someone interpolated
     return np.where(inside, codes[np.where(inside, values, 0).astype(np.intp)], np.uint8(NO_DATA))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -89,6 +90,8 @@ def load(
     given = checked(card)
     if isinstance(href, str | Path):
         return add(read(str(href), given), overwrite=overwrite)
+    if not isinstance(href, Sequence) or not all(isinstance(each, str | Path) for each in href):
+        raise CloudMaskError(f"weights are a path, an address, a name or a list of them, got {href!r}")
     return add(together([read(str(each), _each(given)) for each in href], given), overwrite=overwrite)
 
 
@@ -97,7 +100,7 @@ def read(href: str, given: Mapping[str, Any]) -> ModelSpec:
     if href in known.models():
         return _known(known.models()[href], given)
     path = fetch.local_path(href)
-    if path is not None and path.is_dir():
+    if path is not None and os.path.isdir(path):
         return _folder(path, given)
     if PurePosixPath(urlsplit(href).path).suffix.lower() in (".json", ".geojson"):
         from xcloudmask.models.mlm import read
@@ -140,7 +143,10 @@ def _known(model: known.KnownModel, given: Mapping[str, Any]) -> ModelSpec:
 
 def _folder(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
     """Return the model in a folder: of a card or an item if there is one, of its weights otherwise."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise WeightsError(f"the folder {folder} cannot be read: {error.strerror}") from error
     documents = [path for path in files if path.suffix == ".json"]
     weights = [path for path in files if path.suffix.lower() in FORMS]
     if len(documents) > 1 or not (documents or weights):
@@ -209,6 +215,18 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
 def _published(data: bytes, form: Form, href: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Complete what the caller says by what the published system is that these tensors are of."""
     contents = contents_of(data, form, href)
+    try:
+        return _completed(contents, form, href, given)
+    except CloudMaskError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise WeightsError(
+            f"{href} looks like a published network, and it, or the file beside it, is damaged: {error!r}. "
+            "Fetch both again"
+        ) from error
+
+
+def _completed(contents: Contents, form: Form, href: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     family = published.recognised(contents)
     if family is None and form == "safetensors":
         return _with_architecture(given, {}, href)
@@ -255,6 +273,8 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
 
     if spec.fills:
         imputer_for(spec.bands)  # which says so if it knows nothing of one of them
+    if spec.family:
+        published.family(spec.family)  # which says so if there is none
     where = resolve(href, spec.weights)
     form: Form = form_of(where)
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):

@@ -20,7 +20,7 @@ from xcloudmask.predict.choose_model import too_coarse
 from xcloudmask.predict.fields import OptionSet, about, check_whole, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.scene.units import check_saturation
-from xcloudmask.types import ModelLike, ModelSpec, Options, Scheme
+from xcloudmask.types import MOST_PATCH, ModelLike, ModelSpec, Options, Scheme
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -184,10 +184,10 @@ def window_of(asked: PredictOptions, spec: ModelSpec, cells: tuple[int, int]) ->
     patch = spec.patch if asked.patch_size is None else asked.patch_size
     largest = spec.largest_patch or spec.patch
     fits = spec.patch <= patch <= largest and (patch == spec.patch or patch % MIN_PATCH == 0)
-    if not fits if spec.patch_fixed else patch < MIN_PATCH:
+    if not fits if spec.patch_fixed else not MIN_PATCH <= patch <= MOST_PATCH:
         need = f"multiples of {MIN_PATCH} from {spec.patch} to {largest}"
         need = need if largest > spec.patch else f"exactly {spec.patch}"
-        need = need if spec.patch_fixed else f"at least {MIN_PATCH}"
+        need = need if spec.patch_fixed else f"at least {MIN_PATCH} and at most {MOST_PATCH}"
         raise CloudMaskError(
             f": model {spec.name!r} takes {need}",
             "Leave it out for the default",

@@ -92,6 +92,8 @@ class LoadOptions(OptionSet):
             value = getattr(self, name)
             if not isinstance(value, (str, type(None))) or value not in allowed:
                 raise OptionError(name, getattr(self, name), allowed=[repr(value) for value in allowed])
+        if not isinstance(self.allow_private_hosts, bool):  # "no" is true
+            raise OptionError("allow_private_hosts", self.allow_private_hosts, allowed=("True", "False"))
         check_whole("max_pixels", self.max_pixels, "a whole number above 0", 1)
         from rasterio.enums import Resampling
 
@@ -101,6 +103,6 @@ class LoadOptions(OptionSet):
 
 def _dtype_name(dtype: Any) -> str:
     try:
-        return str(np.dtype(dtype))
+        return str(dtype if dtype is None else np.dtype(dtype))  # to NumPy, None is float64
     except TypeError:
         return str(dtype)

@@ -67,10 +67,17 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> Reading:
         What the caller says, see `xcloudmask.models.card_fields.checked`; it goes before what the item says.
     """
     item = parse(text, href)
-    _refuse_code(item)
-    assets = model_assets(item)
-    first, *others = [resolve(href, str(asset.get("href", ""))) for asset in assets]
-    stated = {**checked(_card(item, assets[0], first, given)), **given}
+    try:
+        _refuse_code(item)
+        assets = model_assets(item)
+        first, *others = [resolve(href, str(asset.get("href", ""))) for asset in assets]
+        stated = {**checked(_card(item, assets[0], first, given)), **given}
+    except CloudMaskError:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:  # a number where a list or a mapping belongs
+        raise WeightsError(
+            f"{href} is damaged, or no item of MLM: {error}. Correct it, or load its weights without it"
+        ) from error
     if not others:
         if "reduce" in given:
             raise WeightsError(

@@ -153,7 +153,18 @@ def _onnx_shape(value: bytes) -> Shape | None:
 def pt2(clean: bytes) -> Shapes:
     """Return the shapes in the graph of an archive that `xcloudmask.models.weights.safety_pt2` wrote."""
     with zipfile.ZipFile(io.BytesIO(clean)) as archive:
-        module = json.loads(archive.read("model/models/model.json"))["graph_module"]
+        body = json.loads(archive.read("model/models/model.json"))
+    try:
+        return _pt2_shapes(body["graph_module"])
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(
+            f"the graph of the exported program is damaged: {error!r}. Export the network again"
+        ) from error
+
+
+def _pt2_shapes(module: dict[str, Any]) -> Shapes:
     signature, values = module["signature"], module["graph"]["tensor_values"]
     inputs = [spec["user_input"]["arg"] for spec in signature["input_specs"] if "user_input" in spec]
     outputs = [spec["user_output"]["arg"] for spec in signature["output_specs"] if "user_output" in spec]

@@ -1,0 +1,78 @@
+"""Sizes, layers and lists that nobody should pass, and somebody will: an answer at once, or a named error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from xcloudmask import masks
+from xcloudmask.errors import CloudMaskError
+
+
+@pytest.fixture
+def mask() -> xr.DataArray:
+    codes = np.zeros((12, 15), np.uint8)
+    codes[2, 3], codes[9, 1] = 1, 255
+    return xr.DataArray(
+        codes, dims=("y", "x"), coords={"y": 10.0 * np.arange(12), "x": 10.0 * np.arange(15)},
+        attrs={"flag_values": [0, 1], "flag_meanings": "clear cloud"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", ["1000000000000 px", "400000000 km"])
+def test_a_buffer_beyond_the_scene_covers_it(mask, size):
+    wide = mask.cloudmask.clean(buffer=size)
+    assert wide.values.tolist() == np.where(mask == 255, 255, 1).tolist()
+
+
+@pytest.mark.parametrize("step", ["close", "open"])
+def test_a_distance_far_beyond_the_scene_is_refused(mask, step):
+    with pytest.raises(CloudMaskError, match=f"{step}='1000 px' is 1,000 pixels, and the scene has 20"):
+        mask.cloudmask.clean(**{step: "1000 px"})
+    assert mask[:2, :2].cloudmask.clean(**{step: "200 m"}).shape == (2, 2)
+
+
+def test_a_mask_without_pixels_stays_one(mask):
+    assert mask[:0].cloudmask.clean(sieve=3, close=2).shape == (0, 15)
+
+
+def test_what_lies_between_two_codes_is_no_data():
+    layer = xr.DataArray([[3.0, 3.5, 9.0, np.nan, 8.99]], dims=("y", "x"))
+    assert masks.decode(layer, "scl").values.tolist() == [[3, 255, 1, 255, 255]]
+
+
+LISTS = {
+    "classification:classes": [
+        [1, 2],
+        [{"value": "a", "name": "cloud"}],
+        [{"value": 1}],
+        [{"value": 1, "name": 5}],
+    ],
+    "classification:bitfields": [[{"offset": 0}], [3], 5],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key in LISTS for value in LISTS[key]])
+def test_lists_of_classes_that_are_damaged_are_named(mask, key, value):
+    with pytest.raises(CloudMaskError, match="the list of the classes of this layer is damaged"):
+        masks.decode(mask, {key: value})
+
+
+@pytest.mark.parametrize("attrs", [
+    {"flag_masks": [8, 16, 32], "flag_meanings": "cloud shadow"}, {"flag_values": [1], "flag_meanings": 5},
+])  # fmt: skip
+def test_attributes_that_are_damaged_are_named(mask, attrs):
+    with pytest.raises(CloudMaskError, match="the list of the classes of this layer is damaged"):
+        masks.decode(mask.drop_attrs().assign_attrs(attrs))
+
+
+def test_options_and_layers_that_are_none_are_refused(mask):
+    for layer, product, options, says in (
+        (mask, 5, {}, "unknown product 5"),
+        (mask.astype(str), "scl", {}, "unknown dtype of the layer"),
+        (mask, "cldprb", {"threshold": 400}, "unknown threshold 400"),
+        (mask, "cldprb", {"threshold": "x"}, "unknown threshold 'x'"),
+    ):
+        with pytest.raises(CloudMaskError, match=says):
+            masks.decode(layer, product, **options)
