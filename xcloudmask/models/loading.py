@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -89,6 +90,8 @@ def load(
     given = checked(card)
     if isinstance(href, str | Path):
         return add(read(str(href), given), overwrite=overwrite)
+    if not isinstance(href, Sequence) or not all(isinstance(each, str | Path) for each in href):
+        raise CloudMaskError(f"weights are a path, an address, a name or a list of them, got {href!r}")
     return add(together([read(str(each), _each(given)) for each in href], given), overwrite=overwrite)
 
 
@@ -97,7 +100,7 @@ def read(href: str, given: Mapping[str, Any]) -> ModelSpec:
     if href in known.models():
         return _known(known.models()[href], given)
     path = fetch.local_path(href)
-    if path is not None and path.is_dir():
+    if path is not None and os.path.isdir(path):
         return _folder(path, given)
     if PurePosixPath(urlsplit(href).path).suffix.lower() in (".json", ".geojson"):
         from xcloudmask.models.mlm import read
@@ -140,7 +143,10 @@ def _known(model: known.KnownModel, given: Mapping[str, Any]) -> ModelSpec:
 
 def _folder(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
     """Return the model in a folder: of a card or an item if there is one, of its weights otherwise."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise WeightsError(f"the folder {folder} cannot be read: {error.strerror}") from error
     documents = [path for path in files if path.suffix == ".json"]
     weights = [path for path in files if path.suffix.lower() in FORMS]
     if len(documents) > 1 or not (documents or weights):

@@ -140,7 +140,7 @@ def doubled(levels: int) -> bytes:
 
 
 HOSTILE = {
-    "memo": (b"\x80\x02}r\xff\xff\xff\xff.", "no module at its top"),
+    "memo": (b"\x80\x02}r\xff\xff\xff\xff.", "no state dict"),
     "long text": (b"\x80\x02X\xff\xff\xff\x7fabc.", "damaged"),
     "long number": (b"\x80\x02\x8b\xff\xff\xff\x7f.", "damaged|LONG4"),
     "many steps": (b"\x80\x02" + b"}" * (2**18 + 8) + b".", "more than 262,144 steps"),
@@ -150,7 +150,7 @@ HOSTILE = {
     "legacy": (b"(dp0\n.", "the step DICT|the step PUT"),
     "deep": (nested(MAX_DEPTH + 2), "nested more than 64 deep"),
     "wide": (doubled(60), "more than 4,096"),
-    "a dict": (b"\x80\x02}" + op_string("a") + b"Ns.", "no module at its top"),
+    "a dict": (b"\x80\x02}" + op_string("a") + b"Ns.", "no state dict"),
     "empty": (nested(1), "no module with weights"),
 }
 
@@ -238,4 +238,4 @@ def test_storages_that_share_bytes_do_not_add_up_to_more_than_the_file() -> None
         root, _ = whole_module.followed(archive.read(entries["data.pkl"]), "net.pkl")
         reader = whole_module._Reader(archive, entries, 3 * 40_000, "net.pkl")
         with pytest.raises(WeightsError, match="the file can hold 0 more"):
-            reader.state_dict(root)
+            reader.tensors(root)

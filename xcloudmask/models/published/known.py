@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from urllib.parse import urljoin, urlsplit
 
 from xcloudmask.errors import WeightsError
 from xcloudmask.models.weights import fetch
+
+#: The files that were published beside weights have some kilobytes.
+MAX_SETTINGS = 2**16
 
 
 @dataclass(frozen=True)
@@ -72,26 +76,44 @@ def _named(href: str, value: Any) -> Any:
 
 
 def _yaml_beside(href: str, name: str) -> Mapping[str, Any] | None:
-    import yaml
-
     path = fetch.local_path(href)
     if path is not None:
-        beside = path.with_name(name)
-        if not beside.is_file():
+        where = str(path.with_name(name))
+        if not os.path.isfile(where):
             return None
-        where = str(beside)
     else:
         where = urljoin(href, name) if "://" in href else ""
     try:
-        content = yaml.safe_load(fetch.read_text(where))
-    except yaml.YAMLError as error:
-        raise WeightsError(f"{where}, beside the weights, is no YAML: {error}") from error
+        text = fetch.read_text(where)
     except WeightsError:
         if path is not None:
             raise
         return None  # an address need not have one
+    return _parsed(text, f"{where}, beside the weights,")
+
+
+def _parsed(text: bytes, origin: str) -> Mapping[str, Any]:
+    """Return the settings in a YAML file.
+
+    An alias (``*a``) stands for what was written before. A list of nine aliases of a list of nine aliases,
+    and so on, is small in a file and in memory, and for ever being merged, compared or printed.
+    """
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it has an alias (*name): write out what that stands for")
+            return super().compose_node(parent, index)
+
+    if len(text) > MAX_SETTINGS:
+        raise WeightsError(f"{origin} has {len(text):,} bytes, and settings have {MAX_SETTINGS:,} at most")
+    try:
+        content = yaml.load(text, Plain)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date or a number that is none
+        raise WeightsError(f"{origin} is no YAML that can be used: {error}") from error
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{where}, beside the weights, holds no settings: {str(content)[:60]!r}")
+        raise WeightsError(f"{origin} holds no settings: {str(content)[:60]!r}")
     return content
 
 

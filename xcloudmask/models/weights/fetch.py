@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import logging
 import os
+import stat
 import sys
 import time
 import urllib.error
@@ -73,7 +74,12 @@ def local_path(href: str) -> Path | None:
     """
     if href.startswith(PACKAGE):
         return Path(__file__).parents[1] / "data" / Path(href.removeprefix(PACKAGE)).name
-    parts = urlsplit(href)
+    try:
+        parts = urlsplit(href)
+    except ValueError as error:  # such as brackets that do not close
+        raise WeightsError(f"{href!r} is no address: {error}. Pass a path or an https address") from error
+    if "\0" in href:
+        raise WeightsError(f"{href!r} is no path: it has a NUL in it")
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     if "://" in href:
@@ -151,12 +157,17 @@ def read_text(href: str) -> bytes:
 
 def _read_file(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # a pipe or a device may never end, or never begin
             raise WeightsError(
-                f"{path} has {path.stat().st_size / 1e9:.0f} GB: no model that masks clouds is so large"
+                f"the weights {path} cannot be read: it is no regular file. Pass the path of one"
+            )
+        if state.st_size > MAX_BYTES:
+            raise WeightsError(
+                f"{path} has {state.st_size / 1e9:.0f} GB: no model that masks clouds is so large"
             )
         return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise WeightsError(
             f"the weights {path} cannot be read: {error.strerror}. To workers of a cluster that do not see "
             "this file, xcloudmask.models.own.send(NAME) takes it"

@@ -1,7 +1,9 @@
-"""The tensors of a module that ``torch.save`` wrote whole, without running what its pickle says.
+"""The tensors that ``torch.save`` wrote, of a state dict or of a whole module; what a pickle says is not run.
 
-Such a file is a zip archive: ``*/data.pkl`` builds the module's objects, ``*/data/N`` holds the numbers. The
+Such a file is a zip archive: ``*/data.pkl`` builds the objects, ``*/data/N`` holds the numbers. The
 pickle is followed here step by step, by a machine that knows tensors, storages, dicts, lists and tuples.
+(``torch.load(weights_only=True)`` runs no code, but hashes, allocates and unpacks whatever a pickle or an
+archive asks for: a few hundred bytes take hours, or all the memory.)
 Every class and function that it names besides stands for nothing but its name: it is not imported, and to
 call it gives an inert object that keeps what is stored in it. The weights then lie under ``_modules``,
 ``_parameters`` and ``_buffers``, as in the module's state dict.
@@ -29,6 +31,9 @@ MAX_PICKLE, MAX_STEPS, MAX_ENTRIES = 32 * 2**20, 2**18, 2**16
 #: and how many dimensions a tensor has.
 MAX_DEPTH, MAX_PARTS, MAX_NAME, MAX_DIMENSIONS = 64, 2**12, 128, 8
 
+#: Names under which training scripts keep the weights, and how many of them lie within one another.
+PLACES, MAX_PLACES = ("state_dict", "model_state_dict", "model", "ema", "net", "network", "weights"), 3
+
 _STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
@@ -40,7 +45,8 @@ _BUILTINS = {
     "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "getattr", "int", "list", "object",
     "range", "set", "slice", "str", "tuple", "type",
 }  # fmt: skip
-_TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
+_TENSOR = "torch._utils._rebuild_tensor_v2"
+_PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +81,12 @@ class Storage:
 
 
 def tensors(data: bytes, origin: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the weights of a pickled module by the names of its state dict, and notes.
+    """Return the weights of a pickled state dict or module by the names of its state dict, and notes.
 
     Parameters
     ----------
     data : bytes
-        What ``torch.save(module, FILE)`` wrote.
+        What ``torch.save`` wrote: a state dict, a checkpoint that holds one (`PLACES`), or a module.
     origin : str
         Where it came from, for messages.
 
@@ -105,13 +111,14 @@ def tensors(data: bytes, origin: str) -> tuple[dict[str, torch.Tensor], dict[str
     if data[:2] != b"PK":
         raise WeightsError(
             f"{origin} is a bare pickle, not the archive that torch.save writes since torch 1.6: refused. "
-            "Where the network was made, save its state dict: torch.save(model.state_dict(), FILE)"
+            "Where the network was made, save its state dict: torch.save(model.state_dict(), FILE); or, "
+            "if you trust the file: torch.save(torch.load(FILE, weights_only=True), OUT)"
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive_entries(archive, origin)
             root, names = followed(archive.read(entries["data.pkl"]), origin)
-            found = _Reader(archive, entries, len(data), origin).state_dict(root)
+            found = _Reader(archive, entries, len(data), origin).tensors(root)
     except WeightsError:
         raise
     except Exception as error:  # whatever a damaged archive or pickle leads to
@@ -288,7 +295,7 @@ class _Machine:
             made = {}  # what it holds is set later, or belongs to hooks
         elif name == _TENSOR:
             made = Lazy(arguments)
-        elif name == _PARAMETER:
+        elif name in _PARAMETERS:
             made = arguments[0]
         self._push(made)
 
@@ -314,7 +321,21 @@ class _Reader:
         self.left = size  # a file has no more numbers than bytes, whatever its entries share
         self.storages: dict[tuple[str, str], torch.Tensor] = {}
 
-    def state_dict(self, root: Any) -> dict[str, torch.Tensor]:
+    def tensors(self, root: Any) -> dict[str, torch.Tensor]:
+        """Return the tensors of a module, or of a state dict, itself or in a checkpoint."""
+        if not isinstance(root, dict):
+            return self._of_module(root)
+        for _ in range(MAX_PLACES):
+            state = {name: value for name, value in root.items() if isinstance(value, Lazy)}
+            if state:
+                return {name: self._tensor(name, tensor) for name, tensor in state.items()}
+            inner = next((root[place] for place in PLACES if place in root), None)
+            if isinstance(inner, Inert):
+                return self._of_module(inner)
+            root = inner if isinstance(inner, dict) else {}
+        raise WeightsError(f"{self.origin} holds no state dict, neither itself nor as {', '.join(PLACES)}")
+
+    def _of_module(self, root: Any) -> dict[str, torch.Tensor]:
         """Return the tensors below a module, in the order of its state dict."""
         out: dict[str, torch.Tensor] = {}
         modules, todo = 0, [("", 0, root)]
