@@ -70,6 +70,13 @@ def test_several_files_are_the_ensemble_of_their_authors(folder, how):
         models.load(files, sha256="0" * 64)
 
 
+def test_one_rule_names_a_model_after_its_folder(folder):
+    folder = folder.rename(folder.with_name("ocm 1.5 (new)"))
+    assert models.get(str(folder)).name == "ocm-1.5-new"
+    (folder / "edgenext_small.safetensors").unlink()
+    assert models.get(str(folder)).name == "ocm-1.5-new"
+
+
 def test_predict_takes_the_path_itself(folder, scene):
     spec = models.load(folder, name="both")
     by_name = scene.cloudmask.predict(spec.name, **NATIVE)

@@ -1,4 +1,4 @@
-"""Files of `torch.save` that torch would read for hours, or until the memory is full, without running code."""
+"""Files of `torch.save` that torch would read for hours, or until the memory is full; no code runs."""
 
 from __future__ import annotations
 
