@@ -235,8 +235,11 @@ def _published(data: bytes, form: Form, href: str, given: Mapping[str, Any]) -> 
 def contents_of(data: bytes, form: Form, href: str) -> Contents:
     """Return the tensors in a file, and what it and the file beside it say of them."""
     tensors, notes = formats.tensors(data, form, href)
-    config = known.config_beside(href) if form == "torch" else None
-    return Contents(tensors, {**notes, "file": known.file_name(href), "config": config})
+    contents = Contents(tensors, {**notes, "file": known.file_name(href)})
+    family = published.recognised(contents)
+    if family is None or not family.config:
+        return contents
+    return Contents(tensors, {**contents.notes, "config": known.config_beside(href)})
 
 
 def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
@@ -265,7 +268,7 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
     form: Form = form_of(where)
     if spec.family or form in ("torch", "keras"):
         raise WeightsError(
-            f"{spec.weights}, of which {href} is the card, has tensors under names of their authors: load the "
+            f"{spec.weights}, of which {href} is the card, has tensors under names of its authors: load the "
             "weights themselves; xcloudmask models convert writes them with a card"
         )
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):
