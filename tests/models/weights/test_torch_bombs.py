@@ -1,4 +1,4 @@
-"""Files of `torch.save` that torch would read for hours, or until the memory is full; no code runs."""
+"""Files of `torch.save` that torch would read for hours, or until the memory is full."""
 
 from __future__ import annotations
 

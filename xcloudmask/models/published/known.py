@@ -107,16 +107,12 @@ def _parsed(text: bytes, origin: str) -> Mapping[str, Any]:
     """
     import yaml
 
-    class Plain(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("it has an alias (*name): write out what that stands for")
-            return super().compose_node(parent, index)
-
     if len(text) > MAX_SETTINGS:
         raise WeightsError(f"{origin} has {len(text):,} bytes, and settings have {MAX_SETTINGS:,} at most")
     try:
-        content = yaml.load(text, Plain)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise yaml.YAMLError("it has an alias (*name): write out what that stands for")
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date or a number that is none
         raise WeightsError(f"{origin} is no YAML that can be used: {error}") from error
     if not isinstance(content, Mapping):
