@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
@@ -427,6 +428,8 @@ MOST_PATCH = 2**14
 
 def _contradiction(spec: ModelSpec) -> str:
     """Return why the fields of a card cannot stand together, "" if they can."""
+    if not re.fullmatch(r"(?!\.)[\w.+\-]+", spec.name):  # files are called after it, so it is no path
+        return "a name is of letters, digits and . _ + -, and does not begin with a dot"
     count, names = len(spec.bands), {each.name for each in spec.aux}
     if len(names) != len(spec.aux):
         return "aux inputs must not repeat"

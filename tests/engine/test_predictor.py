@@ -398,7 +398,7 @@ def test_one_inference_at_a_time_runs_on_a_device_whatever_the_models(
             return np.concatenate([1 - pixels, pixels], axis=1)
 
     monkeypatch.setattr(engine, "make_backend", lambda *args: Watched("cpu"))
-    others = [replace(COUNTING, name=name) for name in ("another", "a third", "a fourth")]
+    others = [replace(COUNTING, name=name) for name in ("another", "third", "fourth")]
     ours = [Predictor(spec, "cpu") for spec in (COUNTING, *others[:2])] + [Predictor(others[2], "auto")]
     monkeypatch.setattr(engine, "available_devices", lambda device, runtime: ["cpu"])
     in_threads(4, lambda k: ours[k].blend(jobs(20), SHAPE))

@@ -301,6 +301,15 @@ def test_cards_survive_json_and_read_well(tmp_path):
     (tmp_path / "card.json").write_text(to_json(dataclasses.replace(beside, weights="../net.safetensors")))
     with pytest.raises(WeightsError, match="leads out"):
         models.load(tmp_path / "card.json")
+    for change in ({"weights": "net.pt"}, {"weights": "net.h5"}, {"family": "omnicloudmask"}):
+        (tmp_path / "card.json").write_text(to_json(dataclasses.replace(beside, **change)))
+        with pytest.raises(WeightsError, match="load the weights themselves"):
+            models.load(tmp_path / "card.json")
+    named = json.loads(to_json(beside))
+    for name in ("../evil", ".evil", "a/b", "a\\b", "a b", "a\n", ""):  # files are called after it
+        (tmp_path / "card.json").write_text(json.dumps(named | {"name": name}))
+        with pytest.raises(CloudMaskError, match="a name is of letters"):
+            models.load(tmp_path / "card.json")
     (tmp_path / "card.json").write_text(to_json(dataclasses.replace(beside, sha256="")))
     with pytest.raises(WeightsError, match="no hash"):
         models.load(tmp_path / "card.json")

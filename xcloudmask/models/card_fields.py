@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypedDict
@@ -81,6 +82,17 @@ def checked(card: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str
         name: types.card_value(by_name[name], value) if name in by_name else value
         for name, value in given.items()
     }
+
+
+def plain_name(text: str) -> str:
+    """Return a text as a model may be called.
+
+    Examples
+    --------
+    >>> plain_name("../U-Net (new)")
+    'U-Net-new'
+    """
+    return re.sub(r"[^A-Za-z0-9_.+\-]+", "-", text).strip("-.") or "model"
 
 
 def with_units(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Unpack
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 from xcloudmask import types
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import card, published
-from xcloudmask.models.card_fields import CardKeywords, checked, with_units
+from xcloudmask.models.card_fields import CardKeywords, checked, plain_name, with_units
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.members import ENSEMBLE, joined
 from xcloudmask.models.network import Network
@@ -155,13 +154,10 @@ def _folder(folder: Path, given: Mapping[str, Any]) -> ModelSpec:
             f"the folder {folder} holds {listed}: pass the path of one card or item (.json), or of weights "
             f"({', '.join(FORMS)})"
         )
+    named = {"name": plain_name(folder.resolve().name), **given}
     if len(documents or weights) == 1:
-        return read(
-            str((documents or weights)[0]), {"name": _plain_name(f"{folder.resolve().name}.d"), **given}
-        )
-    return together(
-        [read(str(path), _each(given)) for path in weights], {"name": folder.resolve().name, **given}
-    )
+        return read(str((documents or weights)[0]), named)
+    return together([read(str(path), _each(given)) for path in weights], named)
 
 
 def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
@@ -208,7 +204,11 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
         "sha256": sha256,
         "weights": str(path.resolve()) if path is not None and not href.startswith(fetch.PACKAGE) else href,
     }
-    defaults = {"name": _plain_name(href), "bands": (), "overlap": patch // 4}
+    defaults = {
+        "name": plain_name(PurePosixPath(urlsplit(href).path).stem),
+        "bands": (),
+        "overlap": patch // 4,
+    }
     return types.ModelSpec(**{**defaults, **with_units(given), **made})
 
 
@@ -247,8 +247,11 @@ def _completed(contents: Contents, form: Form, href: str, given: Mapping[str, An
 def contents_of(data: bytes, form: Form, href: str) -> Contents:
     """Return the tensors in a file, and what it and the file beside it say of them."""
     tensors, notes = formats.tensors(data, form, href)
-    config = known.config_beside(href) if form == "torch" else None
-    return Contents(tensors, {**notes, "file": known.file_name(href), "config": config})
+    contents = Contents(tensors, {**notes, "file": known.file_name(href)})
+    family = published.recognised(contents)
+    if family is None or not family.config:
+        return contents
+    return Contents(tensors, {**contents.notes, "config": known.config_beside(href)})
 
 
 def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:
@@ -277,6 +280,11 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
         published.family(spec.family)  # which says so if there is none
     where = resolve(href, spec.weights)
     form: Form = form_of(where)
+    if spec.family or form in ("torch", "keras"):
+        raise WeightsError(
+            f"{spec.weights}, of which {href} is the card, has tensors under names of its authors: load the "
+            "weights themselves; xcloudmask models convert writes them with a card"
+        )
     if not spec.sha256 or (form == "onnx") != (spec.runtime == "onnx"):
         raise WeightsError(f"the card {href} gives no hash, or a runtime that does not fit {spec.weights}")
     clean = vetted(fetch.read(where, spec.sha256), form, where)
@@ -369,8 +377,3 @@ def _activation(form: Form, config: Mapping[str, Any], href: str) -> Activation 
             "(probabilities of all classes)"
         )
     return "sigmoid" if config.get("classes") == 1 else "softmax"
-
-
-def _plain_name(href: str) -> str:
-    stem = PurePosixPath(urlsplit(href).path).stem
-    return re.sub(r"[^A-Za-z0-9_.\-]+", "-", stem).strip("-.") or "model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def get(name: str) -> ModelSpec:
         if name in plugins.names():
             return plugins.read(name)
         if name.endswith((".json", *FORMS)) or Path(name).is_dir():
-            return loading.read(name, {})
+            return _at_path(name)
         if name in known.models():
             hint = f"It is published elsewhere; xcloudmask.models.load({name!r}) fetches it"
             raise OptionError("model", name, hint=hint)
@@ -60,6 +61,35 @@ def get(name: str) -> ModelSpec:
             hint = f"There is one for each level: {name}-l1c, {name}-l2a; predict alone takes {name!r}"
             raise OptionError("model", name, hint=hint)
     raise OptionError("model", name, allowed=("auto", *families(), *names()))
+
+
+def _at_path(name: str) -> ModelSpec:
+    """Return the card of what lies at a path, which is read again only when its files have changed.
+
+    `predict` asks each time it plans, and weights have hundreds of megabytes.
+    """
+    kept = _read.get(key := os.path.abspath(name))
+    if kept is None or kept[1][0] is None or kept[1] != _stamps(key, kept[0]):
+        spec = loading.read(name, {})
+        kept = _read[key] = spec, _stamps(key, spec)
+    return kept[0]
+
+
+def _stamps(path: str, spec: ModelSpec) -> list[tuple[int, int] | None]:
+    """Return when the files of a model were changed, and their sizes."""
+    weights = [each.weights for each in spec.members or (spec,)]
+    stamps: list[tuple[int, int] | None] = []
+    for file in (path, *weights, *(str(Path(each).with_name("config.yaml")) for each in weights)):
+        try:
+            state = os.stat(file)
+            stamps.append((state.st_mtime_ns, state.st_size))
+        except OSError:  # an address, or nothing
+            stamps.append(None)
+    return stamps
+
+
+#: Cards of what was read at paths, and what its files were like then.
+_read: dict[str, tuple[ModelSpec, list[tuple[int, int] | None]]] = {}
 
 
 def families() -> list[str]:

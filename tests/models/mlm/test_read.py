@@ -147,7 +147,7 @@ def test_units_must_be_plain(tmp_path, net):
         (
             {"input_input": {"shape": [-1, 32, 32, 2], "dim_order": ["batch", "height", "width", "bands"]}},
             WeightsError,
-            "export the network that way",
+            r"item\.json: its input has the dimensions .* export the network that way",
         ),
         ({"mlm__input": []}, WeightsError, "has 0 mlm:input"),
     ],

@@ -21,6 +21,7 @@ from xcloudmask.models.arch import build
 from xcloudmask.models.convert import convert
 from xcloudmask.models.network import load_network
 from xcloudmask.models.published import known
+from xcloudmask.models.weights import fetch
 
 NATIVE = {"patch_size": 64, "overlap": 16, "working_resolution": "native"}
 
@@ -70,11 +71,35 @@ def test_several_files_are_the_ensemble_of_their_authors(folder, how):
         models.load(files, sha256="0" * 64)
 
 
+def test_one_rule_names_a_model_after_its_folder(folder):
+    folder = folder.rename(folder.with_name("ocm 1.5 (new)"))
+    assert models.get(str(folder)).name == "ocm-1.5-new"
+    (folder / "edgenext_small.safetensors").unlink()
+    assert models.get(str(folder)).name == "ocm-1.5-new"
+
+
 def test_predict_takes_the_path_itself(folder, scene):
     spec = models.load(folder, name="both")
     by_name = scene.cloudmask.predict(spec.name, **NATIVE)
     by_path = scene.cloudmask.predict(str(folder), **NATIVE)
     xr.testing.assert_equal(by_name, by_path)
+
+
+def test_a_path_is_read_again_only_when_its_files_changed(folder, monkeypatch):
+    """Planning asks for the card each time."""
+    read, asked = fetch.read, []
+    monkeypatch.setattr(fetch, "read", lambda href, sha256: asked.append(href) or read(href, sha256))
+    first = models.get(str(folder))
+    assert len(asked) == 2
+    assert models.get(str(folder)) is models.get(f"{folder}/../ocm") is first
+    assert len(asked) == 2
+    path = folder / "edgenext_small.safetensors"
+    tensors = load_file(path)
+    tensors["segmentation_head.0.bias"] += 1
+    save_file(tensors, path)  # of the same size
+    assert models.get(str(folder)).sha256 != first.sha256
+    path.unlink()
+    assert models.get(str(folder)).members == ()
 
 
 def test_a_known_name_is_fetched_and_its_hash_compared(folder, web, monkeypatch):

@@ -220,6 +220,9 @@ def test_without_that_file_the_tensors_tell_all_but_the_other_inputs(read):
         ("MODEL_TYPE", "DeepLabv3+", "says MODEL_TYPE: 'DeepLabv3.', .* with 'Segformer'"),
         ("PATCH_SIZE", 10**9, "must be from 32 to 4096, got 1000000000"),
         ("PATCH_SIZE", "512", "must be from 32 to 4096, got '512'"),
+        pytest.param("PATCH_SIZE", 16**5000, "got int", id="too long to print"),
+        ("CLASSES", [[7] * 9] * 9, "says CLASSES: list, and"),
+        ("MODEL_TYPE", "x" * 9999, "says MODEL_TYPE: 'x{60}', and"),
     ],
 )
 def test_the_file_of_another_network_is_refused(key, value, says):
@@ -246,6 +249,35 @@ def test_the_description_of_another_encoder_is_refused(tmp_path, block, key, val
     (tmp_path / "senseiv2-medium.yaml").write_text(yaml.safe_dump(described))
     with pytest.raises(WeightsError, match=rf"beside weights\.pt says {key}"):
         models.load(tmp_path)
+
+
+@pytest.mark.parametrize("blocks", [None, 3, "text", [3], [{}], [{"type": []}], {"type": "FCL"}])
+def test_a_damaged_description_is_told(blocks):
+    config = {**beside("senseiv2_segformer"), "SEnSeIv2": {"blocks": blocks}}
+    with pytest.raises(WeightsError, match="is damaged: leave it out"):
+        FAMILY.card(contents_of(golden.facts("senseiv2_segformer")["shapes"], config, on_meta))
+
+
+def test_only_a_config_that_does_not_exist_is_done_without(web, monkeypatch, tmp_path):
+    """Without it another model is made: without radar, height and thermal bands, with another window."""
+    monkeypatch.setattr(fetch, "TRIES", 1)
+    tensors = {name: torch.zeros(tuple(shape)) for name, shape in of_pixels().items()}
+    torch.save(tensors, tmp_path / "weights.pt")
+    data = (tmp_path / "weights.pt").read_bytes()
+    web.files["/a/weights.pt"] = data
+    href, sha256 = f"{web.url}/a/weights.pt?download=true", fetch.digest(data)
+    monkeypatch.setenv("XCLOUDMASK_CACHE", str(tmp_path / "cache"))
+    web.files["/a/weights.pt?download=true"] = data
+    assert "without config.yaml" in models.load(href, sha256=sha256).limits
+    for status in (503, 403, 429):
+        web.faults = [status]  # of the one request: the weights are in the cache
+        with pytest.raises(
+            WeightsError, match=r"Save weights\.pt and config\.yaml in a folder and load that"
+        ):
+            models.load(href, sha256=sha256, overwrite=True)
+    monkeypatch.setenv("XCLOUDMASK_OFFLINE", "1")
+    with pytest.raises(WeightsError, match=r"Save weights\.pt and config\.yaml in a folder and load that"):
+        models.load(href, sha256=sha256, overwrite=True)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

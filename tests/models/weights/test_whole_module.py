@@ -239,3 +239,10 @@ def test_storages_that_share_bytes_do_not_add_up_to_more_than_the_file() -> None
         reader = whole_module._Reader(archive, entries, 3 * 40_000, "net.pkl")
         with pytest.raises(WeightsError, match="the file can hold 0 more"):
             reader.tensors(root)
+
+
+def test_names_of_buffers_that_are_not_saved_are_a_list_of_strings() -> None:
+    """Each tensor is looked up among them: text of megabytes would be searched each time."""
+    for names, expected in ((["a", 1, ["b"]], {"a"}), ("abc", set()), ({"a": 1}, set()), (None, set())):
+        state = {"_non_persistent_buffers_set": whole_module.Inert("builtins.set", (names,))}
+        assert whole_module._unsaved(state) == expected

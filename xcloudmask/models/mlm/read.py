@@ -16,7 +16,7 @@ from typing import Any
 
 from xcloudmask import types
 from xcloudmask.errors import CloudMaskError, UnitError, WeightsError
-from xcloudmask.models.card_fields import checked
+from xcloudmask.models.card_fields import checked, plain_name
 from xcloudmask.models.mlm.bands import common_names
 from xcloudmask.models.mlm.item import Item, checksum, model_assets, parse, resolve
 from xcloudmask.models.mlm.scaling import mapping, scaling
@@ -95,8 +95,9 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> Reading:
         "reduce": stated.pop("reduce", "max"),
         "uncertainty": given.get("uncertainty", True),
     }
+    stated["uncertainty"] = False
     files = tuple(
-        (where, {**stated, "name": PurePosixPath(where).stem, "uncertainty": False, **_hash(asset, href)})
+        (where, {**stated, "name": plain_name(PurePosixPath(where).stem), **_hash(asset, href)})
         for asset, where in zip(assets, (first, *others), strict=True)
     )
     return Reading(files, joining)
@@ -116,7 +117,7 @@ def _card(item: Item, asset: Mapping[str, Any], where: str, given: Mapping[str, 
             "1) or units='reflectance*10000'"
         )
     hyper = mapping(item.properties.get("mlm:hyperparameters"))
-    patch = _patch(source)
+    patch = _patch(source, href)
     return {
         **(PREDICT_LARGE if form == "pt2" and patch == 512 else {}),
         "limits": TWO_LEVELS if "level" not in given and _of_vgt(source) else None,
@@ -187,7 +188,7 @@ def _refuse_code(item: Item) -> None:
 def _name(item: Item) -> str | None:
     name, known = item.properties.get("mlm:name"), item.body.get("id")
     name = known if not name or name == f"model-{known}" else name  # see exporting.mlm_name
-    return re.sub(r"[^A-Za-z0-9_.\-]+", "-", str(name)).strip("-.").lower() if name else None
+    return plain_name(str(name)).lower() if name else None
 
 
 def _hash(asset: Mapping[str, Any], href: str) -> dict[str, str]:
@@ -313,7 +314,7 @@ def _share(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and 0 < value < 1 else None
 
 
-def _patch(source: Mapping[str, Any]) -> int | None:
+def _patch(source: Mapping[str, Any], href: str) -> int | None:
     """Return the window size in the item's shape, if it is one that can be meant."""
     structure = mapping(source.get("input"))
     order, shape = structure.get("dim_order"), structure.get("shape")
@@ -321,8 +322,8 @@ def _patch(source: Mapping[str, Any]) -> int | None:
         return None
     if isinstance(order, list) and [str(name) for name in order[2:]] != ["height", "width"]:
         raise WeightsError(
-            f"its input has the dimensions {', '.join(map(str, order))}; (batch, bands, height, width) is "
-            "what is given: export the network that way"
+            f"{href}: its input has the dimensions {', '.join(map(str, order))}; (batch, bands, height, "
+            "width) is what is given: export the network that way"
         )
     rows, cols = shape[2:]
     return rows if isinstance(rows, int) and rows == cols and rows >= 16 else None

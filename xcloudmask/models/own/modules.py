@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import sys
 import weakref
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from xcloudmask import types
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.models.card_fields import CardKeywords, checked, with_units
+from xcloudmask.models.card_fields import CardKeywords, checked, plain_name, with_units
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.lookup import get
 from xcloudmask.models.network import Network
@@ -202,7 +201,7 @@ def _filled(spec: ModelSpec, model: Any) -> ModelSpec:
 
 def _name_of(model: Any) -> str:
     name = str(getattr(model, "__name__", type(model).__name__))
-    return re.sub(r"[^A-Za-z0-9_.\-]+", "-", name).strip("-.").lower() or "model"
+    return plain_name(name).lower()
 
 
 def _line(name: str) -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from xcloudmask.errors import WeightsError
+from xcloudmask.models.published.family import shown
 from xcloudmask.models.weights import fetch
 
 #: The files that were published beside weights have some kilobytes.
@@ -54,8 +55,12 @@ def models() -> dict[str, KnownModel]:
     ('MIT', 2)
     """
     text = files(__package__).joinpath("known.toml").read_text(encoding="utf-8")
-    entries = tomllib.loads(text)["model"]
-    return {entry["name"]: KnownModel(**{**entry, "files": tuple(entry["files"])}) for entry in entries}
+    known = {}
+    for system in tomllib.loads(text)["system"]:
+        for name, entries in system["models"].items():
+            links = tuple({"href": system["base"] + entry.pop("path"), **entry} for entry in entries)
+            known[name] = KnownModel(name, system["name"], links, system["licence"], system["source"])
+    return known
 
 
 def config_beside(href: str) -> Mapping[str, Any] | None:
@@ -82,13 +87,15 @@ def _yaml_beside(href: str, name: str) -> Mapping[str, Any] | None:
         if not os.path.isfile(where):
             return None
     else:
-        where = urljoin(href, name) if "://" in href else ""
+        parts = urlsplit(href)  # not urljoin, which knows neither s3 nor hf
+        beside = str(PurePosixPath(parts.path).with_name(name))
+        where = parts._replace(path=beside, query="", fragment="").geturl()
     try:
         text = fetch.read_text(where)
-    except WeightsError:
-        if path is not None:
-            raise
-        return None  # an address need not have one
+    except fetch.MissingError:
+        return None
+    except WeightsError as error:  # without it another model would be made, and nobody told
+        raise WeightsError(f"{error}. Save {file_name(href)} and {name} in a folder and load that") from error
     return _parsed(text, f"{where}, beside the weights,")
 
 
@@ -100,20 +107,16 @@ def _parsed(text: bytes, origin: str) -> Mapping[str, Any]:
     """
     import yaml
 
-    class Plain(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("it has an alias (*name): write out what that stands for")
-            return super().compose_node(parent, index)
-
     if len(text) > MAX_SETTINGS:
         raise WeightsError(f"{origin} has {len(text):,} bytes, and settings have {MAX_SETTINGS:,} at most")
     try:
-        content = yaml.load(text, Plain)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise yaml.YAMLError("it has an alias (*name): write out what that stands for")
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date or a number that is none
         raise WeightsError(f"{origin} is no YAML that can be used: {error}") from error
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{origin} holds no settings: {str(content)[:60]!r}")
+        raise WeightsError(f"{origin} holds no settings: {shown(content)}")
     return content
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xcloudmask.errors import WeightsError
 from xcloudmask.models.keymaps.smp import renamed
 from xcloudmask.models.keymaps.tables import transformers_segformer
-from xcloudmask.models.published.family import Contents, Family
+from xcloudmask.models.published.family import Contents, Family, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,7 +139,7 @@ def card(contents: Contents) -> dict[str, Any]:
     }  # fmt: skip
 
 
-FAMILY = Family("sensei-v2", recognises, card, translate)
+FAMILY = Family("sensei-v2", recognises, card, translate, config=True)
 
 
 def _limits(settings: Mapping[str, Any]) -> str:
@@ -174,13 +174,13 @@ def _settings(contents: Contents, head: Head) -> Mapping[str, Any]:
     for key, value in expected.items():
         if settings.get(key, value) not in (value, None):
             raise WeightsError(
-                f"config.yaml beside {_file(contents)} says {key}: {settings[key]!r}, and the tensors are of "
-                f"a network with {value!r}: put the config.yaml of these weights beside them"
+                f"config.yaml beside {_file(contents)} says {key}: {shown(settings[key])}, and the tensors "
+                f"are of a network with {value!r}: put the config.yaml of these weights beside them"
             )
     patch = settings.get("PATCH_SIZE", WINDOW)
     if not isinstance(patch, int) or not 32 <= patch <= 4096:
         raise WeightsError(
-            f"config.yaml beside {_file(contents)}: PATCH_SIZE must be from 32 to 4096, got {patch!r}"
+            f"config.yaml beside {_file(contents)}: PATCH_SIZE must be from 32 to 4096, got {shown(patch)}"
         )
     return settings
 
@@ -217,13 +217,18 @@ def _check_description(contents: Contents) -> None:
     description = (contents.notes.get("config") or {}).get("SEnSeIv2")
     if not isinstance(description, Mapping):  # the path of a file that is not here
         return
-    blocks = {block["type"]: block for block in description.get("blocks", ())}
-    for kind, key, value in DESCRIBED:
-        stated = blocks.get(kind, {}).get(key)
+    try:
+        blocks = {block["type"]: block for block in description["blocks"]}
+        known = [(kind, key, value, blocks.get(kind, {}).get(key)) for kind, key, value in DESCRIBED]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            f"the description of the encoder beside {_file(contents)} is damaged: leave it out"
+        ) from error
+    for kind, key, value, stated in known:
         if stated != value:
             raise WeightsError(
-                f"the description of the encoder beside {_file(contents)} says {key}: {stated!r} of {kind}, "
-                f"and senseiv2-medium.yaml {value!r}: this encoder is not known here"
+                f"the description of the encoder beside {_file(contents)} says {key}: {shown(stated)} of "
+                f"{kind}, and senseiv2-medium.yaml {value!r}: this encoder is not known here"
             )
 
 

@@ -39,6 +39,10 @@ HELD, PACKAGE = "held:", "package:"
 _held: dict[str, bytes] = {}
 
 
+class MissingError(WeightsError):
+    """There is nothing at an address, and whoever serves it says so."""
+
+
 def cache_dir() -> Path:
     """Return the folder that fetched weights are kept in; ``XCLOUDMASK_CACHE`` names another.
 
@@ -269,7 +273,8 @@ def _http(href: str) -> tuple[Any, int | None]:
             wait = error.headers.get("Retry-After", "")
             seconds = min(float(wait), 60.0) if wait.isdigit() else 0.0
             raise _TransientError(f"HTTP {error.code}", seconds) from error
-        raise WeightsError(f"{href} cannot be fetched: HTTP {error.code} {error.reason}") from error
+        kind = MissingError if error.code == 404 else WeightsError
+        raise kind(f"{href} cannot be fetched: HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         raise _TransientError(str(getattr(error, "reason", error))) from error
     length = answer.headers.get("Content-Length")
@@ -301,6 +306,7 @@ def _fsspec(href: str) -> tuple[Any, int | None]:
     try:
         return fs.open(path, "rb"), fs.size(path)
     except (FileNotFoundError, PermissionError) as error:
-        raise WeightsError(f"{href} cannot be fetched: {error}") from error
+        kind = MissingError if isinstance(error, FileNotFoundError) else WeightsError
+        raise kind(f"{href} cannot be fetched: {error}") from error
     except OSError as error:
         raise _TransientError(str(error)) from error

@@ -102,8 +102,6 @@ def _stored(data: bytes, origin: str) -> tuple[dict[str, tuple[str, dict[str, An
             root, _ = followed(archive.read(entries["data.pkl"]), origin)
             tensors = {name: _placed(tensor) for name, tensor in root.items()}
             infos = {key: entries[f"data/{key}"] for key, _ in tensors.values()}
-            if sum(info.file_size for info in infos.values()) > len(data):  # entries may share bytes
-                raise WeightsError(f"{origin} unpacks to more than its own size: refused (a zip bomb?)")
             return tensors, {key: archive.read(info) for key, info in infos.items()}
     except WeightsError:
         raise

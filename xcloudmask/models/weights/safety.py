@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from xcloudmask.errors import WeightsError
 
-CONVERT = "if you trust it, convert it once: xcloudmask models convert FILE.pt OUT.safetensors"
 #: The header of a safetensors file names its tensors; ten thousand of them need about a megabyte.
 MAX_HEADER = 100 * 2**20
 
@@ -20,7 +19,7 @@ def refuse_pickle(data: bytes, origin: str) -> None:
     if data[:1] == b"\x80" or data[:2] == b"PK" or data[:2] == b"\x1f\x8b" or b".pkl" in data[:200]:
         raise WeightsError(
             f"{origin} is a Python pickle (or an archive that may hold one), and loading one runs what its "
-            f"author wrote; {CONVERT}"
+            "author wrote. If it is what torch.save wrote: name it FILE.pt and load that"
         )
 
 

@@ -191,8 +191,7 @@ def _graph(value: Any, origin: str, key: str = "") -> Any:
                 raise WeightsError(
                     f"{origin}: its graph has a part of kind {name!r}, which could run code: refused"
                 )
-            if not _SHAPE.fullmatch(name):  # ranges are listed by shape expressions
-                _check(name, "", origin)
+            _check(name, "" if _WORD.fullmatch(name) else "expr_str", origin)  # expressions list ranges
         return {
             name: _nothing(part)
             if name in _DROPPED

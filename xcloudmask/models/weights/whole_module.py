@@ -39,8 +39,12 @@ _STORAGES = {
     "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
     "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
-#: What of the standard library a module's pickle may name: containers, and what its hooks are made with.
-_LIBRARY = {"collections", "enum", "functools", "operator", "pathlib", "typing", "weakref", "inspect"}
+#: What of the standard library a pickle may name: containers, what hooks are made with, settings and times of
+#: a checkpoint. None of it is imported or called either.
+_LIBRARY = {
+    "_codecs", "argparse", "collections", "datetime", "enum", "functools", "inspect", "operator", "pathlib",
+    "typing", "weakref",
+}  # fmt: skip
 _BUILTINS = {
     "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "getattr", "int", "list", "object",
     "range", "set", "slice", "str", "tuple", "type",
@@ -149,6 +153,8 @@ def archive_entries(archive: zipfile.ZipFile, origin: str) -> dict[str, zipfile.
             )
             raise WeightsError(f"{origin} holds {info.filename!r} {what}: refused")
         out[name] = info
+    if sum(info.file_size for info in infos) > archive.start_dir:  # entries may share their bytes
+        raise WeightsError(f"{origin} unpacks to more than its own size: refused (a zip bomb?)")
     if "data.pkl" not in out:
         raise WeightsError(f"{origin} holds no data.pkl: it is nothing that torch.save wrote")
     if out["data.pkl"].file_size > MAX_PICKLE:
@@ -326,13 +332,13 @@ class _Reader:
         if not isinstance(root, dict):
             return self._of_module(root)
         for _ in range(MAX_PLACES):
-            state = {name: value for name, value in root.items() if isinstance(value, Lazy)}
-            if state:
-                return {name: self._tensor(name, tensor) for name, tensor in state.items()}
-            inner = next((root[place] for place in PLACES if place in root), None)
-            if isinstance(inner, Inert):
-                return self._of_module(inner)
-            root = inner if isinstance(inner, dict) else {}
+            inner = [root[place] for place in PLACES if isinstance(root.get(place), dict | Inert)]
+            if inner and isinstance(inner[0], Inert):
+                return self._of_module(inner[0])
+            root = inner[0] if inner else root  # before the tensors beside it: of a loss, or an epoch
+        state = {name: value for name, value in root.items() if isinstance(value, Lazy)}
+        if 0 < len(state) <= MAX_PARTS:
+            return {name: self._tensor(name, tensor) for name, tensor in state.items()}
         raise WeightsError(f"{self.origin} holds no state dict, neither itself nor as {', '.join(PLACES)}")
 
     def _of_module(self, root: Any) -> dict[str, torch.Tensor]:
@@ -411,8 +417,9 @@ def _named(state: Mapping[str, Any], part: str) -> list[tuple[str, Any]]:
     return named
 
 
-def _unsaved(state: Mapping[str, Any]) -> list[Any]:
+def _unsaved(state: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of buffers that are no part of a state dict; `set` was called with a list of them."""
     absent = state.get("_non_persistent_buffers_set")
     arguments = absent.state if isinstance(absent, Inert) else ()
-    return list(arguments[0]) if isinstance(arguments, tuple) and arguments else []
+    names = arguments[0] if isinstance(arguments, tuple) and arguments else None
+    return frozenset(name for name in names or () if isinstance(names, list) and isinstance(name, str))
