@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
@@ -19,6 +19,7 @@ from xcloudmask.engine.aux_planes import RADAR, Cleaner
 from xcloudmask.engine.cache import PerProcessCache
 from xcloudmask.errors import CloudMaskError, UnitError, UnitWarning, warn_user
 from xcloudmask.metrics.labels import elementary
+from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.train.samples import AUX_NAMES
 from xcloudmask.types import KINDS, AuxName
 
@@ -138,10 +139,9 @@ def read_image(path: Path) -> NDArray[Any]:
 def write(path: Path, **parts: Any) -> None:
     """Write the parts of a patch, atomically, into a folder that is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.savez_compressed(stream, **parts)
-    part.replace(path)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **parts)
+    replace_file(path, stream.getvalue())
 
 
 def bad(path: Path, problem: str) -> CloudMaskError:
