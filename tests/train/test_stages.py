@@ -436,6 +436,7 @@ def test_the_recipes_run(path: Path, data: Path, tmp_path: Path) -> None:
     if "teacher" in plan:
         plan["teacher"] |= {"models": ["ukis-4band"], "confident": 0.6}
     record = train(Plan.of(plan), data=data, out=tmp_path / "run")
+    assert ("scored" in record) == ("score" in plan)
     spec = model_of(tmp_path / "run" / f"{record['name']}.safetensors")
     network = arch.build(spec.architecture, json.loads(spec.config))
     assert sum(p.numel() for p in network.parameters()) < 8_000_000

@@ -71,7 +71,7 @@ def train(
     -------
     dict
         The record: threshold and scores by set of bands, hashes of weights and config. Where the config has
-        [score], ``scored`` holds its scores as numbers, and ``scores`` as `xcloudmask.metrics.Scores`.
+        [score], ``scored`` holds its `xcloudmask.metrics.Scores`, and in ``record.json`` their numbers.
     """
     if threads:
         import torch
@@ -101,7 +101,7 @@ def train(
     scores = score_on(plan, plan.score, root, folder / f"{plan.name}.json")
     note = {**record, "scored": {"on": plan.score.given(), "scenes": scores.scenes, **scores.to_dict()}}
     (folder / "record.json").write_text(json.dumps(note, indent=2) + "\n")
-    return {**record, "scores": scores}
+    return {**record, "scored": scores}
 
 
 def _starting_from(plan: Plan, start: str | None) -> Plan:
