@@ -95,7 +95,6 @@ class Network(Table):
     aux: Annotated[tuple[Annotated[str, one_of(AUX_NAMES)], ...], AfterValidator(_none_twice)] = ()
     start: Model = Field(default=None, description=f"be {MODEL}")
     encoder: str | None = None
-    head_only: bool = False
     only: tuple[str, ...] = ()
     estimate: bool = False
 
