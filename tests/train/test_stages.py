@@ -195,7 +195,7 @@ def test_one_logit_is_trained_as_two_classes(data: Path, tmp_path: Path, config:
 
 
 def test_scenes_can_be_named_for_choosing(data: Path, tmp_path: Path, config: dict[str, Any]) -> None:
-    from xcloudmask.train.choose import entries_of
+    from xcloudmask.train.split import entries_of
 
     config["data"] |= {"dev_scenes": ["l8/t1"], "dev": 0.0}
     fit, dev, held = entries_of(Plan.of(config), data, tmp_path)

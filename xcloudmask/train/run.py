@@ -20,7 +20,6 @@ from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.calibrate import divide_head, fit_temperature
-from xcloudmask.train.choose import check_aux, entries_of
 from xcloudmask.train.config_tables import Score
 from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import losses_of, pooled, run_model, run_on
@@ -32,6 +31,7 @@ from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import LOADER, Begun, begin, model_of
 from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
+from xcloudmask.train.split import check_aux, entries_of
 from xcloudmask.train.stream import Stream
 from xcloudmask.types import ModelSpec
 
