@@ -17,7 +17,9 @@ VOCABULARY: tuple[str, ...] = (
 SHADOW, SNOW = "cloud_shadow", "snow"
 #: What a network may say of a pixel that holds nothing; every scheme has the code `NO_DATA` for it.
 EMPTY = "no_data"
-CLOUDY = frozenset({"cloud", "thick_cloud", "thin_cloud"})
+#: Kinds of cloud, the surest first.
+SURER = ("cloud", "thick_cloud", "thin_cloud")
+CLOUDY = frozenset(SURER)
 
 #: For each scheme: code and name of its classes, and the scheme's word for each of the vocabulary's.
 SCHEMES: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {
@@ -43,22 +45,28 @@ SCHEMES: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {
 SCHEME_NAMES: tuple[str, ...] = (*SCHEMES, "native")
 
 
-def cloud_channel(spec: ModelSpec) -> int:
-    """Return which channel of a model a pixel belongs to that is cloud for sure; an error if none.
+def cloud_channels(spec: ModelSpec) -> tuple[int, ...]:
+    """Return which of a model's channels are of cloud.
+
+    Examples
+    --------
+    >>> from xcloudmask import models
+    >>> models.get("spectral").classes, cloud_channels(models.get("spectral"))
+    (('clear', 'thick_cloud', 'thin_cloud', 'cloud_shadow'), (1, 2))
+    """
+    return tuple(place for place, name in enumerate(spec.classes) if name in CLOUDY)
+
+
+def surest_cloud_channel(spec: ModelSpec) -> int:
+    """Return which channel of a model a pixel belongs to that is cloud for sure, if it has one.
 
     Examples
     --------
     >>> from xcloudmask.testing import TOY
-    >>> TOY.classes[cloud_channel(TOY)]
+    >>> TOY.classes[surest_cloud_channel(TOY)]
     'cloud'
     """
-    for name in ("cloud", "thick_cloud", "thin_cloud"):
-        if name in spec.classes:
-            return spec.classes.index(name)
-    raise CloudMaskError(
-        f"saturated pixels are cloud, and model {spec.name!r} has only {', '.join(spec.classes)}:",
-        "leave saturation out",
-    )
+    return next(spec.classes.index(name) for name in SURER if name in spec.classes)
 
 
 def scheme(name: str, classes: tuple[str, ...]) -> Scheme:

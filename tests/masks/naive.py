@@ -60,9 +60,19 @@ SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))
 CORNERS = (*SIDES, (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
+def neighbours(plane, area, steps):
+    """Pixels around an area, or None if it lies at the scene's edge."""
+    around = {(y + dy, x + dx) for y, x in area for dy, dx in steps} - set(area)
+    inside = all(0 <= y < plane.shape[0] and 0 <= x < plane.shape[1] for y, x in around)
+    return around if inside else None
+
+
 def sieve(plane, codes, least, weight=lambda y: 1):
     out = plane.copy()
     for area in areas(np.isin(plane, codes), CORNERS):
+        around = neighbours(plane, area, CORNERS)
+        if around is None or any(plane[pixel] == 255 for pixel in around):
+            continue
         if sum(weight(y) for y, _ in area) < least:
             for pixel in area:
                 out[pixel] = 0
@@ -72,9 +82,8 @@ def sieve(plane, codes, least, weight=lambda y: 1):
 def fill(plane, codes, least, weight=lambda y: 1):
     out = plane.copy()
     for area in areas(np.isin(plane, GROUND), SIDES):
-        around = {(y + dy, x + dx) for y, x in area for dy, dx in SIDES} - set(area)
-        inside = all(0 <= y < plane.shape[0] and 0 <= x < plane.shape[1] for y, x in around)
-        if not inside or sum(weight(y) for y, _ in area) >= least:
+        around = neighbours(plane, area, SIDES)
+        if around is None or sum(weight(y) for y, _ in area) >= least:
             continue
         walls = {int(plane[pixel]) for pixel in around}
         if walls <= set(codes):

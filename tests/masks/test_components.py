@@ -23,7 +23,7 @@ def snake(side):
 
 @pytest.mark.parametrize("chunks", [3, 7, 61])
 def test_a_snake_through_many_chunks_counts_once(chunks):
-    plane = snake(61)
+    plane = np.pad(snake(61), 1)
     size = int(plane.sum())
     kept = a_mask(plane, chunks).cloudmask.clean(sieve=size)
     np.testing.assert_array_equal(kept.values, plane)
@@ -39,7 +39,7 @@ def test_a_hole_that_winds_through_many_chunks_counts_once(chunks):
 
 
 def test_specks_hang_together_at_a_corner_where_four_chunks_meet_and_holes_do_not():
-    for plane in (np.eye(4), np.eye(4)[::-1]):
+    for plane in (np.pad(np.eye(4), 2), np.pad(np.eye(4)[::-1], 2)):
         assert a_mask(plane, 2).cloudmask.clean(sieve=4).values.sum() == 4
         assert a_mask(plane, 2).cloudmask.clean(sieve=5).values.sum() == 0
     holes = np.pad(1 - np.eye(4), 2, constant_values=1)
@@ -55,6 +55,23 @@ def test_a_hole_that_touches_no_data_or_a_code_of_no_class_across_a_seam_stays(u
     assert a_mask(plane, 3).cloudmask.clean(fill=9).values[2, 2] == 1  # of the first class that it touches
     plane[1, 2] = plane[3, 2] = plane[2, 1] = 2
     assert a_mask(plane, 3).cloudmask.clean(fill=9).values[2, 2] == 2
+
+
+@pytest.mark.parametrize("chunks", [3, 4, 9])
+@pytest.mark.parametrize("unknown", [255, 7])
+def test_a_cloud_that_touches_what_is_not_known_is_no_speck(chunks, unknown):
+    """Its rest may lie there; at a corner, too, where clouds hang together, and across a seam."""
+    for beside in ((2, 3), (3, 3), (1, 2)):
+        plane = np.zeros((9, 9), np.uint8)
+        plane[2, 2], plane[beside], plane[6, 6] = 1, unknown, 1
+        out = a_mask(plane, chunks).cloudmask.clean(sieve=9).values
+        assert (out[2, 2], out[6, 6]) == (1, 0)
+    plane = np.zeros((9, 9), np.uint8)
+    plane[0, 4] = plane[5, 8] = plane[3, 3] = 1
+    plane[3, 4] = 2
+    out = a_mask(plane, chunks).cloudmask.clean(sieve={"cloud": 9}).values
+    assert (out[0, 4], out[5, 8]) == (1, 1)  # the scene's edge
+    assert (out[3, 3], out[3, 4]) == (0, 2)  # another class is known
 
 
 def test_one_hole_at_the_scenes_edge_stays_and_so_does_one_of_its_size():

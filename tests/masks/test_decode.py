@@ -148,6 +148,46 @@ def test_what_tells_nothing_is_refused():
         decode(layer([0], flag_masks=[1, 32], flag_meanings="ANC_LOST QT_NODATA_PIXELS"))
 
 
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ({"classification:bitfields": [{"name": "cloud", "offset": 16, "length": 1}]}, "bits 16 to 16"),
+        ({"flag_masks": [1 << 17], "flag_meanings": "cloud"}, "bits 17 to 17"),
+        ({"classification:classes": [{"value": 70_000, "name": "cloud"}]}, "70000.*from 0 to 65535"),
+        ({"flag_values": [-1, 0], "flag_meanings": "cloud clear"}, "-1.*from 0 to 65535"),
+        ({"classification:bitfields": [{"name": "state", "offset": 0, "length": 2}]}, "has no 'classes'"),
+        ({"classification:bitfields": [{"name": "cloud", "length": 1}]}, "has no 'offset'"),
+        ({"classification:classes": [{"name": "cloud"}]}, "has no 'value'"),
+    ],
+)
+def test_what_a_foreign_layer_lists_is_checked(listed, message):
+    """Bits that are not looked at would read as clear."""
+    with pytest.raises(CloudMaskError, match=message):
+        decode(layer([0]), listed)
+
+
+def test_a_named_bit_needs_no_classes():
+    bit = {"classification:bitfields": [{"name": "cloud", "offset": 15, "length": 1}]}
+    assert decoded([1 << 15, 1], bit) == [CLOUD, CLEAR]
+
+
+def test_a_code_of_no_data_may_be_any_number():
+    signed = layer([-9999, 0, 1], "i2", flag_values=[-9999, 0, 1], flag_meanings="no_data clear cloud")
+    assert decode(signed).values.tolist() == [NONE, CLEAR, CLOUD]
+
+
+def test_what_lies_between_codes_is_none():
+    """Resampled with bilinear, SCL has fractions, which are none of its codes."""
+    assert decoded([8, 8.7, 9.0, 10.5], "scl", "f4") == [CLOUD, NONE, CLOUD, NONE]
+
+
+@pytest.mark.parametrize("threshold", [None, 0, -1, 101, np.nan, "40"])
+def test_a_threshold_is_per_cent(threshold):
+    with pytest.raises(OptionError, match="threshold"):
+        decoded([50], "cldprb", threshold=threshold)
+    assert decoded([99, 100], "cldprb", threshold=np.float32(100)) == [CLEAR, CLOUD]
+
+
 def assets(*words):
     """Every asset of the real items that lists classes, whose name holds one of the words."""
     for path in sorted((SHARED / "stac-items").rglob("*.json")):

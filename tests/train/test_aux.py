@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from tests.train.conftest import BANDS, write_table
-from xcloudmask.errors import BandError, CloudMaskError
+from xcloudmask.errors import BandError, CloudMaskError, OptionError
 from xcloudmask.train import fine_tune, write_patch
 from xcloudmask.train.evaluate import probabilities, run_model
 from xcloudmask.train.files import find, read_patch
@@ -20,6 +20,7 @@ from xcloudmask.train.plan import Plan
 from xcloudmask.train.pseudo import ask
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import to_xarray
+from xcloudmask.train.split import check_aux
 from xcloudmask.train.stream import Recipe, Stream
 from xcloudmask.types import AuxInput
 
@@ -199,6 +200,21 @@ def test_patches_and_tables_hold_heights(tmp_path: Path) -> None:
     )
     assert entry.aux() == {"elevation"}
     assert entry.read().parted()[1]["elevation"][3, 0] == 300
+
+
+def test_thermal_aux_inputs_which_no_patch_holds_are_refused(tmp_path: Path) -> None:
+    """A network that asked for them would be given zeros."""
+    with pytest.raises(OptionError, match=r"'lwir11'.*elevation, vv, vh, angle"):
+        plan_of({**SENSEI, "aux": ["lwir11"]})
+    da = to_xarray(read_patch(write(tmp_path / "train" / "a" / "a.npz", 1, lwir11=np.zeros((48, 48), "f4"))))
+    kelvin = da.isel(band=0, drop=True).assign_attrs(units="K") * 0 + 290
+    da = da.drop_vars("spatial_ref").cloudmask.describe(sensor="landsat-8", level="L1TP", bands=BANDS)
+    with pytest.raises(OptionError, match="aux input of a patch 'lwir11'"):
+        write_patch(tmp_path / "b.npz", da, None, aux={"lwir11": kelvin}, pixel_size=30)
+    (entry,) = find(tmp_path / "train")
+    assert not entry.aux()  # what is not read is not held
+    with pytest.raises(CloudMaskError, match=r"holds no lwir11.*no aux inputs but elevation, vv"):
+        check_aux([entry], [AuxInput("lwir11")], every=False)
 
 
 @pytest.mark.parametrize(

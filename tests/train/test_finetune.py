@@ -21,13 +21,13 @@ from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, UnitWar
 from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.train import checkpoint
 from xcloudmask.train.calibrate import fit_temperature
-from xcloudmask.train.choose import entries_of
 from xcloudmask.train.curves import draw
 from xcloudmask.train.files import find
 from xcloudmask.train.finetune import fine_tune
 from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
+from xcloudmask.train.split import entries_of
 
 PIXELS: dict[str, Any] = {
     "network": {"architecture": "spectral", "classes": CLASSES, "settings": {"width": 8, "hidden": 8}},

@@ -269,6 +269,12 @@ def test_what_a_model_owes_stays_on_its_card(tiny: ModelSpec, data: Path, tmp_pa
     assert mine.threshold is None  # none was chosen
 
 
+def test_only_the_head_and_what_is_named_are_trained(tiny: ModelSpec) -> None:
+    network = begin({"start": tiny, "classes": CLASSES, "only": ["head", "up."]}).kept
+    trained = {name.split(".")[0] for name, each in network.named_parameters() if each.requires_grad}
+    assert trained == {"logits", "up"}
+
+
 def test_what_cannot_be_is_refused(tiny: ModelSpec, tmp_path: Path) -> None:
     with pytest.raises(CloudMaskError, match="takes any"):
         begin({"start": "spectral", "classes": models.get("spectral").classes, "estimate": True})
@@ -278,8 +284,6 @@ def test_what_cannot_be_is_refused(tiny: ModelSpec, tmp_path: Path) -> None:
         begin({"start": replace(tiny, runtime="onnx", architecture=""), "classes": CLASSES})
     with pytest.raises(CloudMaskError, match="green, red, nir, elevation: other bands"):
         begin({"start": replace(tiny, aux=("elevation",)), "classes": CLASSES, "bands": ["red"]})
-    with pytest.raises(CloudMaskError, match="has head_only and only"):
-        begin({"start": tiny, "classes": CLASSES, "head_only": True, "only": ["logits."]})
     with pytest.raises(CloudMaskError, match="gives probabilities"):
         begin({"start": replace(tiny, activation=None), "classes": CLASSES})
     with pytest.raises(BandError, match="coastal"):

@@ -55,7 +55,6 @@ classes = ["clear", "cloud"]
 settings = { hidden = 8 }
 bands = ["red", "nir"]
 aux = ["elevation"]
-head_only = false
 only = []
 encoder = "encoder.safetensors"
 estimate = false
@@ -171,7 +170,7 @@ WRONG: dict[str, dict[str, tuple[str, list[Any]]]] = {
         "labelled": TRUTH, "teacher": TRUTH,
     },
     "network": {
-        "architecture": TEXT, "settings": TABLE, "head_only": TRUTH, "only": TEXTS,
+        "architecture": TEXT, "settings": TABLE, "only": TEXTS,
         "classes": ("a list|a text in quotes|have at least 1 item|not name one twice",
             ["clear", [], ["clear", "cloud", "clear"], [1, 2]]),
         "bands": ("a list|a text in quotes|not name one twice", ["red", ["red", "red"], ["red", 7]]),
@@ -324,7 +323,7 @@ def test_what_does_not_go_together_is_told(good: dict[str, Any]) -> None:
     good["search"] = {}
     for entry, value in (("architecture", "spectral"), ("settings", {"a": 1})):
         assert f"start and {entry}" in refused({**good, "network": {**taken, entry: value}})
-    assert Plan.of({**good, "network": {**taken, "only": ["a"], "head_only": False}})
+    assert Plan.of({**good, "network": {**taken, "only": ["a"]}})
     for card in ({"patch": 64, "overlap": 64}, {"patch": 64}, {"overlap": 256}):
         told = refused({**good, "card": card})
         assert told.startswith(f"overlap = {card.get('overlap', 64)} in [card] must be below patch = ")

@@ -195,7 +195,7 @@ def test_one_logit_is_trained_as_two_classes(data: Path, tmp_path: Path, config:
 
 
 def test_scenes_can_be_named_for_choosing(data: Path, tmp_path: Path, config: dict[str, Any]) -> None:
-    from xcloudmask.train.choose import entries_of
+    from xcloudmask.train.split import entries_of
 
     config["data"] |= {"dev_scenes": ["l8/t1"], "dev": 0.0}
     fit, dev, held = entries_of(Plan.of(config), data, tmp_path)
@@ -436,6 +436,7 @@ def test_the_recipes_run(path: Path, data: Path, tmp_path: Path) -> None:
     if "teacher" in plan:
         plan["teacher"] |= {"models": ["ukis-4band"], "confident": 0.6}
     record = train(Plan.of(plan), data=data, out=tmp_path / "run")
+    assert ("scored" in record) == ("score" in plan)
     spec = model_of(tmp_path / "run" / f"{record['name']}.safetensors")
     network = arch.build(spec.architecture, json.loads(spec.config))
     assert sum(p.numel() for p in network.parameters()) < 8_000_000

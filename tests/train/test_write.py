@@ -34,6 +34,22 @@ def mask_of(seed: int = 1) -> xr.DataArray:
     return da.assign_coords(y=15.0 - 30 * np.arange(48), x=30.0 * np.arange(48))
 
 
+def test_a_patch_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_patch(tmp_path / "mine" / "a.npz", scene_of(0), mask_of())
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CloudMaskError, match="No space left"):
+        write_patch(path, scene_of(1), mask_of())
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_scene_and_its_mask_come_back(tmp_path: Path) -> None:
     scene = scene_of()
     path = write_patch(tmp_path / "train" / "mine" / "a.npz", scene, mask_of())

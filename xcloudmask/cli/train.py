@@ -49,9 +49,9 @@ def run(args: Namespace) -> None:
         say("stopped. Run the same command again: it resumes at the last checkpoint, not a minute ago")
         raise
     print(json.dumps({key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}, indent=2))
-    if "scores" in record:
+    if "scored" in record:
         from xcloudmask.cli.score import table_of
 
-        print(f"scored on {record['scores'].scenes} scenes of [score]:\n{table_of(record['scores'])}")
+        print(f"scored on {record['scored'].scenes} scenes of [score]:\n{table_of(record['scored'])}")
     card = Path(args.out or Path("runs") / record["name"]) / f"{record['name']}.json"
     print(f"to use it: xcloudmask predict IN OUT --model {card}, or predict(model={str(card)!r})")

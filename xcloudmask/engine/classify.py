@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from xcloudmask.classes import SHADOW, SNOW, cloud_channel
+from xcloudmask.classes import SHADOW, SNOW, surest_cloud_channel
 from xcloudmask.engine.arrays import Bool, Float
 from xcloudmask.types import ModelSpec, Scheme
 
@@ -26,7 +26,7 @@ def to_scheme(probabilities: Float, scheme: Scheme) -> Float:
 
 def count_as_cloud(probabilities: Float, where: Bool, spec: ModelSpec) -> Float:
     """Make cloud of every channel (..., channel, y, x) but snow in some pixels (..., y, x)."""
-    cloud = cloud_channel(spec)
+    cloud = surest_cloud_channel(spec)
     out = probabilities.copy()
     for channel, name in enumerate(spec.classes):
         if channel != cloud and name != SNOW:

@@ -2,7 +2,8 @@
 
 A step changes classes that hide the ground, and the ground; what is not known changes nothing and stays as
 it is. So no data, and what lies beyond the scene, is neither cloud nor clear: it counts as clear where clouds
-are closed up, as cloud where they are thinned, and a hole that touches it is no hole.
+are closed up, as cloud where they are thinned; a hole that touches it is no hole, a cloud that does no speck:
+how large they are is not known.
 """
 
 from __future__ import annotations
@@ -161,7 +162,9 @@ def _definite(step: Step, codes: Mapping[str, int], grid: Grid, shape: Sequence[
 def _rule(step: Step, codes: Mapping[str, int], ground: tuple[int, ...], grid: Grid) -> Rule:
     hiding = tuple(codes[name] for name in step.classes)
     least = step.size.pixels(step.name, grid)
-    return Rule(hiding, least, ground[0]) if step.name == "sieve" else Rule(ground, least, walls=hiding)
+    if step.name == "fill":
+        return Rule(ground, least, walls=hiding)
+    return Rule(hiding, least, ground[0], beside=tuple(code for code in codes.values() if code != NO_DATA))
 
 
 def _nearby(

@@ -54,17 +54,20 @@ class Rule:
         Their new code; of holes, see `walls`.
     walls : tuple of int
         Codes that a hole must be surrounded by; it takes the first of them that it touches.
+    beside : tuple of int
+        Further codes that may lie beside an area without making it one whose extent is not known.
     """
 
     members: tuple[int, ...]
     least: float
     becomes: int = NO_DATA
     walls: tuple[int, ...] = ()
+    beside: tuple[int, ...] = ()
 
     def kinds(self) -> Bits:
         """Return the bit of each code that may lie beside an area."""
         out = np.full(256, UNKNOWN)
-        out[list(self.members)] = 0
+        out[[*self.members, *self.beside]] = 0
         out[list(self.walls)] = [1 << place for place in range(len(self.walls))]
         return out
 
@@ -74,13 +77,12 @@ class Rule:
 
     def verdicts(self, size: Ints, bits: Bits, parts: int) -> Codes:
         """Return what becomes of areas; 255 for those that stay as they are."""
-        small = self.small(size, parts)
+        small = self.small(size, parts) & (bits & UNKNOWN == 0)
         if not self.walls:
             return np.where(small, np.uint8(self.becomes), np.uint8(NO_DATA))
         out = np.full(size.shape, NO_DATA, np.uint8)
         for place, code in reversed(list(enumerate(self.walls))):
             out[small & (bits & np.uint16(1 << place) > 0)] = code
-        out[bits & UNKNOWN > 0] = NO_DATA
         return out
 
 
@@ -178,13 +180,17 @@ def examine(block: Codes, weights: Ints | None, rule: Rule) -> Examined:
 
 
 def _touched(block: Codes, labels: Any, member: Bool, count: int, rule: Rule) -> Bits:
-    """Return what each area touches within its chunk; of specks it does not matter."""
+    """Return what each area touches within its chunk; specks, which hang together at corners, do so there."""
+    from scipy import ndimage
+
     bits = np.zeros(count + 1, np.uint16)
     if rule.walls:
         for axis, (here, beside) in product((0, 1), (_SHIFTED, _SHIFTED[::-1])):
             a, b = ((slice(None),) * axis + (part,) for part in (here, beside))
             meets = member[a] & ~member[b]
             np.bitwise_or.at(bits, labels[a][meets], rule.kinds()[block[b][meets]])
+    elif (unknown := rule.kinds()[block] == UNKNOWN).any():
+        bits[labels[member & ndimage.binary_dilation(unknown, CORNERS)]] = UNKNOWN
     return bits
 
 
@@ -214,18 +220,18 @@ def settle(rule: Rule, parts: int, across: int, *borders: Border) -> tuple[Codes
         numbers = [np.where(a > 0, a + ends[k], 0) for k, a in zip(row, areas, strict=True)]
         return np.concatenate(numbers), np.concatenate([borders[k].codes[edge] for k in row])
 
-    pairs = [np.zeros((2, 0), np.int64)]
+    pairs, kinds = [np.zeros((2, 0), np.int64)], rule.kinds()
+    straight = (slice(None), slice(None))
+    meetings = [straight] if rule.walls else [straight, _SHIFTED, _SHIFTED[::-1]]  # specks do at corners, too
     for rows, before, after in ((chunks, 1, 0), (chunks.T, 3, 2)):
         for upper, lower in pairwise(rows):
-            (one, its_codes), (other, their_codes) = line(upper, before), line(lower, after)
-            pairs.append(np.stack([one, other]))
-            if rule.walls:
-                for areas, codes in ((one, their_codes), (other, its_codes)):
-                    np.bitwise_or.at(bits, areas, rule.kinds()[codes])
-            else:
-                pairs += [np.stack([one[1:], other[:-1]]), np.stack([one[:-1], other[1:]])]
+            (upper_areas, upper_codes), (lower_areas, lower_codes) = line(upper, before), line(lower, after)
+            for a, b in meetings:
+                pairs.append(np.stack([upper_areas[a], lower_areas[b]]))
+                np.bitwise_or.at(bits, upper_areas[a], kinds[lower_codes[b]])
+                np.bitwise_or.at(bits, lower_areas[b], kinds[upper_codes[a]])
         for row, edge in ((rows[0], after), (rows[-1], before)):
-            bits[line(row, edge)[0]] |= UNKNOWN if rule.walls else 0
+            bits[line(row, edge)[0]] |= UNKNOWN
     joined = np.concatenate(pairs, axis=1)
     joined = joined[:, (joined > 0).all(axis=0)]
     graph = sparse.coo_array((np.ones(joined.shape[1], bool), joined), shape=(len(size), len(size)))

@@ -7,7 +7,7 @@ counts. Items of a catalogue and arrays that list their classes need no table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -23,6 +23,8 @@ from xcloudmask.scene.dims import BAND_DIMS
 from xcloudmask.scene.mask_classes import numbers_of
 from xcloudmask.scene.units import declared_nodata
 
+#: Bits of a layer's numbers that are looked at.
+BITS = 16
 #: Classes, and what stands for one by an option: what the product is unsure of, its own margin around clouds;
 #: where none of its bands is good, nothing else is known either. Of several that hold, the first counts.
 ORDER = (
@@ -180,12 +182,14 @@ def decode(
     if name == "l1c_classification":
         da = _one_plane(da)
     if name == "cldprb":
+        if not (isinstance(threshold, int | float | np.number) and 0 < threshold <= 100):
+            raise OptionError("threshold", threshold, allowed=["above 0, up to 100 per cent"])
         layer, words = partial(_by_threshold, threshold=threshold), ["cloud", "clear"]
     else:
         known = _declared(product or da.attrs) if not isinstance(product, str) else PRODUCTS[name]
         if not margin:
             known = _without_margin(known)
-        places = known.table(16)
+        places = known.table(BITS)
         codes = _codes(unsure)[places]
         for gap in declared_nodata(da.attrs):
             if 0 <= gap < len(codes):
@@ -235,13 +239,11 @@ def _without_margin(product: Product) -> Product:
 
 
 def _by_table(values: npt.NDArray[Any], codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Look numbers up; NaN and what the table does not hold is no data."""
+    """Look numbers up; NaN, fractions and what the table does not hold is no data."""
     if values.dtype in (np.uint8, np.uint16):
-        found: npt.NDArray[np.uint8] = codes[values]
-        return found
-    inside = (values >= 0) & (values < len(codes))
-    if values.dtype.kind == "f":
-        inside &= values == np.floor(values)  # between two codes lies none: someone interpolated
+        classes: npt.NDArray[np.uint8] = codes[values]
+        return classes
+    inside = (values >= 0) & (values < len(codes)) & (values == np.floor(values))
     return np.where(inside, codes[np.where(inside, values, 0).astype(np.intp)], np.uint8(NO_DATA))
 
 
@@ -272,8 +274,7 @@ def declared(attrs: Mapping[str, Any]) -> Product:
         if "classification:bitfields" in place:
             return _telling(Product(tuple(_field(f) for f in place["classification:bitfields"])))
         if "classification:classes" in place:
-            listed = place["classification:classes"]
-            return _enumerated([entry["value"] for entry in listed], [entry["name"] for entry in listed])
+            return _enumerated(_listed(place["classification:classes"]))
     meanings = attrs.get("flag_meanings", "")
     words = meanings.split() if isinstance(meanings, str) else list(meanings)
     if words and "flag_masks" in attrs:
@@ -285,7 +286,7 @@ def declared(attrs: Mapping[str, Any]) -> Product:
             for mask, value, word in zip(masks, values, words, strict=True)
         )))  # fmt: skip
     if words and "flag_values" in attrs:
-        return _enumerated(numbers_of(attrs["flag_values"]), words)
+        return _enumerated(dict(zip(map(int, numbers_of(attrs["flag_values"])), words, strict=True)))
     raise CloudMaskError(
         "nothing tells what the numbers of this layer mean: its attributes have no classification:bitfields, "
         "classification:classes or flag_meanings",
@@ -296,12 +297,30 @@ def declared(attrs: Mapping[str, Any]) -> Product:
 def _field(field: Mapping[str, Any]) -> Field:
     """Read a bit field. Of a single bit its own name counts: those of its classes are at times another's."""
     word = _word(field.get("name", ""))
-    classes = {int(entry["value"]): entry["name"] for entry in field["classes"]}
+    offset, length = (int(_entry(field, key, "a bit field")) for key in ("offset", "length"))
     if word.endswith("confidence"):
         classes = {}
-    elif field["length"] == 1 and word in WORDS:
+    elif length == 1 and word in WORDS:
         classes = {1: word}
-    return Field(int(field["offset"]), int(field["length"]), _known(classes))
+    else:
+        classes = _listed(_entry(field, "classes", "a bit field"))
+    return Field(offset, length, _known(classes))
+
+
+def _listed(entries: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """Return the name of each value in a list of classes."""
+    return {int(_entry(each, "value", "a class")): _entry(each, "name", "a class") for each in entries}
+
+
+def _entry(part: Mapping[str, Any], key: str, what: str) -> Any:
+    """Return an entry of an item's classification; an error names the one that is missing."""
+    if key not in part:
+        raise CloudMaskError(
+            f"{what} of the layer's classification has no {key!r}, only {', '.join(part) or 'nothing'}: "
+            f"{dict(part)!r}",
+            "Correct the item, or name the product",
+        )
+    return part[key]
 
 
 def _known(words: Mapping[int, str]) -> dict[int, str]:
@@ -312,21 +331,29 @@ def _word(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _enumerated(values: Sequence[float], words: Iterable[str]) -> Product:
+def _enumerated(words: Mapping[int, str]) -> Product:
     """Read codes that exclude each other."""
-    named = {int(value): _word(word) for value, word in zip(values, words, strict=True)}
+    named = {value: _word(word) for value, word in words.items()}
     unknown = [word for word in named.values() if word not in WORDS]
     if unknown:
         raise OptionError("class", unknown[0], allowed=WORDS, hint="Rename it in the list of classes.")
-    return _telling(Product((Field(0, 16, named),), otherwise="no_data"))
+    return _telling(Product((Field(0, BITS, named),), otherwise="no_data"))
 
 
 def _telling(product: Product) -> Product:
-    """Refuse layers of something else, such as saturation or aerosols."""
-    told = {WORDS[word] for field in product.fields for word in field.words.values()}
-    if not told & {"cloud", "thin_cloud"}:
+    """Refuse layers of something else, such as aerosols, and those of more bits than are looked at."""
+    for field in product.fields:
+        codes = [n for n, word in field.words.items() if WORDS[word] != "no_data"]  # others are no data, too
+        if field.offset + field.length > BITS or any(not 0 <= n < 1 << field.length for n in codes):
+            raise CloudMaskError(
+                f"bits {field.offset} to {field.offset + field.length - 1} of this layer cannot be read as "
+                f"{dict(field.words)}: decode reads numbers from 0 to {(1 << BITS) - 1}",
+                "Turn the layer into such numbers, and list their classes",
+            )
+    meanings = {WORDS[word] for field in product.fields for word in field.words.values()}
+    if not meanings & {"cloud", "thin_cloud"}:
         raise CloudMaskError(
-            f"this layer tells nothing of clouds, but {', '.join(sorted(told)) or 'what is no class'}",
+            f"this layer tells nothing of clouds, but {', '.join(sorted(meanings)) or 'what is no class'}",
             "Pass the layer that does, such as SCL, QA_PIXEL or Fmask",
         )
     return product

@@ -88,10 +88,10 @@ def _read(da: xr.DataArray, enough: Bool, dims: Sequence[Hashable]) -> xr.DataAr
     name = f"clear-{tokenize(source.name, enough)}"
     graph: dict[Any, Any] = {}
     for index in product(*map(range, source.numblocks)):
-        at = dict(zip(da.dims, index, strict=True))
-        place: list[Any] = [slice(ends[dim][at[dim]], ends[dim][at[dim] + 1]) for dim in dims[:-2]]
+        chunk = dict(zip(da.dims, index, strict=True))
+        place: list[Any] = [slice(ends[dim][chunk[dim]], ends[dim][chunk[dim] + 1]) for dim in dims[:-2]]
         key: Key = (name, *index)
-        if enough[(*place, at[dims[-2]], at[dims[-1]])].any():
+        if enough[(*place, chunk[dims[-2]], chunk[dims[-1]])].any():
             graph[key] = Alias(key, cast("Key", (source.name, *index)))
         else:
             shape = tuple(sizes[k] for sizes, k in zip(source.chunks, index, strict=True))

@@ -167,7 +167,7 @@ def temperature(logits: NDArray[np.floating], possible: NDArray[np.bool_]) -> fl
         share = (e * y).sum(axis=1) / e.sum(axis=1)
         return float(-np.log(np.maximum(share, 1e-12)).mean())
 
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-9}
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))

@@ -42,7 +42,9 @@ def compare(mask: xr.DataArray, other: xr.DataArray) -> xr.Dataset:
     places = [_places(m, list(codes.values())) for m, codes in ((mask, here), (other, there))]
     table = counted(places[0], places[1], list(mask.dims))[: len(there), : len(here)].transpose()
 
-    same = xr.DataArray(np.array([[word == at for at in theirs] for word in ours]), dims=table.dims)
+    same = xr.DataArray(
+        np.array([[word == other_word for other_word in theirs] for word in ours]), dims=table.dims
+    )
     total = table.sum().astype(float)
     total = total.where(total > 0)
     agreement = (table * same).sum() / total

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from xcloudmask.classes import cloud_channels
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.lookup import get
-from xcloudmask.models.members import cloud_channels, joined
+from xcloudmask.models.members import joined
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.models.registry import add
 from xcloudmask.types import ModelSpec, Reduction

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from xcloudmask.classes import CLOUDY
+from xcloudmask.classes import cloud_channels
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.types import REDUCTIONS, ModelSpec, Reduction
 
@@ -100,15 +100,3 @@ def joined(
         citation="; ".join(dict.fromkeys(spec.citation for spec in specs if spec.citation)),
         scores="",
     )
-
-
-def cloud_channels(spec: ModelSpec) -> tuple[int, ...]:
-    """Return which of a model's channels are of cloud.
-
-    Examples
-    --------
-    >>> from xcloudmask import models
-    >>> models.get("spectral").classes, cloud_channels(models.get("spectral"))
-    (('clear', 'thick_cloud', 'thin_cloud', 'cloud_shadow'), (1, 2))
-    """
-    return tuple(place for place, name in enumerate(spec.classes) if name in CLOUDY)

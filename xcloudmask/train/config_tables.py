@@ -15,7 +15,8 @@ from xcloudmask.train.config_base import Above0, AtLeast1, Count, From0, Share, 
 from xcloudmask.train.evaluate import SETS
 from xcloudmask.train.loggers import LOGGERS
 from xcloudmask.train.losses import LOSSES
-from xcloudmask.types import AUX_SCALING, ModelSpec
+from xcloudmask.train.samples import AUX_NAMES
+from xcloudmask.types import ModelSpec
 
 
 def _known_model(model: Any) -> Any:
@@ -91,10 +92,9 @@ class Network(Table):
     ] = Field(min_length=1, examples=[["clear", "cloud"]])
     settings: Entries = Field(default_factory=dict)
     bands: Names = ()
-    aux: Annotated[tuple[Annotated[str, one_of(AUX_SCALING)], ...], AfterValidator(_none_twice)] = ()
+    aux: Annotated[tuple[Annotated[str, one_of(AUX_NAMES)], ...], AfterValidator(_none_twice)] = ()
     start: Model = Field(default=None, description=f"be {MODEL}")
     encoder: str | None = None
-    head_only: bool = False
     only: tuple[str, ...] = ()
     estimate: bool = False
 

@@ -82,8 +82,6 @@ def fine_tune(
     ...
     xcloudmask.errors.CloudMaskError: there is no folder my_patches...
     """
-    head_only = only == "head"
-    parts = () if head_only else (only,) if isinstance(only, str) else only
     spec = model_of(model)
     if not Path(data).is_dir():
         raise CloudMaskError(f"there is no folder {data}: it must hold <source>/<name>.npz with your labels")
@@ -101,7 +99,8 @@ def fine_tune(
         "recipe": changes,
         "network": {
             "start": spec, "classes": list(classes or spec.classes),
-            "head_only": head_only, "only": list(parts), **({"estimate": True} if estimate else {}),
+            "only": [only] if isinstance(only, str) else list(only),
+            **({"estimate": True} if estimate else {}),
             **({"bands": list(bands)} if bands else {}),
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0},

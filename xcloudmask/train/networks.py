@@ -164,14 +164,12 @@ def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Mad
 def _train_only(
     network: nn.Module, architecture: str, config: Mapping[str, Any], table: Mapping[str, Any]
 ) -> None:
-    """Leave weights as they are that the table does not name: all but the head, or but those named."""
+    """Leave weights as they are that the table does not name; "head" is the last layer."""
     only = tuple(table.get("only", ()))
-    if only and table.get("head_only"):
-        raise CloudMaskError("[network] has head_only and only: give one of them")
-    if table.get("head_only"):
-        only = tuple(sized_by(architecture, config, "classes"))
     if not only:
         return
+    if "head" in only:
+        only = (*(part for part in only if part != "head"), *sized_by(architecture, config, "classes"))
     names = [name for name, _ in network.named_parameters()]
     for wanted in only:
         if not any(name.startswith(wanted) for name in names):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping
@@ -19,7 +19,9 @@ from xcloudmask.engine.aux_planes import RADAR, Cleaner
 from xcloudmask.engine.cache import PerProcessCache
 from xcloudmask.errors import CloudMaskError, UnitError, UnitWarning, warn_user
 from xcloudmask.metrics.labels import elementary
-from xcloudmask.types import AUX_SCALING, KINDS, AuxName
+from xcloudmask.models.weights.atomic import replace_file
+from xcloudmask.train.samples import AUX_NAMES
+from xcloudmask.types import KINDS, AuxName
 
 #: What each part of a patch must be; all but `possible` and aux inputs are needed.
 FORM: Mapping[str, str] = {
@@ -34,7 +36,7 @@ FORM: Mapping[str, str] = {
     "vh": "float32 (y, x): backscatter in decibels, NaN where it is not known",
     "angle": "float32 (y, x): the radar's incidence angle in degrees, NaN where it is not known",
 }
-OPTIONAL = ("possible", *AUX_SCALING)
+OPTIONAL = ("possible", *AUX_NAMES)
 #: What the entries of `meta` must be; there may be more.
 META: Mapping[str, str] = {
     "sensor": "text such as 'landsat-8'",
@@ -105,13 +107,13 @@ def read(path: Path) -> Patch:
     _check_image(path, parts["image"], len(bands))
     if "possible" in parts:
         _check_labels(path, parts["possible"], parts["image"].shape)
-    aux = {str(name): _aux_plane(path, name, parts) for name in AUX_SCALING if name in parts}
+    aux = {str(name): _aux_plane(path, name, parts) for name in AUX_NAMES if name in parts}
     return Patch(parts["image"], bands, kinds, meta, parts.get("possible"), aux)
 
 
 def aux_of(path: Path) -> set[str]:
     """Return the names of the aux inputs that a patch holds."""
-    return set(_load(path, AUX_SCALING))
+    return set(_load(path, AUX_NAMES))
 
 
 def _aux_plane(path: Path, name: AuxName, parts: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -137,10 +139,9 @@ def read_image(path: Path) -> NDArray[Any]:
 def write(path: Path, **parts: Any) -> None:
     """Write the parts of a patch, atomically, into a folder that is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        np.savez_compressed(stream, **parts)
-    part.replace(path)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **parts)
+    replace_file(path, stream.getvalue())
 
 
 def bad(path: Path, problem: str) -> CloudMaskError:

@@ -114,16 +114,16 @@ def losses(encoder: SenseiV1, decoders: Decoders, batch: Batch) -> dict[str, Ten
     ['bands', 'candidates', 'penalty', 'total']
     """
     features = encoder(batch.reflectance[:, :, None, None], batch.descriptors)[:, :, 0, 0]
-    told = decoders.candidates(features, torch.cat([batch.descriptors, batch.absent], dim=1))
+    likely = decoders.candidates(features, torch.cat([batch.descriptors, batch.absent], dim=1))
     bands = batch.reflectance.shape[1]
-    truth = (torch.arange(2 * bands, device=told.device) < bands).to(told.dtype).expand_as(told)
+    truth = (torch.arange(2 * bands, device=likely.device) < bands).to(likely.dtype).expand_as(likely)
     blocks = (
         encoder.descriptor_block, encoder.permuted_descriptor_block, encoder.combined_descriptor_block,
         decoders.candidate_descriptor_block, decoders.real_descriptor_block,
     )  # fmt: skip
     terms = {
         "bands": (decoders.estimates(features, batch.descriptors) - batch.reflectance).square().mean(),
-        "candidates": (told - truth).square().mean(),
+        "candidates": (likely - truth).square().mean(),
         "penalty": PENALTY * torch.stack([block.last.weight.abs().sum() for block in blocks]).sum(),
     }
     return {**terms, "total": terms["bands"] + CANDIDATES_COUNT * terms["candidates"] + terms["penalty"]}

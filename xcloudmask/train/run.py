@@ -20,7 +20,6 @@ from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.train import checkpoint, pseudo
 from xcloudmask.train.calibrate import divide_head, fit_temperature
-from xcloudmask.train.choose import check_aux, entries_of
 from xcloudmask.train.config_tables import Score
 from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import losses_of, pooled, run_model, run_on
@@ -32,6 +31,7 @@ from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import LOADER, Begun, begin, model_of
 from xcloudmask.train.place import device_of
 from xcloudmask.train.plan import Plan
+from xcloudmask.train.split import check_aux, entries_of
 from xcloudmask.train.stream import Stream
 from xcloudmask.types import ModelSpec
 
@@ -71,7 +71,7 @@ def train(
     -------
     dict
         The record: threshold and scores by set of bands, hashes of weights and config. Where the config has
-        [score], ``scored`` holds its scores as numbers, and ``scores`` as `xcloudmask.metrics.Scores`.
+        [score], ``scored`` holds its `xcloudmask.metrics.Scores`, and in ``record.json`` their numbers.
     """
     if threads:
         import torch
@@ -101,7 +101,7 @@ def train(
     scores = score_on(plan, plan.score, root, folder / f"{plan.name}.json")
     note = {**record, "scored": {"on": plan.score.given(), "scenes": scores.scenes, **scores.to_dict()}}
     (folder / "record.json").write_text(json.dumps(note, indent=2) + "\n")
-    return {**record, "scores": scores}
+    return {**record, "scored": scores}
 
 
 def _starting_from(plan: Plan, start: str | None) -> Plan:

@@ -13,10 +13,12 @@ from xcloudmask.engine.aux_planes import encode
 from xcloudmask.engine.pixels import calibrate, fill_gaps
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import elementary
-from xcloudmask.types import AuxInput, Band
+from xcloudmask.types import AuxInput, AuxName, Band
 
 Image = NDArray[np.float32]
 Labels = NDArray[np.uint8]
+#: Aux inputs that a patch holds and a network is trained with; thermal bands are among its other bands.
+AUX_NAMES: tuple[AuxName, ...] = ("elevation", "vv", "vh", "angle")
 #: Kinds of bands that are aux inputs: gaps in them do not make a pixel no data.
 AUX_KINDS = ("elevation", "sar")
 

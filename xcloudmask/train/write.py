@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from xcloudmask import sensors
 from xcloudmask.engine.aux_planes import RADAR
-from xcloudmask.errors import BandError, CloudMaskError
+from xcloudmask.errors import BandError, CloudMaskError, OptionError
 from xcloudmask.metrics.labels import elementary, possible_from_classes
 from xcloudmask.metrics.xarray_scores import possible_of
 from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.train import patches
 from xcloudmask.train.files import NO_DATA, sensor_band
-from xcloudmask.train.samples import from_xarray
+from xcloudmask.train.samples import AUX_NAMES, from_xarray
 from xcloudmask.types import AuxInput, parse_level
 
 #: How a level is written in a patch.
@@ -121,6 +121,9 @@ def _aux_planes(scene: xr.DataArray, aux: AuxLike | None) -> dict[str, NDArray[n
     from xcloudmask.scene.scene import read_scene
 
     given = {AuxInput(name): array for name, array in read_aux(aux).items()}
+    for each in given:
+        if each.name not in AUX_NAMES:
+            raise OptionError("aux input of a patch", each.name, allowed=AUX_NAMES)
     if not given:
         return {}
     read = read_scene(scene)

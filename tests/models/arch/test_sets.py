@@ -12,7 +12,7 @@ from xcloudmask.errors import BandError
 from xcloudmask.models import arch
 from xcloudmask.models.arch.descriptors import BandInput, describe_spread, describe_v1, describe_v2
 from xcloudmask.models.arch.sensei_v2 import BandAttention, BandEmbedding, EncoderSettings, percentiles
-from xcloudmask.models.arch.setnet import Bound, FixedBands, SetNetwork
+from xcloudmask.models.arch.setnet import Bound, SetNetwork
 from xcloudmask.types import Band
 
 EDGES = [
@@ -274,15 +274,6 @@ class TestBound:
     def test_carries_no_weights_of_its_own(self):
         bound = Bound(arch.build("spectral"), OPTICAL)
         assert {key.split(".")[0] for key in bound.state_dict()} == {"network"}
-
-    def test_fixed_bands_stand_in_for_a_set_network(self):
-        fixed = FixedBands(arch.build("pixel-mlp").eval(), 4)
-        assert isinstance(fixed, SetNetwork)
-        assert torch.equal(run(fixed, pixels_of(4), OPTICAL[:4]), fixed.network(pixels_of(4)))
-        with pytest.raises(BandError, match="exactly 4 bands"):
-            run(fixed, pixels_of(3), OPTICAL[:3])
-        with pytest.raises(BandError, match="all present"):
-            run(fixed, pixels_of(4), OPTICAL[:4], torch.tensor([[True, True, True, False]] * 2))
 
 
 # --- formulas ----------------------------------------------------------------------------------------------

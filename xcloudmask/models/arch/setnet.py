@@ -112,37 +112,3 @@ class Bound(nn.Module):
             raise BandError(f"bound to {self.order.shape[0]} bands, got {pixels.shape[1]}")
         out: Tensor = self.network(pixels.index_select(1, self.order), self.descriptors)
         return out
-
-
-class FixedBands(nn.Module):
-    """A network for fixed bands, called as a set network: descriptors are not used, no band may miss.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Maps (n, bands, y, x) to (n, classes, y, x).
-    bands : int
-        How many it takes.
-
-    Examples
-    --------
-    >>> FixedBands(nn.Conv2d(2, 3, 1), 2)(torch.zeros(1, 2, 4, 4), torch.zeros(2, 0)).shape
-    torch.Size([1, 3, 4, 4])
-    """
-
-    def __init__(self, network: nn.Module, bands: int) -> None:
-        super().__init__()
-        self.network, self.bands = network, bands
-
-    def describe(self, bands: Sequence[BandInput]) -> Float:
-        """Return empty descriptors: the bands are known by their place."""
-        return np.zeros((len(bands), 0), np.float32)
-
-    def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
-        """Return the network's logits."""
-        if pixels.shape[1] != self.bands or (present is not None and not bool(present.all())):
-            raise BandError(
-                f"this network takes exactly {self.bands} bands, all present, got {pixels.shape[1]}"
-            )
-        out: Tensor = self.network(pixels)
-        return out

@@ -27,8 +27,8 @@ class Item:
     @property
     def properties(self) -> Mapping[str, Any]:
         """Its properties."""
-        found: Mapping[str, Any] = self.body["properties"]
-        return found
+        properties: Mapping[str, Any] = self.body["properties"]
+        return properties
 
     @property
     def source(self) -> Mapping[str, Any]:
@@ -74,9 +74,8 @@ def model_assets(item: Item) -> list[Mapping[str, Any]]:
     An item may hold the same network in several forms, but what is exported with torch is there once: more
     are members of an ensemble.
     """
-    assets = item.body.get("assets")
-    found = [asset for asset in (assets or {}).values() if isinstance(asset, Mapping)] if assets else []
-    models = [a for a in found if {"mlm:model", "mlm:weights"} & set(map(str, a.get("roles") or ()))]
+    assets = [asset for asset in (item.body.get("assets") or {}).values() if isinstance(asset, Mapping)]
+    models = [a for a in assets if {"mlm:model", "mlm:weights"} & set(map(str, a.get("roles") or ()))]
     if not models:
         raise WeightsError(
             f"{item.href} has no asset with the role mlm:model: nothing tells which file is the model"
@@ -141,14 +140,14 @@ def checksum(asset: Mapping[str, Any], href: str) -> str | None:
     >>> checksum({"file:checksum": "1220" + 64 * "a"}, "item.json") == 64 * "a"
     True
     """
-    found = asset.get("file:checksum")
-    if found is None:
+    multihash = asset.get("file:checksum")
+    if multihash is None:
         return None
-    match = re.fullmatch(r"1220([0-9a-f]{64})", str(found).lower())
+    match = re.fullmatch(r"1220([0-9a-f]{64})", str(multihash).lower())
     if match is None:
         raise WeightsError(
-            f"{href}: the model's file:checksum {found!r} is no SHA-256 (a multihash that begins with 1220): "
-            "pass sha256= from where the author publishes it"
+            f"{href}: the model's file:checksum {multihash!r} is no SHA-256 (a multihash that begins with "
+            "1220): pass sha256= from where the author publishes it"
         )
     return match[1]
 

@@ -49,7 +49,7 @@ def tensors(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]
     import torch
 
     h5py = import_h5py(f"{origin}: a Keras file (HDF5)")
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     left = len(data)  # Keras packs nothing, so all tensors together are smaller than the file
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
@@ -60,17 +60,17 @@ def tensors(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]
                         f"{origin}: with {name}, {dataset.shape} in {dataset.dtype}, its tensors are larger "
                         f"than the whole file ({len(data):,} bytes): damaged, or meant to fill the memory"
                     )
-                found[name.removesuffix(":0")] = torch.from_numpy(dataset[()].astype(np.float32))
+                tensors[name.removesuffix(":0")] = torch.from_numpy(dataset[()].astype(np.float32))
     except (WeightsError, MemoryError):
         raise
     except Exception as error:  # h5py raises nearly anything where a file is damaged
         raise WeightsError(f"{origin} is no HDF5 file, or did not arrive whole: {error}") from error
-    if not found:
+    if not tensors:
         raise WeightsError(
             f"{origin} holds no weights in {ROOT!r}: a model is made of the tensors of a Keras file alone, "
             "and its layers are never built from what it says of them, which may be code"
         )
-    return found, {}
+    return tensors, {}
 
 
 def _datasets(file: Any, origin: str) -> Iterator[tuple[str, Any]]:

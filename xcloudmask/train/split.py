@@ -11,6 +11,7 @@ from xcloudmask.train.augment import count_of
 from xcloudmask.train.config_tables import Data
 from xcloudmask.train.files import Entry, find, split
 from xcloudmask.train.plan import Plan
+from xcloudmask.train.samples import AUX_NAMES
 from xcloudmask.train.stream import Recipe
 from xcloudmask.types import AuxInput
 
@@ -70,10 +71,12 @@ def check_aux(entries: Iterable[Entry], aux: Sequence[AuxInput], *, every: bool)
     for each in aux:
         without = [path for path, names in held.items() if each.name not in names]
         if without and (every or len(without) == len(held)):
+            remedy = f"write_patch(..., aux={{{each.name!r}: ...}}) puts it there; or leave such sources out"
+            if each.name not in AUX_NAMES:
+                remedy = f"patches hold no aux inputs but {', '.join(AUX_NAMES)}: name some of these"
             raise CloudMaskError(
                 f"{without[0]} holds no {each.name}, which the network takes ({len(without)} of {len(held)} "
-                f"files lack it): write it into the patches, write_patch(..., aux={{{each.name!r}: ...}}), "
-                "leave such sources out, or leave it out of [network]"
+                f"files lack it): {remedy}, or leave it out of [network]"
             )
 
 
