@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -174,16 +173,14 @@ def decode(
         raise OptionError("unsure", unsure, allowed=("no_data", "clear", "cloud"))
     if da.dtype.kind not in "buif":
         raise OptionError("dtype of the layer", str(da.dtype), allowed=("whole numbers, or such as floats",))
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 100:
-        raise OptionError("threshold", threshold, allowed=("0 to 100, per cent",))
+    if not (isinstance(threshold, int | float | np.number) and 0 < threshold <= 100):
+        raise OptionError("threshold", threshold, allowed=("above 0, up to 100 per cent",))
     name = ALIASES.get(product.lower(), product.lower()) if isinstance(product, str) else ""
     if isinstance(product, str) and name not in NAMES:
         raise OptionError("product", product, allowed=NAMES)
     if name == "l1c_classification":
         da = _one_plane(da)
     if name == "cldprb":
-        if not (isinstance(threshold, int | float | np.number) and 0 < threshold <= 100):
-            raise OptionError("threshold", threshold, allowed=["above 0, up to 100 per cent"])
         layer, words = partial(_by_threshold, threshold=threshold), ["cloud", "clear"]
     else:
         known = _declared(product or da.attrs) if not isinstance(product, str) else PRODUCTS[name]
