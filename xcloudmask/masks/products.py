@@ -172,7 +172,7 @@ def decode(
         raise OptionError("unsure", unsure, allowed=("no_data", "clear", "cloud"))
     if da.dtype.kind not in "buif":
         raise OptionError("dtype of the layer", str(da.dtype), allowed=("whole numbers, or such as floats",))
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 100:
+    if not _is_share(threshold):
         raise OptionError("threshold", threshold, allowed=("0 to 100, per cent",))
     name = ALIASES.get(product.lower(), product.lower()) if isinstance(product, str) else ""
     if isinstance(product, str) and name not in NAMES:
@@ -202,6 +202,10 @@ def decode(
     }  # fmt: skip
     out.encoding = {"fill_value": NO_DATA}
     return out.rename("cloud_mask")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 100
 
 
 def _declared(attrs: Any) -> Product:

@@ -100,7 +100,7 @@ def _parsed(text: bytes, origin: str) -> Mapping[str, Any]:
     """
     import yaml
 
-    class Plain(yaml.SafeLoader):
+    class Plain(yaml.SafeLoader):  # type: ignore[misc]
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.YAMLError("it has an alias (*name): write out what that stands for")
