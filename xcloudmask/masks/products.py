@@ -205,7 +205,7 @@ def decode(
 
 
 def _is_share(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 100
+    return type(value) is not bool and isinstance(value, Real) and 0 <= float(value) <= 100
 
 
 def _declared(attrs: Any) -> Product:
