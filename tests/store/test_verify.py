@@ -138,8 +138,7 @@ def test_several_files_at_once(finished: Path, store: Path) -> None:
     assert len(report.damaged) == 6
     assert "6 damaged" in repr(report)  # what a notebook shows
     assert "9 regions are to be made: run the call that made the store again" in str(report)
-    with pytest.raises(StoreError, match="time/c/0: it is not what was written"):
-        report.raise_if_damaged()
+    assert "time/c/0: it is not what was written" in str(report)
     make(store)
     assert files(store) == files(finished)
 

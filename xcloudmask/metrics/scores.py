@@ -145,11 +145,6 @@ class Scores:
                 )
         return rows
 
-    def to_markdown(self) -> str:
-        """Return `to_rows` as a table in Markdown."""
-        head, *rows = self.to_rows()
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
-
 
 def figure(value: float) -> str:
     """Return a score as text.

@@ -65,11 +65,6 @@ class VerifyReport:
         """Whether all is as it was written."""
         return not self.damaged
 
-    def raise_if_damaged(self) -> None:
-        """Raise `StoreError` if something is damaged."""
-        if self.damaged:
-            raise StoreError(str(self))
-
     def __repr__(self) -> str:  # what a notebook shows
         return str(self)
 
