@@ -205,7 +205,6 @@ def decode(
     return out.rename("cloud_mask")
 
 
-
 def _declared(attrs: Any) -> Product:
     """Return what `declared` does; a list that is damaged is named."""
     if not isinstance(attrs, Mapping):
