@@ -9,8 +9,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 QUICK := $(addprefix tests/,engine scene predict masks sensors metrics local stac models)
 SLOW := $(addprefix tests/,engine/test_instruction_sets.py engine/test_run_dask_distributed.py \
 	engine/test_predictor.py engine/test_laziness.py models/sources/test_ukis.py models/test_every_model.py \
-	models/keymaps models/arch models/test_imputation.py predict/test_against_peers.py \
-	scene/test_aux_inputs.py engine/test_chunk_invariance.py stac/test_grid.py engine/test_openvino.py models/own)
+	models/keymaps models/arch models/published models/test_imputation.py predict/test_against_peers.py \
+	scene/test_aux_inputs.py masks/test_clean.py masks/test_components.py masks/test_docs.py engine/test_chunk_invariance.py stac/test_grid.py engine/test_openvino.py models/own)
 
 .PHONY: demo test quick lint install notebooks benchmarks clean
 
