@@ -80,7 +80,7 @@ def test_every_option_reaches_stream(
     words = [
         "--model", "toy", "--scheme", "native", "--working-resolution", "30", "--patch-size", "64",
         "--overlap", "8", "--tta-views", "4", "--device", "cpu", "--dtype", "float32", "--batch-size", "3",
-        "--group", "g",
+        "--group", "g", "--saturation", "0.4",
         "--overwrite", "--uncertainty", "--aux", f"dem={dem}",
         "--zarr-chunk", "16", "--zarr-shard", "32", "--store-option", "anon=true", "--store-option",
         "endpoint_url=http://127.0.0.1:1", "--regions-in-flight", "2", "--retries", "0",
@@ -94,7 +94,7 @@ def test_every_option_reaches_stream(
         "predict": {
             "model": "toy", "scheme": "native", "working_resolution": 30.0, "patch_size": 64, "overlap": 8,
             "tta": 4, "uncertainty": True, "device": "cpu", "dtype": "float32", "batch_size": 3,
-            "threshold": None,
+            "threshold": None, "saturation": 0.4,
         },
         "group": "g", "append_dim": "time", "overwrite": True,
         "chunks": {"y": 16, "x": 16}, "shards": {"y": 32, "x": 32}, "regions_in_flight": 2, "retries": 0,
@@ -427,7 +427,8 @@ def test_every_option_reaches_sync(
         "--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--group", "g", "--overwrite",
         "--zarr-chunk", "16", "--no-shards", "--store-option", "anon=true", "--regions-in-flight", "2",
         "--retries", "0", "--quiet", "--sentinel2-offset", "skip", "--sun-elevation", "41.5",
-        "--resampling", "bilinear", "--on-error", "skip", "--timeout", "9",
+        "--resampling", "bilinear", "--on-error", "skip", "--timeout", "9", "--max-pixels", "1000000",
+        "--no-allow-private-hosts", "--saturation", "0.4",
     ]  # fmt: skip
     assert run("stac", path, *words) == 0
     assert taken == {
@@ -436,11 +437,12 @@ def test_every_option_reaches_sync(
             "bbox": [-10.0, 44.0, -9.5, 45.0], "bands": ["red", "nir"], "resolution": 20.0,
             "crs": "EPSG:32632", "level": "L2A", "engine": "odc", "sentinel2_offset": "skip",
             "sun_elevation": 41.5, "resampling": "bilinear", "on_error": "skip", "timeout": 9.0,
+            "max_pixels": 1_000_000, "allow_private_hosts": False,
         },
         "predict": {
             "model": "toy", "scheme": "native", "threshold": 0.3, "working_resolution": 30.0,
             "patch_size": 64, "overlap": 8, "tta": True, "aux": None, "uncertainty": False,
-            "device": "cpu", "dtype": "float32", "batch_size": 3,
+            "device": "cpu", "dtype": "float32", "batch_size": 3, "saturation": 0.4,
         },
         "write": {
             "group": "g", "append_dim": "time", "resume": True, "overwrite": True,
