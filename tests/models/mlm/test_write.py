@@ -141,7 +141,7 @@ def test_the_default_model_comes_back(tmp_path):
     check_mlm(json.loads(written[-1].read_text()), tmp_path)
     again = models.load(written[-1], name="again")
     # not that of the file in the package: its graph is let take windows of any side as it is loaded
-    assert again.sha256 == sha(written[0])
+    assert again.sha256 == sha(written[0].read_bytes())
     da = scene(noise(4, 256, 256), NAMES[:4])
     for call in ("predict", "predict_proba"):
         expected = getattr(da.cloudmask, call)("ukis-4band-l1c").values
