@@ -46,10 +46,10 @@ def hostile(kind, canary):
     out = io.BytesIO()
     if kind == "pickle":
         pickle.dump(Canary(canary), out)
-        return "safetensors", out.getvalue(), "convert"
+        return "safetensors", out.getvalue(), "name it FILE.pt"
     if kind == "torch pickle":
         torch.save(Canary(canary), out)
-        return "onnx", out.getvalue(), "convert"
+        return "onnx", out.getvalue(), "name it FILE.pt"
     if kind == "pickle as pt2":
         torch.save(Canary(canary), out)
         return "pt2", out.getvalue(), "could run code|did not arrive whole"
