@@ -17,6 +17,7 @@ from tests.models.smp_networks import NETWORKS, filled, renamed
 from xcloudmask import models
 from xcloudmask.cli import main
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
+from xcloudmask.models import registry
 from xcloudmask.models.arch import build
 from xcloudmask.models.convert import convert
 from xcloudmask.models.network import load_network
@@ -24,6 +25,12 @@ from xcloudmask.models.published import known
 from xcloudmask.models.weights import fetch
 
 NATIVE = {"patch_size": 64, "overlap": 16, "working_resolution": "native"}
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch):
+    """Names that these tests take stay theirs."""
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
 
 
 @pytest.fixture
