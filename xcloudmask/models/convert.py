@@ -70,7 +70,7 @@ def convert(
     state: dict[str, Tensor] = {}
     for each in [source] if isinstance(source, (str, Path)) else source:
         href = str(each)
-        contents = loading.contents_of(fetch.read(href, sha256), form_of(href), href)
+        contents, _ = loading.contents_of(fetch.read(href, sha256), form_of(href), href)
         named = {name.removeprefix(prefix): tensor for name, tensor in contents.tensors.items()}
         if keymap is not None:
             named = _translated(keymap, named, href)

@@ -22,7 +22,7 @@ from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.members import ENSEMBLE, joined
 from xcloudmask.models.network import Network
 from xcloudmask.models.published import known
-from xcloudmask.models.published.family import Contents
+from xcloudmask.models.published.family import Contents, Family
 from xcloudmask.models.registry import add
 from xcloudmask.models.weights import fetch, formats, inspect
 from xcloudmask.models.weights.formats import FORMS, Form, form_of, vetted
@@ -214,9 +214,9 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
 
 def _published(data: bytes, form: Form, href: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Complete what the caller says by what the published system is that these tensors are of."""
-    contents = contents_of(data, form, href)
+    contents, family = contents_of(data, form, href)
     try:
-        return _completed(contents, form, href, given)
+        return _completed(contents, family, form, href, given)
     except CloudMaskError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -226,8 +226,9 @@ def _published(data: bytes, form: Form, href: str, given: Mapping[str, Any]) -> 
         ) from error
 
 
-def _completed(contents: Contents, form: Form, href: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    family = published.recognised(contents)
+def _completed(
+    contents: Contents, family: Family | None, form: Form, href: str, given: Mapping[str, Any]
+) -> Mapping[str, Any]:
     if family is None and form == "safetensors":
         return _with_architecture(given, {}, href)
     if family is None:
@@ -244,14 +245,14 @@ def _completed(contents: Contents, form: Form, href: str, given: Mapping[str, An
     return {**complete, "family": family.name}
 
 
-def contents_of(data: bytes, form: Form, href: str) -> Contents:
-    """Return the tensors in a file, and what it and the file beside it say of them."""
+def contents_of(data: bytes, form: Form, href: str) -> tuple[Contents, Family | None]:
+    """Return the tensors in a file, what it and the file beside it say of them, and whose they are."""
     tensors, notes = formats.tensors(data, form, href)
     contents = Contents(tensors, {**notes, "file": known.file_name(href)})
     family = published.recognised(contents)
-    if family is None or not family.config:
-        return contents
-    return Contents(tensors, {**contents.notes, "config": known.config_beside(href)})
+    if family is not None and family.config:
+        contents = Contents(tensors, {**contents.notes, "config": known.config_beside(href)})
+    return contents, family
 
 
 def from_card(text: bytes, href: str, given: Mapping[str, Any]) -> ModelSpec:

@@ -36,7 +36,7 @@ def built(
 ) -> nn.Module:
     """Return an architecture with these tensors in it."""
     module = arch.build(architecture, config)
-    _compare(module, tensors, f"architecture {architecture!r} with {dict(config)}", origin)
+    _compare(module, tensors, architecture, config, origin)
     module.load_state_dict(tensors)
     return module.eval()
 
@@ -47,10 +47,16 @@ def check(
     """Compare names and shapes of tensors with those of an architecture, without making its weights."""
     with torch.device("meta"):
         module = arch.construct(architecture, config)
-    _compare(module, tensors, f"architecture {architecture!r} with {dict(config)}", origin)
+    _compare(module, tensors, architecture, config, origin)
 
 
-def _compare(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str, origin: str) -> None:
+def _compare(
+    module: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    architecture: str,
+    config: Mapping[str, object],
+    origin: str,
+) -> None:
     wanted = module.state_dict()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     shapes = [
@@ -60,9 +66,10 @@ def _compare(module: nn.Module, tensors: Mapping[str, torch.Tensor], what: str, 
     ]
     if missing or extra or shapes:
         raise WeightsError(
-            f"{origin} does not fit {what}: it lacks {_some(missing)}, has {_some(extra)} besides, and "
-            f"{_some(shapes)} of another shape. Check config=. Where the names are another library's: "
-            f"xcloudmask models convert FILE OUT.safetensors --keymap K, K one of {', '.join(KEYMAPS)}"
+            f"{origin} does not fit architecture {architecture!r} with {dict(config)}: it lacks "
+            f"{_some(missing)}, has {_some(extra)} besides, and {_some(shapes)} of another shape. Check "
+            "config=. Where the names are another library's: xcloudmask models convert FILE "
+            f"OUT.safetensors --keymap K, K one of {', '.join(KEYMAPS)}"
         )
 
 
