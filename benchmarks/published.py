@@ -12,7 +12,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def answered(spec: Any, image: np.ndarray) -> np.ndarray:
     return answer
 
 
-def largest(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
+def largest(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
     """Return the largest difference in probability, and how many pixels have another class."""
     worst, other = 0.0, 0
     for ours, theirs in pairs:
@@ -65,6 +65,18 @@ def largest(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]
         classes = [x.argmax(0) if x.shape[0] > 1 else x[0] >= 0.5 for x in (ours, theirs)]
         other += int((classes[0] != classes[1]).sum())
     return worst, other
+
+
+def scored(
+    row: dict[str, Any],
+    system: str,
+    container: str,
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    **more: Any,
+) -> dict[str, Any]:
+    """Complete a row by what was compared: ours and theirs, the classes first."""
+    worst, other = largest(pairs)
+    return row | {"system": system, "container": container, "difference": worst, "other": other, **more}
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -97,15 +109,8 @@ def fdr4vgt() -> Iterator[dict[str, Any]]:
         for layout, container in (("old", ".pt2 of torch 2.5.1"), ("new", ".pt2 of torch 2.13")):
             spec, row = loaded(folder / f"{item}_{layout}.json")
             cloud = scene.cloudmask.predict_proba(spec).values[:, 1, ::8, ::8]
-            worst, other = largest(
-                (ours[None], theirs[None]) for ours, theirs in zip(cloud, answers[key], strict=True)
-            )
-            yield row | {
-                "system": f"FDR4VGT-CLOUD, {item}",
-                "container": f"item, {container}",
-                "difference": worst,
-                "other": other,
-            }
+            pairs = [(ours[None], theirs[None]) for ours, theirs in zip(cloud, answers[key], strict=True)]
+            yield scored(row, f"FDR4VGT-CLOUD, {item}", f"item, {container}", pairs)
 
 
 def sensei_v2(folder: Path) -> Iterator[dict[str, Any]]:
@@ -129,14 +134,13 @@ def sensei_v2(folder: Path) -> Iterator[dict[str, Any]]:
             with torch.inference_mode():
                 odds = network(image, torch.from_numpy(network.describe(inputs))).softmax(1)[0].numpy()
             pairs.append((odds, answers[f"{case}/answer"]))
-        worst, other = largest(iter(pairs))
-        yield row | {
-            "system": f"SEnSeI-v2, {name[9:]}",
-            "container": "folder: weights.pt, config.yaml",
-            "difference": worst,
-            "other": other,
-            "stated": {"senseiv2_segformer": 27_815_365, "senseiv2_deeplab": 27_141_714}[name],
-        }
+        yield scored(
+            row,
+            f"SEnSeI-v2, {name[9:]}",
+            "folder: weights.pt, config.yaml",
+            pairs,
+            stated={"senseiv2_segformer": 27_815_365, "senseiv2_deeplab": 27_141_714}[name],
+        )
 
 
 def clouds2mask() -> Iterator[dict[str, Any]]:
@@ -145,13 +149,16 @@ def clouds2mask() -> Iterator[dict[str, Any]]:
     spec, row = loaded(path)
     ours = answered(spec, golden.image("sample", (13, 64, 64)))
     theirs = golden.answers("clouds2mask", "sample_whole_module.npz")["logits"]
-    worst, other = largest(iter([(softmax(ours), softmax(theirs))]))
-    yield row | {
-        "system": "CloudS2Mask, narrow sample",
-        "container": ".pkl, a whole module",
-        "difference": worst,
-        "other": other,
-    }
+    yield scored(
+        row, "CloudS2Mask, narrow sample", ".pkl, a whole module", [(softmax(ours), softmax(theirs))]
+    )
+
+
+def of_case(case: str, bands: int) -> np.ndarray:
+    """Return the image of a case of IPL-UV: noise, or blocks of 8 x 8 pixels."""
+    if case.endswith("noise"):
+        return golden.image(case, (bands, 64, 64))
+    return golden.image(case, (bands, 8, 8)).repeat(8, axis=1).repeat(8, axis=2)
 
 
 def ipl_uv(folder: Path) -> Iterator[dict[str, Any]]:
@@ -170,29 +177,14 @@ def ipl_uv(folder: Path) -> Iterator[dict[str, Any]]:
         spec, row = loaded(place / facts[cases[0]]["file"])
         bands, pairs = facts[cases[0]]["bands"], []
         for case in cases:
-            image = (
-                golden.image(case, (bands, 64, 64))
-                if case.endswith("noise")
-                else golden.image(case, (bands, 8, 8)).repeat(8, axis=1).repeat(8, axis=2)
-            )
+            image = of_case(case, bands)
             pairs.append((sigmoid(answered(spec, image)), answers[f"{case}/probability"][None]))
-        worst, other = largest(iter(pairs))
-        yield row | {
-            "system": system,
-            "container": ".hdf5 of Keras, real weights",
-            "difference": worst,
-            "other": other,
-            "stated": facts[cases[0]]["parameters"],
-        }
+        yield scored(row, system, ".hdf5 of Keras, real weights", pairs, stated=facts[cases[0]]["parameters"])
     convert([place / "full.hdf5", place / "cloud_detection_l8.hdf5"], folder / "adapted.safetensors")
     spec, row = loaded(folder / "adapted.json")
     pairs = []
     for case in ("adapter_noise", "adapter_blocks"):
-        image = (
-            golden.image(case, (4, 64, 64))
-            if case.endswith("noise")
-            else golden.image(case, (4, 8, 8)).repeat(8, axis=1).repeat(8, axis=2)
-        )
+        image = of_case(case, 4)
         with torch.inference_mode():
             pairs.append(
                 (
@@ -200,13 +192,8 @@ def ipl_uv(folder: Path) -> Iterator[dict[str, Any]]:
                     answers[f"{case}/adapted"],
                 )
             )
-    worst, _ = largest(iter(pairs))
-    yield row | {
-        "system": "pvl8dagans with adapter",
-        "container": "two .hdf5, converted",
-        "difference": worst,
-        "other": 0,
-    }
+    # what the adapter makes are bands: there are no classes to compare
+    yield scored(row, "pvl8dagans with adapter", "two .hdf5, converted", pairs, other="-")
 
 
 def omnicloudmask(folder: Path) -> Iterator[dict[str, Any]]:
@@ -221,14 +208,7 @@ def omnicloudmask(folder: Path) -> Iterator[dict[str, Any]]:
             with torch.inference_mode():
                 ours = network(torch.from_numpy(golden.image(encoder + name, shape))[None])[0].numpy()
             pairs.append((softmax(ours), softmax(answers[f"{encoder}/{what}"])))
-        worst, other = largest(iter(pairs))
-        yield row | {
-            "system": f"OmniCloudMask, {encoder}",
-            "container": ".safetensors",
-            "difference": worst,
-            "other": other,
-            "stated": fact["parameters"],
-        }
+        yield scored(row, f"OmniCloudMask, {encoder}", ".safetensors", pairs, stated=fact["parameters"])
 
 
 def main() -> None:
