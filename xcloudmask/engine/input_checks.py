@@ -42,11 +42,9 @@ def check_units(raw: Array, calibration: Calibration) -> None:
     values = to_reflectance(raw[:, valid], calibration)
     if not values.size:
         return
-    sample, fills = values, np.zeros(len(values[0]), bool)
-    if (values[0] > 5).any():  # fill values are that bright, at any scale
-        fills = (raw == raw[:1]).all(axis=0)[valid] & np.isin(raw[0, valid], FILLS)
-        gaps = fills & (values[0] > HIGHEST)  # beside data they are no counts, and no data by `holds_data`
-        sample = values if gaps.all() else values[:, ~gaps]
+    fills = (raw == raw[:1]).all(axis=0)[valid] & np.isin(raw[0, valid], FILLS)
+    gaps = fills & (values[0] > HIGHEST)  # beside data they are no counts, and no data by `holds_data`
+    sample = values if gaps.all() else values[:, ~gaps]
     middle = float(np.median(sample))
     if middle > 5:
         scale = 0.01 if middle <= 150 else 0.0001
