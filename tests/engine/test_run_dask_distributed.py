@@ -85,9 +85,8 @@ def threads() -> int:
 
 
 def test_an_inference_uses_the_threads_of_its_worker(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
+    from dask.system import CPU_COUNT
 
     monkeypatch.delenv("XCLOUDMASK_NUM_THREADS", raising=False)
     own = set(client.nthreads().values())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    assert client.submit(threads, pure=False).result() == min(cores, *own)
+    assert client.submit(threads, pure=False).result() == min(CPU_COUNT, *own)

@@ -24,9 +24,11 @@ MOST_LANES = 4
 def cpu_threads() -> int:
     """Threads one inference may use: this process's share of the machine.
 
-    On a Dask worker that is the worker's own thread count, so that several workers on one machine do not
-    claim the same cores. ``XCLOUDMASK_NUM_THREADS`` overrides both. A process that was forked from one that
-    had run a network has one.
+    Its cores are those that it may use, a container's limit included. On a Dask worker that is the worker's
+    own thread count, so that several workers on one machine do not claim the same cores; elsewhere
+    ``OMP_NUM_THREADS`` at most, which Dask sets to 1 for its workers whatever they have.
+    ``XCLOUDMASK_NUM_THREADS`` overrides all. A process that was forked from one that had run a network has
+    one.
     """
     if forked:
         return 1
@@ -38,7 +40,9 @@ def cpu_threads() -> int:
             raise CloudMaskError(
                 f"XCLOUDMASK_NUM_THREADS={override!r} must be a whole number; correct it, or unset it"
             ) from None
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from dask.system import CPU_COUNT
+
+    available = int(CPU_COUNT)
     if "distributed" in sys.modules:
         from distributed import get_worker
 
@@ -46,15 +50,16 @@ def cpu_threads() -> int:
             return min(available, int(get_worker().state.nthreads))
         except ValueError:  # not on a worker
             pass
-    return available
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is for nested threads
+    return min(available, max(1, int(limit))) if limit.isdigit() else available
 
 
 def cpu_lanes() -> int:
-    """How many windows an ONNX graph infers in parallel on the CPU; each has its share of the threads.
+    """How many windows are inferred in parallel on the CPU; each has its share of the threads.
 
     Threads that work at one window wait for one another after each layer; one window a thread has no waiting,
-    but takes memory for each. On two cores it is 1.1 times as fast in processor time, more by the clock. At
-    most one thread is left over.
+    but takes memory for each. On two idle cores it is 1.1 times as fast in processor time, more by the clock;
+    where others use the cores too, many times: threads that wait spin. At most one thread is left over.
     """
     threads = cpu_threads()
     return max(count for count in range(1, min(threads, MOST_LANES) + 1) if threads % count <= 1)
