@@ -97,7 +97,9 @@ _lock = threading.Lock()
 def load_toy(spec: ModelSpec) -> Network:
     """Return a small network whose output in each pixel depends on the whole window."""
     seed = {"toy-8": 8, "toy-9": 9}.get(spec.name, 7)
-    return Network(body=_toy(spec, seed), mean=(0.2,) * len(spec.bands), std=(0.2,) * len(spec.bands))
+    return Network(
+        body=_toy(spec, seed), mean=(0.2,) * len(spec.bands), std=(0.2,) * len(spec.bands), parallel=True
+    )
 
 
 def _toy(spec: ModelSpec, seed: int) -> torch.nn.Module:

@@ -105,24 +105,35 @@ def test_softmax_of_large_logits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "capability", "dtype", "expected"),
+    ("half", "kind", "capability", "dtype", "expected"),
     [
-        ("cuda", (9, 0), "auto", torch.bfloat16),
-        ("cuda", (8, 0), "auto", torch.bfloat16),
-        ("cuda", (7, 5), "auto", torch.float16),
-        ("cuda", (6, 1), "auto", None),
-        ("cpu", None, "auto", None),
-        ("mps", None, "auto", None),
-        ("cuda", (9, 0), "float32", None),
-        ("cuda", (6, 1), "float16", torch.float16),
-        ("cpu", None, "bfloat16", torch.bfloat16),
+        ("float16", "cuda", (9, 0), "auto", torch.float16),
+        ("float16", "cuda", (7, 5), "auto", torch.float16),
+        ("float16", "cuda", (6, 1), "auto", None),
+        ("bfloat16", "cuda", (8, 0), "auto", torch.bfloat16),
+        ("bfloat16", "cuda", (7, 5), "auto", None),
+        (None, "cuda", (9, 0), "auto", None),
+        ("float16", "cpu", None, "auto", None),
+        ("float16", "mps", None, "auto", None),
+        ("float16", "cuda", (9, 0), "float32", None),
+        (None, "cuda", (6, 1), "float16", torch.float16),
+        (None, "cpu", None, "bfloat16", torch.bfloat16),
     ],
 )
-def test_half_precision_where_the_device_is_fast_at_it(
-    kind: str, capability: Any, dtype: str, expected: Any, monkeypatch: pytest.MonkeyPatch
+def test_half_precision_only_where_a_network_was_found_to_bear_it(
+    half: Any, kind: str, capability: Any, dtype: str, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert autocast_dtype(kind, dtype) is expected
+    assert autocast_dtype(Network(half=half), kind, dtype) is expected
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_windows_are_inferred_in_parallel_where_the_network_bears_it(
+    parallel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XCLOUDMASK_NUM_THREADS", "4")
+    backend = torch_backend(parallel=parallel)
+    assert (backend.lanes, backend.threads) == ((4, 1) if parallel else (1, 4))
 
 
 def machine_with(
@@ -214,10 +225,15 @@ def test_onnxruntime_without_cuda_says_what_to_install(monkeypatch: pytest.Monke
 def test_threads_of_a_process_a_worker_and_an_override(monkeypatch: pytest.MonkeyPatch) -> None:
     import distributed
 
-    monkeypatch.delenv("XCLOUDMASK_NUM_THREADS", raising=False)
-    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    for name in ("XCLOUDMASK_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("dask.system.CPU_COUNT", 8)  # which knows of a container's limit
     assert "distributed" in sys.modules
     assert cpu_threads() == 8
+    for limit, threads in (("4", 4), ("4,2", 4), ("16", 8), ("0", 1), ("many", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        assert cpu_threads() == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Dask starts its workers
     worker = SimpleNamespace(state=SimpleNamespace(nthreads=3))
     monkeypatch.setattr(distributed, "get_worker", lambda: worker)
     assert cpu_threads() == 3

@@ -67,8 +67,8 @@ def run(args: Namespace) -> int:
     with noting() as seconds:
         large.cloudmask.predict(spec, **how)
     device = available_devices(args.device, spec.gpu_runtime or spec.runtime)[0]
-    runtime = for_device(spec, device, args.dtype).runtime
-    dtype = _dtype(spec, device, runtime, args.dtype)
+    run_as = for_device(spec, device, args.dtype)
+    dtype = _dtype(run_as, device, args.dtype)
     where = hardware(device)
     at = f"{where}, {cpu_threads()} threads" if device == "cpu" else where
     wall, pixels = statistics.median(walls), args.size**2 / 1e6
@@ -77,7 +77,7 @@ def run(args: Namespace) -> int:
     side, overlap = mask.attrs["patch_size"], mask.attrs["overlap"]
     print(
         table([
-            ("model", f"{spec.name} {spec.version}, {runtime}, {dtype}"),
+            ("model", f"{spec.name} {spec.version}, {run_as.runtime}, {dtype}"),
             ("on", at),
             (
                 "scene",
@@ -132,13 +132,14 @@ def _bands(spec: ModelSpec) -> tuple[str, ...]:
     return spec.bands or ("B02", "B03", "B04", "B08", "B11", "B12")
 
 
-def _dtype(spec: ModelSpec, device: str, runtime: str, dtype: str) -> str:
+def _dtype(spec: ModelSpec, device: str, dtype: str) -> str:
     """Return the precision that a run computes in."""
-    if runtime == "onnx":
+    if spec.runtime == "onnx":
         return "float32"
     from xcloudmask.engine.torch import autocast_dtype
+    from xcloudmask.models.network import load_network
 
-    half = autocast_dtype(device, dtype)
+    half = autocast_dtype(load_network(spec), device, dtype)
     return "float32" if half is None else str(half).removeprefix("torch.")
 
 

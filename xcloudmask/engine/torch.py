@@ -10,26 +10,27 @@ import numpy as np
 from xcloudmask.engine.arrays import Float
 from xcloudmask.engine.backend import Place, no_wait
 from xcloudmask.engine.blend import GRID
-from xcloudmask.engine.devices import cpu_threads, give_back
+from xcloudmask.engine.devices import cpu_lanes, cpu_threads, give_back
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.network import Network
 
 
-def autocast_dtype(device: str, dtype: str) -> Any:
-    """Return the dtype to compute in, or None for fp32.
+def autocast_dtype(network: Network, device: str, dtype: str) -> Any:
+    """Return the dtype to compute in, or None for float32.
 
     Examples
     --------
-    >>> autocast_dtype("cpu", "auto"), autocast_dtype("cpu", "bfloat16")
+    >>> network = Network(half="float16")
+    >>> autocast_dtype(network, "cpu", "auto"), autocast_dtype(network, "cpu", "bfloat16")
     (None, torch.bfloat16)
     """
     import torch
 
     if dtype == "auto":
-        if not device.startswith("cuda"):
+        if network.half is None or not device.startswith("cuda"):
             return None
         major, _ = torch.cuda.get_device_capability(device)
-        return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else None
+        dtype = network.half if major >= (8 if network.half == "bfloat16" else 7) else "float32"
     return None if dtype == "float32" else getattr(torch, dtype)
 
 
@@ -44,16 +45,17 @@ class TorchBackend:
         import torch
 
         self.torch = torch
-        self.lanes = 1  # a module may keep things between calls
         self.device = torch.device(device)
         self.kind = self.device.type
         self.copies: Any = None
         if self.kind == "cuda":
             self.copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        self.threads = cpu_threads() if self.kind == "cpu" else None
+        on_cpu = self.kind == "cpu"
+        self.lanes = cpu_lanes() if on_cpu and network.parallel else 1
+        self.threads = max(1, cpu_threads() // self.lanes) if on_cpu else None
         self.network = network
         self.module = network.body.to(self.device).eval().requires_grad_(False)
-        self.autocast = autocast_dtype(device, dtype)
+        self.autocast = autocast_dtype(network, device, dtype)
         self.mean = torch.tensor(network.mean or (0.0,), device=self.device).reshape(1, -1, 1, 1)
         self.std = torch.tensor(network.std or (1.0,), device=self.device).reshape(1, -1, 1, 1)
 

@@ -333,7 +333,7 @@ def network(spec: ModelSpec) -> Network:
                 spec.architecture, json.loads(spec.config or "{}"), tensors, spec.weights
             )
     imputer = imputer_for(spec.bands) if spec.fills else None
-    return Network(body, spec.mean, spec.std, spec.activation, imputer=imputer)
+    return Network(body, spec.mean, spec.std, spec.activation, imputer=imputer, parallel=True)
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:

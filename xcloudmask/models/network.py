@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from xcloudmask.errors import CloudMaskError, WeightsError
 from xcloudmask.models.imputation import BandImputer
@@ -39,6 +39,12 @@ class Network:
         Of a member: how many of the first channels it takes; all if not given.
     imputer : BandImputer, optional
         How bands are estimated that an array lacks; for cards with ``fills=True``.
+    parallel : bool
+        Whether several threads may call a module at once, a window each, which on a CPU is faster than many
+        threads for one window. Not so for a module that keeps things between calls.
+    half : {"float16", "bfloat16"}, optional
+        Of a module: in what a GPU computes unless ``dtype=`` says otherwise. Only where its answers have been
+        compared with those of float32; without it a GPU computes in float32.
     """
 
     body: Any = None
@@ -51,6 +57,8 @@ class Network:
     spread: tuple[int, ...] = ()
     channels: int | None = None
     imputer: BandImputer | None = None
+    parallel: bool = False
+    half: Literal["float16", "bfloat16"] | None = None
 
 
 def load_network(spec: ModelSpec) -> Network:
