@@ -5,25 +5,22 @@
     python -m benchmarks --data FOLDER    # those that compare masks with labels, too
     python -m benchmarks windows --table  # one of them, with its own options
 
-Peers run in processes of their own, if this environment has their packages; nothing is installed.
+`peers` installs the peers into an environment of their own.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 #: What each needs: options for a quick run (None: it has none), and whether a folder of patches.
 SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
-    "scale": (["--quick"], False),
+    "scale": (["--quick"], False), "peers": (["--quick"], False),
     "timeaccess": (None, False), "choices": (None, True), "windows": (None, True),
 }  # fmt: skip
-PEERS = {"ukis-csmask": "ukis_csmask", "omnicloudmask": "omnicloudmask", "s2cloudless": "s2cloudless",
-         "MONAI": "monai", "terratorch": "terratorch"}  # fmt: skip
 
 
 def main(words: list[str]) -> int:
@@ -33,8 +30,6 @@ def main(words: list[str]) -> int:
     if set(words) - {"--quick", "--data", *data}:
         print(__doc__, file=sys.stderr)
         return 2
-    there = [name for name, module in PEERS.items() if find_spec(module)]
-    print(f"peers here: {', '.join(there) or 'none'}; not: {', '.join(p for p in PEERS if p not in there)}")
     failed = []
     for name, (short, wants_data) in SCRIPTS.items():
         if (quick and short is None) or (wants_data and not data):

@@ -1,0 +1,310 @@
+"""Ours beside the peers: the same pixels, the same network, the same threads, in turns, a process each.
+
+    python -m benchmarks peers                        # five rounds of each pair: an hour on two idle cores
+    python -m benchmarks peers --quick                # small images, one round: that it runs
+    python -m benchmarks peers --only monai terratorch
+    python -m benchmarks peers --table                # prints the result file, measures nothing
+
+The peers are installed, without what they ask for beside it, into an environment of their own, which sees
+the packages of this one; torchvision, which omnicloudmask imports through timm and does not use here, is
+replaced by empty names, as its wheel does not fit every torch. terratorch's tiled inference is read from its
+file, as importing terratorch needs a dozen packages more. Weights are random: what is compared is time and
+memory, and how far the answers lie from those of the network on the whole image at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+#: Installed without what they ask for (torch and torchvision among it).
+PINS = {
+    "ukis-csmask": "1.0.0", "omnicloudmask": "1.8.1", "monai": "1.6.1", "terratorch": "1.2.13",
+    "segmentation-models-pytorch": "0.6.0", "timm": "1.0.31",
+}  # fmt: skip
+#: What omnicloudmask and its networks import; none of it asks for torch.
+BESIDE = ("huggingface-hub", "gdown", "classcounter", "platformdirs")
+#: Which of our runs each peer's is beside.
+PAIRS = {
+    "ukis-csmask": ("ours, ukis",),
+    "omnicloudmask": ("ours, 1000/300", "ours, 1000/100"),
+    "monai": ("ours, 256/64",),
+    "terratorch": ("ours, 256/64",),
+}
+SIDES = {"ukis-csmask": 2048, "omnicloudmask": 4096, "monai": 2048, "terratorch": 2048}
+
+
+def environment(folder: Path) -> Path:
+    """Return the Python of an environment with the peers, made in `folder` if it is not there."""
+    python = folder / "bin" / "python"
+    pins = [f"{name}=={pin}" for name, pin in PINS.items()]
+    stamp = folder / "pins.json"
+    if not stamp.exists() or json.loads(stamp.read_text()) != pins:
+        venv.create(folder, with_pip=True, clear=True)
+        here = subprocess.run(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+        Path(here, "base.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        for packages in (BESIDE, ("--no-deps", *pins)):
+            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        stamp.write_text(json.dumps(pins))
+    return python
+
+
+# --- each in a process of its own
+
+
+def _network(standardise: bool = False) -> Any:
+    """Return OmniCloudMask's smaller network, with random weights, which are the same in every process."""
+    from xcloudmask.models import arch
+
+    return arch.build(
+        "unet", {"encoder": "edgenext-small", "standardise": standardise, "classes": 4}, seed=0
+    ).eval()
+
+
+def _ours(name: str, pixels: Any) -> Callable[[], Any]:
+    import xarray as xr
+
+    from xcloudmask import models
+
+    scene = xr.DataArray(pixels, dims=("band", "y", "x"))
+    if name == "ours, ukis":
+        from xcloudmask.models.sources import ukis
+
+        scene = scene.cloudmask.describe(bands=list(ukis.BANDS), level="L1C")
+        return lambda: scene.cloudmask.predict("ukis-6band-l1c", working_resolution="native").values
+    patch, overlap = map(int, name.removeprefix("ours, ").split("/"))
+    bands = ("red", "green", "nir")
+    models.register(
+        _network(standardise=patch == 1000), name="beside-peers", bands=bands, patch=patch, overlap=overlap,
+        classes=("clear", "thick_cloud", "thin_cloud", "cloud_shadow"), activation="softmax",
+    )  # fmt: skip
+    scene = scene.cloudmask.describe(bands=list(bands), level="L1C")
+    return lambda: scene.cloudmask.predict("beside-peers", working_resolution="native", device="cpu").values
+
+
+def _ukis(pixels: Any, threads: int) -> Callable[[], Any]:
+    import numpy as np
+    from ukis_csmask.mask import CSmask
+
+    from xcloudmask.models.sources import ukis
+
+    last = np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+    options = {"providers": ["CPUExecutionProvider"], "intra_op_num_threads": threads}
+    return lambda: CSmask(last, list(ukis.BANDS), product_level="l1c", **options).csm
+
+
+def _omnicloudmask(pixels: Any, threads: int) -> Callable[[], Any]:
+    _without_torchvision()
+    from omnicloudmask import predict_from_array
+
+    network = _network()
+    return lambda: predict_from_array(pixels, custom_models=network, inference_device="cpu")
+
+
+def _monai(pixels: Any, threads: int) -> Callable[[], Any]:
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    network, image = _network(), torch.from_numpy(pixels)[None]
+
+    def work() -> Any:
+        with torch.inference_mode():
+            return sliding_window_inference(image, 256, 4, network, overlap=0.25, mode="gaussian").argmax(1)
+
+    return work
+
+
+def _terratorch(pixels: Any, threads: int) -> Callable[[], Any]:
+    import types
+    from importlib.util import find_spec, module_from_spec, spec_from_file_location
+
+    import torch
+
+    # The one name that it takes from the package; with padding=False it is not called.
+    sys.modules["terratorch.models.utils"] = types.ModuleType("terratorch.models.utils")
+    sys.modules["terratorch.models.utils"].pad_images = lambda images, *_: images  # type: ignore[attr-defined]
+    (package,) = find_spec("terratorch").submodule_search_locations  # type: ignore[union-attr, misc]
+    file = Path(package) / "tasks" / "tiled_inference.py"
+    sys.modules["terratorch"] = sys.modules["terratorch.models"] = types.ModuleType("terratorch")
+    spec: Any = spec_from_file_location("tiled_inference", file)
+    tiled = sys.modules["tiled_inference"] = module_from_spec(spec)
+    spec.loader.exec_module(tiled)
+    network, image = _network(), torch.from_numpy(pixels)[None]
+
+    def work() -> Any:
+        with torch.inference_mode():
+            return tiled.tiled_inference(
+                network, image, out_channels=4, crop=256, stride=192, delta=0, batch_size=4, padding=False
+            ).argmax(1)
+
+    return work
+
+
+PEERS = {"ukis-csmask": _ukis, "omnicloudmask": _omnicloudmask, "monai": _monai, "terratorch": _terratorch}
+
+
+def _without_torchvision() -> None:
+    import importlib.abc
+    import importlib.machinery
+    import types
+
+    class Anything(type):
+        def __getattr__(cls, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return name
+
+    class Empty(types.ModuleType):
+        __path__ = ()
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return Anything(name, (), {})
+
+    class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+        def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+            ours = name.partition(".")[0] == "torchvision"
+            return importlib.machinery.ModuleSpec(name, self, is_package=True) if ours else None
+
+        def create_module(self, spec: Any) -> Any:
+            return Empty(spec.name)
+
+        def exec_module(self, module: Any) -> None:
+            pass
+
+    sys.meta_path.insert(0, Finder())
+
+
+def child(name: str, side: int, threads: int) -> dict[str, Any]:
+    """Do the work once to warm up and once more; return what both took."""
+    import _cases as cases
+    import numpy as np
+    import torch
+    from _measure import clocked, peak_mib
+
+    torch.set_num_threads(threads)
+    pixels = cases.image(side, 6 if "ukis" in name else 3)
+    before = peak_mib()
+    start = time.perf_counter()
+    work = PEERS[name](pixels, threads) if name in PEERS else _ours(name, pixels)
+    work()
+    first = time.perf_counter() - start
+    answers: list[Any] = []
+    spent = clocked(lambda: answers.append(work()))
+    codes = np.asarray(answers[0]).reshape(-1)
+    return {
+        "first_s": first, "again_s": spent.wall, "cpu_s": spent.cpu, "peak_mib": peak_mib(),
+        "before_mib": before, "shares": np.bincount(codes.astype(np.uint8), minlength=4)[:4].tolist(),
+    }  # fmt: skip
+
+
+# --- the pairs, in turns
+
+
+def beside(peer: str, python: Path, side: int, rounds: int, threads: int) -> dict[str, Any]:
+    """Return medians of a peer and of ours, run in turns."""
+    from _measure import load_average, median
+
+    names = (peer, *PAIRS[peer])
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    loads = []
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else names[::-1]:
+            loads.append(load_average())
+            done = subprocess.run(
+                [python, HERE, "--child", name, str(side), str(threads)],
+                capture_output=True, text=True, check=False,
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            )  # fmt: skip
+            if done.returncode:
+                raise RuntimeError(f"{name} failed:\n{done.stderr[-3000:]}")
+            runs[name].append(json.loads(done.stdout.splitlines()[-1]))
+    fields = ("first_s", "again_s", "cpu_s", "peak_mib", "before_mib")
+    found: dict[str, Any] = {
+        name: {field: median(run[field] for run in each) for field in fields}
+        | {"again_s_all": [round(run["again_s"], 2) for run in each], "shares": each[0]["shares"]}
+        for name, each in runs.items()
+    }
+    for ours in PAIRS[peer]:
+        for field in ("again_s", "cpu_s"):
+            ratios = [a[field] / b[field] for a, b in zip(runs[peer], runs[ours], strict=True)]
+            found[ours][f"{field}_ratio"] = [median(ratios), min(ratios), max(ratios)]
+    return {"side": side, "rounds": rounds, "threads": threads, "loads": loads, "runs": found}
+
+
+def show(found: dict[str, Any]) -> str:
+    from _measure import in_words, table
+
+    lines = [in_words(found["circumstances"])]
+    for peer, section in found["peers"].items():
+        rows = [
+            [name, run["first_s"], run["again_s"], run["cpu_s"], f"{run['peak_mib']:.0f}",
+             *(_ratio(run.get(f"{field}_ratio")) for field in ("again_s", "cpu_s"))]
+            for name, run in section["runs"].items()
+        ]  # fmt: skip
+        head = ["", "first s", "again s", "cpu s", "MiB", "x faster", "x cpu"]
+        loads = f"loads {min(section['loads'])} to {max(section['loads'])}"
+        lines.append(
+            f"{peer} {found['versions'][peer]}: {section['side']} x {section['side']}, medians of "
+            f"{section['rounds']} rounds, {section['threads']} threads, {loads}\n{table(head, rows)}"
+        )
+    return "\n\n".join(lines)
+
+
+def _ratio(found: list[float] | None) -> str | None:
+    return None if found is None else "{:.2f} ({:.2f}-{:.2f})".format(*found)
+
+
+def main() -> None:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks peers", description=__doc__, formatter_class=plain
+    )
+    parser.add_argument("--quick", action="store_true", help="small images, one round")
+    parser.add_argument("--only", nargs="+", choices=list(PAIRS), default=list(PAIRS), metavar="PEER")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    usual = Path.home() / ".cache" / "xcloudmask-benchmarks" / "peers"
+    parser.add_argument("--env", type=Path, default=usual, help="where the peers are installed")
+    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        name, side, threads = args.child
+        print(json.dumps(child(name, int(side), int(threads))))
+        return
+    from _measure import RESULTS, circumstances, save
+
+    out = RESULTS / "peers.json"
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() and not args.quick else {"peers": {}}
+    if args.table:
+        print(show(found))
+        return
+    python = environment(args.env)
+    found |= {"circumstances": circumstances(), "versions": PINS}
+    for peer in args.only:
+        side, rounds = (
+            (1100 if peer == "omnicloudmask" else 320, 1) if args.quick else (SIDES[peer], args.rounds)
+        )
+        found["peers"][peer] = beside(peer, python, side, rounds, args.threads)
+        if not args.quick:
+            save(out, found)
+    print(show(found))
+
+
+if __name__ == "__main__":
+    main()
