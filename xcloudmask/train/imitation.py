@@ -4,7 +4,8 @@ There are no labelled multi-band pixels of Proba-V and SPOT-VGT. This forward mo
 Landsat and Sentinel-2, in the order of nature:
 
 1. **Bands.** A band of the instrument is the mean of the source's bands, each weighted by the width in
-   nanometres that both share. A band that shares less than a quarter of its width with any is not made.
+   nanometres that both share. One source at least must share a quarter of its own width, or of the
+   band's: Sentinel-2's blue shares 12 nm with VGT's 40, and that is the worst.
 2. **Point spread.** A Gaussian with a modulation of 0.3 at the Nyquist frequency of the native pixel.
 3. **Sampling.** The centres of the product's grid, 1/336 or 1/112 degree as at the equator (331 and 994 m).
 4. **Noise.** White, 0.002 in reflectance.
@@ -39,7 +40,7 @@ from xcloudmask.types import Band
 DEGREE = 111_319.5
 #: Assumed, see above: modulation at the Nyquist frequency, and noise in reflectance.
 MODULATION, NOISE = 0.3, 0.002
-#: A band made of less of its width than this would be another band.
+#: A band made of sources that share less would be another band.
 LEAST_SHARED = 0.25
 
 
@@ -187,14 +188,16 @@ def shared(band: Band, sources: tuple[Band, ...]) -> list[float] | None:
     [0.66..., 0.33...]
     """
     low, high = band.min_nm or 0.0, band.max_nm or 0.0
-    widths = [
-        max(0.0, min(high, each.max_nm) - max(low, each.min_nm))
-        if each.kind == "reflectance" and each.common_name != "pan" and each.min_nm and each.max_nm
-        else 0.0
-        for each in sources
-    ]
+    widths = []
+    near = False
+    for each in sources:
+        other = each.kind == "reflectance" and each.common_name != "pan"
+        start, end = (each.min_nm, each.max_nm) if other else (None, None)
+        width = 0.0 if start is None or end is None else max(0.0, min(high, end) - max(low, start))
+        near = near or (width > 0 and width >= LEAST_SHARED * min(high - low, (end or 0) - (start or 0)))
+        widths.append(width)
     whole = sum(widths)
-    return [width / whole for width in widths] if whole >= LEAST_SHARED * (high - low) else None
+    return [width / whole for width in widths] if near else None
 
 
 def area_weights(size: int, count: int, pixel: float) -> NDArray[np.float32]:
