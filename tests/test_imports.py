@@ -177,7 +177,7 @@ def test_heavy_modules_are_never_imported_at_the_top_of_a_file() -> None:
 #: The rooms, and the files beside them: each may import those before it, never one after it.
 ORDER = (
     "_version", "errors", "types", "classes", "sensors", "models", "engine", "scene", "predict", "store",
-    "stac", "local", "streaming", "masks", "archive", "metrics", "train", "testing", "accessor",
+    "stac", "local", "streaming", "masks", "archive", "metrics", "datasets", "train", "testing", "accessor",
     "__init__", "cli", "__main__",
 )  # fmt: skip
 

@@ -57,7 +57,7 @@ def test_every_promised_sensor_is_there() -> None:
     promised = """sentinel-2 sentinel-2a sentinel-2b sentinel-2c landsat-4-tm landsat-5-tm landsat-7 landsat-8
         landsat-9 landsat-1-3-mss landsat-4-5-mss spot-vgt1 spot-vgt2 proba-v spot-1-3-hrv spot-4-hrvir
         spot-5-hrg spot-6-7 sentinel-3-slstr sentinel-3-olci sentinel-3-syn-vgt perusat-1 pleiades planetscope
-        hls-l30 hls-s30"""
+        hls-l30 hls-s30 gaofen-1-wfv"""
     assert sorted(promised.split()) == SHIPPED == sorted(SHIPPED)
 
 

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stac": ("xcloudmask.cli.stac", "search a catalogue, and keep a store of masks up to date with it"),
     "verify": ("xcloudmask.cli.verify", "check a store of masks, and mend what is damaged"),
     "score": ("xcloudmask.cli.score", "score masks against references, with a report page"),
+    "datasets": ("xcloudmask.cli.datasets", "list published labelled datasets, or convert one into patches"),
     "train": ("xcloudmask.cli.train", "train a model as a config file says"),
     "demo": ("xcloudmask.cli.demo", "mask a real scene that comes with the demo extra"),
     "bench": ("xcloudmask.cli.bench", "measure how fast a model masks here, and what bounds it"),

@@ -1,8 +1,11 @@
-"""Score masks against references: pooled over pixels with intervals, the median scene and the worst.
+"""Score masks against references, or models on a published dataset: pooled, by scene, with intervals.
 
 MASK and REFERENCE are files, or folders whose files agree in name. Masks are GeoTIFF, Zarr or netCDF as
 predict writes them. References are class maps of the same kinds, rasters of partial labels (bit masks), or
 patches with partial labels (.npz, with image and possible).
+
+With --dataset, FOLDER is a copy of a dataset that `xcloudmask datasets` lists, and the masks are made here,
+scene by scene.
 """
 
 from __future__ import annotations
@@ -13,36 +16,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xcloudmask.cli import datasets
 from xcloudmask.cli.parse import Parser, UsageError
+from xcloudmask.cli.score_table import table_of
 from xcloudmask.cli.source import open_image, positive
 from xcloudmask.errors import CloudMaskError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from xcloudmask.metrics import Scores
     from xcloudmask.metrics.codes import Undeclared
     from xcloudmask.metrics.report import Case
     from xcloudmask.train.samples import Sample
 
 EXAMPLES = """examples:
   xcloudmask score mask.tif reference.tif --reference-classes 0=clear,1=cloud
-  xcloudmask score masks/ patches/ --report report/"""
+  xcloudmask score masks/ patches/ --report report/
+  xcloudmask score --dataset cloudsen12 FOLDER --model auto sensei --split test"""
 SUFFIXES = (".tif", ".tiff", ".zarr", ".nc", ".npz")
-#: Scores that the table shows, and their heads.
-SHOWN = {
-    "oa": "OA",
-    "balanced_accuracy": "balanced acc.",
-    "f1": "F1",
-    "f2": "F2",
-    "iou": "IoU",
-    "kappa": "kappa",
-}
-#: Rows below the pooled scores of a question, where there are several scenes.
-BELOW = {
-    "low": "  95 % from", "high": "  95 % to", "mean": "  mean of scenes", "median": "  median scene",
-    "worst": "  worst scene",
-}  # fmt: skip
 #: Bits of partial labels.
 MASKS = [1, 2, 4, 8, 16, 32, 64]
 
@@ -50,8 +41,16 @@ MASKS = [1, 2, 4, 8, 16, 32, 64]
 def add_arguments(parser: Parser) -> None:
     """Declare them."""
     parser.epilog = EXAMPLES
-    parser.add_argument("mask", metavar="MASK", help="a mask, or a folder of masks")
-    parser.add_argument("reference", metavar="REFERENCE", help="its reference, or a folder of references")
+    parser.add_argument(
+        "mask", metavar="MASK", help="a mask, or a folder of masks; with --dataset its FOLDER"
+    )
+    parser.add_argument("reference", metavar="REFERENCE", nargs="?",
+                        help="its reference, or a folder of references")  # fmt: skip
+    parser.add_argument("--dataset", metavar="D", help="score models on it, a name of: xcloudmask datasets")
+    parser.add_argument(
+        "--model", metavar="M", nargs="+", default=["auto"], help="with --dataset: which (auto)"
+    )
+    datasets.add_options(parser)
     parser.add_argument("--report", metavar="DIR", help="write DIR/report.html and DIR/scores.json")
     parser.add_argument("--image", metavar="I", help="the scene, or a folder of scenes, for the pictures")
     parser.add_argument(
@@ -95,6 +94,13 @@ def run(args: Namespace) -> None:
     from xcloudmask.cli.text import paragraph, say
     from xcloudmask.metrics.report import Case, score_cases, write_report
 
+    if args.dataset:
+        from xcloudmask.cli.score_dataset import run as run_dataset
+
+        run_dataset(args)
+        return
+    if args.reference is None:
+        raise UsageError("say the references, too: xcloudmask score MASK REFERENCE (or --dataset D FOLDER)")
     cases: list[Case] = []
     for name, mask, reference, image in pairs(args):
         opened = _opened(mask, reference, image, args)
@@ -123,34 +129,6 @@ def run(args: Namespace) -> None:
             print(f"\n{paragraph(note)}")
     if args.report:
         print(f"\n{Path(args.report) / 'report.html'}")
-
-
-def table_of(found: Scores) -> str:
-    """Return pooled scores, and where there are several scenes intervals, the median and the worst one."""
-    from xcloudmask.cli.text import paragraph, table
-    from xcloudmask.metrics.scores import figure
-
-    rows = [["", "pixels", *SHOWN.values()]]
-    several = found.scenes > 1
-    for q, asked in enumerate(found.questions):
-        shown = {"pooled": asked, **(BELOW if several else {})}
-        for statistic, label in shown.items():
-            pixels = str(sum(found.confusions[q].as_tuple()[:4])) if statistic == "pooled" else ""
-            rows.append([label, pixels, *(figure(found.get(asked, metric, statistic)) for metric in SHOWN)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [
-        [row[0], *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))] for row in rows
-    ]
-    lines = table(aligned)
-    if several:
-        worst: dict[str, list[str]] = {}
-        for asked, name in zip(found.questions, found.worst_scenes, strict=True):
-            worst.setdefault(name or "none", []).append(asked)
-        told = ", ".join(
-            f"{name} ({', '.join(of)})" if worst.keys() - {name} else name for name, of in worst.items()
-        )
-        lines += "\n\n" + paragraph(f"Worst scene by OA: {told}")
-    return lines
 
 
 def _left_out(cases: list[Case], args: Namespace) -> list[str]:

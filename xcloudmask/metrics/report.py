@@ -19,9 +19,9 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.calibration import Histogram, reliability
 from xcloudmask.metrics.codes import check_scored
 from xcloudmask.metrics.labels import BITS, QUESTIONS, open_classes, question
-from xcloudmask.metrics.scores import CLASSES, Scores, score
+from xcloudmask.metrics.scores import CLASSES, Scores, questions_of, score
 from xcloudmask.metrics.statistics import metrics
-from xcloudmask.metrics.tally import Tally, answers_by_code
+from xcloudmask.metrics.tally import Tally, answers_by_code, cross_table
 from xcloudmask.metrics.xarray_scores import legend_of, possible_of, tally_mask
 
 #: Of the picture of errors.
@@ -114,6 +114,79 @@ class Case:
         return Histogram.of(np.asarray(cloud.values), truth)
 
 
+class Collected:
+    """Counts of scenes that come one by one, and the worst few of them for pictures; the others are let go.
+
+    Parameters
+    ----------
+    questions : iterable of str, optional
+        Of `xcloudmask.metrics.QUESTIONS`, and ``"classes"``; by default each that the masks can answer.
+    worst : int
+        How many cases are kept, those of lowest overall accuracy in the first question.
+
+    Examples
+    --------
+    >>> flags = {"flag_values": [0, 1], "flag_meanings": "clear cloud"}
+    >>> mask = xr.DataArray(np.array([[0, 1]], "u1"), dims=("y", "x"), attrs=flags)
+    >>> found = Collected()
+    >>> found.add(Case("a", mask, mask))
+    >>> found.scores().get("cloud", "oa"), [case.name for case in found.worst_cases]
+    (1.0, ['a'])
+    """
+
+    def __init__(self, questions: Iterable[str] | None = None, *, worst: int = 4) -> None:
+        self.questions = None if questions is None else list(questions)
+        self.worst = worst
+        self.tallies: dict[str, Tally] = {}
+        self.histogram: Histogram | None = None
+        self._worst: list[tuple[float, str, int, Case]] = []
+
+    def add(self, case: Case) -> None:
+        """Count one; cases of one name are one scene."""
+        tally = case.tally()
+        name = case.name
+        self.tallies[name] = self.tallies[name] + tally if name in self.tallies else tally
+        histogram = case.histogram()
+        if histogram is not None:
+            self.histogram = histogram if self.histogram is None else self.histogram + histogram
+        counts = np.array(tally.confusion(question(self._asked(tally))).as_tuple())
+        if counts[:4].sum():
+            place = (float(metrics(counts)[0]), name, len(self.tallies), case)
+            self._worst = sorted([*self._worst, place], key=lambda each: each[:3])[: self.worst]
+
+    def _asked(self, tally: Tally) -> str:
+        """Return the question by which cases are ranked and drawn, answered by yes or no."""
+        asked = questions_of(dict(tally.legend), self.questions)
+        return next((name for name in asked if name != CLASSES), "cloud")
+
+    @property
+    def worst_cases(self) -> list[Case]:
+        """Those kept, the worst first."""
+        return [case for *_, case in self._worst]
+
+    def scores(self, *, samples: int = 1000, seed: int = 0) -> Scores:
+        """Return the scores of all."""
+        return score(self.tallies, self.questions, samples=samples, seed=seed)
+
+    def write(
+        self, folder: str | Path, *, title: str, samples: int = 1000, seed: int = 0, notes: Iterable[str] = ()
+    ) -> Scores:
+        """Write ``report.html`` and ``scores.json``, and return the scores; pictures need matplotlib."""
+        scores = self.scores(samples=samples, seed=seed)
+        scores = replace(scores, notes=(*scores.notes, *notes))
+        asked = _first(scores)
+        pictures: dict[str, bytes] = {}
+        for case in self.worst_cases:  # several may be of one scene
+            pictures.setdefault(case.name, draw(case, asked))
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        page = _page(title, scores, self.tallies, pictures, self.histogram)
+        (folder / "report.html").write_text(page, encoding="utf-8")
+        numbers = _numbers(scores, self.tallies, self.histogram)
+        (folder / "scores.json").write_text(json.dumps(numbers, indent=2) + "\n")
+        return scores
+
+
 def score_cases(
     cases: Sequence[Case], questions: Iterable[str] | None = None, *, samples: int = 1000, seed: int = 0
 ) -> tuple[Scores, dict[str, Tally]]:
@@ -128,13 +201,17 @@ def score_cases(
     >>> score_cases([Case("a", mask, mask)])[0].get("cloud", "oa")
     1.0
     """
-    tallies: dict[str, Tally] = {}
+    found = _collected(cases, questions, 0)
+    return found.scores(samples=samples, seed=seed), found.tallies
+
+
+def _collected(cases: Sequence[Case], questions: Iterable[str] | None, worst: int) -> Collected:
+    found = Collected(questions, worst=worst)
     for case in cases:
-        tally = case.tally()
-        tallies[case.name] = tallies[case.name] + tally if case.name in tallies else tally
-    scores = score(tallies, questions, samples=samples, seed=seed)
-    check_scored(scores, tallies, [case.mask for case in cases], [case.reference for case in cases])
-    return scores, tallies
+        found.add(case)
+    scores = score(found.tallies, found.questions, samples=1)
+    check_scored(scores, found.tallies, [case.mask for case in cases], [case.reference for case in cases])
+    return found
 
 
 def write_report(
@@ -172,19 +249,8 @@ def write_report(
     -------
     Scores
     """
-    scores, tallies = score_cases(cases, questions, samples=samples, seed=seed)
-    scores = replace(scores, notes=(*scores.notes, *notes))
-    histograms = [histogram for case in cases if (histogram := case.histogram()) is not None]
-    calibration = sum(histograms[1:], start=histograms[0]) if histograms else None
-    first = {case.name: case for case in reversed(cases)}
-    asked = _first(scores)
-    pictures = {name: draw(first[name], asked) for name in _worst_first(tallies, asked)[:worst]}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    page = _page(title, scores, tallies, pictures, calibration)
-    (folder / "report.html").write_text(page, encoding="utf-8")
-    (folder / "scores.json").write_text(json.dumps(_numbers(scores, tallies, calibration), indent=2) + "\n")
-    return scores
+    found = _collected(cases, questions, worst)
+    return found.write(folder, title=title, samples=samples, seed=seed, notes=notes)
 
 
 def _numbers(scores: Scores, tallies: dict[str, Tally], calibration: Histogram | None) -> dict[str, Any]:
@@ -196,7 +262,11 @@ def _numbers(scores: Scores, tallies: dict[str, Tally], calibration: Histogram |
         }
         for name, tally in tallies.items()
     }
-    numbers: dict[str, Any] = {"all": scores.to_dict(), "scenes": scenes, "notes": list(scores.notes)}
+    rows, columns, counts = cross_table(tallies.values())
+    confusion = {"labels": rows, "answers": columns, "pixels": counts.tolist()}
+    numbers: dict[str, Any] = {
+        "all": scores.to_dict(), "scenes": scenes, "notes": list(scores.notes), "confusion": confusion
+    }  # fmt: skip
     if calibration is not None:
         curve = reliability(calibration)
         filled = curve.pixels > 0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.metrics.labels import EVERY, Question, answers, elementary, open_classes
+from xcloudmask.metrics.labels import EVERY, WORDS, Question, answers, elementary, open_classes
 
 LABELS = 128  # values of a bit mask
 ANSWERS = 16  # class codes 0 to 14; the last column is no data (255)
@@ -157,6 +157,45 @@ def classes_of(legend: Mapping[int, str]) -> dict[str, tuple[int, int]]:
     out = {word: (code, words[word]) for code, word in legend.items() if words[word]}
     bits = [each for _, each in out.values()]
     return {} if any(a & b for i, a in enumerate(bits) for b in bits[:i]) else out
+
+
+def cross_table(tallies: Iterable[Tally]) -> tuple[list[str], list[str], NDArray[np.int64]]:
+    """Return labels, answers, and how often each label met each answer: all classes that are told apart.
+
+    A label that leaves several classes open stands in the row of the narrowest word for them: clear for a
+    kind of ground that is not known, cloud for a thickness that is not, not_cloud for clear or shadow. Labels
+    that may be cloud as well as not are left out; so are rows without a pixel. The last answer is no data.
+
+    Examples
+    --------
+    >>> one = Tally.of(np.array([17, 6, 9, 7], "u1"), np.array([0, 1, 0, 0], "u1"), {0: "clear", 1: "cloud"})
+    >>> cross_table([one])[0], cross_table([one])[2].tolist()
+    (['land', 'cloud', 'not_cloud'], [[1, 0, 0], [0, 1, 0], [1, 0, 0]])
+    """
+    items = list(tallies)
+    table, legend = np.sum([item.table for item in items], axis=0), dict(items[0].legend)
+    codes = [code for code, word in legend.items() if word != "no_data"]
+    left = elementary(np.arange(LABELS, dtype=np.uint8))
+    taken, rows, counts = left == 0, [], []
+    for word in (
+        "land",
+        "water",
+        "snow",
+        "clear",
+        "thick_cloud",
+        "thin_cloud",
+        "cloud",
+        "cloud_shadow",
+        "not_cloud",
+    ):
+        mine = ~taken & ((left & ~np.uint8(WORDS[word])) == 0)
+        taken |= mine
+        row = table[mine].sum(axis=0)[[*codes, ANSWERS - 1]]
+        if row.sum():
+            rows.append(word)
+            counts.append(row)
+    shape = (len(rows), len(codes) + 1)
+    return rows, [*(legend[code] for code in codes), "no_data"], np.array(counts, np.int64).reshape(shape)
 
 
 def check_legend(codes: Iterable[int]) -> None:

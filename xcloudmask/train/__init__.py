@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
-    "fine_tune": "finetune", "label_folder": "pseudo", "pretrain": "pretraining", "search": "search",
-    "train": "run", "write_patch": "write",
+    "fine_tune": "finetune", "imitate": "imitation", "label_folder": "pseudo", "pretrain": "pretraining",
+    "search": "search", "train": "run", "write_patch": "write",
 }  # fmt: skip
-__all__ = ["fine_tune", "label_folder", "pretrain", "search", "train", "write_patch"]
+__all__ = ["fine_tune", "imitate", "label_folder", "pretrain", "search", "train", "write_patch"]
 
 
 def __dir__() -> list[str]:
