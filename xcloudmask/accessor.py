@@ -291,7 +291,7 @@ class CloudMask:
         ...     "time": np.array(["2026-05-01", "2026-05-06", "2026-05-11"], "M8[ns]")}, attrs={
         ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
         >>> mask.cloudmask.gaps().longest_gap.dt.days.values.tolist()
-        [[10.0]]
+        [[10]]
         """
         from xcloudmask.archive.timeseries import timeseries
 
@@ -491,6 +491,58 @@ class CloudMask:
         from xcloudmask.masks.composite import composite
 
         return composite(self._data, mask, method, by, min_clear, clear, quality, sources)
+
+    def time_rules(
+        self,
+        mask: xr.DataArray,
+        *,
+        rules: Sequence[str] = ("persistent", "missed"),
+        least: int = 5,
+        rise: float = 0.05,
+        spread: float = 0.02,
+    ) -> xr.Dataset:
+        """Return a mask of many dates as the other dates correct it, and what was changed; lazy if either is.
+
+        Ground that looks alike on most dates and is called cloud on most of these (sand, roofs, salt) becomes
+        clear on them; a clear view that is brighter in blue than the others of its pixel, and than those
+        before and after, becomes cloud. Snow that comes and goes looks like missed cloud.
+
+        Parameters
+        ----------
+        mask : DataArray
+            On the same grid, with a dimension that holds dates.
+        rules : sequence of {"persistent", "missed"}
+            What to correct: bright ground, cloud that a date missed.
+        least : int
+            Dates that a pixel must have of each kind, so that there is something to go by.
+        rise : float
+            By how much blue reflectance must exceed its median at least.
+        spread : float
+            How far reflectance of ground may spread in each band; or a tenth of it, if that is more.
+
+        Returns
+        -------
+        Dataset
+            ``cloud_mask``; ``persistent_bright``, where ground is called cloud as a rule; and ``changed``,
+            how many pixels each rule changed, by date.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> time = np.datetime64("2026-05-01", "ns") + np.arange(6) * np.timedelta64(5, "D")
+        >>> mask = xr.DataArray(np.repeat([[[1, 0]]], 6, 0), dims=("time", "y", "x"), coords={"time": time},
+        ...     attrs={"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> sand_and_field = np.repeat([[[[0.3, 0.05]], [[0.4, 0.08]]]], 6, axis=0)
+        >>> sand_and_field[3, :, 0, 1] += 0.2
+        >>> scene = xr.DataArray(sand_and_field, dims=("time", "band", "y", "x"), coords={"time": time})
+        >>> scene = scene.cloudmask.describe(bands=["blue", "red"], level="L2A")
+        >>> revised = scene.cloudmask.time_rules(mask)
+        >>> revised.cloud_mask.values[2:4, 0].tolist(), revised.changed.sum("time").values.tolist()
+        ([[0, 0], [0, 1]], [6, 1])
+        """
+        from xcloudmask.masks.time_rules import time_rules
+
+        return time_rules(self._array(), mask, rules, least, rise, spread)
 
     def score(
         self,

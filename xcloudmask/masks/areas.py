@@ -37,11 +37,12 @@ def clear_fraction_of(mask: xr.DataArray, areas: Any, clear: Sequence[str] = CLE
     Examples
     --------
     >>> import geopandas, shapely
-    >>> mask = xr.DataArray([[0, 1, 255]], dims=("y", "x"), coords={"y": [5.0], "x": [5.0, 15.0, 25.0]}, attrs={
-    ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"}).rio.write_crs(32632)
-    >>> fields = geopandas.GeoSeries([shapely.box(5, 0, 12, 10)], index=["a"], crs=32632)
-    >>> clear_fraction_of(mask, fields).sel(area="a").item()  # 5 of 7 metres
-    0.7142...
+    >>> mask = xr.DataArray(
+    ...     [[0, 1], [0, 255]], dims=("y", "x"), coords={"y": [15.0, 5.0], "x": [5.0, 15.0]},
+    ...     attrs={"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+    >>> field = geopandas.GeoSeries([shapely.box(8, 0, 14, 20)], index=["a"], crs=32632)
+    >>> clear_fraction_of(mask.rio.write_crs(32632), field).sel(area="a").item()  # 40 of 80 square metres
+    0.5
     """
     try:
         import exactextract  # noqa: F401

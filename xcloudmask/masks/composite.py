@@ -13,9 +13,10 @@ import xarray as xr
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.masks.apply import CLEAR, clear_fraction, one_of
-from xcloudmask.masks.select import clear_counts, dates_of, enough, read_where
+from xcloudmask.masks.select import clear_counts, enough, read_where
+from xcloudmask.masks.series import dated, nan_median, whole_series
 from xcloudmask.scene.dataset import as_variables, stack
-from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+from xcloudmask.scene.dims import BAND_DIMS
 from xcloudmask.scene.units import NODATA_ATTRS
 
 METHODS = ("median", "medoid", "best", "latest")
@@ -42,13 +43,13 @@ def composite(
     if quality is not None and method != "best":
         raise CloudMaskError(f"quality= is what method='best' goes by; method={method!r} takes none")
     da = stack(data) if isinstance(data, xr.Dataset) else data
-    mask, dim = dates_of(mask, da)
-    order = np.argsort(mask[dim].values, kind="stable")
-    da, mask = da.isel({dim: order}), mask.isel({dim: order})
+    mask, da, dim, order = dated(mask, da)
     if method == "best":
         quality = clear_fraction(mask, clear) if quality is None else quality.isel({dim: order})
-    groups = _groups(mask[dim], by.isel({dim: order}) if isinstance(by, xr.DataArray) and dim in by.dims else by)
-    kept = np.arange(len(order))
+    if isinstance(by, xr.DataArray) and by.sizes == mask[dim].sizes:
+        by = by.isel({dim: order})
+    groups = _groups(mask[dim], by)
+    kept = np.arange(mask.sizes[dim])
     if min_clear is not None:
         counts = clear_counts(mask, da, clear)
         kept = np.flatnonzero(enough(counts.sum(axis=(-2, -1)), min_clear))
@@ -107,17 +108,12 @@ class _Picker:
 
     def __call__(self, cube: xr.DataArray, where: npt.NDArray[np.intp]) -> tuple[xr.DataArray, ...]:
         band = next(name for name in BAND_DIMS if name in cube.dims)
-        y, x = spatial_dims(cube)
         given = [self.usable] if self.quality is None else [self.usable, self.quality]
         parts = [cube, *given]
         if len(where) == 0:  # no date is clear enough: one without a clear pixel stands for them
             where, parts[1] = np.array([0]), xr.zeros_like(self.usable)
             parts[0] = xr.full_like(cube, np.nan)
-        parts = [part.isel({self.dim: where}) for part in parts]
-        parts = [
-            part.chunk({d: -1 for d in (self.dim, band) if d in part.dims}) if part.chunks else part
-            for part in parts
-        ]
+        parts = [whole_series(part.isel({self.dim: where}), self.dim, band) for part in parts]
         cores = [[self.dim, band], *([self.dim] for _ in given)]
         made: tuple[xr.DataArray, ...] = xr.apply_ufunc(
             partial(_pick, method=self.method, where=where), *parts,
@@ -139,7 +135,7 @@ def _pick(
     views = good.sum(axis=0)
     at = np.zeros(views.shape, np.intp)
     if method == "median":
-        out = _median(cube, good, views)
+        out = nan_median(np.where(good[:, None], cube, np.asarray(np.nan, cube.dtype)))
     else:
         if method == "latest":
             at = len(good) - 1 - np.argmax(good[::-1], axis=0)
@@ -150,17 +146,6 @@ def _pick(
         out = np.take_along_axis(cube, at[None, None], axis=0)[0]
     out = np.where(views > 0, out, np.asarray(np.nan, pixels.dtype))
     return np.moveaxis(out, 0, -1), views.astype(np.uint16), np.where(views > 0, where[at], -1).astype(np.int32)
-
-
-def _median(cube: Pixels, good: Pixels, views: Pixels) -> Pixels:
-    """Sort the gaps to the end and take the middle: many times as fast as nanmedian."""
-    ranked = np.sort(np.where(good[:, None], cube, np.asarray(np.nan, cube.dtype)), axis=0)
-    low, high = (
-        np.take_along_axis(ranked, np.maximum(at, 0)[None, None], axis=0)[0]
-        for at in ((views - 1) // 2, views // 2)
-    )
-    out: Pixels = (low + high) / 2
-    return out
 
 
 def _distances(cube: Pixels, good: Pixels) -> Pixels:

@@ -13,10 +13,8 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError, Use
 from xcloudmask.masks.apply import CLEAR, holds_class, one_of
 from xcloudmask.masks.graph import Alias, Task, array_of
+from xcloudmask.masks.series import over_dates
 from xcloudmask.scene.dataset import as_variables, stack
-from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.mask_classes import as_mask
-from xcloudmask.scene.same_grid import check_same_grid
 
 if TYPE_CHECKING:
     from dask.typing import Key
@@ -29,7 +27,7 @@ def select_clear(
 ) -> xr.DataArray | xr.Dataset:
     """Do what `xcloudmask.accessor.CloudMask.select_clear` documents."""
     da = stack(data) if isinstance(data, xr.Dataset) else data
-    mask, lead = _over_dates(mask, da)
+    mask, lead = over_dates(mask, da)
     counts = clear_counts(mask, da, clear)
     kept = enough(counts.sum(axis=(-2, -1)), min_clear)
     if lead:
@@ -40,29 +38,6 @@ def select_clear(
         )
     da = read_where(da, enough(counts, min_clear), mask.dims) if da.chunks is not None else da
     return as_variables(da, data) if isinstance(data, xr.Dataset) else da
-
-
-def dates_of(mask: xr.DataArray, da: xr.DataArray) -> tuple[xr.DataArray, Hashable]:
-    """Return a mask on the grid of a scene as (date, row, column), and the name of its dates."""
-    mask, lead = _over_dates(mask, da)
-    if not lead or mask[lead[0]].dtype.kind != "M" or np.isnat(mask[lead[0]].values).any():
-        raise CloudMaskError(
-            f"the mask lies over {mask.dims}" + (f", {lead[0]!r} of {mask[lead[0]].dtype}" if lead else ""),
-            "It needs a dimension that holds a date for each step: mask.assign_coords(time=...)",
-        )
-    return mask, lead[0]
-
-
-def _over_dates(mask: xr.DataArray, da: xr.DataArray) -> tuple[xr.DataArray, list[Hashable]]:
-    mask = as_mask(mask) if isinstance(mask, xr.DataArray) else mask
-    check_same_grid(mask, da, "mask")
-    y, x = spatial_dims(mask)
-    lead: list[Hashable] = [dim for dim in mask.dims if dim not in (y, x)]
-    if len(lead) > 1:
-        raise CloudMaskError(
-            f"the mask lies over {mask.dims}: it may have one dimension beside rows and columns"
-        )
-    return mask.transpose(*lead, y, x), lead
 
 
 def enough(counts: npt.NDArray[np.int64], min_clear: float) -> Bool:
