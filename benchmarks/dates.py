@@ -49,12 +49,12 @@ def simulate(seed: int, dates: int = 24, side: int = 96, cloudy: float = 0.45) -
         5, "D"
     )
     doy = (time - np.datetime64("2025-01-01")) / np.timedelta64(1, "D")
-    kind = np.digitize(field(rng, side, 6), [-0.3, 0.6, 1.1])  # crops, soil, water, ...
+    kind = np.digitize(field(rng, side, 6), [-0.3, 0.6])  # crops, soil, water
     bright = field(rng, side, 1.5) > 1.7
     kind[bright] = 3
     texture = 1 + 0.1 * field(rng, side, 1)
     ploughed = (field(rng, side, 5) > 1.4) & (kind == 0)
-    when = rng.integers(3, dates - 3)
+    when = rng.integers(dates // 3, 2 * dates // 3)
     scene = np.empty((dates, 4, side, side), np.float32)
     truth = np.zeros((dates, side, side), np.uint8)
     for t in range(dates):
@@ -152,3 +152,16 @@ def ranks(seeds: int, many: int, side: int, dates: int) -> dict[str, Any]:
         "pairs": pairs, "pairs_right": right,
         "chosen": {key: float(np.mean([pick[key] for pick in picks])) for key in picks[0]},
     }  # fmt: skip
+
+
+def alberta(data: Path) -> xr.DataArray:
+    """Six dates of one site in summer 2020, Sentinel-2 L2A at 30 m; the visible bands end at 0.4."""
+    files = sorted((data / "train" / "s2_shadow_alberta").glob("*.npz"))
+    patches = [np.load(file) for file in files]
+    pixels = np.stack([p["image"] for p in patches]).astype(np.float32)
+    pixels[pixels == 65535] = np.nan
+    side = pixels.shape[-2:]
+    da = xr.DataArray(pixels / 1e4, dims=("time", "band", "y", "x"), coords={
+        "time": np.array([file.stem for file in files], "M8[ns]"),
+        "y": -30.0 * np.arange(side[0]), "x": 30.0 * np.arange(side[1])})  # fmt: skip
+    return da.cloudmask.describe(bands=patches[0]["bands"].tolist(), level="L2A")
