@@ -325,8 +325,8 @@ class CloudMask:
         >>> mask = xr.DataArray([[[0, 1]], [[0, 0]], [[0, 255]]], dims=("time", "y", "x"), coords={
         ...     "time": np.array(["2026-05-01", "2026-05-06", "2026-05-11"], "M8[ns]")}, attrs={
         ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
-        >>> mask.cloudmask.rank().step.values.tolist(), mask.cloudmask.rank("usable_fraction").step.values.tolist()
-        ([1, 2, 0], [1, 0, 2])
+        >>> [mask.cloudmask.rank(by).step.values.tolist() for by in ("clear_fraction", "usable_fraction")]
+        [[1, 2, 0], [1, 0, 2]]
         """
         from xcloudmask.archive.timeseries import rank
 

@@ -93,7 +93,9 @@ def _groups(time: xr.DataArray, by: Any) -> Groups:
         try:
             grouped = places.resample(PERIODS.get(by, by))
         except (ValueError, TypeError):
-            hint = "Or a length of time as pandas writes it, '10D', or labels of the dates: scene.time.dt.month"
+            hint = (
+                "Or a length of time as pandas writes it, '10D', or labels of the dates: scene.time.dt.month"
+            )
             raise OptionError("by", by, allowed=PERIODS, hint=hint) from None
     return [(label, part.to_numpy()) for label, part in grouped if len(part)]
 
@@ -145,7 +147,11 @@ def _pick(
             at = np.argmax(np.where(good, rank, -np.inf), axis=0)
         out = np.take_along_axis(cube, at[None, None], axis=0)[0]
     out = np.where(views > 0, out, np.asarray(np.nan, pixels.dtype))
-    return np.moveaxis(out, 0, -1), views.astype(np.uint16), np.where(views > 0, where[at], -1).astype(np.int32)
+    return (
+        np.moveaxis(out, 0, -1),
+        views.astype(np.uint16),
+        np.where(views > 0, where[at], -1).astype(np.int32),
+    )
 
 
 def _distances(cube: Pixels, good: Pixels) -> Pixels:
@@ -153,7 +159,9 @@ def _distances(cube: Pixels, good: Pixels) -> Pixels:
     seen = np.where(good[:, None], cube, 0)
     total = np.where(good, np.asarray(0, cube.dtype), np.inf)
     for one, other in combinations(range(len(seen)), 2):
-        squares = sum((a - b) ** 2 for a, b in zip(seen[one], seen[other], strict=True))  # in one order always
+        squares = sum(
+            (a - b) ** 2 for a, b in zip(seen[one], seen[other], strict=True)
+        )  # in one order always
         apart = np.where(good[one] & good[other], np.sqrt(squares), 0)
         total[one] += apart
         total[other] += apart

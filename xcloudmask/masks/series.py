@@ -19,7 +19,7 @@ BLOCK = 2**26
 
 
 def over_dates(mask: xr.DataArray, da: xr.DataArray) -> tuple[xr.DataArray, list[Hashable]]:
-    """Return a mask on the grid of a scene as (date, row, column), and the name of its dates, if it has any."""
+    """Return a mask on a scene's grid as (date, row, column), and the name of its dates if it has one."""
     mask = as_mask(mask) if isinstance(mask, xr.DataArray) else mask
     check_same_grid(mask, da, "mask")
     y, x = spatial_dims(mask)
@@ -34,7 +34,7 @@ def over_dates(mask: xr.DataArray, da: xr.DataArray) -> tuple[xr.DataArray, list
 def dated(
     mask: xr.DataArray, da: xr.DataArray
 ) -> tuple[xr.DataArray, xr.DataArray, Hashable, npt.NDArray[np.intp]]:
-    """Return a mask as (date, row, column), its scene, the dates' name, and the order that both were brought to."""
+    """Return a mask as (date, row, column), its scene, the name of the dates, and the order of both."""
     mask, lead = over_dates(mask, da)
     if not lead or mask[lead[0]].dtype.kind != "M" or np.isnat(mask[lead[0]].values).any():
         kind = f", {lead[0]!r} is {mask[lead[0]].dtype}" if lead else ""
@@ -77,7 +77,8 @@ def nan_median(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """
     ranked, count = np.sort(values, axis=0), (~np.isnan(values)).sum(axis=0)
     low, high = (
-        np.take_along_axis(ranked, np.maximum(at, 0)[None], axis=0)[0] for at in ((count - 1) // 2, count // 2)
+        np.take_along_axis(ranked, np.maximum(at, 0)[None], axis=0)[0]
+        for at in ((count - 1) // 2, count // 2)
     )
     out: npt.NDArray[Any] = (low + high) / 2
     return out

@@ -1,4 +1,4 @@
-"""What other dates say of a mask: cloud that one date missed, and bright ground that is always called cloud."""
+"""What other dates say of a mask: cloud that one date missed, bright ground that is always called cloud."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def time_rules(
         {
             "cloud_mask": revised,
             "persistent_bright": bright.assign_attrs(long_name="ground that is called cloud on most dates"),
-            "changed": changed.isel(back).assign_coords(rule=list(RULES)).assign_attrs(long_name="pixels that changed"),
+            "changed": changed.isel(back)
+            .assign_coords(rule=list(RULES))
+            .assign_attrs(long_name="pixels that changed"),
         }
     )
 

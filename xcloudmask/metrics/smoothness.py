@@ -19,10 +19,10 @@ from xcloudmask.scene.scene import read_scene
 #: Residuals are counted in steps of this reflectance, up to 1: counts add up the same for any chunks.
 STEP = 0.001
 BINS = 1001
-#: A view fits its neighbours if its residual is no more than so many times the median of those all call clear.
+#: A view fits if its residual is no more than so many times the median of the views that most call clear.
 FITS = 3.0
-#: What is counted: clear views against neighbours of the same mask; then against views that all call clear,
-#: those that all, this one, and this one does not call clear.
+#: What is counted: clear views between neighbours of the same mask; then, between views that most call clear,
+#: those that most call clear, that this one does, and that it does not.
 KINDS = 4
 
 Floats = npt.NDArray[Any]
@@ -57,10 +57,11 @@ def smoothness(
     -------
     Dataset
         By ``mask``. ``noise``, the temporal smoothness index: root mean square residual of its clear views
-        between its own; it falls with every view that is masked, so it says nothing of too large masks. ``error``:
-        which share of the views it gets wrong, it seems, judged between views that all masks call clear: those
-        clear that do not fit, and those masked that do, apart as ``missed``, a share of the clear, and ``lost``, a
-        share of the masked. ``clear_fraction`` of the ``views`` that could be judged.
+        between its own. It falls with every view that is masked, so it says nothing of too large masks.
+        ``error``: which share of the views it seems to get wrong, judged between views that most masks call
+        clear: those clear that do not fit and those masked that do; also apart as ``missed``, a share of the
+        clear, and ``lost``, a share of the masked. ``clear_fraction`` of the ``views`` that could be judged,
+        and ``fits``, the largest residual that does: three times the median of views that most call clear.
 
     Examples
     --------
@@ -115,7 +116,7 @@ def _in_chunks(count: Any, pixels: xr.DataArray, views: xr.DataArray, known: xr.
 
 
 def _count(pixels: Floats, views: Bools, known: Bools, *, when: Floats, days: float) -> npt.NDArray[np.int64]:
-    """Return how many residuals there are of each size, (mask, kind and bin, 1, 1), of a block of whole series."""
+    """Return how many residuals there are of each size, (mask, kind and bin, 1, 1), of whole series."""
     known = known.reshape(views.shape[1:]) & np.isfinite(pixels).all(axis=1)
     views = views & known
     agreed = 2 * views.sum(axis=0) > len(views)
@@ -167,7 +168,8 @@ def _summarised(counts: xr.DataArray) -> xr.Dataset:
 
     # the bin that holds the median, and no less than a reflectance of 0.01
     below = agreed.cumsum("bin") * 2 < agreed.sum("bin")
-    fits = size <= np.maximum(FITS * (below.sum("bin") + 0.5) * STEP, 0.01)
+    limit = np.maximum(FITS * (below.sum("bin") + 0.5) * STEP, 0.01)
+    fits = size <= limit
     wrong = clear.where(~fits, 0) + masked.where(fits, 0)
     views = clear + masked
     return xr.Dataset(
@@ -178,5 +180,6 @@ def _summarised(counts: xr.DataArray) -> xr.Dataset:
             "lost": share(masked.where(fits, 0), masked),
             "clear_fraction": share(clear, views),
             "views": views.sum("bin"),
+            "fits": limit.isel(mask=0),
         }
     )

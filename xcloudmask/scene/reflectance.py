@@ -13,7 +13,7 @@ from xcloudmask.types import Calibration
 
 
 def reflectance_of(scene: Scene) -> xr.DataArray:
-    """Return a scene as float32 reflectance, (..., band, y, x), NaN where a band holds no data; lazy if it is.
+    """Return a scene as float32 reflectance, (..., band, y, x), NaN where a band has no data; lazy as it is.
 
     Examples
     --------
