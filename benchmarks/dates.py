@@ -8,7 +8,8 @@ does the test of continuity raise false alarms, and what can it see?
 
 The simulated site has crops that change with the season, soil that dries and wets, ploughed fields,
 water, bright sand and roofs; clouds of all thicknesses with shadows pass over it. It is cloud where a tenth
-of the light or more comes from cloud. What is measured there says how the rules work, not how well they do elsewhere.
+of the light or more comes from cloud. What is measured there says how the rules work, not how well they do
+elsewhere.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def continuity(
 
     The fractions of each month are averaged, the Januaries between the break before and this one are compared
     with those from this one to the next, and so on (Mann-Whitney U, two-sided); and so are the years with
-    six months or more, by the mean of how these differ from the usual. Years count as independent, days and months
-    of one do not. A trend over years looks like a step: compare with a record that has no break there.
+    six months or more, by the mean of how these differ from the usual. Years count as independent, days and
+    months of one do not. A trend over years looks like a step: compare with a record that has no break there.
 
     Parameters
     ----------
