@@ -26,7 +26,8 @@ def test_the_median_is_numpys(values):
 @pytest.mark.parametrize("dates", [1, 12, 400])
 def test_blocks_hold_whole_series_and_no_more_than_they_may(dates):
     stack = xr.DataArray(
-        da.zeros((dates, 2, 3000, 2500), chunks=(1, 1, 1024, 1024), dtype="f4"), dims=("time", "band", "y", "x")
+        da.zeros((dates, 2, 3000, 2500), chunks=(1, 1, 1024, 1024), dtype="f4"),
+        dims=("time", "band", "y", "x"),
     )
     whole = whole_series(stack, "time", "band")
     assert whole.chunks[:2] == ((dates,), (2,))

@@ -29,7 +29,9 @@ def planted():
     clear = [0] * DATES
     case("sand always called cloud", SAND, [1] * DATES)
     case("sand called thin cloud but once", SAND, [2, 2, 2, 0, 2, 2, 2, 2, 2])
-    case("sand called cloud, and real cloud", SAND, [1] * DATES, [(4, (0.6, 0.6, 0.65)), (6, (0.7, 0.7, 0.7))])
+    case(
+        "sand called cloud, and real cloud", SAND, [1] * DATES, [(4, (0.6, 0.6, 0.65)), (6, (0.7, 0.7, 0.7))]
+    )
     case("sand called cloud twice of nine", SAND, [1, 0, 0, 1, 0, 0, 0, 0, 0])
     case("cloud on most dates", FIELD, [1, 1, 0, 1, 1, 0, 1, 0, 1],
          [(t, (0.3 + 0.05 * t, 0.3 + 0.05 * t, 0.4 + 0.03 * t)) for t in (0, 1, 3, 4, 6, 8)])  # fmt: skip
@@ -87,7 +89,12 @@ def test_each_rule_can_be_had_alone():
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 999), st.tuples(*[st.integers(1, n) for n in (8, 3, 4, 5)]), st.integers(1, 8), st.booleans())
+@given(
+    st.integers(0, 999),
+    st.tuples(*[st.integers(1, n) for n in (8, 3, 4, 5)]),
+    st.integers(1, 8),
+    st.booleans(),
+)
 def test_any_chunks_and_any_order_of_dates_give_the_same(seed, cuts, mask_cut, shuffled):
     rng = np.random.default_rng(seed)
     usual = rng.choice([0.05, 0.3], (1, 1, 4, 5))

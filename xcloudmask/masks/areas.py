@@ -64,10 +64,10 @@ def clear_fraction_of(mask: xr.DataArray, areas: Any, clear: Sequence[str] = CLE
         {"type": "Feature", "properties": {}, "geometry": shape.__geo_interface__}
         for shape in areas.to_crs(mask.rio.crs.to_wkt()).geometry
     ]
-    lead = cut.dims[:-2]
+    lead, sizes = cut.dims[:-2], cut.data.chunks
     parts = cut.data.map_blocks(
         _count, features, mask.rio.transform(), dtype=np.int64, new_axis=[cut.ndim, cut.ndim + 1],
-        chunks=(*cut.chunks[:-2], *((1,) * n for n in cut.data.numblocks[-2:]), len(features), 2),
+        chunks=(*sizes[:-2], *((1,) * len(cuts) for cuts in sizes[-2:]), len(features), 2),
         meta=np.empty((0,) * (cut.ndim + 2), np.int64),
     )  # fmt: skip
     counts = xr.DataArray(

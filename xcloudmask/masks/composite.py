@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -58,8 +58,8 @@ def composite(
     da = da if da.dtype.kind == "f" else da.astype(np.float32)
     banded = any(name in da.dims for name in BAND_DIMS)
     cube = da if banded else da.expand_dims("band")
-    pick = _Picker(dim, method, one_of(mask, clear), quality)
-    parts = [pick(cube, where[np.isin(where, kept)]) for _, where in groups]
+    by_date = [part.drop_vars(part.coords) for part in (one_of(mask, clear), quality) if part is not None]
+    parts = [_of_dates(where[np.isin(where, kept)], cube, by_date, dim, method) for _, where in groups]
     bands, views, chosen = (list(part) for part in zip(*parts, strict=True))
     labels = xr.DataArray([label for label, _ in groups], dims=dim, name=dim)
     out, count, at = (xr.concat(part, labels) for part in (bands, views, chosen))
@@ -67,7 +67,7 @@ def composite(
     out.attrs = {**{key: v for key, v in da.attrs.items() if key not in NODATA_ATTRS}, "composite": method}
     made: Any = as_variables(out, data) if isinstance(data, xr.Dataset) else out.rename(data.name)
     if not sources:
-        return made
+        return made  # type: ignore[no-any-return]
     maps = {"views": count.transpose(dim, ...).assign_attrs(long_name="clear views")}
     if method != "median":
         date = xr.apply_ufunc(
@@ -75,7 +75,8 @@ def composite(
             output_dtypes=[mask[dim].dtype],
         )  # fmt: skip
         maps["date"] = date.transpose(dim, ...).assign_attrs(long_name="date of the view")
-    return (made if isinstance(made, xr.Dataset) else made.to_dataset(name="composite")).assign(maps)
+    ds: xr.Dataset = made if isinstance(made, xr.Dataset) else made.to_dataset(name="composite")
+    return ds.assign(maps)
 
 
 def _groups(time: xr.DataArray, by: Any) -> Groups:
@@ -100,29 +101,20 @@ def _groups(time: xr.DataArray, by: Any) -> Groups:
     return [(label, part.to_numpy()) for label, part in grouped if len(part)]
 
 
-class _Picker:
-    """Makes one picture of some dates."""
-
-    def __init__(self, dim: Hashable, method: str, usable: xr.DataArray, quality: xr.DataArray | None):
-        self.dim, self.method = dim, method
-        self.usable = usable.drop_vars(usable.coords)
-        self.quality = None if quality is None else quality.drop_vars(quality.coords)
-
-    def __call__(self, cube: xr.DataArray, where: npt.NDArray[np.intp]) -> tuple[xr.DataArray, ...]:
-        band = next(name for name in BAND_DIMS if name in cube.dims)
-        given = [self.usable] if self.quality is None else [self.usable, self.quality]
-        parts = [cube, *given]
-        if len(where) == 0:  # no date is clear enough: one without a clear pixel stands for them
-            where, parts[1] = np.array([0]), xr.zeros_like(self.usable)
-            parts[0] = xr.full_like(cube, np.nan)
-        parts = [whole_series(part.isel({self.dim: where}), self.dim, band) for part in parts]
-        cores = [[self.dim, band], *([self.dim] for _ in given)]
-        made: tuple[xr.DataArray, ...] = xr.apply_ufunc(
-            partial(_pick, method=self.method, where=where), *parts,
-            input_core_dims=cores, output_core_dims=[[band], [], []], dask="parallelized",
-            output_dtypes=[cube.dtype, np.uint16, np.int32],
-        )  # fmt: skip
-        return made
+def _of_dates(
+    where: npt.NDArray[np.intp], cube: xr.DataArray, by_date: list[xr.DataArray], dim: str, method: str
+) -> tuple[xr.DataArray, ...]:
+    """Return bands, clear views and the dates taken of some dates of a scene; `by_date` as of `_pick`."""
+    band = next(name for name in BAND_DIMS if name in cube.dims)
+    if len(where) == 0:  # no date is clear enough: one without a clear pixel stands for them
+        where, cube = np.array([0]), xr.full_like(cube, np.nan)
+    parts = [whole_series(part.isel({dim: where}), dim, band) for part in (cube, *by_date)]
+    made: tuple[xr.DataArray, ...] = xr.apply_ufunc(
+        partial(_pick, method=method, where=where), *parts,
+        input_core_dims=[[dim, band], *([dim] for _ in by_date)], output_core_dims=[[band], [], []],
+        dask="parallelized", output_dtypes=[cube.dtype, np.uint16, np.int32],
+    )  # fmt: skip
+    return made
 
 
 def _pick(

@@ -33,7 +33,7 @@ def over_dates(mask: xr.DataArray, da: xr.DataArray) -> tuple[xr.DataArray, list
 
 def dated(
     mask: xr.DataArray, da: xr.DataArray
-) -> tuple[xr.DataArray, xr.DataArray, Hashable, npt.NDArray[np.intp]]:
+) -> tuple[xr.DataArray, xr.DataArray, str, npt.NDArray[np.intp]]:
     """Return a mask as (date, row, column), its scene, the name of the dates, and the order of both."""
     mask, lead = over_dates(mask, da)
     if not lead or mask[lead[0]].dtype.kind != "M" or np.isnat(mask[lead[0]].values).any():
@@ -43,7 +43,7 @@ def dated(
             "It needs a dimension with a date for each step: mask.assign_coords(time=...)",
         )
     order = np.argsort(mask[lead[0]].values, kind="stable")
-    return mask.isel({lead[0]: order}), da.isel({lead[0]: order}), lead[0], order
+    return mask.isel({lead[0]: order}), da.isel({lead[0]: order}), str(lead[0]), order
 
 
 def whole_series(da: xr.DataArray, *dims: Hashable) -> xr.DataArray:

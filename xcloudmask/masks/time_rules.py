@@ -74,7 +74,7 @@ def time_rules(
         output_dtypes=[np.int8, bool],
     )  # fmt: skip
     change = change.assign_coords({dim: mask[dim]})
-    revised = mask.where(change == 0, xr.where(change > 0, cloud, clear)).astype(mask.dtype)
+    revised = mask.where(change <= 0, cloud).where(change >= 0, clear).astype(mask.dtype)
     back = {dim: np.argsort(order)}
     revised = revised.isel(back).transpose(*(d for d in dims if d in revised.dims))
     revised.attrs = {**mask.attrs, "time_rules": ", ".join(limits.rules)}
@@ -123,7 +123,9 @@ def _spikes(blue: Pixels, red: Pixels, seen: Bools, limits: Limits) -> Bools:
     """Return which clear views are brighter in blue than the others, and than those before and after."""
     (blue_usual, deviation), (red_usual, _) = (_spread(band, seen) for band in (blue, red))
     excess = blue - blue_usual
-    high = seen & (excess > np.maximum(limits.rise, 3 * deviation)) & (seen.sum(axis=0) >= limits.least)
+    high: Bools = (
+        seen & (excess > np.maximum(limits.rise, 3 * deviation)) & (seen.sum(axis=0) >= limits.least)
+    )
     high &= red - red_usual < SOIL * excess
     for order in (slice(None), slice(None, None, -1)):  # a change that stays is of the ground
         before = np.full(blue.shape[1:], np.nan, blue.dtype)

@@ -168,13 +168,13 @@ def _summarised(counts: xr.DataArray) -> xr.Dataset:
 
     # the bin that holds the median, and no less than a reflectance of 0.01
     below = agreed.cumsum("bin") * 2 < agreed.sum("bin")
-    limit = np.maximum(FITS * (below.sum("bin") + 0.5) * STEP, 0.01)
+    limit = (FITS * (below.sum("bin") + 0.5) * STEP).clip(min=0.01)
     fits = size <= limit
     wrong = clear.where(~fits, 0) + masked.where(fits, 0)
     views = clear + masked
     return xr.Dataset(
         {
-            "noise": np.sqrt(share(own * size**2, own)).assign_attrs(units="1"),
+            "noise": share(own * size**2, own) ** 0.5,
             "error": share(wrong, views),
             "missed": share(clear.where(~fits, 0), clear),
             "lost": share(masked.where(fits, 0), masked),
