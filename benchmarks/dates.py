@@ -282,6 +282,49 @@ def power(many: int, size: float, seed: int = 1) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def pictures(folder: Path) -> None:
+    """Draw the pictures of docs/time.md."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    site = simulate(4, 16, 128, 0.3)
+    scene, mask = site["scene"], naive(site)
+    revised = scene.cloudmask.time_rules(mask)
+    made = scene.cloudmask.composite(revised.cloud_mask, "medoid")
+    date = int((mask == CLOUD).mean(("y", "x")).argsort()[9])
+    figure, axes = plt.subplots(1, 4, figsize=(11, 3.1), layout="constrained")
+
+    def draw(axis: Any, pixels: xr.DataArray, title: str) -> None:
+        rgb = pixels.transpose("y", "x", "band").values[..., [2, 1, 0]]
+        axis.set_facecolor("#D9D9D9")
+        opaque = np.isfinite(rgb).all(axis=-1, keepdims=True)
+        shades = np.nan_to_num(np.clip(rgb / 0.45, 0, 1)) ** 0.7
+        axis.imshow(np.concatenate([shades, opaque], axis=-1))
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set(xticks=[], yticks=[])
+
+    draw(axes[0], scene[date], "one date of 16")
+    draw(axes[1], scene[date], "its mask: blue above 0.2")
+    draw(axes[2], scene[date], "after time_rules")
+    for axis, codes in ((axes[1], mask), (axes[2], revised.cloud_mask)):
+        shown = np.zeros((*codes.shape[1:], 4))
+        shown[codes[date].values == CLOUD] = (*mpl.colors.to_rgb("#E69F00"), 0.75)
+        shown[codes[date].values == SHADOW] = (*mpl.colors.to_rgb("#CC79A7"), 0.75)
+        axis.imshow(shown)
+    draw(axes[3], made.isel(time=0), "medoid of all dates")
+    figure.savefig(folder / "time.png", dpi=80)
+    rng = np.random.default_rng(3)
+    series = record(rng)
+    late = (series.time >= np.datetime64("2003-02-01")) & series.area.isin(series.area[:2])
+    found = xcloudmask.continuity((series + 0.1 * late).clip(0, 1), BREAKS)
+    found.plot().savefig(folder / "continuity.png", dpi=75)
+    for name in ("time.png", "continuity.png"):
+        Image.open(folder / name).convert("RGB").quantize(128).save(folder / name, optimize=True)
+
+
 def show(found: dict[str, Any]) -> str:
     one, lines = found["ranks"], [in_words(found["circumstances"])]
     lines += [
@@ -324,8 +367,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--pictures", type=Path, help="folder: draw those of docs/time.md, measure nothing")
     parser.add_argument("--out", type=Path, default=RESULTS / "dates.json")
     given = parser.parse_args()
+    if given.pictures:
+        pictures(given.pictures)
+        return
     if not given.table:
         few = given.quick
         found: dict[str, Any] = {"circumstances": circumstances()}
