@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 #: What each needs: options for a quick run (None: it has none), and whether a folder of patches.
 SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
-    "scale": (["--quick"], False),
+    "scale": (["--quick"], False), "dates": (["--quick"], False),
     "timeaccess": (None, False), "choices": (None, True), "windows": (None, True),
 }  # fmt: skip
 PEERS = {"ukis-csmask": "ukis_csmask", "omnicloudmask": "omnicloudmask", "s2cloudless": "s2cloudless",

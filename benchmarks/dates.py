@@ -335,7 +335,7 @@ def show(found: dict[str, Any]) -> str:
             ("noise, cloud missed", one["mean"]["noise_with_missed"], one["worst"]["noise_with_missed"]),
         ]),
         f"of two masks alone, the better is said to be in {one['pairs_right']} of {one['pairs']} pairs",
-        "true error of the mask chosen: " + ", ".join(f"{k} {v:.3f}" for k, v in one["chosen"].items()),
+        "wrong in the mask chosen: " + ", ".join(f"{k} {v:.3f}" for k, v in one["chosen"].items()),
     ]  # fmt: skip
     keys = [key for key in found["rules"][0] if key not in ("dates", "sites", "side")]
     head = ("dates", *(str(run["dates"]) for run in found["rules"]))
@@ -368,26 +368,28 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--pictures", type=Path, help="folder: draw those of docs/time.md, measure nothing")
-    parser.add_argument("--out", type=Path, default=RESULTS / "dates.json")
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    few, out = given.quick, given.out or RESULTS / "dates.json"
     if given.pictures:
         pictures(given.pictures)
         return
-    if not given.table:
-        few = given.quick
-        found: dict[str, Any] = {"circumstances": circumstances()}
-        found["ranks"] = ranks(1, 8, 32, 12) if few else ranks(9, 40, 96, 24)
-        found["rules"] = [
-            rules(n, 0.3, 1 if few else 5, 32 if few else 96) for n in ((12,) if few else (6, 12, 24, 48))
-        ]
-        found["alarms"] = [alarms(2 if few else 1000), alarms(2 if few else 200, slow=0.05)]
-        found["power"] = [
-            power(2 if few else 200, size) for size in ((0.1,) if few else (0.02, 0.04, 0.06, 0.1, 0.15))
-        ]
-        if given.data:
-            found["alberta"] = at_alberta(given.data, ("ukis-any-l2a", "spectral"))
-        save(given.out, found)
-    print(show(json.loads(given.out.read_text())))
+    if given.table:
+        print(show(json.loads(out.read_text())))
+        return
+    found: dict[str, Any] = {"circumstances": circumstances()}
+    found["ranks"] = ranks(1, 8, 32, 12) if few else ranks(9, 40, 96, 24)
+    found["rules"] = [
+        rules(n, 0.3, 1 if few else 5, 32 if few else 96) for n in ((12,) if few else (6, 12, 24, 48))
+    ]
+    found["alarms"] = [alarms(2 if few else 1000), alarms(2 if few else 200, slow=0.05)]
+    sizes = (0.1,) if few else (0.02, 0.04, 0.06, 0.1, 0.15)
+    found["power"] = [power(2 if few else 200, size) for size in sizes]
+    if given.data:
+        found["alberta"] = at_alberta(given.data, ("ukis-any-l2a", "spectral"))
+    if given.out or not few:
+        save(out, found)
+    print(show(found))
 
 
 if __name__ == "__main__":
