@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 #: What each needs: options for a quick run (None: it has none), and whether a folder of patches.
 SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
-    "scale": (["--quick"], False), "peers": (["--quick"], False),
+    "scale": (["--quick"], False), "peers": (["--quick"], False), "dates": (["--quick"], False),
     "timeaccess": (None, False), "choices": (None, True), "windows": (None, True),
 }  # fmt: skip
 

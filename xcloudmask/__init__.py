@@ -23,6 +23,7 @@ from xcloudmask.types import AuxInput, Band, ModelSpec, Sensor
 
 if TYPE_CHECKING:
     from xcloudmask import metrics, train
+    from xcloudmask.archive.continuity import continuity
     from xcloudmask.archive.record import open_masks
     from xcloudmask.archive.sync import sync
     from xcloudmask.archive.timeseries import timeseries
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 #: What is imported when it is first asked for: it needs zarr, torch or distributed.
 _LATER = {
     "WorkerPlugin": "xcloudmask.streaming.worker_plugin",
+    "continuity": "xcloudmask.archive.continuity",
     "metrics": "",
     "open_masks": "xcloudmask.archive.record",
     "stream": "xcloudmask.streaming",
@@ -52,6 +54,7 @@ __all__ = [
     "Sensor",
     "WorkerPlugin",
     "__version__",
+    "continuity",
     "errors",
     "load_stac",
     "masks",

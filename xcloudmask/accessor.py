@@ -232,7 +232,10 @@ class CloudMask:
         return predict(self._array(), PredictOptions(output="probabilities", **options))
 
     def clear_fraction(
-        self, clear: Sequence[str] = apply.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
+        self,
+        clear: Sequence[str] = apply.CLEAR,
+        dim: Hashable | Sequence[Hashable] | None = None,
+        areas: Any = None,
     ) -> xr.DataArray:
         """Return the clear share of the pixels that hold data, of a mask.
 
@@ -242,6 +245,9 @@ class CloudMask:
             Classes that count as clear.
         dim : hashable or sequence of hashable, optional
             Dimensions to count over; rows and columns by default.
+        areas : GeoDataFrame or GeoSeries, optional
+            Parcels, say, in any CRS: the share of each is returned along ``area``, by their index. A pixel
+            counts by how much of it an area covers, so parcels of a few pixels come out right.
 
         Returns
         -------
@@ -256,7 +262,75 @@ class CloudMask:
         >>> mask.cloudmask.clear_fraction().item()
         0.5
         """
-        return apply.clear_fraction(self._mask(), clear, dim)
+        if areas is None:
+            return apply.clear_fraction(self._mask(), clear, dim)
+        if dim is not None:
+            raise CloudMaskError("areas= counts over rows and columns: give dim= or areas=, not both")
+        from xcloudmask.masks.areas import clear_fraction_of
+
+        return clear_fraction_of(self._mask(), areas, clear)
+
+    def gaps(self, clear: Sequence[str] = apply.CLEAR) -> xr.Dataset:
+        """Return maps of how long each pixel of a mask over time went without a clear view; lazy.
+
+        Parameters
+        ----------
+        clear : sequence of str
+            Classes that count as clear.
+
+        Returns
+        -------
+        Dataset
+            ``clear_count``, ``first_clear``, ``last_clear`` and ``longest_gap``, as `xcloudmask.timeseries`
+            gives them beside the fractions; that reads stores, too.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[[0]], [[1]], [[0]]], dims=("time", "y", "x"), coords={
+        ...     "time": np.array(["2026-05-01", "2026-05-06", "2026-05-11"], "M8[ns]")}, attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> mask.cloudmask.gaps().longest_gap.dt.days.values.tolist()
+        [[10]]
+        """
+        from xcloudmask.archive.timeseries import timeseries
+
+        names = ["clear_count", "first_clear", "last_clear", "longest_gap"]
+        return timeseries(self._mask(), clear=clear)[names]
+
+    def rank(
+        self, by: str = "clear_fraction", area: Any = None, clear: Sequence[str] = apply.CLEAR
+    ) -> xr.Dataset:
+        """Return the dates of a mask, the clearest first; computed here.
+
+        Parameters
+        ----------
+        by : {"clear_fraction", "usable_fraction", "valid_fraction"}
+            The clear share of the pixels that hold data; that of all pixels, which puts a date of which only
+            a corner was seen last; or the share of the pixels that hold data.
+        area : GeoDataFrame, GeoSeries, GeoJSON or shapely geometry, optional
+            What counts, by the pixels whose centre lies within. Without a CRS of its own, in degrees.
+        clear : sequence of str
+            Classes that count as clear.
+
+        Returns
+        -------
+        Dataset
+            The three along ``time``, sorted, and ``step``, the place of each date in the mask:
+            ``scene.isel(time=ranked.step[:3])``. Dates without a pixel that holds data come last.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[[0, 1]], [[0, 0]], [[0, 255]]], dims=("time", "y", "x"), coords={
+        ...     "time": np.array(["2026-05-01", "2026-05-06", "2026-05-11"], "M8[ns]")}, attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> [mask.cloudmask.rank(by).step.values.tolist() for by in ("clear_fraction", "usable_fraction")]
+        [[1, 2, 0], [1, 0, 2]]
+        """
+        from xcloudmask.archive.timeseries import rank
+
+        return rank(self._mask(), by, area, clear)
 
     def clean(self, **steps: Any) -> xr.DataArray:
         """Return a mask with its clouds and shadows tidied, step by step in the order written; lazy if it is.
@@ -327,6 +401,148 @@ class CloudMask:
         from xcloudmask.metrics.compare import compare
 
         return compare(self._mask(), other)
+
+    def select_clear(
+        self, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = apply.CLEAR
+    ) -> Any:
+        """Return the dates that are clear enough; of the others, and of chunks that are not, nothing is read.
+
+        The mask is computed here, once. Pixels that are not clear stay: take them out with `apply`.
+
+        Parameters
+        ----------
+        mask : DataArray
+            On the same grid; its dimension beside rows and columns tells the dates.
+        min_clear : float
+            Clear share of the pixels that hold data which a date must have, and a chunk of it.
+        clear : sequence of str
+            Classes that count as clear.
+
+        Returns
+        -------
+        DataArray or Dataset
+            The scene, with fewer dates, and NaN in chunks that are not clear enough. A chunk of several dates
+            is read if it is clear enough on one of them. A scene in memory loses dates only.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[[0, 0]], [[1, 1]]], dims=("time", "y", "x"), attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> dict(xr.ones_like(mask).cloudmask.select_clear(mask).sizes)
+        {'time': 1, 'y': 1, 'x': 2}
+        """
+        from xcloudmask.masks.select import select_clear
+
+        return select_clear(self._data, mask, min_clear, clear)
+
+    def composite(
+        self,
+        mask: xr.DataArray,
+        method: str = "median",
+        *,
+        by: Any = None,
+        min_clear: float | None = None,
+        clear: Sequence[str] = apply.CLEAR,
+        quality: xr.DataArray | None = None,
+        sources: bool = False,
+    ) -> Any:
+        """Return one picture of the clear views of many dates, or one for each period; lazy if either is.
+
+        A view counts where the mask is clear and every band holds data.
+
+        Parameters
+        ----------
+        mask : DataArray
+            On the same grid, with a dimension that holds dates.
+        method : {"median", "medoid", "best", "latest"}
+            Of each pixel: the median of each band; the view that lies nearest to all others, the distances
+            over bands added (Flood, 2013), which keeps bands of one date together; the view of the clearest
+            date; or the last.
+        by : "day", "week", "month", "season", "year", str or DataArray, optional
+            Periods, each labelled by its first day: ``"month"`` is each month of the record. Or a length of
+            time as pandas writes it, ``"10D"``; or labels of the dates, ``scene.time.dt.month``. By default
+            one picture of all dates.
+        min_clear : float, optional
+            Clear share of its pixels that hold data which a date must have. The masks are then computed here,
+            and nothing is read of the other dates, nor of a chunk without a clear pixel. A period without
+            such a date is NaN.
+        clear : sequence of str
+            Classes that count as clear.
+        quality : DataArray, optional
+            For ``"best"``, in the place of the dates' clear share: numbers by date, or by date and pixel (the
+            probability of clear, say), the highest of which wins.
+        sources : bool
+            Whether a Dataset is returned that has ``views``, how many clear views each pixel had, and
+            ``date``, of which date it is (not of the median), beside ``composite`` or the bands.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[[0, 1]], [[0, 0]], [[0, 1]]], dims=("time", "y", "x"), coords={
+        ...     "time": np.array(["2026-05-01", "2026-05-06", "2026-05-11"], "M8[ns]")}, attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> red = mask.copy(data=[[[0.1, 0.9]], [[0.3, 0.2]], [[0.2, 0.9]]]).drop_attrs()
+        >>> red.cloudmask.composite(mask).values.tolist()
+        [[[0.2, 0.2]]]
+        >>> red.cloudmask.composite(mask, "latest", by="month", sources=True).date.dt.day.values.tolist()
+        [[[11, 6]]]
+        """
+        from xcloudmask.masks.composite import composite
+
+        return composite(self._data, mask, method, by, min_clear, clear, quality, sources)
+
+    def time_rules(
+        self,
+        mask: xr.DataArray,
+        *,
+        rules: Sequence[str] = ("persistent", "missed"),
+        least: int = 5,
+        rise: float = 0.05,
+        spread: float = 0.02,
+    ) -> xr.Dataset:
+        """Return a mask of many dates as the other dates correct it, and what was changed; lazy if either is.
+
+        Ground that looks alike on most dates and is called cloud on most of these (sand, roofs, salt) becomes
+        clear on them; a clear view that is brighter in blue than the others of its pixel, and than those
+        before and after, becomes cloud. Snow that comes and goes looks like missed cloud.
+
+        Parameters
+        ----------
+        mask : DataArray
+            On the same grid, with a dimension that holds dates.
+        rules : sequence of {"persistent", "missed"}
+            What to correct: bright ground, cloud that a date missed.
+        least : int
+            Dates that a pixel must have of each kind, so that there is something to go by.
+        rise : float
+            By how much blue reflectance must exceed its median at least.
+        spread : float
+            How far reflectance of ground may spread in each band; or a tenth of it, if that is more.
+
+        Returns
+        -------
+        Dataset
+            ``cloud_mask``; ``persistent_bright``, where ground is called cloud as a rule; and ``changed``,
+            how many pixels each rule changed, by date.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> time = np.datetime64("2026-05-01", "ns") + np.arange(6) * np.timedelta64(5, "D")
+        >>> mask = xr.DataArray(np.repeat([[[1, 0]]], 6, 0), dims=("time", "y", "x"), coords={"time": time},
+        ...     attrs={"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
+        >>> sand_and_field = np.repeat([[[[0.3, 0.05]], [[0.4, 0.08]]]], 6, axis=0)
+        >>> sand_and_field[3, :, 0, 1] += 0.2
+        >>> scene = xr.DataArray(sand_and_field, dims=("time", "band", "y", "x"), coords={"time": time})
+        >>> scene = scene.cloudmask.describe(bands=["blue", "red"], level="L2A")
+        >>> revised = scene.cloudmask.time_rules(mask)
+        >>> revised.cloud_mask.values[2:4, 0].tolist(), revised.changed.sum("time").values.tolist()
+        ([[0, 0], [0, 1]], [6, 1])
+        """
+        from xcloudmask.masks.time_rules import time_rules
+
+        return time_rules(self._array(), mask, rules, least, rise, spread)
 
     def score(
         self,
@@ -514,40 +730,6 @@ class DataArrayAccessor(CloudMask):
 
     def _mask(self) -> xr.DataArray:
         return self._da
-
-    def select_clear(
-        self, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = apply.CLEAR
-    ) -> xr.DataArray:
-        """Return the dates that are clear enough; of the others, and of chunks that are not, nothing is read.
-
-        The mask is computed here, once. Pixels that are not clear stay: take them out with `apply`.
-
-        Parameters
-        ----------
-        mask : DataArray
-            On the same grid; its dimension beside rows and columns tells the dates.
-        min_clear : float
-            Clear share of the pixels that hold data which a date must have, and a chunk of it.
-        clear : sequence of str
-            Classes that count as clear.
-
-        Returns
-        -------
-        DataArray
-            The scene, with fewer dates, and NaN in chunks that are not clear enough. A chunk of several dates
-            is read if it is clear enough on one of them. A scene in memory loses dates only.
-
-        Examples
-        --------
-        >>> import numpy as np, xarray as xr, xcloudmask
-        >>> mask = xr.DataArray([[[0, 0]], [[1, 1]]], dims=("time", "y", "x"), attrs={
-        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"})
-        >>> dict(xr.ones_like(mask).cloudmask.select_clear(mask).sizes)
-        {'time': 1, 'y': 1, 'x': 2}
-        """
-        from xcloudmask.masks.select import select_clear
-
-        return select_clear(self._da, mask, min_clear, clear)
 
     def apply(
         self,

@@ -247,3 +247,50 @@ def test_areas_may_be_a_geodataframe(tmp_path: Path) -> None:
         warnings.simplefilter("always")
         timeseries(mask, areas=both)
     assert any("areas= overlap: each of 1750 pixels" in str(warning.message) for warning in caught)
+
+
+def test_dates_are_ranked_by_what_is_clear_within_an_area() -> None:
+    import geopandas
+    import shapely
+
+    mask = masks()
+    clear, valid = mask.isin(CLEAR), mask != 255
+    for given in (mask, mask.chunk(time=5, y=40)):
+        ranked = given.cloudmask.rank()
+        shares = (clear.sum(("y", "x")) / valid.sum(("y", "x")).where(lambda n: n > 0)).values
+        assert ranked.step.values[-1] == 5, "the date without data comes last"
+        assert (np.diff(ranked.clear_fraction.values[:-1]) <= 0).all()
+        np.testing.assert_array_equal(ranked.clear_fraction.values, shares[ranked.step.values])
+        np.testing.assert_array_equal(ranked.time.values, mask.time.values[ranked.step.values])
+    field = shapely.box(600_050, 4_899_420, 600_400, 4_899_920)
+    frame = geopandas.GeoDataFrame(geometry=[field], crs=32632)
+    inside = clear.rio.clip([field], drop=True, all_touched=False)
+    part = mask.sel(y=inside.y, x=inside.x)
+    want = part.isin(CLEAR).sum(("y", "x")) / (part != 255).sum(("y", "x"))
+    degrees = frame.to_crs(4326)
+    for area in (degrees, degrees.geometry, degrees.union_all()):
+        within = mask.cloudmask.rank("usable_fraction", area=area)
+        usable = part.isin(CLEAR).mean(("y", "x")).values
+        np.testing.assert_allclose(within.usable_fraction.values, np.sort(usable)[::-1], atol=0.02)
+        np.testing.assert_allclose(within.clear_fraction.values, want.values[within.step.values], atol=0.02)
+    with pytest.raises(OptionError, match="unknown by 'clear'"):
+        mask.cloudmask.rank("clear")
+    with pytest.raises(CloudMaskError, match="area= has no CRS"):
+        mask.cloudmask.rank(area=geopandas.GeoSeries([field]))
+
+
+def test_ranks_tell_places_in_the_mask_as_it_is_however_its_dates_lie() -> None:
+    mask = masks().isel(time=[3, 0, 2, 1])
+    ranked = mask.cloudmask.rank()
+    again = mask.isel(time=ranked.step.values).cloudmask.clear_fraction()
+    np.testing.assert_array_equal(again.values, ranked.clear_fraction.values)
+
+
+def test_gaps_are_the_maps_of_the_time_series() -> None:
+    mask = masks(height=20, width=20)
+    found = mask.chunk(y=7).cloudmask.gaps()
+    assert all(variable.chunks is not None for variable in found.data_vars.values())
+    for name, values in by_hand(mask).items():
+        np.testing.assert_array_equal(found[name].values, values)
+    snow = mask.cloudmask.gaps(["snow"]).clear_count
+    assert (snow <= found.clear_count).all()

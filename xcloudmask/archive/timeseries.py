@@ -13,7 +13,7 @@ import xarray as xr
 
 from xcloudmask.archive.columns import NEVER, Box, Ints, Shape, Steps, accumulate_block, add_counts
 from xcloudmask.archive.index import UPDATED
-from xcloudmask.errors import CloudMaskError, ContractError, warn_user
+from xcloudmask.errors import CloudMaskError, ContractError, OptionError, warn_user
 from xcloudmask.masks import apply
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import codes_of
@@ -138,6 +138,23 @@ def timeseries(
         series.label, mask.time.values, series.token, codes, box, shape, parcels.labels, parcels.numbers
     )
     return _build(_Query(series, box, shape, parcels, codes, token))
+
+
+def rank(mask: xr.DataArray, by: str, area: Any, clear: Sequence[str]) -> xr.Dataset:
+    """Do what `xcloudmask.accessor.CloudMask.rank` documents."""
+    keys = ("clear_fraction", "usable_fraction", "valid_fraction")
+    if by not in keys:
+        raise OptionError("by", by, allowed=keys)
+    if hasattr(area, "to_crs"):
+        if area.crs is None:
+            raise CloudMaskError("area= has no CRS, so it has no place", "Set it: area.set_crs(...)")
+        area = area.geometry.to_crs("EPSG:4326").union_all()
+    shares = timeseries(mask, geometry=area, clear=clear)[["clear_fraction", "valid_fraction"]].compute()
+    usable = (shares.clear_fraction.fillna(0) * shares.valid_fraction).assign_attrs(
+        long_name="share of the pixels that are clear and hold data", units="1"
+    )
+    shares = shares.assign(usable_fraction=usable, step=("time", _by_time("the mask", mask.time)))
+    return shares.isel(time=np.argsort(-shares[by].values, kind="stable"))
 
 
 def _open(target: Target) -> _Series:

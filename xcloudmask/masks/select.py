@@ -13,9 +13,8 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError, Use
 from xcloudmask.masks.apply import CLEAR, holds_class, one_of
 from xcloudmask.masks.graph import Alias, Task, array_of
-from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.mask_classes import as_mask
-from xcloudmask.scene.same_grid import check_same_grid
+from xcloudmask.masks.series import over_dates
+from xcloudmask.scene.dataset import as_variables, stack
 
 if TYPE_CHECKING:
     from dask.typing import Key
@@ -24,40 +23,35 @@ Bool = npt.NDArray[np.bool_]
 
 
 def select_clear(
-    da: xr.DataArray, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = CLEAR
-) -> xr.DataArray:
-    """Do what `xcloudmask.accessor.DataArrayAccessor.select_clear` documents."""
+    data: xr.DataArray | xr.Dataset, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = CLEAR
+) -> xr.DataArray | xr.Dataset:
+    """Do what `xcloudmask.accessor.CloudMask.select_clear` documents."""
+    da = stack(data) if isinstance(data, xr.Dataset) else data
+    mask, lead = over_dates(mask, da)
+    counts = clear_counts(mask, da, clear)
+    kept = enough(counts.sum(axis=(-2, -1)), min_clear)
+    if lead:
+        da, counts = da.isel({lead[0]: np.flatnonzero(kept)}), counts[:, kept]
+    elif not kept:
+        raise CloudMaskError(
+            f"the scene is not clear enough for min_clear={min_clear}: nothing is left of it"
+        )
+    da = read_where(da, enough(counts, min_clear), mask.dims) if da.chunks is not None else da
+    return as_variables(da, data) if isinstance(data, xr.Dataset) else da
+
+
+def enough(counts: npt.NDArray[np.int64], min_clear: float) -> Bool:
+    """Return where the clear pixels are at least the share `min_clear` of those that hold data."""
     if isinstance(min_clear, bool) or not isinstance(min_clear, (int, float)) or not 0 <= min_clear <= 1:
         raise CloudMaskError(
             " must be a share, from 0 to 1, of the pixels that hold data", option=Use(min_clear=min_clear)
         )
-    mask = as_mask(mask) if isinstance(mask, xr.DataArray) else mask
-    check_same_grid(mask, da, "mask")
-    y, x = spatial_dims(mask)
-    lead: list[Hashable] = [dim for dim in mask.dims if dim not in (y, x)]
-    if len(lead) > 1:
-        raise CloudMaskError(
-            f"the mask lies over {mask.dims}: it may have one dimension beside rows and columns"
-        )
-    counts = _count(mask.transpose(*lead, y, x), da, clear)
-    dates = counts.sum(axis=(-2, -1))
-    if lead:
-        kept = np.flatnonzero(_enough(dates, min_clear))
-        da, counts = da.isel({lead[0]: kept}), counts[:, kept]
-    elif not _enough(dates, min_clear):
-        raise CloudMaskError(
-            f"the scene is not clear enough for min_clear={min_clear}: nothing is left of it"
-        )
-    return _read(da, _enough(counts, min_clear), (*lead, y, x)) if da.chunks is not None else da
-
-
-def _enough(counts: npt.NDArray[np.int64], min_clear: float) -> Bool:
     good, valid = counts
     out: Bool = (valid > 0) & (good >= min_clear * valid)
     return out
 
 
-def _count(mask: xr.DataArray, da: xr.DataArray, clear: Sequence[str]) -> npt.NDArray[np.int64]:
+def clear_counts(mask: xr.DataArray, da: xr.DataArray, clear: Sequence[str]) -> npt.NDArray[np.int64]:
     """Compute how many pixels are clear, and hold data, of each date in each chunk of the scene."""
     *lead, y, x = mask.dims
     blocks = {dim: da.chunksizes.get(dim, mask.sizes[dim]) for dim in (y, x)}
@@ -78,20 +72,20 @@ def _sum(block: Bool) -> npt.NDArray[np.int64]:
     return np.asarray(block.sum(axis=(-2, -1), keepdims=True, dtype=np.int64))
 
 
-def _read(da: xr.DataArray, enough: Bool, dims: Sequence[Hashable]) -> xr.DataArray:
+def read_where(da: xr.DataArray, wanted: Bool, dims: Sequence[Hashable]) -> xr.DataArray:
     """Return a lazy scene with NaN for the chunks of which no date is clear enough; they are not read."""
     from dask.base import tokenize
 
     da = da if da.dtype.kind == "f" else da.astype(np.float32)
     source = da.data
     ends = {dim: [0, *accumulate(sizes)] for dim, sizes in da.chunksizes.items()}
-    name = f"clear-{tokenize(source.name, enough)}"
+    name = f"clear-{tokenize(source.name, wanted)}"
     graph: dict[Any, Any] = {}
     for index in product(*map(range, source.numblocks)):
         chunk = dict(zip(da.dims, index, strict=True))
         place: list[Any] = [slice(ends[dim][chunk[dim]], ends[dim][chunk[dim] + 1]) for dim in dims[:-2]]
         key: Key = (name, *index)
-        if enough[(*place, chunk[dims[-2]], chunk[dims[-1]])].any():
+        if wanted[(*place, chunk[dims[-2]], chunk[dims[-1]])].any():
             graph[key] = Alias(key, cast("Key", (source.name, *index)))
         else:
             shape = tuple(sizes[k] for sizes, k in zip(source.chunks, index, strict=True))

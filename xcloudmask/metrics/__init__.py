@@ -14,6 +14,7 @@ Examples
 from xcloudmask.metrics.calibration import Histogram, Reliability, choose_threshold, reliability, temperature
 from xcloudmask.metrics.labels import BITS, QUESTIONS, Question, possible_from_classes
 from xcloudmask.metrics.scores import Scores, score
+from xcloudmask.metrics.smoothness import smoothness
 from xcloudmask.metrics.statistics import METRICS, STATISTICS, bootstrap, metrics, summary
 from xcloudmask.metrics.tally import Confusion, Tally
 
@@ -34,6 +35,7 @@ __all__ = [
     "possible_from_classes",
     "reliability",
     "score",
+    "smoothness",
     "summary",
     "temperature",
 ]

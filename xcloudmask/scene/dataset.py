@@ -75,6 +75,27 @@ def band_names(ds: xr.Dataset) -> list[Hashable]:
     return known or names
 
 
+def as_variables(da: xr.DataArray, ds: xr.Dataset) -> xr.Dataset:
+    """Return what was made of `stack(ds)` as variables again, with the names and attributes of those of `ds`.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset({"red": (("y", "x"), [[1.0]]), "nir": (("y", "x"), [[2.0]])}, attrs={"level": "boa"})
+    >>> as_variables(stack(ds) * 2, ds).nir.item()
+    4.0
+    """
+    names = band_names(ds)
+    if len(names) == 1 and set(BAND_DIMS) & set(ds[names[0]].dims):
+        return xr.Dataset({names[0]: da}, attrs=ds.attrs)
+    dropped = [name for name, coord in da.coords.items() if "band" in coord.dims]
+    bands = da.drop_vars(dropped)
+    made = {}
+    for place, name in enumerate(names):
+        attrs = {key: value for key, value in ds[name].attrs.items() if key not in NODATA_ATTRS}
+        made[name] = bands.isel(band=place).drop_attrs().assign_attrs(attrs)
+    return xr.Dataset(made, attrs=ds.attrs)
+
+
 def _label(name: Hashable, variable: xr.DataArray) -> str:
     """Return what a variable is called: its description where its name only counts (rioxarray's band_1)."""
     described = variable.attrs.get("long_name")
