@@ -202,7 +202,7 @@ def no_data() -> Svg:
     svg.text(
         20,
         196,
-        "Gaps (NaN, the fill value, valid=False) get values like their neighbours', so the network sees no edge.",
+        "Gaps (NaN, fill value, valid=False) are filled from around them: the network sees no edge.",
     )
     svg.text(
         20,

@@ -27,8 +27,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "README.md": "index.md",
-    "examples/quickstart.ipynb": "gallery/quickstart.md",
-}
+} | {f"examples/{path.stem}.ipynb": f"gallery/{path.stem}.md" for path in EXAMPLES.glob("*.ipynb")}
 #: Built-in classes that say little.
 GENERAL = ("Exception", "BaseException", "object", "LookupError", "Warning")
 #: Benchmarks with a result file and a function `show` of it.
@@ -80,7 +79,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links at files of the repository to their pages; where they have none, the words stay."""
-    origin = {made: source for source, made in PAGES.items() if made != "index.md" and made[:8] != "gallery/"}
+    origin = {made: source for source, made in PAGES.items() if made != "index.md"}
     source = origin.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     return linked(markdown, source, page.file.src_uri)
 
