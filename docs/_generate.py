@@ -10,6 +10,7 @@ import ast
 import base64
 import html
 import importlib
+import inspect
 import io
 import json
 import posixpath
@@ -27,6 +28,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "README.md": "index.md",
+    "examples/demo.png": "demo.png",
 } | {f"examples/{path.stem}.ipynb": f"gallery/{path.stem}.md" for path in EXAMPLES.glob("*.ipynb")}
 #: Built-in classes that say little.
 GENERAL = ("Exception", "BaseException", "object", "LookupError", "Warning")
@@ -52,7 +54,8 @@ def notebooks() -> dict[str, Any]:
 
 def on_config(config: Any) -> None:
     """Add the gallery to the navigation, and leave out what is not written yet."""
-    made = set(PAGES.values()) | {"errors.md", "sensors.md", "cards.md", "performance.md", "gallery/index.md"}
+    pages = {"errors.md", "sensors.md", "cards.md", "performance.md", "reference.md", "gallery/index.md"}
+    made = set(PAGES.values()) | pages
 
     def there(entry: Any) -> Any:
         if isinstance(entry, dict):
@@ -79,8 +82,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links at files of the repository to their pages; where they have none, the words stay."""
-    origin = {made: source for source, made in PAGES.items() if made != "index.md"}
+    origin = {made: source for source, made in PAGES.items()}
     source = origin.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+    markdown = re.sub(r"(?m)^( *```python) .*$", r"\1", markdown)  # marks that only the tests read
     return linked(markdown, source, page.file.src_uri)
 
 
@@ -110,12 +114,10 @@ def made() -> dict[str, str | bytes]:
     """Return the text of each page that is made, by its address."""
     sys.path[:0] = [str(ROOT), str(DOCS), str(ROOT / "benchmarks")]
     found: dict[str, str | bytes] = {
-        page: (ROOT / source).read_text(encoding="utf-8")
-        for source, page in PAGES.items()
-        if page in ("benchmarks.md", "contributing.md", "changelog.md")
+        page: (ROOT / source).read_bytes() for source, page in PAGES.items() if "/" not in page
     }
     found |= {"errors.md": errors_page(), "sensors.md": sensors_page(), "cards.md": cards_page()}
-    found |= {"performance.md": performance_page()}
+    found |= {"performance.md": performance_page(), "reference.md": reference_page()}
     found |= gallery()
     drawings = importlib.import_module("_drawings")
     return found | {f"drawings/{name}.svg": text for name, text in drawings.all_of_them().items()}
@@ -291,6 +293,46 @@ def performance_page() -> str:
         found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         text = importlib.import_module(name).show(found["runs"] if name == "engine" else found)
         lines += ["", f"## {name}", "", question + ".", "", "```text", text.strip("\n"), "```"]
+    return "\n".join(lines) + "\n"
+
+
+# --- reference ---
+
+
+def reference_page() -> str:
+    """Return what ``__all__`` of the package and of its public modules names, for mkdocstrings to fill in."""
+    import xcloudmask
+
+    lines = [
+        "# Reference",
+        "",
+        "What `import xcloudmask` offers. `da.cloudmask` works on a Dataset whose variables are bands, too.",
+        "",
+        "## `da.cloudmask`",
+        "",
+        "::: xcloudmask.accessor.DataArrayAccessor",
+        "    options: { inherited_members: true, show_root_heading: false, show_root_toc_entry: false }",
+    ]
+    modules = [getattr(xcloudmask, name) for name in xcloudmask.__all__]
+    for module in (xcloudmask, *(each for each in modules if inspect.ismodule(each))):
+        if module is xcloudmask.errors:
+            lines += [
+                "",
+                "## `xcloudmask.errors`",
+                "",
+                "[Errors and warnings](errors.md), with their remedies.",
+            ]
+            continue
+        lines += ["", f"## `{module.__name__}`", ""]
+        constants = []
+        for name in [*module.__all__, *(["open"] if module is xcloudmask else [])]:
+            each = getattr(module, name)
+            if inspect.isclass(each) or inspect.isfunction(each):
+                if module is xcloudmask or name not in xcloudmask.__all__:
+                    lines += [f"::: {each.__module__}.{each.__name__}", ""]
+            elif not inspect.ismodule(each) and name[0] != "_":
+                constants.append(f"`{name}`")
+        lines += [f"Constants: {', '.join(constants)}."] if constants else []
     return "\n".join(lines) + "\n"
 
 
