@@ -12,7 +12,12 @@ import xcloudmask
 from xcloudmask.cli import demo
 
 scene = demo.scene("landsat-8").compute()
-how = {"predict": {"model": "ukis-4band-l1c"}, "chunks": {"y": 128, "x": 128}, "shards": {"y": 128, "x": 128}}
+how = {
+    "predict": {"model": "ukis-4band-l1c"},
+    "regions_in_flight": 1,
+    "chunks": {"y": 128, "x": 128},
+    "shards": {"y": 128, "x": 128},
+}
 
 # %% [markdown]
 # Here the run is stopped on purpose: the function that is told of each event acts as if somebody pressed

@@ -231,7 +231,7 @@ class AssetError(_SystemError):
 class StoreError(_SystemError):
     """The store refused or failed; the message says what to do. What was recorded as done stays done.
 
-    Remedy: remove the cause (disk, permission, key), then repeat the call; `verify(store, repair=True)` mends damage.
+    Remedy: remove the cause (disk, permission, key) and repeat the call; `verify(repair=True)` mends damage.
     """
 
 
