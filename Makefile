@@ -12,7 +12,7 @@ SLOW := $(addprefix tests/,engine/test_instruction_sets.py engine/test_run_dask_
 	models/keymaps models/arch models/published models/test_imputation.py predict/test_against_peers.py \
 	scene/test_aux_inputs.py masks/test_clean.py masks/test_components.py masks/test_docs.py engine/test_chunk_invariance.py stac/test_grid.py engine/test_openvino.py models/own)
 
-.PHONY: demo test quick lint install notebooks benchmarks clean
+.PHONY: demo test quick lint install docs notebooks benchmarks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/xcloudmask demo
@@ -30,6 +30,11 @@ lint: install
 	$(BIN)/mypy
 
 install: $(VENV)/.test
+
+# A link that leads nowhere, or a page that is nowhere in the navigation, fails.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html"
 
 notebooks: install
 	$(BIN)/python examples/build.py
@@ -54,4 +59,4 @@ $(VENV)/.test: $(VENV)/.demo
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

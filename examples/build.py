@@ -1,6 +1,7 @@
-"""Make the notebook from its percent-format source, execute it, and write the picture for the README.
+"""Make notebooks from their percent-format sources, execute them, and write the pictures of README and cards.
 
-python examples/build.py            both, next to this file (needs nbclient and ipykernel)
+python examples/build.py                    all of them (needs nbclient and ipykernel)
+python examples/build.py cleaning pictures  one notebook, and the pictures
 """
 
 from __future__ import annotations
@@ -115,18 +116,52 @@ def picture(path: Path, dpi: int = 82) -> None:
     path.write_bytes(smaller(path.read_bytes()))
 
 
-def main() -> None:
-    """Build both."""
+def failures(name: str, path: Path, dpi: int = 72) -> None:
+    """Write the picture of a model's card: a clear coast, where every cloud is a false alarm, and haze."""
+    import warnings
+
+    import matplotlib.pyplot as plt
+
+    from xcloudmask.cli import demo
+    from xcloudmask.errors import ModelWarning
+
+    coast, haze = (demo.scene(each).isel(time=0).compute() for each in ("sentinel-2", "landsat-8"))
+    coast = coast.coarsen(y=3, x=3, boundary="trim").mean(keep_attrs=True).rio.write_crs(coast.rio.crs)
+    figure, axes = plt.subplots(1, 4, figsize=(11, 3.1), layout="constrained")
+    for scene, (left, right) in zip((coast, haze), axes.reshape(2, 2), strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ModelWarning)
+            mask = scene.cloudmask.predict(name)
+        clear = float(mask.cloudmask.clear_fraction())
+        scene.cloudmask.plot(ax=left)
+        mask.cloudmask.plot(ax=right)
+        left.set_title("clear coast" if scene is coast else "clouds and haze", loc="left")
+        right.set_title(f"{name}: {clear:.1%} clear", loc="left")
+    for ax in axes:
+        ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    figure.savefig(path, dpi=dpi)
+    plt.close(figure)
+    path.write_bytes(smaller(path.read_bytes()))
+
+
+def main(names: list[str]) -> None:
+    """Build the notebooks of these names, or all of them, and the pictures."""
     import nbformat
 
-    source = (HERE / "quickstart.py").read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        book = execute(notebook(source), folder)
-    nbformat.write(book, HERE / "quickstart.ipynb")
-    picture(HERE / "demo.png")
-    for name in ("quickstart.ipynb", "demo.png"):
-        print(f"{name}: {(HERE / name).stat().st_size / 1000:.0f} kB")
+    for path in sorted(HERE.glob("*.py")):
+        if path.stem != "build" and (not names or path.stem in names):
+            with tempfile.TemporaryDirectory() as folder:
+                book = execute(notebook(path.read_text(encoding="utf-8")), folder)
+            nbformat.write(book, path.with_suffix(".ipynb"))
+            print(f"{path.stem}.ipynb: {path.with_suffix('.ipynb').stat().st_size / 1000:.0f} kB")
+    if not names or "pictures" in names:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        picture(HERE / "demo.png")
+        for name in ("ukis-4band-l1c", "ukis-6band-l1c", "ukis-any-l1c", "sensei", "spectral"):
+            failures(name, HERE.parent / "docs" / "cards" / f"{name}.png")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

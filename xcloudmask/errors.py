@@ -120,11 +120,17 @@ class Worded(Exception):  # noqa: N818  the base of errors and of warnings
 
 
 class CloudMaskError(Worded, ValueError):
-    """Base of every error that the library raises on purpose."""
+    """Base of every error that the library raises on purpose.
+
+    Remedy: what the message says; catch this class for all of them.
+    """
 
 
 class OptionError(CloudMaskError, KeyError):
-    """A name or value that is not one of those allowed; the message offers the nearest match."""
+    """A name or value that is not one of those allowed; the message offers the nearest match.
+
+    Remedy: take one of the names in the message, or of `error.allowed`.
+    """
 
     def __init__(self, what: str, value: object, *, allowed: Iterable[object] = (), hint: str = "") -> None:
         names = [str(name) for name in allowed]
@@ -155,34 +161,55 @@ class OptionError(CloudMaskError, KeyError):
 
 
 class BandError(CloudMaskError, KeyError):
-    """The bands at hand do not serve the model, or cannot be told apart."""
+    """The bands at hand do not serve the model, or cannot be told apart.
+
+    Remedy: name the bands (`describe(bands=[...])`), load more of them, or take a model that needs fewer.
+    """
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class UnitError(CloudMaskError):
-    """Numbers whose unit is unknown or contradicts what is declared."""
+    """Numbers whose unit is unknown or contradicts what is declared.
+
+    Remedy: state scale, offset and level: `da.cloudmask.describe(level=..., scale=..., offset=...)`.
+    """
 
 
 class WeightsError(CloudMaskError):
-    """Weights that are missing, altered, or in a form that is not loaded."""
+    """Weights that are missing, altered, or in a form that is not loaded.
+
+    Remedy: fetch the file again, or take a form that can be read as data (safetensors, ONNX, .pt2).
+    """
 
 
 class CloudMaskWarning(Worded, UserWarning):
-    """Base of the library's warnings."""
+    """Base of the library's warnings.
+
+    Remedy: what the message says; `warnings.simplefilter("error", CloudMaskWarning)` makes errors of them.
+    """
 
 
 class UnitWarning(CloudMaskWarning):
-    """Something about units or level was assumed; the message says what, and how to settle it."""
+    """Something about units or level was assumed; the message says what, and how to settle it.
+
+    Remedy: state it with `da.cloudmask.describe(...)`, and check a mask before you trust many.
+    """
 
 
 class ModelWarning(CloudMaskWarning):
-    """A model answers that was not made for such bands or pixels; the message says how good it may be."""
+    """A model answers that was not made for such bands or pixels; the message says how good it may be.
+
+    Remedy: name a model (`model=`) that was made for them, or accept the stated score by naming this one.
+    """
 
 
 class NoDataWarning(CloudMaskWarning):
-    """Input that holds no usable pixel, or values (such as inf) that are taken as no data."""
+    """Input that holds no usable pixel, or values (such as inf) that are taken as no data.
+
+    Remedy: declare the fill value (`nodata=`), or mend the input.
+    """
 
 
 class _SystemError(OSError, CloudMaskError):
@@ -195,27 +222,45 @@ class _SystemError(OSError, CloudMaskError):
 
 
 class AssetError(_SystemError):
-    """A file that a catalogue names and that cannot be read; the message names item, asset and remedy."""
+    """A file that a catalogue names and that cannot be read; the message names item, asset and remedy.
+
+    Remedy: fetch or sign it again, leave the item out, or pass `on_error="skip"` for no data there.
+    """
 
 
 class StoreError(_SystemError):
-    """The store refused or failed; the message says what to do. What was recorded as done stays done."""
+    """The store refused or failed; the message says what to do. What was recorded as done stays done.
+
+    Remedy: remove the cause (disk, permission, key) and repeat the call; `verify(repair=True)` mends damage.
+    """
 
 
 class StoreLockedError(StoreError):
-    """Another process is writing to the same store."""
+    """Another process is writing to the same store.
+
+    Remedy: wait for it; the lock of a process that died is taken over by the next call.
+    """
 
 
 class ClusterError(CloudMaskError):
-    """The cluster is gone, or all of its workers are. What was recorded as done stays done."""
+    """The cluster is gone, or all of its workers are. What was recorded as done stays done.
+
+    Remedy: start a cluster and repeat the call, which resumes.
+    """
 
 
 class ContractError(CloudMaskError):
-    """The store holds a mask that was made otherwise; the message shows both."""
+    """The store holds a mask that was made otherwise; the message shows both.
+
+    Remedy: pass the options of the store, `overwrite=True`, or another `group=`.
+    """
 
 
 class StreamWarning(CloudMaskWarning):
-    """A stream ended, but not all of its regions are done."""
+    """A stream ended, but not all of its regions are done.
+
+    Remedy: read `report.failed`, mend the cause, and repeat the call, which does only these.
+    """
 
 
 _HERE = str(Path(__file__).parent)

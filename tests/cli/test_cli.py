@@ -603,7 +603,8 @@ def test_a_store_that_holds_a_scene_beside_its_mask_is_a_scene(
     assert ": mask mask" in capsys.readouterr().out
 
 
-def test_demo_calls_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_calls_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where this fails, the real demo runs, and writes a folder
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr("xcloudmask.cli.demo.make", lambda *out: calls.append(out))
     assert main(["demo"]) == 0

