@@ -606,6 +606,7 @@ def test_a_store_that_holds_a_scene_beside_its_mask_is_a_scene(
 def test_demo_calls_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr("xcloudmask.cli.demo.make", lambda *out: calls.append(out))
+    monkeypatch.setattr("xcloudmask.cli.demo.report", str)
     assert main(["demo"]) == 0
     assert main(["demo", "here"]) == 0
     assert calls == [(), ("here",)]
