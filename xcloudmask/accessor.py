@@ -21,6 +21,7 @@ from xcloudmask.scene.dims import band_dim
 from xcloudmask.types import Band, ModelLike, Sensor
 
 if TYPE_CHECKING:
+    from xcloudmask.masks.explore import Map
     from xcloudmask.masks.geotiff import Written
     from xcloudmask.store.options import Progress
     from xcloudmask.store.sizes import Sizes
@@ -57,9 +58,10 @@ class CloudMask:
         return summary.text(self._data)
 
     def _repr_html_(self) -> str:
+        from xcloudmask.masks.thumbnail import thumbnail
         from xcloudmask.predict import summary
 
-        return summary.html(self._data)
+        return summary.html(self._data, thumbnail(self._array))
 
     def describe(
         self,
@@ -453,6 +455,7 @@ class CloudMask:
         *,
         rgb: str | Sequence[str] = ("red", "green", "blue"),
         time: Any = None,
+        columns: int = 4,
         ax: Any = None,
         stretch: tuple[float, float] = (2, 98),
         alpha: float | None = None,
@@ -466,9 +469,52 @@ class CloudMask:
         from xcloudmask.masks.plot import plot
 
         return plot(
-            self._array(), mask, rgb=rgb, time=time, ax=ax, stretch=stretch, alpha=alpha, size=size,
-            legend=legend,
+            self._array(), mask, rgb=rgb, time=time, columns=columns, ax=ax, stretch=stretch, alpha=alpha,
+            size=size, legend=legend,
         )  # fmt: skip
+
+    def explore(
+        self,
+        mask: xr.DataArray | None = None,
+        *,
+        rgb: str | Sequence[str] = ("red", "green", "blue"),
+        time: Any = None,
+        stretch: tuple[float, float] = (2, 98),
+        alpha: float = 0.6,
+        limit: int = 1000,
+        height: int = 480,
+    ) -> Map:
+        """Return a map to drag and zoom, of the picture with the mask over it; of a mask, the mask alone.
+
+        Everything is in the page, also without a network: no tiles, no library is fetched.
+
+        Parameters
+        ----------
+        mask : DataArray, optional
+            Classes of the scene, on the same grid.
+        rgb : sequence of str, or str
+            Three bands for red, green and blue, or one for grey.
+        time : int, str or datetime, optional
+            Which time, by position or label. The first by default.
+        stretch : (float, float)
+            Percentiles of each band that become black and full colour.
+        alpha : float
+            How opaque the classes are at first: 0 to 1.
+        limit : int
+            Pixels a side; of larger arrays every n-th is taken.
+        height : int
+            Of the frame in a notebook.
+
+        Returns
+        -------
+        Map
+            A notebook shows it; ``.save("map.html")`` writes the page.
+        """
+        from xcloudmask.masks.explore import explore
+
+        return explore(
+            self._array(), mask, rgb=rgb, time=time, stretch=stretch, alpha=alpha, limit=limit, height=height
+        )
 
 
 @xr.register_dataset_accessor("cloudmask")  # type: ignore[no-untyped-call]

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "") -> int:
 
 def _run(words: list[str], prog: str) -> int:
     if words[:1] and words[0] in completion.FLAGS:
-        return completion.run(words)
+        return completion.run(words, COMMANDS)
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     place = next((at for at, word in enumerate(words) if not word.startswith("-")), None)

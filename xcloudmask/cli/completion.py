@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -20,33 +20,32 @@ PLACES = {
 }
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], commands: Mapping[str, tuple[str, str]]) -> int:
     """Install the script of a shell, by default the one that ``SHELL`` names, or print it."""
     flag, *more = words
     if len(more) > 1:
         raise UsageError(f"{more[1]!r} is one word too many. Say {flag} SHELL")
     shell = pick("shell", more[0] if more else Path(os.environ.get("SHELL", "bash")).name, PLACES)
     if flag == "--show-completion":
-        print(script(shell))
+        print(script(shell, commands))
         return 0
     place, then = PLACES[shell]
     path = Path.home() / place
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(script(shell))
+    path.write_text(script(shell, commands))
     show(f"{path} is written: {then}")
     return 0
 
 
-def script(shell: str) -> str:
+def script(shell: str, commands: Mapping[str, tuple[str, str]]) -> str:
     """Return what completes every command, its flags, and the models, sensors and actions that there are."""
     import shtab
 
     from xcloudmask import models, sensors
-    from xcloudmask.cli import COMMANDS
 
     top = ArgumentParser("xcloudmask")
     parts = top.add_subparsers(parser_class=Parser, dest="command")
-    for name, (module_name, about) in COMMANDS.items():
+    for name, (module_name, about) in commands.items():
         module = import_module(module_name)
         parser = parts.add_parser(name, help=about)
         module.add_arguments(parser)
