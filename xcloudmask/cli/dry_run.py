@@ -27,7 +27,7 @@ def run(args: Namespace, outputs: Mapping[str, Path], asked: PredictOptions) -> 
     from xcloudmask.predict.prepare import prepare
 
     each: dict[str, float] = {}
-    rows, facts = [("scene", "windows", "Mpx", "time", "memory", "model; output")], []
+    rows, facts = [("scene", "windows", "Mpx", "time", "memory", "model and output")], []
     for path, out in outputs.items():
         job = prepare(source.open_scene(args, path), asked)
         spec, pictures = job.options.spec, math.prod(job.pixels.shape[:-3])
@@ -36,8 +36,8 @@ def run(args: Namespace, outputs: Mapping[str, Path], asked: PredictOptions) -> 
             each[spec.name] = _seconds(spec, job)
         seconds, memory = each[spec.name] * windows, _memory(job)
         rows.append((
-            Path(path).name, f"{windows:,}", f"{pixels:.3g}", f"{seconds:.3g} s", f"{memory:.1f} GB",
-            f"{spec.name}; {out}",
+            Path(path).name, f"{windows:,}", f"{pixels:.3g}", f"{seconds:.2g} s", f"{memory:.1f} GB",
+            f"{spec.name}\n{out.name if args.out_dir else out}",
         ))  # fmt: skip
         facts.append({
             "path": path, "out": out, "model": spec.name, "windows": windows, "megapixels": pixels,
@@ -48,7 +48,8 @@ def run(args: Namespace, outputs: Mapping[str, Path], asked: PredictOptions) -> 
         f"Nothing was read or written. Seconds are extrapolated from {SIDE * SIDE} windows of a made-up "
         "scene masked here just now, without reading and writing; memory is of the whole process."
     )
-    tell(args, facts, f"{table(rows)}\n\n{paragraph(note)}", head=True)
+    where = f"\noutputs in {args.out_dir}" if args.out_dir else ""
+    tell(args, facts, f"{table(rows)}{where}\n\n{paragraph(note)}", head=True)
     return 0
 
 

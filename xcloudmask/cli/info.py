@@ -22,21 +22,23 @@ def run(args: Namespace) -> None:
     from xcloudmask.predict.summary import summary
 
     path = Path(args.path).expanduser()
-    mask = written.find_mask(path, args.variable)
+    mask, counts = written.find_mask(path, args.variable), None
     if mask is not None:
         head, rows = summary(mask)
         found = [(f"{'!' if row.problem else ' '} {row.label}", in_flags(row.content)) for row in rows]
-        shares = written.shares(mask) if "flag_values" in mask.attrs else ""
-        found[2:2] = [("  Shares", shares)] if shares else []
+        if "flag_values" in mask.attrs:
+            shares, counts = written.shares(mask)
+            found.insert(2, ("  Shares", shares))
     elif args.bands is None and args.sensor is None and source.bands_unnamed(path):
         head, found = written.unnamed(path)
     else:
         head, rows = summary(source.open_scene(args))
         found = [(f"{'!' if row.problem else ' '} {row.label}", in_flags(row.content)) for row in rows]
-    kind, _, sizes = head.partition(" (")
+    name, _, sizes = head.partition(" (")
     facts = {
         "path": args.path,
-        "kind": kind,
+        "kind": name.split()[0],
+        "counts": counts,
         "sizes": {dim: int(size) for dim, _, size in (one.partition(": ") for one in sizes[:-1].split(", "))},
         **{label[1:].strip().lower().replace(" ", "_"): content for label, content in found},
         "problems": [label[2:].lower() for label, _ in found if label[0] == "!"],

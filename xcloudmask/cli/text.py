@@ -15,12 +15,14 @@ from typing import Any
 
 #: What is coloured, and how (the names of the groups are rich's styles).
 COLOURS = (
+    r"(?m)^  (?P<blue>\w[\w ]*?)(?=  )",
+    r"(?P<bold>\A[\w.-]+)(?=[: ])",
     r"(?m)^(?P<bright_red>! .*|  BROKEN .*)",
     r"(?m)^  (?P<yellow>missing) ",
     r"(?m)^  (?P<green>ok) ",
     r"(?P<cyan>xcloudmask(?: [a-z]+)+(?: --?[a-z-]+| [A-Z]+)*)(?=$|[^\w])",
     r"(?<![\w-])(?P<cyan>--[a-z][a-z-]+)",
-    r"(?P<red>\Axcloudmask(?=: ))",
+    r"(?P<red>\Axcloudmask(?=: (?!warning)))",
     r"(?P<yellow>\Axcloudmask: warning)",
     r"(?P<bold>[\d.,]+ ?%)",
 )
