@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, cast
 
 import xarray as xr
 
@@ -26,6 +26,26 @@ if TYPE_CHECKING:
     from xcloudmask.store.options import Progress
     from xcloudmask.store.sizes import Sizes
     from xcloudmask.streaming.report import StreamReport
+
+    class DataArray(xr.DataArray):  # type: ignore[no-untyped-call]
+        """An array whose ``.cloudmask`` type checkers know; to others it is xarray's own."""
+
+        @property
+        def cloudmask(self) -> DataArrayAccessor: ...  # noqa: D102
+
+    class Dataset(xr.Dataset):  # type: ignore[no-untyped-call]
+        """A dataset whose ``.cloudmask`` type checkers know."""
+
+        @property
+        def cloudmask(self) -> DatasetAccessor: ...  # noqa: D102
+
+
+P = ParamSpec("P")
+
+
+def typed(function: Callable[P, xr.DataArray]) -> Callable[P, DataArray]:
+    """Have type checkers see ``.cloudmask`` on what a function returns."""
+    return cast("Callable[P, DataArray]", function)
 
 
 class CloudMask:
@@ -72,7 +92,7 @@ class CloudMask:
         scale: float | Sequence[float] | None = None,
         offset: float | Sequence[float] | None = None,
         nodata: float | None = None,
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return the data with its sensor, bands, level and units written on it.
 
         Parameters
@@ -96,7 +116,7 @@ class CloudMask:
         >>> da.attrs["level"], da.band.values.tolist()
         ('boa', ['blue', 'green', 'red', 'nir'])
         """
-        return describe(
+        return typed(describe)(
             self._array(), sensor, bands=bands, level=level, scale=scale, offset=offset, nodata=nodata
         )
 
@@ -117,7 +137,7 @@ class CloudMask:
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return classes as uint8, 255 for no data; lazy if the scene or an aux input is.
 
         Parameters
@@ -186,7 +206,7 @@ class CloudMask:
         """
         options = dict(locals())  # exactly what the signature spells out
         del options["self"]
-        return predict(self._array(), PredictOptions(**options))
+        return typed(predict)(self._array(), PredictOptions(**options))
 
     def predict_proba(
         self,
@@ -205,7 +225,7 @@ class CloudMask:
         aux: AuxLike | None = None,
         tta: bool | int = False,
         uncertainty: bool = False,
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return probabilities as float32 along a ``class`` dimension, NaN for no data; lazy as `predict`.
 
         The parameters are those of `predict`, and:
@@ -231,7 +251,7 @@ class CloudMask:
         """
         options = dict(locals())
         del options["self"]
-        return predict(self._array(), PredictOptions(output="probabilities", **options))
+        return typed(predict)(self._array(), PredictOptions(output="probabilities", **options))
 
     def clear_fraction(
         self, clear: Sequence[str] = apply.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
@@ -260,7 +280,7 @@ class CloudMask:
         """
         return apply.clear_fraction(self._mask(), clear, dim)
 
-    def clean(self, **steps: Any) -> xr.DataArray:
+    def clean(self, **steps: Any) -> DataArray:
         """Return a mask with its clouds and shadows tidied, step by step in the order written; lazy if it is.
 
         A size is a length such as ``"150 m"``, an area such as ``"1 ha"``, or a number of pixels. Lengths are
@@ -299,7 +319,7 @@ class CloudMask:
         """
         from xcloudmask.masks.clean import clean
 
-        return clean(self._mask(), steps)
+        return typed(clean)(self._mask(), steps)
 
     def compare(self, other: xr.DataArray) -> xr.Dataset:
         """Return how far a mask agrees with another, such as a product's; lazy if either is.
@@ -563,7 +583,7 @@ class DataArrayAccessor(CloudMask):
 
     def select_clear(
         self, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = apply.CLEAR
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return the dates that are clear enough; of the others, and of chunks that are not, nothing is read.
 
         The mask is computed here, once. Pixels that are not clear stay: take them out with `apply`.
@@ -593,14 +613,14 @@ class DataArrayAccessor(CloudMask):
         """
         from xcloudmask.masks.select import select_clear
 
-        return select_clear(self._da, mask, min_clear, clear)
+        return typed(select_clear)(self._da, mask, min_clear, clear)
 
     def apply(
         self,
         mask: xr.DataArray,
         drop: Sequence[str] = apply.DROP,
         buffer: str | float | None = None,
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return the data with NaN where `mask` has one of the classes `drop`, or no data.
 
         Parameters
@@ -620,4 +640,4 @@ class DataArrayAccessor(CloudMask):
         >>> xr.DataArray([0.2, 0.9], dims="x").cloudmask.apply(mask).values
         array([0.2, nan])
         """
-        return apply.apply(self._da, mask, drop, buffer)
+        return typed(apply.apply)(self._da, mask, drop, buffer)
