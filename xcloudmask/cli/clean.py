@@ -18,7 +18,7 @@ from xcloudmask.errors import CloudMaskError
 
 EXAMPLES = """examples:
   xcloudmask clean mask.tif clean.tif --sieve "1 ha" --buffer "150 m"
-  xcloudmask clean mask.zarr clean.zarr --close 2 --buffer cloud=150m,cloud_shadow=3"""
+  xcloudmask clean mask.zarr c.zarr --close 2 --buffer cloud=150m,cloud_shadow=3"""
 STEPS = {
     "close": "close gaps narrower than twice the length",
     "open": "take out what is narrower than twice the length",
