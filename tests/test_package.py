@@ -108,8 +108,8 @@ mine.cloudmask.nosuch()  # wrong
 """
 #: What a user's mypy reads, too, and the script does not touch: it takes a minute.
 QUICKLY = [f"{name}.*" for name in (
-    "torch", "dask", "distributed", "pandas", "onnxruntime", "scipy", "matplotlib", "zarr", "rasterio", "fsspec",
-    "rioxarray", "packaging", "IPython", "PIL", "sympy", "yaml",
+    "torch", "dask", "distributed", "pandas", "onnxruntime", "scipy", "matplotlib", "zarr", "rasterio",
+    "fsspec", "rioxarray", "packaging", "IPython", "PIL", "sympy", "yaml",
 )]  # fmt: skip
 WRONG = [at for at, line in enumerate(SCRIPT.splitlines(), start=1) if "# wrong" in line]
 
