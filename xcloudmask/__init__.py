@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 from xcloudmask import accessor as _accessor  # noqa: F401  registers .cloudmask
 from xcloudmask import errors, masks, models, sensors
 from xcloudmask._version import __version__
-from xcloudmask.local import open as open
-from xcloudmask.stac import load_stac
 from xcloudmask.types import AuxInput, Band, ModelSpec, Sensor
 
 if TYPE_CHECKING:
-    from xcloudmask import metrics, train
+    from xcloudmask import local, metrics, stac, train
+    from xcloudmask.accessor import DataArray, Dataset, typed
     from xcloudmask.archive.continuity import continuity
     from xcloudmask.archive.record import open_masks
     from xcloudmask.archive.sync import sync
@@ -31,6 +30,13 @@ if TYPE_CHECKING:
     from xcloudmask.store.verify import verify
     from xcloudmask.streaming import stream
     from xcloudmask.streaming.worker_plugin import WorkerPlugin
+
+    open, load_stac = typed(local.open), typed(stac.load_stac)
+else:
+    from xarray import DataArray, Dataset
+
+    from xcloudmask.local import open as open
+    from xcloudmask.stac import load_stac
 
 #: What is imported when it is first asked for: it needs zarr, torch or distributed.
 _LATER = {
@@ -50,6 +56,8 @@ _LATER = {
 __all__ = [
     "AuxInput",
     "Band",
+    "DataArray",
+    "Dataset",
     "ModelSpec",
     "Sensor",
     "WorkerPlugin",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, cast
 
 import xarray as xr
 
@@ -21,10 +21,31 @@ from xcloudmask.scene.dims import band_dim
 from xcloudmask.types import Band, ModelLike, Sensor
 
 if TYPE_CHECKING:
+    from xcloudmask.masks.explore import Map
     from xcloudmask.masks.geotiff import Written
     from xcloudmask.store.options import Progress
     from xcloudmask.store.sizes import Sizes
     from xcloudmask.streaming.report import StreamReport
+
+    class DataArray(xr.DataArray):  # type: ignore[no-untyped-call]
+        """An array whose ``.cloudmask`` type checkers know; to others it is xarray's own."""
+
+        @property
+        def cloudmask(self) -> DataArrayAccessor: ...  # noqa: D102
+
+    class Dataset(xr.Dataset):  # type: ignore[no-untyped-call]
+        """A dataset whose ``.cloudmask`` type checkers know."""
+
+        @property
+        def cloudmask(self) -> DatasetAccessor: ...  # noqa: D102
+
+
+P = ParamSpec("P")
+
+
+def typed(function: Callable[P, xr.DataArray]) -> Callable[P, DataArray]:
+    """Have type checkers see ``.cloudmask`` on what a function returns."""
+    return cast("Callable[P, DataArray]", function)
 
 
 class CloudMask:
@@ -57,9 +78,10 @@ class CloudMask:
         return summary.text(self._data)
 
     def _repr_html_(self) -> str:
+        from xcloudmask.masks.thumbnail import thumbnail
         from xcloudmask.predict import summary
 
-        return summary.html(self._data)
+        return summary.html(self._data, thumbnail(self._array))
 
     def describe(
         self,
@@ -70,7 +92,7 @@ class CloudMask:
         scale: float | Sequence[float] | None = None,
         offset: float | Sequence[float] | None = None,
         nodata: float | None = None,
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return the data with its sensor, bands, level and units written on it.
 
         Parameters
@@ -94,7 +116,7 @@ class CloudMask:
         >>> da.attrs["level"], da.band.values.tolist()
         ('boa', ['blue', 'green', 'red', 'nir'])
         """
-        return describe(
+        return typed(describe)(
             self._array(), sensor, bands=bands, level=level, scale=scale, offset=offset, nodata=nodata
         )
 
@@ -115,7 +137,7 @@ class CloudMask:
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return classes as uint8, 255 for no data; lazy if the scene or an aux input is.
 
         Parameters
@@ -184,7 +206,7 @@ class CloudMask:
         """
         options = dict(locals())  # exactly what the signature spells out
         del options["self"]
-        return predict(self._array(), PredictOptions(**options))
+        return typed(predict)(self._array(), PredictOptions(**options))
 
     def predict_proba(
         self,
@@ -203,7 +225,7 @@ class CloudMask:
         aux: AuxLike | None = None,
         tta: bool | int = False,
         uncertainty: bool = False,
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return probabilities as float32 along a ``class`` dimension, NaN for no data; lazy as `predict`.
 
         The parameters are those of `predict`, and:
@@ -229,7 +251,7 @@ class CloudMask:
         """
         options = dict(locals())
         del options["self"]
-        return predict(self._array(), PredictOptions(output="probabilities", **options))
+        return typed(predict)(self._array(), PredictOptions(output="probabilities", **options))
 
     def clear_fraction(
         self,
@@ -332,7 +354,7 @@ class CloudMask:
 
         return rank(self._mask(), by, area, clear)
 
-    def clean(self, **steps: Any) -> xr.DataArray:
+    def clean(self, **steps: Any) -> DataArray:
         """Return a mask with its clouds and shadows tidied, step by step in the order written; lazy if it is.
 
         A size is a length such as ``"150 m"``, an area such as ``"1 ha"``, or a number of pixels. Lengths are
@@ -371,7 +393,7 @@ class CloudMask:
         """
         from xcloudmask.masks.clean import clean
 
-        return clean(self._mask(), steps)
+        return typed(clean)(self._mask(), steps)
 
     def compare(self, other: xr.DataArray) -> xr.Dataset:
         """Return how far a mask agrees with another, such as a product's; lazy if either is.
@@ -669,6 +691,7 @@ class CloudMask:
         *,
         rgb: str | Sequence[str] = ("red", "green", "blue"),
         time: Any = None,
+        columns: int = 4,
         ax: Any = None,
         stretch: tuple[float, float] = (2, 98),
         alpha: float | None = None,
@@ -682,9 +705,52 @@ class CloudMask:
         from xcloudmask.masks.plot import plot
 
         return plot(
-            self._array(), mask, rgb=rgb, time=time, ax=ax, stretch=stretch, alpha=alpha, size=size,
-            legend=legend,
+            self._array(), mask, rgb=rgb, time=time, columns=columns, ax=ax, stretch=stretch, alpha=alpha,
+            size=size, legend=legend,
         )  # fmt: skip
+
+    def explore(
+        self,
+        mask: xr.DataArray | None = None,
+        *,
+        rgb: str | Sequence[str] = ("red", "green", "blue"),
+        time: Any = None,
+        stretch: tuple[float, float] = (2, 98),
+        alpha: float = 0.6,
+        limit: int = 1000,
+        height: int = 480,
+    ) -> Map:
+        """Return a map to drag and zoom, of the picture with the mask over it; of a mask, the mask alone.
+
+        Everything is in the page, also without a network: no tiles, no library is fetched.
+
+        Parameters
+        ----------
+        mask : DataArray, optional
+            Classes of the scene, on the same grid.
+        rgb : sequence of str, or str
+            Three bands for red, green and blue, or one for grey.
+        time : int, str or datetime, optional
+            Which time, by position or label. The first by default.
+        stretch : (float, float)
+            Percentiles of each band that become black and full colour.
+        alpha : float
+            How opaque the classes are at first: 0 to 1.
+        limit : int
+            Pixels a side; of larger arrays every n-th is taken.
+        height : int
+            Of the frame in a notebook.
+
+        Returns
+        -------
+        Map
+            A notebook shows it; ``.save("map.html")`` writes the page.
+        """
+        from xcloudmask.masks.explore import explore
+
+        return explore(
+            self._array(), mask, rgb=rgb, time=time, stretch=stretch, alpha=alpha, limit=limit, height=height
+        )
 
 
 @xr.register_dataset_accessor("cloudmask")  # type: ignore[no-untyped-call]
@@ -736,7 +802,7 @@ class DataArrayAccessor(CloudMask):
         mask: xr.DataArray,
         drop: Sequence[str] = apply.DROP,
         buffer: str | float | None = None,
-    ) -> xr.DataArray:
+    ) -> DataArray:
         """Return the data with NaN where `mask` has one of the classes `drop`, or no data.
 
         Parameters
@@ -756,4 +822,4 @@ class DataArrayAccessor(CloudMask):
         >>> xr.DataArray([0.2, 0.9], dims="x").cloudmask.apply(mask).values
         array([0.2, nan])
         """
-        return apply.apply(self._da, mask, drop, buffer)
+        return typed(apply.apply)(self._da, mask, drop, buffer)

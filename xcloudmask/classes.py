@@ -20,6 +20,8 @@ EMPTY = "no_data"
 #: Kinds of cloud, the surest first.
 SURER = ("cloud", "thick_cloud", "thin_cloud")
 CLOUDY = frozenset(SURER)
+#: Classes that count as clear, unless the caller says otherwise.
+CLEAR = ("clear", "not_cloud", "land", "snow", "water")
 
 #: For each scheme: code and name of its classes, and the scheme's word for each of the vocabulary's.
 SCHEMES: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {

@@ -607,6 +607,7 @@ def test_demo_calls_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)  # where this fails, the real demo runs, and writes a folder
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr("xcloudmask.cli.demo.make", lambda *out: calls.append(out))
+    monkeypatch.setattr("xcloudmask.cli.demo.report", str)
     assert main(["demo"]) == 0
     assert main(["demo", "here"]) == 0
     assert calls == [(), ("here",)]

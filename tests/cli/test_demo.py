@@ -33,6 +33,7 @@ def made(tmp_path_factory):
     patch.setattr("builtins.print", lambda *words, **_: said.append(" ".join(map(str, words))))
     try:
         result = demo.make(folder)
+        said.append(demo.report(result))
     finally:
         patch.undo()
     return result, "\n".join(said)

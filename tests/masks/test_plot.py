@@ -123,12 +123,19 @@ def test_classes_have_an_outline_in_their_full_colour():
 
 
 def deficient(rgb: np.ndarray, kind: str) -> np.ndarray:
-    """How a dichromat sees a colour: Viénot, Brettel and Mollon (1999) for red-green, simplified for blue."""
+    """How a dichromat sees a colour.
+
+    Viénot, Brettel and Mollon (1999), Color Research & Application 24, 243-252, for red-green;
+    Machado, Oliveira and Fernandes (2009), IEEE Trans. Vis. Comput. Graph. 15, 1291-1298, for blue.
+    """
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     matrix = {
         "normal": np.eye(3),
         "protan": np.array([[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]]),
         "deutan": np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]]),
+        "tritan": np.array(
+            [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]]
+        ),
     }[kind]
     seen = np.clip(matrix @ linear, 0, 1)
     return np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)
@@ -145,14 +152,17 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-@pytest.mark.parametrize("kind", ["normal", "protan", "deutan"])
+@pytest.mark.parametrize("kind", ["normal", "protan", "deutan", "tritan"])
 def test_colours_differ_for_colour_blind_eyes(kind):
-    names = [*CODES]
-    colours = class_colours(names)
-    for a, b in itertools.combinations(names, 2):
-        one, other = (lab(deficient(np.array(to_rgb(colours[n])), kind)) for n in (a, b))
-        least = 10 if {a, b} == {"clear", "no_data"} else 15  # no data is hatched besides
-        assert np.linalg.norm(one - other) > least, (kind, a, b)
+    schemes = [[*codes, "no_data"] for codes, _ in SCHEMES.values()]
+    for names in (*schemes, ["clear", "cloud", "haze", "smoke", "no_data"]):
+        colours = class_colours(names)
+        for a, b in itertools.combinations(names, 2):
+            one, other = (lab(deficient(np.array(to_rgb(colours[n])), kind)) for n in (a, b))
+            least = (
+                8 if {a, b} & {"clear", "not_cloud", "land"} and "no_data" in (a, b) else 15
+            )  # hatched besides
+            assert np.linalg.norm(one - other) > least, (kind, a, b)
 
 
 def test_every_scheme_gives_each_of_its_classes_a_colour_of_its_own():
@@ -406,3 +416,54 @@ def test_one_axes_for_each_map_or_one_map_an_axes_in_a_loop():
         assert each.cloudmask.plot(ax=ax) is ax
     with pytest.raises(CloudMaskError, match="holds 3 axes, and there are 2 maps"):
         scene().cloudmask.plot(striped_mask(), ax=several)
+
+
+def dated(times: int = 5) -> xr.DataArray:
+    """Masks of which the first is all clear, the second all cloud, and so on; the last has a gap."""
+    values = np.stack([np.full((6, 9), code, np.uint8) for code in (0, 1, 3, 2, 4)[:times]])
+    values[-1, :3] = 255
+    days = np.array(["2026-05-01", "2026-05-06", "2026-05-11", "2026-06-01", "2026-06-06"][:times], "M8[ns]")
+    return xr.DataArray(values, dims=("time", "y", "x"), coords={"time": days, **grid(6, 9)}, attrs=FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("time", "shown"),
+    [
+        ("all", [0, 1, 2, 3, 4]), ([1, "2026-06-01"], [1, 3]), (slice(1, 3), [1, 2]),
+        (slice("2026-05-06", "2026-05-31"), [1, 2]), (slice(None, None, 2), [0, 2, 4]),
+    ],
+)  # fmt: skip
+def test_several_times_are_small_multiples(time, shown):
+    ax = dated().cloudmask.plot(time=time, columns=3)
+    panels = [a for a in ax.figure.axes if a.images]
+    assert [a.get_title(loc="left")[:10] for a in panels] == [str(dated().time.values[i])[:10] for i in shown]
+    image = canvas(ax)
+    for a, index in zip(panels, shown, strict=True):
+        name = ("clear", "cloud", "cloud_shadow", "thin_cloud", "snow")[index]
+        at = (np.mean(a.get_xlim()), a.get_ylim()[0] + 0.2 * np.ptp(a.get_ylim()))
+        np.testing.assert_allclose(colour_at(a, image, *at), to_rgb(COLOURS[name]), atol=0.01)
+    assert len({a.get_position().y0.round(3) for a in panels}) == -(-len(shown) // 3)
+    assert ("no data" in texts(ax)) == (4 in shown)
+    assert texts(ax).count("cloud") == 1
+
+
+def test_over_scenes_each_time_is_one_map_of_its_own_scene():
+    pictures = xr.concat([scene(6, 9, value=v) for v in (0.2, 0.3, 0.4)], dim="time")
+    pictures[1, :, :3] = np.nan
+    ax = pictures.cloudmask.plot(dated(3).drop_vars("time"), time="all")
+    panels = [a for a in ax.figure.axes if a.images]
+    assert [len(a.images) for a in panels] == [2, 2, 2]
+    assert not panels[1].images[0].get_array()[0, 0, 3]
+    assert panels[0].images[0].get_array()[0, 0, 3]
+
+
+def test_too_many_times_and_none_say_so():
+    many = xr.concat([dated(1)] * 40, dim="time")
+    with pytest.raises(CloudMaskError, match=r"is 40 times, and a picture shows 1 to 36.*list of positions"):
+        many.cloudmask.plot(time="all")
+    with pytest.raises(CloudMaskError, match="is 0 times"):
+        many.cloudmask.plot(time=slice(0, 0))
+    with pytest.raises(OptionError, match="0 to 4"):
+        dated().cloudmask.plot(time=[9])
+    with pytest.warns(UserWarning, match="time='all' draws all"):
+        dated().cloudmask.plot()

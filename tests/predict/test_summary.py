@@ -261,3 +261,12 @@ def test_bands_that_are_estimated_are_said_to_be():
     with pytest.warns(ModelWarning, match="estimates blue, swir22"):
         mask = data.cloudmask.predict()
     assert "; blue swir22 estimated" in rows(mask)["Made with"].value
+
+
+def test_the_clear_share_is_of_what_holds_data_and_steps_of_cleaning_are_told():
+    flags = {"flag_values": [0, 1, 3, 4, 255], "flag_meanings": "clear cloud cloud_shadow snow no_data"}
+    mask = xr.DataArray(np.array([[0, 1, 3, 4, 255, 255, 0, 0]], "u1"), dims=("y", "x"), attrs=flags)
+    assert rows(mask)["Clear"].value == "66.7 % of 6 pixels that hold data"
+    assert "Clear" not in rows(mask.chunk())
+    assert "Clear" not in rows(mask.copy(data=np.full((1, 8), 255, "u1")))
+    assert rows(mask.assign_attrs(cleaned="buffer=1 px"))["Made with"].value == "cleaned: buffer=1 px"

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from xcloudmask.cli import completion
 from xcloudmask.cli.flags import in_flags
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.text import say, table
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sensors": ("xcloudmask.cli.sensors", "list the sensors, or show the bands of one"),
     "stream": ("xcloudmask.cli.stream", "mask scenes into a Zarr store that a stopped run goes on with"),
     "stac": ("xcloudmask.cli.stac", "search a catalogue, and keep a store of masks up to date with it"),
+    "clean": ("xcloudmask.cli.clean", "tidy a mask: close gaps, take out specks, widen, fill"),
     "verify": ("xcloudmask.cli.verify", "check a store of masks, and mend what is damaged"),
     "score": ("xcloudmask.cli.score", "score masks against references, with a report page"),
     "datasets": ("xcloudmask.cli.datasets", "list published labelled datasets, or convert one into patches"),
@@ -43,13 +45,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "") -> int:
     """Run a command and return its exit code.
 
     Parameters
     ----------
     argv : sequence of str, optional
         Without the program's name. Default: what this process was started with.
+    prog : str
+        What was typed in place of ``xcloudmask COMMAND``, for usage lines.
 
     Examples
     --------
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         with _told_warnings(every=debug), _terminated():
-            return _run(words)
+            return _run(words, prog)
     except KeyboardInterrupt:
         say("interrupted; nothing is left half-written")
         return _leave(130, at_once=argv is None)
@@ -79,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error)
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], prog: str) -> int:
+    if words[:1] and words[0] in completion.FLAGS:
+        return completion.run(words, COMMANDS)
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     place = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
@@ -90,7 +96,7 @@ def _run(words: list[str]) -> int:
     command = pick("command", words[place], COMMANDS)
     module_name, about = COMMANDS[command]
     module = import_module(module_name)
-    parser = Parser(f"xcloudmask {command}", module.__doc__ or about)
+    parser = Parser(prog or f"xcloudmask {command}", module.__doc__ or about)
     module.add_arguments(parser)
     code: int | None = module.run(parser.parse_args(words[:place] + words[place + 1 :]))
     sys.stdout.flush()
@@ -108,6 +114,8 @@ def _top() -> Parser:
         epilog=f"commands:\n{rows}\n\nHelp of a command: xcloudmask COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"xcloudmask {__version__}")
+    for flag, about in zip(completion.FLAGS, ("have the TAB key complete", "print that"), strict=True):
+        parser.add_argument(flag, nargs="?", metavar="SHELL", help=f"{about} in bash, zsh or fish")
     return parser
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli.flags import whole
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.text import paragraph, table
+from xcloudmask.cli.text import paragraph, table, tell
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,8 +75,7 @@ def run(args: Namespace) -> int:
     share = {part: seconds[part] / max(sum(seconds.values()), 1e-9) for part in PARTS}
     bound = max(share, key=lambda part: share[part])
     side, overlap = mask.attrs["patch_size"], mask.attrs["overlap"]
-    print(
-        table([
+    text = table([
             ("model", f"{spec.name} {spec.version}, {run_as.runtime}, {dtype}"),
             ("on", at),
             (
@@ -94,11 +93,15 @@ def run(args: Namespace) -> int:
                 f"{PARTS[bound]}. Time inside one more run, all threads together: "
                 + ", ".join(f"{name} {100 * share[part]:.0f} %" for part, name in PARTS.items()),
             ),
-        ])
-    )  # fmt: skip
+    ])  # fmt: skip
     much = f"extrapolated from {pixels:.3g} Mpx" if args.size**2 != SHARED_MPX * 10**6 else "measured"
-    print("\n" + paragraph(f"To share ({SHARED_MPX} Mpx, {much}):"))
-    print(f"| {at} | {dtype} | {wall * SHARED_MPX / pixels:.3g} s |")
+    text += "\n\n" + paragraph(f"To share ({SHARED_MPX} Mpx, {much}):")
+    facts = {
+        "model": spec.name, "version": spec.version, "runtime": run_as.runtime, "dtype": dtype, "device": at,
+        "size": args.size, "first_call_s": first, "runs_s": walls, "processor_s": processor,
+        "megapixels_per_s": pixels / wall, "shares": share,
+    }  # fmt: skip
+    tell(args, facts, f"{text}\n| {at} | {dtype} | {wall * SHARED_MPX / pixels:.3g} s |")
     return 0
 
 

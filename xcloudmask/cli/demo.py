@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xcloudmask.cli.parse import Parser
+from xcloudmask.cli.text import tell
 from xcloudmask.errors import CloudMaskError, OptionError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def clip_folder(name: str) -> Path:
 
 
 def make(out: str | PathLike[str] = "xcloudmask-demo") -> DemoResult:
-    """Mask the demo's scenes; write a Zarr store and a picture of each, and print what was found.
+    """Mask the demo's scenes; write a Zarr store and a picture of each.
 
     The sun's elevation of the Landsat clip is an ESTIMATE (35 degrees, give or take 5), as nobody tells its
     date; the output says so.
@@ -141,9 +142,7 @@ def make(out: str | PathLike[str] = "xcloudmask-demo") -> DemoResult:
         clip_folder(name)  # what is missing is told before anything is written
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    result = DemoResult(folder, tuple(_mask(name, folder) for name in CLIPS))
-    print(report(result))
-    return result
+    return DemoResult(folder, tuple(_mask(name, folder) for name in CLIPS))
 
 
 def _mask(name: str, folder: Path) -> DemoScene:
@@ -229,4 +228,5 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     """Run it."""
-    make(*([] if args.out is None else [args.out]))  # prints what it found
+    result = make(*([] if args.out is None else [args.out]))
+    tell(args, result, lambda: report(result))

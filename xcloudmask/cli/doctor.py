@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from xcloudmask.cli.parse import Parser
-from xcloudmask.cli.text import table
+from xcloudmask.cli.text import show, table, tell
 
 #: Distributions that the core cannot do without, in the order in which they are shown.
 NEEDED = (
@@ -49,17 +49,19 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     """Print the report; 1 if something needed is broken."""
-    broken = 0
+    found: dict[str, list[Finding]] = {}
     for title, check in SECTIONS.items():
-        print(f"{title}")
-        found = list(_guarded(check))
-        print(table([(f"  {finding.state:<7}", finding.what, finding.told) for finding in found]), flush=True)
-        broken += sum(finding.state == "BROKEN" for finding in found)
-    print(
-        f"\n{broken} needed {'part is' if broken == 1 else 'parts are'} broken."
-        if broken
-        else "\nAll is well."
+        found[title] = list(_guarded(check))
+        if not args.json:
+            show(
+                f"{title}\n" + table([(f"  {each.state:<7}", *each[1:]) for each in found[title]]), head=True
+            )
+    broken = sum(each.state == "BROKEN" for section in found.values() for each in section)
+    facts = {title: [each._asdict() for each in section] for title, section in found.items()}
+    said = (
+        f"{broken} needed {'part is' if broken == 1 else 'parts are'} broken." if broken else "All is well."
     )
+    tell(args, {**facts, "broken": broken}, f"\n{said}")
     return 1 if broken else 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
-from xcloudmask.cli.text import paragraph, table
+from xcloudmask.cli.text import paragraph, table, tell
 
 if TYPE_CHECKING:
     from xcloudmask.types import ModelSpec
@@ -55,15 +55,19 @@ def _list(args: Namespace) -> None:
     if args.published:
         entries = known.models().values()
         heads = ("model", "licence", "system")
-        print(table([heads, *((each.name, each.licence, each.system) for each in entries)]))
-        for system, source in {each.system: each.source for each in entries}.items():
-            print(f"{system}: {source}")
-        print("Fetch one and see its card: xcloudmask models load NAME")
+        sources = {each.system: each.source for each in entries}.items()
+        lines = [
+            table([heads, *((each.name, each.licence, each.system) for each in entries)]),
+            *(f"{system}: {source}" for system, source in sources),
+            "Fetch one and see its card: xcloudmask models load NAME",
+        ]
+        tell(args, list(entries), "\n".join(lines), head=True)
         return
-    rows = [("model", "level", "pixel", "bands; licence")]
+    rows, facts = [("model", "level", "pixel", "bands; licence")], []
     for name, spec in models.cards():
         if not isinstance(spec, models.ModelSpec):
             rows.append((name, "?", "?", f"cannot be read: {spec}"))
+            facts.append({"name": name, "error": spec})
             continue
         level = {"toa": "L1C", "boa": "L2A", None: "either"}[spec.level]
         lines = [spec.needs]
@@ -71,14 +75,14 @@ def _list(args: Namespace) -> None:
         if remedy := plugins.missing(spec):
             lines.append(f"not installed: {remedy}")
         rows.append((name, level, card.pixels(spec).partition(";")[0], "\n".join(lines)))
-    print(table(rows))
-    print("\nAll of one: xcloudmask models show NAME")
+        facts.append({**card.changed(spec), "name": name, "needs": spec.needs, "install": remedy})
+    tell(args, facts, f"{table(rows)}\n\nAll of one: xcloudmask models show NAME", head=True)
 
 
 def _show(args: Namespace) -> None:
     from xcloudmask import models
 
-    _print_card(models.get(args.what[0]))
+    _print_card(args, models.get(args.what[0]))
 
 
 def _load(args: Namespace) -> None:
@@ -88,27 +92,29 @@ def _load(args: Namespace) -> None:
     one = len(args.what) == 1
     spec = models.load(args.what[0] if one else args.what, **({"sha256": args.sha256} if args.sha256 else {}))
     load_network(spec)  # so that a file whose network does not run is not called loaded
-    _print_card(spec)
-    if one:
-        print(paragraph(f"\nIt loads. Masks with it: xcloudmask predict SCENE MASK --model {args.what[0]}"))
+    _print_card(args, spec, f"xcloudmask predict SCENE MASK --model {args.what[0]}" if one else "")
 
 
-def _print_card(spec: ModelSpec) -> None:
+def _print_card(args: Namespace, spec: ModelSpec, use: str = "") -> None:
     from xcloudmask.models import card
     from xcloudmask.models.sources import plugins
 
     rows = card.rows_of(spec)
     if remedy := plugins.missing(spec):
         rows.insert(0, ("install", f"{remedy} (its package is not here)"))
-    print(paragraph(f"{spec.name} {spec.version}: {spec.description}"))
-    print(table([(f"  {label}", value) for label, value in rows]))
+    lines = [
+        paragraph(f"{spec.name} {spec.version}: {spec.description}"),
+        table([(f"  {label}", value) for label, value in rows]),
+    ]
+    lines += [paragraph(f"\nIt loads. Masks with it: {use}")] if use else []
+    tell(args, {"name": spec.name, **card.changed(spec)}, "\n".join(lines))
 
 
 def _export(args: Namespace) -> None:
     from xcloudmask import models
 
-    for path in models.export(*args.what):
-        print(path)
+    paths = list(models.export(*args.what))
+    tell(args, paths, "\n".join(map(str, paths)))
 
 
 def _fetch(args: Namespace) -> None:
@@ -117,7 +123,7 @@ def _fetch(args: Namespace) -> None:
 
     spec = models.get(args.what[0])
     load_network(spec)
-    print(f"{spec.name} is here and loads: {spec.weights}")
+    tell(args, {"name": spec.name, "weights": spec.weights}, f"{spec.name} is here and loads: {spec.weights}")
 
 
 def _convert(args: Namespace) -> None:
@@ -125,7 +131,9 @@ def _convert(args: Namespace) -> None:
 
     *sources, target = args.what
     names = convert(sources, target, prefix=args.prefix, keymap=args.keymap, sha256=args.sha256)
-    print(f"{target}: {len(names)} tensors, {names[0]} to {names[-1]}")
+    tell(
+        args, {"path": target, "tensors": names}, f"{target}: {len(names)} tensors, {names[0]} to {names[-1]}"
+    )
 
 
 #: Arguments of each action, and what it does.

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rich_argparse import RawDescriptionRichHelpFormatter
+
 from xcloudmask.cli.text import paragraph
 
 
@@ -43,6 +45,13 @@ def pick(what: str, word: str, allowed: Iterable[str]) -> str:
     return word
 
 
+class _Help(RawDescriptionRichHelpFormatter):
+    """Help in colour on a terminal, its words as they are."""
+
+    group_name_formatter = str
+    text_markup = help_markup = False
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises `UsageError`, takes no abbreviations, and knows ``--debug``."""
 
@@ -54,10 +63,11 @@ class Parser(argparse.ArgumentParser):
             usage=usage,
             description="\n\n".join(paragraph(" ".join(part.split())) for part in about.split("\n\n")),
             epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self.add_argument("--json", action="store_true", help="print what is found as JSON")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; an unknown option is answered with the nearest one."""

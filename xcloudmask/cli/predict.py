@@ -16,16 +16,21 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli import auxiliary, source
 from xcloudmask.cli.flags import add_flags, given, in_flags
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import paragraph, say
+from xcloudmask.cli.text import paragraph, plain, say, show, tell
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from xcloudmask.masks.geotiff import Written
 
 EXAMPLES = """examples:
   xcloudmask predict S2B_MSIL1C_....SAFE mask.tif
@@ -33,6 +38,7 @@ EXAMPLES = """examples:
   xcloudmask predict raw.tif mask.tif --bands blue,green,red,nir --level L1C
   xcloudmask predict scene.zarr clouds.zarr --proba
   xcloudmask predict *.tif --out-dir masks/ --sensor landsat-8 --level L2
+  xcloudmask predict *.tif --out-dir masks/ --dry-run
   xcloudmask predict scene.tif mask.tif --model mine --aux elevation=dem.tif"""
 
 
@@ -50,6 +56,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--out-dir", metavar="DIR", type=out_dir, help="write each mask here, as NAME.tif")
     add_model_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run: windows, memory, seconds; write nothing"
+    )
     add_volume(parser)
 
 
@@ -143,14 +152,18 @@ def _run(args: Namespace, log: logging.Logger) -> int:
     asked = model_options(args)
     keep_cache_small()
     outputs = _outputs(args)
+    if args.dry_run:
+        from xcloudmask.cli import dry_run
+
+        return dry_run.run(args, outputs, asked)
     if args.out_dir is None:
         ((path, out),) = outputs.items()
-        _mask(args, path, out, asked, log)
+        tell(args, [_mask(args, path, out, asked, log)], "", quiet=True)
         return 0
-    failed: dict[str, str] = {}
+    done, failed = [], dict[str, str]()
     for number, (path, out) in enumerate(outputs.items()):
         try:
-            _mask(args, path, out, asked, log)
+            done.append(_mask(args, path, out, asked, log))
         except Exception as error:
             if number == 0 and isinstance(error, (UsageError, OptionError)):
                 raise  # it is the call that is wrong, not this scene
@@ -158,6 +171,8 @@ def _run(args: Namespace, log: logging.Logger) -> int:
                 traceback.print_exc()
             known = isinstance(error, (UsageError, CloudMaskError))
             failed[path] = in_flags(error) if known else f"{type(error).__name__}: {error}"
+    failures = [{"path": path, "error": reason} for path, reason in failed.items()]
+    tell(args, [*done, *failures], "", quiet=True)
     if failed:
         say(f"{len(failed)} of {len(outputs)} scenes failed:")
         for path, reason in failed.items():
@@ -185,9 +200,13 @@ def _outputs(args: Namespace) -> dict[str, Path]:
                 raise UsageError(f"{other} and {path} would both be masked into {out}: mask them in two runs")
         if args.out_dir.exists() and not args.out_dir.is_dir():
             raise UsageError(f"--out-dir {args.out_dir} is a file: name a folder")
-        args.out_dir.mkdir(parents=True, exist_ok=True)
+        if not args.dry_run:
+            args.out_dir.mkdir(parents=True, exist_ok=True)
     scenes = {Path(path).expanduser().resolve() for path in named}
-    outputs = {path: check_output(out, overwrite=args.overwrite) for path, out in named.items()}
+    outputs = {
+        path: Path(out) if args.dry_run else check_output(out, overwrite=args.overwrite)
+        for path, out in named.items()
+    }
     for out in outputs.values():
         if out.resolve() in scenes:
             raise UsageError(f"OUT is IN ({out}): name another {'folder' if args.out_dir else 'file'}")
@@ -199,18 +218,27 @@ def _name(path: Path) -> str:
     return path.stem if path.is_file() or path.suffix.lower() in (".safe", ".zarr") else path.name
 
 
-def _mask(args: Namespace, path: str, out: Path, asked: PredictOptions, log: logging.Logger) -> None:
-    from xcloudmask.masks.write import write
+def _mask(
+    args: Namespace, path: str, out: Path, asked: PredictOptions, log: logging.Logger
+) -> dict[str, Any]:
     from xcloudmask.predict.prepare import predict
 
     result = predict(source.open_scene(args, path), asked)
     log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks or ())))
-    progress = ProgressLine(shown=False if args.quiet else None)
     start = time.monotonic()
+    written, model = write_out(args, result, out), result.attrs["model"]
+    seconds = time.monotonic() - start
+    if not (args.quiet or args.json):
+        show(paragraph(f"{written} ({model}, {seconds:.1f} s)"))
+    return {"scene": path, **plain(written), "model": model, "seconds": seconds}
+
+
+def write_out(args: Namespace, result: xr.DataArray, out: str | Path) -> Written:
+    """Write a mask, with a bar for who looks."""
+    from xcloudmask.masks.write import write
+
+    progress = ProgressLine(shown=False if args.quiet else None)
     try:
-        written = write(result, out, overwrite=args.overwrite, progress=progress)
+        return write(result, out, overwrite=args.overwrite, progress=progress)
     finally:
         progress.clear()
-    if not args.quiet:
-        seconds = time.monotonic() - start
-        print(paragraph(f"{written} ({result.attrs['model']}, {seconds:.1f} s)"))

@@ -91,7 +91,7 @@ def _classes(text: str) -> dict[int, str]:
 
 def run(args: Namespace) -> None:
     """Score, print the table, write the report."""
-    from xcloudmask.cli.text import paragraph, say
+    from xcloudmask.cli.text import paragraph, say, tell
     from xcloudmask.metrics.report import Case, score_cases, write_report
 
     if args.dataset:
@@ -123,12 +123,11 @@ def run(args: Namespace) -> None:
         )
     else:
         found = score_cases(cases, asked, samples=args.samples)[0]
-    print(table_of(found))
-    for note in found.notes:
-        if note not in notes:
-            print(f"\n{paragraph(note)}")
-    if args.report:
-        print(f"\n{Path(args.report) / 'report.html'}")
+    lines = [table_of(found), *(f"\n{paragraph(note)}" for note in found.notes if note not in notes)]
+    lines += [f"\n{Path(args.report) / 'report.html'}"] if args.report else []
+    worst = dict(zip(found.questions, found.worst_scenes, strict=True))
+    facts = {"scenes": found.scenes, "scores": found.to_dict(), "worst_scenes": worst, "notes": found.notes}
+    tell(args, facts, "\n".join(lines), head=True)
 
 
 def _left_out(cases: list[Case], args: Namespace) -> list[str]:

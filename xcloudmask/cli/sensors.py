@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
-from xcloudmask.cli.text import paragraph, table
+from xcloudmask.cli.text import paragraph, table, tell
 from xcloudmask.types import Band
 
 ACTIONS = ("list", "show")
@@ -23,35 +23,33 @@ def run(args: Namespace) -> None:
     if pick("action", args.action, ACTIONS) == "show":
         if not name:
             raise UsageError("say which sensor: xcloudmask sensors show NAME")
-        _show(name)
+        _show(args, name)
     elif name:
         raise UsageError(f"sensors list takes no name. To see one: xcloudmask sensors show {name}")
     else:
-        _list()
+        _list(args)
 
 
-def _list() -> None:
+def _list(args: Namespace) -> None:
     from xcloudmask import sensors
 
+    found = [sensors.get(name) for name in sensors.names()]
     rows = [("sensor", "bands", "what it is")]
-    for name in sensors.names():
-        sensor = sensors.get(name)
-        rows.append((name, f"{len(sensor.bands):>5}", sensor.title))
-    print(table(rows))
-    print("\nBands of one, with wavelengths: xcloudmask sensors show NAME")
+    rows += [(sensor.name, f"{len(sensor.bands):>5}", sensor.title) for sensor in found]
+    text = f"{table(rows)}\n\nBands of one, with wavelengths: xcloudmask sensors show NAME"
+    tell(args, found, text, head=True)
 
 
-def _show(name: str) -> None:
+def _show(args: Namespace, name: str) -> None:
     from xcloudmask import sensors
 
     sensor = sensors.get(name)
-    print(paragraph(f"{sensor.name}: {sensor.title}"))
+    lines = [paragraph(f"{sensor.name}: {sensor.title}")]
     if sensor.aliases:
-        print(table([("also called", ", ".join(sensor.aliases))]))
+        lines.append(table([("also called", ", ".join(sensor.aliases))]))
     rows: list[tuple[str, ...]] = [("band", "common name", "nm: from - to", "centre", "pixel", "kind")]
     rows += [_row(band) for band in sensor.bands]
-    print()
-    print(table(rows))
+    tell(args, sensor, "\n".join([*lines, "", table(rows)]))
 
 
 def _row(band: Band) -> tuple[str, ...]:

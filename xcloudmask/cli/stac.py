@@ -16,7 +16,7 @@ from xcloudmask.cli import predict, store
 from xcloudmask.cli.flags import add_flags, given
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import paragraph, table
+from xcloudmask.cli.text import paragraph, table, tell
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.stac.options import LoadOptions
 
@@ -75,7 +75,7 @@ def _run(args: Namespace) -> int:
     if args.save:
         Path(args.save).write_text(json.dumps({"type": "FeatureCollection", "features": found}))
     if args.to is None:
-        _list(found)
+        _list(args, found)
         return 0
     predict.keep_cache_small()
     from xcloudmask.archive.sync import sync
@@ -87,7 +87,7 @@ def _run(args: Namespace) -> int:
             found, args.to, load={**loading, "bbox": args.bbox}, predict=predict.keywords(asked),
             output=asked.output, write=writing,
         )  # fmt: skip
-    return store.finish(report, quiet=args.quiet)
+    return store.finish(args, [report])
 
 
 def _from_file(args: Namespace) -> list[dict[str, Any]]:
@@ -122,16 +122,22 @@ def _search(args: Namespace) -> list[dict[str, Any]]:
         ) from error
 
 
-def _list(found: Sequence[Mapping[str, Any]]) -> None:
-    rows = [("time", "cloud", "item")]
+def _list(args: Namespace, found: Sequence[Mapping[str, Any]]) -> None:
+    rows, facts = [("time", "cloud", "item")], []
     for item in sorted(found, key=lambda one: str(_properties(one).get("datetime"))):
         cloud = _properties(item).get("eo:cloud_cover")
         when = str(_properties(item).get("datetime") or _properties(item).get("start_datetime") or "?")
         rows.append((when[:16].replace("T", " "), "" if cloud is None else f"{cloud:.0f} %", str(item["id"])))
-    print(table(rows) if found else "no items. Widen --datetime or --bbox, and check the collection's name")
+        facts.append(
+            {"id": item["id"], "collection": item.get("collection"), "time": when, "cloud_cover": cloud}
+        )
+    text = "no items. Widen --datetime or --bbox, and check the collection's name"
     if found:
         count = f"{len(found)} item{'s' if len(found) > 1 else ''}"
-        print(paragraph(f"\n{count}. To mask them: the same command with --to masks.zarr"))
+        text = (
+            table(rows) + "\n" + paragraph(f"\n{count}. To mask them: the same command with --to masks.zarr")
+        )
+    tell(args, facts, text, head=bool(found))
 
 
 def _properties(item: Mapping[str, Any]) -> Mapping[str, Any]:

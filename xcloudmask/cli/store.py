@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from xcloudmask.cli.flags import add_flags, given
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.predict import said
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import paragraph, say
+from xcloudmask.cli.text import paragraph, say, tell
 from xcloudmask.store.options import WriteOptions
 
 #: Options whose flag is not made from their field, and why.
@@ -120,12 +120,13 @@ def resumable(*, verbose: bool) -> Iterator[None]:
         raise
 
 
-def finish(report: Any, *, quiet: bool) -> int:
-    """Print what was done; on stderr, with an exit code, if not all of it could be."""
-    if report.complete:
-        if not quiet:
-            print("\n".join(paragraph(line) for line in str(report).splitlines()))
-        return 0
-    for line in str(report).replace("same call", "same command").splitlines():
-        say(line.strip())
-    return 1
+def finish(args: Namespace, reports: Sequence[Any]) -> int:
+    """Print what was done; on stderr, with an exit code, what could not be."""
+    done = [line for report in reports if report.complete for line in str(report).splitlines()]
+    if args.json or done:
+        tell(args, reports, "\n".join(map(paragraph, done)), quiet=args.quiet)
+    failed = [report for report in reports if not report.complete]
+    for report in failed:
+        for line in str(report).replace("same call", "same command").splitlines():
+            say(line.strip())
+    return 1 if failed else 0

@@ -53,14 +53,14 @@ def _run(args: Namespace) -> int:
 
     scenes = _in_order([_open(args, path) for path in args.paths], args.paths)
     with store.connected(args):
-        code = 0
+        reports = []
         for number, scene in enumerate(scenes):
             options = store.options(args, *spatial_dims(scene))
             if number:  # the later ones are appended
                 options |= {"overwrite": False, "resume": True}
-            report = stream(scene, args.out, predict=predict.keywords(asked), output=asked.output, **options)
-            code |= store.finish(report, quiet=args.quiet)
-    return code
+            how = predict.keywords(asked)
+            reports.append(stream(scene, args.out, predict=how, output=asked.output, **options))
+    return store.finish(args, reports)
 
 
 def _open(args: Namespace, path: str) -> xr.DataArray:

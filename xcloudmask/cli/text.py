@@ -1,11 +1,31 @@
-"""Text for a terminal: tables and paragraphs that fit its width, and one-line messages."""
+"""Text for a terminal: tables and paragraphs that fit its width, colours where a person looks, and JSON."""
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from os import PathLike
+from typing import Any
+
+#: What is coloured, and how (the names of the groups are rich's styles).
+COLOURS = (
+    r"(?m)^  (?P<blue>\w[\w ]*?)(?=  )",
+    r"(?P<bold>\A[\w.-]+)(?=[: ])",
+    r"(?m)^(?P<bright_red>! .*|  BROKEN .*)",
+    r"(?m)^  (?P<yellow>missing) ",
+    r"(?m)^  (?P<green>ok) ",
+    r"(?P<cyan>xcloudmask(?: [a-z]+)+(?: --?[a-z-]+| [A-Z]+)*)(?=$|[^\w])",
+    r"(?<![\w-])(?P<cyan>--[a-z][a-z-]+)",
+    r"(?P<red>\Axcloudmask(?=: (?!warning)))",
+    r"(?P<yellow>\Axcloudmask: warning)",
+    r"(?P<bold>[\d.,]+ ?%)",
+)
 
 
 def width() -> int:
@@ -43,10 +63,64 @@ def paragraph(text: str, columns: int | None = None) -> str:
     return textwrap.fill(text, columns or width(), break_long_words=False, break_on_hyphens=False)
 
 
+def show(text: str, *, head: bool = False, stderr: bool = False) -> None:
+    """Print; to a terminal in colour, unless ``NO_COLOR`` is set. With `head` line 1 is one of heads."""
+    stream = sys.stderr if stderr else sys.stdout
+    if not stream.isatty():
+        print(text, file=stream, flush=True)
+        return
+    from rich.console import Console
+    from rich.highlighter import RegexHighlighter
+    from rich.text import Text
+
+    class Colours(RegexHighlighter):
+        highlights = COLOURS
+
+    coloured = Text(text)
+    Colours().highlight(coloured)
+    if head:
+        coloured.stylize("bold underline", 0, text.find("\n") % (len(text) + 1))
+    Console(file=stream, highlight=False, markup=False).print(coloured, soft_wrap=True)
+
+
+def tell(
+    args: Namespace, facts: Any, text: str | Callable[[], str], *, head: bool = False, quiet: bool = False
+) -> None:
+    """Print what a command found: with ``--json`` the facts, else the text, or nothing if `quiet`."""
+    if args.json:
+        print(json.dumps(plain(facts), indent=2, allow_nan=False))
+    elif not quiet:
+        show(text if isinstance(text, str) else text(), head=head)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON holds it: dataclasses as mappings, what is no finite number as None.
+
+    Examples
+    --------
+    >>> from xcloudmask.types import Band
+    >>> plain({"bands": (Band("B04", "red", gsd=float("nan")),)})["bands"][0]["gsd"] is None
+    True
+    """
+    if hasattr(value, "tolist"):  # of NumPy
+        value = value.tolist()
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, PathLike):
+        return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
 def say(message: str) -> None:
     """Write to stderr, in the place of a progress line: wrapped for a person, one line in a pipe."""
     if sys.stderr.isatty():
-        lines = [paragraph(part) for part in f"xcloudmask: {message}".splitlines()]
-        print("\r\x1b[K" + "\n".join(lines), file=sys.stderr, flush=True)
+        print("\r\x1b[K", end="", file=sys.stderr)
+        show("\n".join(paragraph(part) for part in f"xcloudmask: {message}".splitlines()), stderr=True)
     else:
-        print(f"xcloudmask: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        show(f"xcloudmask: {' '.join(message.split())}", stderr=True)

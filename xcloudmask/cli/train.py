@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import say
+from xcloudmask.cli.text import say, show, tell
 
 
 def add_arguments(parser: Parser) -> None:
@@ -35,7 +35,7 @@ def run(args: Namespace) -> None:
         from xcloudmask.train.search import search
 
         best = search(args.config, args.search, data=args.data, out=args.out, threads=args.threads)
-        print(json.dumps(best, indent=2))
+        show(json.dumps(best, indent=2))
         return
     from xcloudmask.train.loggers import print_epoch
     from xcloudmask.train.run import train
@@ -48,10 +48,13 @@ def run(args: Namespace) -> None:
     except KeyboardInterrupt:
         say("stopped. Run the same command again: it resumes at the last checkpoint, not a minute ago")
         raise
-    print(json.dumps({key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}, indent=2))
+    facts = {key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}
+    lines = [json.dumps(facts, indent=2)]
     if "scored" in record:
-        from xcloudmask.cli.score import table_of
+        from xcloudmask.cli.score_table import table_of
 
-        print(f"scored on {record['scored'].scenes} scenes of [score]:\n{table_of(record['scored'])}")
+        facts["scored"] = record["scored"].to_dict()
+        lines.append(f"scored on {record['scored'].scenes} scenes of [score]:\n{table_of(record['scored'])}")
     card = Path(args.out or Path("runs") / record["name"]) / f"{record['name']}.json"
-    print(f"to use it: xcloudmask predict IN OUT --model {card}, or predict(model={str(card)!r})")
+    lines.append(f"to use it: xcloudmask predict IN OUT --model {card}, or predict(model={str(card)!r})")
+    tell(args, {**facts, "card": card}, "\n".join(lines))

@@ -11,7 +11,7 @@ from argparse import Namespace
 
 from xcloudmask.cli import store
 from xcloudmask.cli.parse import Parser
-from xcloudmask.cli.text import say
+from xcloudmask.cli.text import plain, say, tell
 
 EXAMPLES = """examples:
   xcloudmask verify masks.zarr
@@ -35,7 +35,10 @@ def run(args: Namespace) -> int:
     report = verify(
         args.store, args.group, repair=args.repair, storage_options=dict(args.store_option) or None
     )
-    lines = str(report).replace("repair=True (on the command line: --repair)", "--repair").splitlines()
-    for line in lines:
-        print(line) if report.ok else say(line)
+    text = str(report).replace("repair=True (on the command line: --repair)", "--repair")
+    if report.ok or args.json:
+        tell(args, {**plain(report), "ok": report.ok}, text)
+    else:
+        for line in text.splitlines():
+            say(line)
     return 0 if report.ok else 1

@@ -70,8 +70,8 @@ def _number(text: str) -> float | str:
         return text
 
 
-def shares(mask: xr.DataArray) -> str:
-    """Return how much of a mask each class takes, of a sample of its pixels where it is big."""
+def shares(mask: xr.DataArray) -> tuple[str, dict[str, int]]:
+    """Return how much of a mask each class takes, and its pixels, of a sample of them where it is big."""
     import math
 
     import numpy as np
@@ -84,7 +84,7 @@ def shares(mask: xr.DataArray) -> str:
     seen = np.bincount(mask.isel({dim: slice(None, None, step) for dim in spatial_dims(mask)}).values.ravel())
     found = {name: int(seen[code]) if code < len(seen) else 0 for name, code in codes_of(mask).items()}
     text = str(Written(Path(), found)).partition(": ")[2]
-    return text if step == 1 else f"{text} (of every {step}th row and column)"
+    return text if step == 1 else f"{text} (of every {step}th row and column)", found
 
 
 def unnamed(path: Path) -> tuple[str, list[tuple[str, str]]]:

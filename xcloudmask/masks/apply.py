@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xcloudmask.classes import CLEAR as CLEAR
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.dims import spatial_dims
@@ -16,9 +17,8 @@ from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.units import NODATA_ATTRS
 
-#: Classes taken out of a scene, and classes that count as clear, unless the caller says otherwise.
+#: Classes taken out of a scene, unless the caller says otherwise.
 DROP = ("cloud", "thick_cloud", "thin_cloud", "cloud_shadow")
-CLEAR = ("clear", "not_cloud", "land", "snow", "water")
 
 
 def one_of(mask: xr.DataArray, names: Sequence[str]) -> xr.DataArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, warn_user
 from xcloudmask.scene.bands import find_band, labels_of, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.scene.scene import read_scene
 from xcloudmask.scene.units import declared_nodata
 from xcloudmask.types import Band
 
 #: A plot has no more pixels than this along a side.
 LIMIT = 1500
+#: Of several times in one picture.
+MOST_TIMES = 36
 #: The eye sees steps in the dark better than a linear scale shows them.
 GAMMA = 1 / 1.5
 TRUE_COLOUR = ("red", "green", "blue")
@@ -35,10 +39,13 @@ COLOURS: Mapping[str, str] = {
 }  # fmt: skip
 #: For classes with other names, in turn.
 OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7")
-#: No data.
-GAP_FACE = "#D9D9D9"
+#: No data, and the lines that it is hatched with.
+GAP_FACE, GAP_LINES = "#D9D9D9", "#8C8C8C"
+#: Left over a scene as the picture shows them.
+UNTINTED = frozenset({"clear", "not_cloud", "land"})
 
 Pixels = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,11 @@ class Frame:
     extent: tuple[float, float, float, float]
     xlabel: str
     ylabel: str
+
+    @property
+    def unit(self) -> str:
+        """What both axes count."""
+        return "°" if "°" in self.xlabel else "km" if "(km" in self.xlabel else self.ylabel
 
     @property
     def shape(self) -> float:
@@ -72,7 +84,9 @@ def class_colours(names: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
     >>> class_colours(["clear", "cloud", "haze"])
     {'clear': '#EDF3E4', 'cloud': '#E69F00', 'haze': '#D55E00'}
     """
-    others = iter(OTHER_COLOURS * (1 + len(names) // len(OTHER_COLOURS)))
+    taken = {COLOURS[name] for name in names if name in COLOURS}
+    free = [colour for colour in OTHER_COLOURS if colour not in taken]
+    others = iter(free * (1 + len(names) // len(free)))
     return {
         name: GAP_FACE if name == "no_data" else COLOURS[name] if name in COLOURS else next(others)
         for name in names
@@ -136,7 +150,27 @@ def name_of(da: xr.DataArray) -> str:
     return re.split(r",| \(", sensor.title)[0] if sensor is not None else ""
 
 
-def one_time(arrays: Sequence[xr.DataArray], time: Any) -> tuple[list[xr.DataArray], str]:
+def times_of(arrays: Sequence[xr.DataArray], time: Any) -> list[int] | None:
+    """Return the positions of several times that are asked for: all, a list, a slice; None for one."""
+    timed = next((da for da in arrays if "time" in da.dims), None)
+    if timed is None or not (isinstance(time, (list, tuple, slice, np.ndarray)) or time == "all"):
+        return None
+    places = np.arange(timed.sizes["time"])
+    if isinstance(time, slice) and not isinstance(time.start or time.stop or 0, (int, np.integer)):
+        places = places[timed.indexes["time"].slice_indexer(time.start, time.stop, time.step)]
+    elif isinstance(time, slice):
+        places = places[time]
+    elif not isinstance(time, str):
+        places = np.array([_time_index(timed, len(places), one) for one in time], int)
+    if not 0 < len(places) <= MOST_TIMES:
+        raise CloudMaskError(
+            f"time={time!r} is {len(places)} times, and a picture shows 1 to {MOST_TIMES}",
+            "Choose with a list of positions or dates, or a slice",
+        )
+    return [int(place) for place in places]
+
+
+def one_time(arrays: Sequence[xr.DataArray], time: Any, call: str = "plot") -> tuple[list[xr.DataArray], str]:
     """Return the arrays at one time, and its name for the title; other leading dimensions must be 1 long."""
     out = []
     counts = {da.sizes["time"] for da in arrays if "time" in da.dims}
@@ -146,7 +180,7 @@ def one_time(arrays: Sequence[xr.DataArray], time: Any) -> tuple[list[xr.DataArr
         )
     count = counts.pop() if counts else 0
     timed = next((da for da in arrays if "time" in da.dims), None)
-    index = 0 if timed is None else _time_index(timed, count, time)
+    index = 0 if timed is None else _time_index(timed, count, time, call)
     for da in arrays:
         da = da.isel(time=index) if "time" in da.dims else da
         keep = {*spatial_dims(da), *BAND_DIMS, "class"}
@@ -161,12 +195,13 @@ def one_time(arrays: Sequence[xr.DataArray], time: Any) -> tuple[list[xr.DataArr
     return out, _time_name(out[0], index, count)
 
 
-def _time_index(da: xr.DataArray, count: int, time: Any) -> int:
+def _time_index(da: xr.DataArray, count: int, time: Any, call: str = "plot") -> int:
     if time is None:
         if count > 1:
             warn_user(
                 f"the array has {count} times: drawing the first, {_time_name(da.isel(time=0), 0, 0) or 0}. "
-                f"Choose with plot(time=...): 0 to {count - 1}, or a date",
+                f"Choose with {call}(time=...): 0 to {count - 1}, or a date"
+                + ("; time='all' draws all" if call == "plot" and count <= MOST_TIMES else ""),
                 UserWarning,
             )
         return 0
@@ -193,10 +228,11 @@ def _time_name(da: xr.DataArray, index: int, count: int) -> str:
     return f"{name} ({index + 1} of {count})".strip() if count > 1 else name
 
 
-def thin(da: xr.DataArray) -> xr.DataArray:
-    """Return every n-th pixel, north up and west left, so that no side is longer than `LIMIT`; lazy."""
+def thin(da: xr.DataArray, limit: int = LIMIT) -> xr.DataArray:
+    """Return every n-th pixel, (..., y, x), north up, west left, no side longer than `limit`; lazy."""
     y, x = spatial_dims(da)
-    steps = {dim: slice(None, None, -(-da.sizes[dim] // LIMIT)) for dim in (y, x)}
+    da = da.transpose(..., y, x)
+    steps = {dim: slice(None, None, -(-da.sizes[dim] // limit)) for dim in (y, x)}
     for dim, falling in ((y, True), (x, False)):
         values = _ruler(da, dim)
         if values is not None and (values[0] > values[-1]) != falling and len(values) > 1:
@@ -267,3 +303,78 @@ def stretch_colours(values: Pixels, percentiles: tuple[float, float]) -> Pixels:
         out[..., channel] = np.where(finite, np.clip(level, 0, 1) ** GAMMA, 0)
     out[..., 3] = finite
     return out
+
+
+def kind_of(da: xr.DataArray) -> str:
+    """Return what an array is: a scene, classes, probabilities or booleans."""
+    if "class" in da.coords and da.dtype.kind == "f":
+        return "probabilities"
+    if da.dtype.kind == "b":
+        return "boolean"
+    return "classes" if "flag_values" in da.attrs else "scene"
+
+
+def check_pair(
+    scene_or_mask: xr.DataArray, mask: xr.DataArray | None
+) -> tuple[xr.DataArray | None, xr.DataArray | None]:
+    """Return the scene and the mask, one of which there need not be, if they can be drawn together."""
+    first, mask = as_mask(scene_or_mask), None if mask is None else as_mask(mask)
+    scene: xr.DataArray | None = first
+    if mask is None and kind_of(first) != "scene":
+        scene, mask = None, first
+    if mask is not None and kind_of(mask) == "scene":
+        codes_of(mask)  # says how to come by a mask
+    arrays = [da for da in (scene, mask) if da is not None]
+    sizes = [tuple(da.sizes[dim] for dim in spatial_dims(da)) for da in arrays]
+    if len(set(sizes)) > 1:
+        raise CloudMaskError(
+            f"the scene has {sizes[0]} rows and columns, the mask {sizes[1]}: take this scene's own mask, "
+            "or bring it to its grid with mask.rio.reproject_match(scene)"
+        )
+    for da in arrays:
+        if 0 in da.shape:
+            raise CloudMaskError(f"there is nothing to draw: the array's sizes are {dict(da.sizes)}")
+    return scene, mask
+
+
+def class_codes(mask: xr.DataArray) -> dict[str, int]:
+    """Return the codes of a mask's classes, no data included."""
+    return {"masked": 1} if mask.dtype.kind == "b" else {**codes_of(mask), "no_data": NO_DATA}
+
+
+def rgb_of(colour: str) -> tuple[int, int, int]:
+    """Return the three numbers of a colour such as ``#E69F00``."""
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
+
+
+def paint(
+    values: npt.NDArray[Any], codes: Mapping[str, int], skip: Iterable[str] = (), *, gaps: bool = False
+) -> Bytes:
+    """Return (y, x, 4) colours of class codes; what is skipped is transparent, no data that, or hatched.
+
+    Examples
+    --------
+    >>> paint(np.array([[0, 1]]), {"clear": 0, "cloud": 1}, ["clear"]).tolist()
+    [[[0, 0, 0, 0], [230, 159, 0, 255]]]
+    """
+    out = np.zeros((*values.shape, 4), np.uint8)
+    for name, colour in class_colours(codes).items():
+        if name not in skip and name != "no_data":
+            out[values == codes[name]] = (*rgb_of(colour), 255)
+    if gaps and "no_data" in codes:
+        gap = ~np.isin(values, [code for name, code in codes.items() if name != "no_data"])
+        out[gap] = _hatching(values.shape)[gap]
+    return out
+
+
+def over_gaps(picture: Bytes) -> Bytes:
+    """Return a picture whose transparent pixels are hatched."""
+    return np.where(picture[..., 3:] > 0, picture, _hatching(picture.shape[:2]))
+
+
+def _hatching(shape: tuple[int, ...]) -> Bytes:
+    lines = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 6 < 2
+    colours = np.array([(*rgb_of(colour), 255) for colour in (GAP_FACE, GAP_LINES)], np.uint8)
+    hatched: Bytes = colours[lines.astype(int)]
+    return hatched

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks.picture import (
     GAP_FACE,
+    GAP_LINES,
     TRUE_COLOUR,
+    UNTINTED,
     Frame,
+    check_pair,
+    class_codes,
     class_colours,
     frame_of,
+    kind_of,
     name_of,
     one_time,
+    paint,
     picture_of,
     stretch_colours,
     thin,
+    times_of,
 )
-from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.mask_classes import as_mask, codes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Left as the picture shows them.
-UNTINTED = frozenset({"clear", "not_cloud", "land"})
-GAP_LINES = "#8C8C8C"
 #: How opaque the outlines of the classes are over a scene.
 SEAM = 0.95
 
@@ -55,6 +56,7 @@ def plot(
     *,
     rgb: str | Sequence[str] = TRUE_COLOUR,
     time: Any = None,
+    columns: int = 4,
     ax: Axes | Sequence[Axes] | None = None,
     stretch: tuple[float, float] = (2, 98),
     alpha: float | None = None,
@@ -74,8 +76,11 @@ def plot(
         Mask or probabilities of the scene, on the same grid.
     rgb : sequence of str, or str
         Three bands for red, green and blue, or one for grey. Without a true colour, a false one is taken.
-    time : int, str or datetime, optional
-        Which time to draw, by position or label. The first by default.
+    time : int, str or datetime, list, slice or "all", optional
+        Which time to draw, by position or label. The first by default. Several, up to 36, are drawn side by
+        side, a scene with its mask over it.
+    columns : int
+        Maps side by side, where there are several times.
     ax : matplotlib Axes, or one for each map, optional
         Where to draw. One shows one map; the mask then lies over the scene.
     stretch : (float, float)
@@ -106,25 +111,28 @@ def plot(
     _need_matplotlib()
     if alpha is not None and not 0 <= alpha <= 1:
         raise CloudMaskError(f"alpha={alpha!r} must lie between 0 (unseen) and 1 (opaque)")
-    scene_or_mask, mask = as_mask(scene_or_mask), None if mask is None else as_mask(mask)
-    if mask is None and _kind(scene_or_mask) != "scene":
-        scene, mask = None, scene_or_mask
-    else:
-        scene = scene_or_mask
-    if mask is not None and _kind(mask) == "scene":
-        codes_of(mask)  # says how to come by a mask
+    scene, mask = check_pair(scene_or_mask, mask)
     arrays = [da for da in (scene, mask) if da is not None]
-    _check_grids(arrays)
-    arrays, when = one_time(arrays, time)
     frame = frame_of(arrays[0])
     axes: list[Axes] = [] if ax is None else list(np.ravel(np.asarray(ax, dtype=object)))
-    panels, key = _panels(arrays, scene is not None, mask is not None, rgb, stretch, alpha, len(axes) == 1)
+    several, when = times_of(arrays, time), ""
+    panels: list[_Panel] = []
+    key: dict[str, str] = {}
+    for index in [time] if several is None else several:
+        shown, when = one_time(arrays, index)
+        single = several is not None or len(axes) == 1
+        found, named = _panels(shown, scene is not None, mask is not None, rgb, stretch, alpha, single)
+        panels += found if several is None else [replace(panel, title=when) for panel in found]
+        key |= named
+    key = {name: key[name] for name in sorted(key, key="no_data".__eq__)}  # which comes last
+    when = "" if several is not None else when
     if axes and len(axes) != len(panels):
         raise CloudMaskError(
             f"ax holds {len(axes)} axes, and there are {len(panels)} maps to draw: give one for each, or "
             "plot one map an axes in a loop: array.cloudmask.plot(ax=axes[0])"
         )
-    return _draw(panels, key if legend else {}, frame, when, axes, size)
+    across = len(panels) if several is None else min(columns, len(panels))
+    return _draw(panels, key if legend else {}, frame, when, axes, size, across)
 
 
 def _need_matplotlib() -> None:
@@ -132,26 +140,6 @@ def _need_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'xcloudmask[plot]'") from error
-
-
-def _kind(da: xr.DataArray) -> str:
-    if "class" in da.coords and da.dtype.kind == "f":
-        return "probabilities"
-    if da.dtype.kind == "b":
-        return "boolean"
-    return "classes" if "flag_values" in da.attrs else "scene"
-
-
-def _check_grids(arrays: Sequence[xr.DataArray]) -> None:
-    sizes = [tuple(da.sizes[dim] for dim in spatial_dims(da)) for da in arrays]
-    if len(set(sizes)) > 1:
-        raise CloudMaskError(
-            f"the scene has {sizes[0]} rows and columns, the mask {sizes[1]}: take this scene's own mask, "
-            "or bring it to its grid with mask.rio.reproject_match(scene)"
-        )
-    for da in arrays:
-        if 0 in da.shape:
-            raise CloudMaskError(f"there is nothing to draw: the array's sizes are {dict(da.sizes)}")
 
 
 def _panels(
@@ -172,20 +160,19 @@ def _panels(
         shown, title = picture_of(arrays[0], rgb)
         lazy.append(thin(shown))
     if has_mask:
-        y, x = spatial_dims(arrays[-1])
-        lazy.append(thin(arrays[-1]).transpose(..., y, x))
+        lazy.append(thin(arrays[-1]))
     # One graph for both, so pixels that both need are read once.
     pixels: tuple[xr.DataArray, ...] = compute(*lazy)  # type: ignore[no-untyped-call]
     picture = stretch_colours(pixels[0].values, stretch) if has_scene else None
     panels, key = [], {}
     if picture is not None and not (has_mask and single):
         panels.append(_Panel(", ".join(t for t in (name_of(arrays[0]), title) if t), picture))
-    if has_mask and _kind(arrays[-1]) == "probabilities":
+    if has_mask and kind_of(arrays[-1]) == "probabilities":
         panels += _probability_panels(pixels[-1])
         if single and len(panels) > 1:
             raise CloudMaskError("one ax shows one class: select it with .sel({'class': 'cloud'})")
     elif has_mask:
-        codes, values = _codes(arrays[-1]), pixels[-1].values
+        codes, values = class_codes(arrays[-1]), pixels[-1].values
         opacity = (0.5 if has_scene else 1.0) if alpha is None else alpha
         if picture is not None:
             picture = picture.copy()
@@ -204,22 +191,13 @@ def _panels(
     return panels, key
 
 
-def _codes(mask: xr.DataArray) -> dict[str, int]:
-    return {"masked": 1} if mask.dtype.kind == "b" else {**codes_of(mask), "no_data": NO_DATA}
-
-
 def tint(values: npt.NDArray[Any], codes: Mapping[str, int], alpha: float, over_scene: bool) -> Rgba:
     """Return (y, x, 4) colours of class codes; no data is transparent, and so is clear over a scene."""
-    from matplotlib.colors import to_rgb
-
-    out = np.zeros((*values.shape, 4), np.float32)
-    for name, colour in class_colours(codes).items():
-        if name == "no_data" or (over_scene and name in UNTINTED):
-            continue
-        here = values == codes[name]
-        out[here] = (*to_rgb(colour), alpha)
-        if over_scene:  # a seam in the full colour, so that it can be told over dark land and bright cloud
-            out[here & _at_edge(here), 3] = max(alpha, SEAM if alpha else 0)
+    out: Rgba = (paint(values, codes, UNTINTED if over_scene else ()) / 255).astype(np.float32)
+    out[..., 3] *= alpha
+    for name in codes.keys() - UNTINTED - {"no_data"} if over_scene and alpha else ():
+        here = values == codes[name]  # a seam in the full colour: it can be told over dark land, bright cloud
+        out[here & _at_edge(here), 3] = max(alpha, SEAM)
     return out
 
 
@@ -248,23 +226,38 @@ def _words(name: str) -> str:
 
 
 def _draw(
-    panels: Sequence[_Panel], key: Mapping[str, str], frame: Frame, when: str, axes: list[Axes], size: float
+    panels: Sequence[_Panel],
+    key: Mapping[str, str],
+    frame: Frame,
+    when: str,
+    axes: list[Axes],
+    size: float,
+    across: int,
 ) -> Axes:
     import matplotlib.pyplot as plt
 
-    own, lines = not axes, 1
+    own, lines, below = not axes, 1, []
     drawn = [panel for panel in panels if panel.probability is not None]
     if own:
+        down = -(-len(panels) // across)
+        size = min(size, 16 / across)  # inches
         height = size * min(max(frame.shape, 0.2), 3)
-        width = size * len(panels) + 0.6 + (0.8 if drawn else 0)
+        width = size * across + 0.6 + (0.8 if drawn else 0)
         lines = _legend_lines(key, width)
         _, grid = plt.subplots(
-            1, len(panels), squeeze=False, sharex=True, sharey=True, layout="constrained",
-            figsize=(width, height + 0.55 + (0.25 if when else 0) + (0.14 + 0.25 * lines if key else 0)),
+            down, across, squeeze=False, sharex=True, sharey=True, layout="constrained",
+            figsize=(
+                width,
+                down * (height + 0.35) + 0.2 + (0.25 if when else 0) + (0.14 + 0.25 * lines if key else 0),
+            ),
         )  # fmt: skip
-        axes = list(grid[0])
+        for spare in grid.ravel()[len(panels) :]:
+            spare.remove()
+        axes = list(grid.ravel()[: len(panels)])
+        below = axes[:-across]
     for panel, target in zip(panels, axes, strict=True):
-        _draw_panel(panel, target, frame, first=target is axes[0])
+        _draw_panel(panel, target, frame, first=target in axes[::across])
+        target.tick_params(labelbottom=True) if target not in below else target.set_xlabel("")
     last: Axes = axes[-1]
     if when and own:
         last.figure.suptitle(when, fontsize=10)

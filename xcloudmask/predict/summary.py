@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import CLEAR, NO_DATA
 from xcloudmask.errors import Remedy, Use, Worded
 from xcloudmask.models.card import pixels
 from xcloudmask.predict.choose_model import Candidate, candidates, made_for
@@ -30,6 +30,7 @@ from xcloudmask.types import Band, ModelSpec, parse_level
 WIDTH = 88
 #: So many lines after the first are folded in HTML.
 FOLD = 3
+PICTURE = "float:right;max-width:128px;margin:4px 0 4px 12px;image-rendering:pixelated"
 LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "bottom of atmosphere (L2A)"}
 
 
@@ -76,8 +77,15 @@ def text(data: xr.DataArray | xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def html(data: xr.DataArray | xr.Dataset) -> str:
+def html(data: xr.DataArray | xr.Dataset, picture: str = "") -> str:
     """Return the summary as a table for Jupyter: colours of the page, nothing loaded from elsewhere.
+
+    Parameters
+    ----------
+    data : DataArray or Dataset
+        A scene or a mask.
+    picture : str
+        The address of a small picture to show beside it, with the pixels within.
 
     Examples
     --------
@@ -96,8 +104,9 @@ def html(data: xr.DataArray | xr.Dataset) -> str:
         f"<td style='{value}{';font-weight:600' * row.problem}'>{_folded(row.value)}</td></tr>"
         for row in rows
     )
+    beside = f"<img src='{picture}' alt='{head.split()[0]}' style='{PICTURE}'>" if picture else ""
     return (
-        "<div style='color:inherit;background:transparent'>"
+        f"<div style='color:inherit;background:transparent;overflow:auto'>{beside}"
         f"<div style='padding:2px 0;border-bottom:1px solid currentColor'><b>cloudmask</b> "
         f"{escaping.escape(head)}</div>"
         f"<table style='border-collapse:collapse;background:transparent;color:inherit;margin:2px 0'>"
@@ -327,6 +336,7 @@ def _mask_rows(da: xr.DataArray) -> list[Row]:
     return [
         _guarded("Model", lambda: _made_by(da)),
         _guarded("Classes", lambda: _classes(da)),
+        *_clear(da),
         _guarded("Made with", lambda: _made_with(da)),
         _guarded("Pixels", lambda: _pixels(da)),
         _guarded("Data", lambda: _chunks(da)),
@@ -350,17 +360,26 @@ def _classes(da: xr.DataArray) -> str:
     codes = codes_of(da)
     if NO_DATA not in codes.values():
         codes["no_data"] = NO_DATA
-    shares = _shares(da, codes)
+    shares = {name: f" {100 * count / da.size:.3g} %" for name, count in _counts(da, codes).items()}
     return ", ".join(f"{code} {name}{shares.get(name, '')}" for name, code in codes.items()) + scheme
 
 
-def _shares(da: xr.DataArray, codes: dict[str, int]) -> dict[str, str]:
-    """Return the share of each class, of a mask that lies in memory: a repr computes nothing."""
+def _clear(da: xr.DataArray) -> list[Row]:
+    """Return a row with the clear share of what holds data, of a mask that lies in memory."""
+    try:
+        counts = _counts(da, {name: code for name, code in codes_of(da).items() if code != NO_DATA})
+    except Exception:  # another row says it
+        return []
+    seen, clear = sum(counts.values()), sum(count for name, count in counts.items() if name in CLEAR)
+    return [Row("Clear", f"{100 * clear / seen:.3g} % of {seen:,} pixels that hold data")] if seen else []
+
+
+def _counts(da: xr.DataArray, codes: dict[str, int]) -> dict[str, int]:
+    """Return the pixels of each class, of a mask that lies in memory: a repr computes nothing."""
     if not isinstance(da.variable._data, np.ndarray) or not da.size or da.dtype.kind not in "iuf":
         return {}
     values = np.nan_to_num(da.values, nan=NO_DATA) if da.dtype.kind == "f" else da.values
-    counts = {name: int((values == code).sum()) for name, code in codes.items()}
-    return {name: f" {100 * count / values.size:.3g} %" for name, count in counts.items()}
+    return {name: int((values == code).sum()) for name, code in codes.items()}
 
 
 def _made_with(da: xr.DataArray, options: type[PredictOptions] = PredictOptions) -> str:
@@ -377,6 +396,8 @@ def _made_with(da: xr.DataArray, options: type[PredictOptions] = PredictOptions)
         parts.append(", ".join(limits))
     elsewhere = {"model", "model_version", "model_sha256", "scheme", "uncertainty"}  # rows of their own
     worded = {"patch_size", "overlap", "working_factors", "threshold", "shadow_threshold"} | elsewhere
+    if attrs.get("cleaned"):
+        parts.append(f"cleaned: {attrs['cleaned']}")
     if attrs.get("bands_estimated"):
         parts.append(f"{attrs['bands_estimated']} estimated")
     parts += [f"{name} {attrs[name]}" for name in options.recorded() if name in attrs and name not in worded]

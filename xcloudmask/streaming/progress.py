@@ -106,13 +106,14 @@ class Bar:
                 self.stream.flush()
             return
         if self._bar is None:
-            layout = "{desc}  {percentage:3.0f} % |{bar}| {postfix}"
+            layout = "{desc}  {percentage:3.0f} % |{bar}|  {unit}"  # a postfix would begin with a comma
             self._bar = tqdm_class()(
                 total=event.total, initial=event.done, desc=self.title, file=self.stream, bar_format=layout
             )
-        self._bar.set_postfix_str(event.text, refresh=event.kind == "end")
+        self._bar.unit = event.text
         self._bar.update(event.done - self._bar.n)
         if event.kind == "end":
+            self._bar.refresh()
             self._bar.close()
 
 
