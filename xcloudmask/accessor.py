@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
+from xcloudmask.engine.progress import Progress as PixelProgress
+from xcloudmask.engine.progress import progress_bar
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks import apply
 from xcloudmask.predict.options import PredictOptions
@@ -18,6 +20,7 @@ from xcloudmask.scene.dataset import band_names, mask_of
 from xcloudmask.scene.dataset import stack as stack_bands
 from xcloudmask.scene.describe import describe
 from xcloudmask.scene.dims import band_dim
+from xcloudmask.tidy.steps import Steps
 from xcloudmask.types import Band, ModelLike, Sensor
 
 if TYPE_CHECKING:
@@ -115,6 +118,8 @@ class CloudMask:
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
+        post: Steps | None = None,
+        progress: PixelProgress = "auto",
     ) -> xr.DataArray:
         """Return classes as uint8, 255 for no data; lazy if the scene or an aux input is.
 
@@ -166,6 +171,13 @@ class CloudMask:
             How many views of each window to average, and how many times slower it is: 1 to 4 are the window
             turned by none to three quarters, 5 to 8 add its mirror image, turned so. True is 8, False the
             window alone. What CloudS2Mask calls depth is one less.
+        post : mapping, sequence of pairs, or str, optional
+            Steps that clean the mask, as `clean` has them, in this order: ``[("close", "60 m"), ("buffer",
+            {"cloud": "150 m"}), ("sieve", "1 ha")]``, or ``"close=60 m; buffer(cloud)=150 m; sieve=1 ha"``.
+        progress : bool, "auto" or callable
+            A bar, auto where there is a terminal or a notebook and it takes a second; or a function that is
+            called with windows done and windows in all. Of a lazy scene nothing is done here:
+            ``with tqdm.dask.TqdmCallback(): mask.compute()``.
 
         Returns
         -------
@@ -183,8 +195,8 @@ class CloudMask:
         (dtype('uint8'), 'ukis-any-l1c')
         """
         options = dict(locals())  # exactly what the signature spells out
-        del options["self"]
-        return predict(self._array(), PredictOptions(**options))
+        del options["self"], options["progress"]
+        return predict(self._array(), PredictOptions(**options), progress)
 
     def predict_proba(
         self,
@@ -203,6 +215,7 @@ class CloudMask:
         aux: AuxLike | None = None,
         tta: bool | int = False,
         uncertainty: bool = False,
+        progress: PixelProgress = "auto",
     ) -> xr.DataArray:
         """Return probabilities as float32 along a ``class`` dimension, NaN for no data; lazy as `predict`.
 
@@ -228,8 +241,8 @@ class CloudMask:
         True
         """
         options = dict(locals())
-        del options["self"]
-        return predict(self._array(), PredictOptions(output="probabilities", **options))
+        del options["self"], options["progress"]
+        return predict(self._array(), PredictOptions(output="probabilities", **options), progress)
 
     def clear_fraction(
         self, clear: Sequence[str] = apply.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
@@ -258,7 +271,7 @@ class CloudMask:
         """
         return apply.clear_fraction(self._mask(), clear, dim)
 
-    def clean(self, **steps: Any) -> xr.DataArray:
+    def clean(self, *, progress: PixelProgress = "auto", **steps: Any) -> xr.DataArray:
         """Return a mask with its clouds and shadows tidied, step by step in the order written; lazy if it is.
 
         A size is a length such as ``"150 m"``, an area such as ``"1 ha"``, or a number of pixels. Lengths are
@@ -268,6 +281,9 @@ class CloudMask:
 
         Parameters
         ----------
+        hysteresis : (float, float)
+            Of probabilities, `predict_proba`, and before all other steps: cloud is what reaches the first
+            where it hangs together, at corners too, with what reaches the second.
         close : length
             Close gaps narrower than twice the length.
         open : length
@@ -279,6 +295,8 @@ class CloudMask:
             scene's edge stays.
         fill : area
             Fill holes that are smaller. What touches no data or the scene's edge is no hole.
+        progress : bool, "auto" or callable
+            As of `predict`; of a mask in memory.
 
         Returns
         -------
@@ -295,9 +313,9 @@ class CloudMask:
         >>> bool(mask.cloudmask.clean(sieve=2, buffer=1).any())
         False
         """
-        from xcloudmask.masks.clean import clean
+        from xcloudmask.tidy.clean import clean
 
-        return clean(self._mask(), steps)
+        return clean(self._mask(), steps, progress)
 
     def compare(self, other: xr.DataArray) -> xr.Dataset:
         """Return how far a mask agrees with another, such as a product's; lazy if either is.
@@ -416,7 +434,9 @@ class CloudMask:
         }
         return to_zarr(self._mask(), store, **options)
 
-    def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:
+    def to_geotiff(
+        self, path: str | PathLike[str], *, overwrite: bool = False, progress: PixelProgress = "auto"
+    ) -> Written:
         """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.
 
         Beside a mask lies ``PATH.aux.xml``, from which GDAL and QGIS take the names of its classes.
@@ -427,6 +447,9 @@ class CloudMask:
             Ends in ``.tif``. Chunks are computed one after another.
         overwrite : bool
             Whether a file that is there may be replaced.
+        progress : bool, "auto" or callable
+            A bar, auto where there is a terminal or a notebook and it takes a second; or a function that is
+            called with pixels done and pixels in all.
 
         Returns
         -------
@@ -445,7 +468,8 @@ class CloudMask:
         """
         from xcloudmask.masks.geotiff import write_geotiff
 
-        return write_geotiff(self._mask(), path, overwrite=overwrite)
+        with progress_bar(progress, "GeoTIFF", "px") as tell:
+            return write_geotiff(self._mask(), path, overwrite=overwrite, progress=tell)
 
     def plot(
         self,

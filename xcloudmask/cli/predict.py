@@ -21,9 +21,9 @@ from typing import Any
 from xcloudmask.cli import auxiliary, source
 from xcloudmask.cli.flags import add_flags, given, in_flags
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, say
+from xcloudmask.engine.progress import progress_bar
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
 
@@ -205,12 +205,9 @@ def _mask(args: Namespace, path: str, out: Path, asked: PredictOptions, log: log
 
     result = predict(source.open_scene(args, path), asked)
     log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks or ())))
-    progress = ProgressLine(shown=False if args.quiet else None)
     start = time.monotonic()
-    try:
-        written = write(result, out, overwrite=args.overwrite, progress=progress)
-    finally:
-        progress.clear()
+    with progress_bar(False if args.quiet else "auto", out.name, "px") as tell:
+        written = write(result, out, overwrite=args.overwrite, progress=tell)
     if not args.quiet:
         seconds = time.monotonic() - start
         print(paragraph(f"{written} ({result.attrs['model']}, {seconds:.1f} s)"))

@@ -12,13 +12,11 @@ import xarray as xr
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.mask_classes import as_mask, codes_of
+from xcloudmask.scene.mask_classes import CLEAR, DROP, as_mask, codes_of
 from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.units import NODATA_ATTRS
 
-#: Classes taken out of a scene, and classes that count as clear, unless the caller says otherwise.
-DROP = ("cloud", "thick_cloud", "thin_cloud", "cloud_shadow")
-CLEAR = ("clear", "not_cloud", "land", "snow", "water")
+__all__ = ["CLEAR", "DROP", "apply", "clear_fraction", "grow", "holds_class", "one_of"]
 
 
 def one_of(mask: xr.DataArray, names: Sequence[str]) -> xr.DataArray:
@@ -81,9 +79,9 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
     >>> grow(spot, 1).values[0]
     array([False,  True,  True,  True, False])
     """
-    from xcloudmask.masks.halo import as_blocks, like, with_halo
-    from xcloudmask.masks.lengths import Grid, Size
-    from xcloudmask.masks.morphology import Disc, dilate
+    from xcloudmask.tidy.halo import as_blocks, like, with_halo
+    from xcloudmask.tidy.lengths import Grid, Size
+    from xcloudmask.tidy.morphology import Disc, dilate
 
     size, grid = Size.length("buffer", buffer), Grid.of(taken)
     disc = Disc(*size.disc("buffer", grid))

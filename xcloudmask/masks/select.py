@@ -12,10 +12,10 @@ import xarray as xr
 
 from xcloudmask.errors import CloudMaskError, Use
 from xcloudmask.masks.apply import CLEAR, holds_class, one_of
-from xcloudmask.masks.graph import Alias, Task, array_of
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import as_mask
 from xcloudmask.scene.same_grid import check_same_grid
+from xcloudmask.tidy.graph import Alias, Task, array_of
 
 if TYPE_CHECKING:
     from dask.typing import Key

@@ -11,6 +11,10 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.scene.dims import BAND_DIMS
 
+#: Classes taken out of a scene, and classes that count as clear, unless the caller says otherwise.
+DROP = ("cloud", "thick_cloud", "thin_cloud", "cloud_shadow")
+CLEAR = ("clear", "not_cloud", "land", "snow", "water")
+
 
 def is_mask(da: xr.DataArray | xr.Dataset) -> bool:
     """Whether the attributes list classes.
