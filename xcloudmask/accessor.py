@@ -317,6 +317,62 @@ class CloudMask:
 
         return clean(self._mask(), steps, progress)
 
+    def cast_shadow(
+        self,
+        scene: xr.DataArray,
+        *,
+        sun: tuple[Any, Any] | None = None,
+        view: tuple[float, float] | None = None,
+        heights: tuple[float, float] = (200.0, 6000.0),
+        own: Literal["replace", "match", "keep"] = "replace",
+        progress: PixelProgress = "auto",
+    ) -> xr.DataArray:
+        """Return a mask with the shadows of its clouds, found by geometry; lazy if it is.
+
+        Each cloud is moved along the sun's rays, and its shadow put where it fits the dark ground best, in
+        near infrared or, without that, short-wave infrared. Gives shadow to models without that class.
+
+        Parameters
+        ----------
+        scene : DataArray
+            What the mask was made from.
+        sun : (elevation, azimuth), optional
+            Degrees, each one number or one for each date. By default coordinates ``sun_elevation`` and
+            ``sun_azimuth``, or as computed from date, time and place. A contradiction is refused.
+        view : (zenith, azimuth), optional
+            Degrees; where the satellite stood. A cloud at 2 km is seen 350 m aside from 10 degrees.
+        heights : (float, float)
+            Metres over the ground that clouds may have.
+        own : {"replace", "match", "keep"}
+            What becomes of the mask's own shadows: they count for nothing; or as dark ground, and those on
+            which no shadow falls become clear; or as dark ground, and all of them stay.
+        progress : bool, "auto" or callable
+            As of `predict`; of a mask in memory.
+
+        Returns
+        -------
+        DataArray
+            uint8; the class cloud_shadow is added to a mask without it.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> axis = 30.0 * np.arange(60)
+        >>> nir = np.full((1, 60, 60), 0.3, "f4")
+        >>> nir[0, 20:26, 20:26] = 0.1
+        >>> scene = xr.DataArray(nir, dims=("band", "y", "x"), coords={"y": -axis, "x": axis})
+        >>> scene = scene.cloudmask.describe(bands=["nir"], level="L2A")
+        >>> mask = xr.zeros_like(scene[0], "u1").assign_attrs(flag_values=[0, 1, 255],
+        ...                                                   flag_meanings="clear cloud no_data")
+        >>> mask[40:46, 20:26] = 1  # the sun in the south, as high as it is far
+        >>> shadow = mask.cloudmask.cast_shadow(scene, sun=(45, 180))
+        >>> int((shadow == 3).sum()), shadow.flag_meanings
+        (36, 'clear cloud cloud_shadow no_data')
+        """
+        from xcloudmask.tidy.shadow import cast_shadow
+
+        return cast_shadow(self._mask(), scene, sun, view, heights, own, progress)
+
     def compare(self, other: xr.DataArray) -> xr.Dataset:
         """Return how far a mask agrees with another, such as a product's; lazy if either is.
 
