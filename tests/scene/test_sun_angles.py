@@ -94,8 +94,8 @@ def real_items():
         box = item.get("bbox") if isinstance(item, dict) else None
         if None in stated or not box or "ccm-optical" in str(path):  # these state the time of publication
             continue
-        if abs(box[0] + box[len(box) // 2]) > 2 * 176 or box[len(box) // 2] - box[0] > 20:
-            continue  # across the antimeridian: wrong in these items
+        if not 0 < box[len(box) // 2] - box[0] < 20:
+            continue  # across the antimeridian: its middle is elsewhere
         yield path, box, stated
 
 
