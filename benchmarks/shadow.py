@@ -5,8 +5,8 @@
     python benchmarks/shadow.py --table         # measures nothing: prints the result file
 
 Made-up: 400 x 400 pixels of 30 m, clouds between 600 and 4000 m, lakes. The same with the sun 60 to 300
-degrees aside is chance. Drawn: Sentinel-2 over one landscape in Alberta on six dates (Layton et al.). Thresholds
-were chosen on these dates, so these figures are those of a training set.
+degrees aside is chance. Drawn: Sentinel-2 over one landscape in Alberta on six dates (Layton et al.).
+Thresholds were chosen on these dates, so these figures are those of a training set.
 """
 
 from __future__ import annotations
