@@ -20,7 +20,8 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
     "scale": (["--quick"], False),
-    "timeaccess": (None, False), "shadow": (["--quick"], False), "choices": (None, True), "windows": (None, True),
+    "timeaccess": (None, False), "shadow": (None, True),
+    "choices": (None, True), "windows": (None, True),
 }  # fmt: skip
 PEERS = {"ukis-csmask": "ukis_csmask", "omnicloudmask": "omnicloudmask", "s2cloudless": "s2cloudless",
          "MONAI": "monai", "terratorch": "terratorch"}  # fmt: skip
