@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
     "scale": (["--quick"], False), "peers": (["--quick"], False), "dates": (["--quick"], False),
-    "timeaccess": (None, False), "choices": (None, True), "windows": (None, True),
+    "timeaccess": (None, False), "shadow": (None, True), "choices": (None, True), "windows": (None, True),
 }  # fmt: skip
 
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, cast
 
 import xarray as xr
 
+from xcloudmask.classes import CLEAR, DROP
+from xcloudmask.engine.progress import Progress as PixelProgress
+from xcloudmask.engine.progress import progress_bar
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks import apply
 from xcloudmask.predict.options import PredictOptions
@@ -18,6 +21,7 @@ from xcloudmask.scene.dataset import band_names, mask_of
 from xcloudmask.scene.dataset import stack as stack_bands
 from xcloudmask.scene.describe import describe
 from xcloudmask.scene.dims import band_dim
+from xcloudmask.tidy.steps import Steps
 from xcloudmask.types import Band, ModelLike, Sensor
 
 if TYPE_CHECKING:
@@ -137,6 +141,8 @@ class CloudMask:
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
+        post: Steps | None = None,
+        progress: PixelProgress = "auto",
     ) -> DataArray:
         """Return classes as uint8, 255 for no data; lazy if the scene or an aux input is.
 
@@ -188,6 +194,13 @@ class CloudMask:
             How many views of each window to average, and how many times slower it is: 1 to 4 are the window
             turned by none to three quarters, 5 to 8 add its mirror image, turned so. True is 8, False the
             window alone. What CloudS2Mask calls depth is one less.
+        post : mapping, sequence of pairs, or str, optional
+            Steps that clean the mask, as `clean` has them, in this order: ``[("close", "60 m"), ("buffer",
+            {"cloud": "150 m"}), ("sieve", "1 ha")]``, or ``"close=60 m; buffer(cloud)=150 m; sieve=1 ha"``.
+        progress : bool, "auto" or callable
+            A bar, auto where there is a terminal or a notebook and it takes a second; or a function that is
+            called with windows done and windows in all. Of a lazy scene nothing is done here:
+            ``with tqdm.dask.TqdmCallback(): mask.compute()``.
 
         Returns
         -------
@@ -205,8 +218,8 @@ class CloudMask:
         (dtype('uint8'), 'ukis-any-l1c')
         """
         options = dict(locals())  # exactly what the signature spells out
-        del options["self"]
-        return typed(predict)(self._array(), PredictOptions(**options))
+        del options["self"], options["progress"]
+        return typed(predict)(self._array(), PredictOptions(**options), progress)
 
     def predict_proba(
         self,
@@ -225,6 +238,7 @@ class CloudMask:
         aux: AuxLike | None = None,
         tta: bool | int = False,
         uncertainty: bool = False,
+        progress: PixelProgress = "auto",
     ) -> DataArray:
         """Return probabilities as float32 along a ``class`` dimension, NaN for no data; lazy as `predict`.
 
@@ -250,12 +264,12 @@ class CloudMask:
         True
         """
         options = dict(locals())
-        del options["self"]
-        return typed(predict)(self._array(), PredictOptions(output="probabilities", **options))
+        del options["self"], options["progress"]
+        return typed(predict)(self._array(), PredictOptions(output="probabilities", **options), progress)
 
     def clear_fraction(
         self,
-        clear: Sequence[str] = apply.CLEAR,
+        clear: Sequence[str] = CLEAR,
         dim: Hashable | Sequence[Hashable] | None = None,
         areas: Any = None,
     ) -> xr.DataArray:
@@ -292,7 +306,7 @@ class CloudMask:
 
         return clear_fraction_of(self._mask(), areas, clear)
 
-    def gaps(self, clear: Sequence[str] = apply.CLEAR) -> xr.Dataset:
+    def gaps(self, clear: Sequence[str] = CLEAR) -> xr.Dataset:
         """Return maps of how long each pixel of a mask over time went without a clear view; lazy.
 
         Parameters
@@ -320,9 +334,7 @@ class CloudMask:
         names = ["clear_count", "first_clear", "last_clear", "longest_gap"]
         return timeseries(self._mask(), clear=clear)[names]
 
-    def rank(
-        self, by: str = "clear_fraction", area: Any = None, clear: Sequence[str] = apply.CLEAR
-    ) -> xr.Dataset:
+    def rank(self, by: str = "clear_fraction", area: Any = None, clear: Sequence[str] = CLEAR) -> xr.Dataset:
         """Return the dates of a mask, the clearest first; computed here.
 
         Parameters
@@ -354,7 +366,7 @@ class CloudMask:
 
         return rank(self._mask(), by, area, clear)
 
-    def clean(self, **steps: Any) -> DataArray:
+    def clean(self, *, progress: PixelProgress = "auto", **steps: Any) -> DataArray:
         """Return a mask with its clouds and shadows tidied, step by step in the order written; lazy if it is.
 
         A size is a length such as ``"150 m"``, an area such as ``"1 ha"``, or a number of pixels. Lengths are
@@ -364,6 +376,9 @@ class CloudMask:
 
         Parameters
         ----------
+        hysteresis : (float, float)
+            Of probabilities, `predict_proba`, and before all other steps: cloud is what reaches the first
+            where it hangs together, at corners too, with what reaches the second.
         close : length
             Close gaps narrower than twice the length.
         open : length
@@ -375,6 +390,8 @@ class CloudMask:
             scene's edge stays.
         fill : area
             Fill holes that are smaller. What touches no data or the scene's edge is no hole.
+        progress : bool, "auto" or callable
+            As of `predict`; of a mask in memory.
 
         Returns
         -------
@@ -391,9 +408,65 @@ class CloudMask:
         >>> bool(mask.cloudmask.clean(sieve=2, buffer=1).any())
         False
         """
-        from xcloudmask.masks.clean import clean
+        from xcloudmask.tidy.clean import clean
 
-        return typed(clean)(self._mask(), steps)
+        return typed(clean)(self._mask(), steps, progress)
+
+    def cast_shadow(
+        self,
+        scene: xr.DataArray,
+        *,
+        sun: tuple[Any, Any] | None = None,
+        view: tuple[float, float] | None = None,
+        heights: tuple[float, float] = (200.0, 6000.0),
+        own: Literal["replace", "match", "keep"] = "replace",
+        progress: PixelProgress = "auto",
+    ) -> DataArray:
+        """Return a mask with the shadows of its clouds, found by geometry; lazy if it is.
+
+        Each cloud is moved along the sun's rays, and its shadow put where it fits the dark ground best, in
+        near infrared or, without that, short-wave infrared. Gives shadow to models without that class.
+
+        Parameters
+        ----------
+        scene : DataArray
+            What the mask was made from.
+        sun : (elevation, azimuth), optional
+            Degrees, each one number or one for each date. By default coordinates ``sun_elevation`` and
+            ``sun_azimuth``, or as computed from date, time and place. A contradiction is refused.
+        view : (zenith, azimuth), optional
+            Degrees; where the satellite stood. A cloud at 2 km is seen 350 m aside from 10 degrees.
+        heights : (float, float)
+            Metres over the ground that clouds may have.
+        own : {"replace", "match", "keep"}
+            What becomes of the mask's own shadows: they count for nothing; or as dark ground, and those on
+            which no shadow falls become clear; or as dark ground, and all of them stay.
+        progress : bool, "auto" or callable
+            As of `predict`; of a mask in memory.
+
+        Returns
+        -------
+        DataArray
+            uint8; the class cloud_shadow is added to a mask without it.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> axis = 30.0 * np.arange(60)
+        >>> nir = np.full((1, 60, 60), 0.3, "f4")
+        >>> nir[0, 20:26, 20:26] = 0.1
+        >>> scene = xr.DataArray(nir, dims=("band", "y", "x"), coords={"y": -axis, "x": axis})
+        >>> scene = scene.cloudmask.describe(bands=["nir"], level="L2A")
+        >>> mask = xr.zeros_like(scene[0], "u1").assign_attrs(flag_values=[0, 1, 255],
+        ...                                                   flag_meanings="clear cloud no_data")
+        >>> mask[40:46, 20:26] = 1  # the sun in the south, as high as it is far
+        >>> shadow = mask.cloudmask.cast_shadow(scene, sun=(45, 180))
+        >>> int((shadow == 3).sum()), shadow.flag_meanings
+        (36, 'clear cloud cloud_shadow no_data')
+        """
+        from xcloudmask.tidy.shadow import cast_shadow
+
+        return typed(cast_shadow)(self._mask(), scene, sun, view, heights, own, progress)
 
     def compare(self, other: xr.DataArray) -> xr.Dataset:
         """Return how far a mask agrees with another, such as a product's; lazy if either is.
@@ -424,9 +497,7 @@ class CloudMask:
 
         return compare(self._mask(), other)
 
-    def select_clear(
-        self, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = apply.CLEAR
-    ) -> Any:
+    def select_clear(self, mask: xr.DataArray, min_clear: float = 0.3, clear: Sequence[str] = CLEAR) -> Any:
         """Return the dates that are clear enough; of the others, and of chunks that are not, nothing is read.
 
         The mask is computed here, once. Pixels that are not clear stay: take them out with `apply`.
@@ -465,7 +536,7 @@ class CloudMask:
         *,
         by: Any = None,
         min_clear: float | None = None,
-        clear: Sequence[str] = apply.CLEAR,
+        clear: Sequence[str] = CLEAR,
         quality: xr.DataArray | None = None,
         sources: bool = False,
     ) -> Any:
@@ -654,7 +725,9 @@ class CloudMask:
         }
         return to_zarr(self._mask(), store, **options)
 
-    def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:
+    def to_geotiff(
+        self, path: str | PathLike[str], *, overwrite: bool = False, progress: PixelProgress = "auto"
+    ) -> Written:
         """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.
 
         Beside a mask lies ``PATH.aux.xml``, from which GDAL and QGIS take the names of its classes.
@@ -665,6 +738,9 @@ class CloudMask:
             Ends in ``.tif``. Chunks are computed one after another.
         overwrite : bool
             Whether a file that is there may be replaced.
+        progress : bool, "auto" or callable
+            A bar, auto where there is a terminal or a notebook and it takes a second; or a function that is
+            called with pixels done and pixels in all.
 
         Returns
         -------
@@ -683,7 +759,8 @@ class CloudMask:
         """
         from xcloudmask.masks.geotiff import write_geotiff
 
-        return write_geotiff(self._mask(), path, overwrite=overwrite)
+        with progress_bar(progress, "GeoTIFF", "px") as tell:
+            return write_geotiff(self._mask(), path, overwrite=overwrite, progress=tell)
 
     def plot(
         self,
@@ -775,7 +852,7 @@ class DatasetAccessor(CloudMask):
     def apply(
         self,
         mask: xr.DataArray,
-        drop: Sequence[str] = apply.DROP,
+        drop: Sequence[str] = DROP,
         buffer: str | float | None = None,
     ) -> xr.Dataset:
         """Return the dataset with NaN in its bands where `mask` says so; see `DataArrayAccessor.apply`."""
@@ -800,7 +877,7 @@ class DataArrayAccessor(CloudMask):
     def apply(
         self,
         mask: xr.DataArray,
-        drop: Sequence[str] = apply.DROP,
+        drop: Sequence[str] = DROP,
         buffer: str | float | None = None,
     ) -> DataArray:
         """Return the data with NaN where `mask` has one of the classes `drop`, or no data.

@@ -20,7 +20,8 @@ EMPTY = "no_data"
 #: Kinds of cloud, the surest first.
 SURER = ("cloud", "thick_cloud", "thin_cloud")
 CLOUDY = frozenset(SURER)
-#: Classes that count as clear, unless the caller says otherwise.
+#: Classes taken out of a scene, and classes that count as clear, unless the caller says otherwise.
+DROP = (*SURER, "cloud_shadow")
 CLEAR = ("clear", "not_cloud", "land", "snow", "water")
 
 #: For each scheme: code and name of its classes, and the scheme's word for each of the vocabulary's.

@@ -21,7 +21,6 @@ import xcloudmask
 from xcloudmask import models
 from xcloudmask.cli import COMMANDS, doctor, main, source
 from xcloudmask.cli.parse import Parser
-from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.errors import WeightsError
 from xcloudmask.testing import TOY
 from xcloudmask.types import AuxInput
@@ -641,15 +640,6 @@ def test_the_extras_of_the_doctor_are_those_declared() -> None:
 
 
 # --- parts ---
-
-
-def test_the_progress_line_is_for_people_only(capsys: pytest.CaptureFixture[str]) -> None:
-    for shown in (False, True):
-        line = ProgressLine(shown=shown)
-        line(0, 100)
-        line(100, 100)
-        line.clear()
-        assert bool(capsys.readouterr().err) is shown
 
 
 def test_every_command_has_its_module() -> None:

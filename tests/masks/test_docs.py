@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 import xcloudmask
+from xcloudmask.testing import TOY
 
 PAGE = Path(__file__).parents[2] / "docs" / "after.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -28,7 +29,11 @@ def test_the_code_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     asset = {"classification:classes": [{"value": 4, "name": "vegetation"}, {"value": 9, "name": "cloud"}]}
     names = {"xcloudmask": xcloudmask, "mask": mask, "scene": scene, "layer": layer, "asset": asset}
     names |= {"masks": mask.expand_dims("time").chunk(y=60), "scenes": scene.expand_dims("time").chunk(y=60)}
-    assert len(BLOCKS) == 6
+    pixels = np.broadcast_to(np.where(codes == 1, 0.6, 0.2).astype("f4"), (2, 120, 120))
+    reflectance = xr.DataArray(pixels, dims=("band", "y", "x"), coords=mask.coords)
+    names["reflectance"] = reflectance.cloudmask.describe(bands=["red", "nir"], level="L2A")
+    names["model"] = TOY
+    assert len(BLOCKS) == 9
     for block in BLOCKS:
         exec(compile(block, str(PAGE), "exec"), names)
     assert re.search(r"kappa 0\.\d\d|kappa 1\.00", capsys.readouterr().out)
@@ -44,7 +49,7 @@ def test_the_table_of_the_page_names_every_product() -> None:
 
     rows = re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \|", TEXT, re.M)
     named = {name for row in rows for name in row if name}
-    steps = {"close", "open", "buffer", "sieve", "fill"}
+    steps = {"hysteresis", "close", "open", "buffer", "sieve", "fill"}
     assert named - steps == set(NAMES) - {"cld", "msk_cldprb"}
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from xcloudmask.archive.columns import NEVER, Box, Ints, Shape, Steps, accumulate_block, add_counts
 from xcloudmask.archive.index import UPDATED
+from xcloudmask.classes import CLEAR
 from xcloudmask.errors import CloudMaskError, ContractError, OptionError, warn_user
 from xcloudmask.masks import apply
 from xcloudmask.scene.dims import spatial_dims
@@ -62,7 +63,7 @@ def timeseries(
     masks: Any,
     *,
     group: str | None = None,
-    clear: Sequence[str] = apply.CLEAR,
+    clear: Sequence[str] = CLEAR,
     bbox: Sequence[float] | None = None,
     geometry: Any = None,
     areas: Any = None,

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from xcloudmask.cli import auxiliary, source
 from xcloudmask.cli.flags import add_flags, given, in_flags
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.progress import ProgressLine
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, plain, say, show, tell
+from xcloudmask.engine.progress import progress_bar
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
 
@@ -237,8 +237,5 @@ def write_out(args: Namespace, result: xr.DataArray, out: str | Path) -> Written
     """Write a mask, with a bar for who looks."""
     from xcloudmask.masks.write import write
 
-    progress = ProgressLine(shown=False if args.quiet else None)
-    try:
-        return write(result, out, overwrite=args.overwrite, progress=progress)
-    finally:
-        progress.clear()
+    with progress_bar(False if args.quiet else "auto", Path(out).name, "px") as tell:
+        return write(result, out, overwrite=args.overwrite, progress=tell)

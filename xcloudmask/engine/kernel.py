@@ -6,7 +6,7 @@ All follow one `Plan`, so a result depends on the pixels and never on who called
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain, product
 
 import numpy as np
@@ -127,10 +127,12 @@ def aux_window(
     return out
 
 
-def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
+def infer_windows(
+    plan: Plan, raw: Array, rows: Range, cols: Range, tell: Callable[[int], None] | None = None
+) -> Float:
     """Infer windows rows x cols; return their weighted sums (..., class, y, x) over the cells they cover.
 
-    `raw` is (..., band, y, x): exactly the pixels those windows cover.
+    `raw` is (..., band, y, x): exactly the pixels those windows cover. `tell` is told how many are inferred.
     """
     lead = raw.shape[:-3]
     scenes = raw.reshape(-1, *raw.shape[-3:])
@@ -143,8 +145,17 @@ def infer_windows(plan: Plan, raw: Array, rows: Range, cols: Range) -> Float:
     if first is None:  # nothing but gaps: no model need be loaded
         return np.zeros((*lead, *shape[1:]), np.float32)
     predictor = get_predictor(options.spec, options.device, options.dtype, options.inputs)
-    sums = predictor.blend(chain([first], jobs), shape, batch_size=options.batch_size, tta=options.tta)
+    jobs = chain([first], jobs)
+    sums = predictor.blend(
+        jobs if tell is None else _counted(jobs, tell), shape, batch_size=options.batch_size, tta=options.tta
+    )
     return sums.reshape(*lead, *shape[1:])
+
+
+def _counted(jobs: Iterator[WindowJob], tell: Callable[[int], None]) -> Iterator[WindowJob]:
+    for number, job in enumerate(jobs):
+        tell(number)
+        yield job
 
 
 def finish(plan: Plan, placed: Collection[PlacedSum], states: Array, rows: Range, cols: Range) -> Array:

@@ -5,35 +5,57 @@ Memory beyond input and output is that of a few rows of windows, whatever the sc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from xcloudmask.engine.arrays import Array, Float
 from xcloudmask.engine.blend import PlacedSum
 from xcloudmask.engine.kernel import finish, infer_windows, pixel_states
 from xcloudmask.engine.plan import Plan
+from xcloudmask.engine.progress import Tell, tell_nobody
 
 
-def run(plan: Plan, raw: Array) -> Array:
-    """Return the output (..., y, x) or (..., class, y, x) for raw pixels (..., band, y, x)."""
+def run(plan: Plan, raw: Array, tell: Tell = tell_nobody) -> Array:
+    """Return the output (..., y, x) or (..., class, y, x) for raw pixels (..., band, y, x).
+
+    `tell` is told how many windows are done, and of how many.
+    """
     lead = raw.shape[:-3]
     height, width = raw.shape[-2:]
     scenes = raw.reshape(-1, *raw.shape[-3:])
     classes = plan.class_axis
     dtype = np.float32 if classes else np.uint8
     out = np.empty((scenes.shape[0], *classes, height, width), dtype)
+    windows = plan.tiles.count
+    total = windows * len(scenes)
     for scene, pixels in enumerate(scenes):
-        _run_scene(plan, pixels, out[scene])
+        _run_scene(plan, pixels, out[scene], partial(_tell, tell, scene * windows, total))
     return out.reshape(*lead, *classes, height, width)
 
 
-def _run_scene(plan: Plan, pixels: Array, out: Array) -> None:
+def _tell(tell: Tell, before: int, total: int, done: int) -> None:
+    tell(before + done, total)
+
+
+def _add(tell: Callable[[int], None], before: int, done: int) -> None:
+    tell(before + done)
+
+
+def _run_scene(plan: Plan, pixels: Array, out: Array, tell: Callable[[int], None]) -> None:
     bands = plan.y.cut(plan.y.every((plan.options.patch - plan.options.overlap) * plan.options.factors[0]))
     (col,) = plan.x.cut((pixels.shape[-1],))
     sums: dict[int, Float] = {}
     for number, band in enumerate(bands):
         if band.windows[0] < band.windows[1]:
-            first, stop = plan.y.pixel_span(band.windows)
-            sums[number] = infer_windows(plan, pixels[:, first:stop], band.windows, col.windows)
+            (top, bottom), (first, stop) = band.windows, plan.y.pixel_span(band.windows)
+            across = plan.tiles.x.count
+            sums[number] = infer_windows(
+                plan, pixels[:, first:stop], band.windows, col.windows,
+                partial(_add, tell, top * across),
+            )  # fmt: skip
+            tell(bottom * across)  # with those that held no data
         # A band is made from its own sums and those of earlier bands, which no later one may need any more.
         for old in [key for key in sums if key < band.sums[0].chunk]:
             del sums[old]

@@ -35,7 +35,7 @@ from xcloudmask.local.scene import (
     parse_time,
     settle_level,
 )
-from xcloudmask.local.sun import descending_pass, sun_position
+from xcloudmask.scene.sun import descending_pass, sun_position
 from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source, ValidRule

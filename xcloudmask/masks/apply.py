@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.classes import CLEAR as CLEAR
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import CLEAR, DROP, NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.units import NODATA_ATTRS
-
-#: Classes taken out of a scene, unless the caller says otherwise.
-DROP = ("cloud", "thick_cloud", "thin_cloud", "cloud_shadow")
 
 
 def one_of(mask: xr.DataArray, names: Sequence[str]) -> xr.DataArray:
@@ -81,9 +77,9 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
     >>> grow(spot, 1).values[0]
     array([False,  True,  True,  True, False])
     """
-    from xcloudmask.masks.halo import as_blocks, like, with_halo
-    from xcloudmask.masks.lengths import Grid, Size
-    from xcloudmask.masks.morphology import Disc, dilate
+    from xcloudmask.tidy.halo import as_blocks, like, with_halo
+    from xcloudmask.tidy.lengths import Grid, Size
+    from xcloudmask.tidy.morphology import Disc, dilate
 
     size, grid = Size.length("buffer", buffer), Grid.of(taken)
     disc = Disc(*size.disc("buffer", grid))

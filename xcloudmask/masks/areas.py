@@ -11,8 +11,9 @@ import numpy.typing as npt
 import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 
+from xcloudmask.classes import CLEAR
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.masks.apply import CLEAR, holds_class, one_of
+from xcloudmask.masks.apply import holds_class, one_of
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import as_mask
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from xcloudmask.classes import CLEAR
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.masks.apply import CLEAR, clear_fraction, one_of
+from xcloudmask.masks.apply import clear_fraction, one_of
 from xcloudmask.masks.select import clear_counts, enough, read_where
 from xcloudmask.masks.series import dated, nan_median, whole_series
 from xcloudmask.scene.dataset import as_variables, stack

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from xcloudmask.classes import CLEAR
 from xcloudmask.errors import CloudMaskError, Use
-from xcloudmask.masks.apply import CLEAR, holds_class, one_of
-from xcloudmask.masks.graph import Alias, Task, array_of
+from xcloudmask.masks.apply import holds_class, one_of
 from xcloudmask.masks.series import over_dates
 from xcloudmask.scene.dataset import as_variables, stack
+from xcloudmask.tidy.graph import Alias, Task, array_of
 
 if TYPE_CHECKING:
     from dask.typing import Key

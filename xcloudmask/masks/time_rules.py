@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.classes import CLOUDY, SURER
+from xcloudmask.classes import CLEAR, CLOUDY, SURER
 from xcloudmask.errors import BandError, CloudMaskError, OptionError
-from xcloudmask.masks.apply import CLEAR, holds_class, one_of
+from xcloudmask.masks.apply import holds_class, one_of
 from xcloudmask.masks.series import dated, nan_median, whole_series
 from xcloudmask.scene.bands import find_band
 from xcloudmask.scene.mask_classes import codes_of

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import DROP, NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.masks.apply import DROP
 from xcloudmask.metrics.tally import LABELS
 from xcloudmask.metrics.xarray_scores import counted
 from xcloudmask.scene.mask_classes import as_mask, codes_of

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from xcloudmask.classes import CLEAR
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.masks.apply import CLEAR, holds_class, one_of
+from xcloudmask.masks.apply import holds_class, one_of
 from xcloudmask.masks.series import dated, whole_series
 from xcloudmask.scene.reflectance import reflectance_of
 from xcloudmask.scene.scene import read_scene

@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from xcloudmask._version import __version__
-from xcloudmask.classes import EMPTY, NO_DATA
+from xcloudmask.classes import EMPTY, NO_DATA, SHADOW
 from xcloudmask.engine.plan import Plan
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.types import Options
@@ -67,6 +67,8 @@ def _attrs(job: Job) -> dict[str, Any]:
         attrs["bands_estimated"] = " ".join(name for name in spec.bands if name not in given)
     if options.output == "probabilities":
         attrs["long_name"] = "class probability"
+        if SHADOW in answer.names and spec.shadow_threshold is not None:  # for who decides classes later
+            attrs["shadow_threshold"] = spec.shadow_threshold
         if options.uncertainty:
             between = "members of the model" if spec.uncertainty else "turns and mirrors of a window"
             attrs["uncertainty"] = f"standard deviation of the probability of cloud between {between}"

@@ -20,6 +20,7 @@ from xcloudmask.predict.choose_model import too_coarse
 from xcloudmask.predict.fields import OptionSet, about, check_whole, types_of
 from xcloudmask.scene.aux_inputs import AuxLike
 from xcloudmask.scene.units import check_saturation
+from xcloudmask.tidy.steps import HYSTERESIS, Steps, read_steps
 from xcloudmask.types import MOST_PATCH, ModelLike, ModelSpec, Options, Scheme
 
 
@@ -102,6 +103,14 @@ class PredictOptions(OptionSet):
     valid: xr.DataArray | None = field(
         default=None, metadata=about("true where pixels are to be used", recorded=False)
     )
+    post: Steps | None = field(
+        default=None,
+        metadata=about(
+            "steps that clean the mask: 'close=60 m; buffer(cloud)=150 m; sieve=1 ha'",
+            "STEPS",
+            recorded=False,
+        ),
+    )
     device: str = field(
         default="auto", metadata=about("cpu, gpu, cuda, cuda:0, mps, openvino", "D", recorded=False)
     )
@@ -122,6 +131,7 @@ class PredictOptions(OptionSet):
             check_whole("batch_size", self.batch_size, "'auto' or a whole number above 0", 1)
         views_of(self.tta)
         check_saturation(self.saturation)
+        self._check_post()
         value: Any = self.working_resolution
         named = isinstance(value, str) and value in ("auto", "native")
         if not named and not (_is_number(value) and 0 < value < math.inf):
@@ -140,6 +150,18 @@ class PredictOptions(OptionSet):
                 "leave it out, or predict classes",
                 option=Use(threshold=value),
             )
+
+    def _check_post(self) -> None:
+        steps = () if self.post is None else read_steps(self.post)
+        if steps and self.output == "probabilities":
+            raise CloudMaskError(
+                " cleans classes:", "leave it out, or predict classes", option=Use(post=str(self.post))
+            )
+        if steps and steps[0].name == HYSTERESIS and self.threshold is not None:
+            raise CloudMaskError(
+                " is one threshold, and post=hysteresis has two:", "leave one of them out",
+                option=Use(threshold=self.threshold),
+            )  # fmt: skip
 
     @classmethod
     def recorded(cls, *, numbers: bool = False) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 
 from xcloudmask.engine.kernel import reflectance
 from xcloudmask.engine.plan import Plan
+from xcloudmask.engine.progress import Progress, progress_bar
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.own.modules import send_registered
 from xcloudmask.predict.choose_model import choose_model
@@ -20,12 +22,21 @@ from xcloudmask.scene.bands import choose_bands
 from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.scene import Scene, read_scene
 from xcloudmask.scene.units import calibration_of, check_numbers
+from xcloudmask.tidy.steps import HYSTERESIS, read_steps
 
 
-def predict(da: xr.DataArray, asked: PredictOptions) -> xr.DataArray:
+def predict(da: xr.DataArray, asked: PredictOptions, progress: Progress = "auto") -> xr.DataArray:
     """Return classes or probabilities for `da`; lazy if it is."""
+    steps = () if asked.post is None else read_steps(asked.post)
+    if steps and steps[0].name == HYSTERESIS:  # it decides the classes itself
+        asked = replace(asked, output="probabilities", post=None)
     job = prepare(da, asked)
-    return job.wrap(run(job))
+    out = job.wrap(run(job, progress))
+    if not steps:
+        return out
+    from xcloudmask.tidy.clean import clean
+
+    return clean(out, steps, progress)
 
 
 def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
@@ -51,14 +62,20 @@ def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
     return Job(da, asked, pixels, plan, scene.pixel)
 
 
-def run(job: Job) -> Any:
+def run(job: Job, progress: Progress) -> Any:
     """Carry a job out: now on NumPy arrays, as a graph on Dask's."""
     if job.pixels.chunks is None:
         from xcloudmask.engine import run_numpy
 
         values = job.pixels.values
         check_numbers(reflectance(job.plan, values), job.options.calibration)
-        return run_numpy.run(job.plan, values)
+        with progress_bar(progress, "cloud mask", "window") as tell:
+            return run_numpy.run(job.plan, values, tell)
+    if progress not in ("auto", False):
+        raise CloudMaskError(
+            "progress= shows the work of this call, and a lazy scene is worked on later:",
+            "leave it out, and say: with tqdm.dask.TqdmCallback(desc='cloud mask'): mask.compute()",
+        )
     from xcloudmask.engine import run_dask
 
     send_registered(job.options.spec)

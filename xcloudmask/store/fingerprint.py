@@ -41,7 +41,7 @@ def describe_contract(
 
 def _made_with(template: xr.DataArray, plan: Plan | None) -> dict[str, Any]:
     if plan is None:  # the mask was changed since it was made: its attributes tell how that was
-        names = PredictOptions.recorded()
+        names = [*PredictOptions.recorded(), "cleaned"]
         made = {name: _plain(template.attrs[name]) for name in names if name in template.attrs}
         return {**made, "made_by": "blocks of a graph"}
     options = plan.options

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
+from xcloudmask.engine.progress import in_notebook, tqdm_class
 from xcloudmask.errors import OptionError
 
 
@@ -115,24 +115,6 @@ class Bar:
         if event.kind == "end":
             self._bar.refresh()
             self._bar.close()
-
-
-def tqdm_class() -> Any:
-    """Return tqdm's bar for where this runs; without ipywidgets a notebook gets that of a terminal."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from tqdm.auto import tqdm
-    return tqdm
-
-
-def in_notebook() -> bool:
-    """Whether this runs in Jupyter."""
-    if "IPython" not in sys.modules:
-        return False
-    import IPython
-
-    tools: Any = IPython
-    return type(tools.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 def choose_display(progress: bool | Literal["auto"] | Callable[[ProgressEvent], None], title: str) -> Display:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ import xarray as xr
 from xcloudmask.engine.plan import Plan
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.predict.options import PredictOptions
-from xcloudmask.predict.prepare import prepare
+from xcloudmask.predict.prepare import predict, prepare
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 from xcloudmask.scene.mask_classes import is_mask
+from xcloudmask.tidy.steps import LOCAL, Step, read_steps
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,29 @@ def from_reflectance(da: xr.DataArray, asked: PredictOptions) -> Source:
     """Plan a prediction; nothing is read."""
     import dask.array
 
+    if asked.post is not None and (steps := read_steps(asked.post)):
+        return from_mask(_cleaned(da, asked, steps))
     job = prepare(da, asked)
     plan = job.plan
     shape = (*job.pixels.shape[:-3], *plan.class_axis, *job.pixels.shape[-2:])
     dtype = np.float32 if plan.class_axis else np.uint8
     empty = job.wrap(dask.array.zeros(shape, dtype=dtype, chunks=-1))
     return _source(empty, job.pixels, plan)
+
+
+def _cleaned(da: xr.DataArray, asked: PredictOptions, steps: Sequence[Step]) -> xr.DataArray:
+    """Return the mask, lazily: around each region, as far as its steps look, pixels are inferred again."""
+    whole = [str(step) for step in steps if step.name not in LOCAL]
+    if whole:
+        raise CloudMaskError(
+            f"post={'; '.join(whole)!r} needs the whole of a scene, and regions are written one by one:",
+            "leave it out here, and clean what xcloudmask.open_masks returns: .cloudmask.clean(...)",
+        )
+    if da.chunks is None:
+        da = da.chunk(
+            {dim: 2048 if dim in spatial_dims(da) else -1 if dim in BAND_DIMS else 1 for dim in da.dims}
+        )
+    return predict(da, asked)
 
 
 def from_mask(mask: xr.DataArray) -> Source:

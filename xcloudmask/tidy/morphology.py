@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xcloudmask.masks.lengths import SLACK, Floats
+from xcloudmask.tidy.lengths import SLACK, Floats
 
 Bool = npt.NDArray[np.bool_]
 

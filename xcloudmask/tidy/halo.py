@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.masks.graph import DataNode, Task, TaskRef, array_of
-from xcloudmask.masks.lengths import Floats
+from xcloudmask.engine.progress import Progress, progress_bar
+from xcloudmask.tidy.graph import DataNode, Task, TaskRef, array_of
+from xcloudmask.tidy.lengths import Floats
 
 Array = np.ndarray[Any, Any]
 #: Takes a block and, as `scale=`, that of its rows; returns a block of that shape.
@@ -69,9 +70,20 @@ def as_blocks(data: Any) -> Any:
     return da.from_array(data, chunks=(*(1,) * (data.ndim - 2), BLOCK, BLOCK), name=False)  # type: ignore[no-untyped-call]
 
 
-def like(done: Any, da: xr.DataArray) -> Any:
+def like(done: Any, da: xr.DataArray, progress: Progress = "auto") -> Any:
     """Return a Dask array as it is where `da` is lazy, else what it comes to, by threads of this process."""
-    return done if da.chunks is not None else done.compute(scheduler="threads")
+    if da.chunks is not None:
+        return done
+    from dask.callbacks import Callback
+
+    with progress_bar(progress, "cleaning", "task") as tell:
+
+        def told(key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
+            left = sum(len(state[word]) for word in ("ready", "waiting", "running"))
+            tell(len(state["finished"]), len(state["finished"]) + left)
+
+        with Callback(posttask=told):  # type: ignore[no-untyped-call]
+            return done.compute(scheduler="threads")
 
 
 def with_halo(data: Any, kernel: Kernel, depth: tuple[int, int], scale: Floats | None, outside: Any) -> Any:

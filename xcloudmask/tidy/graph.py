@@ -12,10 +12,10 @@ from dask.highlevelgraph import HighLevelGraph
 __all__ = ["Alias", "DataNode", "Task", "TaskRef", "array_of"]
 
 
-def array_of(name: str, graph: Mapping[Any, Any], source: Any, dtype: Any) -> Any:
-    """Return the Dask array of the tasks called `name`, in the chunks of the array they are made from."""
+def array_of(name: str, graph: Mapping[Any, Any], source: Any, dtype: Any, *others: Any) -> Any:
+    """Return the Dask array of the tasks called `name`, in the chunks of the first array it is made from."""
     import dask.array as da
 
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=[source])
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[source, *others])
     meta = np.empty((0,) * source.ndim, dtype)
     return da.Array(layers, name, chunks=source.chunks, meta=meta)  # type: ignore[no-untyped-call]

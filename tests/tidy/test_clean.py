@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xcloudmask  # noqa: F401
-from tests.masks import naive
+from tests.tidy import naive
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.dims import DEGREE
 

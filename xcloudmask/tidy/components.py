@@ -1,4 +1,4 @@
-"""Areas of connected pixels across chunks: specks taken out (sieve), holes closed (fill).
+"""Areas of connected pixels across chunks: specks (sieve), holes (fill), areas without a seed (hysteresis).
 
 Two passes over the chunks, and a look at the seams between them:
 
@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.classes import NO_DATA
-from xcloudmask.masks.graph import DataNode, Task, TaskRef, array_of
-from xcloudmask.masks.halo import Packed
-from xcloudmask.masks.lengths import SLACK, Floats
+from xcloudmask.tidy.graph import DataNode, Task, TaskRef, array_of
+from xcloudmask.tidy.halo import Packed
+from xcloudmask.tidy.lengths import SLACK, Floats
 
 Codes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -37,6 +37,8 @@ CORNERS, SIDES = np.ones((3, 3), bool), np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0
 PARTS = 2**20
 #: Bit of an area that touches what is not known: no data, the scene's edge, a class of another kind.
 UNKNOWN = np.uint16(1 << 15)
+#: Bit of an area that has a seed.
+SEED = np.uint16(1 << 14)
 _SHIFTED = (slice(1, None), slice(None, -1))
 
 
@@ -56,6 +58,10 @@ class Rule:
         Codes that a hole must be surrounded by; it takes the first of them that it touches.
     beside : tuple of int
         Further codes that may lie beside an area without making it one whose extent is not known.
+    seeds : tuple of int
+        Members of which an area must have one to stay, whatever its size.
+    grounds : tuple of int
+        What each of the 256 codes becomes, in place of `becomes`.
     """
 
     members: tuple[int, ...]
@@ -63,6 +69,8 @@ class Rule:
     becomes: int = NO_DATA
     walls: tuple[int, ...] = ()
     beside: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+    grounds: tuple[int, ...] = ()
 
     def kinds(self) -> Bits:
         """Return the bit of each code that may lie beside an area."""
@@ -71,19 +79,29 @@ class Rule:
         out[list(self.walls)] = [1 << place for place in range(len(self.walls))]
         return out
 
-    def small(self, size: Ints, parts: int) -> Bool:
-        """Return which areas are too small, by their size in parts of a pixel; what is none is not."""
-        return (size > 0) & (size < (self.least - SLACK) * parts)
+    def may_go(self, size: Ints, bits: Bits, parts: int) -> Bool:
+        """Return which areas go, as far as is known, by their size in parts of a pixel; none does not."""
+        if self.seeds:
+            lacking: Bool = bits & SEED == 0
+        else:
+            lacking = (size < (self.least - SLACK) * parts) & (bits & UNKNOWN == 0)
+        return lacking & (size > 0)
 
     def verdicts(self, size: Ints, bits: Bits, parts: int) -> Codes:
         """Return what becomes of areas; 255 for those that stay as they are."""
-        small = self.small(size, parts) & (bits & UNKNOWN == 0)
+        small = self.may_go(size, bits, parts)
         if not self.walls:
             return np.where(small, np.uint8(self.becomes), np.uint8(NO_DATA))
         out = np.full(size.shape, NO_DATA, np.uint8)
         for place, code in reversed(list(enumerate(self.walls))):
             out[small & (bits & np.uint16(1 << place) > 0)] = code
         return out
+
+    def paint(self, block: Codes, where: Ints | npt.NDArray[np.int32], verdict: Codes) -> None:
+        """Write on pixels of a block what becomes of the area of each; 255 leaves it."""
+        where, verdict = where[verdict != NO_DATA], verdict[verdict != NO_DATA]
+        flat = block.ravel()
+        flat[where] = np.array(self.grounds, np.uint8)[flat[where]] if self.grounds else verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +141,10 @@ class Examined:
     where: npt.NDArray[np.int32]
     which: npt.NDArray[np.int32]
 
-    def paint(self, verdict: Codes) -> Codes:
+    def paint(self, rule: Rule, verdict: Codes) -> Codes:
         """Return the chunk with each open area as the verdict has it."""
         block = self.packed.part()
-        new = verdict[self.which]
-        block.ravel()[self.where[new != NO_DATA]] = new[new != NO_DATA]
+        rule.paint(block, self.where, verdict[self.which])
         return block
 
 
@@ -160,12 +177,12 @@ def examine(block: Codes, weights: Ints | None, rule: Rule) -> Examined:
     number = np.cumsum(at_edge, dtype=np.int32) * at_edge
     parts = 1 if weights is None else PARTS
     verdict = np.where(at_edge, np.uint8(NO_DATA), rule.verdicts(size, bits, parts))
-    open_yet = at_edge & rule.small(size, parts) & (bits & UNKNOWN == 0)
+    open_yet = at_edge & rule.may_go(size, bits, parts)
     where = np.flatnonzero((open_yet | (verdict != NO_DATA))[labels]).astype(np.int32)
     label = labels.ravel()[where]
     later = open_yet[label]
     done = block.copy()
-    done.ravel()[where[~later]] = verdict[label[~later]]
+    rule.paint(done, where[~later], verdict[label[~later]])
     nothing = np.zeros(1, np.uint16)
     border = Border(
         np.concatenate([nothing, size[at_edge]]), np.concatenate([nothing, bits[at_edge]]),
@@ -184,7 +201,9 @@ def _touched(block: Codes, labels: Any, member: Bool, count: int, rule: Rule) ->
     from scipy import ndimage
 
     bits = np.zeros(count + 1, np.uint16)
-    if rule.walls:
+    if rule.seeds:
+        bits[labels[any_of(block, rule.seeds)]] = SEED
+    elif rule.walls:
         for axis, (here, beside) in product((0, 1), (_SHIFTED, _SHIFTED[::-1])):
             a, b = ((slice(None),) * axis + (part,) for part in (here, beside))
             meets = member[a] & ~member[b]
@@ -267,7 +286,8 @@ def over_chunks(data: Any, rule: Rule, scale: Floats | None) -> Any:
             graph[(border, *here)] = Task((border, *here), _borders, TaskRef((first, *here)))
             graph[(name, *here)] = Task(
                 (name, *here),
-                _paint_planes, TaskRef((first, *here)), TaskRef((verdict, *lead)), i * across + j,
+                _paint_planes,
+                TaskRef(rule_key), TaskRef((first, *here)), TaskRef((verdict, *lead)), i * across + j,
                 tuple(sizes[k] for sizes, k in zip(data.chunks, here, strict=True)),
             )  # fmt: skip
         borders = [TaskRef((border, *lead, i, j)) for i, j in product(range(down), range(across))]
@@ -297,7 +317,11 @@ def _settle_planes(
 
 
 def _paint_planes(
-    planes: Sequence[Examined], verdicts: Sequence[tuple[Codes, ...]], chunk: int, shape: tuple[int, ...]
+    rule: Rule,
+    planes: Sequence[Examined],
+    verdicts: Sequence[tuple[Codes, ...]],
+    chunk: int,
+    shape: tuple[int, ...],
 ) -> Codes:
-    painted = [plane.paint(verdict[chunk]) for plane, verdict in zip(planes, verdicts, strict=True)]
+    painted = [plane.paint(rule, verdict[chunk]) for plane, verdict in zip(planes, verdicts, strict=True)]
     return np.stack(painted).reshape(shape) if painted else np.zeros(shape, np.uint8)

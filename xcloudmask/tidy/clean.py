@@ -9,7 +9,7 @@ how large they are is not known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -18,48 +18,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import CLEAR, NO_DATA
+from xcloudmask.engine.progress import Progress
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.masks.apply import CLEAR, DROP
-from xcloudmask.masks.components import Codes, Rule, any_of, over_chunks
-from xcloudmask.masks.halo import as_blocks, like, with_halo
-from xcloudmask.masks.lengths import MOST_PIXELS, Floats, Grid, Size
-from xcloudmask.masks.morphology import Disc, dilate, erode
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import as_mask, codes_of
-
-#: Steps that look as far as a length, and by how many of it; steps that take an area.
-LOCAL: Mapping[str, int] = {"close": 2, "open": 2, "buffer": 1}
-AREAL = ("sieve", "fill")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step: what is done, to which classes, and how far or how large.
-
-    Parameters
-    ----------
-    name : {"close", "open", "buffer", "sieve", "fill"}
-    classes : tuple of str
-        Taken as one; where a pixel may become either of them, it becomes the first.
-    size : Size
-        Of `sieve` and `fill` an area, else a length.
-    own : bool
-        Whether the class was named.
-
-    Examples
-    --------
-    >>> print(*read_steps({"clear": 0, "cloud": 1}, {"close": 2, "buffer": {"cloud": "150 m"}}), sep="; ")
-    close=2 px; buffer(cloud)=150 m
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    size: Size
-    own: bool
-
-    def __str__(self) -> str:
-        return f"{self.name}{f'({self.classes[0]})' if self.own else ''}={self.size}"
+from xcloudmask.tidy.components import Codes, Rule, any_of, over_chunks
+from xcloudmask.tidy.halo import as_blocks, like, with_halo
+from xcloudmask.tidy.hysteresis import decide
+from xcloudmask.tidy.lengths import MOST_PIXELS, Floats, Grid
+from xcloudmask.tidy.morphology import Disc, dilate, erode
+from xcloudmask.tidy.steps import HYSTERESIS, LOCAL, Step, Steps, read_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,43 +40,15 @@ class LocalStep:
     disc: Disc
 
 
-def read_steps(codes: Mapping[str, int], given: Mapping[str, Any]) -> tuple[Step, ...]:
-    """Return the steps in the order in which they are given; an error for what is none.
-
-    Parameters
-    ----------
-    codes : mapping
-        Of a mask's classes.
-    given : mapping
-        Size of each step, or a mapping of classes to sizes, which are steps in turn.
-    """
-    return tuple(_steps(codes, given))
-
-
-def _steps(codes: Mapping[str, int], given: Mapping[str, Any]) -> Iterator[Step]:
-    hiding = tuple(name for name in DROP if name in codes)
-    for name, sizes in given.items():
-        if name not in (*LOCAL, *AREAL):
-            raise OptionError("step", name, allowed=(*LOCAL, *AREAL))
-        read = Size.length if name in LOCAL else Size.area
-        if not isinstance(sizes, Mapping):
-            yield Step(name, hiding, read(name, sizes), False)
-            continue
-        for word, size in sizes.items():
-            if word not in hiding:
-                raise OptionError(
-                    f"class of {name}", word, allowed=hiding, hint="Steps change clouds and their shadows."
-                )
-            yield Step(name, (word,), read(name, size), True)
-
-
-def clean(mask: xr.DataArray, given: Mapping[str, Any]) -> xr.DataArray:
+def clean(mask: xr.DataArray, given: Steps | Sequence[Step], progress: Progress = "auto") -> xr.DataArray:
     """Do what `xcloudmask.accessor.CloudMask.clean` documents."""
-    mask = as_mask(mask)
-    codes = codes_of(mask)
-    steps = read_steps(codes, given)
+    mask, steps = as_mask(mask), read_steps(given)
+    done = "; ".join(map(str, steps))
     if not steps:
         raise CloudMaskError("no step is given", "Say which, in order: clean(close='60 m', sieve='1 ha')")
+    if steps[0].name == HYSTERESIS:
+        mask, steps = decide(mask, steps[0].size.low, steps[0].size.high, progress), steps[1:]
+    codes = codes_of(mask)
     ground = tuple(codes[name] for name in CLEAR if name in codes)
     if not ground:
         raise OptionError("classes", " ".join(codes), allowed=CLEAR, hint="The mask needs one that is clear.")
@@ -125,8 +66,7 @@ def clean(mask: xr.DataArray, given: Mapping[str, Any]) -> xr.DataArray:
         for step in group:
             scale = None if step.size.unit == "px" else grid.scale
             data = over_chunks(data, _rule(step, codes, ground, grid), scale)
-    out = turned.copy(data=like(data, turned)).transpose(*mask.dims)
-    done = "; ".join(map(str, steps))
+    out = turned.copy(data=like(data, turned, progress)).transpose(*mask.dims)
     return out.assign_attrs(cleaned="; ".join(filter(None, [mask.attrs.get("cleaned"), done])))
 
 
@@ -156,11 +96,13 @@ def _definite(step: Step, codes: Mapping[str, int], grid: Grid, shape: Sequence[
             )
         share = min(1.0, across / rows) if step.name == "buffer" else 1.0
         rows, columns = rows * share, columns * share
-    return LocalStep(step.name, tuple(codes[name] for name in step.classes), Disc(rows, columns, scaled))
+    return LocalStep(
+        step.name, tuple(codes[name] for name in step.classes(codes)), Disc(rows, columns, scaled)
+    )
 
 
 def _rule(step: Step, codes: Mapping[str, int], ground: tuple[int, ...], grid: Grid) -> Rule:
-    hiding = tuple(codes[name] for name in step.classes)
+    hiding = tuple(codes[name] for name in step.classes(codes))
     least = step.size.pixels(step.name, grid)
     if step.name == "fill":
         return Rule(ground, least, walls=hiding)

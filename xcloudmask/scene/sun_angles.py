@@ -1,0 +1,152 @@
+"""Where the sun stood for each date of a scene: as given, as its metadata says, or by date and place."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
+from xcloudmask.scene.dims import coordinate, is_geographic, spatial_dims
+from xcloudmask.scene.sun import sun_position
+
+#: Names of coordinates, and degrees by which metadata and the almanac may differ: a scene is 200 km wide, and
+#: the time of a Sentinel-2 item may be that at which its strip begins, 20 minutes earlier (4.8 degrees).
+ELEVATION = ("sun_elevation", "view:sun_elevation", "s2:mean_solar_elevation", "eo:sun_elevation")
+AZIMUTH = ("sun_azimuth", "view:sun_azimuth", "s2:mean_solar_azimuth", "eo:sun_azimuth")
+NEAR = 6.0
+
+
+def sun_angles(da: xr.DataArray, given: tuple[Any, Any] | None = None) -> list[tuple[float, float]]:
+    """Return the sun's elevation and azimuth in degrees for each index of the dimensions beside the grid.
+
+    Parameters
+    ----------
+    da : DataArray
+        A mask or one band: rows, columns and, it may be, time.
+    given : tuple, optional
+        Elevation and azimuth: numbers, or one for each date.
+
+    Raises
+    ------
+    CloudMaskError
+        Where nothing tells them, or an elevation contradicts date and place: some catalogues state the zenith
+        angle as elevation.
+
+    Examples
+    --------
+    >>> da = xr.DataArray(np.zeros((1, 2, 2)), dims=("time", "lat", "lon"), coords={
+    ...     "time": [np.datetime64("2020-06-21T12:00", "ns")], "lat": [51.6, 51.4], "lon": [-0.1, 0.1]})
+    >>> [(round(elevation), round(azimuth)) for elevation, azimuth in sun_angles(da)]
+    [(62, 179)]
+    >>> sun_angles(da.assign_coords(sun_elevation=28.1))
+    Traceback (most recent call last):
+    xcloudmask.errors.CloudMaskError: the sun's elevation is stated as 28.1 degrees, and by date and place ...
+    """
+    lead = [dim for dim in da.dims if dim not in spatial_dims(da)]
+    plane = xr.DataArray(np.zeros([da.sizes[dim] for dim in lead]), dims=lead)
+    almanac = _by_date_and_place(da, plane)
+    columns = [_stated(da, plane, names, at, given) for at, names in enumerate((ELEVATION, AZIMUTH))]
+    out = []
+    for elevation, azimuth, known in zip(*columns, almanac, strict=True):
+        if known is not None and not np.isnan(elevation) and abs(elevation - known[0]) > NEAR:
+            zenith = ": it is the zenith angle" if abs(90 - elevation - known[0]) <= NEAR else ""
+            raise CloudMaskError(
+                f"the sun's elevation is stated as {elevation:.1f} degrees, and by date and place it was "
+                f"{known[0]:.1f}{zenith};",
+                Remedy(
+                    "check its time and place, or say {}", Use(sun=(round(known[0], 1), round(known[1], 1)))
+                )
+                if known[0] > 0
+                else "the sun was down: check its time and place",
+            )
+        elevation, azimuth = (
+            value if known is None or not np.isnan(value) else almanac_value
+            for value, almanac_value in zip((elevation, azimuth), known or (0.0, 0.0), strict=True)
+        )
+        if np.isnan(elevation) or np.isnan(azimuth):
+            raise CloudMaskError(
+                "nothing tells where the sun stood: no coordinates sun_elevation and sun_azimuth, and no "
+                "time of day and place to compute them;",
+                Remedy("say it in degrees: {}", Use(sun=(45.0, 150.0))),
+            )
+        if not 0 < elevation <= 90:
+            raise OptionError("sun's elevation", elevation, hint="Give degrees above 0 and up to 90.")
+        out.append((float(elevation), float(azimuth) % 360))
+    return out
+
+
+def _stated(da: xr.DataArray, plane: xr.DataArray, names: tuple[str, ...], at: int, given: Any) -> Any:
+    """Return one angle of each index of `plane` as given or, if not, as a coordinate has it, or NaN."""
+    if given is not None:
+        try:
+            return np.broadcast_to(np.asarray(given[at], float), plane.shape).ravel()
+        except (TypeError, ValueError, IndexError):
+            hint = "Give elevation and azimuth in degrees: sun=(45.0, 150.0)."
+            raise OptionError("sun", given, hint=hint) from None
+    for name in names:
+        if name in da.coords and set(da[name].dims) <= set(plane.dims):
+            bare = xr.DataArray(coordinate(da[name]).astype(float), dims=da[name].dims)
+            return np.asarray(bare.broadcast_like(plane).transpose(*plane.dims)).ravel()
+    return np.full(plane.size, np.nan)
+
+
+def _by_date_and_place(da: xr.DataArray, plane: xr.DataArray) -> list[tuple[float, float] | None]:
+    """Return the sun's angles at the middle of the grid; None where no time of day or no place is known."""
+    place = middle(da)
+    if place is None or "time" not in da.coords or not set(da["time"].dims) <= set(plane.dims):
+        return [None] * plane.size
+    stamps = xr.DataArray(coordinate(da["time"]), dims=da["time"].dims)
+    if stamps.dtype.kind != "M":
+        return [None] * plane.size
+    out: list[tuple[float, float] | None] = []
+    for stamp in np.asarray(stamps.broadcast_like(plane).transpose(*plane.dims)).ravel():
+        seconds = stamp.astype("datetime64[s]").astype(float)
+        dated = not np.isnat(stamp) and seconds % 86400  # midnight to the second is a date without a time
+        out.append(sun_position(datetime.fromtimestamp(seconds, UTC), *place) if dated else None)
+    return out
+
+
+def middle(da: xr.DataArray) -> tuple[float, float] | None:
+    """Return latitude and longitude of the middle of a grid, None where no CRS tells."""
+    import rioxarray  # noqa: F401  registers .rio
+
+    y, x = spatial_dims(da)
+    if y not in da.coords or x not in da.coords:
+        return None
+    at = [float(np.mean(da[dim].values[[0, -1]])) for dim in (x, y)]
+    if not is_geographic(da, y):
+        if da.rio.crs is None:
+            return None
+        at = list(_geographic(da).transform(*at))
+    return at[1], at[0]
+
+
+def _geographic(da: xr.DataArray) -> Any:
+    from pyproj import Transformer
+
+    return Transformer.from_crs(da.rio.crs, "EPSG:4326", always_xy=True)
+
+
+def grid_north(da: xr.DataArray) -> float:
+    """Return the azimuth in degrees of the direction in which a projection's y grows, in the middle.
+
+    Examples
+    --------
+    >>> import rioxarray
+    >>> axes = {"y": [6.7e6, 6.6e6], "x": [6.5e5, 7.5e5]}
+    >>> da = xr.DataArray(np.zeros((2, 2)), dims=("y", "x"), coords=axes)
+    >>> round(grid_north(da.rio.write_crs("EPSG:32632")), 1)
+    3.1
+    """
+    y, x = spatial_dims(da)
+    if is_geographic(da, y) or da.rio.crs is None:
+        return 0.0
+    from pyproj import Geod
+
+    at = [float(np.mean(da[dim].values[[0, -1]])) for dim in (x, y)]
+    to = _geographic(da)
+    here, there = to.transform(*at), to.transform(at[0], at[1] + 1000)
+    return float(Geod(ellps="WGS84").inv(*here, *there)[0])

@@ -1,0 +1,1 @@
+"""What is done to a mask's areas across chunks: clouds closed up, widened, sieved; shadows found."""
