@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 class CloudMask:
     """What an array and a dataset of bands have in common."""
 
-    _data: xr.DataArray | xr.Dataset
+    _data: xr.DataArray | xr.Dataset | xr.DataTree
 
     def _array(self) -> xr.DataArray:
         """Return the data as an array with a band dimension."""
         raise NotImplementedError
+
+    def _array_for(self, asked: PredictOptions) -> xr.DataArray:
+        """Return the array that a call is about."""
+        return self._array()
 
     def _mask(self) -> xr.DataArray:
         """Return the data as the mask that it is."""
@@ -184,7 +188,8 @@ class CloudMask:
         """
         options = dict(locals())  # exactly what the signature spells out
         del options["self"]
-        return predict(self._array(), PredictOptions(**options))
+        asked = PredictOptions(**options)
+        return predict(self._array_for(asked), asked)
 
     def predict_proba(
         self,
@@ -229,7 +234,8 @@ class CloudMask:
         """
         options = dict(locals())
         del options["self"]
-        return predict(self._array(), PredictOptions(output="probabilities", **options))
+        asked = PredictOptions(output="probabilities", **options)
+        return predict(self._array_for(asked), asked)
 
     def clear_fraction(
         self, clear: Sequence[str] = apply.CLEAR, dim: Hashable | Sequence[Hashable] | None = None
@@ -500,6 +506,78 @@ class DatasetAccessor(CloudMask):
         return self._ds.assign(
             {name: apply.apply(self._ds[name], mask, drop, buffer) for name in band_names(self._ds)}
         )
+
+
+@xr.register_datatree_accessor("cloudmask")  # type: ignore[no-untyped-call]
+class DataTreeAccessor(CloudMask):
+    """Cloud masks of a Sentinel-2 product of ESA's EOPF, as ``xr.open_datatree(store, engine="zarr")`` gives it.
+
+    Sensor, level, offset and date are the store's own. The bands of its three pixel sizes are brought to one
+    lazy grid: each is read from the group that comes nearest to the pixels that the model works at, and is no
+    coarser, and the mask has the pixels of the finest group that is read.
+    """
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        self._tree = self._data = tree
+
+    def _array(self) -> xr.DataArray:
+        return self._array_for(PredictOptions())
+
+    def _array_for(self, asked: PredictOptions) -> xr.DataArray:
+        from xcloudmask.predict.prepare import working_size
+
+        finest = self.to_array("finest")
+        size = working_size(finest, asked)
+        return finest if size is None else self.to_array(size)
+
+    def to_array(self, resolution: float | Literal["finest", "auto"] = "auto") -> xr.DataArray:
+        """Return the bands as one described, lazy array of reflectance.
+
+        Parameters
+        ----------
+        resolution : float, "finest" or "auto"
+            Metres: each band is taken from its group that comes nearest and is no coarser; B08, which level 2A
+            has at 10 m alone, is left out where B8A comes nearer. Auto: what `predict` would take by default.
+
+        Returns
+        -------
+        DataArray
+            ``(band, y, x)``, with the pixels of the finest group that is read.
+        """
+        from xcloudmask.scene.eopf import on_one_grid
+
+        if resolution == "auto":
+            return self._array()
+        return stack_bands(on_one_grid(self._tree, None if resolution == "finest" else resolution))
+
+    def quality(self, like: xr.DataArray | None = None) -> xr.Dataset:
+        """Return what the product's own quality masks tell, lazily: ``valid`` and, for each band, ``saturated``.
+
+        Parameters
+        ----------
+        like : DataArray, optional
+            On whose grid; by default that of `to_array`.
+
+        Returns
+        -------
+        Dataset
+            ``valid`` is False where any band was lost or its detector is defective: give it to
+            ``predict(valid=...)``. ``saturated`` is True where a band's detector was saturated.
+        """
+        from xcloudmask.scene.eopf import quality
+
+        return quality(self._tree, self._array() if like is None else like)
+
+    def apply(
+        self,
+        mask: xr.DataArray,
+        drop: Sequence[str] = apply.DROP,
+        buffer: str | float | None = None,
+    ) -> xr.DataArray:
+        """Return the bands at the mask's pixel size, with NaN where it says so; see `DataArrayAccessor.apply`."""
+        from xcloudmask.scene.eopf import step
+
+        return apply.apply(self.to_array(step(mask)), mask, drop, buffer)
 
 
 @xr.register_dataarray_accessor("cloudmask")  # type: ignore[no-untyped-call]

@@ -25,6 +25,7 @@ from xcloudmask.stac.assumptions import name_items, warn_about
 from xcloudmask.stac.bands import BandChoice, band_names, bands_by_sensor, choose_bands, keys_by_sensor
 from xcloudmask.stac.boxes import is_geographic, parse_crs
 from xcloudmask.stac.engines import Engine, Stack, build
+from xcloudmask.stac.eopf import with_arrays
 from xcloudmask.stac.grid import Grid, check_resolution, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items
@@ -162,13 +163,14 @@ def load_stac(
         retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem, allow_private_hosts
     )
 
-    items = plain_items(items_or_search, modifier)
+    items = with_arrays(plain_items(items_or_search, modifier), transport)
     _check_sun_elevation(sun_elevation, items)
     pixel = _pixel(like, crs, resolution)
     names = band_names(bands)
     matched = [match_item(item, pixel, names) for item in items]
     keys = keys_by_sensor(matched)
-    choices = choose_bands(bands_by_sensor(matched), bands, name_unreadable(matched), keys)
+    held = bands_by_sensor(matched, pixel if bands == "auto" else None)
+    choices = choose_bands(held, bands, name_unreadable(matched), keys)
     plans = _plan(matched, choices, sentinel2_offset, sun_elevation, transport)
     warn_about((plan.item_id, assumption) for plan in plans for assumption in plan.assumptions)
     if not plans:

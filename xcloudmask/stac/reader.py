@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ from xcloudmask.stac.grid import Grid, Part
 from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.stac.opening import open_raster
 from xcloudmask.stac.transport import Transport, as_warning, explain, forget_failures, warn_anywhere
+from xcloudmask.stac.zarr_store import Raster, is_zarr, open_array
 from xcloudmask.store.retry import is_io, repeat
 
 #: Values in single or double precision.
@@ -155,10 +157,10 @@ def _fetch(source: Source, part: Part, resampling: str, transport: Transport) ->
     from pyproj.exceptions import ProjError
 
     url = source.href
-    by_gdal = transport.filesystem is None
+    by_gdal = transport.filesystem is None and not is_zarr(url)
     try:
         url = transport.url(url, remote=source.remote)
-        path = transport.path(url)
+        path = url if is_zarr(url) else transport.path(url)
         return repeat(
             lambda: _open_and_read(path, source, part, resampling, transport),
             transport.retries,
@@ -176,10 +178,7 @@ def _fetch(source: Source, part: Part, resampling: str, transport: Transport) ->
 
 
 def _open_and_read(path: str, source: Source, part: Part, resampling: str, transport: Transport) -> Any:
-    with (
-        transport.environment(),
-        open_raster(path, filesystem=transport.filesystem, own_vrt=transport.own_vrt) as dataset,
-    ):
+    with transport.environment(), _opened(path, source, transport) as dataset:
         if not 1 <= source.index <= dataset.count:
             raise AssetError(f"band {source.index} is asked for, the file has {dataset.count}")
         _check_crs(dataset.crs, source.crs)
@@ -192,6 +191,12 @@ def _open_and_read(path: str, source: Source, part: Part, resampling: str, trans
         if source.unplaced:
             _tell_of_shift(dataset, source, part.whole)
         return _read_warped(dataset, source, part, resampling)
+
+
+def _opened(path: str, source: Source, transport: Transport) -> Any:
+    if is_zarr(path):
+        return open_array(path, source.crs, transport)
+    return open_raster(path, filesystem=transport.filesystem, own_vrt=transport.own_vrt)
 
 
 def _check_crs(found: Any, declared: str | None) -> None:
@@ -370,14 +375,17 @@ def _kernel_scale(dataset: Any, crs: Any, whole: Grid) -> dict[str, str]:
 def _warp(dataset: Any, index: int, block: Grid, options: dict[str, Any]) -> Any:
     from rasterio.vrt import WarpedVRT
 
-    with WarpedVRT(
-        dataset,
-        crs=_rasterio_crs(block.crs),
-        transform=block.transform,
-        height=block.shape[0],
-        width=block.shape[1],
-        **options,
-    ) as vrt:
+    with (
+        dataset.around(block) if isinstance(dataset, Raster) else nullcontext(dataset) as file,
+        WarpedVRT(
+            file,
+            crs=_rasterio_crs(block.crs),
+            transform=block.transform,
+            height=block.shape[0],
+            width=block.shape[1],
+            **options,
+        ) as vrt,
+    ):
         data = vrt.read(index, masked=True)
         if "add_alpha" in options:
             data = np.ma.masked_array(data.data, mask=vrt.read(vrt.count) == 0)

@@ -71,8 +71,13 @@ class AssetView:
     @property
     def is_zarr(self) -> bool:
         """Whether this is a Zarr group or array, as EOPF has them."""
-        kind = self.media_type.partition(";")[0]
+        kind = self.media_type.partition(";")[0].strip()
         return kind in _ZARR or ".zarr" in urlsplit(self.href).path
+
+    @property
+    def is_zarr_array(self) -> bool:
+        """Whether this is one array of a Zarr store, which can be read as a file can."""
+        return self.is_zarr and self.raw.get("zarr:node_type") == "array" and "proj:transform" in self.raw
 
     @property
     def is_jp2(self) -> bool:
