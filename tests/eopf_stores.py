@@ -1,13 +1,14 @@
 """Stores made from the real metadata of EOPF products (../shared/eopf), with real pixels, 61 times smaller.
 
-Groups, arrays, attributes and the number of chunks are those of the products; `tree_of` is the whole of what is
-known of one. Pixels are those of Sentinel-2 patches of ../shared/data, decimated for the coarser groups.
+Groups, arrays, attributes and the number of chunks are those of the products, as `tree_of` reads them. Pixels
+are those of Sentinel-2 patches of ../shared/data, decimated for the coarser groups.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ def patch(level: str) -> dict[str, np.ndarray[Any, Any]]:
             out.setdefault(band, out["red"])
         return {band: values.astype("uint16") for band, values in out.items()}
     raise AssertionError(f"no patch of {level}")
+
+
+@pytest.fixture(scope="session")
+def eopf_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that writes a product, or finds it as it was written."""
+
+    @cache
+    def written(product: str) -> Path:
+        name = f"{L2A if product == GEOZARR else product}.zarr"
+        return write(tmp_path_factory.mktemp(product[:11]) / name, product)
+
+    return written
 
 
 def pixels(level: str, name: str, size: int) -> np.ndarray[Any, Any]:
@@ -129,9 +142,10 @@ def _array(group: Any, name: str, node: Any, members: Any, level: str, path: str
         values = np.array([49.3049375691464, 163.595949089503])
     elif name == "angle":
         values = np.array(["zenith", "azimuth"])
+    named = {} if v2 else {"dimension_names": node["dimension_names"]}
     array = group.create_array(
-        name, shape=shape, dtype=values.dtype if values.dtype.kind == "U" else dtype, **inner,
-        fill_value=_fill(node["fill_value"]), attributes=_smaller(node["attributes"]), **({} if v2 else {"dimension_names": node["dimension_names"]}),
+        name, shape=shape, dtype=values.dtype if values.dtype.kind == "U" else dtype, **inner, **named,
+        fill_value=_fill(node["fill_value"]), attributes=_smaller(node["attributes"]),
     )  # fmt: skip
     if values.any():  # zarr gives the fill value for a chunk that is not there
         array[...] = values

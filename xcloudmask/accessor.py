@@ -18,6 +18,7 @@ from xcloudmask.scene.dataset import band_names, mask_of
 from xcloudmask.scene.dataset import stack as stack_bands
 from xcloudmask.scene.describe import describe
 from xcloudmask.scene.dims import band_dim
+from xcloudmask.scene.eopf import describe_dataset
 from xcloudmask.types import Band, ModelLike, Sensor
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 class CloudMask:
     """What an array and a dataset of bands have in common."""
-
-    _data: xr.DataArray | xr.Dataset | xr.DataTree
 
     def _array(self) -> xr.DataArray:
         """Return the data as an array with a band dimension."""
@@ -55,15 +54,19 @@ class CloudMask:
         """The sensor that the data names, if it names one."""
         return sensor_of(self._array())
 
+    def _shown(self) -> xr.DataArray | xr.Dataset:
+        """Return what the repr describes."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         from xcloudmask.predict import summary
 
-        return summary.text(self._data)
+        return summary.text(self._shown())
 
     def _repr_html_(self) -> str:
         from xcloudmask.predict import summary
 
-        return summary.html(self._data)
+        return summary.html(self._shown())
 
     def describe(
         self,
@@ -482,10 +485,13 @@ class DatasetAccessor(CloudMask):
     """Cloud masks of a Dataset whose variables are bands, as odc-stac gives it."""
 
     def __init__(self, ds: xr.Dataset) -> None:
-        self._ds = self._data = ds
+        self._ds = ds
 
     def _array(self) -> xr.DataArray:
         return stack_bands(self._ds)
+
+    def _shown(self) -> xr.Dataset:
+        return describe_dataset(self._ds)
 
     def _mask(self) -> xr.DataArray:
         mask = mask_of(self._ds)
@@ -510,7 +516,7 @@ class DatasetAccessor(CloudMask):
 
 @xr.register_datatree_accessor("cloudmask")  # type: ignore[no-untyped-call]
 class DataTreeAccessor(CloudMask):
-    """Cloud masks of a Sentinel-2 product of ESA's EOPF, as ``xr.open_datatree(store, engine="zarr")`` gives it.
+    """Cloud masks of a Sentinel-2 product of ESA's EOPF: ``xr.open_datatree(store, engine="zarr")``.
 
     Sensor, level, offset and date are the store's own. The bands of its three pixel sizes are brought to one
     lazy grid: each is read from the group that comes nearest to the pixels that the model works at, and is no
@@ -518,10 +524,13 @@ class DataTreeAccessor(CloudMask):
     """
 
     def __init__(self, tree: xr.DataTree) -> None:
-        self._tree = self._data = tree
+        self._tree = tree
 
     def _array(self) -> xr.DataArray:
         return self._array_for(PredictOptions())
+
+    def _shown(self) -> xr.DataArray:
+        return self._array()
 
     def _array_for(self, asked: PredictOptions) -> xr.DataArray:
         from xcloudmask.predict.prepare import working_size
@@ -536,8 +545,8 @@ class DataTreeAccessor(CloudMask):
         Parameters
         ----------
         resolution : float, "finest" or "auto"
-            Metres: each band is taken from its group that comes nearest and is no coarser; B08, which level 2A
-            has at 10 m alone, is left out where B8A comes nearer. Auto: what `predict` would take by default.
+            Metres: each band is taken from its group that comes nearest and is no coarser; B08, which level
+            2A has at 10 m alone, is left out where B8A comes nearer. Auto: what `predict` takes by default.
 
         Returns
         -------
@@ -551,7 +560,7 @@ class DataTreeAccessor(CloudMask):
         return stack_bands(on_one_grid(self._tree, None if resolution == "finest" else resolution))
 
     def quality(self, like: xr.DataArray | None = None) -> xr.Dataset:
-        """Return what the product's own quality masks tell, lazily: ``valid`` and, for each band, ``saturated``.
+        """Return what the product's quality masks tell: ``valid`` and, for each band, ``saturated``; lazy.
 
         Parameters
         ----------
@@ -574,7 +583,7 @@ class DataTreeAccessor(CloudMask):
         drop: Sequence[str] = apply.DROP,
         buffer: str | float | None = None,
     ) -> xr.DataArray:
-        """Return the bands at the mask's pixel size, with NaN where it says so; see `DataArrayAccessor.apply`."""
+        """Return the bands at the mask's pixel size, with NaN where it says so: `DataArrayAccessor.apply`."""
         from xcloudmask.scene.eopf import step
 
         return apply.apply(self.to_array(step(mask)), mask, drop, buffer)
@@ -585,9 +594,12 @@ class DataArrayAccessor(CloudMask):
     """Cloud masks of a DataArray with a band dimension, and what is done with a mask."""
 
     def __init__(self, da: xr.DataArray) -> None:
-        self._da = self._data = da
+        self._da = da
 
     def _array(self) -> xr.DataArray:
+        return self._da
+
+    def _shown(self) -> xr.DataArray:
         return self._da
 
     def _mask(self) -> xr.DataArray:

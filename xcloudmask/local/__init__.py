@@ -60,8 +60,8 @@ def open(
     """Open a scene on disk as a lazy, calibrated, described DataArray, the same as `load_stac` gives.
 
     Understood are Sentinel-2 .SAFE products and EOPF stores (.zarr), Landsat scenes with their MTL file,
-    Proba-V HDF5, SPOT-VGT products, and plain GeoTIFFs or folders of band files. Headers and metadata are read at once, pixels
-    when they are computed.
+    Proba-V HDF5, SPOT-VGT products, and plain GeoTIFFs or folders of band files. Headers and metadata are
+    read at once, pixels when they are computed.
 
     Parameters
     ----------
@@ -159,11 +159,11 @@ def _scene(files: Files, given: Overrides) -> Scene:
             scene: Scene = module.scene(files, given)
             return scene
     inside = ", ".join(files.names[:6]) + (", ..." if len(files.names) > 6 else "")
+    kinds = "; ".join((*FORMATS.values(), ZARR))
     found = "a single file of an unknown kind" if files.is_single else f"{len(files.names)} files ({inside})"
     raise CloudMaskError(
-        f"{files.path}: found {found}, which is none of: {'; '.join((ZARR, *FORMATS.values()))}. Open the product's"
-        f" own"
-        " folder or file, or read it with rioxarray and describe() it."
+        f"{files.path}: found {found}, which is none of: {kinds}. Open the product's own folder or"
+        " file, or read it with rioxarray and describe() it."
     )
 
 

@@ -23,6 +23,7 @@ from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.opening import gdal_path, is_local, open_raster
 from xcloudmask.stac.reader import Layer, read_layer
 from xcloudmask.stac.transport import Transport
+from xcloudmask.stac.zarr_store import is_zarr
 from xcloudmask.store.retry import messages
 
 if TYPE_CHECKING:
@@ -218,7 +219,8 @@ def _read_block(
     shape = (bottom - top, right - left)
     if part.source.href.startswith(HDF4):
         return read_hdf4(part.source, (top, left), shape)[None, None]
-    transport = _TRANSPORT if is_local(part.source.href) else _REMOTE
+    href = part.source.href
+    transport = _REMOTE if is_zarr(href) and not is_local(href) else _TRANSPORT
     try:
         values = read_layer(Layer((part.source,)), grid.part(top, left, shape), part.resampling, transport)
     except AssetError as error:

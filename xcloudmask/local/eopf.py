@@ -32,8 +32,9 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
         raise AssetError(f"{address}: cannot be opened as Zarr: {error}. Check the address.") from error
     if item is None:
         raise CloudMaskError(
-            f"{address}: this Zarr store is no Sentinel-2 product of EOPF (no bands in measurements/reflectance,"
-            " or nothing that tells satellite and level). Open it with xr.open_zarr, and describe() its bands."
+            f"{address}: this Zarr store is no Sentinel-2 product of EOPF (no bands in"
+            " measurements/reflectance, or nothing tells satellite and level). Open it with xr.open_zarr, and"
+            " describe() its bands."
         )
     properties = item["properties"]
     level = settle_level(properties.get("processing:level"), given.level, address)

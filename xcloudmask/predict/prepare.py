@@ -29,7 +29,7 @@ def predict(da: xr.DataArray, asked: PredictOptions) -> xr.DataArray:
 
 
 def working_size(da: xr.DataArray, asked: PredictOptions) -> float | None:
-    """Return the size in metres of the cells that a call on a scene is inferred at; None for its own pixels."""
+    """Return the size in metres of the cells that a scene is inferred at; None for its own pixels."""
     scene = read_scene(da)
     coarsest = None if scene.pixel is None else max(scene.pixel)
     spec = choose_model(asked.model, scene.bands, scene.level, coarsest)

@@ -81,8 +81,10 @@ def facts_of(
 
     Examples
     --------
-    >>> facts_of({}, [{"long_name": "TOA reflectance from MSI acquisition at spectral band b02 492.3 nm"}])
-    Facts(name=None, sensor='sentinel-2b', level='toa', time=None, baseline=None, sun_elevation=None, crs=None)
+    >>> blue = {"long_name": "TOA reflectance from MSI acquisition at spectral band b02 492.3 nm"}
+    >>> facts = facts_of({}, [blue, {"proj:epsg": 32632}])
+    >>> facts.sensor, facts.level, facts.crs
+    ('sentinel-2b', 'toa', 'EPSG:32632')
     """
     arrays = list(arrays)
     stac, other = (_mapping(attrs.get(name)) for name in ("stac_discovery", "other_metadata"))
@@ -222,7 +224,7 @@ def reflectance_groups(tree: Any) -> dict[str, xr.Dataset]:
             return groups
     raise CloudMaskError(
         f"the tree has no group {REFLECTANCE!r} with bands b01 to b12 over y and x; its groups:"
-        f" {', '.join(list(tree.groups)[:8])}. Take the Dataset of its bands: tree['path'].to_dataset().cloudmask"
+        f" {', '.join(list(tree.groups)[:8])}. Take the Dataset of its bands: tree['path'].to_dataset()"
     )
 
 
@@ -279,21 +281,29 @@ def quality(tree: Any, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
     like : Dataset or DataArray
         The grid.
     """
-    groups = _children(tree, QUALITY)
-    lost: dict[str, Any] = {}
-    for _, child in sorted(groups.items(), key=lambda pair: step(pair[1].to_dataset(inherit=False))):
-        ds = child.to_dataset(inherit=False)
-        for name, mask in ds.data_vars.items():
-            if BAND.fullmatch(str(name)) and str(name) not in lost:
-                lost[str(name)] = _at(mask, like)
-    if not lost:
+    groups = [child.to_dataset(inherit=False) for child in _children(tree, QUALITY).values()]
+    masks: dict[str, xr.DataArray] = {}
+    for group in sorted((group for group in groups if {"x", "y"} <= set(group.coords)), key=step):
+        for name, mask in group.data_vars.items():
+            if BAND.fullmatch(str(name)):
+                masks.setdefault(str(name).lower(), mask)
+    if not masks:
         raise CloudMaskError(f"the tree has no group {QUALITY!r}: open the product from its root")
 
     def marked(words: tuple[str, ...]) -> xr.DataArray:
-        flags = [(mask.astype("uint8") & _bits(mask, words)) > 0 for mask in lost.values()]
-        return xr.concat(flags, dim=xr.Variable("band", list(lost)), coords="minimal", compat="override")
+        flags = [_any(mask, _bits(mask, words), like) for mask in masks.values()]
+        return xr.concat(flags, dim=xr.Variable("band", list(masks)), coords="minimal", compat="override")
 
     return xr.Dataset({"valid": ~marked(LOST).any("band"), "saturated": marked(SATURATED)})
+
+
+def _any(mask: xr.DataArray, bits: int, like: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    """Return where a pixel of `like` holds one that has any of the bits."""
+    times = round(step(like) / step(mask))
+    flags = (_at(mask, mask).astype("uint8") & bits) > 0
+    if times > 1:
+        flags = flags.coarsen({"y": times, "x": times}, boundary="trim").max()
+    return _at(flags, like)
 
 
 def _bits(mask: xr.DataArray, words: tuple[str, ...]) -> int:
@@ -345,21 +355,20 @@ def _at(var: xr.DataArray, base: xr.Dataset | xr.DataArray) -> xr.DataArray:
         var = var.astype(np.float32)
     for dim in ("y", "x"):
         have, want = (np.asarray(each[dim].values, "float64") for each in (var, base))
-        if have.shape == want.shape and np.allclose(have, want, rtol=0, atol=1e-6 * abs(have[-1] - have[0])):
-            continue
         times = len(want) // len(have)
-        if len(want) == times * len(have) and np.allclose(
-            want.reshape(-1, times).mean(1), have, rtol=0, atol=1e-6 * abs(have[-1] - have[0])
-        ):
-            data = _repeated(var.data, times, var.get_axis_num(dim))
-            coords = {name: c for name, c in var.coords.items() if dim not in c.dims}
-            var = xr.DataArray(data, coords, var.dims, var.name, var.attrs)
+        near = 1e-3 * abs(want[-1] - want[0]) / max(len(want) - 1, 1)  # of a pixel
+        nested = times > 0 and len(want) == times * len(have)
+        if nested and np.allclose(want.reshape(-1, times).mean(1), have, rtol=0, atol=near):
+            if times > 1:
+                data = _repeated(var.data, times, var.get_axis_num(dim))
+                coords = {name: c for name, c in var.coords.items() if dim not in c.dims}
+                var = xr.DataArray(data, coords, var.dims, var.name, var.attrs)
         else:
-            place = np.rint((want - have[0]) / (have[-1] - have[0]) * (len(have) - 1)).astype(int)
+            span = (have[-1] - have[0]) or 1.0
+            place = np.rint((want - have[0]) / span * (len(have) - 1)).astype(int)
             var = var.isel({dim: np.clip(place, 0, len(have) - 1)})
-    return var.drop_vars([name for name in ("y", "x") if name in var.coords]).assign_coords(
-        y=base["y"], x=base["x"]
-    )
+    placed: xr.DataArray = var.drop_vars(["y", "x"], errors="ignore").assign_coords(y=base["y"], x=base["x"])
+    return placed
 
 
 def _repeated(data: Any, times: int, axis: int) -> Any:

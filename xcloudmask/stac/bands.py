@@ -64,7 +64,7 @@ def without_needless(item: MatchedItem, pixel: float | None) -> tuple[Band, ...]
 
 
 def bands_by_sensor(items: Iterable[MatchedItem], pixel: float | None = None) -> dict[str, tuple[Band, ...]]:
-    """Return all bands that items hold, for each sensor among them; those that serve a pixel size, if given."""
+    """Return all bands that items hold, for each sensor among them; those that serve `pixel`, if given."""
     bands: dict[str, dict[Band, None]] = {}
     for item in items:
         bands.setdefault(item.sensor_name, {}).update(dict.fromkeys(without_needless(item, pixel)))

@@ -1,8 +1,8 @@
-"""EOPF products in catalogues, and on disk: an item whose groups are Zarr becomes one of an asset for each array.
+"""EOPF products in catalogues and on disk: an item of Zarr groups becomes one of an asset for each array.
 
-Whatever a service calls its assets (``SR_10m``, ``reflectance``, ``B02_10m``), all lie in one store, whose own
-metadata tell which arrays there are, what their numbers mean and where their pixels lie. So the store is asked,
-and the rest of `xcloudmask.stac` sees assets as it knows them.
+Whatever a service calls its assets (``SR_10m``, ``reflectance``, ``B02_10m``), all lie in one store, whose
+own metadata tell which arrays there are, what their numbers mean and where their pixels lie. So the store is
+asked, and the rest of `xcloudmask.stac` sees assets as it knows them.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
 
 def _store_of(item: Mapping[str, Any]) -> str | None:
     """Return the address of the store in which an item's assets lie; None where they are no Zarr."""
+    raw = item["assets"].values()
+    if not any(isinstance(a, Mapping) and ".zarr" in str(a.get("href")) for a in raw):
+        return None  # most items have no Zarr, and need no second look
     for asset in view_item(item).assets.values():
         if asset.is_zarr and is_zarr(asset.href):
             return split(asset.href)[0]
@@ -155,9 +158,9 @@ def _merged(
     for path, array in arrays.items():
         href, grid = f"{root}/{path}", grids[array.group]
         assets[keys.get(href, path.removeprefix(f"{REFLECTANCE}/"))] = {
-            "href": href, "type": "application/vnd.zarr", "zarr:node_type": "array", "roles": ["data", "reflectance"],
-            "gsd": grid.res_x, "proj:code": crs, "proj:shape": list(grid.shape), **shared,
-            "proj:transform": list(grid.transform)[:6], "bands": [_band(path, array)],
+            "href": href, "type": "application/vnd.zarr", "zarr:node_type": "array", "gsd": grid.res_x,
+            "roles": ["data", "reflectance"], "proj:code": crs, "proj:shape": list(grid.shape),
+            "proj:transform": list(grid.transform)[:6], "bands": [_band(path, array)], **shared,
         }  # fmt: skip
     return {**item, "properties": properties, "assets": assets}
 
@@ -168,8 +171,8 @@ def _band(path: str, array: ArrayFacts) -> dict[str, Any]:
     floats = array.dtype.startswith("float")
     if scale is None and not floats:
         raise UnitError(
-            f"{path}: the array holds {array.dtype} and states no scale_factor, so what its numbers mean is not"
-            " known. Open it with xarray and describe(scale=, offset=)"
+            f"{path}: the array holds {array.dtype} and states no scale_factor, so what its numbers mean is"
+            " not known. Open it with xarray and describe(scale=, offset=)"
         )
     fill = next(
         (n for name in ("_FillValue", "fill_value") if (n := array.attrs.get(name)) is not None), array.fill

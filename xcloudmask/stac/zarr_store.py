@@ -1,12 +1,13 @@
-"""Zarr stores, wherever they lie: which arrays a group has, where their pixels are, and a part of one as numbers.
+"""Zarr stores, wherever they lie: which arrays a group has, where their pixels are, and a part's numbers.
 
-A store is opened through obstore if that is installed, else through fsspec; with `Transport.filesystem`, through
-that. What is opened and decoded is kept for a while: an EOPF product may have one chunk a band, which every
-chunk of the result needs.
+A store is opened through obstore if that is installed, else through fsspec; with `Transport.filesystem`,
+through that. What is opened and decoded is kept for a while: an EOPF product may have one chunk a band, which
+every chunk of the result needs.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -14,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -85,7 +86,7 @@ class ArrayFacts:
 
 
 def open_group(root: str, transport: Transport, *, remote: bool = False) -> Any:
-    """Return the root of a store as a Zarr group, read-only; one that was opened already, if it is the same."""
+    """Return the root of a store as a Zarr group, read-only; the one opened already, if it is the same."""
     url = transport.url(root, remote=remote)
     return _group(url, transport, _stamp(url))
 
@@ -136,7 +137,7 @@ def _obstore(url: str, scheme: str, transport: Transport) -> Any:
     from obstore.store import HTTPStore, from_url
     from zarr.storage import ObjectStore
 
-    limits = {
+    limits: dict[str, Any] = {
         "client_options": {"timeout": timedelta(seconds=transport.timeout), "allow_http": True},
         "retry_config": {"max_retries": transport.retries},
     }
@@ -144,13 +145,15 @@ def _obstore(url: str, scheme: str, transport: Transport) -> Any:
         return ObjectStore(HTTPStore.from_url(url, **limits), read_only=True)
     config: dict[str, Any] = {}
     if scheme == "s3":
-        names = {"key": "access_key_id", "secret": "secret_access_key", "token": "session_token",
-                 "endpoint_url": "endpoint", "anon": "skip_signature", "requester_pays": "request_payer"}  # fmt: skip
+        names = {
+            "key": "access_key_id", "secret": "secret_access_key", "token": "session_token",
+            "endpoint_url": "endpoint", "anon": "skip_signature", "requester_pays": "request_payer",
+        }  # fmt: skip
         told = s3_options(dict(transport.gdal_env))
         config = {ours: told[theirs] for theirs, ours in names.items() if theirs in told}
         if region := {**os.environ, **dict(transport.gdal_env)}.get("AWS_REGION"):
             config["region"] = region
-    return ObjectStore(from_url(url, config=config or None, **limits), read_only=True)
+    return ObjectStore(from_url(url, **(limits | ({"config": config} if config else {}))), read_only=True)
 
 
 def arrays_below(group: Any, path: str) -> dict[str, ArrayFacts]:
@@ -255,7 +258,7 @@ class Raster:
         out = np.empty((rows.stop - rows.start, columns.stop - columns.start), self._array.dtype)
         for row in range(rows.start // sizes[0], -(-rows.stop // sizes[0])):
             for column in range(columns.start // sizes[1], -(-columns.stop // sizes[1])):
-                block = _KEPT.get((self._name, row, column), lambda r=row, c=column: self._block(r, c, sizes))
+                block = _KEPT.get((self._name, row, column), partial(self._block, row, column, sizes))
                 inner, outer = [], []
                 for wanted, at, size in ((rows, row, sizes[0]), (columns, column, sizes[1])):
                     low, high = max(wanted.start, at * size), min(wanted.stop, (at + 1) * size)
@@ -276,17 +279,15 @@ class Raster:
         from rasterio.io import MemoryFile
 
         left, bottom, right, top = self._reach(block)
-        columns = np.clip([np.floor((left - self.grid.left) / self.grid.res_x),
-                           np.ceil((right - self.grid.left) / self.grid.res_x)], 0, self.width).astype(int)  # fmt: skip
-        rows = np.clip([np.floor((self.grid.top - top) / self.grid.res_y),
-                        np.ceil((self.grid.top - bottom) / self.grid.res_y)], 0, self.height).astype(int)  # fmt: skip
-        # a warp needs a pixel, even where the block lies beside the array
-        rows[0], columns[0] = min(rows[0], self.height - 1), min(columns[0], self.width - 1)
-        rows[1], columns[1] = max(rows[1], rows[0] + 1), max(columns[1], columns[0] + 1)
-        data = self.pixels(slice(*rows.tolist()), slice(*columns.tolist()))
-        part = self.grid.window(int(rows[0]), int(columns[0]), (data.shape[0], data.shape[1]))
-        form = {"driver": "GTiff", "count": 1, "height": data.shape[0], "width": data.shape[1], "dtype": data.dtype,
-                "crs": self.crs, "transform": part.transform, "nodata": self.nodata}  # fmt: skip
+        own = self.grid
+        columns = _span((left - own.left) / own.res_x, (right - own.left) / own.res_x, self.width)
+        rows = _span((own.top - top) / own.res_y, (own.top - bottom) / own.res_y, self.height)
+        data = self.pixels(rows, columns)
+        part = own.window(rows.start, columns.start, (data.shape[0], data.shape[1]))
+        form = {
+            "driver": "GTiff", "count": 1, "height": data.shape[0], "width": data.shape[1],
+            "dtype": data.dtype, "crs": self.crs, "transform": part.transform, "nodata": self.nodata,
+        }  # fmt: skip
         with MemoryFile() as memory:
             with memory.open(**form) as file:
                 file.write(data, 1)
@@ -299,6 +300,12 @@ class Raster:
         across = max((box[2] - box[0]) / block.shape[1], own.res_x) * _MARGIN
         down = max((box[3] - box[1]) / block.shape[0], own.res_y) * _MARGIN
         return box[0] - across, box[1] - down, box[2] + across, box[3] + down
+
+
+def _span(low: float, high: float, length: int) -> slice:
+    """Return whole pixels; one at least, as a warp needs one even where its block lies beside the array."""
+    first = min(max(math.floor(low), 0), length - 1)
+    return slice(first, max(min(math.ceil(high), length), first + 1))
 
 
 @contextmanager
