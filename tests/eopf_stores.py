@@ -132,7 +132,7 @@ def _array(group: Any, name: str, node: Any, members: Any, level: str, path: str
     if isinstance(dtype, dict):  # fixed-length text, of which zarr warns in format 3
         return
     values = np.zeros(shape, dtype)
-    if name in ("x", "y") and "reflectance" in path + "quality" + "conditions/mask":
+    if name in ("x", "y"):
         values = _axis(name, shape[0], node, members)
     elif "measurements/reflectance" in path and len(shape) == 2:
         values = pixels(level, name, shape[0])

@@ -518,46 +518,60 @@ class DatasetAccessor(CloudMask):
 class DataTreeAccessor(CloudMask):
     """Cloud masks of a Sentinel-2 product of ESA's EOPF: ``xr.open_datatree(store, engine="zarr")``.
 
-    Sensor, level, offset and date are the store's own. The bands of its three pixel sizes are brought to one
-    lazy grid: each is read from the group that comes nearest to the pixels that the model works at, and is no
-    coarser, and the mask has the pixels of the finest group that is read.
+    Sensor, level, offset and date are the store's own, and the bands of its pixel sizes come to one lazy
+    grid, that of the finest. With ``predict(working_resolution=30)`` each band is read from the group that comes
+    nearest to 30 m and is no coarser, so that less is read; else from its finest.
     """
 
     def __init__(self, tree: xr.DataTree) -> None:
         self._tree = tree
 
     def _array(self) -> xr.DataArray:
-        return self._array_for(PredictOptions())
-
-    def _shown(self) -> xr.DataArray:
-        return self._array()
+        return self.to_array()
 
     def _array_for(self, asked: PredictOptions) -> xr.DataArray:
-        from xcloudmask.predict.prepare import working_size
+        size = asked.working_resolution
+        return self.to_array(None if isinstance(size, str) else size)
 
-        finest = self.to_array("finest")
-        size = working_size(finest, asked)
-        return finest if size is None else self.to_array(size)
+    def _shown(self) -> xr.DataArray | xr.Dataset:
+        try:
+            return self._array()
+        except CloudMaskError:  # a repr never raises: of another tree, what its root holds
+            return self._tree.to_dataset()
 
-    def to_array(self, resolution: float | Literal["finest", "auto"] = "auto") -> xr.DataArray:
-        """Return the bands as one described, lazy array of reflectance.
+    def to_array(self, read_at: float | None = None) -> xr.DataArray:
+        """Return the bands as one described, lazy array of reflectance on the finest group's grid.
 
         Parameters
         ----------
-        resolution : float, "finest" or "auto"
-            Metres: each band is taken from its group that comes nearest and is no coarser; B08, which level
-            2A has at 10 m alone, is left out where B8A comes nearer. Auto: what `predict` takes by default.
+        read_at : float, optional
+            Metres: each band is taken from its group that comes nearest and is no coarser, and its pixels are
+            repeated; by default from its finest.
 
         Returns
         -------
         DataArray
-            ``(band, y, x)``, with the pixels of the finest group that is read.
+            ``(band, y, x)``.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> blue = {"long_name": "TOA reflectance from MSI acquisition at spectral band b02 492.3 nm"}
+        >>> far = {"long_name": "TOA reflectance from MSI acquisition at spectral band b11 1610.4 nm"}
+        >>> fine, coarse = (np.arange(10, 120, 20), np.arange(20, 120, 40))
+        >>> tree = xr.DataTree.from_dict({
+        ...     "/measurements/reflectance/r10m": xr.Dataset(
+        ...         {"b02": (("y", "x"), np.full((6, 6), 0.1, "f4"), blue)}, {"y": -fine, "x": fine}),
+        ...     "/measurements/reflectance/r20m": xr.Dataset(
+        ...         {"b11": (("y", "x"), np.full((3, 3), 0.2, "f4"), far)}, {"y": -coarse, "x": coarse}),
+        ... })
+        >>> da = tree.cloudmask.to_array()
+        >>> dict(da.sizes), da.attrs["sensor"], da.attrs["level"]
+        ({'band': 2, 'y': 6, 'x': 6}, 'sentinel-2b', 'toa')
         """
         from xcloudmask.scene.eopf import on_one_grid
 
-        if resolution == "auto":
-            return self._array()
-        return stack_bands(on_one_grid(self._tree, None if resolution == "finest" else resolution))
+        return stack_bands(on_one_grid(self._tree, read_at))
 
     def quality(self, like: xr.DataArray | None = None) -> xr.Dataset:
         """Return what the product's quality masks tell: ``valid`` and, for each band, ``saturated``; lazy.
@@ -583,10 +597,8 @@ class DataTreeAccessor(CloudMask):
         drop: Sequence[str] = apply.DROP,
         buffer: str | float | None = None,
     ) -> xr.DataArray:
-        """Return the bands at the mask's pixel size, with NaN where it says so: `DataArrayAccessor.apply`."""
-        from xcloudmask.scene.eopf import step
-
-        return apply.apply(self.to_array(step(mask)), mask, drop, buffer)
+        """Return the bands with NaN where `mask` says so; see `DataArrayAccessor.apply`."""
+        return apply.apply(self.to_array(), mask, drop, buffer)
 
 
 @xr.register_dataarray_accessor("cloudmask")  # type: ignore[no-untyped-call]

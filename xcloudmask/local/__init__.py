@@ -87,8 +87,7 @@ def open(
         Pixel size in units of the CRS. Default: that of the finest band chosen (10 m for Sentinel-2), so
         that nothing is lost; `predict` brings its input to the pixel size of the model itself. Coarser
         bands are repeated (nearest pixel), finer ones averaged over their valid pixels. Of a band that EOPF
-        holds at several sizes, the nearest is read that is no coarser; where B08 is finer than that and B8A
-        is not, ``bands="auto"`` takes B8A.
+        holds at several sizes, the nearest is read that is no coarser.
     chunks : int, tuple, dict or "auto"
         Chunks along y and x; along time and band a chunk holds one.
     sun_elevation : float, optional

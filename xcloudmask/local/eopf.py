@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.local.scene import Overrides, Plane, Scene, choose, parse_time, settle_level
-from xcloudmask.stac.bands import without_needless
 from xcloudmask.stac.eopf import product_item
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
@@ -47,8 +46,7 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
         raise CloudMaskError(
             f"{address}: its platform {properties.get('platform')!r} is not known. Pass sensor=."
         )
-    held = without_needless(matched, resolution) if given.bands == "auto" else matched.bands
-    chosen = choose(held, given.bands, matched.sensor)
+    chosen = choose(matched.bands, given.bands, matched.sensor)
     plan = make_plan(matched, bands=[band.name for band in chosen], sun_elevation=given.sun_elevation)
     return Scene(
         item_id=plan.item_id,

@@ -13,7 +13,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.own.modules import send_registered
 from xcloudmask.predict.choose_model import choose_model
 from xcloudmask.predict.job import Job
-from xcloudmask.predict.options import PredictOptions, working_factors
+from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.settle import settle
 from xcloudmask.scene.aux_inputs import add_planes, take_aux
 from xcloudmask.scene.bands import choose_bands
@@ -26,15 +26,6 @@ def predict(da: xr.DataArray, asked: PredictOptions) -> xr.DataArray:
     """Return classes or probabilities for `da`; lazy if it is."""
     job = prepare(da, asked)
     return job.wrap(run(job))
-
-
-def working_size(da: xr.DataArray, asked: PredictOptions) -> float | None:
-    """Return the size in metres of the cells that a scene is inferred at; None for its own pixels."""
-    scene = read_scene(da)
-    coarsest = None if scene.pixel is None else max(scene.pixel)
-    spec = choose_model(asked.model, scene.bands, scene.level, coarsest)
-    factors = working_factors(scene.pixel, spec, asked.working_resolution)
-    return None if scene.pixel is None or factors == (1, 1) else factors[0] * scene.pixel[0]
 
 
 def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:

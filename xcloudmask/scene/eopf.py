@@ -236,36 +236,28 @@ def _children(tree: Any, path: str) -> Mapping[str, Any]:
     return children
 
 
-def on_one_grid(tree: Any, resolution: float | None = None) -> xr.Dataset:
-    """Return all bands of a product on the grid of the finest group that is read; lazy, nothing is read.
+def on_one_grid(tree: Any, read_at: float | None = None) -> xr.Dataset:
+    """Return all bands of a product on the grid of its finest group; lazy, nothing is read.
 
     Parameters
     ----------
     tree : DataTree
         As `xr.open_datatree` gives it, decoded or not.
-    resolution : float, optional
+    read_at : float, optional
         Metres. Each band is taken from its group that comes nearest and is no coarser; without it, from its
-        finest. B08, which level 2A has at 10 m alone, is left out where B8A comes nearer.
+        finest.
     """
     groups = reflectance_groups(tree)
     sizes = {name: step(group) for name, group in groups.items()}
-    finest = min(sizes.values())
-    wanted = max(resolution or finest, finest)
-    chosen: dict[str, str] = {}
-    for name in sorted(groups, key=lambda group: nearness(sizes[group], wanted)):
-        for band in groups[name].data_vars:
+    finest = min(groups, key=lambda name: sizes[name])
+    wanted = max(read_at or 0.0, sizes[finest])
+    chosen: dict[str, xr.DataArray] = {}
+    for name in sorted(groups, key=lambda name: nearness(sizes[name], wanted)):
+        for band, var in groups[name].data_vars.items():
             if BAND.fullmatch(str(band)):
-                chosen.setdefault(str(band).lower(), name)
-    if (
-        "b08" in chosen
-        and "b8a" in chosen
-        and finer_than_needed(sizes[chosen["b08"]], sizes[chosen["b8a"]], wanted)
-    ):
-        del chosen["b08"]
-    base = groups[min(chosen.values(), key=lambda name: sizes[name])]
-    merged = {
-        band: _at(groups[name][_spelled(groups[name], band)], base) for band, name in sorted(chosen.items())
-    }
+                chosen.setdefault(str(band).lower(), var)
+    base = groups[finest]
+    merged = {band: _at(chosen[band], base) for band in sorted(chosen)}
     out = xr.Dataset(merged, coords={"y": base["y"], "x": base["x"]}, attrs=base.attrs)
     out.encoding = dict(base.encoding)
     return describe_dataset(out, {**dict(tree.attrs), **base.attrs})
@@ -329,21 +321,6 @@ def nearness(size: float, wanted: float) -> tuple[bool, float]:
     [20, 10, 60, 120]
     """
     return size > wanted * 1.01, abs(math.log(size / wanted))
-
-
-def finer_than_needed(broad: float, narrow: float, wanted: float) -> bool:
-    """Tell if the broad near infrared (B08) would be read only to be averaged, with the narrow one at hand.
-
-    Examples
-    --------
-    >>> finer_than_needed(10, 20, 30), finer_than_needed(10, 20, 10), finer_than_needed(20, 20, 30)
-    (True, False, False)
-    """
-    return broad < narrow * 0.99 and narrow <= wanted * 1.01
-
-
-def _spelled(ds: xr.Dataset, band: str) -> str:
-    return next(str(name) for name in ds.data_vars if str(name).lower() == band)
 
 
 def _at(var: xr.DataArray, base: xr.Dataset | xr.DataArray) -> xr.DataArray:

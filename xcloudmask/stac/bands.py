@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from xcloudmask.errors import BandError, OptionError
 from xcloudmask.scene.describe import band_labels
-from xcloudmask.scene.eopf import finer_than_needed
 from xcloudmask.stac.item_plan import ItemPlan, Source
 from xcloudmask.stac.match_assets import UNTOLD, MatchedItem
 from xcloudmask.types import Band
@@ -52,22 +51,11 @@ class BandChoice:
         return next((asset for asset in plan.assets if wanted is not None and asset.band == wanted), None)
 
 
-def without_needless(item: MatchedItem, pixel: float | None) -> tuple[Band, ...]:
-    """Return an item's bands without the broad near infrared where it would be read only to be averaged.
-
-    An EOPF product of level 2A has B08 at 10 m alone, and B8A at 20 m, which serves coarser pixels.
-    """
-    sizes = {c.band.common_name: c.asset.gsd for c in item.choices.values() if c.asset.is_zarr_array}
-    broad, narrow = sizes.get("nir"), sizes.get("nir08")
-    drop = pixel and broad and narrow and finer_than_needed(broad, narrow, pixel)
-    return tuple(band for band in item.bands if not (drop and band.common_name == "nir"))
-
-
-def bands_by_sensor(items: Iterable[MatchedItem], pixel: float | None = None) -> dict[str, tuple[Band, ...]]:
-    """Return all bands that items hold, for each sensor among them; those that serve `pixel`, if given."""
+def bands_by_sensor(items: Iterable[MatchedItem]) -> dict[str, tuple[Band, ...]]:
+    """Return all bands that items hold, for each sensor among them."""
     bands: dict[str, dict[Band, None]] = {}
     for item in items:
-        bands.setdefault(item.sensor_name, {}).update(dict.fromkeys(without_needless(item, pixel)))
+        bands.setdefault(item.sensor_name, {}).update(dict.fromkeys(item.bands))
     return {sensor: tuple(held) for sensor, held in bands.items()}
 
 

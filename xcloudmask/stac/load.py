@@ -169,8 +169,7 @@ def load_stac(
     names = band_names(bands)
     matched = [match_item(item, pixel, names) for item in items]
     keys = keys_by_sensor(matched)
-    held = bands_by_sensor(matched, pixel if bands == "auto" else None)
-    choices = choose_bands(held, bands, name_unreadable(matched), keys)
+    choices = choose_bands(bands_by_sensor(matched), bands, name_unreadable(matched), keys)
     plans = _plan(matched, choices, sentinel2_offset, sun_elevation, transport)
     warn_about((plan.item_id, assumption) for plan in plans for assumption in plan.assumptions)
     if not plans:
