@@ -519,8 +519,8 @@ class DataTreeAccessor(CloudMask):
     """Cloud masks of a Sentinel-2 product of ESA's EOPF: ``xr.open_datatree(store, engine="zarr")``.
 
     Sensor, level, offset and date are the store's own, and the bands of its pixel sizes come to one lazy
-    grid, that of the finest. With ``predict(working_resolution=30)`` each band is read from the group that comes
-    nearest to 30 m and is no coarser, so that less is read; else from its finest.
+    grid, that of the finest. With ``predict(working_resolution=30)`` each band is read from the group that
+    comes nearest to 30 m and is no coarser, so that less is read; else from its finest.
     """
 
     def __init__(self, tree: xr.DataTree) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import xcloudmask.local
 from xcloudmask.errors import AssetError, BandError, CloudMaskError, UnitError, UnitWarning
-from xcloudmask.local.sun import sun_position
+from xcloudmask.stac.sun import sun_position
 
 
 @pytest.fixture

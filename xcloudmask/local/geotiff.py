@@ -35,11 +35,11 @@ from xcloudmask.local.scene import (
     parse_time,
     settle_level,
 )
-from xcloudmask.local.sun import descending_pass, sun_position
 from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source, ValidRule
 from xcloudmask.stac.opening import gdal_path, open_raster
+from xcloudmask.stac.sun import descending_pass, sun_position
 from xcloudmask.types import Band, Sensor
 
 _RASTERS = (".tif", ".tiff", ".jp2")

@@ -15,7 +15,7 @@ from xcloudmask.errors import AssetError, CloudMaskError, UnitError
 from xcloudmask.scene.eopf import BAND, REFLECTANCE, Facts, facts_of, said
 from xcloudmask.stac.assumptions import name_items
 from xcloudmask.stac.transport import Transport, explain, warn_anywhere
-from xcloudmask.stac.view import crs_of, view_item
+from xcloudmask.stac.view import access_of, crs_of, view_item
 from xcloudmask.stac.zarr_store import ArrayFacts, arrays_below, grid_of_group, is_zarr, open_group, split
 from xcloudmask.store.retry import is_io, repeat
 
@@ -105,7 +105,8 @@ def _with_arrays(item: dict[str, Any], transport: Transport) -> dict[str, Any]:
     except Exception as error:
         if not (isinstance(error, (OSError, CloudMaskError, ValueError)) or is_io(error)):
             raise
-        failure = explain(view.id, key, root, error, transport)
+        access = access_of(view.assets[key].raw, view.properties)
+        failure = explain(view.id, key, root, error, transport, access)
     raise failure
 
 
@@ -146,7 +147,7 @@ def _merged(
     properties |= {name: value for name, value in stated.items() if value and not said(properties, name)}
     if elevation := _sun_elevation(group, facts):
         properties["view:sun_elevation"] = elevation  # items of both services state the zenith angle there
-    crs = crs_of(properties) or facts.crs
+    crs = facts.crs or crs_of(properties)
     if crs is None:
         raise AssetError(f"neither the item nor the store tells the CRS of {REFLECTANCE}.")
     grids = {array.group: grid_of_group(group, array.group, crs, array.shape) for array in arrays.values()}

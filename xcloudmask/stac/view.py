@@ -107,7 +107,7 @@ class ItemView:
         """Return the first of the named properties that is there and not None."""
         for name in names:
             value = self.properties.get(name)
-            if value is not None:
+            if value is not None and value != "null":  # the text, as EOPF's generator writes it
                 return value
         return None
 
@@ -188,6 +188,33 @@ def crs_of(properties: Mapping[str, Any]) -> str | None:
         return str(code)
     epsg = properties.get("proj:epsg")
     return f"EPSG:{int(epsg)}" if epsg else None
+
+
+def access_of(raw: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
+    """Return what an asset says of its storage and authentication (``storage:``, ``auth:``), in one line.
+
+    Examples
+    --------
+    >>> schemes = {"storage:schemes": {"a": {"type": "custom-s3", "region": "de", "requester_pays": False}}}
+    >>> access_of({"storage:refs": ["a"]}, schemes)
+    'storage: type custom-s3, region de, requester_pays False'
+    """
+    parts = []
+    for kind in ("storage", "auth"):
+        schemes = properties.get(f"{kind}:schemes")
+        schemes = schemes if isinstance(schemes, Mapping) else {}
+        refs = raw.get(f"{kind}:refs")
+        if kind == "auth" and refs is None:  # what the item states holds for all of its assets
+            refs = list(schemes)
+        named = [scheme for ref in refs or () if isinstance(scheme := schemes.get(ref), Mapping)]
+        # version 1 of the storage extension has its fields on the asset
+        own = {
+            k.partition(":")[2]: v for k, v in raw.items() if k.startswith(f"{kind}:") and k[-5:] != ":refs"
+        }
+        for scheme in (*named, own):
+            plain = [f"{key} {value}" for key, value in scheme.items() if not isinstance(value, (dict, list))]
+            parts += [f"{kind}: {', '.join(plain)}"] if plain else []
+    return "; ".join(parts)
 
 
 def to_number(value: Any) -> float | None:
@@ -276,7 +303,7 @@ def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> Ba
         name=_text(name.get("name", name.get("id"))),
         common_name=_text(name.get("eo:common_name", name.get("common_name"))),
         description=_text(name.get("description")),
-        center_um=to_number(name.get("eo:center_wavelength", name.get("center_wavelength"))),
+        center_um=_micrometres(to_number(name.get("eo:center_wavelength", name.get("center_wavelength")))),
         fwhm_um=to_number(name.get("eo:full_width_half_max", name.get("full_width_half_max"))),
         scale=to_number(found["scale"]),
         offset=to_number(found["offset"]),
@@ -285,6 +312,11 @@ def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> Ba
         data_type=_text(found["data_type"]),
         gsd=to_number(found["spatial_resolution"]),
     )
+
+
+def _micrometres(centre: float | None) -> float | None:
+    """Return a wavelength in µm, as STAC has it; EOPF states nm, and no band is as long in µm."""
+    return centre / 1000 if centre is not None and centre > 100 else centre
 
 
 def _stated(sources: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Any:

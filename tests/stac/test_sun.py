@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from xcloudmask.local.sun import descending_pass, sun_position
+from xcloudmask.stac.sun import descending_pass, sun_position
 
 #: Time, place, elevation and azimuth of Landsat 8 and 9 scenes, from their MTL files (the place is the middle
 #: of the four corners, the sun's figures are of the scene's centre, which may be some km apart).
