@@ -80,9 +80,9 @@ def with_places(plans: Sequence[ItemPlan], transport: Transport) -> list[ItemPla
     ids = [plan.item_id for plan in silent if read[id(plan)] is not plan]
     if ids:
         warn_user(
-            f"{name_items(ids)}: no proj:code tells the CRS, so the headers of the files were read. That costs"
-            " a request each: state proj:code, proj:transform and proj:shape in the items, or pass crs= and"
-            " resolution=",
+            f"{name_items(ids)}: no proj:code tells the CRS, so the headers of the files were read. That"
+            " costs a request each: state proj:code, proj:transform and proj:shape in the items, or pass crs="
+            " and resolution=",
             UserWarning,
         )
     return [read.get(id(plan), plan) for plan in plans]

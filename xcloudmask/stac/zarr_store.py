@@ -26,6 +26,7 @@ from xcloudmask.stac.boxes import Bounds, parse_crs, transform_box
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.opening import check_host, is_local
 from xcloudmask.stac.transport import Transport, s3_options
+from xcloudmask.store.retry import is_io
 
 #: Bytes of decoded pixels that a process keeps.
 KEPT = 2**30
@@ -191,9 +192,13 @@ def _probed(group: Any, path: str) -> Iterator[tuple[str, Any]]:
     node = group.get(path)
     if node is None:
         return
-    if node.store.supports_listing:
-        for name, member in node.members(max_depth=None):
-            yield f"{path}/{name}", member.metadata
+    try:
+        members = list(node.members(max_depth=None))
+    except Exception as error:  # HTTP lists nothing; each client has an error of its own for it
+        if not is_io(error):
+            raise
+    else:
+        yield from ((f"{path}/{name}", member.metadata) for name, member in members)
         return
     for level in dict(node.attrs).get("multiscales", {}).get("layout", ()):
         for number in ("01", "02", "03", "04", "05", "06", "07", "08", "8a", "09", "10", "11", "12"):
