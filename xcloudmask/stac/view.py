@@ -301,10 +301,10 @@ def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> Ba
     found = {field: _stated(sources, keys) for field, keys in _NUMBERS.items()}
     return BandEntry(
         name=_text(name.get("name", name.get("id"))),
-        common_name=_text(name.get("eo:common_name", name.get("common_name"))),
+        common_name=_text(_of_band("common_name", name, sources[2])),
         description=_text(name.get("description")),
-        center_um=_micrometres(to_number(name.get("eo:center_wavelength", name.get("center_wavelength")))),
-        fwhm_um=to_number(name.get("eo:full_width_half_max", name.get("full_width_half_max"))),
+        center_um=_micrometres(to_number(_of_band("center_wavelength", name, sources[2]))),
+        fwhm_um=to_number(_of_band("full_width_half_max", name, sources[2])),
         scale=to_number(found["scale"]),
         offset=to_number(found["offset"]),
         nodata=to_number(found["nodata"]),
@@ -312,6 +312,12 @@ def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> Ba
         data_type=_text(found["data_type"]),
         gsd=to_number(found["spatial_resolution"]),
     )
+
+
+def _of_band(field: str, name: Mapping[str, Any], asset: Mapping[str, Any]) -> Any:
+    """Return what a band entry says, in the words of either version; else what its asset says for all."""
+    found = _stated((name,), (f"eo:{field}", field))
+    return _stated((asset,), (f"eo:{field}",)) if found is None else found
 
 
 def _micrometres(centre: float | None) -> float | None:
