@@ -46,7 +46,7 @@ def test_the_text_null_says_nothing():
         ({}, {}, ""),
         ({"storage:platform": "OVHcloud", "storage:requester_pays": True}, {},
          "storage: platform OVHcloud, requester_pays True"),
-        ({"storage:refs": ["x", "gone"]}, {"storage:schemes": {"x": {"type": "aws-s3"}}}, "storage: type aws-s3"),
+        ({"storage:refs": ["x", "y"]}, {"storage:schemes": {"x": {"type": "s3"}}}, "storage: type s3"),
         ({}, {"auth:schemes": {"oidc": {"type": "openIdConnect"}}}, "auth: type openIdConnect"),
         ({"auth:refs": []}, {"auth:schemes": {"oidc": {"type": "openIdConnect"}}}, ""),
         ({"auth:refs": ["s3"]}, {"auth:schemes": {"s3": {"type": "s3"}}}, "auth: type s3"),
