@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 import rioxarray  # noqa: F401  registers .rio, which `import xcloudmask` leaves to when it is needed
 
+from tests.eopf_stores import eopf_store
 from tests.services.fixtures import faults, s3_server, stac_api, web_server
 
-__all__ = ["faults", "s3_server", "stac_api", "web_server"]
+__all__ = ["eopf_store", "faults", "s3_server", "stac_api", "web_server"]
 
 
 @pytest.fixture

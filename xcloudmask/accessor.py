@@ -21,6 +21,7 @@ from xcloudmask.scene.dataset import band_names, mask_of
 from xcloudmask.scene.dataset import stack as stack_bands
 from xcloudmask.scene.describe import describe
 from xcloudmask.scene.dims import band_dim
+from xcloudmask.scene.eopf import describe_dataset
 from xcloudmask.tidy.steps import Steps
 from xcloudmask.types import Band, ModelLike, Sensor
 
@@ -55,11 +56,13 @@ def typed(function: Callable[P, xr.DataArray]) -> Callable[P, DataArray]:
 class CloudMask:
     """What an array and a dataset of bands have in common."""
 
-    _data: xr.DataArray | xr.Dataset
-
     def _array(self) -> xr.DataArray:
         """Return the data as an array with a band dimension."""
         raise NotImplementedError
+
+    def _array_for(self, asked: PredictOptions) -> xr.DataArray:
+        """Return the array that a call is about."""
+        return self._array()
 
     def _mask(self) -> xr.DataArray:
         """Return the data as the mask that it is."""
@@ -76,16 +79,20 @@ class CloudMask:
         """The sensor that the data names, if it names one."""
         return sensor_of(self._array())
 
+    def _scene(self) -> xr.DataArray | xr.Dataset:
+        """Return the data as what it is, described as far as its product tells."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         from xcloudmask.predict import summary
 
-        return summary.text(self._data)
+        return summary.text(self._scene())
 
     def _repr_html_(self) -> str:
         from xcloudmask.masks.thumbnail import thumbnail
         from xcloudmask.predict import summary
 
-        return summary.html(self._data, thumbnail(self._array))
+        return summary.html(self._scene(), thumbnail(self._array))
 
     def describe(
         self,
@@ -219,7 +226,8 @@ class CloudMask:
         """
         options = dict(locals())  # exactly what the signature spells out
         del options["self"], options["progress"]
-        return typed(predict)(self._array(), PredictOptions(**options), progress)
+        asked = PredictOptions(**options)
+        return typed(predict)(self._array_for(asked), asked, progress)
 
     def predict_proba(
         self,
@@ -265,7 +273,8 @@ class CloudMask:
         """
         options = dict(locals())
         del options["self"], options["progress"]
-        return typed(predict)(self._array(), PredictOptions(output="probabilities", **options), progress)
+        asked = PredictOptions(output="probabilities", **options)
+        return typed(predict)(self._array_for(asked), asked, progress)
 
     def clear_fraction(
         self,
@@ -527,7 +536,7 @@ class CloudMask:
         """
         from xcloudmask.masks.select import select_clear
 
-        return select_clear(self._data, mask, min_clear, clear)
+        return select_clear(self._scene(), mask, min_clear, clear)
 
     def composite(
         self,
@@ -583,7 +592,7 @@ class CloudMask:
         """
         from xcloudmask.masks.composite import composite
 
-        return composite(self._data, mask, method, by, min_clear, clear, quality, sources)
+        return composite(self._scene(), mask, method, by, min_clear, clear, quality, sources)
 
     def time_rules(
         self,
@@ -835,10 +844,13 @@ class DatasetAccessor(CloudMask):
     """Cloud masks of a Dataset whose variables are bands, as odc-stac gives it."""
 
     def __init__(self, ds: xr.Dataset) -> None:
-        self._ds = self._data = ds
+        self._ds = ds
 
     def _array(self) -> xr.DataArray:
         return stack_bands(self._ds)
+
+    def _scene(self) -> xr.Dataset:
+        return describe_dataset(self._ds)
 
     def _mask(self) -> xr.DataArray:
         mask = mask_of(self._ds)
@@ -861,14 +873,104 @@ class DatasetAccessor(CloudMask):
         )
 
 
+@xr.register_datatree_accessor("cloudmask")  # type: ignore[no-untyped-call]
+class DataTreeAccessor(CloudMask):
+    """Cloud masks of a Sentinel-2 product of ESA's EOPF: ``xr.open_datatree(store, engine="zarr")``.
+
+    Sensor, level, offset and date are the store's own, and the bands of its pixel sizes come to one lazy
+    grid, that of the finest. With ``predict(working_resolution=30)`` each band is read from the group that
+    comes nearest to 30 m and is no coarser, so that less is read; else from its finest.
+    """
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        self._tree = tree
+
+    def _array(self) -> xr.DataArray:
+        return self.to_array()
+
+    def _array_for(self, asked: PredictOptions) -> xr.DataArray:
+        size = asked.working_resolution
+        return self.to_array(None if isinstance(size, str) else size)
+
+    def _scene(self) -> xr.DataArray | xr.Dataset:
+        try:
+            return self._array()
+        except CloudMaskError:  # a repr never raises: of another tree, what its root holds
+            return self._tree.to_dataset()
+
+    def to_array(self, read_at: float | None = None) -> xr.DataArray:
+        """Return the bands as one described, lazy array of reflectance on the finest group's grid.
+
+        Parameters
+        ----------
+        read_at : float, optional
+            Metres: each band is taken from its group that comes nearest and is no coarser, and its pixels are
+            repeated; by default from its finest.
+
+        Returns
+        -------
+        DataArray
+            ``(band, y, x)``.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xcloudmask
+        >>> blue = {"long_name": "TOA reflectance from MSI acquisition at spectral band b02 492.3 nm"}
+        >>> far = {"long_name": "TOA reflectance from MSI acquisition at spectral band b11 1610.4 nm"}
+        >>> fine, coarse = (np.arange(10, 120, 20), np.arange(20, 120, 40))
+        >>> tree = xr.DataTree.from_dict({
+        ...     "/measurements/reflectance/r10m": xr.Dataset(
+        ...         {"b02": (("y", "x"), np.full((6, 6), 0.1, "f4"), blue)}, {"y": -fine, "x": fine}),
+        ...     "/measurements/reflectance/r20m": xr.Dataset(
+        ...         {"b11": (("y", "x"), np.full((3, 3), 0.2, "f4"), far)}, {"y": -coarse, "x": coarse}),
+        ... })
+        >>> da = tree.cloudmask.to_array()
+        >>> dict(da.sizes), da.attrs["sensor"], da.attrs["level"]
+        ({'band': 2, 'y': 6, 'x': 6}, 'sentinel-2b', 'toa')
+        """
+        from xcloudmask.scene.eopf import on_one_grid
+
+        return stack_bands(on_one_grid(self._tree, read_at))
+
+    def quality(self, like: xr.DataArray | None = None) -> xr.Dataset:
+        """Return what the product's quality masks tell: ``valid`` and, for each band, ``saturated``; lazy.
+
+        Parameters
+        ----------
+        like : DataArray, optional
+            On whose grid; by default that of `to_array`.
+
+        Returns
+        -------
+        Dataset
+            ``valid`` is False where any band was lost or its detector is defective: give it to
+            ``predict(valid=...)``. ``saturated`` is True where a band's detector was saturated.
+        """
+        from xcloudmask.scene.eopf import quality
+
+        return quality(self._tree, self._array() if like is None else like)
+
+    def apply(
+        self,
+        mask: xr.DataArray,
+        drop: Sequence[str] = DROP,
+        buffer: str | float | None = None,
+    ) -> xr.DataArray:
+        """Return the bands with NaN where `mask` says so; see `DataArrayAccessor.apply`."""
+        return apply.apply(self.to_array(), mask, drop, buffer)
+
+
 @xr.register_dataarray_accessor("cloudmask")  # type: ignore[no-untyped-call]
 class DataArrayAccessor(CloudMask):
     """Cloud masks of a DataArray with a band dimension, and what is done with a mask."""
 
     def __init__(self, da: xr.DataArray) -> None:
-        self._da = self._data = da
+        self._da = da
 
     def _array(self) -> xr.DataArray:
+        return self._da
+
+    def _scene(self) -> xr.DataArray:
         return self._da
 
     def _mask(self) -> xr.DataArray:

@@ -13,6 +13,7 @@ import pytest
 from tests.stac.scenes import sentinel2
 from xcloudmask.errors import BandError, CloudMaskError
 from xcloudmask.stac import load_stac
+from xcloudmask.stac.items import with_preferred
 
 
 @pytest.fixture
@@ -50,8 +51,16 @@ def table(items, *, nested):
     return frame.assign(datetime=pd.to_datetime(frame["datetime"], utc=True))
 
 
+def geoparquet(items, folder):
+    """Return the path of a stac-geoparquet file."""
+    rustac = pytest.importorskip("rustac")
+    rustac.write_sync(str(folder / "items.parquet"), items)
+    return folder / "items.parquet"
+
+
 @pytest.mark.parametrize(
-    "form", ["nested table", "table", "arrays", "json", "list of json", "bytes", "path", "text path"]
+    "form",
+    ["nested table", "table", "arrays", "json", "list of json", "bytes", "path", "text path", "geoparquet"],
 )
 def test_other_forms_of_items_are_taken(scene, tmp_path, form):
     items = [scene.item, {**copy.deepcopy(scene.item), "id": "other", "collection": "sentinel-2-pre-c1-l2a"}]
@@ -66,7 +75,7 @@ def test_other_forms_of_items_are_taken(scene, tmp_path, form):
         "nested table": lambda: table(items, nested=True), "table": lambda: table(items, nested=False),
         "arrays": lambda: [arrays(item) for item in items], "json": lambda: collection,
         "list of json": lambda: json.dumps(items), "bytes": lambda: collection.encode(), "path": lambda: path,
-        "text path": lambda: str(path),
+        "text path": lambda: str(path), "geoparquet": lambda: geoparquet(items, tmp_path),
     }  # fmt: skip
     assert red(given[form]()).compute().identical(red(items).compute())
 
@@ -77,6 +86,32 @@ def test_relative_addresses_are_those_beside_the_file(scene, tmp_path):
         asset["href"] = "./" + asset["href"].removeprefix(f"{tmp_path}/")
     (tmp_path / "item.json").write_text(json.dumps(item))
     assert red(tmp_path / "item.json").compute().identical(red(scene.item).compute())
+
+
+def test_the_address_that_is_preferred_is_taken(scene):
+    """Of alternate assets by name or by scheme; the item stays what it was."""
+    item = copy.deepcopy(scene.item)
+    for asset in item["assets"].values():
+        asset["alternate"] = {"mirror": {"href": asset["href"], "title": "a copy"}}
+        asset["href"] = "https://example.invalid/gone.tif"
+    before = copy.deepcopy(item)
+    assert red(item, prefer="mirror").compute().identical(red(scene.item).compute())
+    assert item == before
+    assert red(item, prefer="https").sizes["band"] == 1
+    with pytest.raises(CloudMaskError, match=r"prefer.*'s3'.*https.*mirror"):
+        red(item, prefer="s3")
+    asset = {
+        "href": "https://a/b.tif",
+        "alternate": {"copy": {"href": "s3://a/b.tif", "storage:refs": ["x"]}},
+    }
+    taken = with_preferred([{"id": "a", "assets": {"red": asset}}], "s3")[0]["assets"]["red"]
+    assert (taken["href"], taken["storage:refs"]) == ("s3://a/b.tif", ["x"])
+
+
+def test_what_is_no_geoparquet_is_told(tmp_path):
+    (tmp_path / "a.parquet").write_text("no")
+    with pytest.raises(CloudMaskError, match=r"a\.parquet: cannot be read as stac-geoparquet"):
+        load_stac(tmp_path / "a.parquet")
 
 
 def test_a_modifier_gets_what_was_given(scene):

@@ -236,11 +236,27 @@ def test_items_beside_the_grid_are_left_out(site):
         load_stac([far.item], bbox=bbox)
 
 
-def test_no_crs_is_told(site, engine):
+def test_items_without_proj_are_placed_by_the_headers_of_their_files(site, engine):
+    """One warning for all; where a header cannot be read, crs= is asked for, as is always possible."""
+    scene = sentinel2(site, "earth-search-c1")
+    whole = load_stac([scene.item], bands=["red", "swir16"], engine=engine)
+    bare = copy.deepcopy(scene.item)
+    for place in (bare["properties"], *bare["assets"].values()):
+        for name in [name for name in place if name.startswith("proj:")]:
+            del place[name]
+    other = {**copy.deepcopy(bare), "id": "other"}
+    with warns(UserWarning, r"2 items.*no proj:code.*headers of the files were read"):
+        found = load_stac([bare, other], bands=["red", "swir16"], engine=engine, duplicates="keep")
+    for step in found:
+        np.testing.assert_array_equal(step.values, whole[0].values)
+    np.testing.assert_array_equal(found.x, whole.x)
+    np.testing.assert_array_equal(found.y, whole.y)
+    for asset in bare["assets"].values():
+        asset["href"] = asset["href"].replace(".tif", ".gone.tif")
+    with pytest.raises(CloudMaskError, match=r"tells its CRS .*pass crs= and resolution="):
+        load_stac([bare])
     scene = sentinel2(site, "earth-search-c1")
     del scene.item["properties"]["proj:epsg"]
-    with pytest.raises(CloudMaskError, match=r"tells its CRS .*pass crs= and resolution="):
-        load_stac([scene.item])
     da = load_stac([scene.item], bands=["red"], crs=32632, resolution=10, engine=engine,
                    bbox=(10.260, 44.235, 10.262, 44.237))  # fmt: skip
     rows = np.round((scenes.TOP - da.y.values) / 10 - 0.5).astype(int)
@@ -259,6 +275,16 @@ def test_pixels_of_landsat_without_a_crs_stay_where_they_are(site, engine, state
     assert da.x.values[0] % 30 == 0  # the centre
     inside = da[0, 0].sel(x=slice(scenes.LEFT - 15, None), y=slice(scenes.TOP + 15, None))[:96, :96]
     equal(inside, scene.expected["red"])
+
+
+def test_a_crs_of_any_authority_is_a_grid(site, engine):
+    """ESRI:102013 is Europe's equal-area conic, which EPSG does not have."""
+    scene = sentinel2(site, "earth-search-c1")
+    given = load_stac([scene.item], bands=["red"], crs="ESRI:102013", resolution=10, engine=engine)
+    assert given.rio.crs.to_authority() == ("ESRI", "102013")
+    whole = load_stac([scene.item], bands=["red"], engine=engine)
+    assert occur_in(given.values, whole.values)
+    assert np.isfinite(given).mean() > 0.5
 
 
 def unplaced(site, transform):

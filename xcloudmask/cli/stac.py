@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
     """Declare them."""
     parser.usage = f"{parser.prog} [ITEMS] [options]"
     parser.epilog = EXAMPLES
-    parser.add_argument("items", metavar="ITEMS", nargs="?", help="a FeatureCollection of items, JSON")
+    parser.add_argument("items", metavar="ITEMS", nargs="?", help="a file of items: JSON, or stac-geoparquet")
     what = parser.add_argument_group("what is searched")
     what.add_argument("--api", metavar="URL", help="of the STAC API")
     what.add_argument("--collection", metavar="C", action="append", help="again for more")
@@ -94,12 +94,15 @@ def _from_file(args: Namespace) -> list[dict[str, Any]]:
     for option in ("api", "collection", "datetime", "query", "limit"):
         if getattr(args, option) is not None:
             raise UsageError(f"--{option} searches an API, and {args.items} is a file: leave one of them out")
-    try:
-        given = json.loads(Path(args.items).expanduser().read_text())
-    except ValueError as error:
-        raise CloudMaskError(f"{args.items}: it is no JSON ({error}). Name a FeatureCollection") from error
     from xcloudmask.stac.items import plain_items
 
+    path = Path(args.items).expanduser()
+    if path.suffix in (".parquet", ".geoparquet"):
+        return plain_items(path)
+    try:
+        given = json.loads(path.read_text())
+    except ValueError as error:
+        raise CloudMaskError(f"{args.items}: it is no JSON ({error}). Name a FeatureCollection") from error
     return plain_items(given)
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from xcloudmask.errors import CloudMaskError, UnitError
 from xcloudmask.local.landsat import raw_numbers
-from xcloudmask.local.sun import descending_pass, sun_position
+from xcloudmask.scene.sun import descending_pass, sun_position
 from xcloudmask.stac.mtl import IMAGE, coefficient, parse_mtl
 from xcloudmask.types import Band, Sensor
 

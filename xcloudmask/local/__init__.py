@@ -31,6 +31,8 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+#: What `eopf` reads, which is known by its address alone.
+ZARR = "a Sentinel-2 product of EOPF (.zarr)"
 #: Modules in the order in which they are asked, and what they read, for messages.
 FORMATS = {
     "safe": "a Sentinel-2 .SAFE folder or its zip",
@@ -57,14 +59,14 @@ def open(
 ) -> xr.DataArray:
     """Open a scene on disk as a lazy, calibrated, described DataArray, the same as `load_stac` gives.
 
-    Understood are Sentinel-2 .SAFE products, Landsat scenes with their MTL file, Proba-V HDF5, SPOT-VGT
-    products, and plain GeoTIFFs or folders of band files. Headers and metadata are read at once, pixels
-    when they are computed.
+    Understood are Sentinel-2 .SAFE products and EOPF stores (.zarr), Landsat scenes with their MTL file,
+    Proba-V HDF5, SPOT-VGT products, and plain GeoTIFFs or folders of band files. Headers and metadata are
+    read at once, pixels when they are computed.
 
     Parameters
     ----------
     path : str or path-like
-        Folder, file, zip (Sentinel-2) or tar (Landsat).
+        Folder, file, zip (Sentinel-2) or tar (Landsat); of a Zarr store also an address of http or s3.
     bands : "auto", "all" or sequence of str
         ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that are there,
         which is what the models that come with the library use. ``"all"``: every reflectance band. Else
@@ -84,7 +86,8 @@ def open(
     resolution : float, optional
         Pixel size in units of the CRS. Default: that of the finest band chosen (10 m for Sentinel-2), so
         that nothing is lost; `predict` brings its input to the pixel size of the model itself. Coarser
-        bands are repeated (nearest pixel), finer ones averaged over their valid pixels.
+        bands are repeated (nearest pixel), finer ones averaged over their valid pixels. Of a band that EOPF
+        holds at several sizes, the nearest is read that is no coarser.
     chunks : int, tuple, dict or "auto"
         Chunks along y and x; along time and band a chunk holds one.
     sun_elevation : float, optional
@@ -122,10 +125,14 @@ def open(
     ({'time': 1, 'band': 1, 'y': 1, 'x': 2}, ['red'], [nan, 0.25])
     >>> folder.cleanup()
     """
+    from xcloudmask.local import eopf
     from xcloudmask.local.build import build
     from xcloudmask.local.files import list_files
+    from xcloudmask.stac.zarr_store import is_zarr
 
     given = _overrides(bands, sensor, level, scale, offset, nodata, sun_elevation, date)
+    if is_zarr(str(path)):
+        return build(eopf.scene(str(path).removeprefix("file://"), given, resolution), resolution, chunks)
     return build(_scene(list_files(_checked_path(path)), given), resolution, chunks)
 
 
@@ -151,11 +158,11 @@ def _scene(files: Files, given: Overrides) -> Scene:
             scene: Scene = module.scene(files, given)
             return scene
     inside = ", ".join(files.names[:6]) + (", ..." if len(files.names) > 6 else "")
+    kinds = "; ".join((*FORMATS.values(), ZARR))
     found = "a single file of an unknown kind" if files.is_single else f"{len(files.names)} files ({inside})"
     raise CloudMaskError(
-        f"{files.path}: found {found}, which is none of: {'; '.join(FORMATS.values())}. Open the product's"
-        f" own"
-        " folder or file, or read it with rioxarray and describe() it."
+        f"{files.path}: found {found}, which is none of: {kinds}. Open the product's own folder or"
+        " file, or read it with rioxarray and describe() it."
     )
 
 

@@ -20,15 +20,17 @@ from xcloudmask.local.scene import HDF4, Plane, Scene
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
-from xcloudmask.stac.opening import gdal_path, open_raster
+from xcloudmask.stac.opening import gdal_path, is_local, open_raster
 from xcloudmask.stac.reader import Layer, read_layer
 from xcloudmask.stac.transport import Transport
+from xcloudmask.stac.zarr_store import is_zarr
 from xcloudmask.store.retry import messages
 
 if TYPE_CHECKING:
     import xarray as xr
 
 #: Files at hand fail for good or not at all; a world file beside a TIFF counts.
+_REMOTE = Transport()
 _TRANSPORT = Transport(retries=0, gdal_env=(("GDAL_DISABLE_READDIR_ON_OPEN", "FALSE"),), own_vrt=True)
 #: Pixel sizes that differ by less are the same.
 _SAME = 1e-6
@@ -217,8 +219,10 @@ def _read_block(
     shape = (bottom - top, right - left)
     if part.source.href.startswith(HDF4):
         return read_hdf4(part.source, (top, left), shape)[None, None]
+    href = part.source.href
+    transport = _REMOTE if is_zarr(href) and not is_local(href) else _TRANSPORT
     try:
-        values = read_layer(Layer((part.source,)), grid.part(top, left, shape), part.resampling, _TRANSPORT)
+        values = read_layer(Layer((part.source,)), grid.part(top, left, shape), part.resampling, transport)
     except AssetError as error:
         cause = messages(error.__cause__) if error.__cause__ else str(error)
         raise AssetError(

@@ -22,7 +22,7 @@ import xarray as xr
 from xcloudmask.classes import NO_DATA
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
 from xcloudmask.masks.picture import class_colours
-from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.dims import plain_axes, spatial_dims
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.store.atomic import SinkError, beside, install, writing
 
@@ -274,7 +274,7 @@ def _make_cog(
         "driver": "GTiff", "height": mask.sizes[spatial[0]], "width": mask.sizes[spatial[1]],
         "count": mask.sizes["class"] if probabilities else 1, "dtype": str(mask.dtype),
         "nodata": float("nan") if probabilities else NO_DATA, "crs": mask.rio.crs,
-        "transform": mask.rio.set_spatial_dims(spatial[1], spatial[0]).rio.transform(),
+        "transform": plain_axes(mask, spatial).rio.set_spatial_dims(spatial[1], spatial[0]).rio.transform(),
     }  # fmt: skip
     raw = path.with_name("blocks.tif")
     with writing():

@@ -11,6 +11,7 @@ from xcloudmask._version import __version__
 from xcloudmask.classes import EMPTY, NO_DATA, SHADOW
 from xcloudmask.engine.plan import Plan
 from xcloudmask.predict.options import PredictOptions
+from xcloudmask.scene.dims import crs_of
 from xcloudmask.types import Options
 
 
@@ -38,10 +39,13 @@ def _wrap(job: Job, data: Any) -> xr.DataArray:
     da, options = job.source, job.options
     band, y, x = (str(dim) for dim in job.pixels.dims[-3:])
     probabilities = options.output == "probabilities"
-    coords = {name: coord for name, coord in da.coords.items() if band not in coord.dims}
+    # with their indexes: those of rasterix and xproj are no pandas', and would be lost
+    coords = da.coords.to_dataset().drop_vars([n for n, c in da.coords.items() if band in c.dims]).coords
     lead = job.pixels.dims[:-3]
     dims = [*lead, *(["class"] if probabilities else []), y, x]
     out = xr.DataArray(data, dims=dims, coords=coords, attrs=_attrs(job))
+    if job.pixel is not None and out.rio.crs is None and (crs := crs_of(out)) is not None:
+        out = out.rio.write_crs(crs)  # an index alone is not written to a store
     if not probabilities:
         out.name = "cloud_mask"
         out.encoding["fill_value"] = NO_DATA  # a Zarr chunk that was never written must not read as clear

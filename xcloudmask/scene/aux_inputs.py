@@ -18,7 +18,7 @@ from xcloudmask.engine.aux_planes import RADAR, Cleaner
 from xcloudmask.engine.regrid import Axis, Regrid
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitError, Use
 from xcloudmask.scene.bands import labels_of
-from xcloudmask.scene.dims import BAND_DIMS, SPATIAL, coordinate, spacing
+from xcloudmask.scene.dims import BAND_DIMS, SPATIAL, coordinate, crs_of, differ_along, spacing
 from xcloudmask.scene.units import declared_nodata
 from xcloudmask.types import AuxInput, AuxName, ModelSpec
 
@@ -213,8 +213,7 @@ def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: Grid) 
         if dim in pair:
             continue
         fits = dim in lead and array.sizes[dim] == picked.sizes[dim]
-        if fits and dim in array.indexes and dim in grid.da.indexes:
-            fits = array.indexes[dim].equals(grid.da.indexes[dim])
+        fits = fits and not differ_along(array, grid.da, dim)
         if not fits:
             raise CloudMaskError(
                 f"aux[{name!r}] has a dimension {dim!r} that is not that of the scene: bring it to the "
@@ -290,25 +289,19 @@ def _on_grid(name: str, plane: xr.DataArray, picked: xr.DataArray, grid: Grid) -
 def _coincides(plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> bool:
     """Whether the plane's pixels are those of the scene."""
     for dim in (grid.y, grid.x):
-        if plane.sizes[dim] != grid.da.sizes[dim]:
-            return False
-        if (
-            dim in plane.indexes
-            and dim in grid.da.indexes
-            and not plane.indexes[dim].equals(grid.da.indexes[dim])
-        ):
+        if plane.sizes[dim] != grid.da.sizes[dim] or differ_along(plane, grid.da, dim):
             return False
     return None in crs or bool(crs[0] == crs[1])
 
 
 def _crs(da: xr.DataArray) -> Any:
-    import rioxarray  # noqa: F401  registers .rio
     from rasterio.crs import CRS
 
-    names = set(da.indexes)
-    if da.rio.crs is None and any(y.startswith("lat") and {y, x} <= names for y, x in SPATIAL):
+    names = set(da.coords)
+    crs = crs_of(da)
+    if crs is None and any(y.startswith("lat") and {y, x} <= names for y, x in SPATIAL):
         return CRS.from_epsg(4326)  # as pixel_size takes them
-    return da.rio.crs
+    return crs
 
 
 def _regrid(name: str, plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> Regrid:

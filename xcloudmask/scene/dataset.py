@@ -12,6 +12,7 @@ from xcloudmask import sensors
 from xcloudmask.errors import BandError, Remedy, UnitError, Use
 from xcloudmask.scene.bands import name_bands, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+from xcloudmask.scene.eopf import describe_dataset
 from xcloudmask.scene.mask_classes import as_mask, is_mask
 from xcloudmask.scene.units import NODATA_ATTRS, declared_nodata
 
@@ -40,6 +41,7 @@ def stack(ds: xr.Dataset) -> xr.DataArray:
     mask = mask_of(ds)
     if mask is not None and sum(variable.ndim > 0 for variable in ds.data_vars.values()) == 1:
         return mask.assign_attrs({**ds.attrs, **mask.attrs})
+    ds = describe_dataset(ds)
     y, x = spatial_dims(ds)
     names = band_names(ds)
     variables = [ds[name] for name in names]
@@ -65,7 +67,7 @@ def band_names(ds: xr.Dataset) -> list[Hashable]:
     if not names:
         there = ", ".join(f"{name} {v.dims}" for name, v in ds.data_vars.items()) or "none"
         raise BandError(f"no variable of the dataset lies over {y} and {x}; its variables: {there}")
-    sensor = sensor_of(ds)
+    sensor = sensor_of(describe_dataset(ds))
     bands = name_bands([_label(name, ds[name]) for name in names], sensor)
     known = [
         name

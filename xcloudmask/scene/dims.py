@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from xarray.indexes import PandasIndex
 
 from xcloudmask.errors import BandError, CloudMaskError, OptionError
 
@@ -47,8 +50,6 @@ def band_dim(da: xr.DataArray) -> str:
 
 def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
     """Return the pixel size in metres along rows and columns, or None where nothing tells it."""
-    import rioxarray  # noqa: F401  registers .rio, which `import xcloudmask` does not wait for
-
     out: list[float] = []
     for dim in (y, x):
         if dim not in da.coords:
@@ -59,7 +60,7 @@ def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
     if not out:
         return None
     out = [out[0], out[-1]]  # an axis of one pixel takes the other's spacing
-    crs = da.rio.crs
+    crs = crs_of(da)
     if is_geographic(da, y):
         middle = math.radians(float(np.mean(da[y].values[[0, -1]])))
         return out[0] * DEGREE, out[1] * DEGREE * max(math.cos(middle), 0.01)
@@ -69,9 +70,39 @@ def pixel_size(da: xr.DataArray, y: str, x: str) -> tuple[float, float] | None:
     return out[0] * metres, out[1] * metres
 
 
+def crs_of(da: xr.DataArray | xr.Dataset) -> Any:
+    """Return the CRS as rasterio has it: of a coordinate, as rioxarray reads it, or of an index of xproj."""
+    import rioxarray  # noqa: F401  registers .rio, which `import xcloudmask` does not wait for
+    from rasterio.crs import CRS
+
+    if da.rio.crs is not None:
+        return da.rio.crs
+    own = next(
+        (crs for index in da.xindexes.values() if (crs := getattr(index, "crs", None)) is not None), None
+    )
+    return None if own is None else CRS.from_wkt(own.to_wkt())
+
+
+def labels_along(da: xr.DataArray, dim: Any) -> pd.Index[Any] | None:
+    """Return the coordinate of a dimension, whatever its index (not all can be pandas'); None without one."""
+    return pd.Index(coordinate(da[dim])) if dim in da.coords else None
+
+
+def differ_along(one: xr.DataArray, other: xr.DataArray, dim: Any) -> bool:
+    """Tell if both have coordinates along a dimension, and these differ."""
+    ours, theirs = labels_along(one, dim), labels_along(other, dim)
+    return ours is not None and theirs is not None and not ours.equals(theirs)
+
+
+def plain_axes(da: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
+    """Return the array with ordinary coordinates of rows and columns in the place of rasterix's."""
+    odd = [dim for dim in dims if dim in da.coords and not isinstance(da.xindexes.get(dim), PandasIndex)]
+    return da.drop_indexes(odd, errors="ignore").assign_coords({dim: coordinate(da[dim]) for dim in odd})
+
+
 def is_geographic(da: xr.DataArray, y: str) -> bool:
     """Whether rows and columns count degrees."""
-    crs = da.rio.crs
+    crs = crs_of(da)
     return bool(crs.is_geographic) if crs is not None else y in ("lat", "latitude")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.scene.dims import differ_along
 
 #: What fills the gaps of things that are brought to another grid.
 _EMPTY = {"mask": 255, "valid": False}
@@ -22,7 +23,7 @@ def check_same_grid(other: xr.DataArray, da: xr.DataArray, what: str) -> None:
             f"bring it to the same grid with {what}.reindex_like(da, fill_value={_EMPTY[what]})"
         )
     for dim in other.dims:
-        if dim in other.indexes and dim in da.indexes and not other.indexes[dim].equals(da.indexes[dim]):
+        if differ_along(other, da, dim):
             raise CloudMaskError(
                 f"{what} and the array have other coordinates along {dim!r}; bring it to the same grid with "
                 f"{what}.reindex_like(da, method='nearest', tolerance=..., fill_value={_EMPTY[what]})"

@@ -47,6 +47,7 @@ def read_scene(da: xr.DataArray, *, measured: bool = True) -> Scene:
     >>> scene.y, [band.common_name for band in scene.bands], scene.pixel
     ('y', ['red', 'nir'], None)
     """
+    _check_in_reach(da)
     unbanded = as_mask(da)  # a mask that a GeoTIFF gave a band dimension is no scene
     y, x = spatial_dims(da)
     band = band_dim(unbanded)
@@ -66,3 +67,14 @@ def read_scene(da: xr.DataArray, *, measured: bool = True) -> Scene:
         level=da.attrs.get("level"),
         pixel=pixel,
     )  # fmt: skip
+
+
+def _check_in_reach(da: xr.DataArray) -> None:
+    """Refuse pixels in a GPU's memory: windows are cut and put together in the host's."""
+    data = da.variable._data  # da.data would read a lazy array
+    if type(getattr(data, "_meta", data)).__module__.partition(".")[0] == "cupy":
+        raise CloudMaskError(
+            "the array is cupy's, in the memory of a GPU, and windows are cut from NumPy or Dask arrays:"
+            " bring it over with da.as_numpy(), a lazy one with"
+            " da.copy(data=da.data.map_blocks(cupy.asnumpy)); device='cuda' runs the network on the GPU"
+        )

@@ -58,6 +58,22 @@ def is_metric(crs: str) -> bool:
     return all(axis.unit_name == "metre" for axis in CRS.from_user_input(crs).axis_info[:2])
 
 
+def in_degrees(box: Sequence[float], crs: str | None) -> bool:
+    """Tell if a box is in degrees though its CRS is projected, as items of eopf-stac before 0.12 state it.
+
+    Examples
+    --------
+    >>> in_degrees((4.27, 45.03, 5.71, 46.05), "EPSG:32631"), in_degrees((6e5, 5e6, 7e5, 5.1e6), "EPSG:32631")
+    (True, False)
+    """
+    return (
+        crs is not None
+        and max(abs(box[0]), abs(box[2])) <= 360
+        and max(abs(box[1]), abs(box[3])) <= 90
+        and not is_geographic(crs)
+    )
+
+
 @lru_cache(maxsize=64)
 def _transformer(source: str, target: str) -> Any:
     from pyproj import Transformer

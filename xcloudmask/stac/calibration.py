@@ -154,6 +154,9 @@ def _sentinel_2(
     assets: list[Source] = []
     assumptions: list[Assumption] = []
     for choice, plan in zip(choices, plans, strict=True):
+        if choice.asset.is_zarr_array and mode == "auto":  # the store itself was read: it cannot be wrong
+            assets.append(plan)
+            continue
         kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale, _is_float(choice))
         if kind not in decided:
             evidence = gather(
@@ -186,7 +189,7 @@ def _sentinel_2(
         and len({o for _, o, _ in decided.values()}) > 1
     ):
         _disagreeing_bands(view, choices)
-    rules = dict.fromkeys(rule for _, _, rule in decided.values())
+    rules = dict.fromkeys(rule for _, _, rule in decided.values()) or ("what the store's arrays state",)
     found = dict.fromkeys(fact for evidence, _, _ in decided.values() for fact in evidence.found)
     return Calibrated(tuple(assets), "; ".join(rules), tuple(found), assumptions=tuple(assumptions))
 

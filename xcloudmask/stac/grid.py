@@ -21,6 +21,7 @@ from xcloudmask.stac.boxes import (
     Bounds,
     check_bbox,
     geometry_box,
+    in_degrees,
     is_geographic,
     is_metric,
     parse_crs,
@@ -230,7 +231,7 @@ def asset_grid(
         res, corner = (step_x, -step_y), (left, top)
         if shape:
             bounds = (left, top + shape[0] * step_y, left + shape[1] * step_x, top)
-    if bounds is None and box:
+    if bounds is None and box and not in_degrees(box, crs):
         bounds = (box[0], box[1], box[2], box[3])
     if corner is None and bounds is not None:
         corner = (bounds[0], bounds[3])

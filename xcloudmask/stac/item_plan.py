@@ -64,6 +64,8 @@ class Source:
         Box on the CRS of the grid that is read, None if unknown.
     remote : bool
         Whether the item is from a catalogue elsewhere, so that it may name no path of this machine.
+    access : str
+        What the item says of storage and authentication, for messages.
     """
 
     key: str
@@ -84,6 +86,7 @@ class Source:
     unplaced: bool = False
     bounds: Bounds | None = None
     remote: bool = False
+    access: str = ""
 
     def bounds_on(self, crs: str) -> Bounds | None:
         """Return the box on another CRS, None where it is not known."""

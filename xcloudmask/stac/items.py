@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from xcloudmask.stac.assumptions import name_items
 
 _WHAT_IS_TAKEN = (
     "Give a pystac-client search, an ItemCollection, items (pystac or plain), a FeatureCollection, a table of"
-    " items, or JSON: its text or the path of its file."
+    " items, the path of a stac-geoparquet file, or JSON: its text or the path of its file."
 )
 #: Bytes of a file of items; a hundred thousand items have about one gigabyte.
 _MOST_BYTES = 2**30
@@ -62,6 +62,50 @@ def plain_items(items_or_search: Any, modifier: Callable[[Any], Any] | None = No
     return _unique(items)
 
 
+def with_preferred(items: Sequence[dict[str, Any]], prefer: str | None) -> list[dict[str, Any]]:
+    """Return the items with the addresses of their assets that are preferred, of those that they offer.
+
+    Parameters
+    ----------
+    items : sequence of dict
+        They are not changed.
+    prefer : str or None
+        A name among ``alternate`` of the assets, or a scheme of addresses: ``"s3"``, ``"https"``.
+
+    Examples
+    --------
+    >>> asset = {"href": "https://a/b.tif", "alternate": {"s3": {"href": "s3://a/b.tif"}}}
+    >>> with_preferred([{"id": "x", "assets": {"red": asset}}], "s3")[0]["assets"]["red"]["href"]
+    's3://a/b.tif'
+    """
+    if prefer is None:
+        return list(items)
+    offered: set[str] = set()
+    found = False
+    out = []
+    for item in items:
+        assets = dict(item["assets"])
+        for key, asset in assets.items():
+            if not isinstance(asset, Mapping):
+                continue
+            others = asset.get("alternate")
+            others = others if isinstance(others, Mapping) else {}
+            names = {str(name): other for name, other in others.items() if isinstance(other, Mapping)}
+            names = {_scheme(other): other for other in names.values()} | names
+            offered |= {*names, _scheme(asset)} - {""}
+            if prefer in names:
+                assets[key] = {**asset, **names[prefer]}
+            found = found or prefer in names or _scheme(asset) == prefer
+        out.append({**item, "assets": assets})
+    if not found:
+        raise OptionError("prefer", prefer, allowed=sorted(offered), hint="No asset offers that address.")
+    return out
+
+
+def _scheme(asset: Mapping[str, Any]) -> str:
+    return str(asset.get("href") or "").partition("://")[0] if "://" in str(asset.get("href")) else ""
+
+
 def _iterate(given: Any) -> Iterable[Any]:
     if hasattr(given, "items_as_dicts"):  # a pystac-client search: its plain items, not migrated by pystac
         origin = {"rel": "search", "href": str(getattr(given, "url", None) or "search://")}
@@ -99,6 +143,8 @@ def _links(item: Mapping[str, Any]) -> list[Any]:
 def _from_json(given: str | bytes | os.PathLike[str]) -> Iterable[Any]:
     """Return the items of a JSON text, or of a file, next to which relative addresses are looked for."""
     text = given.decode() if isinstance(given, bytes) else given
+    if str(text).endswith((".parquet", ".geoparquet")):
+        return _from_parquet(str(text))
     path = None
     if not isinstance(text, str) or not text.lstrip().startswith(("{", "[")):
         path = Path(text).absolute()
@@ -125,6 +171,22 @@ def _from_json(given: str | bytes | os.PathLike[str]) -> Iterable[Any]:
         else item
         for item in items
     ]
+
+
+def _from_parquet(path: str) -> list[dict[str, Any]]:
+    """Return the items of a file as stac-geoparquet has them."""
+    try:
+        import rustac
+    except ImportError as error:
+        raise CloudMaskError(
+            f"{path}: items in GeoParquet are read by rustac: pip install rustac. Or give the table itself, a"
+            " GeoDataFrame"
+        ) from error
+    try:
+        items: list[dict[str, Any]] = rustac.read_sync(os.path.expanduser(path))["features"]
+    except Exception as error:  # of its own, which is no OSError
+        raise CloudMaskError(f"{path}: cannot be read as stac-geoparquet ({error})") from None
+    return items
 
 
 def _from_table(table: Any) -> list[dict[str, Any]]:

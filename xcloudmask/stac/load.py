@@ -25,12 +25,14 @@ from xcloudmask.stac.assumptions import name_items, warn_about
 from xcloudmask.stac.bands import BandChoice, band_names, bands_by_sensor, choose_bands, keys_by_sensor
 from xcloudmask.stac.boxes import is_geographic, parse_crs
 from xcloudmask.stac.engines import Engine, Stack, build
+from xcloudmask.stac.eopf import with_arrays
 from xcloudmask.stac.grid import Grid, check_resolution, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
-from xcloudmask.stac.items import plain_items
+from xcloudmask.stac.items import plain_items, with_preferred
 from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item, name_unreadable
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.options import LoadOptions
+from xcloudmask.stac.reader import with_places
 from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
 from xcloudmask.types import parse_level
 
@@ -56,6 +58,7 @@ def load_stac(
     resampling: str = "nearest",
     duplicates: Literal["newest", "keep"] = "newest",
     patch_url: Callable[[str], str] | None = None,
+    prefer: str | None = None,
     modifier: Callable[[Any], Any] | None = None,
     on_error: OnError = "raise",
     retries: int = 4,
@@ -69,13 +72,15 @@ def load_stac(
     """Load STAC items as one lazy array of calibrated values.
 
     Reflectance is 0 to 1, temperature in kelvin, no data NaN, whatever the catalogue, the product level and
-    the processing baseline. No asset is opened before the result is computed.
+    the processing baseline. No asset is opened before the result is computed, but for the metadata of Zarr
+    stores, and for headers where the items do not say where their pixels lie.
 
     Parameters
     ----------
     items_or_search : search, ItemCollection, items, FeatureCollection, table or JSON
-        What to load: of pystac-client, pystac or plain; a table is a DataFrame as stac-geoparquet has it,
-        JSON a text or the path of a file.
+        What to load: of pystac-client, pystac or plain; a table is a DataFrame as stac-geoparquet has it, or
+        the path of such a file, JSON a text or the path of a file. Items of Zarr groups (EOPF) are read
+        through their stores.
     bands : "auto", "all" or sequence of str
         ``"auto"`` takes what the models of this library can use: blue, green, red, one near infrared and the
         two short-wave infrareds, as far as every sensor at hand has them. Names may be common names, the
@@ -112,6 +117,8 @@ def load_stac(
         Of a scene that was processed more than once, keep the latest baseline (with a warning), or all.
     patch_url : callable, optional
         Called with each URL just before it is opened, ``planetary_computer.sign`` for instance.
+    prefer : str, optional
+        Of several addresses of an asset (``alternate``), the one to take: ``"s3"``, ``"https"``, or its name.
     modifier : callable, optional
         Called with a copy of each item (of pystac, if it was one) before it is interpreted.
     on_error : {"raise", "skip"}
@@ -162,7 +169,7 @@ def load_stac(
         retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem, allow_private_hosts
     )
 
-    items = plain_items(items_or_search, modifier)
+    items = with_arrays(with_preferred(plain_items(items_or_search, modifier), prefer), transport)
     _check_sun_elevation(sun_elevation, items)
     pixel = _pixel(like, crs, resolution)
     names = band_names(bands)
@@ -177,6 +184,8 @@ def load_stac(
     check_lacking(plans, choices, on_error)
     if duplicates == "newest":
         plans = newest(plans)
+    if like is None and crs is None:
+        plans = with_places(plans, transport)
     grid = _grid(plans, like, crs, resolution, bbox, geometry, max_pixels)
     groups = by_time_step(on_grid(plans, grid), mosaic)
     stack = Stack(

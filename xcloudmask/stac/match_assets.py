@@ -200,7 +200,8 @@ def name_unreadable(items: Iterable[MatchedItem]) -> str:
 
 
 def _zarr(view: ItemView) -> str:
-    keys = [key for key, asset in view.assets.items() if asset.is_zarr and not _PICTURE.search(key)]
+    groups = {key: asset for key, asset in view.assets.items() if asset.is_zarr and not asset.is_zarr_array}
+    keys = [key for key in groups if not _PICTURE.search(key)]
     if not keys:
         return ""
     return (
@@ -222,7 +223,11 @@ def _no_band(view: ItemView, sensor: Sensor | None) -> str:
 
 
 def _may_hold_bands(asset: AssetView) -> bool:
-    if asset.is_zarr or _NOT_DATA.intersection(asset.roles) or asset.media_type.startswith(_NOT_IMAGE):
+    if (
+        (asset.is_zarr and not asset.is_zarr_array)
+        or _NOT_DATA.intersection(asset.roles)
+        or asset.media_type.startswith(_NOT_IMAGE)
+    ):
         return False
     return not _PICTURE.search(asset.key)
 

@@ -59,6 +59,10 @@ class LoadOptions(OptionSet):
     patch_url: Callable[[str], str] | None = field(
         default=None, metadata=about("called with each URL just before it is opened", recorded=False)
     )
+    prefer: str | None = field(
+        default=None,
+        metadata=about("s3 or https: which of an asset's addresses is taken", "W", recorded=False),
+    )
     modifier: Callable[[Any], Any] | None = field(
         default=None, metadata=about("called with a copy of each item", recorded=False)
     )

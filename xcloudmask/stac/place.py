@@ -12,7 +12,7 @@ from typing import Any
 
 from xcloudmask.errors import OptionError
 from xcloudmask.stac.assumptions import Assumption
-from xcloudmask.stac.boxes import parse_crs
+from xcloudmask.stac.boxes import in_degrees, parse_crs
 from xcloudmask.stac.view import AssetView, ItemView, crs_of, to_numbers
 
 
@@ -72,7 +72,7 @@ def _lies_elsewhere(code: str, source: Mapping[str, Any], bbox: tuple[float, ...
     """Whether the centre of the pixels, taken back to longitude and latitude, is far outside `bbox`."""
     from pyproj.exceptions import ProjError
 
-    centre = _native_centre(source)
+    centre = _native_centre(source, code)
     if centre is None or bbox is None or len(bbox) < 4:
         return False
     west, south, east, north = bbox[0], bbox[1], bbox[len(bbox) // 2], bbox[len(bbox) // 2 + 1]
@@ -88,9 +88,9 @@ def _lies_elsewhere(code: str, source: Mapping[str, Any], bbox: tuple[float, ...
     return not crosses and not west - spare <= longitude <= east + spare
 
 
-def _native_centre(source: Mapping[str, Any]) -> tuple[float, float] | None:
+def _native_centre(source: Mapping[str, Any], code: str) -> tuple[float, float] | None:
     box = to_numbers(source.get("proj:bbox"), 4)
-    if box:
+    if box and not in_degrees(box, code):
         return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     transform, shape = to_numbers(source.get("proj:transform"), 6), to_numbers(source.get("proj:shape"), 2)
     # old items give GDAL's order, the corner first: its second number is the pixel's size, not a rotation

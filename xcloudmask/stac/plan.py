@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
+from xcloudmask.scene.sun import sun_position
 from xcloudmask.stac.assumptions import warn_about
-from xcloudmask.stac.boxes import lonlat_box
+from xcloudmask.stac.boxes import Bounds, lonlat_box
 from xcloudmask.stac.calibration import SUN_REMEDY, ReadText, calibrate
 from xcloudmask.stac.figures import check_sun
 from xcloudmask.stac.grid import asset_grid
@@ -26,11 +27,13 @@ from xcloudmask.stac.profiles import (
     level_of,
     unlisted_profile,
 )
-from xcloudmask.stac.view import ItemView
+from xcloudmask.stac.view import ItemView, access_of
 from xcloudmask.types import Level
 
 __all__ = ["make_plan", "plan_item"]
 
+#: Degrees by which the sun may stand elsewhere than date and the middle of a scene say.
+_NEAR_DEGREES = 3.0
 _ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(?![^T ])[^/]*$")
 
 
@@ -116,7 +119,10 @@ def make_plan(
     choices = item.choose(bands)
     level = _level(view, item.profile)
     profile = item.profile or unlisted_profile(sensor, level)
-    elevation = sun_elevation if sun_elevation is not None else _sun_elevation(view)
+    lonlat = lonlat_box(view.geometry, view.bbox)
+    when = _datetime(view)
+    time = _time(view.id, when)
+    elevation = sun_elevation if sun_elevation is not None else _sun_elevation(view, lonlat, time)
     if sun_elevation is not None:
         check_sun(sun_elevation, f"item {view.id!r}", SUN_REMEDY)
     numbers = calibrate(
@@ -131,8 +137,6 @@ def make_plan(
     crs, misplaced = item_crs(view, [choice.asset for choice in choices])
     valid = _valid_rule(view, profile.quality, numbers.assets)
     bits = profile.quality.good_bits if profile.quality else {}
-    lonlat = lonlat_box(view.geometry, view.bbox)
-    when = _datetime(view)
     edges = dict(sensor.metadata).get("edges") if sensor else None
 
     def placed(source: Source) -> Source:
@@ -151,6 +155,7 @@ def make_plan(
             unplaced=place.assumed,
             good_bit=good_bit,
             remote=view.remote,
+            access=access_of(asset.raw, view.properties),
         )
 
     return ItemPlan(
@@ -160,7 +165,7 @@ def make_plan(
         sensor=item.sensor_name,
         level=level,
         datetime=when,
-        time=_time(view.id, when),
+        time=time,
         assets=tuple(placed(source) for source in numbers.assets),
         valid=valid,
         sun_elevation=numbers.sun_elevation,
@@ -218,12 +223,21 @@ def _time(item_id: str, when: str) -> np.datetime64:
     return time
 
 
-def _sun_elevation(view: ItemView) -> float | None:
+def _sun_elevation(view: ItemView, lonlat: Bounds | None, time: np.datetime64) -> float | None:
     elevation = view.number("view:sun_elevation", "eo:sun_elevation", "s2:mean_solar_elevation")
     if elevation is not None:
-        return elevation
+        return 90 - elevation if _is_zenith(elevation, lonlat, time) else elevation
     zenith = view.number("s2:mean_solar_zenith", "view:sun_zenith")
     return None if zenith is None else 90 - zenith
+
+
+def _is_zenith(stated: float, lonlat: Bounds | None, time: np.datetime64) -> bool:
+    """Whether a sun elevation is the zenith angle, as items of EOPF have it: date and place tell."""
+    if lonlat is None or np.isnat(time):
+        return False
+    when = time.astype("datetime64[s]").item()
+    true, _ = sun_position(when, (lonlat[1] + lonlat[3]) / 2, (lonlat[0] + lonlat[2]) / 2)
+    return abs(90 - stated - true) < _NEAR_DEGREES < abs(stated - true)
 
 
 def _valid_rule(view: ItemView, quality: Quality | None, assets: Sequence[Source]) -> ValidRule | None:

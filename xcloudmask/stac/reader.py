@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
@@ -15,12 +17,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.errors import AssetError, CloudMaskError, warn_user
+from xcloudmask.stac.assumptions import name_items
 from xcloudmask.stac.boxes import parse_crs, transform_box
-from xcloudmask.stac.grid import Grid, Part
-from xcloudmask.stac.item_plan import Source, ValidRule
+from xcloudmask.stac.grid import AssetGrid, Grid, Part
+from xcloudmask.stac.item_plan import ItemPlan, Source, ValidRule
 from xcloudmask.stac.opening import open_raster
 from xcloudmask.stac.transport import Transport, as_warning, explain, forget_failures, warn_anywhere
+from xcloudmask.stac.zarr_store import Raster, is_zarr, open_array
 from xcloudmask.store.retry import is_io, repeat
 
 #: Values in single or double precision.
@@ -62,6 +66,51 @@ def read_layer(
         if not np.isnan(out).any():
             break
     return np.full(part.shape, np.nan, dtype=dtype) if out is None else out
+
+
+def with_places(plans: Sequence[ItemPlan], transport: Transport) -> list[ItemPlan]:
+    """Return the plans, with places from the headers of the files of items that do not tell their CRS."""
+    silent = [plan for plan in plans if plan.assets and all(_crs_of(s) is None for s in plan.assets)]
+    if not silent:
+        return list(plans)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        read = dict(
+            zip(map(id, silent), pool.map(partial(_from_headers, transport=transport), silent), strict=True)
+        )
+    ids = [plan.item_id for plan in silent if read[id(plan)] is not plan]
+    if ids:
+        warn_user(
+            f"{name_items(ids)}: no proj:code tells the CRS, so the headers of the files were read. That"
+            " costs a request each: state proj:code, proj:transform and proj:shape in the items, or pass crs="
+            " and resolution=",
+            UserWarning,
+        )
+    return [read.get(id(plan), plan) for plan in plans]
+
+
+def _crs_of(source: Source) -> str | None:
+    return source.place.crs if source.place else None
+
+
+def _from_headers(plan: ItemPlan, transport: Transport) -> ItemPlan:
+    """Return a plan with the places that the headers state; as it is where one cannot be read."""
+    sources = []
+    for source in plan.assets:
+        try:
+            path = transport.path(transport.url(source.href, remote=source.remote))
+            with transport.environment(), _opened(path, source, transport) as dataset:
+                a, _, left, _, e, top = tuple(dataset.transform)[:6]
+                if dataset.crs is None:
+                    return plan
+                place = AssetGrid(
+                    plan.item_id, parse_crs(dataset.crs), tuple(dataset.bounds), (a, -e), None, (left, top)
+                )
+        except Exception as error:
+            if not (isinstance(error, (OSError, CloudMaskError)) or is_io(error)):
+                raise
+            return plan
+        sources.append(replace(source, place=place, crs=place.crs, unplaced=False))
+    return replace(plan, assets=tuple(sources), crs=sources[0].crs)
 
 
 def _read_or_skip(
@@ -155,10 +204,10 @@ def _fetch(source: Source, part: Part, resampling: str, transport: Transport) ->
     from pyproj.exceptions import ProjError
 
     url = source.href
-    by_gdal = transport.filesystem is None
+    by_gdal = transport.filesystem is None and not is_zarr(url)
     try:
         url = transport.url(url, remote=source.remote)
-        path = transport.path(url)
+        path = url if is_zarr(url) else transport.path(url)
         return repeat(
             lambda: _open_and_read(path, source, part, resampling, transport),
             transport.retries,
@@ -169,17 +218,14 @@ def _fetch(source: Source, part: Part, resampling: str, transport: Transport) ->
         # of the file, its CRS, a client that is no OSError (GDAL, obstore); all else is a bug and stays one
         if not (isinstance(error, (OSError, CloudMaskError, ValueError, ProjError)) or is_io(error)):
             raise
-        failure = explain(source.item_id, source.key, url, error, transport)
+        failure = explain(source.item_id, source.key, url, error, transport, source.access)
     # Not inside the handler: GDAL's errors, as cause or context, cannot be unpickled, and a cluster would
     # hand back a nameless Exception. The message holds all that they said.
     raise failure
 
 
 def _open_and_read(path: str, source: Source, part: Part, resampling: str, transport: Transport) -> Any:
-    with (
-        transport.environment(),
-        open_raster(path, filesystem=transport.filesystem, own_vrt=transport.own_vrt) as dataset,
-    ):
+    with transport.environment(), _opened(path, source, transport) as dataset:
         if not 1 <= source.index <= dataset.count:
             raise AssetError(f"band {source.index} is asked for, the file has {dataset.count}")
         _check_crs(dataset.crs, source.crs)
@@ -192,6 +238,12 @@ def _open_and_read(path: str, source: Source, part: Part, resampling: str, trans
         if source.unplaced:
             _tell_of_shift(dataset, source, part.whole)
         return _read_warped(dataset, source, part, resampling)
+
+
+def _opened(path: str, source: Source, transport: Transport) -> Any:
+    if is_zarr(path):
+        return open_array(path, source.crs, transport)
+    return open_raster(path, filesystem=transport.filesystem, own_vrt=transport.own_vrt)
 
 
 def _check_crs(found: Any, declared: str | None) -> None:
@@ -370,14 +422,17 @@ def _kernel_scale(dataset: Any, crs: Any, whole: Grid) -> dict[str, str]:
 def _warp(dataset: Any, index: int, block: Grid, options: dict[str, Any]) -> Any:
     from rasterio.vrt import WarpedVRT
 
-    with WarpedVRT(
-        dataset,
-        crs=_rasterio_crs(block.crs),
-        transform=block.transform,
-        height=block.shape[0],
-        width=block.shape[1],
-        **options,
-    ) as vrt:
+    with (
+        dataset.around(block) if isinstance(dataset, Raster) else nullcontext(dataset) as file,
+        WarpedVRT(
+            file,
+            crs=_rasterio_crs(block.crs),
+            transform=block.transform,
+            height=block.shape[0],
+            width=block.shape[1],
+            **options,
+        ) as vrt,
+    ):
         data = vrt.read(index, masked=True)
         if "add_alpha" in options:
             data = np.ma.masked_array(data.data, mask=vrt.read(vrt.count) == 0)

@@ -143,11 +143,15 @@ def forget_failures(path: str, transport: Transport) -> None:
         open_raster(path).close()
 
 
-def explain(item_id: str, key: str, url: str, error: BaseException, transport: Transport) -> AssetError:
+def explain(
+    item_id: str, key: str, url: str, error: BaseException, transport: Transport, access: str = ""
+) -> AssetError:
     """Return the error that names item, asset, cause and remedy. Query strings (signatures) are left out."""
     shown = " ".join(url.split("?", 1)[0].split())[:300]
     text = " ".join(retry.messages(error).replace(url, shown).split()).rstrip(".")
     parts = [f"item {item_id!r}, asset {key!r} ({shown}) cannot be read: {text}."]
+    if access:
+        parts.append(f"The item says of it: {access}.")
     if not isinstance(error, AssetError):
         remedy = _REMEDIES.get(retry.classify(error).name, _REMEDIES["other"])
         parts.append(remedy.format(retries=transport.retries))

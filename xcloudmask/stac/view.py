@@ -71,8 +71,13 @@ class AssetView:
     @property
     def is_zarr(self) -> bool:
         """Whether this is a Zarr group or array, as EOPF has them."""
-        kind = self.media_type.partition(";")[0]
+        kind = self.media_type.partition(";")[0].strip()
         return kind in _ZARR or ".zarr" in urlsplit(self.href).path
+
+    @property
+    def is_zarr_array(self) -> bool:
+        """Whether this is one array of a Zarr store, which can be read as a file can."""
+        return self.is_zarr and self.raw.get("zarr:node_type") == "array" and "proj:transform" in self.raw
 
     @property
     def is_jp2(self) -> bool:
@@ -102,7 +107,7 @@ class ItemView:
         """Return the first of the named properties that is there and not None."""
         for name in names:
             value = self.properties.get(name)
-            if value is not None:
+            if value is not None and value != "null":  # the text, as EOPF's generator writes it
                 return value
         return None
 
@@ -183,6 +188,33 @@ def crs_of(properties: Mapping[str, Any]) -> str | None:
         return str(code)
     epsg = properties.get("proj:epsg")
     return f"EPSG:{int(epsg)}" if epsg else None
+
+
+def access_of(raw: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
+    """Return what an asset says of its storage and authentication (``storage:``, ``auth:``), in one line.
+
+    Examples
+    --------
+    >>> schemes = {"storage:schemes": {"a": {"type": "custom-s3", "region": "de", "requester_pays": False}}}
+    >>> access_of({"storage:refs": ["a"]}, schemes)
+    'storage: type custom-s3, region de, requester_pays False'
+    """
+    parts = []
+    for kind in ("storage", "auth"):
+        schemes = properties.get(f"{kind}:schemes")
+        schemes = schemes if isinstance(schemes, Mapping) else {}
+        refs = raw.get(f"{kind}:refs")
+        if kind == "auth" and refs is None:  # what the item states holds for all of its assets
+            refs = list(schemes)
+        named = [scheme for ref in refs or () if isinstance(scheme := schemes.get(ref), Mapping)]
+        # version 1 of the storage extension has its fields on the asset
+        own = {
+            k.partition(":")[2]: v for k, v in raw.items() if k.startswith(f"{kind}:") and k[-5:] != ":refs"
+        }
+        for scheme in (*named, own):
+            plain = [f"{key} {value}" for key, value in scheme.items() if not isinstance(value, (dict, list))]
+            parts += [f"{kind}: {', '.join(plain)}"] if plain else []
+    return "; ".join(parts)
 
 
 def to_number(value: Any) -> float | None:
@@ -269,10 +301,10 @@ def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> Ba
     found = {field: _stated(sources, keys) for field, keys in _NUMBERS.items()}
     return BandEntry(
         name=_text(name.get("name", name.get("id"))),
-        common_name=_text(name.get("eo:common_name", name.get("common_name"))),
+        common_name=_text(_of_band("common_name", name, sources[2])),
         description=_text(name.get("description")),
-        center_um=to_number(name.get("eo:center_wavelength", name.get("center_wavelength"))),
-        fwhm_um=to_number(name.get("eo:full_width_half_max", name.get("full_width_half_max"))),
+        center_um=_micrometres(to_number(_of_band("center_wavelength", name, sources[2]))),
+        fwhm_um=to_number(_of_band("full_width_half_max", name, sources[2])),
         scale=to_number(found["scale"]),
         offset=to_number(found["offset"]),
         nodata=to_number(found["nodata"]),
@@ -280,6 +312,17 @@ def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> Ba
         data_type=_text(found["data_type"]),
         gsd=to_number(found["spatial_resolution"]),
     )
+
+
+def _of_band(field: str, name: Mapping[str, Any], asset: Mapping[str, Any]) -> Any:
+    """Return what a band entry says, in the words of either version; else what its asset says for all."""
+    found = _stated((name,), (f"eo:{field}", field))
+    return _stated((asset,), (f"eo:{field}",)) if found is None else found
+
+
+def _micrometres(centre: float | None) -> float | None:
+    """Return a wavelength in µm, as STAC has it; EOPF states nm, and no band is as long in µm."""
+    return centre / 1000 if centre is not None and centre > 100 else centre
 
 
 def _stated(sources: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Any:

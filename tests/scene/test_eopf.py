@@ -1,0 +1,239 @@
+"""EOPF products as DataTree, analysis mode and plain groups: all that is known of them is the store's own."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import numpy as np
+import pytest
+import xarray as xr
+from zarr.storage import LocalStore
+
+from tests.eopf_stores import GEOZARR, L1C, L2A, needs_eopf, pixels, tree_of
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.scene.eopf import BAND, facts_of, nearness
+from xcloudmask.testing import TOY
+
+LEVELS = {
+    L1C: ("L1C", "sentinel-2b", "toa"),
+    L2A: ("L2A", "sentinel-2a", "boa"),
+    GEOZARR: ("L2A", "sentinel-2a", "boa"),
+}
+SIX = {"b02": "blue", "b03": "green", "b04": "red", "b08": "nir", "b11": "swir16", "b12": "swir22"}
+
+
+def described(product: str, names: list[str]) -> xr.DataArray:
+    """The same pixels as an array that a user describes: raw numbers, coarser ones repeated."""
+    level, sensor, _ = LEVELS[product]
+    sizes = [180 if name in ("b02", "b03", "b04", "b08") else 90 for name in names]
+    planes = [
+        np.kron(pixels(level, n, s), np.ones((180 // s,) * 2, "uint16"))
+        for n, s in zip(names, sizes, strict=True)
+    ]
+    left, top = (300000, 5000040) if product == L1C else (699960, 4700040)
+    coords = {"x": left + 5 + 10 * np.arange(180), "y": top - 5 - 10 * np.arange(180), "band": names}
+    da = xr.DataArray(np.stack(planes), coords, ("band", "y", "x"))
+    return da.rio.write_crs(32632).cloudmask.describe(sensor, level=level, scale=1e-4, offset=-0.1, nodata=0)
+
+
+class Counting(LocalStore):
+    """A store that counts the bytes that are read of each array."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.read = Counter()
+
+    async def get(self, key, *args, **options):
+        found = await super().get(key, *args, **options)
+        if found is not None:
+            self.read[key] += len(found)
+        return found
+
+    def pixels(self) -> Counter[str]:
+        """Bytes of chunks by array, such as ``r10m/b02``; neither metadata nor coordinates."""
+        found: Counter[str] = Counter()
+        for key, size in self.read.items():
+            parts = key.split("/")
+            array = next((i for i, part in enumerate(parts[:-1]) if BAND.fullmatch(part)), None)
+            if array is not None and not parts[-1].startswith(".z") and parts[-1] != "zarr.json":
+                found["/".join(parts[array - 1 : array + 1])] += size
+        return found
+
+
+@needs_eopf
+@pytest.mark.parametrize("product", [L1C, L2A, GEOZARR])
+def test_a_tree_needs_no_describe(eopf_store, product):
+    _, sensor, level = LEVELS[product]
+    da = xr.open_datatree(eopf_store(product), engine="zarr").cloudmask.to_array()
+    assert (da.attrs["sensor"], da.attrs["level"], da.rio.crs.to_epsg()) == (sensor, level, 32632)
+    assert da.chunks is not None
+    assert da.dtype == np.float32
+    if product != GEOZARR:  # whose root has lost its attributes
+        assert str(da.time.values)[:10] == {L1C: "2025-01-13", L2A: "2025-10-08"}[product]
+        assert da.item_id.item() == product
+        assert da["s2:processing_baseline"].item() == "05.11"
+        true = {L1C: 22.4813, L2A: 40.6951}[product]  # datetime is null in one, "null" in the other
+        assert da.sun_elevation.item() == pytest.approx(true, abs=1e-4)
+
+
+@needs_eopf
+@pytest.mark.parametrize("product", [L1C, L2A])
+@pytest.mark.parametrize("decoded", [True, False])
+def test_a_tree_is_masked_as_the_same_pixels_that_are_described(eopf_store, product, decoded):
+    """Raw integers, too: what mask_and_scale=False leaves in the attributes scales them."""
+    tree = xr.open_datatree(eopf_store(product), engine="zarr", mask_and_scale=decoded)
+    mask = tree.cloudmask.predict(TOY)
+    expected = described(product, list(SIX)).cloudmask.predict(TOY)
+    assert mask.values.tobytes() == expected.values.tobytes()
+    assert len(np.unique(mask)) > 2
+    np.testing.assert_array_equal(mask.x, expected.x)
+    np.testing.assert_array_equal(mask.y, expected.y)
+
+
+@needs_eopf
+@pytest.mark.network
+@pytest.mark.parametrize("product", [L1C, L2A])
+def test_a_real_network_gives_the_same_mask_byte_for_byte(eopf_store, product):
+    tree = xr.open_datatree(eopf_store(product), engine="zarr")
+    model = f"ukis-6band-{LEVELS[product][0].lower()}"
+    mask = tree.cloudmask.predict(model)
+    assert mask.values.tobytes() == described(product, list(SIX)).cloudmask.predict(model).values.tobytes()
+    assert len(np.unique(mask)) > 1
+
+
+@needs_eopf
+@pytest.mark.parametrize("product", [L1C, L2A])
+def test_groups_and_analysis_mode_need_no_describe(eopf_store, product):
+    """A group is what xarray opens; analysis mode merges groups under the root's attributes."""
+    _, sensor, level = LEVELS[product]
+    group = xr.open_dataset(eopf_store(product), engine="zarr", group="measurements/reflectance/r10m")
+    assert (group.cloudmask.sensor.name, group.cloudmask.predict(TOY).rio.crs.to_epsg()) == (sensor, 32632)
+    expected = described(product, ["b02", "b03", "b04", "b08"]).cloudmask.predict(TOY)
+    np.testing.assert_array_equal(group.cloudmask.predict(TOY), expected)
+
+    merged = analysis_mode(eopf_store(product))
+    assert merged.cloudmask.sensor.name == sensor
+    mask = merged.cloudmask.predict(TOY)
+    np.testing.assert_array_equal(mask, described(product, list(SIX)).cloudmask.predict(TOY))
+    assert mask.item_id.item() == product
+    cleared = merged.cloudmask.apply(mask)
+    assert cleared.b04.isnull().any()
+    assert "scl" not in merged or not cleared.scl.isnull().any()
+    assert merged.cloudmask._array().attrs == {"sensor": sensor, "level": level}
+
+
+def analysis_mode(path) -> xr.Dataset:
+    """What xarray-eopf 0.3.1 makes of a product at 10 m, its resampling apart; it asks for zarr < 3."""
+    tree = xr.open_datatree(path, engine="zarr")
+    base = tree["measurements/reflectance/r10m"].to_dataset(inherit=False)
+    found = {}
+    for group in ("measurements/reflectance", "conditions/mask/l2a_classification"):
+        for name in ("r10m", "r20m", "r60m"):
+            if f"/{group}/{name}" in tree.groups:
+                for key, var in tree[f"{group}/{name}"].to_dataset(inherit=False).data_vars.items():
+                    found.setdefault(key, var.reindex(x=base.x, y=base.y, method="nearest"))
+    if "scl" in found:
+        flags = {"flag_values": [0, 1], "flag_meanings": "no_data sat_or_defect_pixel"}
+        found["scl"] = found["scl"].astype("uint8").assign_attrs(flags)
+    return xr.Dataset(found, attrs=tree.attrs).assign_coords(spatial_ref=xr.DataArray(0))
+
+
+@needs_eopf
+@pytest.mark.parametrize(
+    ("product", "fine"), [(L1C, {"b02", "b03", "b04", "b08"}), (L2A, {"b08"}), (GEOZARR, set())]
+)
+def test_nothing_is_read_while_building_and_no_more_than_is_needed_for_30_m(eopf_store, product, fine):
+    """Level 1C has the visible bands at 10 m alone, level 2A b08, GeoZarr none."""
+    store = Counting(eopf_store(product), read_only=True)
+    tree = xr.open_datatree(store, engine="zarr")
+    mask = tree.cloudmask.predict(
+        "ukis-6band-l2a" if product != L1C else "ukis-6band-l1c", working_resolution=30
+    )
+    repr(tree.cloudmask)
+    assert store.pixels() == {}
+    assert mask.attrs["working_resolution_m"] == [30.0, 30.0]
+    tree.cloudmask.to_array(30).sel(band=list(SIX)).compute()
+    read = store.pixels()
+    assert set(read) == {f"r10m/{b}" if b in fine else f"r20m/{b}" for b in SIX}
+    if product == L2A:
+        assert sum(read.values()) <= 0.35 * reflectance(eopf_store(product))
+
+
+def reflectance(store) -> int:
+    """Bytes of all chunks of reflectance."""
+    folder = store / "measurements/reflectance"
+    return sum(f.stat().st_size for f in folder.glob("r*m/b*/*") if not f.name.startswith(".z"))
+
+
+def test_sizes_no_coarser_than_wanted_come_first():
+    assert min([10, 20, 60, 120, 360, 720], key=lambda size: nearness(size, 100)) == 60
+    assert min([20, 60], key=lambda size: nearness(size, 10)) == 20
+
+
+@needs_eopf
+def test_a_stale_transform_of_an_array_moves_no_pixel(eopf_store):
+    """r20m/b08 of GeoZarr says 10 m, r120m/b02 says 60 m."""
+    attrs = tree_of(GEOZARR)["members"]["measurements"]["members"]["reflectance"]["members"]
+    assert attrs["r20m"]["members"]["b08"]["attributes"]["proj:transform"][0] == 10
+    da = xr.open_datatree(eopf_store(GEOZARR), engine="zarr").cloudmask.to_array(30)
+    np.testing.assert_array_equal(da.sel(band="b08")[::2, ::2], da.sel(band="b08")[1::2, 1::2])  # of 20 m
+    assert da.rio.bounds() == (699960.0, 4698240.0, 701760.0, 4700040.0)
+
+
+@needs_eopf
+def test_quality_masks_are_read_by_the_meanings_that_the_store_states(eopf_store):
+    tree = xr.open_datatree(eopf_store(L1C), engine="zarr").load()
+    mask = tree["quality/mask/r10m/b02"]
+    mask.values[:3, 0], mask.values[5, 5] = [4, 16, 32], 128
+    found = tree.cloudmask.quality()
+    assert np.argwhere(~found.valid.values).tolist() == [[0, 0], [1, 0], [2, 0]]
+    assert np.argwhere(found.saturated.sel(band="b02").values).tolist() == [[5, 5]]
+    assert (tree.cloudmask.predict(TOY, valid=found.valid)[:3, 0] == 255).all()
+    coarse = tree.cloudmask.quality(tree["measurements/reflectance/r20m/b11"])  # a pixel of 20 m holds four
+    assert np.argwhere(~coarse.valid.values).tolist() == [[0, 0], [1, 0]]
+
+
+@needs_eopf
+def test_facts_pass_over_what_says_nothing():
+    attrs = copy.deepcopy(tree_of(L1C)["attributes"])
+    assert attrs["stac_discovery"]["properties"]["datetime"] == "null"
+    facts = facts_of(attrs)
+    assert (facts.time, facts.sensor, facts.baseline) == (
+        "2025-01-13T10:33:09.024000",
+        "sentinel-2b",
+        "05.11",
+    )
+    attrs["stac_discovery"]["properties"].update(datetime=None, start_datetime="null", platform="null")
+    assert facts_of(attrs).time == "2025-01-13T10:33:09"  # of the name
+    assert facts_of(attrs).sensor == "sentinel-2b"
+    assert facts_of({}) is None
+    assert facts_of({"stac_discovery": {"properties": {"product:type": "S03OLCEFR"}}}) is None
+
+
+@needs_eopf
+@pytest.mark.parametrize(("product", "sensor"), [(L1C, "sentinel-2b"), (L2A, "sentinel-2a")])
+def test_wavelengths_tell_the_satellite_where_nothing_else_does(product, sensor):
+    members = tree_of(product)["members"]["measurements"]["members"]["reflectance"]["members"]
+    arrays = [node["attributes"] for node in members["r10m"]["members"].values()]
+    facts = facts_of({}, arrays)
+    assert (facts.sensor, facts.level) == (sensor, LEVELS[product][2])
+
+
+@needs_eopf
+def test_a_mask_of_a_product_is_written_and_applied(eopf_store, tmp_path):
+    tree = xr.open_datatree(eopf_store(L2A), engine="zarr")
+    mask = tree.cloudmask.predict(TOY)
+    mask.cloudmask.to_zarr(tmp_path / "mask.zarr")
+    back = xr.open_zarr(tmp_path / "mask.zarr")
+    np.testing.assert_array_equal(back.cloud_mask.squeeze(), mask)
+    cleared = tree.cloudmask.apply(mask)
+    assert cleared.sizes["x"] == mask.sizes["x"]
+    assert bool(cleared.isnull().any())
+
+
+def test_other_trees_are_told_what_is_looked_for():
+    tree = xr.DataTree.from_dict({"/other": xr.Dataset({"a": ("x", [1])})})
+    with pytest.raises(CloudMaskError, match=r"no group 'measurements/reflectance'.*/other.*to_dataset"):
+        tree.cloudmask.predict()
+    assert "<cloudmask>" in repr(tree.cloudmask)

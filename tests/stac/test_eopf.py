@@ -1,0 +1,249 @@
+"""Items of both EOPF services, with the stores that they name served by nginx and SeaweedFS."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+import xcloudmask
+from tests.eopf_stores import EOPF, GEOZARR, L2A, needs_eopf, pixels, write
+from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.stac import load_stac
+from xcloudmask.stac.eopf import product_item, with_arrays
+from xcloudmask.stac.plan import plan_item
+from xcloudmask.stac.transport import Transport
+from xcloudmask.testing import TOY
+
+EXPLORER = "S2A_MSIL2A_20250831T103701_N0511_R008_T31TFL_20250831T145420"
+
+
+def item(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((EOPF / "items" / f"{name}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def sample_service(root: str, **properties: Any) -> dict[str, Any]:
+    """An item as the sample service words it: groups SR_10m, SR_20m, SR_60m, and single arrays."""
+    groups = {
+        f"SR_{size}m": {
+            "href": f"{root}/measurements/reflectance/r{size}m",
+            "type": "application/vnd.zarr; version=2",
+            "gsd": size,
+            "xarray:open_dataset_kwargs": {"engine": "eopf-zarr", "op_mode": "native", "chunks": {}},
+        }
+        for size in (10, 20, 60)
+    }
+    own = {"href": f"{root}/measurements/reflectance/r10m/b02", "type": "application/vnd.zarr", "gsd": 10}
+    product = {"href": root, "type": "application/vnd.zarr", "roles": ["data", "metadata"]}
+    said = {"datetime": None, "start_datetime": "2025-10-08T10:00:41.024Z", "proj:code": "EPSG:32632",
+            "proj:bbox": [11.39, 41.40, 12.76, 42.43], "view:sun_elevation": 49.3, **properties}  # fmt: skip
+    return {
+        "id": L2A, "type": "Feature", "collection": "sentinel-2-l2a", "properties": said, "links": [],
+        "bbox": [11.39, 41.40, 12.76, 42.43], "assets": {**groups, "B02_10m": own, "product": product},
+    }  # fmt: skip
+
+
+@needs_eopf
+@pytest.mark.parametrize("engine", ["stackstac", "odc"])
+def test_groups_of_the_sample_service_are_read_through_their_store(eopf_store, engine):
+    da = load_stac(sample_service(str(eopf_store(L2A))), engine=engine)
+    assert (da.attrs["level"], da.attrs["sensor"], da.rio.crs.to_epsg()) == ("boa", "sentinel-2a", 32632)
+    assert da.band.values.tolist() == ["blue", "green", "red", "nir", "swir16", "swir22"]
+    assert str(da.time.values[0])[:19] == "2025-10-08T10:00:41"
+    for band, name, size in (("red", "b04", 180), ("nir", "b08", 180), ("swir16", "b11", 90)):
+        raw = pixels("L2A", name, size).astype("float32")
+        expected = np.where(raw == 0, np.nan, raw * np.float32(1e-4) - np.float32(0.1))
+        np.testing.assert_allclose(
+            da.sel(band=band)[0], np.kron(expected, np.ones((180 // size,) * 2)), atol=1e-6
+        )
+    everything = load_stac(sample_service(str(eopf_store(L2A))), bands="all", resolution=20)
+    assert everything.sizes["band"] == 12
+    assert load_stac(sample_service(str(eopf_store(L2A))), bands=["B02_10m"]).band.item() == "blue"
+
+
+@needs_eopf
+def test_a_store_is_read_as_files_of_the_same_pixels_are(eopf_store, tmp_path):
+    """Warped, averaged, cut into other chunks: GDAL is given the same numbers, so it answers the same."""
+    made = product_item(str(eopf_store(L2A)), Transport())
+    files = copy.deepcopy(made)
+    for key, asset in files["assets"].items():
+        path = tmp_path / f"{key.replace('/', '_')}.tif"
+        raw = pixels("L2A", key[-3:], asset["proj:shape"][0])
+        place = from_origin(699960, 4700040, asset["gsd"], asset["gsd"])
+        form = {"driver": "GTiff", "count": 1, "height": len(raw), "width": len(raw), "dtype": "uint16"}
+        with rasterio.open(path, "w", crs="EPSG:32632", transform=place, **form) as file:
+            file.write(raw, 1)
+        asset.update(href=str(path), type="image/tiff")
+    for options in (
+        {"resolution": 30, "resampling": "average"},
+        {"resolution": 45, "resampling": "bilinear", "chunks": 17},
+        {"crs": "EPSG:3035", "resolution": 25, "resampling": "cubic"},
+        {"bbox": (11.434, 42.41, 11.44, 42.42), "resolution": 10},
+    ):
+        found, expected = load_stac(made, **options), load_stac(files, **options)
+        np.testing.assert_array_equal(found.values, expected.values, err_msg=str(options))
+        assert np.isfinite(found).any()
+        assert found.chunks == expected.chunks
+
+
+@needs_eopf
+def test_of_several_sizes_the_nearest_is_read_that_is_no_coarser(eopf_store):
+    item = with_arrays([sample_service(str(eopf_store(L2A)))], Transport())[0]
+    from xcloudmask.stac.match_assets import match_item
+
+    def read(size):
+        return {
+            c.band.common_name: c.asset.href[-8:]
+            for c in match_item(item, size).choose(["B04", "B08", "B11"])
+        }
+
+    assert read(30) == {"red": "r20m/b04", "nir": "r10m/b08", "swir16": "r20m/b11"}
+    assert read(60)["red"] == "r60m/b04"
+    assert read(None)["red"] == "r10m/b04"
+
+
+@needs_eopf
+def test_what_items_state_wrongly_is_the_stores_own(eopf_store):
+    """The zenith as elevation, no datetime or the text "null", degrees beside a UTM code, b8A for b8a."""
+    service = sample_service(str(eopf_store(L2A)), datetime="null")
+    plan = plan_item(with_arrays([service], Transport())[0])
+    assert plan.sun_elevation == pytest.approx(90 - 49.3049, abs=1e-3)
+    assert plan.datetime.startswith("2025-10-08T10:00:41")
+    assert plan.crs == "EPSG:32632"
+    assert plan.offset_rule == "what the store's arrays state"
+
+    document = item(f"{L2A}.szeopf")
+    assert "r20m/b8A" in {band["name"] for band in document["assets"]["reflectance"]["bands"]}
+    document["links"] = []
+    document["assets"]["reflectance"]["href"] = f"{eopf_store(GEOZARR)}/measurements/reflectance"
+    da = load_stac(document, bands=["B8A", "red"])
+    assert da.band.values.tolist() == ["nir08", "red"]
+    assert np.isfinite(da).all()
+
+
+@needs_eopf
+@pytest.mark.parametrize("name", [EXPLORER, f"{L2A}.szeopf"])
+def test_a_zenith_is_told_from_an_elevation_by_date_and_place(name):
+    document = item(name)
+    zenith = document["properties"]["view:sun_elevation"]
+    document["assets"] = {
+        "red": {"href": "B04.tif", "bands": [{"name": "B04", "raster:scale": 1e-4, "raster:offset": -0.1}]}
+    }
+    assert plan_item(document).sun_elevation == pytest.approx(90 - zenith)
+    document["properties"]["view:sun_elevation"] = 90 - zenith
+    assert plan_item(document).sun_elevation == pytest.approx(90 - zenith)
+
+
+def served(path, root, name) -> None:
+    shutil.copytree(path, root / name, dirs_exist_ok=True)
+
+
+@needs_eopf
+@pytest.mark.services
+@pytest.mark.parametrize("stored", [GEOZARR, L2A])
+def test_a_real_item_is_masked_over_http(web_server, tmp_path, stored):
+    """From the item to the mask: one asset `reflectance`, of Zarr format 3 or 2."""
+    document = item(EXPLORER)
+    where = document["assets"]["reflectance"]["href"]
+    root = where.split("/measurements")[0]
+    served(
+        write(tmp_path / f"{EXPLORER}.zarr", stored, only="measurements"),
+        web_server.root,
+        f"{stored[:7]}.zarr",
+    )
+    here = f"{web_server.url}/{stored[:7]}.zarr"
+    document["bbox"] = document["geometry"] = None  # of another tile than the metadata at hand
+    scene = load_stac(document, patch_url=lambda url: url.replace(root, here), resolution=20, retries=0)
+    assert scene.attrs == {"level": "boa", "sensor": "sentinel-2a"}
+    mask = scene.cloudmask.predict(TOY).compute()
+    local = load_stac(product_item(str(tmp_path / f"{EXPLORER}.zarr"), Transport()), resolution=20)
+    np.testing.assert_array_equal(mask, local.cloudmask.predict(TOY))
+    assert len(np.unique(mask)) > 1
+    opened = xcloudmask.open(here, resolution=20, bands=["red", "swir16"])
+    np.testing.assert_array_equal(opened, local.sel(band=["red", "swir16"]))
+
+
+@needs_eopf
+@pytest.mark.services
+def test_a_real_item_is_read_from_s3(s3_server, eopf_store, monkeypatch):
+    """Its href is s3://; the account is that of gdal_env, through obstore, or of an fsspec file system."""
+    document = item(f"{L2A}.szeopf")
+    href = document["assets"]["reflectance"]["href"]
+    bucket, _, key = href.removeprefix("s3://").partition("/")
+    fs = s3_server.filesystem()
+    fs.makedirs(bucket, exist_ok=True)
+    fs.put(str(eopf_store(GEOZARR)), f"{bucket}/{key.split('/measurements')[0]}", recursive=True)
+    scene = load_stac(document, gdal_env=s3_server.gdal_env(), resolution=20)
+    local = load_stac(product_item(str(eopf_store(GEOZARR)), Transport()), resolution=20)
+    np.testing.assert_array_equal(scene, local)
+    assert np.isfinite(scene).any()
+    through = load_stac(document, filesystem=fs, resolution=20, bands=["red"])
+    np.testing.assert_array_equal(through, local.sel(band=["red"]))
+    for name, value in s3_server.gdal_env().items():
+        monkeypatch.setenv(name, {True: "YES", False: "NO"}.get(value, str(value)))
+    opened = xcloudmask.open(href.split("/measurements")[0], resolution=20)
+    np.testing.assert_array_equal(opened, local)
+    with pytest.raises(AssetError, match=r"asset 'reflectance'.*cannot be read"):
+        load_stac(document, gdal_env=s3_server.gdal_env("wrong"), retries=0)
+
+
+@needs_eopf
+@pytest.mark.services
+def test_a_store_without_consolidated_metadata_is_read_over_http(web_server, tmp_path):
+    """HTTP lists nothing: the groups that multiscales names are asked for."""
+    path = write(tmp_path / "a.zarr", GEOZARR, only="measurements")
+    root = json.loads((path / "zarr.json").read_text())
+    del root["consolidated_metadata"]
+    (path / "zarr.json").write_text(json.dumps(root))
+    served(path, web_server.root, "bare.zarr")
+    found = product_item(f"{web_server.url}/bare.zarr", Transport(retries=0))
+    assert {"r10m/b02", "r20m/b8a", "r720m/b12"} <= set(found["assets"])
+
+
+@needs_eopf
+def test_a_store_that_is_not_there_is_named_with_what_the_item_says_of_it(tmp_path):
+    document = sample_service(str(tmp_path / "no.zarr"))
+    document["properties"]["auth:schemes"] = {
+        "oidc": {"type": "openIdConnect", "openIdConnectUrl": "https://login"}
+    }
+    for asset in document["assets"].values():
+        asset["storage:refs"] = ["cold"]
+    document["properties"]["storage:schemes"] = {"cold": {"type": "custom-s3", "storage_class": "GLACIER"}}
+    words = r"SR_10m.*no\.zarr.*storage: type custom-s3, storage_class GLACIER; auth: type openIdConnect.*https://login"
+    with pytest.raises(AssetError, match=words):
+        load_stac(document)
+    with (
+        pytest.warns(UserWarning, match=r"left out.*no\.zarr"),
+        pytest.raises(CloudMaskError, match="no item is left"),
+    ):
+        load_stac(document, on_error="skip")
+
+
+@needs_eopf
+def test_products_mix_with_files_and_with_each_other(eopf_store):
+    both = [sample_service(str(eopf_store(L2A))), {**sample_service(str(eopf_store(L2A))), "id": f"{L2A}-2"}]
+    both[1]["properties"] = {**both[1]["properties"], "start_datetime": "2025-10-09T10:00:41Z"}
+    da = load_stac(both, bands=["red"], resolution=60)
+    assert da.sizes["time"] == 2
+    np.testing.assert_array_equal(da[0], da[1])
+
+
+@needs_eopf
+def test_the_metadata_of_a_product_are_read_once(eopf_store, monkeypatch):
+    from xcloudmask.stac import zarr_store
+
+    opened = []
+    monkeypatch.setattr(
+        zarr_store, "_store", partial(lambda real, *a: opened.append(a) or real(*a), zarr_store._store)
+    )
+    zarr_store._group.cache_clear()
+    load_stac(sample_service(str(eopf_store(L2A)))).compute()
+    assert len(opened) == 1

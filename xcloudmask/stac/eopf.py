@@ -1,0 +1,196 @@
+"""EOPF products in catalogues and on disk: an item of Zarr groups becomes one of an asset for each array.
+
+Whatever a service calls its assets (``SR_10m``, ``reflectance``, ``B02_10m``), all lie in one store, whose
+own metadata tell which arrays there are, what their numbers mean and where their pixels lie. So the store is
+asked, and the rest of `xcloudmask.stac` sees assets as it knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from xcloudmask.errors import AssetError, CloudMaskError, UnitError
+from xcloudmask.scene.eopf import BAND, REFLECTANCE, Facts, facts_of, said
+from xcloudmask.stac.assumptions import name_items
+from xcloudmask.stac.transport import Transport, explain, warn_anywhere
+from xcloudmask.stac.view import access_of, crs_of, view_item
+from xcloudmask.stac.zarr_store import ArrayFacts, arrays_below, grid_of_group, is_zarr, open_group, split
+from xcloudmask.store.retry import is_io, repeat
+
+
+def with_arrays(items: Sequence[dict[str, Any]], transport: Transport) -> list[dict[str, Any]]:
+    """Return the items, those of EOPF with an asset for each array of reflectance in the place of its groups.
+
+    Parameters
+    ----------
+    items : sequence of dict
+        Plain items; they are not changed.
+    transport : Transport
+        The store's metadata, x and y are read through it.
+    """
+    lost: dict[str, AssetError] = {}
+
+    def made(item: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            return _with_arrays(item, transport)
+        except AssetError as error:
+            if transport.on_error == "raise":
+                raise
+            lost[str(item["id"])] = error
+            return None
+
+    if not any(_store_of(item) for item in items):
+        return list(items)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        out = [item for item in pool.map(made, items) if item is not None]
+    if lost:
+        warn_anywhere(f"{name_items(sorted(lost))}: left out. {lost[min(lost)]}")
+    if not out:
+        raise CloudMaskError("no item is left: every one was left out, for the reasons in the warning")
+    return out
+
+
+def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
+    """Return an item for a product that no catalogue lists; None where the store is no Sentinel-2 product.
+
+    Parameters
+    ----------
+    root : str
+        Path or address of the store.
+    transport : Transport
+    """
+    group = open_group(root, transport)
+    arrays = _reflectance(group)
+    facts = _facts(group, arrays, root)
+    if facts is None:
+        return None
+    item = {
+        "type": "Feature",
+        "id": facts.name or root.rstrip("/").rsplit("/", 1)[-1],
+        "properties": {},
+        "assets": {},
+    }
+    return _merged(item, root, group, arrays, facts)
+
+
+def _store_of(item: Mapping[str, Any]) -> str | None:
+    """Return the address of the store in which an item's assets lie; None where they are no Zarr."""
+    raw = item["assets"].values()
+    if not any(isinstance(a, Mapping) and ".zarr" in str(a.get("href")) for a in raw):
+        return None  # most items have no Zarr, and need no second look
+    for asset in view_item(item).assets.values():
+        if asset.is_zarr and is_zarr(asset.href):
+            return split(asset.href)[0]
+    return None
+
+
+def _with_arrays(item: dict[str, Any], transport: Transport) -> dict[str, Any]:
+    root = _store_of(item)
+    if root is None:
+        return item
+    view = view_item(item)
+    key = next(k for k, a in view.assets.items() if a.is_zarr and is_zarr(a.href))
+    try:
+        group, arrays = repeat(
+            lambda: _opened(root, transport, view.remote),
+            transport.retries,
+            f"item {view.id!r}, asset {key!r}",
+            None,
+        )
+        if not arrays:
+            return item
+        return _merged(item, root, group, arrays, _facts(group, arrays, root) or Facts())
+    except Exception as error:
+        if not (isinstance(error, (OSError, CloudMaskError, ValueError)) or is_io(error)):
+            raise
+        access = access_of(view.assets[key].raw, view.properties)
+        failure = explain(view.id, key, root, error, transport, access)
+    raise failure
+
+
+def _opened(root: str, transport: Transport, remote: bool) -> tuple[Any, dict[str, ArrayFacts]]:
+    group = open_group(root, transport, remote=remote)
+    return group, _reflectance(group)
+
+
+def _reflectance(group: Any) -> dict[str, ArrayFacts]:
+    found = arrays_below(group, REFLECTANCE)
+    return {path: array for path, array in found.items() if BAND.fullmatch(path.rpartition("/")[2])}
+
+
+def _facts(group: Any, arrays: Mapping[str, ArrayFacts], root: str) -> Facts | None:
+    facts = facts_of(dict(group.attrs), [array.attrs for array in arrays.values()], root)
+    return facts if arrays else None
+
+
+def _merged(
+    item: Mapping[str, Any], root: str, group: Any, arrays: Mapping[str, ArrayFacts], facts: Facts
+) -> dict[str, Any]:
+    """Return an item with the arrays as assets; what the store says of the scene fills the item's gaps."""
+    raw = {k: a for k, a in item["assets"].items() if isinstance(a, Mapping)}
+    keys = {str(asset.get("href", "")).rstrip("/"): key for key, asset in raw.items()}
+    shared = {
+        name: value
+        for asset in raw.values()
+        if split(str(asset.get("href", "")))[1].startswith(REFLECTANCE)
+        for name, value in asset.items()
+        if name.startswith(("storage:", "auth:"))
+    }
+    properties = dict(item.get("properties") or {})
+    # in degrees beside the code of a UTM zone (eopf-stac before 0.12), or of one group of several
+    for name in ("proj:bbox", "proj:shape", "proj:transform"):
+        properties.pop(name, None)
+    stated = {"platform": facts.sensor, "datetime": facts.time, "processing:version": facts.baseline,
+              "processing:level": {"toa": "L1C", "boa": "L2A"}.get(facts.level or "")}  # fmt: skip
+    properties |= {name: value for name, value in stated.items() if value and not said(properties, name)}
+    if elevation := _sun_elevation(group, facts):
+        properties["view:sun_elevation"] = elevation  # items of both services state the zenith angle there
+    crs = facts.crs or crs_of(properties)
+    if crs is None:
+        raise AssetError(f"neither the item nor the store tells the CRS of {REFLECTANCE}.")
+    grids = {array.group: grid_of_group(group, array.group, crs, array.shape) for array in arrays.values()}
+    assets = {
+        key: asset
+        for key, asset in raw.items()
+        if not split(str(asset.get("href", "")))[1].startswith(REFLECTANCE)
+    }
+    for path, array in arrays.items():
+        href, grid = f"{root}/{path}", grids[array.group]
+        assets[keys.get(href, path.removeprefix(f"{REFLECTANCE}/"))] = {
+            "href": href, "type": "application/vnd.zarr", "zarr:node_type": "array", "gsd": grid.res_x,
+            "roles": ["data", "reflectance"], "proj:code": crs, "proj:shape": list(grid.shape),
+            "proj:transform": list(grid.transform)[:6], "bands": [_band(path, array)], **shared,
+        }  # fmt: skip
+    return {**item, "properties": properties, "assets": assets}
+
+
+def _band(path: str, array: ArrayFacts) -> dict[str, Any]:
+    """Return what an array's own attributes say of its numbers, as STAC words it."""
+    scale, offset = (array.attrs.get(name) for name in ("scale_factor", "add_offset"))
+    floats = array.dtype.startswith("float")
+    if scale is None and not floats:
+        raise UnitError(
+            f"{path}: the array holds {array.dtype} and states no scale_factor, so what its numbers mean is"
+            " not known. Open it with xarray and describe(scale=, offset=)"
+        )
+    fill = next(
+        (n for name in ("_FillValue", "fill_value") if (n := array.attrs.get(name)) is not None), array.fill
+    )
+    return {
+        "name": path.rpartition("/")[2].upper(),
+        "data_type": array.dtype,
+        "raster:scale": 1.0 if scale is None else float(scale),
+        "raster:offset": float(offset or 0.0),
+        **({} if floats or fill is None else {"nodata": fill}),
+    }
+
+
+def _sun_elevation(group: Any, facts: Facts) -> float | None:
+    """Return the sun's elevation; where the root's attributes are lost, from the mean angles' array."""
+    if facts.sun_elevation is not None:
+        return facts.sun_elevation
+    angles = group.get("conditions/geometry/mean_sun_angles")
+    zenith = float(angles[0]) if angles is not None and angles.shape == (2,) else float("nan")
+    return 90 - zenith if 0 < zenith < 90 else None
