@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xcloudmask.archive.sync import sync
     from xcloudmask.archive.timeseries import timeseries
     from xcloudmask.engine.predictor import unload
+    from xcloudmask.store.overviews import add_overviews
     from xcloudmask.store.verify import verify
     from xcloudmask.streaming import stream
     from xcloudmask.streaming.worker_plugin import WorkerPlugin
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 #: What is imported when it is first asked for: it needs zarr, torch or distributed.
 _LATER = {
     "WorkerPlugin": "xcloudmask.streaming.worker_plugin",
+    "add_overviews": "xcloudmask.store.overviews",
     "metrics": "",
     "open_masks": "xcloudmask.archive.record",
     "stream": "xcloudmask.streaming",
@@ -52,6 +54,7 @@ __all__ = [
     "Sensor",
     "WorkerPlugin",
     "__version__",
+    "add_overviews",
     "errors",
     "load_stac",
     "masks",

@@ -22,7 +22,7 @@ from xcloudmask.types import Band, ModelLike, Sensor
 
 if TYPE_CHECKING:
     from xcloudmask.masks.geotiff import Written
-    from xcloudmask.store.options import Progress
+    from xcloudmask.store.options import Overviews, Progress
     from xcloudmask.store.sizes import Sizes
     from xcloudmask.streaming.report import StreamReport
 
@@ -367,6 +367,7 @@ class CloudMask:
         chunks: Sizes | None = None,
         shards: Sizes | Literal[False] | None = None,
         encoding: Mapping[str, Any] | None = None,
+        overviews: Overviews = False,
         progress: Progress = "auto",
         regions_in_flight: int | None = None,
         retries: int = 2,
@@ -391,6 +392,11 @@ class CloudMask:
         encoding : mapping, optional
             ``dtype``: for probabilities ``"uint8"`` (scaled, the default), ``"float16"`` or ``"float32"``;
             ``compressors``: Zarr codecs.
+        overviews : bool or sequence of int
+            Write coarser copies of the mask beside it, as each region is written, for viewers that draw it
+            from afar: the most frequent class, or the mean probability, of each square of pixels. ``(2, 4)``:
+            of 2 x 2 and 4 x 4; True: so many that the last has at most 256 pixels along a side. They lie in
+            ``overviews/2``, ...; a store that has them keeps them up in later calls.
         progress : bool, "auto" or callable
             A bar, auto where there is a terminal or a notebook; or a function that is called with each
             `xcloudmask.streaming.ProgressEvent`.
@@ -415,6 +421,29 @@ class CloudMask:
             name: value for name, value in locals().items() if name not in ("self", "store", "to_zarr")
         }
         return to_zarr(self._mask(), store, **options)
+
+    def add_overviews(
+        self,
+        store: Any,
+        group: str | None = None,
+        *,
+        factors: Overviews = True,
+        storage_options: dict[str, Any] | None = None,
+    ) -> tuple[int, ...]:
+        """Add overviews to the store that this mask was written to; see `xcloudmask.add_overviews`.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray(np.zeros((90, 90), "u1"), dims=("y", "x"), name="cloud_mask")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = mask.cloudmask.to_zarr(folder, progress=False)
+        ...     mask.cloudmask.add_overviews(folder, factors=(2, 4))
+        (2, 4)
+        """
+        from xcloudmask.store.overviews import add_overviews
+
+        return add_overviews(store, group, factors=factors, storage_options=storage_options)
 
     def to_geotiff(self, path: str | PathLike[str], *, overwrite: bool = False) -> Written:
         """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.

@@ -17,6 +17,7 @@ from xcloudmask.store.fingerprint import describe_contract
 from xcloudmask.store.ledger import DONE
 from xcloudmask.store.lock import FOLDER, Lock
 from xcloudmask.store.options import WriteOptions
+from xcloudmask.store.overviews import PLACE, settle_overviews
 from xcloudmask.store.packing import choose_compressors, choose_packing
 from xcloudmask.store.retry import brief
 from xcloudmask.store.sink import Output, open_sink
@@ -148,7 +149,8 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     try:
         sink = open_sink(target, output, resume=options.resume, overwrite=options.overwrite)
         _sweep(target, output)
-        run = prepare_run(source, target, output, sink, lock, options, display)
+        pyramid = settle_overviews(target, sink.array, sink.ledger, sink.storage.layout, options.overviews)
+        run = prepare_run(source, target, output, sink, lock, options, display, pyramid)
         run.go()
         if (sink.ledger.states == DONE).all():
             target.delete_tree(FOLDER, "strips")
@@ -194,5 +196,5 @@ def _sweep(target: Target, output: Output) -> None:
     """Clear away what a kill left half written, here and in no group within."""
     names = [str(name) for name in output.template.coords]
     ours = (f"{FOLDER}/{name}" for name in ("status", "sizes", "strips", "copy"))
-    target.sweep(output.name, *names, "spatial_ref", *ours)
+    target.sweep(output.name, *names, "spatial_ref", PLACE, *ours)
     replace(target, group=target.path(FOLDER)).sweep()
