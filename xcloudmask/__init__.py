@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xcloudmask.archive.sync import sync
     from xcloudmask.archive.timeseries import timeseries
     from xcloudmask.engine.predictor import unload
+    from xcloudmask.stac.write import stac_of
     from xcloudmask.store.overviews import add_overviews
     from xcloudmask.store.verify import verify
     from xcloudmask.streaming import stream
@@ -38,6 +39,7 @@ _LATER = {
     "add_overviews": "xcloudmask.store.overviews",
     "metrics": "",
     "open_masks": "xcloudmask.archive.record",
+    "stac_of": "xcloudmask.stac.write",
     "stream": "xcloudmask.streaming",
     "sync": "xcloudmask.archive.sync",
     "timeseries": "xcloudmask.archive.timeseries",
@@ -62,6 +64,7 @@ __all__ = [
     "models",
     "open_masks",
     "sensors",
+    "stac_of",
     "stream",
     "sync",
     "timeseries",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,18 +26,6 @@ GAMMA = 1 / 1.5
 TRUE_COLOUR = ("red", "green", "blue")
 #: Tried in turn where there is no true colour.
 FALSE_COLOURS = (("nir", "red", "green"), ("swir16", "nir", "red"), ("swir22", "swir16", "nir"))
-#: Colours of Okabe and Ito (2008), which colour-blind people tell apart; light ones, because shadow is dark,
-#: and none of them white, because cloud is.
-COLOURS: Mapping[str, str] = {
-    "clear": "#EDF3E4", "not_cloud": "#EDF3E4", "land": "#EDF3E4",
-    "cloud": "#E69F00", "thick_cloud": "#E69F00", "thin_cloud": "#F0E442",
-    "cloud_shadow": "#CC79A7", "snow": "#56B4E9", "water": "#0072B2", "masked": "#E69F00",
-}  # fmt: skip
-#: For classes with other names, in turn.
-OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7")
-#: No data.
-GAP_FACE = "#D9D9D9"
-
 Pixels = npt.NDArray[np.float32]
 
 
@@ -62,21 +50,6 @@ class Frame:
             return 1.0
         middle = math.radians((self.extent[2] + self.extent[3]) / 2)
         return 1 / max(math.cos(middle), 0.1)
-
-
-def class_colours(names: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
-    """Return the colour of each class.
-
-    Examples
-    --------
-    >>> class_colours(["clear", "cloud", "haze"])
-    {'clear': '#EDF3E4', 'cloud': '#E69F00', 'haze': '#D55E00'}
-    """
-    others = iter(OTHER_COLOURS * (1 + len(names) // len(OTHER_COLOURS)))
-    return {
-        name: GAP_FACE if name == "no_data" else COLOURS[name] if name in COLOURS else next(others)
-        for name in names
-    }
 
 
 def bands_to_show(da: xr.DataArray, dim: str, rgb: str | Sequence[str]) -> tuple[list[int], str]:

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import GAP_FACE, NO_DATA, class_colours
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks.picture import (
-    GAP_FACE,
     TRUE_COLOUR,
     Frame,
-    class_colours,
     frame_of,
     name_of,
     one_time,

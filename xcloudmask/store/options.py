@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,6 +39,9 @@ class WriteOptions(OptionSet):
     )
     overviews: Overviews = field(
         default=False, metadata=about("write coarser copies of the mask beside it, for viewers")
+    )
+    stac: str | os.PathLike[str] | None = field(
+        default=None, metadata=about("catalogue of STAC documents in which the store is listed", "DIR")
     )
     progress: Progress = field(default="auto", metadata=about("a bar, or a function of each event"))
     regions_in_flight: int | None = field(

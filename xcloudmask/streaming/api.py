@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,6 +14,7 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError, OptionError, StoreError, StreamWarning, warn_user
 from xcloudmask.predict.fields import spelled_out
 from xcloudmask.predict.options import PredictOptions
+from xcloudmask.stac.write import address_of, save, stac_of
 from xcloudmask.store.fingerprint import describe_contract
 from xcloudmask.store.ledger import DONE
 from xcloudmask.store.lock import FOLDER, Lock
@@ -143,6 +145,7 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     target = Target(open_store(store, options.storage_options), options.group or "")
     output = plan_output(source, options)
     display = choose_display(options.progress, output.name)
+    address = None if options.stac is None else address_of(store)  # or refuse before anything is done
 
     lock = Lock(target)
     lock.acquire()
@@ -165,6 +168,9 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     log.info("%s", report)
     if not report.complete:
         warn_user(str(report), StreamWarning)
+    elif address is not None and options.stac is not None:
+        found = stac_of(store, options.group, storage_options=options.storage_options)
+        log.info("listed in %s", save(found, os.fspath(options.stac), options.storage_options))
     return report
 
 
