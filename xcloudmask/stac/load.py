@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
-from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
+from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times, texts
 from xcloudmask.scene.dims import DEGREE
 from xcloudmask.stac.arrange import (
     by_time_step,
@@ -331,5 +331,7 @@ def _describe(
     array = describe_bands(array, [choice.band for choice in choices])
     ids = ["+".join(plan.item_id for plan in group) for group in groups]
     array = describe_times(array, list(stack.times), ids, sensors)
+    addresses = [" ".join(plan.address for plan in group) for group in groups]  # no address has a space
+    array = array.assign_coords(item_href=("time", texts(addresses)))
     levels = [plan.level for group in groups for plan in group]
     return describe_scene(array, levels=levels, sensors=sensors if all(sensors) else (), crs=stack.grid.crs)

@@ -169,6 +169,7 @@ def make_plan(
         updated=view.text("updated"),
         offset_rule=numbers.rule,
         evidence=numbers.evidence,
+        address=view.address,
         assumptions=(*numbers.assumptions, *([misplaced] if misplaced else [])),
     )
 

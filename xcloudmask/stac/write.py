@@ -210,8 +210,9 @@ def save(document: Any, catalogue: str, storage_options: dict[str, Any] | None =
     media = "application/geo+json" if kind == "item" else "application/json"
     link = {"rel": kind, "href": f"./{'/'.join(path)}", "type": media}
     target.put_json(own, *path)
-    root["links"] = [one for one in root["links"] if one.get("href") != link["href"]] + [link]
-    target.put_json(root, "catalog.json")
+    if link not in root["links"]:
+        root["links"].append(link)
+        target.put_json(root, "catalog.json")
     return "/".join((str(catalogue).rstrip("/"), *path))
 
 
@@ -341,7 +342,9 @@ def _sources(mask: xr.DataArray, items: Any) -> list[Document]:
     ids = [str(value) for value in np.ravel(mask["item_id"].values)] if "item_id" in mask.coords else []
     known: dict[str, str] = {}
     if "item_href" in mask.coords and ids:
-        known = dict(zip(ids, map(str, np.ravel(mask["item_href"].values)), strict=True))
+        for joined, hrefs in zip(ids, np.ravel(mask["item_href"].values), strict=True):
+            parts = joined.split("+") if " " in str(hrefs) else [joined]  # a mosaic's
+            known |= dict(zip(parts, str(hrefs).split(" "), strict=False))
     if items is not None:
         given = plain_items(items)
         known = {str(item["id"]): _self(item) for item in given}

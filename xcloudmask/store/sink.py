@@ -215,7 +215,7 @@ def _extend(target: Target, output: Output, header: Mapping[str, Any]) -> Sink:
         fresh = output.template.isel({output.append_dim: [i for i, step in enumerate(steps) if step >= have]})
         _set_length(target, names, output.append_dim, total)
         for name, coord in coordinates(fresh).variables.items():
-            if output.append_dim in coord.dims:
+            if output.append_dim in coord.dims and str(name) in names:
                 append_labels(target.open_array(str(name)), coord, output.append_dim, have)
         ledger.resize(_resized(output, total).layout.grid)
         more = {key: header[key] for key in ("overviews",) if key in header}
