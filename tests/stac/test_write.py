@@ -21,7 +21,7 @@ CODES = {"clear": 0, "cloud": 1, "thin_cloud": 2, "cloud_shadow": 3, "no_data": 
 
 
 def made(steps: int | None = 3, crs: Any = 32632) -> xr.DataArray:
-    """Steps of 40 x 30 pixels near 12 E, 42 N: of each 10 % no data, and 20 %, 40 %, ... of the rest cloud."""
+    """Steps of 40 x 30 pixels near 12 E, 42 N: 10 % no data, and of the rest 20 %, 40 %, ... cloud."""
     values = np.zeros((steps or 1, 40, 30), "u1")
     values[:, :4] = 255
     for step in range(steps or 1):
@@ -162,7 +162,6 @@ def test_a_stream_lists_its_store_in_a_catalogue_once(tmp_path: Path) -> None:
     read = pystac.Catalog.from_file(str(catalogue / "catalog.json"))
     assert sorted(child.id for child in read.get_children()) == ["a", "b"]
     assert [item.id for item in read.get_items()] == ["one"]
-    assert read.validate_all.__self__ is read
     for child in read.get_children():
         assert child.get_root().id == read.id
         valid(child)
@@ -172,11 +171,8 @@ def test_a_stream_lists_its_store_in_a_catalogue_once(tmp_path: Path) -> None:
 
 
 def test_across_the_antimeridian(tmp_path: Path) -> None:
-    mask = (
-        made(None)
-        .assign_coords(x=820000 + 1000 * np.arange(30.0), y=1000 * np.arange(40.0))
-        .rio.write_crs(32660)
-    )
+    far = {"x": 820000 + 1000 * np.arange(30.0), "y": 1000 * np.arange(40.0)}
+    mask = made(None).assign_coords(far).rio.write_crs(32660)
     said = valid(mask.cloudmask.to_stac("m.tif"))
     assert said["geometry"]["type"] == "MultiPolygon"
     assert said["bbox"][0] > 179 > -179 > said["bbox"][2]
