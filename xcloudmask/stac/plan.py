@@ -160,7 +160,7 @@ def make_plan(
         sensor=item.sensor_name,
         level=level,
         datetime=when,
-        time=_time(view.id, when),
+        time=item_time(view),
         assets=tuple(placed(source) for source in numbers.assets),
         valid=valid,
         sun_elevation=numbers.sun_elevation,
@@ -201,8 +201,11 @@ def _datetime(view: ItemView) -> str:
     return told
 
 
-def _time(item_id: str, when: str) -> np.datetime64:
+def item_time(view: ItemView) -> np.datetime64:
+    """Return when an item was seen, in UTC."""
     import pandas as pd
+
+    when = _datetime(view)
 
     try:
         if not _ISO_8601.match(when):
@@ -213,7 +216,7 @@ def _time(item_id: str, when: str) -> np.datetime64:
         time: np.datetime64 = stamp.as_unit("ns").to_datetime64()
     except ValueError as error:
         raise CloudMaskError(
-            f"item {item_id!r}: its datetime {when!r} is none ({error}): give it one with modifier=, or leave"
+            f"item {view.id!r}: its datetime {when!r} is none ({error}): give it one with modifier=, or leave"
             " it out"
         ) from None
     return time

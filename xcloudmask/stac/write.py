@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import CLOUDY, NO_DATA, class_colours
-from xcloudmask.errors import CloudMaskError, ContractError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.items import plain_items
 from xcloudmask.store.geozarr import Grid
-from xcloudmask.store.header import read_header
+from xcloudmask.store.record import open_mask
 from xcloudmask.store.store import Target, open_store
 
 ZARR, COG = "application/vnd.zarr; version=3", "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -96,16 +96,7 @@ def stac_of(
     ('masks', {'minimum': 0.0, 'maximum': 50.0})
     """
     address = href or address_of(store)
-    target = Target(open_store(store, storage_options), group or "")
-    header = read_header(target)
-    if header is None:
-        raise ContractError(f"{target.label} holds no masks that stream wrote. Check the path and group=")
-    contract = header["contract"]
-    mask = target.open_dataset()[contract["name"]]
-    if "time" in mask.dims:  # an append that was stopped may have left arrays longer than what they hold
-        mask = mask.isel(time=slice(0, int(header["steps"])))
-    sizes = contract["shards"] or contract["chunks"]
-    mask = mask.copy(data=mask.variable.chunk(dict(zip(contract["dims"], sizes, strict=True))).data)
+    mask, header = open_mask(Target(open_store(store, storage_options), group or ""))
     return describe_mask(
         mask, "/".join(filter(None, (address, group))), store=address, id=id, items=items,
         cloud_cover=cloud_cover, overviews="overviews" in header,
