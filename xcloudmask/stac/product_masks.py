@@ -26,7 +26,7 @@ from xcloudmask.stac.view import AssetView, ItemView, view_item
 from xcloudmask.store.record import open_mask
 from xcloudmask.store.store import Target, open_store
 
-#: What `xcloudmask.masks.decode` calls a layer, by the key of its asset; of several the first found is taken.
+#: What `xcloudmask.masks.decode` calls a layer, by the key of its asset; of several the finest is taken.
 LAYERS: Mapping[str, str] = {
     "scl": r"(.*_)?(scl|sceneclassification)(_\d+m)?", "qa_pixel": r"(.*_)?qa_pixel",
     "fmask": r"(.*[._])?fmask", "sm": r"(.*_)?sm",
@@ -60,9 +60,11 @@ def find_masks(view: ItemView, sensor: str = "") -> list[FoundMask]:
         word = re.sub(r"\.tiff?$", "", key.lower())
         name = next((name for name, pattern in LAYERS.items() if re.fullmatch(pattern, word)), None)
         listed = asset.raw.get("classification:classes") or ()
-        if name is not None and not asset.is_zarr and name not in found:
+        if name is not None and not asset.is_zarr:
             product = ("probav" if "proba" in sensor else "vgt") if name == "sm" else name
-            found[name] = FoundMask(name, asset, {"product": product})
+            other = found.get(name)
+            if other is None or (asset.gsd or np.inf) < (other.asset.gsd or np.inf):
+                found[name] = FoundMask(name, asset, {"product": product})
         elif any("cloud" in str(one.get("name")) for one in listed if isinstance(one, Mapping)):
             flags = {
                 "flag_values": [int(one["value"]) for one in listed],
