@@ -23,12 +23,10 @@ from xcloudmask.stac.plan import item_time
 from xcloudmask.stac.reader import Layer
 from xcloudmask.stac.transport import Transport
 from xcloudmask.stac.view import AssetView, ItemView, view_item
-from xcloudmask.store.record import open_mask
-from xcloudmask.store.store import Target, open_store
 
 #: What `xcloudmask.masks.decode` calls a layer, by the key of its asset; of several the finest is taken.
 LAYERS: Mapping[str, str] = {
-    "scl": r"(.*_)?(scl|sceneclassification)(_\d+m)?", "qa_pixel": r"(.*_)?qa_pixel",
+    "scl": r"(.*_)?(scl|sceneclassification)([_-]\d+m)?", "qa_pixel": r"(.*_)?qa_pixel",
     "fmask": r"(.*[._])?fmask", "sm": r"(.*_)?sm",
 }  # fmt: skip
 
@@ -123,6 +121,9 @@ def open_listed(views: Sequence[ItemView], transport: Transport) -> xr.Dataset:
 
 def _open(view: ItemView, found: FoundMask, transport: Transport) -> xr.DataArray:
     """Open a mask of ours, with a dimension of time."""
+    from xcloudmask.store.record import open_mask
+    from xcloudmask.store.store import Target, open_store
+
     url = transport.url(found.asset.href, remote=view.remote)
     if url.startswith(("http://", "https://")):
         check_host(url, transport.allow_private_hosts)
