@@ -190,7 +190,7 @@ def test_the_picture_for_the_readme_is_small_and_keeps_the_legends_colours():
     import numpy as np
     from PIL import Image
 
-    from xcloudmask.masks.picture import COLOURS
+    from xcloudmask.classes import COLOURS
 
     path = EXAMPLES / "demo.png"
     assert path.stat().st_size < 250_000

@@ -20,7 +20,6 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 #: Names that conda-forge gives to what PyPI calls otherwise.
-CONDA = {"torch": "pytorch", "dask": "dask-core"}
 #: Bytes, with room to grow: 0.2.0 has 1.8 and 2.9 MB.
 LARGEST = {".whl": 2_500_000, ".gz": 9_000_000}
 
@@ -46,17 +45,6 @@ def test_classifiers_are_pypis_and_pythons_are_those_that_are_tested() -> None:
     tests = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
     assert set(tests["jobs"]["newest"]["strategy"]["matrix"]["python"]) == pythons
     assert min(pythons, key=lambda text: int(text[2:])) == PROJECT["requires-python"].removeprefix(">=")
-
-
-def test_the_recipe_asks_for_what_the_package_does() -> None:
-    def parts(text: str) -> tuple[str, str]:
-        name, limits = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?\s*(.*)", text).groups()  # type: ignore[union-attr]
-        return CONDA.get(name, name), limits.replace(" ", "")
-
-    recipe = yaml.safe_load((ROOT / "conda/recipe.yaml").read_text())["requirements"]["run"]
-    wanted = dict(map(parts, PROJECT["dependencies"]))
-    wanted |= {"distributed": wanted["dask-core"], "python": PROJECT["requires-python"]}
-    assert dict(map(parts, recipe)) == wanted
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from xcloudmask.archive.sync import sync
     from xcloudmask.archive.timeseries import timeseries
     from xcloudmask.engine.predictor import unload
+    from xcloudmask.stac.write import stac_of
+    from xcloudmask.store.overviews import add_overviews
     from xcloudmask.store.verify import verify
     from xcloudmask.streaming import stream
     from xcloudmask.streaming.worker_plugin import WorkerPlugin
@@ -41,9 +43,11 @@ else:
 #: What is imported when it is first asked for: it needs zarr, torch or distributed.
 _LATER = {
     "WorkerPlugin": "xcloudmask.streaming.worker_plugin",
+    "add_overviews": "xcloudmask.store.overviews",
     "continuity": "xcloudmask.archive.continuity",
     "metrics": "",
     "open_masks": "xcloudmask.archive.record",
+    "stac_of": "xcloudmask.stac.write",
     "stream": "xcloudmask.streaming",
     "sync": "xcloudmask.archive.sync",
     "timeseries": "xcloudmask.archive.timeseries",
@@ -62,6 +66,7 @@ __all__ = [
     "Sensor",
     "WorkerPlugin",
     "__version__",
+    "add_overviews",
     "continuity",
     "errors",
     "load_stac",
@@ -70,6 +75,7 @@ __all__ = [
     "models",
     "open_masks",
     "sensors",
+    "stac_of",
     "stream",
     "sync",
     "timeseries",

@@ -28,7 +28,7 @@ from xcloudmask.types import Band, ModelLike, Sensor
 if TYPE_CHECKING:
     from xcloudmask.masks.explore import Map
     from xcloudmask.masks.geotiff import Written
-    from xcloudmask.store.options import Progress
+    from xcloudmask.store.options import Overviews, Progress
     from xcloudmask.store.sizes import Sizes
     from xcloudmask.streaming.report import StreamReport
 
@@ -685,6 +685,8 @@ class CloudMask:
         chunks: Sizes | None = None,
         shards: Sizes | Literal[False] | None = None,
         encoding: Mapping[str, Any] | None = None,
+        overviews: Overviews = False,
+        stac: str | PathLike[str] | None = None,
         progress: Progress = "auto",
         regions_in_flight: int | None = None,
         retries: int = 2,
@@ -709,6 +711,14 @@ class CloudMask:
         encoding : mapping, optional
             ``dtype``: for probabilities ``"uint8"`` (scaled, the default), ``"float16"`` or ``"float32"``;
             ``compressors``: Zarr codecs.
+        overviews : bool or sequence of int
+            Write coarser copies of the mask beside it, as each region is written, for viewers that draw it
+            from afar: the most frequent class, or the mean probability, of each square of pixels. ``(2, 4)``:
+            of 2 x 2 and 4 x 4; True: so many that the last has at most 256 pixels along a side. They lie in
+            ``overviews/2``, ...; a store that has them keeps them up in later calls.
+        stac : path or URL, optional
+            A catalogue of STAC documents in which the store is listed when it is whole: as an Item of one
+            scene, a Collection of several dates; see `xcloudmask.stac_of`.
         progress : bool, "auto" or callable
             A bar, auto where there is a terminal or a notebook; or a function that is called with each
             `xcloudmask.streaming.ProgressEvent`.
@@ -733,6 +743,64 @@ class CloudMask:
             name: value for name, value in locals().items() if name not in ("self", "store", "to_zarr")
         }
         return to_zarr(self._mask(), store, **options)
+
+    def add_overviews(
+        self,
+        store: Any,
+        group: str | None = None,
+        *,
+        factors: Overviews = True,
+        storage_options: dict[str, Any] | None = None,
+    ) -> tuple[int, ...]:
+        """Add overviews to the store that this mask was written to; see `xcloudmask.add_overviews`.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray(np.zeros((90, 90), "u1"), dims=("y", "x"), name="cloud_mask")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = mask.cloudmask.to_zarr(folder, progress=False)
+        ...     mask.cloudmask.add_overviews(folder, factors=(2, 4))
+        (2, 4)
+        """
+        from xcloudmask.store.overviews import add_overviews
+
+        return add_overviews(store, group, factors=factors, storage_options=storage_options)
+
+    def to_stac(
+        self, href: str, *, id: str | None = None, items: Any = None, cloud_cover: bool = True
+    ) -> Any:
+        """Return what STAC says of this mask, which lies at an address, a GeoTIFF or a Zarr group.
+
+        Parameters
+        ----------
+        href : str
+            Where it was written to.
+        id, items
+            As of `xcloudmask.stac_of`.
+        cloud_cover : bool
+            Whether ``eo:cloud_cover`` is counted; a lazy mask is computed for that, so open the one that was
+            written.
+
+        Returns
+        -------
+        pystac.Item or pystac.Collection
+            A Collection where there are several times.
+
+        Examples
+        --------
+        >>> import numpy as np, rioxarray, xarray as xr, xcloudmask
+        >>> mask = xr.DataArray([[0, 1], [1, 1]], dims=("y", "x"), name="cloud_mask", coords={
+        ...     "y": [45.5, 45.4], "x": [9.0, 9.1], "time": np.datetime64("2026-05-01", "ns")}, attrs={
+        ...     "flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"}).rio.write_crs(4326)
+        >>> item = mask.cloudmask.to_stac("https://example.com/mask.tif")
+        >>> item.id, item.properties["eo:cloud_cover"]
+        ('mask', 75.0)
+        """
+        from xcloudmask.stac.write import describe_mask
+
+        store = href if href.rstrip("/").endswith(".zarr") else None
+        return describe_mask(self._mask(), href, store=store, id=id, items=items, cloud_cover=cloud_cover)
 
     def to_geotiff(
         self, path: str | PathLike[str], *, overwrite: bool = False, progress: PixelProgress = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.types import ModelSpec, Scheme
@@ -44,6 +44,18 @@ SCHEMES: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {
         {"cloud": "thick_cloud"},
     ),
 }  # fmt: skip
+
+#: Colours of Okabe and Ito (2008), which colour-blind people tell apart; light ones, because shadow is dark,
+#: and none of them white, because cloud is.
+COLOURS: Mapping[str, str] = {
+    "clear": "#EDF3E4", "not_cloud": "#EDF3E4", "land": "#EDF3E4",
+    "cloud": "#E69F00", "thick_cloud": "#E69F00", "thin_cloud": "#F0E442",
+    "cloud_shadow": "#CC79A7", "snow": "#56B4E9", "water": "#0072B2", "masked": "#E69F00",
+}  # fmt: skip
+#: For classes with other names, in turn.
+OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7")
+#: No data, and the lines that it is hatched with.
+GAP_FACE, GAP_LINES = "#D9D9D9", "#8C8C8C"
 
 SCHEME_NAMES: tuple[str, ...] = (*SCHEMES, "native")
 
@@ -112,3 +124,20 @@ def scheme(name: str, classes: tuple[str, ...]) -> Scheme:
         matrix=tuple(tuple(float(to == word) for to in target) for word in names),
         cloudy=tuple(word in CLOUDY for word in names),
     )
+
+
+def class_colours(names: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
+    """Return the colour of each class.
+
+    Examples
+    --------
+    >>> class_colours(["clear", "cloud", "haze"])
+    {'clear': '#EDF3E4', 'cloud': '#E69F00', 'haze': '#D55E00'}
+    """
+    taken = {COLOURS[name] for name in names if name in COLOURS}
+    free = [colour for colour in OTHER_COLOURS if colour not in taken]
+    others = iter(free * (1 + len(names) // len(free)))
+    return {
+        name: GAP_FACE if name == "no_data" else COLOURS[name] if name in COLOURS else next(others)
+        for name in names
+    }

@@ -84,7 +84,7 @@ def test_every_option_reaches_stream(
         "--overwrite", "--uncertainty", "--aux", f"dem={dem}",
         "--zarr-chunk", "16", "--zarr-shard", "32", "--store-option", "anon=true", "--store-option",
         "endpoint_url=http://127.0.0.1:1", "--regions-in-flight", "2", "--retries", "0",
-        "--no-resume", "--proba", "--stored", "float16", "--quiet",
+        "--no-resume", "--proba", "--stored", "float16", "--quiet", "--overviews", "--stac", "catalogue",
     ]  # fmt: skip
     assert run("stream", scene, "s3://bucket/m.zarr", *UNITS, *words) == 0
     assert list(aux := taken["predict"].pop("aux")) == ["dem"]
@@ -99,6 +99,7 @@ def test_every_option_reaches_stream(
         "group": "g", "append_dim": "time", "overwrite": True,
         "chunks": {"y": 16, "x": 16}, "shards": {"y": 32, "x": 32}, "regions_in_flight": 2, "retries": 0,
         "resume": False, "output": "probabilities", "encoding": {"dtype": "float16"}, "progress": False,
+        "overviews": True, "stac": "catalogue",
         "storage_options": {"anon": True, "endpoint_url": "http://127.0.0.1:1"},
         "store": "s3://bucket/m.zarr",
     }  # fmt: skip
@@ -448,6 +449,7 @@ def test_every_option_reaches_sync(
             "group": "g", "append_dim": "time", "resume": True, "overwrite": True,
             "chunks": {"y": 16, "x": 16}, "shards": False, "encoding": None, "regions_in_flight": 2,
             "retries": 0, "progress": False, "storage_options": {"anon": True},
+            "overviews": False, "stac": None,
         },
     }  # fmt: skip
     assert run("stac", path, "--to", "m.zarr", "--bands", "auto", "--proba") == 0

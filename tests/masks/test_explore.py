@@ -17,9 +17,9 @@ import xarray as xr
 from PIL import Image
 
 from tests.masks.test_plot import CODES, FLAGS, scene, striped_mask
-from xcloudmask.classes import SCHEMES
+from xcloudmask.classes import COLOURS, GAP_FACE, GAP_LINES, SCHEMES, class_colours
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.masks.picture import COLOURS, GAP_FACE, GAP_LINES, class_colours, rgb_of
+from xcloudmask.masks.picture import rgb_of
 from xcloudmask.masks.thumbnail import data_uri, thumbnail
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,10 +12,9 @@ import pytest
 import xarray as xr
 
 import xcloudmask  # noqa: F401  registers the accessors
-from xcloudmask.classes import SCHEMES
+from xcloudmask.classes import COLOURS, GAP_FACE, OTHER_COLOURS, SCHEMES, class_colours
 from xcloudmask.errors import BandError, CloudMaskError, OptionError
 from xcloudmask.masks import picture
-from xcloudmask.masks.picture import COLOURS, GAP_FACE, OTHER_COLOURS, class_colours
 from xcloudmask.masks.plot import GAP_LINES
 
 mpl.use("Agg")

@@ -19,9 +19,9 @@ from affine import Affine
 from dask.callbacks import Callback
 
 import xcloudmask
+from xcloudmask.classes import COLOURS
 from xcloudmask.errors import CloudMaskError, OptionError, StoreLockedError
 from xcloudmask.masks.geotiff import Written
-from xcloudmask.masks.picture import COLOURS
 from xcloudmask.masks.write import check_output, write
 from xcloudmask.store.lock import Lock
 from xcloudmask.store.store import Target, open_store

@@ -33,13 +33,15 @@ def test_the_result_describes_itself(site, engine):
     assert da.gsd.values.tolist() == [10, 10, 10, 10, 20, 20]
     assert set(da.kind.values) == {"reflectance"}
     assert da.item_id.values.tolist() == [scene.item["id"]]
+    own = [link["href"] for link in scene.item.get("links", ()) if link["rel"] == "self"]
+    assert da.item_href.values.tolist() == (own or [""])
     assert da.sensor.values.tolist() == ["sentinel-2a"]
     assert da.attrs == {"level": "boa", "sensor": "sentinel-2a"}
     assert da.rio.crs.to_epsg() == 32632
     assert da.time.values[0] == np.datetime64("2024-05-17T10:10:31", "ns")
     assert (da.x.values[0], da.y.values[0]) == (600005.0, 4900015.0)
     assert da.rio.resolution() == (10.0, -10.0)
-    assert [str(c.dtype) for c in da.coords.values() if c.dtype == object] == ["object"] * 6
+    assert [str(c.dtype) for c in da.coords.values() if c.dtype == object] == ["object"] * 7
     for coord in da.coords.values():
         assert all(type(value) is str for value in coord.values.flat if coord.dtype == object)
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.errors import ContractError
-from xcloudmask.store.header import read_header
+from xcloudmask.store.record import open_mask
 from xcloudmask.store.store import Target, open_store
 
 
@@ -46,20 +45,8 @@ def open_masks(
     ...     xcloudmask.open_masks(folder).values.ravel().tolist()
     [1, 0]
     """
-    target = Target(open_store(store, storage_options), group or "")
-    header = read_header(target)
-    if header is None:
-        raise ContractError(f"{target.label} holds no masks that stream wrote. Check the path and group=")
-    contract = header["contract"]
-    sizes = contract["shards"] or contract["chunks"]
-    mask: xr.DataArray = target.open_dataset()[contract["name"]]
-    # not with `mask.chunk`, which makes Dask arrays of the labels, too
-    mask = mask.copy(data=mask.variable.chunk(dict(zip(contract["dims"], sizes, strict=True))).data)
-    if "time" not in mask.dims:
-        return mask
-    # an append that was stopped may have left arrays longer than what they hold
-    mask = mask.isel(time=slice(0, int(header["steps"])))
-    times = mask.time.values if "time" in mask.coords else np.zeros(0)
+    mask, _ = open_mask(Target(open_store(store, storage_options), group or ""))
+    times = mask.time.values if "time" in mask.dims and "time" in mask.coords else np.zeros(0)
     if times.dtype.kind == "M" and (np.diff(times) < np.timedelta64(0)).any():
         return mask.sortby("time")
     return mask

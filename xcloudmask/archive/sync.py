@@ -226,7 +226,7 @@ def _report(
 
 def _allowed(load: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return options of loading, if they leave to the store what it settles."""
-    for name in ("like", "mosaic", "duplicates"):
+    for name in ("like", "mosaic", "duplicates", "masks"):
         if name in load:
             raise CloudMaskError(
                 f"load={{{name!r}: ...}} is settled by sync: the store has its grid, and each item is a step",

@@ -30,7 +30,7 @@ EXAMPLES = """examples:
 #: Options whose flag is not made from their field, or that have none, and why.
 BY_HAND = {
     "bbox": "--bbox of the search",
-    **dict.fromkeys(("like", "mosaic", "duplicates"), "the store settles it"),
+    **dict.fromkeys(("like", "mosaic", "duplicates", "masks"), "the store settles it"),
     **dict.fromkeys(("geometry", "patch_url", "modifier", "filesystem", "gdal_env"), "in Python only"),
     **dict.fromkeys(("chunks", "dtype", "retries"), "the flag of that name is of masking or storing"),
 }

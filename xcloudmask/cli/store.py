@@ -21,6 +21,7 @@ BY_HAND = {
     "chunks": "--zarr-chunk N",  # --chunks is of IN
     "shards": "--zarr-shard N, --no-shards",
     "encoding": "--stored T",
+    "overviews": "--overviews",
     "progress": "--quiet",
     "storage_options": "--store-option KEY=VALUE",
 }
@@ -39,6 +40,7 @@ def add_arguments(parser: Parser, options: type[WriteOptions] = WriteOptions) ->
     into.add_argument(
         "--stored", metavar="T", choices=("uint8", "float16", "float32"), help=about["encoding"]
     )
+    into.add_argument("--overviews", action="store_true", help=about["overviews"])
     add_store_option(into)
     cluster = parser.add_argument_group("where it is run").add_mutually_exclusive_group()
     cluster.add_argument("--workers", metavar="N", type=positive, help="processes on this machine")
@@ -77,6 +79,7 @@ def options(args: Namespace, rows: str = "y", columns: str = "x") -> dict[str, A
         "chunks": square(args.zarr_chunk),
         "shards": False if args.no_shards else square(args.zarr_shard),
         "encoding": {"dtype": args.stored} if args.stored else None,
+        "overviews": args.overviews,
         "progress": not args.quiet,
         "storage_options": dict(args.store_option) or None,
     }

@@ -15,15 +15,13 @@ import numpy as np
 import xarray as xr
 from dask.base import compute
 
+from xcloudmask.classes import GAP_FACE, GAP_LINES, class_colours
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks.picture import (
-    GAP_FACE,
-    GAP_LINES,
     TRUE_COLOUR,
     UNTINTED,
     check_pair,
     class_codes,
-    class_colours,
     frame_of,
     kind_of,
     one_time,

@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import NO_DATA, class_colours
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
-from xcloudmask.masks.picture import class_colours
 from xcloudmask.scene.dims import plain_axes, spatial_dims
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.store.atomic import SinkError, beside, install, writing

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.classes import NO_DATA
+from xcloudmask.classes import GAP_FACE, GAP_LINES, NO_DATA, class_colours
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, warn_user
 from xcloudmask.scene.bands import find_band, labels_of, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, labels_along, spatial_dims
@@ -30,17 +30,6 @@ GAMMA = 1 / 1.5
 TRUE_COLOUR = ("red", "green", "blue")
 #: Tried in turn where there is no true colour.
 FALSE_COLOURS = (("nir", "red", "green"), ("swir16", "nir", "red"), ("swir22", "swir16", "nir"))
-#: Colours of Okabe and Ito (2008), which colour-blind people tell apart; light ones, because shadow is dark,
-#: and none of them white, because cloud is.
-COLOURS: Mapping[str, str] = {
-    "clear": "#EDF3E4", "not_cloud": "#EDF3E4", "land": "#EDF3E4",
-    "cloud": "#E69F00", "thick_cloud": "#E69F00", "thin_cloud": "#F0E442",
-    "cloud_shadow": "#CC79A7", "snow": "#56B4E9", "water": "#0072B2", "masked": "#E69F00",
-}  # fmt: skip
-#: For classes with other names, in turn.
-OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7")
-#: No data, and the lines that it is hatched with.
-GAP_FACE, GAP_LINES = "#D9D9D9", "#8C8C8C"
 #: Left over a scene as the picture shows them.
 UNTINTED = frozenset({"clear", "not_cloud", "land"})
 
@@ -74,23 +63,6 @@ class Frame:
             return 1.0
         middle = math.radians((self.extent[2] + self.extent[3]) / 2)
         return 1 / max(math.cos(middle), 0.1)
-
-
-def class_colours(names: Sequence[str] | Mapping[str, int]) -> dict[str, str]:
-    """Return the colour of each class.
-
-    Examples
-    --------
-    >>> class_colours(["clear", "cloud", "haze"])
-    {'clear': '#EDF3E4', 'cloud': '#E69F00', 'haze': '#D55E00'}
-    """
-    taken = {COLOURS[name] for name in names if name in COLOURS}
-    free = [colour for colour in OTHER_COLOURS if colour not in taken]
-    others = iter(free * (1 + len(names) // len(free)))
-    return {
-        name: GAP_FACE if name == "no_data" else COLOURS[name] if name in COLOURS else next(others)
-        for name in names
-    }
 
 
 def bands_to_show(da: xr.DataArray, dim: str, rgb: str | Sequence[str]) -> tuple[list[int], str]:

@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from xcloudmask.classes import GAP_FACE, GAP_LINES, class_colours
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks.picture import (
-    GAP_FACE,
-    GAP_LINES,
     TRUE_COLOUR,
     UNTINTED,
     Frame,
     check_pair,
     class_codes,
-    class_colours,
     frame_of,
     kind_of,
     name_of,

@@ -175,6 +175,8 @@ def decode(
         raise OptionError("dtype of the layer", str(da.dtype), allowed=("whole numbers, or such as floats",))
     if not (isinstance(threshold, int | float | np.number) and 0 < threshold <= 100):
         raise OptionError("threshold", threshold, allowed=("above 0, up to 100 per cent",))
+    if product is None and "flag_meanings" not in da.attrs:
+        product = da.attrs.get("product")  # as `load_stac(masks=True)` names it
     name = ALIASES.get(product.lower(), product.lower()) if isinstance(product, str) else ""
     if isinstance(product, str) and name not in NAMES:
         raise OptionError("product", product, allowed=NAMES)

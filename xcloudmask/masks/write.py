@@ -16,6 +16,7 @@ from xcloudmask.masks import geotiff
 from xcloudmask.masks.geotiff import Progress, Tally, Written, failures, write_geotiff
 from xcloudmask.store.atomic import beside, install
 from xcloudmask.store.lock import FOLDER, Lock
+from xcloudmask.store.overviews import PLACE
 from xcloudmask.store.store import Target, open_store
 
 __all__ = ["ENDINGS", "Written", "check_output", "write", "write_geotiff"]
@@ -38,7 +39,7 @@ def _check_replaceable(out: Path) -> None:
     groups = [
         file.parent.name
         for file in out.glob("*/zarr.json")
-        if file.parent.name != FOLDER
+        if file.parent.name not in (FOLDER, PLACE)
         and re.search(r'"node_type":\s*"group"', file.read_text(errors="replace"))
     ]
     if groups:

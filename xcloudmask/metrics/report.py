@@ -292,7 +292,8 @@ def draw(case: Case, asked: str = "cloud") -> bytes:
     from matplotlib.colors import to_rgb
     from matplotlib.image import imsave
 
-    from xcloudmask.masks.picture import GAP_FACE, picture_of, stretch_colours, thin
+    from xcloudmask.classes import GAP_FACE
+    from xcloudmask.masks.picture import picture_of, stretch_colours, thin
     from xcloudmask.masks.plot import tint
 
     labels, codes = (
@@ -377,7 +378,7 @@ def _page(
 
 
 def _key() -> str:
-    from xcloudmask.masks.picture import COLOURS, GAP_FACE
+    from xcloudmask.classes import COLOURS, GAP_FACE
 
     colours = {
         name: COLOURS[name] for name in ("clear", "cloud", "thin_cloud", "cloud_shadow", "snow", "water")

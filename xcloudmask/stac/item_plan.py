@@ -119,3 +119,4 @@ class ItemPlan:
     offset_rule: str = "none"  # what decided the offset, in words
     evidence: tuple[str, ...] = field(default=())
     assumptions: tuple[Assumption, ...] = ()
+    address: str = ""  # of the item itself

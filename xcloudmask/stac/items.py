@@ -255,6 +255,8 @@ def _refuse_model(item: Mapping[str, Any]) -> None:
     """Say where items of the extensions for models (MLM, and DLM before it) go."""
     properties = item.get("properties") or {}
     models = [name for name in properties if name.startswith(("mlm:", "dlm:", "ml-model:"))]
+    if models == ["mlm:name"] and "processing:software" in properties:  # a mask that it made
+        models = []
     schemas = " ".join(map(str, item.get("stac_extensions") or ()))
     if models or any(name in schemas for name in ("/mlm/", "/dlm/", "/ml-model/")):
         raise CloudMaskError(

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
-from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
+from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times, texts
 from xcloudmask.scene.dims import DEGREE
 from xcloudmask.stac.arrange import (
     by_time_step,
@@ -26,14 +26,16 @@ from xcloudmask.stac.bands import BandChoice, band_names, bands_by_sensor, choos
 from xcloudmask.stac.boxes import is_geographic, parse_crs
 from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.eopf import with_arrays
-from xcloudmask.stac.grid import Grid, check_resolution, grid_like, make_grid
+from xcloudmask.stac.grid import AssetGrid, Grid, check_resolution, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items, with_preferred
 from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item, name_unreadable
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.options import LoadOptions
+from xcloudmask.stac.product_masks import as_collection, masks_alone, open_listed, split_items, with_masks
 from xcloudmask.stac.reader import with_places
 from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
+from xcloudmask.stac.view import view_item
 from xcloudmask.types import parse_level
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def load_stac(
     filesystem: Any = None,
     allow_private_hosts: bool = True,
     max_pixels: int = 10_000_000_000,
+    masks: bool = False,
     dtype: str = "float32",
 ) -> xr.DataArray:
     """Load STAC items as one lazy array of calibrated values.
@@ -137,6 +140,10 @@ def load_stac(
     max_pixels : int
         How many pixels a grid may have whose extent comes from the items alone: two of them far apart span
         half the globe. It does not matter where `bbox`, `geometry` or `like` is given.
+    masks : bool
+        Bring masks along, on the grid of the scenes: those of the products (SCL, QA_PIXEL, Fmask, the status
+        map of Proba-V and SPOT-VGT) and ours, of items beside the scenes or alone, or of one collection.
+        The result is a Dataset then: ``reflectance``, and a variable for each, as `masks.decode` takes it.
     dtype : {"float32", "float64"}
         Of the result.
 
@@ -169,11 +176,19 @@ def load_stac(
         retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem, allow_private_hosts
     )
 
+    if masks and (listed := as_collection(items_or_search)) is not None:
+        return cast("xr.DataArray", open_listed([view_item(listed)], transport))
     items = with_arrays(with_preferred(plain_items(items_or_search, modifier), prefer), transport)
     _check_sun_elevation(sun_elevation, items)
     pixel = _pixel(like, crs, resolution)
     names = band_names(bands)
-    matched = [match_item(item, pixel, names) for item in items]
+    matched, others = split_items(items, partial(match_item, pixel=pixel, keys=names), masks=masks)
+    if not matched:
+        given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
+        grid_of = partial(_grid, like=like, max_pixels=max_pixels, **given)
+        return cast(
+            "xr.DataArray", masks_alone(others, transport, partial(_chunk_shape, chunks), grid_of, engine)
+        )
     keys = keys_by_sensor(matched)
     choices = choose_bands(bands_by_sensor(matched), bands, name_unreadable(matched), keys)
     plans = _plan(matched, choices, sentinel2_offset, sun_elevation, transport)
@@ -186,7 +201,8 @@ def load_stac(
         plans = newest(plans)
     if like is None and crs is None:
         plans = with_places(plans, transport)
-    grid = _grid(plans, like, crs, resolution, bbox, geometry, max_pixels)
+    placed = [source.place for plan in plans for source in plan.assets if source.place is not None]
+    grid = _grid(placed, like, crs, resolution, bbox, geometry, max_pixels)
     groups = by_time_step(on_grid(plans, grid), mosaic)
     stack = Stack(
         np.array([group[0].time for group in groups], dtype="datetime64[ns]"),
@@ -197,7 +213,13 @@ def load_stac(
         transport,
         dtype,
     )
-    return _describe(build(stack, engine), stack, groups, choices, like)
+    array = _describe(build(stack, engine), stack, groups, choices, like)
+    if not masks:
+        return array
+    return cast(
+        "xr.DataArray",
+        with_masks(array.to_dataset(name="reflectance"), stack, groups, matched, others, engine),
+    )
 
 
 def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None:
@@ -265,7 +287,7 @@ def _of_level(plans: Sequence[ItemPlan], level: str | None) -> Sequence[ItemPlan
 
 
 def _grid(
-    plans: Sequence[ItemPlan],
+    places: Sequence[AssetGrid],
     like: Any,
     crs: Any,
     resolution: float | tuple[float, float] | None,
@@ -274,7 +296,6 @@ def _grid(
     max_pixels: int,
 ) -> Grid:
     if like is None:
-        places = [source.place for plan in plans for source in plan.assets if source.place is not None]
         return make_grid(
             places, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry, max_pixels=max_pixels
         )
@@ -340,5 +361,7 @@ def _describe(
     array = describe_bands(array, [choice.band for choice in choices])
     ids = ["+".join(plan.item_id for plan in group) for group in groups]
     array = describe_times(array, list(stack.times), ids, sensors)
+    addresses = [" ".join(plan.address for plan in group) for group in groups]  # no address has a space
+    array = array.assign_coords(item_href=("time", texts(addresses)))
     levels = [plan.level for group in groups for plan in group]
     return describe_scene(array, levels=levels, sensors=sensors if all(sensors) else (), crs=stack.grid.crs)

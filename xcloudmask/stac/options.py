@@ -87,6 +87,9 @@ class LoadOptions(OptionSet):
         default=10_000_000_000,
         metadata=about("of a grid whose extent nobody gave (1e10)", "N", recorded=False),
     )
+    masks: bool = field(
+        default=False, metadata=about("bring the masks along that came with the scenes", recorded=False)
+    )
     dtype: str = field(default="float32", metadata=about("float32 or float64", "T"))
 
     def __post_init__(self) -> None:

@@ -121,7 +121,7 @@ def make_plan(
     profile = item.profile or unlisted_profile(sensor, level)
     lonlat = lonlat_box(view.geometry, view.bbox)
     when = _datetime(view)
-    time = _time(view.id, when)
+    time = item_time(view)
     elevation = sun_elevation if sun_elevation is not None else _sun_elevation(view, lonlat, time)
     if sun_elevation is not None:
         check_sun(sun_elevation, f"item {view.id!r}", SUN_REMEDY)
@@ -174,6 +174,7 @@ def make_plan(
         updated=view.text("updated"),
         offset_rule=numbers.rule,
         evidence=numbers.evidence,
+        address=view.address,
         assumptions=(*numbers.assumptions, *([misplaced] if misplaced else [])),
     )
 
@@ -205,8 +206,11 @@ def _datetime(view: ItemView) -> str:
     return told
 
 
-def _time(item_id: str, when: str) -> np.datetime64:
+def item_time(view: ItemView) -> np.datetime64:
+    """Return when an item was seen, in UTC."""
     import pandas as pd
+
+    when = _datetime(view)
 
     try:
         if not _ISO_8601.match(when):
@@ -217,7 +221,7 @@ def _time(item_id: str, when: str) -> np.datetime64:
         time: np.datetime64 = stamp.as_unit("ns").to_datetime64()
     except ValueError as error:
         raise CloudMaskError(
-            f"item {item_id!r}: its datetime {when!r} is none ({error}): give it one with modifier=, or leave"
+            f"item {view.id!r}: its datetime {when!r} is none ({error}): give it one with modifier=, or leave"
             " it out"
         ) from None
     return time

@@ -102,6 +102,7 @@ class ItemView:
     geometry: Any = None
     remote: bool = False  # from a catalogue elsewhere
     without_address: tuple[str, ...] = ()  # keys of assets that cannot be read
+    address: str = ""  # of the item itself
 
     def first(self, *names: str) -> Any:
         """Return the first of the named properties that is there and not None."""
@@ -162,6 +163,7 @@ def view_item(item: Any) -> ItemView:
         links=tuple(href for _, href in links),
         bbox=to_box(bbox),
         geometry=geometry,
+        address=base,
         without_address=tuple(key for key in raw_assets if key not in readable),
         remote=any(rel in _ORIGINS and _is_remote(href) for rel, href in links),
     )

@@ -21,6 +21,8 @@ from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.store import Target, region_keys, settle_region, stored_sizes
 
 PENDING, DONE, FAILED = 0, 1, 2
+#: Done, but for its overviews.
+BARE = 3
 NAME, SIZES = "status", "sizes"
 #: Scenes whose states share a chunk, and so are written together.
 TOGETHER = 64
@@ -157,8 +159,8 @@ def _create(target: Target, layout: Layout, dims: list[str], name: str) -> Any:
     if name == NAME:
         about = {
             "long_name": "what has been written of each region",
-            "flag_values": [PENDING, DONE, FAILED],
-            "flag_meanings": "pending done failed",
+            "flag_values": [PENDING, DONE, FAILED, BARE],
+            "flag_meanings": "pending done failed without_overviews",
             "failures": {},
         }
     return zarr.create_array(

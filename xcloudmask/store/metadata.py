@@ -14,10 +14,11 @@ import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from zarr.codecs import ZstdCodec
 
+from xcloudmask.store import geozarr
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.packing import Packing
 from xcloudmask.store.retry import call_with_retries
-from xcloudmask.store.store import Target
+from xcloudmask.store.store import Target, groups_within
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -72,7 +73,10 @@ def coordinates(template: xr.DataArray) -> xr.Dataset:
             continue
         attrs = clean_attrs(variable.attrs, f"coordinate {name!r}")
         ds = ds.assign_coords({name: (variable.dims, values, attrs)})
-    return ds
+    y, x = map(str, template.dims[-2:])
+    return ds.assign_attrs(
+        geozarr.attributes(geozarr.Grid.of(ds, (y, x), (template.sizes[y], template.sizes[x])))
+    )
 
 
 def write_coordinates(target: Target, coords: xr.Dataset, append_dim: str | None) -> None:
@@ -135,18 +139,29 @@ def consolidate(target: Target, names: Sequence[str]) -> None:
     whatever is not in it, so a group in which others lie has none. Xarray reads that of the group that a path
     or URL ends in; with ``group=`` it looks in the outermost one, and is best told ``consolidated=False``.
     """
+    _list(target, names)
+    _open_up(target)
+
+
+def _list(target: Target, names: Sequence[str]) -> None:
+    for inner in {
+        name.partition("/")[0] for name in names if "/" in name
+    }:  # overviews, which have a list too
+        own = [name.removeprefix(f"{inner}/") for name in names if name.startswith(f"{inner}/")]
+        _list(replace(target, group=target.path(inner)), own)
     document = target.get_json("zarr.json") or {"zarr_format": 3, "node_type": "group", "attributes": {}}
     # xarray notes the other coordinates here, those of the last call only; the mask's own note is complete.
     attrs = document.get("attributes", {})
     document["attributes"] = {key: attrs[key] for key in sorted(attrs) if key != "coordinates"}
+    ours = groups_within(names)
     members = [name for name in target.children() if name not in ("zarr.json", FOLDER)]
-    metadata = {name: target.get_json(name, "zarr.json") for name in sorted({*members, *names})}
-    document.pop("consolidated_metadata", None)
-    plain = all(meta and meta["node_type"] == "array" for meta in metadata.values())
+    metadata = {name: target.get_json(name, "zarr.json") for name in sorted({*members, *names, *ours})}
+    for one in (document, *(metadata[name] or {} for name in ours)):
+        one.pop("consolidated_metadata", None)
+    plain = all(meta and (meta["node_type"] == "array" or name in ours) for name, meta in metadata.items())
     if plain and not target.transactional:
         document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
     target.put_json(document, "zarr.json")
-    _open_up(target)
 
 
 def _open_up(target: Target) -> None:

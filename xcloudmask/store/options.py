@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from xcloudmask.store.sizes import Sizes
 #: Whether a bar is shown, "auto" where somebody looks; or what is called with each event
 #: (`xcloudmask.streaming.ProgressEvent`).
 Progress = bool | Literal["auto"] | Callable[[Any], None]
+#: Whether there are overviews, or how many times larger the pixels of each are.
+Overviews = bool | list[int] | tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +36,12 @@ class WriteOptions(OptionSet):
     )
     encoding: Mapping[str, Any] | None = field(
         default=None, metadata=about("form of probabilities: uint8 (scaled), float16, float32", "T")
+    )
+    overviews: Overviews = field(
+        default=False, metadata=about("write coarser copies of the mask beside it, for viewers")
+    )
+    stac: str | os.PathLike[str] | None = field(
+        default=None, metadata=about("catalogue of STAC documents in which the store is listed", "DIR")
     )
     progress: Progress = field(default="auto", metadata=about("a bar, or a function of each event"))
     regions_in_flight: int | None = field(
@@ -60,7 +69,18 @@ class WriteOptions(OptionSet):
                 raise OptionError(
                     name, value, hint="Give a " + ("mapping." if kind is Mapping else "string.")
                 )
+        _check_overviews(self.overviews)
         for name in ("chunks", "shards"):  # a string would be read letter by letter
             value = getattr(self, name)
             if isinstance(value, str) or value is True:
                 raise OptionError(name, value, hint="Give pixels by dimension: {'y': 512, 'x': 512}.")
+
+
+def _check_overviews(value: Overviews) -> None:
+    """Refuse what is neither true nor false nor ascending powers of two."""
+    if isinstance(value, bool):
+        return
+    factors = list(value) if isinstance(value, (list, tuple)) else []
+    fit = all(isinstance(n, int) and n > 1 and n & (n - 1) == 0 for n in factors)
+    if not factors or not fit or factors != sorted(set(factors)):
+        raise OptionError("overviews", value, hint="Give True, or ascending powers of two: (2, 4, 8).")

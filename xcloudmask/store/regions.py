@@ -67,6 +67,11 @@ class Layout:
         middle = ndim - len(self.lead) - 2
         return *self.leads(at), *(slice(None),) * middle, *(slice(*span) for span in self.pixels(at))
 
+    def box(self, at: Index, shape: Index) -> tuple[slice, ...]:
+        """Return the same with both ends of each dimension."""
+        whole = zip(self.selection(at, len(shape)), shape, strict=True)
+        return tuple(slice(*s.indices(n)[:2]) for s, n in whole)
+
     def pixels(self, at: Index) -> tuple[Range, Range]:
         """Rows and columns of the region `at`."""
         (i, j), (height, width), (rows, cols) = at[-2:], self.region, self.image

@@ -19,7 +19,7 @@ from typing import Any
 
 from xcloudmask.errors import StoreError
 from xcloudmask.store.lock import FOLDER
-from xcloudmask.store.store import REMEDY, Target, to_json
+from xcloudmask.store.store import REMEDY, Target, groups_within, to_json
 
 PATH = (FOLDER, "copy", "zarr.json")
 #: Files above that many bytes (coordinates by row and column) are not copied, only known by their checksum.
@@ -52,14 +52,15 @@ def write_copy(target: Target, arrays: list[str], name: str) -> None:
     arrays : list of str
         All arrays of the group.
     name : str
-        The one among them whose chunks are not copied: the mask.
+        The one among them whose chunks are not copied, nor those of its overviews: the mask.
     """
     if target.transactional:
         return
     paths = ["zarr.json", f"{FOLDER}/zarr.json", f"{FOLDER}/sync/zarr.json"]
+    paths += [f"{inner}/zarr.json" for inner in groups_within(arrays)]
     for array in (*arrays, f"{FOLDER}/status", f"{FOLDER}/sizes"):
         paths.append(f"{array}/zarr.json")
-        if array != name:
+        if array.rpartition("/")[2] != name:
             opened = target.open_array(array, mode="r")
             paths += [
                 f"{array}/{opened.metadata.encode_chunk_key(at)}"

@@ -18,11 +18,13 @@ import xarray as xr
 import zarr
 
 from xcloudmask.errors import ContractError, Remedy, StoreError, Use
+from xcloudmask.store import geozarr
 from xcloudmask.store.fingerprint import check_contract
 from xcloudmask.store.header import read_any_header, write_header
 from xcloudmask.store.ledger import Ledger
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.metadata import append_labels, array_attrs, consolidate, coordinates, write_coordinates
+from xcloudmask.store.overviews import drop_overviews
 from xcloudmask.store.packing import Packing, with_checksum
 from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.safety_copy import drop_copy
@@ -139,10 +141,15 @@ def _remove(target: Target, output: Output, header: Mapping[str, Any] | None) ->
     if header is not None:
         names.update(header.get("arrays", ()))
     drop_copy(target)
+    document = target.get_json("zarr.json")
+    if document is not None:  # what it says of the grid and the overviews is of the old mask
+        document["attributes"] = geozarr.without(document.get("attributes", {}))
+        target.put_json(document, "zarr.json")
     write_header(target, state="creating", arrays=sorted(names))
     target.sweep()  # half a document would pass for a stranger, and the list of arrays not be made
     for name in sorted(names):
         target.delete_tree(name)
+    drop_overviews(target)
     for name in ("status", "sizes", "strips"):
         target.delete_tree(FOLDER, name)
 
@@ -176,9 +183,11 @@ def _create(target: Target, output: Output) -> Sink:
     return Sink(target, array, ledger, storage, tuple(range(output.steps)))
 
 
-def _ready(target: Target, contract: Mapping[str, Any], names: Sequence[str], steps: int) -> None:
+def _ready(
+    target: Target, contract: Mapping[str, Any], names: Sequence[str], steps: int, **more: Any
+) -> None:
     consolidate(target, names)
-    write_header(target, state="ready", steps=steps, contract=dict(contract), arrays=list(names))
+    write_header(target, **more, state="ready", steps=steps, contract=dict(contract), arrays=list(names))
 
 
 def _lead_dims(output: Output) -> list[str]:
@@ -206,10 +215,11 @@ def _extend(target: Target, output: Output, header: Mapping[str, Any]) -> Sink:
         fresh = output.template.isel({output.append_dim: [i for i, step in enumerate(steps) if step >= have]})
         _set_length(target, names, output.append_dim, total)
         for name, coord in coordinates(fresh).variables.items():
-            if output.append_dim in coord.dims:
+            if output.append_dim in coord.dims and str(name) in names:
                 append_labels(target.open_array(str(name)), coord, output.append_dim, have)
         ledger.resize(_resized(output, total).layout.grid)
-        _ready(target, header["contract"], names, total)
+        more = {key: header[key] for key in ("overviews",) if key in header}
+        _ready(target, header["contract"], names, total, **more)
     return Sink(target, target.open_array(output.name), ledger, _resized(output, total), steps)
 
 

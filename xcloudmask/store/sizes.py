@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.store.regions import Index, Layout
@@ -74,6 +74,14 @@ def choose_sizes(
         None if one or outer is None else tuple(outer[dim] for dim in dims),
         layout,
     )
+
+
+def storage_of(header: Mapping[str, Any], shape: Index) -> Storage:
+    """Return how a mask is stored, by what its store says of it."""
+    contract = header["contract"]
+    dims = contract["dims"]
+    spatial, class_dim = (dims[-2], dims[-1]), "class" if "class" in dims else None
+    return choose_sizes(dims, shape, spatial, class_dim, contract["chunks"], contract["shards"] or False)
 
 
 def _shard(spatial: bool, chunk: int, size: int) -> int:

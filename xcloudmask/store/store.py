@@ -227,6 +227,18 @@ class Target:
                 left.unlink(missing_ok=True)
 
 
+def groups_within(arrays: Sequence[str]) -> list[str]:
+    """Return the groups in which arrays lie that are named by their paths.
+
+    Examples
+    --------
+    >>> groups_within(["mask", "overviews/2/mask"])
+    ['overviews', 'overviews/2']
+    """
+    parts = [path.split("/")[:-1] for path in arrays]
+    return sorted({"/".join(names[: depth + 1]) for names in parts for depth in range(len(names))})
+
+
 def to_json(document: dict[str, Any]) -> bytes:
     """Return a document as it is written."""
     return json.dumps(document, indent=2).encode()

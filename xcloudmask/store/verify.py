@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from xcloudmask.errors import ContractError, StoreError
 from xcloudmask.store.header import read_raw_header
 from xcloudmask.store.icechunk import BranchStore
-from xcloudmask.store.ledger import DONE, Ledger
+from xcloudmask.store.ledger import BARE, DONE, Ledger
 from xcloudmask.store.lock import Lock
 from xcloudmask.store.metadata import consolidate
+from xcloudmask.store.overviews import fill_overviews, open_pyramid
 from xcloudmask.store.regions import Index
 from xcloudmask.store.retry import brief
 from xcloudmask.store.safety_copy import (
@@ -26,7 +29,7 @@ from xcloudmask.store.safety_copy import (
     restored,
     write_copy,
 )
-from xcloudmask.store.sizes import Storage, choose_sizes
+from xcloudmask.store.sizes import storage_of
 from xcloudmask.store.store import Target, open_store, region_keys
 
 #: Regions that are read at a time.
@@ -104,6 +107,7 @@ def verify(
         Put damaged documents, coordinates and ledgers back from the copy that the store has of them, and
         delete damaged regions of the mask: they read as no data until the call that made the store, run
         again, makes them anew, with the others of their scene. The result is byte for byte what it was.
+        Overviews are compared with the mask, and made anew from it at once.
     storage_options : dict, optional
         As of `stream`.
 
@@ -180,11 +184,11 @@ def _verify(target: Target, repair: bool) -> VerifyReport:
             f"{error}\nThe copy of its documents is not whole either, so it cannot be repaired: make it anew "
             "with overwrite=True"
         ) from error
-    broken = checked.broken_regions()
-    damaged |= {path: what for paths in broken.values() for path, what in paths.items()}
+    broken, coarse = checked.broken_regions()
+    damaged |= {path: what for paths in (*broken.values(), *coarse.values()) for path, what in paths.items()}
     pending = int((checked.ledger.states != DONE).sum())
     if repair and damaged:
-        pending = _repair(target, header, files, damaged, list(broken))
+        pending = _repair(target, header, files, damaged, list(broken), list(coarse))
     count = len(checked.small) if files is None else len(files) + 1
     return VerifyReport(
         target.label,
@@ -202,41 +206,50 @@ class _Arrays:
     def __init__(self, target: Target, header: Mapping[str, Any]) -> None:
         self.prefix = f"{target.group}/" if target.group else ""
         self.name = str(header["contract"]["name"])
-        self.small = [name for name in header["arrays"] if name != self.name]
+        self.small = [name for name in header["arrays"] if name.rpartition("/")[2] != self.name]
         for name in self.small:
             target.read(target.open_array(name, mode="r"))
         self.ledger = Ledger.open(target, mode="r")
         self.array = target.open_array(self.name, mode="r")
-        self.layout = _storage(header, self.array.shape).layout
+        self.layout = storage_of(header, self.array.shape).layout
+        self.pyramid = open_pyramid(target, header)
 
-    def keys(self, at: Index) -> list[str]:
-        """Return the keys of a region's files within the store."""
-        return region_keys(self.array, self.layout.selection(at, self.array.ndim))
-
-    def broken_regions(self) -> dict[Index, dict[str, str]]:
-        """Read all regions that are done; return what is wrong with the files of each that cannot be."""
+    def broken_regions(self) -> tuple[dict[Index, dict[str, str]], dict[Index, dict[str, str]]]:
+        """Read all regions that are done; return what is wrong with files of the mask, and of overviews."""
         regions = [at for at in self.layout.regions() if self.ledger[at] == DONE]
         sizes = self.ledger.wrong_sizes(self.array, self.layout, regions)
 
-        def read(at: Index) -> str | None:
+        def read(at: Index) -> tuple[dict[str, str], dict[str, str]]:
+            where = self.layout.box(at, self.array.shape)
             try:
-                self.array[self.layout.selection(at, self.array.ndim)]
+                values = self.array[where]
             except Exception as error:  # whatever a codec raises
-                return brief(error)
-            return sizes.get(at)
+                return self._named(self.array, where, brief(error)), {}
+            if at in sizes:
+                return self._named(self.array, where, sizes[at]), {}
+            return {}, self._wrong_overviews(values, where)
 
         with ThreadPoolExecutor(TOGETHER) as pool:
-            wrong = {at: what for at, what in zip(regions, pool.map(read, regions), strict=True) if what}
-        return {
-            at: {key.removeprefix(self.prefix): what for key in self.keys(at)} for at, what in wrong.items()
-        }
+            found = dict(zip(regions, pool.map(read, regions), strict=True))
+        return (
+            {at: wrong for at, (wrong, _) in found.items() if wrong},
+            {at: wrong for at, (_, wrong) in found.items() if wrong},
+        )
 
+    def _wrong_overviews(self, values: Any, where: tuple[slice, ...]) -> dict[str, str]:
+        out: dict[str, str] = {}
+        for array, place, part in self.pyramid.parts(values, where) if self.pyramid else ():
+            try:
+                same = np.array_equal(array[place], part, equal_nan=part.dtype.kind == "f")
+            except Exception as error:
+                out |= self._named(array, place, brief(error))
+                continue
+            if not same:
+                out |= self._named(array, place, "it is not an overview of what the mask holds")
+        return out
 
-def _storage(header: Mapping[str, Any], shape: Index) -> Storage:
-    contract = header["contract"]
-    dims = contract["dims"]
-    spatial, class_dim = (dims[-2], dims[-1]), "class" if "class" in dims else None
-    return choose_sizes(dims, shape, spatial, class_dim, contract["chunks"], contract["shards"] or False)
+    def _named(self, array: Any, where: tuple[slice, ...], what: str) -> dict[str, str]:
+        return {key.removeprefix(self.prefix): what for key in region_keys(array, where)}
 
 
 def _repair(
@@ -245,6 +258,7 @@ def _repair(
     files: Mapping[str, Entry] | None,
     damaged: Mapping[str, str],
     broken: list[Index],
+    coarse: list[Index],
 ) -> int:
     """Put back what was copied, have broken regions made anew; return how many are to be made."""
     for path in damaged:
@@ -261,8 +275,13 @@ def _repair(
                 target.put(data, path)
     drop_copy(target)
     ledger, array = Ledger.open(target), target.open_array(str(header["contract"]["name"]))
-    layout = _storage(header, array.shape).layout
+    layout = storage_of(header, array.shape).layout
     ledger.reopen(array, layout, broken, whole_scenes=header["contract"].get("made_by") == "windows")
+    for at in coarse:
+        if ledger[at] == DONE:
+            ledger.mark(at, BARE)
+    ledger.save()
+    fill_overviews(target, array, ledger, layout, open_pyramid(target, header))
     if not target.transactional:
         consolidate(target, header["arrays"])  # others may have added arrays of theirs
     write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))

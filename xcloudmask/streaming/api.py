@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,10 +14,12 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError, OptionError, StoreError, StreamWarning, warn_user
 from xcloudmask.predict.fields import spelled_out
 from xcloudmask.predict.options import PredictOptions
+from xcloudmask.stac.write import address_of, save, stac_of
 from xcloudmask.store.fingerprint import describe_contract
 from xcloudmask.store.ledger import DONE
 from xcloudmask.store.lock import FOLDER, Lock
 from xcloudmask.store.options import WriteOptions
+from xcloudmask.store.overviews import PLACE, settle_overviews
 from xcloudmask.store.packing import choose_compressors, choose_packing
 from xcloudmask.store.retry import brief
 from xcloudmask.store.sink import Output, open_sink
@@ -142,13 +145,15 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     target = Target(open_store(store, options.storage_options), options.group or "")
     output = plan_output(source, options)
     display = choose_display(options.progress, output.name)
+    address = None if options.stac is None else address_of(store)  # or refuse before anything is done
 
     lock = Lock(target)
     lock.acquire()
     try:
         sink = open_sink(target, output, resume=options.resume, overwrite=options.overwrite)
         _sweep(target, output)
-        run = prepare_run(source, target, output, sink, lock, options, display)
+        pyramid = settle_overviews(target, sink.array, sink.ledger, sink.storage.layout, options.overviews)
+        run = prepare_run(source, target, output, sink, lock, options, display, pyramid)
         run.go()
         if (sink.ledger.states == DONE).all():
             target.delete_tree(FOLDER, "strips")
@@ -163,6 +168,9 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     log.info("%s", report)
     if not report.complete:
         warn_user(str(report), StreamWarning)
+    elif address is not None and options.stac is not None:
+        found = stac_of(store, options.group, storage_options=options.storage_options)
+        log.info("listed in %s", save(found, os.fspath(options.stac), options.storage_options))
     return report
 
 
@@ -194,5 +202,5 @@ def _sweep(target: Target, output: Output) -> None:
     """Clear away what a kill left half written, here and in no group within."""
     names = [str(name) for name in output.template.coords]
     ours = (f"{FOLDER}/{name}" for name in ("status", "sizes", "strips", "copy"))
-    target.sweep(output.name, *names, "spatial_ref", *ours)
+    target.sweep(output.name, *names, "spatial_ref", PLACE, *ours)
     replace(target, group=target.path(FOLDER)).sweep()

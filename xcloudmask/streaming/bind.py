@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
@@ -14,6 +15,7 @@ from xcloudmask.store.icechunk import Batch, BranchStore
 from xcloudmask.store.ledger import DONE
 from xcloudmask.store.lock import FOLDER, Lock
 from xcloudmask.store.options import WriteOptions
+from xcloudmask.store.overviews import Pyramid
 from xcloudmask.store.regions import Index
 from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.safety_copy import drop_copy
@@ -37,6 +39,7 @@ def prepare_run(
     lock: Lock,
     options: WriteOptions,
     display: Display,
+    pyramid: Pyramid | None,
 ) -> Run:
     """Bind source, sink and pool together."""
     _tell_of_rereading(source, sink)
@@ -44,12 +47,12 @@ def prepare_run(
     regions, source_of = _own_regions(output, sink)
     _reopen_damaged(sink, regions, whole_scenes=source.plan is not None)
     pool = choose_pool(options.regions_in_flight, source.in_memory, target.in_process)
-    work = Work(sink.array, output.packing, target.label)
+    work = Work(sink.array, output.packing, target.label, pyramid=pyramid)
     if source.plan is not None:
         windows = WindowLayout(layout, source.plan.y, source.plan.x, source.plan.channels)
         needed = windows.longest and not (sink.ledger.states == DONE).all()
         strips = _strips(target, windows) if needed else None
-        work = Work(sink.array, output.packing, target.label, windows, source.plan, strips)
+        work = replace(work, windows=windows, plan=source.plan, strips=strips)
     scene_name = _scene_names(source.template, layout.lead, source_of)
     batch = None
     if isinstance(target.store, BranchStore):

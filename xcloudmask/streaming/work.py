@@ -18,6 +18,7 @@ from xcloudmask.engine.arrays import Array, Float
 from xcloudmask.engine.blend import PlacedSum
 from xcloudmask.engine.chunks import Range
 from xcloudmask.engine.plan import Plan
+from xcloudmask.store.overviews import Pyramid
 from xcloudmask.store.packing import Packing
 from xcloudmask.store.regions import Index
 from xcloudmask.store.retry import call_with_retries
@@ -35,6 +36,7 @@ class Work:
     windows: WindowLayout | None = None  # None: blocks of a graph are written as they come
     plan: Plan | None = None
     strips: Any = None  # a zarr Array, or None if no region has a neighbour
+    pyramid: Pyramid | None = None
 
     def planned(self) -> tuple[WindowLayout, Plan]:
         """Return what inference follows; it is there wherever windows are inferred."""
@@ -152,5 +154,7 @@ def _write(work: Work, at: Index, output: Array, leads: tuple[slice, ...], box: 
     def write() -> None:
         work.array[where] = packed
         settle_region(work.array, where)
+        if work.pyramid is not None:
+            work.pyramid.write(packed, where)
 
     call_with_retries(f"write region {at} to {work.label}", write)

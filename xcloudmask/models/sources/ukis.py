@@ -184,7 +184,7 @@ def _carried(spec: ModelSpec) -> tuple[bytes, tuple[float, ...], tuple[float, ..
     if found is None or found.origin is None:
         raise WeightsError(
             f"model {spec.name!r} needs the package ukis-csmask, which carries its weights: "
-            "pip install ukis-csmask"
+            "pip install 'ukis-csmask>=1.0,<2' (in a conda environment: with --no-deps)"
         )
     path = Path(found.origin).parent / Path(spec.weights).name
     if not path.exists():

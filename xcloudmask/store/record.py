@@ -1,0 +1,27 @@
+"""The mask of a store as a lazy array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from xcloudmask.errors import ContractError
+from xcloudmask.store.header import read_header
+from xcloudmask.store.store import Target
+
+
+def open_mask(target: Target) -> tuple[xr.DataArray, Mapping[str, Any]]:
+    """Return the mask of a group, chunked as it is stored, its steps as they came; and the store's header."""
+    header = read_header(target)
+    if header is None:
+        raise ContractError(f"{target.label} holds no masks that stream wrote. Check the path and group=")
+    contract = header["contract"]
+    sizes = contract["shards"] or contract["chunks"]
+    mask: xr.DataArray = target.open_dataset()[contract["name"]]
+    # not with `mask.chunk`, which makes Dask arrays of the labels, too
+    mask = mask.copy(data=mask.variable.chunk(dict(zip(contract["dims"], sizes, strict=True))).data)
+    if "time" in mask.dims:  # an append that was stopped may have left arrays longer than what they hold
+        mask = mask.isel(time=slice(0, int(header["steps"])))
+    return mask, header
