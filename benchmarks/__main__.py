@@ -3,7 +3,7 @@
     python -m benchmarks                  # those that need no data: a quarter of an hour on two idle cores
     python -m benchmarks --quick          # only that they run: what is printed means nothing
     python -m benchmarks --data FOLDER    # those that compare masks with labels, too
-    python -m benchmarks windows --table  # one of them, with its own options
+    python -m benchmarks windows --table  # any of them, with its own options
 
 `peers` installs the peers into an environment of their own.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-#: What each needs: options for a quick run (None: it has none), and whether a folder of patches.
+#: What those need that run one after the other: options for a quick run (None: it has none), and whether a folder of patches.
 SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
     "scale": (["--quick"], False), "peers": (["--quick"], False), "dates": (["--quick"], False),
@@ -24,7 +24,7 @@ SCRIPTS = {
 
 
 def main(words: list[str]) -> int:
-    if words and words[0] in SCRIPTS:
+    if words and (HERE / f"{words[0]}.py").is_file():
         return run(words[0], words[1:])
     quick, data = "--quick" in words, words[words.index("--data") + 1 :][:1] if "--data" in words else []
     if set(words) - {"--quick", "--data", *data}:

@@ -64,7 +64,7 @@ def tests(device: str, quick: bool) -> dict[str, Any]:
 def tile(device: str, quick: bool) -> dict[str, Any]:
     """Whole tiles from NumPy to NumPy, the first call and those after it."""
     found: dict[str, Any] = {}
-    for name, side in (("20 m", 300 if quick else 5490), ("10 m", 400 if quick else 10980)):
+    for name, side in (("20 m", 256 if quick else 5490), ("10 m", 256 if quick else 10980)):
         scene = _scene(side)
         first, *again = _seconds(lambda scene=scene: _predict(scene, device), 2 if quick else 4)
         found[name] = {"side": side, "first_s": first, "again_s": again}
@@ -84,7 +84,7 @@ def efficiency(device: str, quick: bool) -> dict[str, Any]:
     module, _, function = spec.loader.partition(":")
     made = getattr(__import__(module, fromlist=["_"]), function)(spec)
     backend = TorchBackend(made, device, "auto")
-    side = 512 if quick else 4096
+    side = 256 if quick else 4096
     scene = _scene(side)
     _predict(scene, device)
 
@@ -115,7 +115,7 @@ def efficiency(device: str, quick: bool) -> dict[str, Any]:
 
 def precision(device: str, quick: bool) -> dict[str, Any]:
     """Pixels of the same class as in float32, by precision, on a scene that is made up."""
-    scene = _scene(300 if quick else 2048)
+    scene = _scene(256 if quick else 2048)
     exact = _predict(scene, device, dtype="float32")
     out = {}
     for dtype in ("auto", "bfloat16", "float16"):
@@ -129,7 +129,7 @@ def memory(device: str, quick: bool) -> dict[str, Any]:
     """A card that others have filled to 10 %, and to the last 2 GiB: batches are halved, nothing fails."""
     import torch
 
-    scene = _scene(300 if quick else 4096)
+    scene = _scene(256 if quick else 4096)
     expected = _predict(scene, device)
     found: dict[str, Any] = {}
     if not device.startswith("cuda"):
@@ -150,7 +150,7 @@ def together(device: str, quick: bool) -> dict[str, Any]:
     """Two models from two threads on one card, beside each of them alone."""
     from concurrent.futures import ThreadPoolExecutor
 
-    scene = _scene(300 if quick else 2048)
+    scene = _scene(256 if quick else 2048)
     names = (DEFAULT, "ukis-4band-l1c")
     alone = [_predict(scene, device, name) for name in names]
     start = time.perf_counter()
@@ -163,7 +163,7 @@ def together(device: str, quick: bool) -> dict[str, Any]:
 def profile(device: str, quick: bool) -> dict[str, Any]:
     """What the threads wait for, as `xcloudmask bench` tells it."""
     command = [sys.executable, "-m", "xcloudmask", "bench", DEFAULT, "--device", device, "--size"]
-    done = subprocess.run([*command, "300" if quick else "8192"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "256" if quick else "8192"], capture_output=True, text=True, check=True)
     return {"lines": done.stdout.splitlines()}
 
 
@@ -192,6 +192,7 @@ def main() -> int:
     found: dict[str, Any] = {"circumstances": circumstances(), "card": card, "sections": {}}
     out = args.out or RESULTS / f"gpu-{found['circumstances']['date'][:10]}-{card.replace(' ', '-')}.json"
     wanted = args.only or [name for name in SECTIONS if not (args.quick and name == "tests")]
+    slower = 1 if args.device.startswith("cuda") else 10
     for name in wanted:
         command = [
             sys.executable,
@@ -203,11 +204,13 @@ def main() -> int:
             *(["--quick"] * args.quick),
         ]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMITS[name], check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=slower * LIMITS[name], check=False
+            )
             last = done.stdout.splitlines()[-1:] if done.returncode == 0 else []
             result = json.loads(last[0]) if last else {"failed": done.stderr.splitlines()[-8:]}
         except subprocess.TimeoutExpired:
-            result = {"failed": [f"not done in {LIMITS[name]} s"]}
+            result = {"failed": [f"not done in {slower * LIMITS[name]} s"]}
         found["sections"][name] = result
         print(f"{name}: {json.dumps(result)}", flush=True)
         if args.out or not args.quick:
