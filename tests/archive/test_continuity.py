@@ -106,6 +106,14 @@ def test_too_few_years_are_said_to_be_too_few(dates):
     repr(empty)
 
 
+def test_a_year_counts_if_half_of_its_months_are_there(dates):
+    series = dates.record(np.random.default_rng(1), regions=1)
+    years = xcloudmask.continuity(series, ["2003-02-01"]).tests.sel(month=0).squeeze()
+    assert (int(years.before), int(years.after)) == (5, 18)  # of 2003 January alone lies before
+    years = xcloudmask.continuity(series, ["2003-07-01"]).tests.sel(month=0).squeeze()
+    assert (int(years.before), int(years.after)) == (6, 18)
+
+
 def test_the_plot_shows_parts_and_effects(dates):
     mpl = pytest.importorskip("matplotlib")
     mpl.use("Agg")
@@ -116,6 +124,7 @@ def test_the_plot_shows_parts_and_effects(dates):
     assert len(figure.axes[0].lines) == 6
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["region 1", "region 2"]
     xcloudmask.continuity(series[0].drop_vars("area"), ["2003-02-01"]).plot()
+    xcloudmask.continuity(series, ["2050-01-01"]).plot()  # a part without data
     mpl.pyplot.close("all")
 
 

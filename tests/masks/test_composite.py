@@ -177,6 +177,10 @@ def test_integers_become_floats_and_one_band_needs_no_dimension():
     assert made.attrs["composite"] == "median"
     views = stored.where(mask.isin((0, 4)))
     np.testing.assert_allclose(made.values[0], views.median("time").values)
+    gaps = stored.assign_attrs(_FillValue=2500)
+    np.testing.assert_allclose(
+        gaps.cloudmask.composite(mask).values[0], views.where(stored != 2500).median("time").values
+    )
 
 
 def test_what_cannot_be_meant_is_refused():

@@ -66,9 +66,11 @@ class Continuity:
         when = (apart.year + (apart.month - 0.5) / 12).values
         regions = [dim for dim in self.tests.p.dims if dim not in ("break", "month")]
         for number, mean in enumerate(apart.mean(regions).transpose("part", "when").values):
-            inside = when[np.isfinite(mean)]
-            top.plot(when, mean, ".", markersize=4, color=f"C{number}")
-            top.plot(inside[[0, -1]], [np.nanmean(mean)] * 2, color=f"C{number}", linewidth=2.5)
+            there = np.isfinite(mean)
+            top.plot(when[there], mean[there], ".", markersize=4, color=f"C{number}")
+            if there.any():
+                ends, height = when[there][[0, -1]], mean[there].mean()
+                top.plot(ends, [height, height], color=f"C{number}", linewidth=2.5)
         top.set_title("Cloud fraction less that of the usual month, mean of regions", loc="left", fontsize=10)
         for place, name in enumerate(names):
             axis = figure.add_subplot(grid[1, place])

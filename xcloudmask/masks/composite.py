@@ -18,7 +18,7 @@ from xcloudmask.masks.select import clear_counts, enough, read_where
 from xcloudmask.masks.series import dated, nan_median, whole_series
 from xcloudmask.scene.dataset import as_variables, stack
 from xcloudmask.scene.dims import BAND_DIMS
-from xcloudmask.scene.units import NODATA_ATTRS
+from xcloudmask.scene.units import NODATA_ATTRS, declared_nodata
 
 METHODS = ("median", "medoid", "best", "latest")
 #: Periods by name, as pandas calls them.
@@ -57,6 +57,8 @@ def composite(
         if da.chunks is not None:  # where nothing is clear, reading would change nothing
             da = read_where(da, counts[0] > 0, mask.dims)
     da = da if da.dtype.kind == "f" else da.astype(np.float32)
+    if gaps := declared_nodata(da.attrs):  # a mask of others may call them clear
+        da = da.where(~da.isin(gaps))
     banded = any(name in da.dims for name in BAND_DIMS)
     cube = da if banded else da.expand_dims("band")
     by_date = [part.drop_vars(part.coords) for part in (one_of(mask, clear), quality) if part is not None]

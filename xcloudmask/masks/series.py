@@ -68,7 +68,7 @@ def whole_series(da: xr.DataArray, *dims: Hashable) -> xr.DataArray:
 
 
 def nan_median(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the median along the first axis of what is no NaN: many times as fast as numpy's.
+    """Return the median along the first axis of what is no NaN; of 20 dates five times as fast as numpy's.
 
     Examples
     --------

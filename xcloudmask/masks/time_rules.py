@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,22 +30,12 @@ Pixels = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the rules go by; see `xcloudmask.accessor.CloudMask.time_rules`."""
-
-    rules: tuple[str, ...]
-    least: int
-    rise: float
-    spread: float
-
-
 def time_rules(
     da: xr.DataArray, mask: xr.DataArray, rules: Sequence[str], least: int, rise: float, spread: float
 ) -> xr.Dataset:
     """Do what `xcloudmask.accessor.CloudMask.time_rules` documents."""
-    limits = Limits((rules,) if isinstance(rules, str) else tuple(rules), least, rise, spread)
-    for rule in limits.rules:
+    rules = (rules,) if isinstance(rules, str) else tuple(rules)
+    for rule in rules:
         if rule not in RULES:
             raise OptionError("rule", rule, allowed=RULES)
     if least < 3 or not 0 < rise < 1 or not 0 < spread < 1:
@@ -61,15 +50,16 @@ def time_rules(
     if cloud is None or clear is None:
         raise CloudMaskError(f"the mask's classes are {', '.join(codes)}: it needs a cloud and a clear class")
     scene = read_scene(da, measured=False)
-    places = [find_band(scene.bands, name) for name in ("blue", "red")]
-    if "missed" in limits.rules and None in places:
+    places = {name: find_band(scene.bands, name) for name in ("blue", "red")}
+    if "missed" in rules and None in places.values():
         have = ", ".join(band.common_name or band.name for band in scene.bands)
         raise BandError(f"the rule 'missed' compares blue and red, and the scene has {have}; leave it out")
     pixels = whole_series(reflectance_of(scene), dim, scene.band)
     kinds = [one_of(mask, sorted(CLOUDY & set(codes))), one_of(mask, CLEAR), holds_class(mask)]
     change, bright = xr.apply_ufunc(
         _judge, pixels, *(whole_series(kind, dim) for kind in kinds),
-        kwargs={"limits": limits, "places": places}, dask="parallelized",
+        kwargs={"rules": rules, "least": least, "rise": rise, "spread": spread, **places},
+        dask="parallelized",
         input_core_dims=[[dim, scene.band], *[[dim]] * 3], output_core_dims=[[dim], []],
         output_dtypes=[np.int8, bool],
     )  # fmt: skip
@@ -77,7 +67,7 @@ def time_rules(
     revised = mask.where(change <= 0, cloud).where(change >= 0, clear).astype(mask.dtype)
     back = {dim: np.argsort(order)}
     revised = revised.isel(back).transpose(*(d for d in dims if d in revised.dims))
-    revised.attrs = {**mask.attrs, "time_rules": ", ".join(limits.rules)}
+    revised.attrs = {**mask.attrs, "time_rules": ", ".join(rules)}
     changed = xr.concat([(change == -1).sum(mask.dims[1:]), (change == 1).sum(mask.dims[1:])], "rule")
     return xr.Dataset(
         {
@@ -91,41 +81,32 @@ def time_rules(
 
 
 def _judge(
-    pixels: Pixels, cloud: Bools, clear: Bools, valid: Bools, *, limits: Limits, places: list[Any]
-) -> tuple[npt.NDArray[np.int8], Bools]:
+    pixels: Pixels, cloud: Bools, clear: Bools, valid: Bools, *, blue: Any, red: Any, rules: Sequence[str],
+    least: int, rise: float, spread: float,
+) -> tuple[npt.NDArray[np.int8], Bools]:  # fmt: skip
     """Return what becomes cloud (1) and clear (-1), and where ground is bright, of (..., date, band)."""
     cube = np.ascontiguousarray(np.moveaxis(pixels, (-2, -1), (0, 1)))
     cloud, clear, valid = (np.moveaxis(kind, -1, 0) for kind in (cloud, clear, valid))
     valid = valid & np.isfinite(cube).all(axis=1)
     change = np.zeros(valid.shape, np.int8)
     bright = np.zeros(valid.shape[1:], bool)
-    if "persistent" in limits.rules:
-        usual, bright = _usual(cube, cloud, valid, limits)
+    if "persistent" in rules:
+        middle, _ = _spread(cube, valid[:, None])
+        usual = valid & (np.abs(cube - middle) <= 2 * np.maximum(spread, RELATIVE * middle)).all(axis=1)
+        times, called = usual.sum(axis=0), (usual & cloud).sum(axis=0)
+        bright = (times >= least) & (2 * times > valid.sum(axis=0)) & (2 * called >= times)
         change[cloud & usual & bright] = -1
-    if "missed" in limits.rules:
+    if "missed" in rules:
         seen = valid & (clear | (change == -1))
-        change[_spikes(cube[:, places[0]], cube[:, places[1]], seen, limits) & clear] = 1
+        change[_spikes(cube[:, blue], cube[:, red], seen, least, rise) & clear] = 1
     return np.moveaxis(change, 0, -1), bright
 
 
-def _usual(cube: Pixels, cloud: Bools, valid: Bools, limits: Limits) -> tuple[Bools, Bools]:
-    """Return where a pixel looks as it does on most dates, and which are called cloud then as a rule."""
-    middle, deviation = _spread(cube, valid[:, None])
-    allowed = np.maximum(limits.spread, RELATIVE * middle)
-    stable = (deviation <= allowed).all(axis=0)
-    usual = valid & (np.abs(cube - middle) <= 2 * allowed).all(axis=1)
-    times, called = usual.sum(axis=0), (usual & cloud).sum(axis=0)
-    often = (times >= limits.least) & (2 * times > valid.sum(axis=0))
-    return usual, stable & often & (2 * called >= times)
-
-
-def _spikes(blue: Pixels, red: Pixels, seen: Bools, limits: Limits) -> Bools:
+def _spikes(blue: Pixels, red: Pixels, seen: Bools, least: int, rise: float) -> Bools:
     """Return which clear views are brighter in blue than the others, and than those before and after."""
     (blue_usual, deviation), (red_usual, _) = (_spread(band, seen) for band in (blue, red))
     excess = blue - blue_usual
-    high: Bools = (
-        seen & (excess > np.maximum(limits.rise, 3 * deviation)) & (seen.sum(axis=0) >= limits.least)
-    )
+    high: Bools = seen & (excess > np.maximum(rise, 3 * deviation)) & (seen.sum(axis=0) >= least)
     high &= red - red_usual < SOIL * excess
     for order in (slice(None), slice(None, None, -1)):  # a change that stays is of the ground
         before = np.full(blue.shape[1:], np.nan, blue.dtype)

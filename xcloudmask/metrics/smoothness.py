@@ -80,40 +80,43 @@ def smoothness(
     """
     if not isinstance(masks, Mapping) or not masks:
         raise CloudMaskError("masks must be given by name: {'a': mask_a, 'b': mask_b}")
-    sorted_scene, kinds = scene, []
+    sorted_scene, good, known = scene, [], []
     for mask in masks.values():
         one, sorted_scene, dim, _ = dated(mask, scene)
-        kinds.append((one_of(one, clear), holds_class(one), one[dim].values))
-    times = kinds[0][2]
+        one = one.drop_vars(one.coords)
+        good.append(one_of(one, clear))
+        known.append(holds_class(one))
+    times = sorted_scene[dim].values
     if len(times) < 3:
         raise CloudMaskError(f"the scene has {len(times)} dates: smoothness needs three, and better many")
     read = read_scene(sorted_scene, measured=False)
-    known = xr.concat([holds for _, holds, _ in kinds], "mask").all("mask")
     pixels = reflectance_of(read).transpose(dim, read.band, read.y, read.x)
-    views = xr.concat([good for good, _, _ in kinds], "mask").transpose("mask", dim, read.y, read.x)
-    given = [part.drop_vars(part.coords) for part in (pixels, views, known.transpose(dim, read.y, read.x))]
+    views, holds = xr.concat(good, "mask"), xr.concat(known, "mask")
+    lazy = any(part.chunks is not None for part in (pixels, views, holds))
     when = (times - times[0]) / np.timedelta64(1, "D")
-    count = partial(_count, when=when, days=float(days))
-    if all(part.chunks is None for part in given):
-        total: Any = count(*(part.values for part in given))[..., 0, 0]
-    else:
-        total = _in_chunks(count, whole_series(given[0], dim, read.band), *given[1:])
-    counts = xr.DataArray(total.reshape(len(masks), KINDS, BINS), dims=("mask", "kind", "bin"))
-    return _summarised(counts.assign_coords(mask=list(masks)))
+    counts = _in_chunks(partial(_count, when=when, days=float(days)), pixels, views, holds.all("mask"))
+    found = _summarised(counts.assign_coords(mask=list(masks)))
+    return found if lazy else found.compute(scheduler="synchronous")
 
 
-def _in_chunks(count: Any, pixels: xr.DataArray, views: xr.DataArray, known: xr.DataArray) -> Any:
+def _in_chunks(count: Any, pixels: xr.DataArray, views: xr.DataArray, known: xr.DataArray) -> xr.DataArray:
+    """Count chunk by chunk, each of whole series, and add up."""
     import dask.array
 
-    like = pixels if pixels.chunks is not None else whole_series(views, *views.dims[:2])
-    cuts = {dim: sizes for dim, sizes in like.chunksizes.items() if dim in known.dims}
-    pixels, views, known = (part.chunk(cuts) for part in (pixels, views.chunk(mask=-1), known))
+    dim, band, *_ = pixels.dims
+    like = views if pixels.chunks is None and views.chunks is not None else pixels
+    like = whole_series(like if like.chunks is not None else like.chunk(), dim, band, "mask")
+    cuts = {name: like.chunksizes[name] for name in known.dims}
+    pixels, views, known = (
+        part.chunk(cuts) for part in (pixels.chunk({band: -1}), views.chunk(mask=-1), known)
+    )
     rows, columns = ((1,) * blocks for blocks in known.data.numblocks[1:])
     parts = dask.array.map_blocks(  # type: ignore[no-untyped-call]
         count, pixels.data, views.data, known.data[None], dtype=np.int64,
         chunks=((views.sizes["mask"],), (KINDS * BINS,), rows, columns), meta=np.empty((0,) * 4, np.int64),
     )  # fmt: skip
-    return parts.sum(axis=(2, 3))
+    total = parts.sum(axis=(2, 3)).reshape(views.sizes["mask"], KINDS, BINS)
+    return xr.DataArray(total, dims=("mask", "kind", "bin"))
 
 
 def _count(pixels: Floats, views: Bools, known: Bools, *, when: Floats, days: float) -> npt.NDArray[np.int64]:
