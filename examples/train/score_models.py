@@ -5,7 +5,8 @@ python examples/train/score_models.py --table
 
 The first command writes counts of each scene into ``scores.json`` beside this file (a model scored before is
 scored anew). Both write the tables of ``docs/scores.md`` and ``docs/scores-in-full.md``, and
-``xcloudmask/predict/evidence.json``, by which ``model="auto"`` chooses. Nothing is fitted here, except one brightness to the training samples.
+``xcloudmask/predict/evidence.json``, by which ``model="auto"`` chooses. Nothing is fitted here, except one
+brightness to the training samples.
 """
 
 from __future__ import annotations
