@@ -1,7 +1,7 @@
 """What the parts of the recipe for `sensei` are worth, at a small scale, and whether data limits `spectral`.
 
     nice python benchmarks/ablations.py --data FOLDER              # goes on where it was stopped
-    python benchmarks/ablations.py --table                         # only writes the tables of docs/scores.md
+    python benchmarks/ablations.py --table                         # only writes its tables in the docs
 
 FOLDER holds train/, val/ and unlabelled/. Every row is trained from nothing, on one thread, with each seed.
 The networks are a tenth of the shipped one and see a fraction of its pixels: rows tell differences between

@@ -78,7 +78,7 @@ def answering(model: str, spec: Any, threshold: float) -> Answer:
 def measured(held: list[Entry], instrument: str, model: str, answer: Answer) -> dict[str, Any]:
     """Return scores of a model on the sources that it may be scored on."""
     out: dict[str, Any] = {}
-    errors: list[float] = []
+    errors: dict[str, list[float]] = {}
     for entry in held:
         if entry.source in SEEN.get(model, ()):
             continue
@@ -92,11 +92,10 @@ def measured(held: list[Entry], instrument: str, model: str, answer: Answer) -> 
         )
         if one.cover:
             off = share_of(answered[0], answered[1], "cloud") - one.cover["cloud"]
-            errors += off[np.isfinite(off)].tolist()
-    told = {"counts": out}
+            errors.setdefault(entry.source, []).extend(off[np.isfinite(off)].tolist())
+    told: dict[str, Any] = {"counts": out}
     if errors:
-        told["cover_rmse"] = round(float(np.sqrt(np.mean(np.square(errors)))), 4)
-        told["cover_bias"] = round(float(np.mean(errors)), 4)
+        told["cover"] = {name: round(float(np.sqrt(np.mean(np.square(e)))), 4) for name, e in errors.items()}
     return told
 
 
@@ -116,7 +115,7 @@ def show(found: dict[str, Any]) -> str:
                 rows.append([
                     model, source, str(len(scenes)), str(counts.sum()), f"{pooled[at[0]]:.3f}", interval,
                     *(f"{pooled[i]:.3f}" for i in at[2:4]), f"{worst[METRICS.index('oa')]:.2f}",
-                    str(one.get("cover_rmse", "")),
+                    str(one.get("cover", {}).get(source, "")),
                 ])  # fmt: skip
         head = ["model", "source", "n", "pixels", "BA", "95 %", "F2", "IoU", "worst", "cover"]
         told.append(f"{instrument}\n{table(head, rows)}")

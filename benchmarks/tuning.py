@@ -1,7 +1,7 @@
 """What training ukis on with more labelled scenes brings, and what it breaks.
 
     nice python benchmarks/tuning.py --data FOLDER                 # goes on where it was stopped
-    python benchmarks/tuning.py --table                            # only writes the table of docs/scores.md
+    python benchmarks/tuning.py --table                            # only writes its table in the docs
 
 FOLDER holds train/, val/ and unlabelled/. The later layers of the decoder of ukis-4band-l1c (686,000 of 19.5
 million weights) are trained on a share of the training scenes, bands left out at random, with unlabelled

@@ -3,7 +3,7 @@
     python examples/train/choose_any.py --data DATA
 
 Asks both networks, with all bands that a patch has and with blue, red, NIR and 1.6 µm, and writes the tables
-"shares" and "shadow" of docs/scores.md. Shares and thresholds themselves stand in
+"shares" and "shadow" of docs/scores-in-full.md. Shares and thresholds themselves stand in
 xcloudmask/models/sources/ukis.py.
 """
 

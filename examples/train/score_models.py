@@ -4,8 +4,9 @@ python examples/train/score_models.py --data DATA spectral sensei ukis-4band uki
 python examples/train/score_models.py --table
 
 The first command writes counts of each scene into ``scores.json`` beside this file (a model scored before is
-scored anew). Both write the tables of ``docs/scores.md`` and ``xcloudmask/predict/evidence.json``, by which
-``model="auto"`` chooses. Nothing is fitted here, except one brightness to the training samples.
+scored anew). Both write the tables of ``docs/scores.md`` and ``docs/scores-in-full.md``, and
+``xcloudmask/predict/evidence.json``, by which ``model="auto"`` chooses. Nothing is fitted here, except one
+brightness to the training samples.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What follows from the counts that score_models.py stores: tables of docs/scores.md, and evidence.json."""
+"""What follows from the counts that score_models.py stores: tables of the docs, and evidence.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from xcloudmask.metrics.statistics import summary
 from xcloudmask.train.augment import INSTRUMENTS
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs" / "scores.md"
+DOCS = ROOT / "docs" / "scores-in-full.md"
+SHORT = ROOT / "docs" / "scores.md"
+#: Counts of benchmarks/imitation.py.
+IMITATED = ROOT / "benchmarks" / "results" / "imitation.json"
 EVIDENCE = ROOT / "xcloudmask" / "predict" / "evidence.json"
 SHOWN = ("balanced_accuracy", "oa", "f1", "f2", "iou")
 #: Also as mean over scenes, as FDR4VGT-CLOUD reports them.
@@ -109,6 +112,49 @@ def full_table(stored: Stored, bands: str) -> list[str]:
             scenes = scenes_of(stored, model, bands, sources)
             if scenes:
                 lines.append(row(name, model, scenes))
+    return lines
+
+
+#: Sensors of the short page: heads, the set of bands, and the source.
+SENSORS = {
+    "Landsat 8, all bands": ("all", "l8_biome"), "Landsat 8, blue, green, red, NIR": ("all", "l8_38cloud"),
+    "Landsat 8, blue, red, NIR, 1.6 µm": ("vgt", "l8_biome"), "Sentinel-2": ("all", "s2_oncloudn"),
+}  # fmt: skip
+
+
+def short_table(stored: Stored) -> list[str]:
+    """Return for each sensor every model's balanced accuracy, F2 and mIoU, pooled, and the worst scene."""
+    lines = ["| sensor | scored on | model | scenes | BA | F2 | IoU | worst scene: OA |", "|" + " --- |" * 8]
+    for title, (bands, source) in SENSORS.items():
+        for model in stored:
+            scenes = scenes_of(stored, model, bands, [source])
+            if scenes:
+                values = summary(counts_of(scenes))
+                cells = [cell(values, metric) for metric in ("balanced_accuracy", "f2", "iou")]
+                cells = [title, source, model, str(len(scenes)), *cells, f"{values[0, 4]:.2f}"]
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def imitated_table(found: Mapping[str, Any]) -> list[str]:
+    """Return the scores on imitated Proba-V and VGT; how far the probability is from the share of cloud."""
+    scores = ["BA", "F2", "IoU", "worst scene: OA", "cover: RMSE"]
+    head = ["imitated", "scored on", "model", "scenes", "pixels", *scores]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for instrument, by_model in found["imitation"].items():
+        for source in ("l8_biome", "dlr"):
+            for model, one in by_model.items():
+                counts = np.array(list(one["counts"].get(source, {}).values()), np.int64).reshape(-1, 4)
+                if not counts.any():
+                    continue
+                values = summary(counts)
+                cells = [cell(values, metric) for metric in ("balanced_accuracy", "f2", "iou")]
+                cover = one["cover"].get(source) if "cover" in one else None
+                cells = [
+                    instrument, source, model, str(len(counts)), f"{counts.sum():,}", *cells,
+                    f"{values[0, 4]:.2f}", "–" if cover is None else f"{cover:.3f}",
+                ]  # fmt: skip
+                lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -236,7 +282,7 @@ def ukis_table(stored: Stored) -> list[str]:
 
 
 def write(stored: Stored) -> None:
-    """Write the parts of docs/scores.md that are made here, and evidence.json."""
+    """Write the parts of docs/scores-in-full.md that are made here, and evidence.json."""
     text = DOCS.read_text()
     for bands, title in TITLES.items():
         text = part(text, f"scores {bands}", [f"**{title}**", "", *full_table(stored, bands)])
@@ -245,6 +291,8 @@ def write(stored: Stored) -> None:
     text = part(text, "coarse", coarse_table(stored))
     text = part(text, "ukis", ukis_table(stored))
     DOCS.write_text(text)
+    short = part(SHORT.read_text(), "fine", short_table(stored))
+    SHORT.write_text(part(short, "imitated", imitated_table(json.loads(IMITATED.read_text()))))
     EVIDENCE.write_text(json.dumps(evidence(stored), indent=1) + "\n")
 
 

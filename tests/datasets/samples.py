@@ -34,6 +34,15 @@ class Expected:
     #: Reflectance of pixel (1, 1) by common name.
     pixel: dict[str, float] = field(default_factory=dict)
     split: str = ""
+    #: Where the image has no data; None if it has some everywhere.
+    empty: Any = None
+
+
+def corner(side: int) -> Any:
+    """No data in the first pixel."""
+    empty = np.zeros((side, side), bool)
+    empty[0, 0] = True
+    return empty
 
 
 MAKERS: dict[str, Callable[[Path], list[Expected]]] = {}
@@ -75,7 +84,9 @@ def cloudsen12(root: Path) -> list[Expected]:
         bits = np.ones((512, 512), "u1")
         bits[:, 100:200], bits[:, 200:300], bits[:, 300:400] = THICK, THIN, SHADOW
         pixel = {"coastal": 0.1, "blue": 0.2, "nir": 0.8, "nir08": 0.9, "cirrus": 1.1, "swir22": 1.3}
-        found += [Expected(row["roi_id"], bits, pixel, split) for row in rows]
+        empty = np.zeros((512, 512), bool)
+        empty[509:], empty[:, 509:] = True, True  # padding
+        found += [Expected(row["roi_id"], bits, pixel, split, empty) for row in rows]
     return found
 
 
@@ -115,7 +126,9 @@ def cloudsen12plus(root: Path) -> list[Expected]:
         samples.append((row, tortilla(files)))
         if kind == "high":
             bits = stripes(CLEAR, THICK, THIN, SHADOW)
-            found.append(Expected(name, bits, {"blue": 0.1, "swir22": 0.65}, split))
+            empty = np.zeros((16, 16), bool)
+            empty[-3:] = True
+            found.append(Expected(name, bits, {"blue": 0.1, "swir22": 0.65}, split, empty))
     (root / "cloudsen12-l1c.0000.part.taco").write_bytes(tortilla(samples, b"WX"))
     return found
 
@@ -181,7 +194,7 @@ def l7_irish(root: Path) -> list[Expected]:
     # Chander et al. 2009: 2001-11-12 is day 316, 0.98959 au; band 1 irradiance 1997
     radiance = -6.2 + (191.6 + 6.2) / 254 * (100 - 1)
     blue = math.pi * radiance * 0.98959**2 / (1997 * math.sin(math.radians(50)))
-    return [Expected("p226_r98", stripes(SHADOW, CLEAR, THIN, THICK), {"blue": blue})]
+    return [Expected("p226_r98", stripes(SHADOW, CLEAR, THIN, THICK), {"blue": blue}, empty=corner(16))]
 
 
 @made
@@ -197,9 +210,8 @@ def sparcs(root: Path) -> list[Expected]:
     (folder / f"{scene}_photo.png").write_bytes(b"")
     sine = math.sin(math.radians(40))
     bits = stripes(SHADOW, SHADOW, WATER, SNOW, LAND, CLOUD, 49)
-    return [
-        Expected(scene, bits, {"coastal": (6000 * 2e-5 - 0.1) / sine, "cirrus": (20000 * 2e-5 - 0.1) / sine})
-    ]
+    pixel = {"coastal": (6000 * 2e-5 - 0.1) / sine, "cirrus": (20000 * 2e-5 - 0.1) / sine}
+    return [Expected(scene, bits, pixel, empty=corner(28))]
 
 
 def patches_38(root: Path, top: str, suffix: str) -> list[Expected]:
@@ -284,7 +296,9 @@ def kappaset(root: Path) -> list[Expected]:
         file["Label"] = labels
     bits = stripes(CLEAR, SHADOW, THIN, THICK)
     bits[-1] = 0
-    return [Expected("T34UFA_20200401T122148", bits, {"blue": 0.2, "swir22": 1.3})]
+    empty = np.zeros((16, 16), bool)
+    empty[-1] = True
+    return [Expected("T34UFA_20200401T122148", bits, {"blue": 0.2, "swir22": 1.3}, empty=empty)]
 
 
 SIZES = dict(zip(S2, [60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 60, 20, 20], strict=True))
@@ -332,7 +346,8 @@ def gf1_whu(root: Path) -> list[Expected]:
     image[:, 0, 0] = 0
     write_raster(root / "GF1" / f"{scene}.tiff", image, size=16.0)
     write_raster(root / "GF1" / f"{scene}_ReferenceMask.tif", stripes(0, 1, 128, 255), size=16.0)
-    return [Expected(scene, stripes(0, CLEAR, SHADOW, CLOUD), {"blue": 0.1, "nir": 0.4})]
+    bits = stripes(0, CLEAR, SHADOW, CLOUD)
+    return [Expected(scene, bits, {"blue": 0.1, "nir": 0.4}, empty=corner(16))]
 
 
 @made

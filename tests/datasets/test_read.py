@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.samples import MAKERS, Expected
+from tests.local.conftest import write_raster
 from xcloudmask import datasets
 from xcloudmask.datasets.radiometry import from_scene, wrs2_centre
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError, UnitWarning
@@ -48,8 +49,8 @@ def test_bands_level_scale_and_labels_bit_by_bit(name: str, copies: dict) -> Non
         tolerance = 0.01 if declared.figures == "scene" else 1e-3
         for band, value in each.pixel.items():
             assert pixel[band] == pytest.approx(value, rel=tolerance), band
-        if declared.nodata == 0:
-            assert np.isnan(sample.image).any() == (np.asarray(one.image.values) == 0).any()
+        gone = np.isnan(sample.image).all(axis=0)
+        np.testing.assert_array_equal(gone, np.zeros(gone.shape) if each.empty is None else each.empty)
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
@@ -81,6 +82,16 @@ def test_whole_scenes_are_lazy(copies: dict) -> None:
     for name in ("gf1-whu", "alcd", "l8-biome", "pixbox-s2"):
         one = next(iter(datasets.read(name, copies[name][0] / "copy", scale=SCALE.get(name))))
         assert one.image.chunks is not None, name
+        assert one.image.rio.crs.to_epsg() == 32632
+        assert float(one.image.x[0]) > 600000
+
+
+def test_a_mask_of_a_part_of_its_product_lies_where_it_should(tmp_path: Path) -> None:
+    MAKERS["alcd"](tmp_path)
+    path = next(tmp_path.rglob("classification_map.tif"))
+    write_raster(path, np.array([[5, 6], [7, 4]], "u1"), size=60.0, left=600060.0, top=4899960.0)
+    (one,) = datasets.read("alcd", tmp_path)
+    assert one.labels.values.tolist() == [[0, 0, 0, 0], [0, 17, 33, 0], [0, 65, 8, 0], [0, 0, 0, 0]]
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")

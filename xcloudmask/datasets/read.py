@@ -365,7 +365,7 @@ def _open_raster(path: str) -> xr.DataArray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         da: Any = rioxarray.open_rasterio(path, chunks={"y": CHUNK, "x": CHUNK})
-    return da.drop_attrs()  # type: ignore[no-any-return]
+    return da.drop_attrs(deep=False)  # type: ignore[no-any-return]
 
 
 def _open_product(declared: Declared, path: Path, resolution: float) -> xr.DataArray:
