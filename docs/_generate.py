@@ -272,7 +272,7 @@ def cards_page() -> str:
         lines += ["", f"## {name}", "", spec.description[:1].upper() + spec.description[1:] + ".", ""]
         if (DOCS / "cards" / f"{name}.png").exists():
             lines += [f"![{name} on a clear coast and on a field of clouds](cards/{name}.png)", ""]
-        lines += ["| | |", "| --- | --- |"]
+        lines += ["| card | |", "| --- | --- |"]
         rows = (
             (label, html.escape(str(value)).replace("|", "&#124;")) for label, value in card.rows_of(spec)
         )

@@ -197,7 +197,7 @@ def commands(text: str) -> Iterator[list[str]]:
     text = re.sub(r"\\\n\s*", " ", text)
     for line in re.findall(r"(?m)^(?: {4}|\$ )?xcloudmask (.+)$", text):
         words = shlex.split(line.partition("  #")[0], comments=True)
-        if "|" not in line and "[" not in line:
+        if "|" not in line and "[" not in line and words[0][0] != "-":
             yield words
 
 
