@@ -204,10 +204,10 @@ def worded(node: ast.AST, constants: dict[str, Any]) -> str:
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return worded(left, constants) + worded(right, constants)
         case ast.Call(func=ast.Name(id="Remedy"), args=[text, *uses]):
-            said = worded(text, constants)
+            sentence = worded(text, constants)
             for use in uses:
-                said = said.replace("{}", worded(use, constants), 1)
-            return said
+                sentence = sentence.replace("{}", worded(use, constants), 1)
+            return sentence
         case ast.Call(func=ast.Name(id="Use"), args=args, keywords=keys):
             values = [ast.unparse(key.value) if isinstance(key.value, ast.Constant) else "…" for key in keys]
             options = ", ".join(f"{key.arg}={value}" for key, value in zip(keys, values, strict=True))

@@ -31,11 +31,11 @@ choices = {
 # %%
 masks = {}
 for name, bands in choices.items():
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ModelWarning)
         masks[name] = scene.sel(band=bands).cloudmask.predict("ukis-any-l1c", scheme="binary")
     print(
-        f"{name:<19} cloud {float((masks[name] == 1).mean()):5.1%}", *(str(w.message)[:60] for w in said[:1])
+        f"{name:<19} cloud {float((masks[name] == 1).mean()):5.1%}", *(str(w.message)[:60] for w in caught[:1])
     )
 
 # %% [markdown]
