@@ -364,6 +364,9 @@ def test_the_site_has_every_page_and_names_no_other_place(site: Path) -> None:
         assert re.search(rf'<h[23] id="[\w.]*\b{name}"', reference), name
 
 
+OPENED = ("index", "gallery/index", "gallery/cleaning", "errors", "reference", "explanation", "cards")
+
+
 @pytest.mark.slow
 @pytest.mark.services
 def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(site: Path, tmp_path: Path) -> None:
@@ -372,16 +375,9 @@ def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(site: Path, t
     base = f"http://127.0.0.1:{server.server_port}/"
     try:
         with chromium(tmp_path) as browser:
-            for page in (
-                "index",
-                "gallery/index",
-                "gallery/cleaning",
-                "errors",
-                "reference",
-                "explanation",
-                "cards",
-            ):
-                browser.open(f"{base}{page}.html", dark=page == "errors")
+            for page in OPENED:
+                browser.open(f"{base}{page}.html", dark=True)
+                assert browser.evaluate("document.body.dataset.mdColorScheme") == "slate"
                 broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
                 assert browser.evaluate(broken) == [], page
                 assert len(browser.evaluate("document.querySelector('article').innerText")) > 100
