@@ -204,10 +204,10 @@ def worded(node: ast.AST, constants: dict[str, Any]) -> str:
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return worded(left, constants) + worded(right, constants)
         case ast.Call(func=ast.Name(id="Remedy"), args=[text, *uses]):
-            said = worded(text, constants)
+            sentence = worded(text, constants)
             for use in uses:
-                said = said.replace("{}", worded(use, constants), 1)
-            return said
+                sentence = sentence.replace("{}", worded(use, constants), 1)
+            return sentence
         case ast.Call(func=ast.Name(id="Use"), args=args, keywords=keys):
             values = [ast.unparse(key.value) if isinstance(key.value, ast.Constant) else "…" for key in keys]
             options = ", ".join(f"{key.arg}={value}" for key, value in zip(keys, values, strict=True))
@@ -272,7 +272,7 @@ def cards_page() -> str:
         lines += ["", f"## {name}", "", spec.description[:1].upper() + spec.description[1:] + ".", ""]
         if (DOCS / "cards" / f"{name}.png").exists():
             lines += [f"![{name} on a clear coast and on a field of clouds](cards/{name}.png)", ""]
-        lines += ["| | |", "| --- | --- |"]
+        lines += ["| card | |", "| --- | --- |"]
         rows = (
             (label, html.escape(str(value)).replace("|", "&#124;")) for label, value in card.rows_of(spec)
         )
@@ -313,7 +313,7 @@ def reference_page() -> str:
         "::: xcloudmask.accessor.DataArrayAccessor",
         "    options: { inherited_members: true, show_root_heading: false, show_root_toc_entry: false }",
     ]
-    modules = [getattr(xcloudmask, name) for name in xcloudmask.__all__]
+    modules, seen = [getattr(xcloudmask, name) for name in xcloudmask.__all__], set()
     for module in (xcloudmask, *(each for each in modules if inspect.ismodule(each))):
         if module is xcloudmask.errors:
             lines += [
@@ -328,8 +328,9 @@ def reference_page() -> str:
         for name in [*module.__all__, *(["open"] if module is xcloudmask else [])]:
             each = getattr(module, name)
             if inspect.isclass(each) or inspect.isfunction(each):
-                if module is xcloudmask or name not in xcloudmask.__all__:
-                    lines += [f"::: {each.__module__}.{each.__name__}", ""]
+                place = f"{each.__module__}.{each.__name__}"
+                lines += [f"::: {place}", ""] if place.startswith("xcloudmask.") and place not in seen else []
+                seen.add(place)
             elif not inspect.ismodule(each) and name[0] != "_":
                 constants.append(f"`{name}`")
         lines += [f"Constants: {', '.join(constants)}."] if constants else []

@@ -8,13 +8,10 @@
 # Proba-V are.
 
 # %%
-import warnings
-
 import matplotlib.pyplot as plt
 from matplotlib.colors import ListedColormap
 
 from xcloudmask.cli import demo
-from xcloudmask.errors import ModelWarning
 
 scene = demo.scene("landsat-8").isel(time=0, y=slice(300, 556), x=slice(60, 444)).compute()
 choices = {
@@ -26,17 +23,14 @@ choices = {
 }
 
 # %% [markdown]
-# Where bands are estimated, a `ModelWarning` says so, once. Here it is noted and not repeated.
+# The attribute `bands_estimated` of a mask names the bands that were estimated for it.
 
 # %%
 masks = {}
 for name, bands in choices.items():
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", ModelWarning)
-        masks[name] = scene.sel(band=bands).cloudmask.predict("ukis-any-l1c", scheme="binary")
-    print(
-        f"{name:<19} cloud {float((masks[name] == 1).mean()):5.1%}", *(str(w.message)[:60] for w in said[:1])
-    )
+    mask = masks[name] = scene.sel(band=bands).cloudmask.predict("ukis-any-l1c", scheme="binary")
+    estimated = mask.attrs.get("bands_estimated", "none")
+    print(f"{name:<19} cloud {float((mask == 1).mean()):5.1%}   estimated: {estimated}")
 
 # %% [markdown]
 # Maps of the difference: red where the mask with fewer bands has more cloud than that with all, blue where it

@@ -9,7 +9,7 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,12 @@ def chromium(folder: Path) -> Iterator[Browser]:
     try:
         yield Browser(ours_out, ours_in)
     finally:
+        with suppress(OSError):  # so that all of its processes leave the profile alone
+            os.write(ours_out, b'{"id": 0, "method": "Browser.close"}\0')
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         os.close(ours_out)
         os.close(ours_in)
-        process.terminate()
-        process.wait(20)
