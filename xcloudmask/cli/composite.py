@@ -47,7 +47,11 @@ def run(args: Namespace) -> int:
     import xarray as xr
 
     from xcloudmask.masks.write import check_output
+    from xcloudmask.predict.prepare import predict as mask_scene
 
+    asked = predict.model_options(args)
+    if asked.output != "classes":
+        raise UsageError("--proba: a composite asks masks for classes; leave it out")
     out = check_output(args.out, overwrite=args.overwrite)
     source.check_date(args, args.paths)
     predict.keep_cache_small()
@@ -59,7 +63,7 @@ def run(args: Namespace) -> int:
             "the scenes lie on different grids", "Bring them to one: load_stac does"
         ) from error
     if args.mask is None:
-        mask = scene.cloudmask.predict(**predict.keywords(predict.model_options(args)))
+        mask = mask_scene(scene, asked)
     elif (found := written.find_mask(Path(args.mask).expanduser())) is not None:
         mask = found.sel(time=scene.time)
     else:
