@@ -83,7 +83,7 @@ def test_the_legend_is_that_of_the_scheme(name: str) -> None:
 
 
 def test_other_classes_take_no_colour_that_is_taken() -> None:
-    names = ["clear", "cloud", "cloud_shadow", "snow", "haze", "smoke", "dust"]
+    names = ["clear", "cloud", "cloud_shadow", "snow", "haze", "smoke", "dust", "ash"]
     assert len(set(class_colours(names).values())) == len(names)
 
 
