@@ -53,7 +53,7 @@ COLOURS: Mapping[str, str] = {
     "cloud_shadow": "#CC79A7", "snow": "#56B4E9", "water": "#0072B2", "masked": "#E69F00",
 }  # fmt: skip
 #: For classes with other names, in turn.
-OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7")
+OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7", "#0072B2", "#F0E442")
 #: No data, and the lines that it is hatched with.
 GAP_FACE, GAP_LINES = "#D9D9D9", "#8C8C8C"
 

@@ -54,6 +54,9 @@ def test_the_estimate_is_measured_with_the_options_that_are_said(
 
 def test_what_would_fail_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = raster(tmp_path / "s.tif")
+    (tmp_path / "there.tif").write_text("mine")
+    code, line = problem(capsys, "predict", str(scene), str(tmp_path / "there.tif"), *UNITS, "--dry-run")
+    assert (code, "exists already" in line) == (1, True)
     assert (
         problem(capsys, "predict", str(scene), str(tmp_path / "m.tif"), "--level", "L1C", "--dry-run")[0] == 1
     )

@@ -83,7 +83,7 @@ def test_the_legend_is_that_of_the_scheme(name: str) -> None:
 
 
 def test_other_classes_take_no_colour_that_is_taken() -> None:
-    names = ["clear", "cloud", "cloud_shadow", "snow", "haze", "smoke", "dust"]
+    names = ["clear", "cloud", "cloud_shadow", "snow", "haze", "smoke", "dust", "ash"]
     assert len(set(class_colours(names).values())) == len(names)
 
 
@@ -129,7 +129,7 @@ def test_what_is_no_map_says_what_to_do() -> None:
 def test_a_thumbnail_is_of_what_lies_in_memory_only() -> None:
     mask = striped_mask()
     assert image_of(thumbnail(lambda: mask)).shape == (7, 40, 4)
-    assert image_of(thumbnail(lambda: scene(300, 20))).shape == (100, 20, 4)
+    assert image_of(thumbnail(lambda: scene(300, 20))).shape == (75, 20, 4)
     assert thumbnail(lambda: mask.chunk()) == ""
     assert thumbnail(lambda: xr.DataArray(1.0)) == ""
     assert thumbnail(lambda: 1 / 0) == ""

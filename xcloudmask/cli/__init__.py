@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stream": ("xcloudmask.cli.stream", "mask scenes into a Zarr store that a stopped run goes on with"),
     "stac": ("xcloudmask.cli.stac", "search a catalogue, and keep a store of masks up to date with it"),
     "clean": ("xcloudmask.cli.clean", "tidy a mask: close gaps, take out specks, widen, fill"),
+    "composite": ("xcloudmask.cli.composite", "one picture of the clear views of many dates"),
     "verify": ("xcloudmask.cli.verify", "check a store of masks, and mend what is damaged"),
     "score": ("xcloudmask.cli.score", "score masks against references, with a report page"),
     "datasets": ("xcloudmask.cli.datasets", "list published labelled datasets, or convert one into patches"),

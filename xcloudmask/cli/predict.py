@@ -203,10 +203,9 @@ def _outputs(args: Namespace) -> dict[str, Path]:
         if not args.dry_run:
             args.out_dir.mkdir(parents=True, exist_ok=True)
     scenes = {Path(path).expanduser().resolve() for path in named}
-    outputs = {
-        path: Path(out) if args.dry_run else check_output(out, overwrite=args.overwrite)
-        for path, out in named.items()
-    }
+    if args.out_dir and not args.out_dir.exists():  # of a dry run
+        return {path: Path(out) for path, out in named.items()}
+    outputs = {path: check_output(out, overwrite=args.overwrite) for path, out in named.items()}
     for out in outputs.values():
         if out.resolve() in scenes:
             raise UsageError(f"OUT is IN ({out}): name another {'folder' if args.out_dir else 'file'}")

@@ -51,7 +51,7 @@ def _run(args: Namespace) -> int:
     from xcloudmask.scene.dims import spatial_dims
     from xcloudmask.streaming import stream
 
-    scenes = _in_order([_open(args, path) for path in args.paths], args.paths)
+    scenes = in_order([open_dated(args, path) for path in args.paths], args.paths)
     with store.connected(args):
         reports = []
         for number, scene in enumerate(scenes):
@@ -63,7 +63,7 @@ def _run(args: Namespace) -> int:
     return store.finish(args, reports)
 
 
-def _open(args: Namespace, path: str) -> xr.DataArray:
+def open_dated(args: Namespace, path: str) -> xr.DataArray:
     """Open a scene; one without a time gets that of its name."""
     from xcloudmask.local.dates import date_in_name
     from xcloudmask.scene.describe import describe_times
@@ -77,7 +77,7 @@ def _open(args: Namespace, path: str) -> xr.DataArray:
     )
 
 
-def _in_order(scenes: list[xr.DataArray], paths: list[str]) -> list[xr.DataArray]:
+def in_order(scenes: list[xr.DataArray], paths: list[str]) -> list[xr.DataArray]:
     """Sort scenes by time, as they are stored; several must have one."""
     import numpy as np
 

@@ -45,7 +45,7 @@ def data_uri(pixels: Bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body).decode()
 
 
-def thumbnail(array: Callable[[], xr.DataArray], limit: int = 128) -> str:
+def thumbnail(array: Callable[[], xr.DataArray], limit: int = 96) -> str:
     """Return a small picture of a scene or mask as an address; nothing of what is lazy or cannot be drawn."""
     try:
         da = as_mask(array())

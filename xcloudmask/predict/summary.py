@@ -30,7 +30,7 @@ from xcloudmask.types import Band, ModelSpec, parse_level
 WIDTH = 88
 #: So many lines after the first are folded in HTML.
 FOLD = 3
-PICTURE = "float:right;max-width:128px;margin:4px 0 4px 12px;image-rendering:pixelated"
+PICTURE = "float:right;width:112px;margin:4px 0 4px 12px;image-rendering:pixelated"
 LEVELS = {"toa": "top of atmosphere (L1C)", "boa": "bottom of atmosphere (L2A)"}
 
 
