@@ -35,7 +35,7 @@ def test_real_windows_that_are_all_cloud_stay_so(name: str) -> None:
 
 @here
 def test_a_mosaic_of_pieces_of_thick_cloud_is_cloud() -> None:
-    """No ground anywhere, and edges that no cloud has. A quarter of it, pieces that are darker than those beside
+    """No ground anywhere, and edges that no cloud has. A quarter, of pieces that are darker than those beside
     them, passes for their shadow or for ground.
     """
     pieces = [patch(name)[:, y : y + 64, x : x + 64] for name in CLOUDY for y in (0, 96) for x in (40, 150)]
