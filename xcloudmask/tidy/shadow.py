@@ -111,12 +111,13 @@ class Rays:
     scale: Floats | None
     around: tuple[int, int]
 
-    def tried(self) -> Floats:
-        """Return heights by which a shadow moves one cell at a time, the lowest first."""
-        narrowest = 1.0 if self.scale is None else float(self.scale.min())
-        most = max(abs(self.per_metre[0]), abs(self.per_metre[1]) / narrowest)
+    def tried(self, across: int) -> Floats:
+        """Return heights by which a shadow moves a cell at a time, the lowest first; none beyond the scene."""
+        down, along = map(abs, self.per_metre)
+        narrow, wide = (1.0, 1.0) if self.scale is None else (self.scale.min(), self.scale.max())
         low, high = self.heights
-        return np.linspace(low, high, math.ceil((high - low) * most) + 1)
+        heights = np.linspace(low, high, math.ceil((high - low) * max(down, along / narrow)) + 1)
+        return heights[heights * max(down, along / wide) <= across]
 
     def fall(self, rows: Ints, columns: Ints, height: Floats | float) -> tuple[Ints, Ints]:
         """Return the cells on which the shadows of cells fall."""
@@ -333,7 +334,7 @@ def shadows(cloudy: Bool, free: Bool, dark: Bool, rays: Rays) -> Bool:
     label = labels[rows, columns]
     size = np.bincount(label, minlength=count + 1)
     best, height = np.full(count + 1, -np.inf), np.zeros(count + 1)
-    for tried in rays.tried():
+    for tried in rays.tried(max(cloudy.shape)):
         y, x = rays.fall(rows, columns, tried)
         there = _inside(y, x, cloudy.shape)
         there[there] = free[y[there], x[there]]
