@@ -182,7 +182,7 @@ def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> x
     # The items and lists of a product's root are no attributes that netCDF or a mask could carry on.
     kept = {key: value for key, value in ds.attrs.items() if isinstance(value, (str, int, float))}
     told = {"sensor": facts.sensor, "level": facts.level}
-    out = ds.copy(deep=False)
+    out = ds.drop_encoding()  # that of xarray-eopf cannot be copied, and says where things were
     out.attrs = {**kept, **{key: value for key, value in told.items() if value}}
     coords: dict[str, Any] = {
         "item_id": facts.name,
@@ -202,8 +202,8 @@ def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> x
 def _with_crs(ds: xr.Dataset, crs: str) -> xr.Dataset:
     import rioxarray  # noqa: F401  registers .rio
 
-    written: xr.Dataset = ds.rio.write_crs(crs)
-    return written
+    # of an empty dataset: write_crs copies what it is called on, pixels and encoding, too
+    return ds.assign_coords(spatial_ref=xr.Dataset().rio.write_crs(crs)["spatial_ref"])
 
 
 def reflectance_groups(tree: Any) -> dict[str, xr.Dataset]:

@@ -356,6 +356,7 @@ class _Kept:
         with own:
             with self._lock:
                 if key in self._blocks:
+                    self._making.pop(key, None)
                     self._blocks.move_to_end(key)
                     return self._blocks[key]
             block = make()
