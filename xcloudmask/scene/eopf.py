@@ -32,6 +32,8 @@ BAND = re.compile(r"b(0[1-9]|1[0-2]|8a)", re.IGNORECASE)
 LOST = ("MSI_LOST", "QT_DEFECTIVE_PIXELS", "QT_NODATA_PIXELS")
 SATURATED = ("QT_SATURATED_PIXELS_L1A",)
 
+#: nm by which the centres of two satellites' bands must differ in all to be told apart.
+_APART = 0.5
 _NAME = re.compile(r"(S2[A-D])_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d\d)(\d\d)_R\d{3}_T\w{5}_\d{8}T\d{6}")
 _LONG_NAME = re.compile(r"(TOA|BOA) reflectance from MSI acquisition at spectral band (\w+) ([\d.]+) nm")
 
@@ -81,8 +83,8 @@ def facts_of(
 
     Examples
     --------
-    >>> blue = {"long_name": "TOA reflectance from MSI acquisition at spectral band b02 492.3 nm"}
-    >>> facts = facts_of({}, [blue, {"proj:epsg": 32632}])
+    >>> swir = {"long_name": "TOA reflectance from MSI acquisition at spectral band b11 1610.4 nm"}
+    >>> facts = facts_of({}, [swir, {"proj:epsg": 32632}])
     >>> facts.sensor, facts.level, facts.crs
     ('sentinel-2b', 'toa', 'EPSG:32632')
     """
@@ -142,8 +144,8 @@ def _by_wavelengths(described: Iterable[re.Match[str]]) -> Any:
     def away(name: str) -> float:
         return sum(abs((sensors.get(name).band(band).center_nm or 0) - nm) for band, nm in centres.items())
 
-    best = min(("sentinel-2a", "sentinel-2b", "sentinel-2c"), key=away)
-    return sensors.get(best if away(best) < 2.0 * max(len(centres), 1) else "sentinel-2")
+    best, second, *_ = sorted(("sentinel-2a", "sentinel-2b", "sentinel-2c"), key=away)
+    return sensors.get(best if away(second) - away(best) > _APART else "sentinel-2")
 
 
 def _crs(
