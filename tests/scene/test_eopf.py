@@ -208,6 +208,18 @@ def test_other_trees_are_told_what_is_looked_for():
 
 
 @needs_eopf
+def test_a_tree_may_begin_at_its_reflectance(eopf_store):
+    """What the root says is lost, what the arrays say is not."""
+    tree = xr.open_datatree(eopf_store(L1C), engine="zarr", group="measurements/reflectance")
+    whole = xr.open_datatree(eopf_store(L1C), engine="zarr")
+    mask = tree.cloudmask.predict(TOY)
+    assert tree.cloudmask.sensor.name == "sentinel-2b"
+    np.testing.assert_array_equal(mask, whole.cloudmask.predict(TOY))
+    with pytest.raises(CloudMaskError, match=r"no group 'quality/mask'.*from its root"):
+        tree.cloudmask.quality()
+
+
+@needs_eopf
 def test_xarray_eopf_itself_gives_the_mask_of_the_tree(eopf_store):
     """Where it is installed (without its dependencies, as it asks for zarr < 3)."""
     pytest.importorskip("xarray_eopf")

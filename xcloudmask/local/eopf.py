@@ -29,8 +29,8 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
         item = product_item(address, Transport())
     except (OSError, ValueError) as error:
         raise AssetError(
-            f"{address}: cannot be opened as Zarr: {error}. Check the address; a codec that is not known needs a"
-            " newer zarr."
+            f"{address}: cannot be opened as Zarr: {error}. Check the address; a codec that is not known"
+            " needs a newer zarr."
         ) from error
     if item is None:
         raise CloudMaskError(

@@ -95,7 +95,7 @@ def facts_of(
     described = [found for a in arrays if (found := _LONG_NAME.match(str(a.get("long_name", ""))))]
     if not (described or named) and not str(properties.get("product:type")).startswith("S02MSI"):
         return None
-    level = said(properties, "processing:level") or (named and named[2]) or (described and described[0][1])
+    level = (named and named[2]) or (described and described[0][1]) or said(properties, "processing:level")
     sensor = sensors.identify(said(properties, "platform")) if said(properties, "platform") else None
     if sensor is None:
         sensor = (
