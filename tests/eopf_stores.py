@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from zarr.storage import LocalStore
+
+from xcloudmask.scene.eopf import BAND
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 EOPF, DATA = SHARED / "eopf", SHARED / "data"
@@ -164,3 +168,33 @@ def _axis(name: str, count: int, node: Any, members: Any) -> np.ndarray[Any, Any
     step = (right - left) / node["shape"][0]
     centres = (np.arange(count) + 0.5) * step
     return left + centres if name == "x" else top - centres
+
+
+class Counting(LocalStore):
+    """A store that counts the bytes that are read of each array."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.read = Counter()
+
+    async def get(self, key, *args, **options):
+        found = await super().get(key, *args, **options)
+        if found is not None:
+            self.read[key] += len(found)
+        return found
+
+    def pixels(self) -> Counter[str]:
+        """Bytes of chunks by array, such as ``r10m/b02``; neither metadata nor coordinates."""
+        found: Counter[str] = Counter()
+        for key, size in self.read.items():
+            parts = key.split("/")
+            array = next((i for i, part in enumerate(parts[:-1]) if BAND.fullmatch(part)), None)
+            if array is not None and not parts[-1].startswith(".z") and parts[-1] != "zarr.json":
+                found["/".join(parts[array - 1 : array + 1])] += size
+        return found
+
+
+def reflectance(store) -> int:
+    """Bytes of all chunks of reflectance."""
+    folder = store / "measurements/reflectance"
+    return sum(f.stat().st_size for f in folder.glob("r*m/b*/*") if not f.name.startswith(".z"))

@@ -18,6 +18,7 @@ import rioxarray
 import xarray as xr
 
 import xcloudmask
+from tests.eopf_stores import L2A, needs_eopf
 from xcloudmask import models
 from xcloudmask.cli import COMMANDS, doctor, main, source
 from xcloudmask.cli.parse import Parser
@@ -657,3 +658,13 @@ def test_verbose_tells_which_model_and_how_many_chunks(
     assert "xcloudmask: model toy, 4 chunks\n" in capsys.readouterr().err
     assert main([*words, "--model", "toy", "--overwrite"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@needs_eopf
+def test_a_product_of_eopf_is_opened_as_such(eopf_store, tmp_path: Path) -> None:
+    """A Zarr store like others, but its bands lie in groups."""
+    assert main(["predict", str(eopf_store(L2A)), str(tmp_path / "mask.tif"), "--model", "toy"]) == 0
+    expected = xcloudmask.open(eopf_store(L2A)).cloudmask.predict(TOY)
+    with rasterio.open(tmp_path / "mask.tif") as file:
+        np.testing.assert_array_equal(file.read(1), expected[0])
+    assert main(["predict", str(eopf_store(L2A)), str(tmp_path / "b.tif"), "--variable", "b02"]) != 0

@@ -429,7 +429,7 @@ def test_every_option_reaches_sync(
         "--zarr-chunk", "16", "--no-shards", "--store-option", "anon=true", "--regions-in-flight", "2",
         "--retries", "0", "--quiet", "--sentinel2-offset", "skip", "--sun-elevation", "41.5",
         "--resampling", "bilinear", "--on-error", "skip", "--timeout", "9", "--max-pixels", "1000000",
-        "--no-allow-private-hosts", "--saturation", "0.4",
+        "--no-allow-private-hosts", "--saturation", "0.4", "--prefer", "s3",
     ]  # fmt: skip
     assert run("stac", path, *words) == 0
     assert taken == {
@@ -438,7 +438,7 @@ def test_every_option_reaches_sync(
             "bbox": [-10.0, 44.0, -9.5, 45.0], "bands": ["red", "nir"], "resolution": 20.0,
             "crs": "EPSG:32632", "level": "L2A", "engine": "odc", "sentinel2_offset": "skip",
             "sun_elevation": 41.5, "resampling": "bilinear", "on_error": "skip", "timeout": 9.0,
-            "max_pixels": 1_000_000, "allow_private_hosts": False,
+            "max_pixels": 1_000_000, "allow_private_hosts": False, "prefer": "s3",
         },
         "predict": {
             "model": "toy", "scheme": "native", "threshold": 0.3, "working_resolution": 30.0,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +13,11 @@ import xarray as xr
 import zarr
 
 import xcloudmask
-from tests.eopf_stores import GEOZARR, L1C, L2A, needs_eopf, pixels
+from tests.eopf_stores import GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance
 from xcloudmask.errors import AssetError, CloudMaskError, UnitError
+from xcloudmask.stac import zarr_store
+from xcloudmask.stac.eopf import product_item
+from xcloudmask.stac.transport import Transport
 from xcloudmask.testing import TOY
 
 
@@ -90,3 +96,51 @@ def test_other_stores_are_refused_with_what_reads_them(tmp_path):
         xcloudmask.open(tmp_path / "other.zarr")
     with pytest.raises(CloudMaskError, match=r"open\(\) reads files of this machine"):
         xcloudmask.open("https://example.com/a.tif")
+
+
+@needs_eopf
+def test_nothing_is_read_while_opening_and_each_chunk_once_for_30_m(eopf_store, monkeypatch):
+    """In chunks of the result that are not the store's, through threads; metadata and coordinates apart."""
+    stores = []
+
+    def counted(url, transport):
+        stores.append(Counting(url, read_only=True))
+        return stores[-1]
+
+    monkeypatch.setattr(zarr_store, "_store", counted)
+    path = str(eopf_store(L2A))
+    for opened in (lambda: xcloudmask.open(path, resolution=30, chunks=17), lambda: load_at(path, 30, 17)):
+        zarr_store._group.cache_clear(), zarr_store._raster.cache_clear()
+        monkeypatch.setattr(zarr_store, "_KEPT", zarr_store._Kept(2**20))
+        stores.clear()
+        da = opened()
+        mask = da.cloudmask.predict(TOY)
+        assert sum(store.pixels().total() for store in stores) == 0
+        da.compute(), mask.compute()
+        read = sum((store.pixels() for store in stores), start=Counter())
+        assert set(read) == {"r20m/b02", "r20m/b03", "r20m/b04", "r10m/b08", "r20m/b11", "r20m/b12"}
+        assert read.total() <= 0.35 * reflectance(eopf_store(L2A))
+
+
+def load_at(path, resolution, chunks):
+    item = product_item(path, Transport())
+    return xcloudmask.load_stac(item, resolution=resolution, chunks=chunks)
+
+
+def test_decoded_blocks_are_made_once_and_few_are_kept():
+    kept = zarr_store._Kept(3 * 80)
+    made = Counter()
+
+    def make(name):
+        made[name] += 1
+        return np.zeros(10)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: kept.get(name, partial(make, name)), "ab" * 20))
+    assert made == {"a": 1, "b": 1}
+    for name in "cdef":
+        kept.get(name, partial(make, name))
+    assert len(kept._blocks) == 3
+    assert kept._making == {}
+    kept.get("a", partial(make, "a"))
+    assert made["a"] == 2

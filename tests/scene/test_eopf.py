@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 
 import numpy as np
 import pytest
 import xarray as xr
-from zarr.storage import LocalStore
 
-from tests.eopf_stores import GEOZARR, L1C, L2A, needs_eopf, pixels, tree_of
+from tests.eopf_stores import GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance, tree_of
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.scene.eopf import BAND, facts_of, nearness
+from xcloudmask.scene.eopf import facts_of, nearness
 from xcloudmask.testing import TOY
 
 LEVELS = {
@@ -35,30 +33,6 @@ def described(product: str, names: list[str]) -> xr.DataArray:
     coords = {"x": left + 5 + 10 * np.arange(180), "y": top - 5 - 10 * np.arange(180), "band": names}
     da = xr.DataArray(np.stack(planes), coords, ("band", "y", "x"))
     return da.rio.write_crs(32632).cloudmask.describe(sensor, level=level, scale=1e-4, offset=-0.1, nodata=0)
-
-
-class Counting(LocalStore):
-    """A store that counts the bytes that are read of each array."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.read = Counter()
-
-    async def get(self, key, *args, **options):
-        found = await super().get(key, *args, **options)
-        if found is not None:
-            self.read[key] += len(found)
-        return found
-
-    def pixels(self) -> Counter[str]:
-        """Bytes of chunks by array, such as ``r10m/b02``; neither metadata nor coordinates."""
-        found: Counter[str] = Counter()
-        for key, size in self.read.items():
-            parts = key.split("/")
-            array = next((i for i, part in enumerate(parts[:-1]) if BAND.fullmatch(part)), None)
-            if array is not None and not parts[-1].startswith(".z") and parts[-1] != "zarr.json":
-                found["/".join(parts[array - 1 : array + 1])] += size
-        return found
 
 
 @needs_eopf
@@ -160,12 +134,6 @@ def test_nothing_is_read_while_building_and_no_more_than_is_needed_for_30_m(eopf
         assert sum(read.values()) <= 0.35 * reflectance(eopf_store(product))
 
 
-def reflectance(store) -> int:
-    """Bytes of all chunks of reflectance."""
-    folder = store / "measurements/reflectance"
-    return sum(f.stat().st_size for f in folder.glob("r*m/b*/*") if not f.name.startswith(".z"))
-
-
 def test_sizes_no_coarser_than_wanted_come_first():
     assert min([10, 20, 60, 120, 360, 720], key=lambda size: nearness(size, 100)) == 60
     assert min([20, 60], key=lambda size: nearness(size, 10)) == 20
@@ -237,3 +205,24 @@ def test_other_trees_are_told_what_is_looked_for():
     with pytest.raises(CloudMaskError, match=r"no group 'measurements/reflectance'.*/other.*to_dataset"):
         tree.cloudmask.predict()
     assert "<cloudmask>" in repr(tree.cloudmask)
+
+
+@needs_eopf
+def test_a_tree_may_begin_at_its_reflectance(eopf_store):
+    """What the root says is lost, what the arrays say is not."""
+    tree = xr.open_datatree(eopf_store(L1C), engine="zarr", group="measurements/reflectance")
+    whole = xr.open_datatree(eopf_store(L1C), engine="zarr")
+    mask = tree.cloudmask.predict(TOY)
+    assert tree.cloudmask.sensor.name == "sentinel-2b"
+    np.testing.assert_array_equal(mask, whole.cloudmask.predict(TOY))
+    with pytest.raises(CloudMaskError, match=r"no group 'quality/mask'.*from its root"):
+        tree.cloudmask.quality()
+
+
+@needs_eopf
+def test_xarray_eopf_itself_gives_the_mask_of_the_tree(eopf_store):
+    """Where it is installed (without its dependencies, as it asks for zarr < 3)."""
+    pytest.importorskip("xarray_eopf")
+    merged = xr.open_dataset(str(eopf_store(L1C)), engine="eopf-zarr", chunks={})
+    tree = xr.open_datatree(eopf_store(L1C), engine="zarr")
+    np.testing.assert_array_equal(merged.cloudmask.predict(TOY), tree.cloudmask.predict(TOY))

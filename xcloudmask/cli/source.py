@@ -129,8 +129,9 @@ def _open(args: Namespace, path: Path) -> xr.DataArray:
 
 
 def is_store(path: Path) -> bool:
-    """Whether this is a Zarr store or a netCDF file."""
+    """Whether this is a netCDF file or a Zarr store, other than a product of EOPF."""
     zarr = path.is_dir() and any((path / name).exists() for name in _STORES)
+    zarr = zarr and not (path / "measurements" / "reflectance").is_dir()
     return zarr or path.suffix.lower() in _NETCDF
 
 

@@ -28,7 +28,10 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
     try:
         item = product_item(address, Transport())
     except (OSError, ValueError) as error:
-        raise AssetError(f"{address}: cannot be opened as Zarr: {error}. Check the address.") from error
+        raise AssetError(
+            f"{address}: cannot be opened as Zarr: {error}. Check the address; a codec that is not known"
+            " needs a newer zarr."
+        ) from error
     if item is None:
         raise CloudMaskError(
             f"{address}: this Zarr store is no Sentinel-2 product of EOPF (no bands in"

@@ -32,6 +32,8 @@ BAND = re.compile(r"b(0[1-9]|1[0-2]|8a)", re.IGNORECASE)
 LOST = ("MSI_LOST", "QT_DEFECTIVE_PIXELS", "QT_NODATA_PIXELS")
 SATURATED = ("QT_SATURATED_PIXELS_L1A",)
 
+#: nm by which the centres of two satellites' bands must differ in all to be told apart.
+_APART = 0.5
 _NAME = re.compile(r"(S2[A-D])_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d\d)(\d\d)_R\d{3}_T\w{5}_\d{8}T\d{6}")
 _LONG_NAME = re.compile(r"(TOA|BOA) reflectance from MSI acquisition at spectral band (\w+) ([\d.]+) nm")
 
@@ -81,8 +83,8 @@ def facts_of(
 
     Examples
     --------
-    >>> blue = {"long_name": "TOA reflectance from MSI acquisition at spectral band b02 492.3 nm"}
-    >>> facts = facts_of({}, [blue, {"proj:epsg": 32632}])
+    >>> swir = {"long_name": "TOA reflectance from MSI acquisition at spectral band b11 1610.4 nm"}
+    >>> facts = facts_of({}, [swir, {"proj:epsg": 32632}])
     >>> facts.sensor, facts.level, facts.crs
     ('sentinel-2b', 'toa', 'EPSG:32632')
     """
@@ -93,7 +95,7 @@ def facts_of(
     described = [found for a in arrays if (found := _LONG_NAME.match(str(a.get("long_name", ""))))]
     if not (described or named) and not str(properties.get("product:type")).startswith("S02MSI"):
         return None
-    level = said(properties, "processing:level") or (named and named[2]) or (described and described[0][1])
+    level = (named and named[2]) or (described and described[0][1]) or said(properties, "processing:level")
     sensor = sensors.identify(said(properties, "platform")) if said(properties, "platform") else None
     if sensor is None:
         sensor = (
@@ -142,8 +144,8 @@ def _by_wavelengths(described: Iterable[re.Match[str]]) -> Any:
     def away(name: str) -> float:
         return sum(abs((sensors.get(name).band(band).center_nm or 0) - nm) for band, nm in centres.items())
 
-    best = min(("sentinel-2a", "sentinel-2b", "sentinel-2c"), key=away)
-    return sensors.get(best if away(best) < 2.0 * max(len(centres), 1) else "sentinel-2")
+    best, second, *_ = sorted(("sentinel-2a", "sentinel-2b", "sentinel-2c"), key=away)
+    return sensors.get(best if away(second) - away(best) > _APART else "sentinel-2")
 
 
 def _crs(
@@ -182,7 +184,7 @@ def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> x
     # The items and lists of a product's root are no attributes that netCDF or a mask could carry on.
     kept = {key: value for key, value in ds.attrs.items() if isinstance(value, (str, int, float))}
     told = {"sensor": facts.sensor, "level": facts.level}
-    out = ds.copy(deep=False)
+    out = ds.drop_encoding()  # that of xarray-eopf cannot be copied, and says where things were
     out.attrs = {**kept, **{key: value for key, value in told.items() if value}}
     coords: dict[str, Any] = {
         "item_id": facts.name,
@@ -202,8 +204,8 @@ def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> x
 def _with_crs(ds: xr.Dataset, crs: str) -> xr.Dataset:
     import rioxarray  # noqa: F401  registers .rio
 
-    written: xr.Dataset = ds.rio.write_crs(crs)
-    return written
+    # of an empty dataset: write_crs copies what it is called on, pixels and encoding, too
+    return ds.assign_coords(spatial_ref=xr.Dataset().rio.write_crs(crs)["spatial_ref"])
 
 
 def reflectance_groups(tree: Any) -> dict[str, xr.Dataset]:

@@ -29,7 +29,7 @@ from xcloudmask.stac.transport import Transport, s3_options
 from xcloudmask.store.retry import is_io
 
 #: Bytes of decoded pixels that a process keeps.
-KEPT = 2**30
+KEPT = 2**31
 #: Rows and columns that are decoded in one go, where the store's own chunks are smaller.
 _UNIT = 1024
 #: Pixels around a block that a warp's kernel may reach, at the size of the coarser of the two.
@@ -356,6 +356,7 @@ class _Kept:
         with own:
             with self._lock:
                 if key in self._blocks:
+                    self._making.pop(key, None)
                     self._blocks.move_to_end(key)
                     return self._blocks[key]
             block = make()
