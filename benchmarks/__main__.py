@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-#: What those need that run one after the other: options of a quick run (None: it has none), a folder of patches.
+#: What those need that run one after the other: options of a quick run (None: has none), a folder of patches.
 SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
     "scale": (["--quick"], False), "peers": (["--quick"], False), "dates": (["--quick"], False),

@@ -35,7 +35,9 @@ def on_this_machine(href: str) -> str:
 
 
 @pytest.fixture
-def s3_store(s3_server: S3, site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[str, xr.DataArray]:
+def s3_store(
+    s3_server: S3, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, xr.DataArray]:
     """A store of two dates on S3, and what it must hold."""
     s3_server.filesystem().makedirs("catalogued", exist_ok=True)
     for key, value in {"ENDPOINT_URL": s3_server.url, "ACCESS_KEY_ID": s3_server.key,
@@ -43,12 +45,13 @@ def s3_store(s3_server: S3, site: Site, monkeypatch: pytest.MonkeyPatch) -> tupl
         monkeypatch.setenv(f"AWS_{key}", value)
     scene = load_stac(items(site), bands=["red", "nir"], patch_url=on_this_machine)
     cut = {"chunks": {"y": 64, "x": 64}, "shards": {"y": 128, "x": 128}}
+    url = f"s3://catalogued/{tmp_path.name}.zarr"
     report = xcloudmask.stream(
-        scene, "s3://catalogued/masks.zarr", predict={"model": TOY}, overviews=(2, 4), progress=False,
-        stac="s3://catalogued/catalogue", storage_options=s3_server.storage_options(), overwrite=True, **cut,
+        scene, url, predict={"model": TOY}, overviews=(2, 4), progress=False,
+        stac="s3://catalogued/catalogue", storage_options=s3_server.storage_options(), **cut,
     )  # fmt: skip
     assert report.complete
-    return "s3://catalogued/masks.zarr", scene.cloudmask.predict(TOY).compute()
+    return url, scene.cloudmask.predict(TOY).compute()
 
 
 def test_from_items_to_s3_to_a_collection_and_back(
@@ -57,12 +60,12 @@ def test_from_items_to_s3_to_a_collection_and_back(
     url, mask = s3_store
     fs, options = s3_server.filesystem(), s3_server.storage_options()
     assert xcloudmask.verify(url, storage_options=options).ok
-    said = json.loads(fs.cat("catalogued/catalogue/masks/collection.json"))
+    said = json.loads(fs.cat(f"catalogued/catalogue/{tmp_path.name}/collection.json"))
     assert said["assets"]["cloud_mask"]["href"] == url
     sources = [link["href"] for link in said["links"] if link["rel"] == "derived_from"]
     assert sorted(sources) == sorted(f"https://example.com/items/{name}" for name in mask.item_id.values)
     children = [link["href"] for link in json.loads(fs.cat("catalogued/catalogue/catalog.json"))["links"]]
-    assert "./masks/collection.json" in children
+    assert f"./{tmp_path.name}/collection.json" in children
     back = load_stac(said, masks=True)
     np.testing.assert_array_equal(back.cloud_mask, mask.sortby("time"))
     coarse = xr.open_zarr(url, group="overviews/2", storage_options=options)
@@ -73,8 +76,9 @@ def test_from_items_to_s3_to_a_collection_and_back(
     again = load_stac(items(site), bands=["red", "nir"], patch_url=on_this_machine)
     cut = {"chunks": {"y": 64, "x": 64}, "shards": {"y": 128, "x": 128}}
     xcloudmask.stream(again, local, predict={"model": TOY}, overviews=(2, 4), progress=False, **cut)
-    keys = fs.find("catalogued/masks.zarr")
-    there = {key.removeprefix("catalogued/masks.zarr/"): fs.cat_file(key) for key in keys}
+    inside = url.removeprefix("s3://")
+    keys = fs.find(inside)
+    there = {key.removeprefix(f"{inside}/"): fs.cat_file(key) for key in keys}
     assert there == files(local)
 
 

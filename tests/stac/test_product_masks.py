@@ -111,11 +111,8 @@ def test_our_collection_is_loaded_again(site: Site, tmp_path: Path) -> None:
     mask = ours(site, ["2024-05-17T10:10:31", "2024-05-12T10:10:31"])
     mask.cloudmask.to_zarr(tmp_path / "m.zarr", overviews=True, stac=tmp_path / "c", progress=False)
     collection = xcloudmask.stac_of(tmp_path / "m.zarr")
-    for given in (
-        collection,
-        collection.to_dict(),
-        json.loads((tmp_path / "c/m/collection.json").read_text()),
-    ):
+    path = tmp_path / "c/m/collection.json"
+    for given in (collection, collection.to_dict(), json.loads(path.read_text()), path, str(path)):
         ds = load_stac(given, masks=True)
         assert ds.cloud_mask.chunks is not None
         xr.testing.assert_equal(

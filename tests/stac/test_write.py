@@ -170,6 +170,16 @@ def test_a_stream_lists_its_store_in_a_catalogue_once(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in catalogue.rglob("*.json")} == before
 
 
+def test_an_item_whose_store_grows_becomes_a_collection(tmp_path: Path) -> None:
+    for steps in (1, 2):
+        made(2)[:steps].cloudmask.to_zarr(tmp_path / "m.zarr", stac=tmp_path / "c", progress=False)
+    assert [path.name for path in (tmp_path / "c" / "m").iterdir()] == ["collection.json"]
+    read = pystac.Catalog.from_file(str(tmp_path / "c" / "catalog.json"))
+    assert [[one.id for one in read.get_children()], list(read.get_items())] == [["m"], []]
+    with pytest.raises(OptionError, match=r"stac 'icechunk:there'.*Give a folder"):
+        made(2).cloudmask.to_zarr(tmp_path / "m.zarr", stac="icechunk:there", progress=False)
+
+
 def test_across_the_antimeridian(tmp_path: Path) -> None:
     far = {"x": 820000 + 1000 * np.arange(30.0), "y": 1000 * np.arange(40.0)}
     mask = made(None).assign_coords(far).rio.write_crs(32660)

@@ -32,7 +32,6 @@ from xcloudmask.stac.items import plain_items, with_preferred
 from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item, name_unreadable
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.options import LoadOptions
-from xcloudmask.stac.product_masks import as_collection, masks_alone, open_listed, split_items, with_masks
 from xcloudmask.stac.reader import with_places
 from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
 from xcloudmask.stac.view import view_item
@@ -171,6 +170,7 @@ def load_stac(
     """
     options = dict(locals())  # exactly what the signature spells out
     del options["items_or_search"]
+
     dtype = LoadOptions(**options).dtype
     transport = Transport(
         retries, timeout, on_error, patch_url, freeze_env(gdal_env), filesystem, allow_private_hosts

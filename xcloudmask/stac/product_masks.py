@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +77,10 @@ def find_masks(view: ItemView, sensor: str = "") -> list[FoundMask]:
 
 
 def as_collection(given: Any) -> dict[str, Any] | None:
-    """Return a collection as a mapping, if it is one that has assets."""
+    """Return a collection that has assets, of pystac, plain, or a JSON file, as a mapping; else None."""
+    if isinstance(given, (str, os.PathLike)):
+        with suppress(ValueError, OSError):
+            given = json.loads(Path(given).read_text(encoding="utf-8"))
     if not isinstance(given, Mapping) and hasattr(given, "assets") and hasattr(given, "get_items"):
         given = given.to_dict(include_self_link=False, transform_hrefs=False)
     is_one = isinstance(given, Mapping) and given.get("type") == "Collection" and given.get("assets")

@@ -189,7 +189,8 @@ def save(document: Any, catalogue: str, storage_options: dict[str, Any] | None =
     """
     target = Target(open_store(catalogue, storage_options))
     kind = "item" if document.STAC_OBJECT_TYPE == "Feature" else "child"
-    path = (document.id, f"{document.id}.json" if kind == "item" else "collection.json")
+    names = {"item": f"{document.id}.json", "child": "collection.json"}
+    path = (document.id, names[kind])
     root = target.get_json("catalog.json") or {
         "type": "Catalog", "id": "masks", "stac_version": "1.1.0", "description": "Cloud masks",
         "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json"}],
@@ -201,9 +202,12 @@ def save(document: Any, catalogue: str, storage_options: dict[str, Any] | None =
     media = "application/geo+json" if kind == "item" else "application/json"
     link = {"rel": kind, "href": f"./{'/'.join(path)}", "type": media}
     target.put_json(own, *path)
-    if link not in root["links"]:
-        root["links"].append(link)
-        target.put_json(root, "catalog.json")
+    other = next(name for each, name in names.items() if each != kind)
+    links = [one for one in root["links"] if one.get("href") != f"./{document.id}/{other}"]
+    if len(links) < len(root["links"]):  # one scene became several
+        target.delete(document.id, other)
+    if link not in links:
+        target.put_json({**root, "links": [*links, link]}, "catalog.json")
     return "/".join((str(catalogue).rstrip("/"), *path))
 
 

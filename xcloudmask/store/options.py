@@ -70,10 +70,18 @@ class WriteOptions(OptionSet):
                     name, value, hint="Give a " + ("mapping." if kind is Mapping else "string.")
                 )
         _check_overviews(self.overviews)
+        if self.stac is not None and not _is_place(self.stac):
+            raise OptionError(
+                "stac", self.stac, hint="Give a folder, or a URL such as s3://bucket/catalogue."
+            )
         for name in ("chunks", "shards"):  # a string would be read letter by letter
             value = getattr(self, name)
             if isinstance(value, str) or value is True:
                 raise OptionError(name, value, hint="Give pixels by dimension: {'y': 512, 'x': 512}.")
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, (str, os.PathLike)) and not os.fspath(value).startswith("icechunk:")
 
 
 def _check_overviews(value: Overviews) -> None:

@@ -8,7 +8,7 @@ when its part is there: that, too, goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ import zarr
 
 from xcloudmask.errors import CloudMaskError, ContractError, Remedy, Use
 from xcloudmask.store import geozarr
-from xcloudmask.store.header import put_group, read_header, write_header
+from xcloudmask.store.header import put_group, read_header, read_raw_header, write_header
 from xcloudmask.store.icechunk import BranchStore
 from xcloudmask.store.ledger import BARE, DONE, Ledger
 from xcloudmask.store.lock import Lock
@@ -178,66 +178,81 @@ def _refuse_others(target: Target) -> None:
 
 
 def settle_overviews(
-    target: Target, array: Any, ledger: Ledger, layout: Layout, asked: Overviews
+    target: Target, array: Any, ledger: Ledger, layout: Layout, asked: Overviews, check: Callable[[], None]
 ) -> Pyramid | None:
-    """Have the overviews that a call asks for, or that there are, on all regions that are done."""
-    header = read_header(target) or {}
-    if asked:
-        header = begin_overviews(target, header, ledger, layout, asked)
+    """Have the overviews that a call asks for, or that there are, of all regions that are done.
+
+    The caller holds the lock, and `check` raises if it is lost.
+    """
+    header = read_raw_header(target) or {}
+    header = _begin(target, header, ledger, layout, asked)
     pyramid = open_pyramid(target, header)
-    fill_overviews(target, array, ledger, layout, pyramid)
+    fill_overviews(target, array, ledger, layout, pyramid, check)
     return pyramid
 
 
 def open_pyramid(target: Target, header: Mapping[str, Any]) -> Pyramid | None:
     """Return the overviews of a store; None if it has none."""
-    said = header.get("overviews")
-    if said is None:
+    if not _are_made(header):
         return None
-    name = str(header["contract"]["name"])
+    said, name = header["overviews"], str(header["contract"]["name"])
     arrays = (target.open_array(PLACE, str(factor), name) for factor in said["factors"])
     return Pyramid(tuple(said["factors"]), said["method"], tuple(arrays))
 
 
-def begin_overviews(
-    target: Target, header: Mapping[str, Any], ledger: Ledger, layout: Layout, asked: Overviews
+def _are_made(header: Mapping[str, Any]) -> bool:
+    return any(name.startswith(f"{PLACE}/") for name in header.get("arrays", ()))
+
+
+def _begin(
+    target: Target, header: dict[str, Any], ledger: Ledger, layout: Layout, asked: Overviews
 ) -> dict[str, Any]:
-    """Make the arrays of overviews, if the store lacks them; return its header. The caller holds the lock."""
-    there = header.get("overviews")
-    if there is not None:
-        wanted = there["factors"] if isinstance(asked, bool) else list(asked)
-        if wanted != there["factors"]:
-            raise ContractError(
-                f"{target.label} has overviews of {there['factors']} times larger pixels, and this call asks "
-                f"for {wanted}.",
-                Remedy("Leave {} out to go on with those", Use(overviews=...)),
-            )
-        return dict(header)
-    factors = choose_factors(asked, layout)
-    drop_copy(target)
-    for at in map(tuple, np.argwhere(ledger.states == DONE).tolist()):
-        ledger.mark(at, BARE)
-    ledger.save()
-    name = str(header["contract"]["name"])
+    """Make the arrays that a call asks for, or an earlier one did; return what the store says of its mask."""
+    said = header.get("overviews")
+    if said is None and not asked:
+        return header
+    if said is not None and not isinstance(asked, bool) and list(asked) != said["factors"]:
+        raise ContractError(
+            f"{target.label} has overviews of {said['factors']} times larger pixels, and this call asks for "
+            f"{list(asked)}.",
+            Remedy("Leave {} out to go on with those", Use(overviews=...)),
+        )
+    if said is None:
+        _refuse_others(target)
+        contract = header["contract"]
+        whole = np.dtype(contract["stored_dtype"]).kind in "ui" and "class" not in contract["dims"]
+        factors = choose_factors(asked, layout)
+        drop_copy(target)
+        for at in map(tuple, np.argwhere(ledger.states == DONE).tolist()):
+            ledger.mark(at, BARE)
+        ledger.save()
+        said = {"factors": list(factors), "method": "mode" if whole else "average"}
+        header = {**header, "overviews": said}
+        write_header(target, **header)
+    return header if _are_made(header) else _make(target, header, layout)
+
+
+def _make(target: Target, header: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """Make the arrays of overviews anew, have the group say what there is; return the header."""
+    name, said = str(header["contract"]["name"]), header["overviews"]
     base, coords = target.open_array(name, mode="r"), target.open_dataset().coords.to_dataset()
-    dims = tuple(map(str, base.metadata.dimension_names[-2:]))
-    grid = geozarr.Grid.of(coords, (dims[0], dims[1]), layout.image)
-    method = "mode" if base.dtype.kind in "ui" and "class" not in header["contract"]["dims"] else "average"
-    _refuse_others(target)
+    y, x = map(str, base.metadata.dimension_names[-2:])
+    grid = geozarr.Grid.of(coords, (y, x), layout.image)
     drop_overviews(target)  # what a killed call left
     put_group(target, OURS, PLACE)
-    arrays = [array for array in header["arrays"] if not array.startswith(f"{PLACE}/")]
-    for factor in factors:
+    arrays = list(header["arrays"])
+    for factor in said["factors"]:
         level = replace(target, group=target.path(PLACE, str(factor)))
-        arrays += [
-            f"{PLACE}/{factor}/{made}"
-            for made in _create(level, base, coords, grid.coarser(factor), factor, layout)
-        ]
-    _describe(target, base, grid, factors, method)
-    out = {**header, "arrays": arrays, "overviews": {"factors": list(factors), "method": method}}
+        made = _create(level, base, coords, grid.coarser(factor), factor, layout)
+        arrays += [f"{PLACE}/{factor}/{array}" for array in made]
+    document = target.get_json("zarr.json") or {"zarr_format": 3, "node_type": "group"}
+    levels = {factor: f"{PLACE}/{factor}/{name}" for factor in said["factors"]}
+    attrs = {**document.get("attributes", {}), **geozarr.attributes(grid)}
+    attrs |= geozarr.multiscales(name, base.ndim, grid, levels, said["method"], attrs)
+    target.put_json({**document, "attributes": attrs}, "zarr.json")
     consolidate(target, arrays)
-    write_header(target, **out)
-    return out
+    write_header(target, **{**header, "arrays": arrays})
+    return {**header, "arrays": arrays}
 
 
 def _create(
@@ -258,18 +273,17 @@ def _create(
         side // factor if tiles > 1 else n
         for side, tiles, n in zip(layout.region, layout.tiles, grid.shape, strict=True)
     ]
-    outer, inner = base.shards or base.chunks, base.chunks
-    whole = all(n % chunk == 0 for n, chunk in zip(part, inner[-2:], strict=True))
-    chunks = (*inner[:-2], *(inner[-2:] if whole else part))
-    shards = (*outer[:-2], *part)
+    whole = all(n % chunk == 0 for n, chunk in zip(part, base.chunks[-2:], strict=True))
+    chunks = base.chunks if whole else (*base.chunks[:-2], *part)
+    shards = (*base.shards[:-2], *part) if base.shards else None
 
     def make() -> Any:
         return zarr.create_array(
             level.store,
             name=level.path(name),
             shape=(*base.shape[:-2], *grid.shape),
-            chunks=chunks if base.shards or whole else (*outer[:-2], *part),
-            shards=shards if base.shards and shards != chunks else None,
+            chunks=chunks,
+            shards=None if shards == chunks else shards,
             dtype=base.dtype,
             compressors=base.compressors,
             fill_value=base.fill_value,
@@ -283,20 +297,15 @@ def _create(
     return [name, *(str(coord) for coord in ds.coords)]
 
 
-def _describe(target: Target, base: Any, grid: geozarr.Grid, factors: Sequence[int], method: str) -> None:
-    """Have the group say what overviews there are."""
-    document = target.get_json("zarr.json") or {"zarr_format": 3, "node_type": "group", "attributes": {}}
-    name = base.path.rpartition("/")[2]
-    levels = {factor: f"{PLACE}/{factor}/{name}" for factor in factors}
-    said = {**document.get("attributes", {}), **geozarr.attributes(grid)}
-    document["attributes"] = {**said, **geozarr.multiscales(name, base.ndim, grid, levels, method, said)}
-    target.put_json(document, "zarr.json")
-
-
 def fill_overviews(
-    target: Target, array: Any, ledger: Ledger, layout: Layout, pyramid: Pyramid | None
-) -> int:
-    """Make the overviews of regions that lack them; return how many. The caller holds the lock."""
+    target: Target,
+    array: Any,
+    ledger: Ledger,
+    layout: Layout,
+    pyramid: Pyramid | None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Make the overviews of regions that lack them. The caller holds the lock."""
     todo = [at for at in layout.regions() if ledger[at] == BARE]
     if todo:
         drop_copy(target)
@@ -312,10 +321,10 @@ def fill_overviews(
 
     with ThreadPoolExecutor(TOGETHER) as pool:
         for at in pool.map(make, todo):
+            check()
             ledger.mark(at, DONE)
             ledger.measure(array, layout)
             ledger.save()
-    return len(todo)
 
 
 def add_overviews(
@@ -366,8 +375,8 @@ def add_overviews(
             raise ContractError(f"{target.label} holds no masks that stream wrote. Check the path and group=")
         array, ledger = target.open_array(str(header["contract"]["name"])), Ledger.open(target)
         layout = storage_of(header, array.shape).layout
-        pyramid = settle_overviews(target, array, ledger, layout, factors)
-        header = read_header(target) or header
+        pyramid = settle_overviews(target, array, ledger, layout, factors, lock.check)
+        header = read_raw_header(target) or header
         if is_open(target):
             write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))
         if isinstance(target.store, BranchStore):

@@ -152,7 +152,9 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     try:
         sink = open_sink(target, output, resume=options.resume, overwrite=options.overwrite)
         _sweep(target, output)
-        pyramid = settle_overviews(target, sink.array, sink.ledger, sink.storage.layout, options.overviews)
+        pyramid = settle_overviews(
+            target, sink.array, sink.ledger, sink.storage.layout, options.overviews, lock.check
+        )
         run = prepare_run(source, target, output, sink, lock, options, display, pyramid)
         run.go()
         if (sink.ledger.states == DONE).all():
