@@ -170,6 +170,7 @@ def load_stac(
     """
     options = dict(locals())  # exactly what the signature spells out
     del options["items_or_search"]
+    from xcloudmask.stac.product_masks import as_collection, masks_alone, open_listed, split_items, with_masks
 
     dtype = LoadOptions(**options).dtype
     transport = Transport(
