@@ -21,6 +21,7 @@ SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
     "scale": (["--quick"], False),
     "timeaccess": (None, False), "choices": (None, True), "windows": (None, True),
+    "imitation": (None, True),
 }  # fmt: skip
 PEERS = {"ukis-csmask": "ukis_csmask", "omnicloudmask": "omnicloudmask", "s2cloudless": "s2cloudless",
          "MONAI": "monai", "terratorch": "terratorch"}  # fmt: skip

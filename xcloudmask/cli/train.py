@@ -50,7 +50,7 @@ def run(args: Namespace) -> None:
         raise
     print(json.dumps({key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}, indent=2))
     if "scored" in record:
-        from xcloudmask.cli.score import table_of
+        from xcloudmask.cli.score_table import table_of
 
         print(f"scored on {record['scored'].scenes} scenes of [score]:\n{table_of(record['scored'])}")
     card = Path(args.out or Path("runs") / record["name"]) / f"{record['name']}.json"
