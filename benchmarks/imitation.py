@@ -120,10 +120,12 @@ def show(found: dict[str, Any]) -> str:
         head = ["model", "source", "n", "pixels", "BA", "95 %", "F2", "IoU", "worst", "cover"]
         told.append(f"{instrument}\n{table(head, rows)}")
     notes = (
-        "worst: OA of the worst scene; cover: root mean square of probability minus share of cloud.\n"
-        "spectral and sensei learnt from pixels of L8 Biome that may be of these scenes;\n"
-        "settings of ukis-any were chosen on these patches, too. Not scored, because trained on\n"
-        "or perhaps: " + "; ".join(f"{model} on {', '.join(on)}" for model, on in SEEN.items())
+        "worst: OA of the worst scene\n"
+        "cover: root mean square of probability minus share of cloud\n"
+        "spectral and sensei learnt from pixels of L8 Biome, perhaps of these scenes;\n"
+        "settings of ukis-any were chosen on these patches, too\n"
+        "not scored, as (perhaps) trained on it: "
+        + "; ".join(f"{model} on {', '.join(on)}" for model, on in SEEN.items())
     )
     for name, when in found["measured"].items():
         notes += f"\n{name}: measured {when['date']} at commit {when['commit']}"
@@ -160,9 +162,7 @@ def main() -> None:
             if model == "brightness" or model in specs:
                 answer = answering(model, specs.get(model), threshold)
                 with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # of pixels larger than a model was made for: that is asked
+                    warnings.simplefilter("ignore")  # pixels larger than a model's own: that is asked
                     by_model[model] = measured(held, instrument, model, answer)
         by_model["brightness"]["threshold"] = round(threshold, 3)
     found["measured"] = {"imitation": {k: found["circumstances"][k] for k in ("date", "commit")}}

@@ -76,7 +76,7 @@ def test_no_ratio_of_seconds_is_stated_where_the_bare_network_varies(
     assert f"{min(walls) / 64:.3f}" in shown, "our slowest round over its fastest"
 
 
-@pytest.mark.parametrize("script", ["overhead", "choices"])
+@pytest.mark.parametrize("script", ["overhead", "choices", "imitation"])
 def test_what_was_measured_is_printed_without_measuring(script: str) -> None:
     command = [sys.executable, str(FOLDER / f"{script}.py"), "--table"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

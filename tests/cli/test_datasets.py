@@ -118,7 +118,7 @@ def test_models_are_scored_as_papers_do(
     heads = [line.split() for line in out.splitlines() if "BOA" in line]
     assert heads == [["pixels", "BOA", "UA", "PA", "IoU", "F1", "F2", "kappa"]] * 2
     for word in (
-        "spectral on l8-biome: 2 scenes, 2 images",
+        "spectral on l8-biome: scenes 2, images 2",
         "mean of scenes",
         "95 % from",
         "Please cite",
@@ -147,7 +147,7 @@ def test_single_pixels_are_scored_by_models_of_single_pixels(
     words = ["score", "--dataset", "hollstein", tmp_path / "copy", "--model"]
     code, out, _ = called(capsys, *words, "spectral")
     assert code == 0
-    assert "2 scenes" in out
+    assert "scenes 2" in out
     code, _, err = called(capsys, *words, "sensei")
     assert code == 1
     assert "single pixels" in err

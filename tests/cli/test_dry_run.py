@@ -42,7 +42,7 @@ def test_the_estimate_is_measured_with_the_options_that_are_said(
 ) -> None:
     scene, plans = raster(tmp_path / "s.tif"), []
     run = run_numpy.run
-    monkeypatch.setattr(run_numpy, "run", lambda plan, values: plans.append(plan) or run(plan, values))
+    monkeypatch.setattr(run_numpy, "run", lambda plan, *given: plans.append(plan) or run(plan, *given))
     words = ["predict", str(scene), str(tmp_path / "m.tif"), *DEM, "--patch-size", "40", "--tta", "--dry-run"]
     assert main([*words, "--aux", f"elevation={terrain(tmp_path / 'dem.tif')}"]) == 0
     assert {(p.options.patch, p.options.tta) for p in plans} == {(40, 8)}

@@ -442,7 +442,7 @@ def test_every_option_reaches_sync(
         },
         "predict": {
             "model": "toy", "scheme": "native", "threshold": 0.3, "working_resolution": 30.0,
-            "patch_size": 64, "overlap": 8, "tta": True, "aux": None, "uncertainty": False,
+            "patch_size": 64, "overlap": 8, "tta": True, "post": None, "aux": None, "uncertainty": False,
             "device": "cpu", "dtype": "float32", "batch_size": 3, "saturation": 0.4,
         },
         "write": {

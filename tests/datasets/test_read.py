@@ -71,6 +71,8 @@ def test_a_split_is_part_of_it(copies: dict) -> None:
         list(datasets.read("cloudsen12", folder, split="validation"))
     with pytest.raises(CloudMaskError, match="sparcs is published without a split"):
         list(datasets.read("sparcs", folder, split="test"))
+    with pytest.raises(CloudMaskError, match="holds nothing of the part 'val' of cloudsen12plus"):
+        list(datasets.read("cloudsen12plus", copies["cloudsen12plus"][0] / "copy", split="val"))
 
 
 def test_numbers_of_unknown_meaning_are_refused(copies: dict) -> None:

@@ -68,6 +68,21 @@ def test_a_wave_at_the_nyquist_frequency_keeps_the_modulation(modulation: float)
     assert (out.max() - out.min()) / 0.8 == pytest.approx(modulation, abs=0.01)
 
 
+def test_a_pixel_is_centred_on_the_ground_that_its_labels_come_from() -> None:
+    one = sample(300)
+    one.image[:] = np.arange(300, dtype="f4") / 300
+    one.possible[:, :150] = 2
+    made = imitate("proba-v", noise=0.0)(one)
+    assert made is not None
+    size = made.sample.gsd / 30
+    inside = np.arange(9, 18)
+    np.testing.assert_allclose(
+        made.sample.image[0, 9, inside], ((inside + 0.5) * size - 0.5) / 300, atol=2e-5
+    )
+    assert made.sample.possible[9, int(150 / size) - 1] == 2
+    assert made.sample.possible[9, int(150 / size) + 1] == 1
+
+
 def test_sixteen_hundred_nanometres_of_proba_v_are_blurred_more() -> None:
     one = sample(300, 0.1)
     one.image[:, :, 150:] = 0.5

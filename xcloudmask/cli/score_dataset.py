@@ -34,7 +34,7 @@ def run(args: Namespace) -> None:
         if args.report:
             title = f"{model} on {declared.name}"
             scores = collected.write(Path(args.report) / model, title=title, samples=args.samples)
-        print(f"{model} on {declared.name}: {scores.scenes:,} scenes, {patches:,} images")
+        print(f"{model} on {declared.name}: scenes {scores.scenes:,}, images {patches:,}")
         print(table_of(scores, AS_PAPERS))
         print("\nLabels (rows) and answers, in % of the label's pixels")
         print(confusion_of(collected.tallies.values()))

@@ -103,11 +103,12 @@ def read(
     tree = Tree(folder, declared.more.get("zips", ()))
     found = False
     for one in READERS[declared.reader](declared, tree, scale):
-        found = True
         if split in (None, one.split):
+            found = True
             yield one
     if not found:
-        raise CloudMaskError(f"{folder} holds nothing of {name}. Expected is\n{declared.layout}")
+        part = "" if split is None else f"the part {split!r} of "
+        raise CloudMaskError(f"{folder} holds nothing of {part}{name}. Expected is\n{declared.layout}")
 
 
 def _rasters(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:

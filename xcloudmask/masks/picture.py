@@ -181,7 +181,7 @@ def _time_index(da: xr.DataArray, count: int, time: Any, call: str = "plot") -> 
         if not -count <= time < count:
             raise OptionError("time", time, hint=f"The array has {count} times: 0 to {count - 1}, or a date.")
         return int(time) % count
-    index = labels_along(da, "time")
+    index = labels_along(da.coords, "time")
     try:
         if index is None:
             raise KeyError(time)

@@ -16,6 +16,9 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import EVERY, WORDS, Question, answers, elementary, open_classes
 
 LABELS = 128  # values of a bit mask
+NARROWEST_FIRST = (
+    "land", "water", "snow", "clear", "thick_cloud", "thin_cloud", "cloud", "cloud_shadow", "not_cloud",
+)  # fmt: skip
 ANSWERS = 16  # class codes 0 to 14; the last column is no data (255)
 
 
@@ -177,17 +180,7 @@ def cross_table(tallies: Iterable[Tally]) -> tuple[list[str], list[str], NDArray
     codes = [code for code, word in legend.items() if word != "no_data"]
     left = elementary(np.arange(LABELS, dtype=np.uint8))
     taken, rows, counts = left == 0, [], []
-    for word in (
-        "land",
-        "water",
-        "snow",
-        "clear",
-        "thick_cloud",
-        "thin_cloud",
-        "cloud",
-        "cloud_shadow",
-        "not_cloud",
-    ):
+    for word in NARROWEST_FIRST:
         mine = ~taken & ((left & ~np.uint8(WORDS[word])) == 0)
         taken |= mine
         row = table[mine].sum(axis=0)[[*codes, ANSWERS - 1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,12 +83,12 @@ def crs_of(da: xr.DataArray | xr.Dataset) -> Any:
     return None if own is None else CRS.from_wkt(own.to_wkt())
 
 
-def labels_along(da: xr.DataArray, dim: Any) -> pd.Index[Any] | None:
+def labels_along(coords: Mapping[Any, xr.DataArray], dim: Any) -> pd.Index[Any] | None:
     """Return the coordinate of a dimension, whatever its index (not all can be pandas'); None without one."""
-    return pd.Index(coordinate(da[dim])) if dim in da.coords else None
+    return pd.Index(coordinate(coords[dim])) if dim in coords else None
 
 
-def differ_along(one: xr.DataArray, other: xr.DataArray, dim: Any) -> bool:
+def differ_along(one: Mapping[Any, xr.DataArray], other: Mapping[Any, xr.DataArray], dim: Any) -> bool:
     """Tell if both have coordinates along a dimension, and these differ."""
     ours, theirs = labels_along(one, dim), labels_along(other, dim)
     return ours is not None and theirs is not None and not ours.equals(theirs)

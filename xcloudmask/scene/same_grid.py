@@ -23,7 +23,7 @@ def check_same_grid(other: xr.DataArray, da: xr.DataArray, what: str) -> None:
             f"bring it to the same grid with {what}.reindex_like(da, fill_value={_EMPTY[what]})"
         )
     for dim in other.dims:
-        if differ_along(other, da, dim):
+        if differ_along(other.coords, da.coords, dim):
             raise CloudMaskError(
                 f"{what} and the array have other coordinates along {dim!r}; bring it to the same grid with "
                 f"{what}.reindex_like(da, method='nearest', tolerance=..., fill_value={_EMPTY[what]})"
