@@ -93,7 +93,7 @@ def test_every_option_reaches_stream(
     assert taken == {
         "predict": {
             "model": "toy", "scheme": "native", "working_resolution": 30.0, "patch_size": 64, "overlap": 8,
-            "tta": 4, "uncertainty": True, "device": "cpu", "dtype": "float32", "batch_size": 3,
+            "tta": 4, "post": None, "uncertainty": True, "device": "cpu", "dtype": "float32", "batch_size": 3,
             "threshold": None, "saturation": 0.4,
         },
         "group": "g", "append_dim": "time", "overwrite": True,
