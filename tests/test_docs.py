@@ -227,13 +227,10 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
 
 
 def test_the_figures_of_the_readme_are_those_of_their_sources() -> None:
-    """Scores from docs/scores.md, speed and memory from benchmarks/README.md."""
+    """Scores from the full tables of docs/, speed and memory from benchmarks/README.md."""
     text, measured = pages()["README.md"], (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    part = (
-        pages()["docs/scores.md"]
-        .partition("<!-- scores all -->")[2]
-        .partition("<!-- end of scores all -->")[0]
-    )
+    scores = "".join(page for name, page in pages().items() if name.startswith("docs/scores"))
+    part = scores.partition("<!-- scores all -->")[2].partition("<!-- end of scores all -->")[0]
     rows = re.findall(
         r"\| \*\*both, TOA\*\* \| ([\w-]+) \| 13 \| 1,162,512 \| ([^|]+) \| (\S+) [^|]+\| (\S+) ", part
     )
