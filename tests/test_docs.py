@@ -243,7 +243,8 @@ def test_the_figures_of_the_readme_are_those_of_their_sources() -> None:
         assert figure in text
     assert "`stream` to Zarr | 0.754" in measured
     assert "(568 and 610 MiB)" in measured
-    assert f"{len(xcloudmask.sensors.names())} known" in text
+    assert "over 25 known" in text
+    assert len(xcloudmask.sensors.names()) > 25
 
 
 # --- the site ---
