@@ -55,7 +55,7 @@ def notebooks() -> dict[str, Any]:
 def on_config(config: Any) -> None:
     """Add the gallery to the navigation, and leave out what is not written yet."""
     pages = {"errors.md", "sensors.md", "cards.md", "performance.md", "reference.md", "gallery/index.md"}
-    made = set(PAGES.values()) | pages
+    pages |= set(PAGES.values())
 
     def there(entry: Any) -> Any:
         if isinstance(entry, dict):
@@ -63,7 +63,7 @@ def on_config(config: Any) -> None:
             return {name: value for name, value in kept.items() if value}
         if isinstance(entry, list):
             return [kept for part in entry if (kept := there(part))]
-        return entry if entry in made or (DOCS / entry).exists() else None
+        return entry if entry in pages or (DOCS / entry).exists() else None
 
     config.nav = there(config.nav)
     gallery = next(entry["Gallery"] for entry in config.nav if "Gallery" in entry)
@@ -82,7 +82,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links at files of the repository to their pages; where they have none, the words stay."""
-    origin = {made: source for source, made in PAGES.items()}
+    origin = {uri: source for source, uri in PAGES.items()}
     source = origin.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     markdown = re.sub(r"(?m)^( *```python) .*$", r"\1", markdown)  # marks that only the tests read
     return linked(markdown, source, page.file.src_uri)
