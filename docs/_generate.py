@@ -16,7 +16,7 @@ import json
 import posixpath
 import re
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def notebooks() -> dict[str, Any]:
 def on_config(config: Any) -> None:
     """Add the gallery to the navigation, and leave out what is not written yet."""
     pages = {"errors.md", "sensors.md", "cards.md", "performance.md", "reference.md", "gallery/index.md"}
-    made = set(PAGES.values()) | pages
+    pages |= set(PAGES.values())
 
     def there(entry: Any) -> Any:
         if isinstance(entry, dict):
@@ -63,7 +63,7 @@ def on_config(config: Any) -> None:
             return {name: value for name, value in kept.items() if value}
         if isinstance(entry, list):
             return [kept for part in entry if (kept := there(part))]
-        return entry if entry in made or (DOCS / entry).exists() else None
+        return entry if entry in pages or (DOCS / entry).exists() else None
 
     config.nav = there(config.nav)
     gallery = next(entry["Gallery"] for entry in config.nav if "Gallery" in entry)
@@ -82,7 +82,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links at files of the repository to their pages; where they have none, the words stay."""
-    origin = {made: source for source, made in PAGES.items()}
+    origin = {uri: source for source, uri in PAGES.items()}
     source = origin.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     markdown = re.sub(r"(?m)^( *```python) .*$", r"\1", markdown)  # marks that only the tests read
     return linked(markdown, source, page.file.src_uri)
@@ -126,10 +126,31 @@ def made() -> dict[str, str | bytes]:
 # --- errors and warnings ---
 
 
-def errors_page() -> str:
-    """Return every class of errors.py, and below it every message of it in the code, with its remedy."""
+@cache
+def kinds() -> dict[str, type]:
+    """Return the classes of errors and warnings by name: those of errors.py, then those of other modules."""
     from xcloudmask import errors
 
+    found = {name: getattr(errors, name) for name in dir(errors) if name != "Worded"}
+    for path in sorted((ROOT / "xcloudmask").rglob("*.py")):
+        for name in re.findall(r"(?m)^class ([A-Z]\w*)\(", path.read_text(encoding="utf-8")):
+            if name.endswith(("Error", "Warning")) and name not in found:
+                module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                each = getattr(importlib.import_module(module), name)
+                if issubclass(each, errors.Worded) or module.startswith("xcloudmask.cli"):
+                    found[name] = each
+    return found
+
+
+def sentence_and_remedy(kind: type) -> tuple[str, str]:
+    """Return what a class says of itself, and its remedy or that of the class that it belongs to."""
+    texts = [" ".join((each.__doc__ or "").split()).partition(" Remedy: ") for each in kind.__mro__]
+    remedies = (remedy for _, _, remedy in texts if remedy)
+    return texts[0][0], next(remedies, "what the message says; `--help` of the command lists its options.")
+
+
+def errors_page() -> str:
+    """Return every class, and below it every message of it in the code, with its remedy."""
     lines = [
         "# Errors and warnings",
         "",
@@ -139,14 +160,13 @@ def errors_page() -> str:
         "the code: … stands for what the message fills in. Search it for words of your message.",
         "",
     ]
-    messages = list(messages_of_code())
-    for name in sorted(set(dir(errors)) - {"Worded"}, key=lambda name: ("Warning" in name, name)):
-        kind = getattr(errors, name)
+    messages = messages_of_code()
+    for name, kind in sorted(kinds().items(), key=lambda item: ("Warning" in item[0], item[0])):
         builtin = [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"]
         builtin = [name for name in builtin if name not in GENERAL]
-        sentence, _, remedy = " ".join((kind.__doc__ or "").split()).partition(" Remedy: ")
+        sentence, remedy = sentence_and_remedy(kind)
         lines += [f"## {name}", "", sentence, "", f"**Remedy:** {remedy}", ""]
-        lines += [f"Also a {' and a '.join(f'`{name}`' for name in builtin)}.", ""]
+        lines += [f"Also a {' and a '.join(f'`{name}`' for name in builtin)}.", ""] if builtin else []
         rows = [(room, text) for what, room, text in messages if what == name]
         if rows:
             items = "".join(
@@ -156,13 +176,15 @@ def errors_page() -> str:
     return "\n".join(lines)
 
 
-def messages_of_code() -> Iterator[tuple[str, str, str]]:
-    """Yield class, module and message of each call in the library that makes an error or a warning."""
-    from xcloudmask import errors
-
-    kinds = set(dir(errors))
-    for path in sorted((ROOT / "xcloudmask").rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def messages_of_code() -> list[tuple[str, str, str]]:
+    """Return class, module and message of each call in the library that makes an error or a warning."""
+    found = []
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "xcloudmask").rglob("*.py"))}
+    #: Functions that make an error of their argument, such as ``bad(path, "is no patch")``.
+    makers = dict(re.findall(r"(?s)def (\w+)\([^)]*\) -> (\w+Error):", "".join(texts.values())))
+    for path, source in texts.items():
+        tree = ast.parse(source)
         constants = {
             node.targets[0].id: node.value
             for node in tree.body
@@ -177,19 +199,22 @@ def messages_of_code() -> Iterator[tuple[str, str, str]]:
             given = {each.arg: worded(each.value, constants) for each in node.keywords}
             if called in ("warn_user", "warn_anywhere"):
                 classes = [ast.unparse(arg) for arg in (*node.args[1:], *(k.value for k in node.keywords))]
-                what = next((name for each in classes if (name := each.rpartition(".")[2]) in kinds), None)
+                what = next((name for each in classes if (name := each.rpartition(".")[2]) in kinds()), None)
                 if what is None and called == "warn_anywhere":
                     what = "NoDataWarning"
                 words = [words[0], *words[2:]]
             elif called == "OptionError":
                 what, words = called, [f"unknown {words[0]} …", given.get("hint", "")]
+            elif called in makers:
+                what, words = makers[called], [" ".join(word for word in words if word != "…")]
             else:
-                what = called if called in kinds else None
+                what = called if called in kinds() else None
             remedy = " ".join(word for word in (*words[1:], given.get("remedy", "")) if word)
             text = given.get("option", "") + words[0]
             text = " ".join(f"{text}{'.' if remedy and text[-1:].isalnum() else ''} {remedy}".split())
             if what and re.search(r"\w{3}", text):
-                yield what, room, text
+                found.append((what, room, text))
+    return found
 
 
 def worded(node: ast.AST, constants: dict[str, Any]) -> str:

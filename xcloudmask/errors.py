@@ -122,7 +122,7 @@ class Worded(Exception):  # noqa: N818  the base of errors and of warnings
 class CloudMaskError(Worded, ValueError):
     """Base of every error that the library raises on purpose.
 
-    Remedy: what the message says; catch this class for all of them.
+    Remedy: what the message says; catch `CloudMaskError` for all of them.
     """
 
 
