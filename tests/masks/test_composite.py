@@ -87,7 +87,8 @@ def test_any_chunks_give_what_a_pixel_at_a_time_gives(seed, dates, method, by, c
                 assert np.isnan(made.composite.values[p, :, y, x]).all()
     lazy = scene.chunk(dict(zip(scene.dims, cuts, strict=True)))
     given_mask = mask.chunk(dict(zip(mask.dims, mask_cuts, strict=True))) if lazy_mask else mask
-    found = lazy.cloudmask.composite(given_mask, method, by="month" if by else None, sources=True)
+    given_scene = scene if lazy_mask and seed % 2 else lazy
+    found = given_scene.cloudmask.composite(given_mask, method, by="month" if by else None, sources=True)
     assert found.composite.chunks is not None
     xr.testing.assert_identical(found.compute(scheduler="sync"), made)
 
@@ -197,6 +198,9 @@ def test_what_cannot_be_meant_is_refused():
         scene.assign_coords(time=np.arange(6)).cloudmask.composite(mask.assign_coords(time=np.arange(6)))
     with pytest.raises(CloudMaskError, match="a date for each step"):
         scene.isel(time=0).cloudmask.composite(mask.isel(time=0))
+    for other in (mask[:3], mask[0], scene):
+        with pytest.raises(CloudMaskError, match="quality= has sizes"):
+            scene.cloudmask.composite(mask, "best", quality=other)
     with pytest.raises(CloudMaskError, match="this is no mask"):
         scene.cloudmask.composite(scene)
     with pytest.raises(CloudMaskError, match="by= lies over"):

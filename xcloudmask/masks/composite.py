@@ -44,6 +44,8 @@ def composite(
         raise CloudMaskError(f"quality= is what method='best' goes by; method={method!r} takes none")
     da = stack(data) if isinstance(data, xr.Dataset) else data
     mask, da, dim, order = dated(mask, da)
+    if quality is not None and (dim not in quality.dims or {**mask.sizes, **quality.sizes} != mask.sizes):
+        raise CloudMaskError(f"quality= has sizes {dict(quality.sizes)}, which do not fit {dict(mask.sizes)}")
     if method == "best":
         quality = clear_fraction(mask, clear) if quality is None else quality.isel({dim: order})
     if isinstance(by, xr.DataArray) and by.sizes == mask[dim].sizes:
