@@ -1,6 +1,6 @@
-"""Make the notebooks from their percent-format sources, execute them, and write the picture for the README.
+"""Make the notebook from its percent-format source, execute it, and write the picture for the README.
 
-python examples/build.py            all, next to this file (needs nbclient and ipykernel)
+python examples/build.py            both, next to this file (needs nbclient and ipykernel)
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = ("quickstart", "dates")
 #: Kernel metadata that says Python 3 and no more: no version, no machine.
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -117,17 +116,16 @@ def picture(path: Path, dpi: int = 82) -> None:
 
 
 def main() -> None:
-    """Build all."""
+    """Build both."""
     import nbformat
 
-    for name in NAMES:
-        source = (HERE / f"{name}.py").read_text(encoding="utf-8")
-        with tempfile.TemporaryDirectory() as folder:
-            book = execute(notebook(source), folder)
-        nbformat.write(book, HERE / f"{name}.ipynb")
+    source = (HERE / "quickstart.py").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        book = execute(notebook(source), folder)
+    nbformat.write(book, HERE / "quickstart.ipynb")
     picture(HERE / "demo.png")
-    for file in (*(f"{name}.ipynb" for name in NAMES), "demo.png"):
-        print(f"{file}: {(HERE / file).stat().st_size / 1000:.0f} kB")
+    for name in ("quickstart.ipynb", "demo.png"):
+        print(f"{name}: {(HERE / name).stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
