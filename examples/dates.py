@@ -104,7 +104,7 @@ table.round(3)
 #
 # Twenty-two years of monthly cloud in two regions. The second is 0.1 cloudier from a change of the sensor on.
 # Of the steps that are said to be there, one in twenty may be false: here it is one of a single month in the
-# north.
+# north. `record.plot()` draws the record and the effects.
 
 # %%
 time = np.arange("1998-04", "2020-07", dtype="M8[M]").astype("M8[ns]")
@@ -114,6 +114,3 @@ cloudiness[1] += 0.1 * (time >= np.datetime64("2003-02-01"))
 series = xr.DataArray(cloudiness, dims=("area", "time"), coords={"time": time, "area": ["north", "south"]})
 record = xcloudmask.continuity(series, {"VGT1 to VGT2": "2003-02-01", "VGT2 to Proba-V": "2014-01-01"})
 record
-
-# %%
-figure = record.plot()

@@ -224,5 +224,5 @@ def test_the_notebook_on_dates_runs_and_is_made_of_its_source(tmp_path, monkeypa
     table = names["table"]
     assert table["error"].idxmin() == table["true error"].idxmin() == "revised"
     assert names["record"].tests.step.sel(month=0).values.tolist() == [[False, True], [False, False]]
-    assert len(plt.get_fignums()) == 2
+    assert len(plt.get_fignums()) == 1
     plt.close("all")

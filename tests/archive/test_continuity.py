@@ -69,8 +69,8 @@ def test_a_planted_step_is_seen_where_it_is_and_one_that_is_absent_is_not(dates)
 
 
 def test_false_alarms_come_at_the_nominal_rate(dates):
-    """Thirty records; the benchmark has a thousand."""
-    found = dates.alarms(30)
+    """Twenty records; the benchmark has a thousand."""
+    found = dates.alarms(20)
     assert 0.02 < found["p_low_months"] < 0.06
     assert 0.01 < found["p_low_year"] < 0.1
     assert found["records_with_a_step"] < 0.2
@@ -95,10 +95,9 @@ def test_a_series_of_masks_is_taken_as_it_comes(dates):
 
 def test_too_few_years_are_said_to_be_too_few(dates):
     series = dates.record(np.random.default_rng(1), regions=1)
-    found = xcloudmask.continuity(series, ["1999-05-01"])
-    assert "13 tests have too few years" not in repr(found)
+    assert "too few years" not in repr(xcloudmask.continuity(series, BREAKS))
     short = xcloudmask.continuity(series.sel(time=slice(None, "2000-12-31")), ["1999-05-01"])
-    assert "13 tests have too few years to tell anything at 0.05" in repr(short)
+    assert "13 of them: too few years to tell anything at 0.05" in repr(short)
     empty = xcloudmask.continuity(series, ["2050-01-01"])
     assert empty.tests.p.isnull().all()
     assert not empty.tests.step.any()

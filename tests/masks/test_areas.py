@@ -51,7 +51,7 @@ def by_geometry(mask):
     return out
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(st.integers(0, 999), st.tuples(*[st.integers(1, n) for n in (3, 9, 11)]), st.booleans())
 def test_shares_are_those_of_the_geometry_for_any_chunks(seed, cuts, flip):
     mask = a_mask(seed, flip=flip)

@@ -88,7 +88,7 @@ def test_each_rule_can_be_had_alone():
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.integers(0, 999),
     st.tuples(*[st.integers(1, n) for n in (8, 3, 4, 5)]),

@@ -93,7 +93,7 @@ def test_it_is_what_the_plain_way_gives(seed):
         np.testing.assert_allclose(one.fits, limit, atol=0.01)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.integers(0, 999), st.tuples(*[st.integers(1, n) for n in (7, 2, 2, 3)]), st.integers(1, 7),
     st.booleans(), st.booleans(),

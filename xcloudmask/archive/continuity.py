@@ -50,7 +50,7 @@ class Continuity:
         few = tested - int((self.tests.least_p < self.alpha).sum())
         lines = [f"{steps} steps in {tested} tests (Benjamini-Hochberg, {self.alpha:g})"]
         if few:
-            lines.append(f"{few} tests have too few years to tell anything at {self.alpha:g}")
+            lines.append(f"{few} of them: too few years to tell anything at {self.alpha:g}")
         shown = self.table()[["shift", "effect", "p", "q", "before", "after"]].head(12)
         return "\n".join([*lines, shown.round(3).to_string()])
 

@@ -45,6 +45,8 @@ def composite(
         raise CloudMaskError(f"quality= is what method='best' goes by; method={method!r} takes none")
     da = stack(data) if isinstance(data, xr.Dataset) else data
     mask, da, dim, order = dated(mask, da)
+    if quality is not None and (dim not in quality.dims or {**mask.sizes, **quality.sizes} != mask.sizes):
+        raise CloudMaskError(f"quality= has sizes {dict(quality.sizes)}, which do not fit {dict(mask.sizes)}")
     if method == "best":
         quality = clear_fraction(mask, clear) if quality is None else quality.isel({dim: order})
     if isinstance(by, xr.DataArray) and by.sizes == mask[dim].sizes:
@@ -60,13 +62,16 @@ def composite(
     if gaps := declared_nodata(da.attrs):  # a mask of others may call them clear
         da = da.where(~da.isin(gaps))
     banded = any(name in da.dims for name in BAND_DIMS)
-    cube = da if banded else da.expand_dims("band")
+    cube = (da if banded else da.expand_dims("band")).drop_vars(
+        [name for name in da.coords if name not in da.dims]
+    )
     by_date = [part.drop_vars(part.coords) for part in (one_of(mask, clear), quality) if part is not None]
     parts = [_of_dates(where[np.isin(where, kept)], cube, by_date, dim, method) for _, where in groups]
     bands, views, chosen = (list(part) for part in zip(*parts, strict=True))
     labels = xr.DataArray([label for label, _ in groups], dims=dim, name=dim)
     out, count, at = (xr.concat(part, labels) for part in (bands, views, chosen))
     out = (out if banded else out.isel(band=0, drop=True)).transpose(*da.dims)
+    out = out.assign_coords({name: coord for name, coord in da.coords.items() if dim not in coord.dims})
     out.attrs = {**{key: v for key, v in da.attrs.items() if key not in NODATA_ATTRS}, "composite": method}
     made: Any = as_variables(out, data) if isinstance(data, xr.Dataset) else out.rename(data.name)
     if not sources:

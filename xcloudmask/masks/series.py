@@ -11,7 +11,7 @@ import xarray as xr
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.scene.dims import spatial_dims
-from xcloudmask.scene.mask_classes import as_mask
+from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.scene.same_grid import check_same_grid
 
 #: Bytes of a block that holds all dates of its pixels; rows are cut until it is no larger.
@@ -22,6 +22,7 @@ def over_dates(mask: xr.DataArray, da: xr.DataArray) -> tuple[xr.DataArray, list
     """Return a mask on a scene's grid as (date, row, column), and the name of its dates if it has one."""
     mask = as_mask(mask) if isinstance(mask, xr.DataArray) else mask
     check_same_grid(mask, da, "mask")
+    codes_of(mask)  # says how to come by a mask
     y, x = spatial_dims(mask)
     lead: list[Hashable] = [dim for dim in mask.dims if dim not in (y, x)]
     if len(lead) > 1:
