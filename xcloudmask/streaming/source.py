@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.engine.plan import Plan
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, Use
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import predict, prepare
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
@@ -67,8 +67,9 @@ def _cleaned(da: xr.DataArray, asked: PredictOptions, steps: Sequence[Step]) -> 
     whole = [str(step) for step in steps if step.name not in LOCAL]
     if whole:
         raise CloudMaskError(
-            f"post={'; '.join(whole)!r} needs the whole of a scene, and regions are written one by one:",
+            " needs the whole of a scene, and regions are written one by one:",
             "leave it out here, and clean what xcloudmask.open_masks returns: .cloudmask.clean(...)",
+            option=Use(post="; ".join(whole)),
         )
     if da.chunks is None:
         da = da.chunk(
