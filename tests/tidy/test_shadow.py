@@ -120,6 +120,9 @@ def test_a_mask_gets_the_class_that_it_lacks_and_water_stays():
     assert out.attrs["flag_values"] == [0, 1, 3, 255]
     assert out.attrs["cleaned"] == "cast_shadow=200 to 6000 m"
     assert rates(out.values == 3, true)[0] > 0.8
+    bands = scene[0].reset_coords(drop=True).to_dataset(name="nir").assign_attrs(level="L2A")
+    as_dataset = plain.to_dataset(name="cloud_mask").cloudmask.cast_shadow(bands, sun=(35, 150))
+    np.testing.assert_array_equal(as_dataset.values, out.values)
     wet = plain.assign_attrs(flag_values=[0, 1, 3, 255], flag_meanings="clear cloud water no_data")
     wet = wet.where(~true, 3).astype("u1").assign_attrs(wet.attrs)
     out = wet.cloudmask.cast_shadow(scene, sun=(35, 150))

@@ -112,7 +112,7 @@ class Rays:
     around: tuple[int, int]
 
     def tried(self, across: int) -> Floats:
-        """Return heights by which a shadow moves a cell at a time, the lowest first; none beyond the scene."""
+        """Return heights by which a shadow moves a cell at a time, the lowest first; none beyond."""
         down, along = map(abs, self.per_metre)
         narrow, wide = (1.0, 1.0) if self.scale is None else (self.scale.min(), self.scale.max())
         low, high = self.heights
