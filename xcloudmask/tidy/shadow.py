@@ -41,8 +41,8 @@ from xcloudmask.tidy.lengths import Grid
 
 #: Bands in which a shadow is dark, the first that a scene has.
 BANDS = ("nir", "nir08", "swir16", "swir22")
-#: Metres of a cell, and around one what is compared with it.
-CELL, AROUND = 60.0, 1500.0
+#: Metres of a cell, and around one what is compared with it; cells of that at least.
+CELL, AROUND, LEAST_AROUND = 60.0, 1500.0, 12
 #: Darker than this share of its surroundings is dark; steps of reflectance up to 1 that are told apart.
 DARK, STEPS = 0.75, 250
 #: Share of the ground under a shadow that must be dark; how much more of it a cloud needs to be a km higher;
@@ -241,8 +241,8 @@ def _rays(
     if grid.scale is not None:
         middle = np.arange(0, len(grid.scale), factors[0]) + factors[0] // 2
         scale = grid.scale[np.minimum(middle, len(grid.scale) - 1)]
-    around = round(AROUND / abs(cell[0])), round(AROUND / abs(cell[1]))
-    return Rays((up / cell[0], east / cell[1]), heights, scale, around)
+    down, along = (max(LEAST_AROUND, round(AROUND / abs(size))) for size in cell)
+    return Rays((up / cell[0], east / cell[1]), heights, scale, (down, along))
 
 
 def _whole(sizes: Sequence[int], factor: int) -> tuple[int, ...]:
