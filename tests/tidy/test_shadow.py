@@ -150,6 +150,17 @@ def test_a_mask_gets_the_class_that_it_lacks_and_water_stays():
     np.testing.assert_array_equal(out.values[true], wet.values[true])
 
 
+def test_a_mask_that_where_made_floats_of_keeps_its_gaps():
+    plane, light, _ = simulated(5, size=120)
+    mask, scene = pair(plane, light, (30.0, 30.0))
+    kept = mask.where(mask.x < 2000)
+    out = kept.cloudmask.cast_shadow(scene, sun=(35, 150))
+    want = kept.fillna(255).astype("u1").assign_attrs(mask.attrs).cloudmask.cast_shadow(scene, sun=(35, 150))
+    assert out.dtype == np.uint8
+    np.testing.assert_array_equal(out.values, want.values)
+    assert (out.values == 3).any()
+
+
 def test_building_reads_nothing_and_each_source_is_read_once():
     import dask.array as da
 

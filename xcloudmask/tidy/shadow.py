@@ -34,6 +34,7 @@ from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.scene import Scene, read_scene
 from xcloudmask.scene.sun_angles import grid_north, sun_angles
 from xcloudmask.scene.units import calibration_of
+from xcloudmask.tidy.clean import as_bytes
 from xcloudmask.tidy.components import CORNERS, Codes, any_of
 from xcloudmask.tidy.graph import DataNode, Task, TaskRef, array_of
 from xcloudmask.tidy.halo import Packed, as_blocks, like
@@ -166,7 +167,7 @@ def cast_shadow(
         )
     light, calibration = _light(described)
     lead = [dim for dim in mask.dims if dim not in spatial_dims(mask)]
-    turned = mask.transpose(*lead, *spatial_dims(mask))
+    turned = as_bytes(mask, codes).transpose(*lead, *spatial_dims(mask))
     light = light.transpose(*lead, *spatial_dims(mask))
     factors = tuple(max(1, round(CELL / size)) for size in grid.size)
     look, codes = _look(codes, (factors[0], factors[1]), own)
