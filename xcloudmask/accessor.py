@@ -423,7 +423,7 @@ class CloudMask:
 
     def cast_shadow(
         self,
-        scene: xr.DataArray,
+        scene: xr.DataArray | xr.Dataset,
         *,
         sun: tuple[Any, Any] | None = None,
         view: tuple[float, float] | None = None,
@@ -438,7 +438,7 @@ class CloudMask:
 
         Parameters
         ----------
-        scene : DataArray
+        scene : DataArray or Dataset
             What the mask was made from.
         sun : (elevation, azimuth), optional
             Degrees, each one number or one for each date. By default coordinates ``sun_elevation`` and
@@ -475,7 +475,8 @@ class CloudMask:
         """
         from xcloudmask.tidy.shadow import cast_shadow
 
-        return typed(cast_shadow)(self._mask(), scene, sun, view, heights, own, progress)
+        bands = stack_bands(scene) if isinstance(scene, xr.Dataset) else scene
+        return typed(cast_shadow)(self._mask(), bands, sun, view, heights, own, progress)
 
     def compare(self, other: xr.DataArray) -> xr.Dataset:
         """Return how far a mask agrees with another, such as a product's; lazy if either is.

@@ -32,7 +32,7 @@ def test_shadows_are_what_the_reference_says_for_any_chunks(data, plane, own):
     size = data.draw(st.sampled_from([(30.0, 30.0), (300.0, 300.0), (20.0, 70.0)]))
     elevation, azimuth = data.draw(st.sampled_from([(45.0, 180.0), (30.0, 158.0), (60.0, 290.0)]))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    steps = rng.choice([30, 60, 75, 90, 255], plane.shape, p=[0.3, 0.1, 0.3, 0.25, 0.05])
+    steps = rng.choice([30, 60, 75, 90, 255], plane.shape, p=[0.45, 0.1, 0.2, 0.2, 0.05])
     mask, scene = pair(plane, np.where(steps == 255, np.nan, steps / 250), size)
     high = 12.0 * min(size)
     cells = tuple(max(1, round(60 / each)) for each in size)
@@ -41,7 +41,7 @@ def test_shadows_are_what_the_reference_says_for_any_chunks(data, plane, own):
         away * math.cos(math.radians(azimuth)) / (size[0] * cells[0]),
         -away * math.sin(math.radians(azimuth)) / (size[1] * cells[1]),
     )
-    around = tuple(round(1500 / (each * cell)) for each, cell in zip(size, cells, strict=True))
+    around = tuple(max(12, round(1500 / (each * cell))) for each, cell in zip(size, cells, strict=True))
     want = naive.shadows(plane, steps, cells, per_metre, (0, high), around, own)
     how = {"sun": (elevation, azimuth), "heights": (0, high), "own": own}
     whole = mask.cloudmask.cast_shadow(scene, **how)
@@ -111,6 +111,25 @@ def test_the_view_moves_clouds_and_rows_narrow_towards_a_pole():
     assert rates(mask.cloudmask.cast_shadow(scene, sun=(40, 200)).values == 3, true)[1] < 0.5
 
 
+def test_shadows_in_the_north_lie_more_columns_away():
+    """1/112 degree, from 70 to 60 degrees north: pixels are from 340 to 500 m wide."""
+    lat, lon = 70 - np.arange(1120) / 112, np.arange(160) / 112
+    true, light = np.zeros((1120, 160), bool), np.full((1, 1120, 160), 0.3)
+    mask = xr.DataArray(
+        np.zeros(true.shape, "u1"), dims=("lat", "lon"), coords={"lat": lat, "lon": lon}, attrs=ATTRS
+    )
+    for row in (40, 1060):
+        mask[row : row + 10, 120:130] = 1
+        width = 111_320 / 112 * math.cos(math.radians(lat[row + 5]))
+        left = 120 - round(4000 / math.tan(math.radians(8)) / width)
+        true[row : row + 10, left : left + 10] = True
+    light[0, true] = 0.1
+    scene = xr.DataArray(light, dims=("band", "lat", "lon"), coords={"lat": lat, "lon": lon})
+    scene = scene.cloudmask.describe(bands=["nir"], level="L2A")
+    found = mask.chunk(lat=300).cloudmask.cast_shadow(scene, sun=(8, 90), heights=(3990, 4010)).values == 3
+    assert min(rates(found, true)) > 0.95
+
+
 def test_a_mask_gets_the_class_that_it_lacks_and_water_stays():
     plane, light, true = simulated(5, size=120)
     mask, scene = pair(plane, light, (30.0, 30.0))
@@ -120,12 +139,26 @@ def test_a_mask_gets_the_class_that_it_lacks_and_water_stays():
     assert out.attrs["flag_values"] == [0, 1, 3, 255]
     assert out.attrs["cleaned"] == "cast_shadow=200 to 6000 m"
     assert rates(out.values == 3, true)[0] > 0.8
+    bands = scene[0].reset_coords(drop=True).to_dataset(name="nir").assign_attrs(level="L2A")
+    as_dataset = plain.to_dataset(name="cloud_mask").cloudmask.cast_shadow(bands, sun=(35, 150))
+    np.testing.assert_array_equal(as_dataset.values, out.values)
     wet = plain.assign_attrs(flag_values=[0, 1, 3, 255], flag_meanings="clear cloud water no_data")
     wet = wet.where(~true, 3).astype("u1").assign_attrs(wet.attrs)
     out = wet.cloudmask.cast_shadow(scene, sun=(35, 150))
     assert out.attrs["flag_meanings"] == "clear cloud water cloud_shadow no_data"
     assert out.attrs["flag_values"] == [0, 1, 3, 2, 255]
     np.testing.assert_array_equal(out.values[true], wet.values[true])
+
+
+def test_a_mask_that_where_made_floats_of_keeps_its_gaps():
+    plane, light, _ = simulated(5, size=120)
+    mask, scene = pair(plane, light, (30.0, 30.0))
+    kept = mask.where(mask.x < 2000)
+    out = kept.cloudmask.cast_shadow(scene, sun=(35, 150))
+    want = kept.fillna(255).astype("u1").assign_attrs(mask.attrs).cloudmask.cast_shadow(scene, sun=(35, 150))
+    assert out.dtype == np.uint8
+    np.testing.assert_array_equal(out.values, want.values)
+    assert (out.values == 3).any()
 
 
 def test_building_reads_nothing_and_each_source_is_read_once():

@@ -10,12 +10,15 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.engine.plan import Plan
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, Use
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import predict, prepare
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 from xcloudmask.scene.mask_classes import is_mask
 from xcloudmask.tidy.steps import LOCAL, Step, read_steps
+
+#: Rows and columns of pixels around a region that are inferred once more where its mask is cleaned.
+AROUND = 256
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ def _cleaned(da: xr.DataArray, asked: PredictOptions, steps: Sequence[Step]) -> 
     whole = [str(step) for step in steps if step.name not in LOCAL]
     if whole:
         raise CloudMaskError(
-            f"post={'; '.join(whole)!r} needs the whole of a scene, and regions are written one by one:",
+            " needs the whole of a scene, and regions are written one by one:",
             "leave it out here, and clean what xcloudmask.open_masks returns: .cloudmask.clean(...)",
+            option=Use(post="; ".join(whole)),
         )
-    if da.chunks is None:
-        da = da.chunk(
-            {dim: 2048 if dim in spatial_dims(da) else -1 if dim in BAND_DIMS else 1 for dim in da.dims}
-        )
+    y, x = spatial_dims(da)  # small chunks: those around a region are inferred as wholes
+    other = {dim: -1 if dim in BAND_DIMS else 1 for dim in da.dims if dim not in (y, x)}
+    da = da.chunk({y: AROUND, x: AROUND, **(other if da.chunks is None else {})})
     return predict(da, asked)
 
 

@@ -52,7 +52,7 @@ def clean(mask: xr.DataArray, given: Steps | Sequence[Step], progress: Progress 
     ground = tuple(codes[name] for name in CLEAR if name in codes)
     if not ground:
         raise OptionError("classes", " ".join(codes), allowed=CLEAR, hint="The mask needs one that is clear.")
-    mask = _uint8(mask, codes)
+    mask = as_bytes(mask, codes)
     if not mask.size:
         return mask
     grid = Grid.of(mask)
@@ -70,7 +70,7 @@ def clean(mask: xr.DataArray, given: Steps | Sequence[Step], progress: Progress 
     return out.assign_attrs(cleaned="; ".join(filter(None, [mask.attrs.get("cleaned"), done])))
 
 
-def _uint8(mask: xr.DataArray, codes: Mapping[str, int]) -> xr.DataArray:
+def as_bytes(mask: xr.DataArray, codes: Mapping[str, int]) -> xr.DataArray:
     """Return the mask as uint8: ``where`` makes floats of it, and readers may."""
     if mask.dtype == np.uint8:
         return mask

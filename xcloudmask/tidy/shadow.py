@@ -34,6 +34,7 @@ from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.scene import Scene, read_scene
 from xcloudmask.scene.sun_angles import grid_north, sun_angles
 from xcloudmask.scene.units import calibration_of
+from xcloudmask.tidy.clean import as_bytes
 from xcloudmask.tidy.components import CORNERS, Codes, any_of
 from xcloudmask.tidy.graph import DataNode, Task, TaskRef, array_of
 from xcloudmask.tidy.halo import Packed, as_blocks, like
@@ -41,8 +42,8 @@ from xcloudmask.tidy.lengths import Grid
 
 #: Bands in which a shadow is dark, the first that a scene has.
 BANDS = ("nir", "nir08", "swir16", "swir22")
-#: Metres of a cell, and around one what is compared with it.
-CELL, AROUND = 60.0, 1500.0
+#: Metres of a cell, and around one what is compared with it; cells of that at least.
+CELL, AROUND, LEAST_AROUND = 60.0, 1500.0, 12
 #: Darker than this share of its surroundings is dark; steps of reflectance up to 1 that are told apart.
 DARK, STEPS = 0.75, 250
 #: Share of the ground under a shadow that must be dark; how much more of it a cloud needs to be a km higher;
@@ -166,7 +167,7 @@ def cast_shadow(
         )
     light, calibration = _light(described)
     lead = [dim for dim in mask.dims if dim not in spatial_dims(mask)]
-    turned = mask.transpose(*lead, *spatial_dims(mask))
+    turned = as_bytes(mask, codes).transpose(*lead, *spatial_dims(mask))
     light = light.transpose(*lead, *spatial_dims(mask))
     factors = tuple(max(1, round(CELL / size)) for size in grid.size)
     look, codes = _look(codes, (factors[0], factors[1]), own)
@@ -241,8 +242,8 @@ def _rays(
     if grid.scale is not None:
         middle = np.arange(0, len(grid.scale), factors[0]) + factors[0] // 2
         scale = grid.scale[np.minimum(middle, len(grid.scale) - 1)]
-    around = round(AROUND / abs(cell[0])), round(AROUND / abs(cell[1]))
-    return Rays((up / cell[0], east / cell[1]), heights, scale, around)
+    down, along = (max(LEAST_AROUND, round(AROUND / abs(size))) for size in cell)
+    return Rays((up / cell[0], east / cell[1]), heights, scale, (down, along))
 
 
 def _whole(sizes: Sequence[int], factor: int) -> tuple[int, ...]:
