@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -72,12 +73,18 @@ def _seconds(spec: ModelSpec, job: Job) -> float:
 
 
 def _memory(job: Job) -> float:
-    """Return about how many GB are held at once: this process with the model, and a chunk for each thread."""
+    """Return about how many GB are held at once: what the made-up scene took, and a chunk for each thread."""
     import psutil  # type: ignore[import-untyped,unused-ignore]
 
     here = psutil.Process().memory_info().rss
+    if sys.platform == "linux":
+        import resource
+
+        here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     chunk = math.prod(max(sizes) for sizes in (job.pixels.chunks or [job.pixels.shape])[-3:])
     bands = job.pixels.shape[-3]
     numbers = chunk * (job.pixels.dtype.itemsize + 4) + chunk / bands * 4 * (job.plan.channels + 1)
     at_once = min(os.cpu_count() or 1, math.prod(map(len, job.pixels.chunks or ())))
-    return float(here + at_once * numbers) / 1e9
+    # Twice: while a chunk is worked on, the next is read and the sums of its row are kept. Measured on 9 Mpx,
+    # six bands, two threads: 1.45 GB for chunks of 2048 and 1.16 GB for 1024, where this gives 1.4 and 1.0.
+    return float(here + 2 * at_once * numbers) / 1e9
