@@ -27,15 +27,16 @@ def run(args: Namespace, outputs: Mapping[str, Path], asked: PredictOptions) -> 
     """Print it; pixels of the scenes are not read, nothing is written."""
     from xcloudmask.predict.prepare import prepare
 
-    each: dict[str, float] = {}
+    each: dict[tuple[str, int], float] = {}
     rows, facts = [("scene", "windows", "Mpx", "time", "memory", "model and output")], []
     for path, out in outputs.items():
         job = prepare(source.open_scene(args, path), asked)
         spec, pictures = job.options.spec, math.prod(job.pixels.shape[:-3])
         windows, pixels = job.plan.tiles.count * pictures, math.prod(job.pixels.shape[-2:]) * pictures / 1e6
-        if spec.name not in each:
-            each[spec.name] = _seconds(spec, job)
-        seconds, memory = each[spec.name] * windows, _memory(job)
+        key = spec.name, job.options.patch
+        if key not in each:
+            each[key] = _seconds(spec, job)
+        seconds, memory = each[key] * windows, _memory(job)
         rows.append((
             Path(path).name, f"{windows:,}", f"{pixels:.3g}", f"{seconds:.2g} s", f"{memory:.1f} GB",
             f"{spec.name}\n{out.name if args.out_dir else out}",
