@@ -146,3 +146,8 @@ def test_a_session_at_80_columns() -> None:
     assert re.search(r"\x1b\[[0-9;]*3[0-9]m", told)
     assert max(map(len, ESCAPE.sub("", told).splitlines())) <= 80
     assert "usage: xcloudmask clean" in ESCAPE.sub("", told)
+
+
+def test_a_figure_stays_with_its_sign() -> None:
+    lines = text.paragraph("clear 55.7 %, cloud 44.2 %, snow 0.1 %", columns=25).splitlines()
+    assert lines == ["clear 55.7 %, cloud", "44.2 %, snow 0.1 %"]

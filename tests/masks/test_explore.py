@@ -122,8 +122,9 @@ def test_what_is_no_map_says_what_to_do() -> None:
     proba = xr.DataArray(np.zeros((1, 4, 4), "f4"), dims=("class", "y", "x"), coords={"class": ["cloud"]})
     with pytest.raises(CloudMaskError, match=r"probabilities\. Make classes with predict\(\), or plot\(\)"):
         proba.cloudmask.explore()
-    with pytest.raises(CloudMaskError, match="between 0"):
-        striped_mask().cloudmask.explore(alpha=2)
+    for option, says in ({"alpha": 2}, "between 0"), ({"limit": 0}, "limit=0 must be 1"):
+        with pytest.raises(CloudMaskError, match=says):
+            striped_mask().cloudmask.explore(**option)
 
 
 def test_a_thumbnail_is_of_what_lies_in_memory_only() -> None:

@@ -115,8 +115,8 @@ def _top() -> Parser:
         epilog=f"commands:\n{rows}\n\nHelp of a command: xcloudmask COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"xcloudmask {__version__}")
-    for flag, about in zip(completion.FLAGS, ("have the TAB key complete", "print that"), strict=True):
-        parser.add_argument(flag, nargs="?", metavar="SHELL", help=f"{about} in bash, zsh or fish")
+    for flag, about in zip(completion.FLAGS, ("have the TAB key complete", "print its script"), strict=True):
+        parser.add_argument(flag, nargs="?", metavar="SHELL", help=f"{about}: bash, zsh or fish")
     return parser
 
 

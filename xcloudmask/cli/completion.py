@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
-from xcloudmask.cli.text import show
+from xcloudmask.cli.text import paragraph, show
 
 FLAGS = ("--install-completion", "--show-completion")
 #: Where each shell looks for it, below the home folder, and what else it needs.
@@ -33,7 +33,7 @@ def run(words: Sequence[str], commands: Mapping[str, tuple[str, str]]) -> int:
     path = Path.home() / place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script(shell, commands))
-    show(f"{path} is written: {then}")
+    show(paragraph(f"{path} is written: {then}"))
     return 0
 
 

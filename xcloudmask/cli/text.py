@@ -59,8 +59,10 @@ def table(rows: Sequence[Sequence[str]], columns: int | None = None) -> str:
 
 
 def paragraph(text: str, columns: int | None = None) -> str:
-    """Return text wrapped to the width; words and paths stay whole."""
-    return textwrap.fill(text, columns or width(), break_long_words=False, break_on_hyphens=False)
+    """Return text wrapped to the width; words, paths and figures with their % stay whole."""
+    whole = text.replace(" %", "\xa0%")
+    lines = textwrap.fill(whole, columns or width(), break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\xa0%", " %")
 
 
 def show(text: str, *, head: bool = False, stderr: bool = False) -> None:

@@ -87,6 +87,8 @@ def explore(
     """
     if not 0 <= alpha <= 1:
         raise CloudMaskError(f"alpha={alpha!r} must lie between 0 (unseen) and 1 (opaque)")
+    if limit < 1:
+        raise CloudMaskError(f"limit={limit!r} must be 1 pixel a side at least; 1000 is a map of some MB")
     scene, mask = check_pair(scene_or_mask, mask)
     if mask is not None and kind_of(mask) == "probabilities":
         raise CloudMaskError(
@@ -106,9 +108,8 @@ def explore(
         for name, colour in class_colours(codes).items():
             words = name.replace("_", " ")
             kind = "none" if name in untinted else "gap" if name == "no_data" else ""
-            legend.append(
-                f'<span><i class="{kind}" style="{_swatch(kind, colour)}"></i>{escape(words)}</span>'
-            )
+            style = "" if kind else f"background:{colour}"
+            legend.append(f'<span><i class="{kind}" style="{style}"></i>{escape(words)}</span>')
             names["" if name in untinted else ",".join(map(str, rgb_of(colour)))] = words
         names[",".join(map(str, rgb_of(GAP_LINES)))] = "no data"
     frame = frame_of(arrays[0])
@@ -124,7 +125,3 @@ def explore(
         face=GAP_FACE, lines=GAP_LINES, facts=json.dumps(facts).replace("<", "\\u003c"),
     )  # fmt: skip
     return Map(page, height)
-
-
-def _swatch(kind: str, colour: str) -> str:
-    return "" if kind else f"background:{colour}"

@@ -129,7 +129,7 @@ def plot(
             f"ax holds {len(axes)} axes, and there are {len(panels)} maps to draw: give one for each, or "
             "plot one map an axes in a loop: array.cloudmask.plot(ax=axes[0])"
         )
-    across = len(panels) if several is None else min(columns, len(panels))
+    across = len(panels) if several is None else max(1, min(columns, len(panels)))
     return _draw(panels, key if legend else {}, frame, when, axes, size, across)
 
 
