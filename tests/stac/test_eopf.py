@@ -20,6 +20,7 @@ from xcloudmask.stac import load_stac
 from xcloudmask.stac.eopf import product_item, with_arrays
 from xcloudmask.stac.plan import plan_item
 from xcloudmask.stac.transport import Transport
+from xcloudmask.store import retry
 from xcloudmask.testing import TOY
 
 EXPLORER = "S2A_MSIL2A_20250831T103701_N0511_R008_T31TFL_20250831T145420"
@@ -247,3 +248,30 @@ def test_the_metadata_of_a_product_are_read_once(eopf_store, monkeypatch):
     zarr_store._group.cache_clear()
     load_stac(sample_service(str(eopf_store(L2A)))).compute()
     assert len(opened) == 1
+
+
+@needs_eopf
+@pytest.mark.services
+def test_a_busy_server_is_asked_again(faults, web_server, eopf_store, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_DELAY", 0.01)
+    served(eopf_store(L2A), web_server.root, f"{L2A}.zarr")
+    faults.queue(f"/{L2A}.zarr/.zmetadata", 503, "drop")
+    faults.queue(f"/{L2A}.zarr/measurements/reflectance/r20m/b11/0.0", 503)
+    item = sample_service(f"{faults.url}/{L2A}.zarr")
+    found = load_stac(item, bands=["swir16"], resolution=20, retries=3).compute()
+    np.testing.assert_array_equal(
+        found, load_stac(sample_service(str(eopf_store(L2A))), bands=["swir16"], resolution=20)
+    )
+    assert not any(faults.state()["left"].values())
+
+
+def test_other_zarr_is_not_asked_for_bands():
+    """No request is made: its host does not exist."""
+    asset = {"href": "abfs://daymet/daymet.zarr", "type": "application/vnd+zarr", "roles": ["data"]}
+    item = {
+        "id": "x",
+        "properties": {"datetime": "2020-01-01T00:00:00Z", "platform": "sentinel-2a"},
+        "assets": {"a": asset},
+    }
+    with pytest.raises(CloudMaskError, match=r"'a' is Zarr, and load_stac reads GeoTIFF.*xr\.open_datatree"):
+        load_stac(item)
