@@ -217,6 +217,8 @@ def test_a_tree_may_begin_at_its_reflectance(eopf_store):
     np.testing.assert_array_equal(mask, whole.cloudmask.predict(TOY))
     with pytest.raises(CloudMaskError, match=r"no group 'quality/mask'.*from its root"):
         tree.cloudmask.quality()
+    with pytest.raises(CloudMaskError, match=r"no mask: tree\.cloudmask\.predict"):
+        tree.cloudmask.to_zarr("x.zarr")
 
 
 @needs_eopf
