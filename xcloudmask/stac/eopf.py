@@ -145,8 +145,12 @@ def _merged(
     # in degrees beside the code of a UTM zone (eopf-stac before 0.12), or of one group of several
     for name in ("proj:bbox", "proj:shape", "proj:transform"):
         properties.pop(name, None)
-    stated = {"platform": facts.sensor, "datetime": said(properties, "start_datetime") or facts.time, "processing:version": facts.baseline,
-              "processing:level": {"toa": "L1C", "boa": "L2A"}.get(facts.level or "")}  # fmt: skip
+    stated = {
+        "platform": facts.sensor,
+        "datetime": said(properties, "start_datetime") or facts.time,
+        "processing:version": facts.baseline,
+        "processing:level": {"toa": "L1C", "boa": "L2A"}.get(facts.level or ""),
+    }
     properties |= {name: value for name, value in stated.items() if value and not said(properties, name)}
     if elevation := _sun_elevation(group, facts):
         properties["view:sun_elevation"] = elevation  # items of both services state the zenith angle there
