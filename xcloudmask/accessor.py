@@ -957,6 +957,9 @@ class DataTreeAccessor(CloudMask):
     def _array(self) -> xr.DataArray:
         return self.to_array()
 
+    def _mask(self) -> xr.DataArray:
+        raise CloudMaskError("the tree is a scene and no mask: tree.cloudmask.predict() gives its mask")
+
     def _array_for(self, asked: PredictOptions) -> xr.DataArray:
         size = asked.working_resolution
         return self.to_array(None if isinstance(size, str) else size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import xarray as xr
 import zarr
 
 import xcloudmask
-from tests.eopf_stores import GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance
+from tests.eopf_stores import GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance, write
 from xcloudmask.errors import AssetError, CloudMaskError, UnitError
 from xcloudmask.stac import zarr_store
 from xcloudmask.stac.eopf import product_item
@@ -82,8 +83,27 @@ def test_a_store_that_is_written_again_is_read_again(eopf_store, tmp_path):
     before = xcloudmask.open(path, bands=["red"]).compute()
     array = zarr.open_array(path / "measurements/reflectance/r10m/b04", mode="r+")
     array[:] = array[:] + 10
-    (path / ".zmetadata").touch()
     np.testing.assert_allclose(xcloudmask.open(path, bands=["red"]), before + 0.001, atol=1e-6)
+
+
+@pytest.mark.services
+def test_an_address_without_a_store_is_named(web_server):
+    with pytest.raises(AssetError, match=r"/no\.zarr: cannot be opened as Zarr.*Check the address"):
+        xcloudmask.open(f"{web_server.url}/no.zarr")
+
+
+@needs_eopf
+def test_a_level_that_nothing_tells_is_the_callers(tmp_path):
+    """Without a name, long_name and the root's attributes there is the caller alone."""
+    path = write(tmp_path / "a.zarr", GEOZARR, only="measurements/reflectance/r20m")
+    root = zarr.open_group(path, mode="r+")
+    root.attrs["stac_discovery"] = {"properties": {"product:type": "S02MSIL2A"}}
+    for _, array in root["measurements/reflectance/r20m"].arrays():
+        array.attrs["long_name"] = ""
+    stored = json.loads((path / "zarr.json").read_text())
+    del stored["consolidated_metadata"]
+    (path / "zarr.json").write_text(json.dumps(stored))
+    assert xcloudmask.open(path, level="L1C", bands=["red"]).attrs == {"level": "toa", "sensor": "sentinel-2"}
 
 
 def test_other_stores_are_refused_with_what_reads_them(tmp_path):

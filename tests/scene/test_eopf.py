@@ -151,8 +151,8 @@ def test_a_stale_transform_of_an_array_moves_no_pixel(eopf_store):
 
 @needs_eopf
 def test_quality_masks_are_read_by_the_meanings_that_the_store_states(eopf_store):
-    tree = xr.open_datatree(eopf_store(L1C), engine="zarr").load()
-    mask = tree["quality/mask/r10m/b02"]
+    tree = xr.open_datatree(eopf_store(L1C), engine="zarr")
+    mask = tree["quality/mask/r10m/b02"].load()
     mask.values[:3, 0], mask.values[5, 5] = [4, 16, 32], 128
     found = tree.cloudmask.quality()
     assert np.argwhere(~found.valid.values).tolist() == [[0, 0], [1, 0], [2, 0]]
@@ -217,6 +217,8 @@ def test_a_tree_may_begin_at_its_reflectance(eopf_store):
     np.testing.assert_array_equal(mask, whole.cloudmask.predict(TOY))
     with pytest.raises(CloudMaskError, match=r"no group 'quality/mask'.*from its root"):
         tree.cloudmask.quality()
+    with pytest.raises(CloudMaskError, match=r"no mask: tree\.cloudmask\.predict"):
+        tree.cloudmask.to_zarr("x.zarr")
 
 
 @needs_eopf

@@ -12,6 +12,7 @@ from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.match_assets import match_item
 from xcloudmask.stac.plan import make_plan
 from xcloudmask.stac.transport import Transport
+from xcloudmask.store.retry import is_io, messages
 
 
 def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
@@ -27,10 +28,12 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
     """
     try:
         item = product_item(address, Transport())
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        if not (isinstance(error, (OSError, ValueError)) or is_io(error)):
+            raise
         raise AssetError(
-            f"{address}: cannot be opened as Zarr: {error}. Check the address; a codec that is not known"
-            " needs a newer zarr."
+            f"{address}: cannot be opened as Zarr: {messages(error)}. Check the address; a codec that is not"
+            " known needs a newer zarr."
         ) from error
     if item is None:
         raise CloudMaskError(
@@ -40,6 +43,7 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
         )
     properties = item["properties"]
     level = settle_level(properties.get("processing:level"), given.level, address)
+    properties["processing:level"] = {"toa": "L1C", "boa": "L2A"}[level]
     if given.sensor is not None:
         properties["platform"] = given.sensor.name
     for asset in item["assets"].values():

@@ -61,8 +61,7 @@ def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
         Path or address of the store.
     transport : Transport
     """
-    group = open_group(root, transport)
-    arrays = _reflectance(group)
+    group, arrays = _opened(root, transport, root, remote=False)
     facts = _facts(group, arrays, root)
     if facts is None:
         return None
@@ -76,14 +75,19 @@ def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
 
 
 def _store_of(item: Mapping[str, Any]) -> str | None:
-    """Return the address of the store in which an item's assets lie; None where they are no Zarr."""
+    """Return the address of the product in which an item's assets lie; None where they lie in none."""
     raw = item["assets"].values()
     if not any(isinstance(a, Mapping) and ".zarr" in str(a.get("href")) for a in raw):
         return None  # most items have no Zarr, and need no second look
     for asset in view_item(item).assets.values():
-        if asset.is_zarr and is_zarr(asset.href):
+        if asset.is_zarr and is_zarr(asset.href) and _in_product(asset.href):
             return split(asset.href)[0]
     return None
+
+
+def _in_product(href: str) -> bool:
+    root, path = split(href)
+    return path.startswith(REFLECTANCE) or (not path and facts_of({}, source=root) is not None)
 
 
 def _with_arrays(item: dict[str, Any], transport: Transport) -> dict[str, Any]:
@@ -91,14 +95,10 @@ def _with_arrays(item: dict[str, Any], transport: Transport) -> dict[str, Any]:
     if root is None:
         return item
     view = view_item(item)
-    key = next(k for k, a in view.assets.items() if a.is_zarr and is_zarr(a.href))
+    key = next(k for k, a in view.assets.items() if split(a.href)[0] == root)
     try:
-        group, arrays = repeat(
-            lambda: _opened(root, transport, view.remote),
-            transport.retries,
-            f"item {view.id!r}, asset {key!r}",
-            None,
-        )
+        what = f"item {view.id!r}, asset {key!r}"
+        group, arrays = _opened(root, transport, what, remote=view.remote)
         if not arrays:
             return item
         return _merged(item, root, group, arrays, _facts(group, arrays, root) or Facts())
@@ -110,14 +110,17 @@ def _with_arrays(item: dict[str, Any], transport: Transport) -> dict[str, Any]:
     raise failure
 
 
-def _opened(root: str, transport: Transport, remote: bool) -> tuple[Any, dict[str, ArrayFacts]]:
-    group = open_group(root, transport, remote=remote)
-    return group, _reflectance(group)
+def _opened(root: str, transport: Transport, what: str, *, remote: bool) -> tuple[Any, dict[str, ArrayFacts]]:
+    """Return a store, and its arrays of reflectance by path."""
 
+    def opened() -> tuple[Any, dict[str, ArrayFacts]]:
+        group = open_group(root, transport, remote=remote)
+        found = arrays_below(group, REFLECTANCE)
+        return group, {
+            path: array for path, array in found.items() if BAND.fullmatch(path.rpartition("/")[2])
+        }
 
-def _reflectance(group: Any) -> dict[str, ArrayFacts]:
-    found = arrays_below(group, REFLECTANCE)
-    return {path: array for path, array in found.items() if BAND.fullmatch(path.rpartition("/")[2])}
+    return repeat(opened, transport.retries, what)
 
 
 def _facts(group: Any, arrays: Mapping[str, ArrayFacts], root: str) -> Facts | None:
@@ -142,8 +145,12 @@ def _merged(
     # in degrees beside the code of a UTM zone (eopf-stac before 0.12), or of one group of several
     for name in ("proj:bbox", "proj:shape", "proj:transform"):
         properties.pop(name, None)
-    stated = {"platform": facts.sensor, "datetime": facts.time, "processing:version": facts.baseline,
-              "processing:level": {"toa": "L1C", "boa": "L2A"}.get(facts.level or "")}  # fmt: skip
+    stated = {
+        "platform": facts.sensor,
+        "datetime": said(properties, "start_datetime") or facts.time,
+        "processing:version": facts.baseline,
+        "processing:level": {"toa": "L1C", "boa": "L2A"}.get(facts.level or ""),
+    }
     properties |= {name: value for name, value in stated.items() if value and not said(properties, name)}
     if elevation := _sun_elevation(group, facts):
         properties["view:sun_elevation"] = elevation  # items of both services state the zenith angle there

@@ -89,6 +89,8 @@ class ArrayFacts:
 def open_group(root: str, transport: Transport, *, remote: bool = False) -> Any:
     """Return the root of a store as a Zarr group, read-only; the one opened already, if it is the same."""
     url = transport.url(root, remote=remote)
+    if is_local(url):  # whoever opens it anew may have written to it
+        _KEPT.forget(url)
     return _group(url, transport, _stamp(url))
 
 
@@ -140,7 +142,7 @@ def _obstore(url: str, scheme: str, transport: Transport) -> Any:
 
     limits: dict[str, Any] = {
         "client_options": {"timeout": timedelta(seconds=transport.timeout), "allow_http": True},
-        "retry_config": {"max_retries": transport.retries},
+        "retry_config": {"max_retries": 0},  # the reader tries again, and logs it
     }
     if scheme in ("http", "https"):
         return ObjectStore(HTTPStore.from_url(url, **limits), read_only=True)
@@ -367,6 +369,12 @@ class _Kept:
                     self._size -= self._blocks.popitem(last=False)[1].nbytes
                 self._making.pop(key, None)
         return block
+
+    def forget(self, root: str) -> None:
+        """Drop what was decoded of a store."""
+        with self._lock:
+            for key in [key for key in self._blocks if key[0][0] == root]:
+                self._size -= self._blocks.pop(key).nbytes
 
 
 _KEPT = _Kept(KEPT)
