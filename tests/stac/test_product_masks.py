@@ -144,6 +144,10 @@ def test_our_item_is_loaded_alone_and_beside_its_scene(site: Site, tmp_path: Pat
     expected = mask.reindex(x=part.x, y=part.y, method="nearest", tolerance=1, fill_value=255)
     inside = xcloudmask.masks.decode(part.cloud_mask)
     np.testing.assert_array_equal(inside, expected)
+    late = item.to_dict()
+    late["properties"]["datetime"] = "2024-05-18T10:10:31Z"
+    if form == "tif":  # a store knows its own times
+        assert "cloud_mask" not in load_stac([scene, late], bands=["red"], masks=True)
     with pytest.raises(BandError):
         load_stac([item])
 
@@ -162,5 +166,5 @@ def test_masks_on_two_grids_are_refused(site: Site, tmp_path: Path) -> None:
 
 def test_addresses_of_private_hosts_stay_closed(site: Site) -> None:
     item = ours(site, ["2024-05-17T10:10:31"])[0].cloudmask.to_stac("http://127.0.0.1:9/m.zarr").to_dict()
-    with pytest.raises(CloudMaskError, match=r"127\.0\.0\.1"):
+    with pytest.raises(CloudMaskError, match="allow_private_hosts=False"):
         load_stac([item], masks=True, allow_private_hosts=False)

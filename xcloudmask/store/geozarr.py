@@ -28,8 +28,6 @@ CONVENTIONS: Mapping[str, tuple[str, str, str]] = {
         "d35379db-88df-4056-af3a-620245f8e347", "multiscales", "Multiscale layout of zarr datasets",
     ),
 }  # fmt: skip
-#: How the names of their attributes begin.
-KEYS = ("zarr_conventions", "spatial:", "proj:", "multiscales")
 #: How far a step between coordinates may be from the others, as a share of it.
 UNEVEN = 1e-3
 
@@ -142,11 +140,6 @@ def attributes(grid: Grid) -> dict[str, Any]:
         else:
             out["proj:wkt2"] = grid.crs.to_wkt(version="WKT2_2019")
     return out
-
-
-def without(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes without those of the conventions."""
-    return {key: said[key] for key in said if not key.startswith(KEYS)}
 
 
 def multiscales(

@@ -18,7 +18,6 @@ import xarray as xr
 import zarr
 
 from xcloudmask.errors import ContractError, Remedy, StoreError, Use
-from xcloudmask.store import geozarr
 from xcloudmask.store.fingerprint import check_contract
 from xcloudmask.store.header import read_any_header, write_header
 from xcloudmask.store.ledger import Ledger
@@ -141,10 +140,6 @@ def _remove(target: Target, output: Output, header: Mapping[str, Any] | None) ->
     if header is not None:
         names.update(header.get("arrays", ()))
     drop_copy(target)
-    document = target.get_json("zarr.json")
-    if document is not None:  # what it says of the grid and the overviews is of the old mask
-        document["attributes"] = geozarr.without(document.get("attributes", {}))
-        target.put_json(document, "zarr.json")
     write_header(target, state="creating", arrays=sorted(names))
     target.sweep()  # half a document would pass for a stranger, and the list of arrays not be made
     for name in sorted(names):
