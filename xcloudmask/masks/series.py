@@ -15,7 +15,7 @@ from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.scene.same_grid import check_same_grid
 
 #: Bytes of a block that holds all dates of its pixels; rows are cut until it is no larger.
-BLOCK = 2**26
+BLOCK = 2**25
 
 
 def over_dates(mask: xr.DataArray, da: xr.DataArray) -> tuple[xr.DataArray, list[Hashable]]:
@@ -65,7 +65,10 @@ def whole_series(da: xr.DataArray, *dims: Hashable) -> xr.DataArray:
     y, x = spatial_dims(da)
     pixel = da.dtype.itemsize * int(np.prod([da.sizes[dim] for dim in whole]))
     rows = max(1, BLOCK // (pixel * max(da.chunksizes[x])))
-    return da.chunk(cuts if rows >= max(da.chunksizes[y]) else {**cuts, y: rows})
+    # within the chunks that there are: across them, each would wait for the next
+    parts = [np.array_split(np.ones(size, int), -(-size // rows)) for size in da.chunksizes[y] if size]
+    cuts[y] = tuple(int(part.sum()) for chunk in parts for part in chunk)
+    return da.chunk(cuts)
 
 
 def nan_median(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
