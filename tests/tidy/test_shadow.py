@@ -66,6 +66,22 @@ def test_simulated_shadows_are_found_and_not_by_chance(seed, azimuth):
     assert true.mean() > 0.03
 
 
+@pytest.mark.parametrize(("lit", "low"), [(0, True), (3, True), (12, False)])
+def test_of_two_places_that_are_dark_the_lower_needs_less(lit, low):
+    """One kilometre up and four: the price of the three between is six of a hundred cells."""
+    plane, light = np.zeros((120, 40)), np.full((120, 40), 0.3)
+    plane[100:110, 10:20] = 1
+    places = slice(100 - 17, 110 - 17), slice(100 - 67, 110 - 67)
+    for place in places:
+        light[place, 10:20] = 0.1
+    light[places[0], 10:20][0, : min(lit, 10)] = 0.3
+    light[places[0], 10:20][1, : max(lit - 10, 0)] = 0.3
+    mask, scene = pair(plane, light, (60.0, 60.0))
+    found = mask.cloudmask.cast_shadow(scene, sun=(45, 180), heights=(900, 6000)).values == 3
+    assert found[places[0], 10:20].any() == low
+    assert found[places[1], 10:20].any() != low
+
+
 def test_dates_have_each_their_sun_and_dimensions_any_order():
     made = [simulated(seed, azimuth=azimuth, size=240) for seed, azimuth in ((3, 150.0), (4, 220.0))]
     mask, scene = pair(
