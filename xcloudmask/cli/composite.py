@@ -95,5 +95,6 @@ def _write(pictures: xr.DataArray, out: Path) -> None:
         else:
             picture = pictures.squeeze("time", drop=True) if "time" in pictures.dims else pictures
             labels = [str(name) for name in picture["band"].values]
-            picture.assign_attrs(long_name=labels).rio.to_raster(target, driver="COG", compress="deflate")
+            picture = picture.assign_attrs(long_name=labels).rio.write_nodata(float("nan"))
+            picture.rio.to_raster(target, driver="COG", compress="deflate")
         install(work, out)
