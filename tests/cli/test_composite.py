@@ -48,6 +48,7 @@ def test_a_picture_of_all_dates_is_that_of_python(scenes: list[Path], tmp_path: 
     assert np.isfinite(found).any()
     with rasterio.open(out) as file:
         assert (file.transform, file.crs.to_epsg(), file.descriptions) == (PLACE, 32632, NAMES)
+        assert np.isnan(file.nodata)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

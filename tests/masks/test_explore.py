@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
+import importlib
+import inspect
 import io
 import json
 import re
@@ -17,6 +19,7 @@ import xarray as xr
 from PIL import Image
 
 from tests.masks.test_plot import CODES, FLAGS, scene, striped_mask
+from xcloudmask.accessor import CloudMask
 from xcloudmask.classes import COLOURS, GAP_FACE, GAP_LINES, SCHEMES, class_colours
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks.picture import rgb_of
@@ -184,3 +187,13 @@ def test_a_browser_drags_zooms_and_reads_it(tmp_path) -> None:
     assert scales[1] == pytest.approx(scales[0] * 1.5 * np.e, rel=1e-3)
     assert moved != near
     assert opacity == "0.3"
+
+
+@pytest.mark.parametrize("name", ["plot", "explore"])
+def test_the_accessor_spells_out_what_the_function_takes(name: str) -> None:
+    function = getattr(importlib.import_module(f"xcloudmask.masks.{name}"), name)
+    own, theirs = (
+        {n: p.default for n, p in list(inspect.signature(f).parameters.items())[1:]}
+        for f in (getattr(CloudMask, name), function)
+    )
+    assert own == theirs

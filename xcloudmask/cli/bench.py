@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli.flags import whole
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.text import paragraph, table, tell
+from xcloudmask.cli.text import paragraph, print_facts, table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,7 +101,7 @@ def run(args: Namespace) -> int:
         "size": args.size, "first_call_s": first, "runs_s": walls, "processor_s": processor,
         "megapixels_per_s": pixels / wall, "shares": share,
     }  # fmt: skip
-    tell(args, facts, f"{text}\n| {at} | {dtype} | {wall * SHARED_MPX / pixels:.3g} s |")
+    print_facts(args, facts, f"{text}\n| {at} | {dtype} | {wall * SHARED_MPX / pixels:.3g} s |")
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from xcloudmask.cli import predict, written
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.text import paragraph, tell
+from xcloudmask.cli.text import paragraph, print_facts
 from xcloudmask.errors import CloudMaskError
 
 EXAMPLES = """examples:
@@ -67,6 +67,6 @@ def run(args: Namespace) -> int:
     mask = written.find_mask(path, args.variable) if path.exists() else None
     if mask is None:
         raise CloudMaskError(f"{path} holds no mask, or is not there", "Name what predict or stream wrote")
-    found = predict.write_out(args, mask.cloudmask.clean(**steps), args.out)
-    tell(args, found, paragraph(str(found)), quiet=args.quiet)
+    result = predict.write_out(args, mask.cloudmask.clean(**steps), args.out)
+    print_facts(args, result, paragraph(str(result)), quiet=args.quiet)
     return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli import predict, source, stream, written
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.text import paragraph, tell
+from xcloudmask.cli.text import paragraph, print_facts
 from xcloudmask.errors import CloudMaskError
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def run(args: Namespace) -> int:
         ) from error
     if args.mask is None:
         mask = mask_scene(scene, asked)
-    elif (found := written.find_mask(Path(args.mask).expanduser())) is not None:
-        mask = found.sel(time=scene.time)
+    elif (stored := written.find_mask(Path(args.mask).expanduser())) is not None:
+        mask = stored.sel(time=scene.time)
     else:
         raise CloudMaskError(f"{args.mask} holds no mask", "Name what stream wrote")
     if "scale" in scene.coords:
@@ -74,9 +74,9 @@ def run(args: Namespace) -> int:
     if "time" in pictures.dims and pictures.sizes["time"] > 1 and out.suffix.lower() != ".zarr":
         raise UsageError(f"{pictures.sizes['time']} periods go into a .zarr: name OUT so, or leave --by out")
     _write(pictures, out)
-    told = f"{out}: {args.method} of {scene.sizes['time']} dates"
-    tell(args, {"path": out, "method": args.method, "dates": scene.time, "sizes": dict(pictures.sizes)},
-         paragraph(told), quiet=args.quiet)  # fmt: skip
+    line = f"{out}: {args.method} of {scene.sizes['time']} dates"
+    facts = {"path": out, "method": args.method, "dates": scene.time, "sizes": dict(pictures.sizes)}
+    print_facts(args, facts, paragraph(line), quiet=args.quiet)
     return 0
 
 
@@ -95,5 +95,6 @@ def _write(pictures: xr.DataArray, out: Path) -> None:
         else:
             picture = pictures.squeeze("time", drop=True) if "time" in pictures.dims else pictures
             labels = [str(name) for name in picture["band"].values]
-            picture.assign_attrs(long_name=labels).rio.to_raster(target, driver="COG", compress="deflate")
+            picture = picture.assign_attrs(long_name=labels).rio.write_nodata(float("nan"))
+            picture.rio.to_raster(target, driver="COG", compress="deflate")
         install(work, out)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xcloudmask.cli.parse import Parser
-from xcloudmask.cli.text import tell
+from xcloudmask.cli.text import print_facts
 from xcloudmask.errors import CloudMaskError, OptionError
 
 if TYPE_CHECKING:
@@ -229,4 +229,4 @@ def add_arguments(parser: Parser) -> None:
 def run(args: Namespace) -> None:
     """Run it."""
     result = make(*([] if args.out is None else [args.out]))
-    tell(args, result, lambda: report(result))
+    print_facts(args, result, lambda: report(result))

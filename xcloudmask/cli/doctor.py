@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from xcloudmask.cli.parse import Parser
-from xcloudmask.cli.text import show, table, tell
+from xcloudmask.cli.text import print_facts, show, table
 
 #: Distributions that the core cannot do without, in the order in which they are shown.
 NEEDED = (
@@ -49,19 +49,18 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     """Print the report; 1 if something needed is broken."""
-    found: dict[str, list[Finding]] = {}
+    sections: dict[str, list[Finding]] = {}
     for title, check in SECTIONS.items():
-        found[title] = list(_guarded(check))
+        sections[title] = list(_guarded(check))
         if not args.json:
-            show(
-                f"{title}\n" + table([(f"  {each.state:<7}", *each[1:]) for each in found[title]]), head=True
-            )
-    broken = sum(each.state == "BROKEN" for section in found.values() for each in section)
-    facts = {title: [each._asdict() for each in section] for title, section in found.items()}
-    said = (
+            rows = [(f"  {each.state:<7}", *each[1:]) for each in sections[title]]
+            show(f"{title}\n{table(rows)}", head=True)
+    broken = sum(each.state == "BROKEN" for section in sections.values() for each in section)
+    facts = {title: [each._asdict() for each in section] for title, section in sections.items()}
+    verdict = (
         f"{broken} needed {'part is' if broken == 1 else 'parts are'} broken." if broken else "All is well."
     )
-    tell(args, {**facts, "broken": broken}, f"\n{said}")
+    print_facts(args, {**facts, "broken": broken}, f"\n{verdict}")
     return 1 if broken else 0
 
 

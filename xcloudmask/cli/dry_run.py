@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli import source
-from xcloudmask.cli.text import paragraph, table, tell
+from xcloudmask.cli.text import paragraph, print_facts, table
 
 if TYPE_CHECKING:
     from xcloudmask.predict.job import Job
@@ -51,7 +51,7 @@ def run(args: Namespace, outputs: Mapping[str, Path], asked: PredictOptions) -> 
         "scene masked here just now, without reading and writing; memory is of the whole process."
     )
     where = f"\noutputs in {args.out_dir}" if args.out_dir else ""
-    tell(args, facts, f"{table(rows)}{where}\n\n{paragraph(note)}", head=True)
+    print_facts(args, facts, f"{table(rows)}{where}\n\n{paragraph(note)}", head=True)
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from xcloudmask.cli import source
 from xcloudmask.cli.flags import in_flags
 from xcloudmask.cli.parse import Parser
-from xcloudmask.cli.text import table, tell
+from xcloudmask.cli.text import print_facts, table
 
 
 def add_arguments(parser: Parser) -> None:
@@ -43,4 +43,4 @@ def run(args: Namespace) -> None:
         **{label[1:].strip().lower().replace(" ", "_"): content for label, content in found},
         "problems": [label[2:].lower() for label, _ in found if label[0] == "!"],
     }
-    tell(args, facts, f"{args.path}: {head}\n{table(found)}")
+    print_facts(args, facts, f"{args.path}: {head}\n{table(found)}")

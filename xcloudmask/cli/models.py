@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
-from xcloudmask.cli.text import paragraph, table, tell
+from xcloudmask.cli.text import paragraph, print_facts, table
 
 if TYPE_CHECKING:
     from xcloudmask.types import ModelSpec
@@ -61,7 +61,7 @@ def _list(args: Namespace) -> None:
             *(f"{system}: {source}" for system, source in sources),
             "Fetch one and see its card: xcloudmask models load NAME",
         ]
-        tell(args, list(entries), "\n".join(lines), head=True)
+        print_facts(args, list(entries), "\n".join(lines), head=True)
         return
     rows, facts = [("model", "level", "pixel", "bands; licence")], []
     for name, spec in models.cards():
@@ -76,7 +76,7 @@ def _list(args: Namespace) -> None:
             lines.append(f"not installed: {remedy}")
         rows.append((name, level, card.pixels(spec).partition(";")[0], "\n".join(lines)))
         facts.append({**card.changed(spec), "name": name, "needs": spec.needs, "install": remedy})
-    tell(args, facts, f"{table(rows)}\n\nAll of one: xcloudmask models show NAME", head=True)
+    print_facts(args, facts, f"{table(rows)}\n\nAll of one: xcloudmask models show NAME", head=True)
 
 
 def _show(args: Namespace) -> None:
@@ -107,14 +107,14 @@ def _print_card(args: Namespace, spec: ModelSpec, use: str = "") -> None:
         table([(f"  {label}", value) for label, value in rows]),
     ]
     lines += [paragraph(f"\nIt loads. Masks with it: {use}")] if use else []
-    tell(args, {"name": spec.name, **card.changed(spec)}, "\n".join(lines))
+    print_facts(args, {"name": spec.name, **card.changed(spec)}, "\n".join(lines))
 
 
 def _export(args: Namespace) -> None:
     from xcloudmask import models
 
     paths = list(models.export(*args.what))
-    tell(args, paths, "\n".join(map(str, paths)))
+    print_facts(args, paths, "\n".join(map(str, paths)))
 
 
 def _fetch(args: Namespace) -> None:
@@ -123,7 +123,9 @@ def _fetch(args: Namespace) -> None:
 
     spec = models.get(args.what[0])
     load_network(spec)
-    tell(args, {"name": spec.name, "weights": spec.weights}, f"{spec.name} is here and loads: {spec.weights}")
+    print_facts(
+        args, {"name": spec.name, "weights": spec.weights}, f"{spec.name} is here and loads: {spec.weights}"
+    )
 
 
 def _convert(args: Namespace) -> None:
@@ -131,7 +133,7 @@ def _convert(args: Namespace) -> None:
 
     *sources, target = args.what
     names = convert(sources, target, prefix=args.prefix, keymap=args.keymap, sha256=args.sha256)
-    tell(
+    print_facts(
         args, {"path": target, "tensors": names}, f"{target}: {len(names)} tensors, {names[0]} to {names[-1]}"
     )
 

@@ -22,7 +22,7 @@ from xcloudmask.cli import auxiliary, source
 from xcloudmask.cli.flags import add_flags, given, in_flags
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import paragraph, plain, say, show, tell
+from xcloudmask.cli.text import paragraph, plain, print_facts, say, show
 from xcloudmask.engine.progress import progress_bar
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
@@ -158,7 +158,7 @@ def _run(args: Namespace, log: logging.Logger) -> int:
         return dry_run.run(args, outputs, asked)
     if args.out_dir is None:
         ((path, out),) = outputs.items()
-        tell(args, [_mask(args, path, out, asked, log)], "", quiet=True)
+        print_facts(args, [_mask(args, path, out, asked, log)], "", quiet=True)
         return 0
     done, failed = [], dict[str, str]()
     for number, (path, out) in enumerate(outputs.items()):
@@ -172,7 +172,7 @@ def _run(args: Namespace, log: logging.Logger) -> int:
             known = isinstance(error, (UsageError, CloudMaskError))
             failed[path] = in_flags(error) if known else f"{type(error).__name__}: {error}"
     failures = [{"path": path, "error": reason} for path, reason in failed.items()]
-    tell(args, [*done, *failures], "", quiet=True)
+    print_facts(args, [*done, *failures], "", quiet=True)
     if failed:
         say(f"{len(failed)} of {len(outputs)} scenes failed:")
         for path, reason in failed.items():

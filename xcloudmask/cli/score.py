@@ -91,7 +91,7 @@ def _classes(text: str) -> dict[int, str]:
 
 def run(args: Namespace) -> None:
     """Score, print the table, write the report."""
-    from xcloudmask.cli.text import paragraph, say, tell
+    from xcloudmask.cli.text import paragraph, print_facts, say
     from xcloudmask.metrics.report import Case, score_cases, write_report
 
     if args.dataset:
@@ -127,7 +127,7 @@ def run(args: Namespace) -> None:
     lines += [f"\n{Path(args.report) / 'report.html'}"] if args.report else []
     worst = dict(zip(found.questions, found.worst_scenes, strict=True))
     facts = {"scenes": found.scenes, "scores": found.to_dict(), "worst_scenes": worst, "notes": found.notes}
-    tell(args, facts, "\n".join(lines), head=True)
+    print_facts(args, facts, "\n".join(lines), head=True)
 
 
 def _left_out(cases: list[Case], args: Namespace) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
-from xcloudmask.cli.text import paragraph, table, tell
+from xcloudmask.cli.text import paragraph, print_facts, table
 from xcloudmask.types import Band
 
 ACTIONS = ("list", "show")
@@ -33,11 +33,11 @@ def run(args: Namespace) -> None:
 def _list(args: Namespace) -> None:
     from xcloudmask import sensors
 
-    found = [sensors.get(name) for name in sensors.names()]
+    every = [sensors.get(name) for name in sensors.names()]
     rows = [("sensor", "bands", "what it is")]
-    rows += [(sensor.name, f"{len(sensor.bands):>5}", sensor.title) for sensor in found]
+    rows += [(sensor.name, f"{len(sensor.bands):>5}", sensor.title) for sensor in every]
     text = f"{table(rows)}\n\nBands of one, with wavelengths: xcloudmask sensors show NAME"
-    tell(args, found, text, head=True)
+    print_facts(args, every, text, head=True)
 
 
 def _show(args: Namespace, name: str) -> None:
@@ -49,7 +49,7 @@ def _show(args: Namespace, name: str) -> None:
         lines.append(table([("also called", ", ".join(sensor.aliases))]))
     rows: list[tuple[str, ...]] = [("band", "common name", "nm: from - to", "centre", "pixel", "kind")]
     rows += [_row(band) for band in sensor.bands]
-    tell(args, sensor, "\n".join([*lines, "", table(rows)]))
+    print_facts(args, sensor, "\n".join([*lines, "", table(rows)]))
 
 
 def _row(band: Band) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from xcloudmask.cli import predict, store
 from xcloudmask.cli.flags import add_flags, given
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import paragraph, table, tell
+from xcloudmask.cli.text import paragraph, print_facts, table
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.stac.options import LoadOptions
 
@@ -140,7 +140,7 @@ def _list(args: Namespace, found: Sequence[Mapping[str, Any]]) -> None:
         text = (
             table(rows) + "\n" + paragraph(f"\n{count}. To mask them: the same command with --to masks.zarr")
         )
-    tell(args, facts, text, head=bool(found))
+    print_facts(args, facts, text, head=bool(found))
 
 
 def _properties(item: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from xcloudmask.cli.flags import add_flags, given
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.predict import said
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import paragraph, say, tell
+from xcloudmask.cli.text import paragraph, print_facts, say
 from xcloudmask.store.options import WriteOptions
 
 #: Options whose flag is not made from their field, and why.
@@ -127,7 +127,7 @@ def finish(args: Namespace, reports: Sequence[Any]) -> int:
     """Print what was done; on stderr, with an exit code, what could not be."""
     done = [line for report in reports if report.complete for line in str(report).splitlines()]
     if args.json or done:
-        tell(args, reports, "\n".join(map(paragraph, done)), quiet=args.quiet)
+        print_facts(args, reports, "\n".join(map(paragraph, done)), quiet=args.quiet)
     failed = [report for report in reports if not report.complete]
     for report in failed:
         for line in str(report).replace("same call", "same command").splitlines():

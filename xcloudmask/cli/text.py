@@ -85,7 +85,7 @@ def show(text: str, *, head: bool = False, stderr: bool = False) -> None:
     Console(file=stream, highlight=False, markup=False).print(coloured, soft_wrap=True)
 
 
-def tell(
+def print_facts(
     args: Namespace, facts: Any, text: str | Callable[[], str], *, head: bool = False, quiet: bool = False
 ) -> None:
     """Print what a command found: with ``--json`` the facts, else the text, or nothing if `quiet`."""

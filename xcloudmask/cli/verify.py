@@ -11,7 +11,7 @@ from argparse import Namespace
 
 from xcloudmask.cli import store
 from xcloudmask.cli.parse import Parser
-from xcloudmask.cli.text import paragraph, plain, say, tell
+from xcloudmask.cli.text import paragraph, plain, print_facts, say
 
 EXAMPLES = """examples:
   xcloudmask verify masks.zarr
@@ -37,7 +37,7 @@ def run(args: Namespace) -> int:
     )
     text = str(report).replace("repair=True (on the command line: --repair)", "--repair")
     if report.ok or args.json:
-        tell(args, {**plain(report), "ok": report.ok}, "\n".join(map(paragraph, text.splitlines())))
+        print_facts(args, {**plain(report), "ok": report.ok}, "\n".join(map(paragraph, text.splitlines())))
     else:
         for line in text.splitlines():
             say(line)

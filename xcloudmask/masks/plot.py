@@ -119,9 +119,9 @@ def plot(
     for index in [time] if several is None else several:
         shown, when = one_time(arrays, index)
         single = several is not None or len(axes) == 1
-        found, named = _panels(shown, scene is not None, mask is not None, rgb, stretch, alpha, single)
-        panels += found if several is None else [replace(panel, title=when) for panel in found]
-        key |= named
+        maps, classes = _panels(shown, scene is not None, mask is not None, rgb, stretch, alpha, single)
+        panels += maps if several is None else [replace(panel, title=when) for panel in maps]
+        key |= classes
     key = {name: key[name] for name in sorted(key, key="no_data".__eq__)}  # which comes last
     when = "" if several is not None else when
     if axes and len(axes) != len(panels):
