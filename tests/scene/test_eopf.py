@@ -10,6 +10,7 @@ import xarray as xr
 
 from tests.eopf_stores import GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance, tree_of
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.scene import eopf
 from xcloudmask.scene.eopf import facts_of, nearness
 from xcloudmask.testing import TOY
 
@@ -205,6 +206,21 @@ def test_other_trees_are_told_what_is_looked_for():
     with pytest.raises(CloudMaskError, match=r"no group 'measurements/reflectance'.*/other.*to_dataset"):
         tree.cloudmask.predict()
     assert "<cloudmask>" in repr(tree.cloudmask)
+
+
+@needs_eopf
+def test_a_band_of_one_chunk_is_decoded_once_and_masked_in_pieces(eopf_store, monkeypatch):
+    """Level 2A of October 2025 has one chunk, or four, a band."""
+    monkeypatch.setattr(eopf, "_PIECE", 40)
+    store = Counting(eopf_store(L2A), read_only=True)
+    tree = xr.open_datatree(store, engine="zarr")
+    da = tree.cloudmask.to_array()
+    assert max(map(max, da.chunks[1:])) <= 80
+    expected = described(L2A, list(SIX)).cloudmask.predict(TOY)
+    np.testing.assert_array_equal(da.cloudmask.predict(TOY), expected)
+    files = (eopf_store(L2A) / "measurements/reflectance/r10m").glob("b0[48]/[01].*")
+    read = store.pixels()
+    assert read["r10m/b04"] + read["r10m/b08"] == sum(file.stat().st_size for file in files)
 
 
 @needs_eopf

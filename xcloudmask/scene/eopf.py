@@ -34,6 +34,8 @@ SATURATED = ("QT_SATURATED_PIXELS_L1A",)
 
 #: nm by which the centres of two satellites' bands must differ in all to be told apart.
 _APART = 0.5
+#: Rows and columns of the pieces of a band that is one chunk in the store.
+_PIECE = 2048
 _NAME = re.compile(r"(S2[A-D])_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d\d)(\d\d)_R\d{3}_T\w{5}_\d{8}T\d{6}")
 _LONG_NAME = re.compile(r"(TOA|BOA) reflectance from MSI acquisition at spectral band (\w+) ([\d.]+) nm")
 
@@ -327,11 +329,14 @@ def nearness(size: float, wanted: float) -> tuple[bool, float]:
 
 def _at(var: xr.DataArray, base: xr.Dataset | xr.DataArray) -> xr.DataArray:
     """Return a band on another grid, each pixel its nearest; always lazy."""
-    if var.chunks is None:
-        chunks = var.encoding.get("preferred_chunks") or {"y": 2048, "x": 2048}
+    own = var.chunks is not None  # the caller's
+    if not own:
+        chunks = var.encoding.get("preferred_chunks") or {"y": _PIECE, "x": _PIECE}
         var = var.chunk({dim: chunks.get(dim, -1) for dim in var.dims})
     if var.dtype == np.float64:  # what decoding makes of 16 bits
         var = var.astype(np.float32)
+    if not own and max(max(sizes) for sizes in var.chunks or ((0,),)) > 2 * _PIECE:
+        var = var.chunk({"y": _PIECE, "x": _PIECE})  # decoded whole, once, and masked in pieces
     for dim in ("y", "x"):
         have, want = (np.asarray(each[dim].values, "float64") for each in (var, base))
         times = len(want) // len(have)
