@@ -28,8 +28,8 @@ CONVENTIONS: Mapping[str, tuple[str, str, str]] = {
         "d35379db-88df-4056-af3a-620245f8e347", "multiscales", "Multiscale layout of zarr datasets",
     ),
 }  # fmt: skip
-#: How far a step between coordinates may be from the others, as a share of it.
-UNEVEN = 1e-3
+#: How far a coordinate may be from its place in an even grid, in pixels: those in single precision are.
+UNEVEN = 0.05
 
 Transform = tuple[float, float, float, float, float, float]
 
@@ -112,7 +112,8 @@ def _axis(coords: xr.Dataset, dim: str) -> tuple[float, float] | None:
         return None
     values = values.astype(np.float64)
     step = (values[-1] - values[0]) / (values.size - 1)
-    even = step != 0 and np.abs(np.diff(values) - step).max() <= UNEVEN * abs(step)
+    places = values[0] + step * np.arange(values.size)
+    even = step != 0 and np.abs(values - places).max() <= UNEVEN * abs(step)
     return (float(values[0]), float(step)) if even else None
 
 
