@@ -83,7 +83,7 @@ def smaller(png: bytes, colours: int = 200) -> bytes:
     from matplotlib.colors import to_rgb
     from PIL import Image
 
-    from xcloudmask.masks.picture import COLOURS
+    from xcloudmask.classes import COLOURS
 
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     chosen = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=3).getpalette() or []
