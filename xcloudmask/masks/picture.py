@@ -12,6 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+# what draws a mask takes its colours from here, too
+from xcloudmask.classes import COLOURS as COLOURS
+from xcloudmask.classes import GAP_FACE as GAP_FACE
+from xcloudmask.classes import OTHER_COLOURS as OTHER_COLOURS
+from xcloudmask.classes import class_colours as class_colours
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, warn_user
 from xcloudmask.scene.bands import find_band, labels_of, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
@@ -26,6 +31,7 @@ GAMMA = 1 / 1.5
 TRUE_COLOUR = ("red", "green", "blue")
 #: Tried in turn where there is no true colour.
 FALSE_COLOURS = (("nir", "red", "green"), ("swir16", "nir", "red"), ("swir22", "swir16", "nir"))
+
 Pixels = npt.NDArray[np.float32]
 
 
