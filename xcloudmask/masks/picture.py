@@ -14,7 +14,8 @@ import xarray as xr
 
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, warn_user
 from xcloudmask.scene.bands import find_band, labels_of, sensor_of
-from xcloudmask.scene.dims import BAND_DIMS, labels_along, spatial_dims
+from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+from xcloudmask.scene.same_grid import labels_along
 from xcloudmask.scene.scene import read_scene
 from xcloudmask.scene.units import declared_nodata
 from xcloudmask.types import Band

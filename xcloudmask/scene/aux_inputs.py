@@ -18,7 +18,8 @@ from xcloudmask.engine.aux_planes import RADAR, Cleaner
 from xcloudmask.engine.regrid import Axis, Regrid
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitError, Use
 from xcloudmask.scene.bands import labels_of
-from xcloudmask.scene.dims import BAND_DIMS, SPATIAL, coordinate, crs_of, differ_along, spacing
+from xcloudmask.scene.dims import BAND_DIMS, SPATIAL, coordinate, crs_of, spacing
+from xcloudmask.scene.same_grid import differ_along
 from xcloudmask.scene.units import declared_nodata
 from xcloudmask.types import AuxInput, AuxName, ModelSpec
 
