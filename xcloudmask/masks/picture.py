@@ -15,8 +15,9 @@ import xarray as xr
 from xcloudmask.classes import GAP_FACE, GAP_LINES, NO_DATA, class_colours
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, warn_user
 from xcloudmask.scene.bands import find_band, labels_of, sensor_of
-from xcloudmask.scene.dims import BAND_DIMS, labels_along, spatial_dims
+from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 from xcloudmask.scene.mask_classes import as_mask, codes_of
+from xcloudmask.scene.same_grid import labels_along
 from xcloudmask.scene.scene import read_scene
 from xcloudmask.scene.units import declared_nodata
 from xcloudmask.types import Band
@@ -181,7 +182,7 @@ def _time_index(da: xr.DataArray, count: int, time: Any, call: str = "plot") -> 
         if not -count <= time < count:
             raise OptionError("time", time, hint=f"The array has {count} times: 0 to {count - 1}, or a date.")
         return int(time) % count
-    index = labels_along(da.coords, "time")
+    index = labels_along(da, "time")
     try:
         if index is None:
             raise KeyError(time)

@@ -18,7 +18,8 @@ from xcloudmask.engine.aux_planes import RADAR, Cleaner
 from xcloudmask.engine.regrid import Axis, Regrid
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitError, Use
 from xcloudmask.scene.bands import labels_of
-from xcloudmask.scene.dims import BAND_DIMS, SPATIAL, coordinate, crs_of, differ_along, spacing
+from xcloudmask.scene.dims import BAND_DIMS, SPATIAL, coordinate, crs_of, spacing
+from xcloudmask.scene.same_grid import differ_along
 from xcloudmask.scene.units import declared_nodata
 from xcloudmask.types import AuxInput, AuxName, ModelSpec
 
@@ -213,7 +214,7 @@ def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: Grid) 
         if dim in pair:
             continue
         fits = dim in lead and array.sizes[dim] == picked.sizes[dim]
-        fits = fits and not differ_along(array.coords, grid.da.coords, dim)
+        fits = fits and not differ_along(array, grid.da, dim)
         if not fits:
             raise CloudMaskError(
                 f"aux[{name!r}] has a dimension {dim!r} that is not that of the scene: bring it to the "
@@ -289,7 +290,7 @@ def _on_grid(name: str, plane: xr.DataArray, picked: xr.DataArray, grid: Grid) -
 def _coincides(plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> bool:
     """Whether the plane's pixels are those of the scene."""
     for dim in (grid.y, grid.x):
-        if plane.sizes[dim] != grid.da.sizes[dim] or differ_along(plane.coords, grid.da.coords, dim):
+        if plane.sizes[dim] != grid.da.sizes[dim] or differ_along(plane, grid.da, dim):
             return False
     return None in crs or bool(crs[0] == crs[1])
 

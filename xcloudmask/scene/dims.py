@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from xarray.indexes import PandasIndex
 
@@ -81,17 +80,6 @@ def crs_of(da: xr.DataArray | xr.Dataset) -> Any:
         (crs for index in da.xindexes.values() if (crs := getattr(index, "crs", None)) is not None), None
     )
     return None if own is None else CRS.from_wkt(own.to_wkt())
-
-
-def labels_along(coords: Mapping[Any, xr.DataArray], dim: Any) -> pd.Index[Any] | None:
-    """Return the coordinate of a dimension, whatever its index (not all can be pandas'); None without one."""
-    return pd.Index(coordinate(coords[dim])) if dim in coords else None
-
-
-def differ_along(one: Mapping[Any, xr.DataArray], other: Mapping[Any, xr.DataArray], dim: Any) -> bool:
-    """Tell if both have coordinates along a dimension, and these differ."""
-    ours, theirs = labels_along(one, dim), labels_along(other, dim)
-    return ours is not None and theirs is not None and not ours.equals(theirs)
 
 
 def plain_axes(da: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
