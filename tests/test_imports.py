@@ -50,8 +50,8 @@ print(sum(name.partition(".")[0] == "xcloudmask" for name in added))
 print(*sorted({name.partition(".")[0] for name in added} - sys.stdlib_module_names - {"xcloudmask"}))
 """
     ours, *others = fresh(code).splitlines()
-    assert int(ours) < 115  # 112
-    assert others == ["affine attr attrs"]
+    assert int(ours) < 90  # 82
+    assert others == []
 
 
 def test_rio_is_there_after_the_first_call_that_needs_it() -> None:

@@ -37,16 +37,17 @@ if TYPE_CHECKING:
 else:
     from xarray import DataArray, Dataset
 
-    from xcloudmask.local import open as open
-    from xcloudmask.stac import load_stac
-
-#: What is imported when it is first asked for: it needs zarr, torch or distributed.
+#: What is imported when it is first asked for: it is large, or needs zarr, torch or distributed.
 _LATER = {
     "WorkerPlugin": "xcloudmask.streaming.worker_plugin",
     "add_overviews": "xcloudmask.store.overviews",
     "continuity": "xcloudmask.archive.continuity",
+    "load_stac": "xcloudmask.stac",
+    "local": "",
     "metrics": "",
+    "open": "xcloudmask.local",
     "open_masks": "xcloudmask.archive.record",
+    "stac": "",
     "stac_of": "xcloudmask.stac.write",
     "stream": "xcloudmask.streaming",
     "sync": "xcloudmask.archive.sync",
