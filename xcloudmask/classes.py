@@ -50,7 +50,7 @@ SCHEMES: Mapping[str, tuple[Mapping[str, int], Mapping[str, str]]] = {
 COLOURS: Mapping[str, str] = {
     "clear": "#EDF3E4", "not_cloud": "#EDF3E4", "land": "#EDF3E4",
     "cloud": "#E69F00", "thick_cloud": "#E69F00", "thin_cloud": "#F0E442",
-    "cloud_shadow": "#CC79A7", "snow": "#56B4E9", "water": "#0072B2", "masked": "#E69F00",
+    "cloud_shadow": "#CC79A7", "snow": "#56B4E9", "water": "#0072B2", "masked": "#E69F00", "same": "#EDF3E4",
 }  # fmt: skip
 #: For classes with other names, in turn.
 OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7", "#0072B2", "#F0E442")

@@ -98,7 +98,7 @@ def test_too_few_years_are_said_to_be_too_few(dates):
     assert "too few years" not in repr(xcloudmask.continuity(series, BREAKS))
     short = xcloudmask.continuity(series.sel(time=slice(None, "2000-12-31")), ["1999-05-01"])
     assert "13 of them: too few years to tell anything at 0.05" in repr(short)
-    empty = xcloudmask.continuity(series, ["2050-01-01"])
+    empty = xcloudmask.continuity(series, ["2020-06-28"])  # its last date
     assert empty.tests.p.isnull().all()
     assert not empty.tests.step.any()
     assert len(empty.table()) == 0
@@ -123,7 +123,6 @@ def test_the_plot_shows_parts_and_effects(dates):
     assert len(figure.axes[0].lines) == 6
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["region 1", "region 2"]
     xcloudmask.continuity(series[0].drop_vars("area"), ["2003-02-01"]).plot()
-    xcloudmask.continuity(series, ["2050-01-01"]).plot()  # a part without data
     mpl.pyplot.close("all")
 
 
@@ -139,3 +138,7 @@ def test_what_is_no_record_is_refused(dates):
         xcloudmask.continuity(series, BREAKS, alpha=5)
     with pytest.raises(CloudMaskError, match="it needs dates along dim='when'"):
         xcloudmask.continuity(series, BREAKS, dim="when")
+    with pytest.raises(CloudMaskError, match="in their order"):
+        xcloudmask.continuity(series, ["2003-22-01"])
+    with pytest.raises(CloudMaskError, match=r"must lie within the series, \d{4}-\d\d-\d\d to \d{4}"):
+        xcloudmask.continuity(series, ["2050-01-01"])

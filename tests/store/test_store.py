@@ -15,9 +15,10 @@ import pytest
 import xarray as xr
 from zarr.storage import LocalStore, WrapperStore
 
+import xcloudmask
 from tests.streaming.helpers import COUNTED, VARIABLE, Child, described, files, job, numbered
 from xcloudmask import testing
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, ContractError
 from xcloudmask.store import lock
 from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.store import Target
@@ -342,3 +343,10 @@ def test_chunks_that_would_be_read_again_and_again_are_told_of(
 ) -> None:
     stream(scene().chunk(time=2), tmp_path, predict={"model": testing.TOY}, **SMALL)
     assert "holds 2 steps along 'time', a region of the store 1" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["open_masks", "verify", "stac_of", "add_overviews", "timeseries"])
+def test_what_reads_a_path_that_is_not_there_says_so_and_makes_nothing(call: str, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"mistyped\.zarr does not exist. Check the path"):
+        getattr(xcloudmask, call)(tmp_path / "mistyped.zarr")
+    assert not list(tmp_path.iterdir())

@@ -141,9 +141,17 @@ def continuity(
     if dim not in series.dims or series[dim].dtype.kind != "M":
         raise CloudMaskError(f"the series lies over {series.dims}: it needs dates along dim={dim!r}")
     named = breaks if isinstance(breaks, Mapping) else {str(at): at for at in breaks}
-    starts = np.array([np.datetime64(at, "ns") for at in named.values()])
+    try:
+        starts = np.array([np.datetime64(at, "ns") for at in named.values()])
+    except ValueError:
+        starts = np.array([], "M8[ns]")
     if not len(starts) or not (np.diff(starts) > np.timedelta64(0)).all():
         raise CloudMaskError(f"breaks={list(named.values())} must be dates, one or more, in their order")
+    first, last = series[dim].values.min(), series[dim].values.max()
+    if not (first < starts[0] and starts[-1] <= last):
+        raise CloudMaskError(
+            f"breaks={list(named.values())} must lie within the series, {first:.10} to {last:.10}"
+        )
     monthly = _monthly(series, starts, dim)
     apart = monthly - monthly.mean(["part", "year"])
     yearly = apart.mean("month").where(apart.count("month") >= 6).expand_dims(month=[0])

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.store.record import open_mask
-from xcloudmask.store.store import Target, open_store
+from xcloudmask.store.store import Target, open_existing
 
 
 def open_masks(
@@ -45,7 +45,7 @@ def open_masks(
     ...     xcloudmask.open_masks(folder).values.ravel().tolist()
     [1, 0]
     """
-    mask, _ = open_mask(Target(open_store(store, storage_options), group or ""))
+    mask, _ = open_mask(Target(open_existing(store, storage_options), group or ""))
     times = mask.time.values if "time" in mask.dims and "time" in mask.coords else np.zeros(0)
     if times.dtype.kind == "M" and (np.diff(times) < np.timedelta64(0)).any():
         return mask.sortby("time")

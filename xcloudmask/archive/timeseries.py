@@ -20,7 +20,7 @@ from xcloudmask.scene.dims import spatial_dims
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.boxes import check_bbox, geometry_box, parse_crs, transform_box
 from xcloudmask.store.header import read_header
-from xcloudmask.store.store import Target, open_store
+from xcloudmask.store.store import Target, open_existing
 
 #: Rows and columns of a task at least; shards that are larger are tasks of their own.
 TILE = 2048
@@ -126,7 +126,7 @@ def timeseries(
     if isinstance(masks, xr.DataArray):
         series = _in_memory(masks)
     else:
-        series = _open(Target(open_store(masks, storage_options), group or ""))
+        series = _open(Target(open_existing(masks, storage_options), group or ""))
     mask = series.mask
     apply.one_of(xr.DataArray(np.zeros(0, np.uint8), attrs=mask.attrs), clear)  # refuses names that are none
     wanted = (clear,) if isinstance(clear, str) else clear

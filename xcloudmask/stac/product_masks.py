@@ -129,13 +129,13 @@ def open_listed(views: Sequence[ItemView], transport: Transport) -> xr.Dataset:
 def _open(view: ItemView, found: FoundMask, transport: Transport) -> xr.DataArray:
     """Open a mask of ours, with a dimension of time."""
     from xcloudmask.store.record import open_mask
-    from xcloudmask.store.store import Target, open_store
+    from xcloudmask.store.store import Target, open_existing
 
     url = transport.url(found.asset.href, remote=view.remote)
     if url.startswith(("http://", "https://")):
         check_host(url, transport.allow_private_hosts)
     store = url if transport.filesystem is None else transport.filesystem.get_mapper(url)
-    mask, _ = open_mask(Target(open_store(store)))
+    mask, _ = open_mask(Target(open_existing(store)))
     if "time" not in mask.coords:
         mask = mask.assign_coords(time=item_time(view))
     return mask if "time" in mask.dims else mask.expand_dims("time")

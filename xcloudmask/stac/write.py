@@ -18,7 +18,7 @@ from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.items import plain_items
 from xcloudmask.store.geozarr import Grid
 from xcloudmask.store.record import open_mask
-from xcloudmask.store.store import Target, open_store
+from xcloudmask.store.store import Target, open_existing, open_store
 
 ZARR, COG = "application/vnd.zarr; version=3", "image/tiff; application=geotiff; profile=cloud-optimized"
 #: Versions that pystac and published schemas know.
@@ -96,7 +96,7 @@ def stac_of(
     ('masks', {'minimum': 0.0, 'maximum': 50.0})
     """
     address = href or address_of(store)
-    mask, header = open_mask(Target(open_store(store, storage_options), group or ""))
+    mask, header = open_mask(Target(open_existing(store, storage_options), group or ""))
     return describe_mask(
         mask, "/".join(filter(None, (address, group))), store=address, id=id, items=items,
         cloud_cover=cloud_cover, overviews="overviews" in header,

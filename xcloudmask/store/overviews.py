@@ -31,7 +31,7 @@ from xcloudmask.store.regions import Index, Layout
 from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.safety_copy import drop_copy, is_open, write_copy
 from xcloudmask.store.sizes import storage_of
-from xcloudmask.store.store import Target, open_store, settle_region
+from xcloudmask.store.store import Target, open_existing, settle_region
 
 Values = npt.NDArray[Any]
 
@@ -366,7 +366,7 @@ def add_overviews(
     (2, 4)
     (150, 150)
     """
-    target = Target(open_store(store, storage_options), group or "")
+    target = Target(open_existing(store, storage_options), group or "")
     lock = Lock(target)
     lock.acquire()
     try:

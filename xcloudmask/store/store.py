@@ -20,7 +20,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, WrapperStore
 
-from xcloudmask.errors import CloudMaskError, OptionError, StoreError
+from xcloudmask.errors import CloudMaskError, ContractError, OptionError, StoreError
 from xcloudmask.store.retry import brief, call_with_retries
 
 T = TypeVar("T")
@@ -71,6 +71,14 @@ def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Sto
             "an Icechunk repository or session",
         ),
     )
+
+
+def open_existing(store: Any, storage_options: dict[str, Any] | None = None) -> Store:
+    """Return a store that is to be read: Zarr itself would make the folder of a path that does not exist."""
+    opened = open_store(store, storage_options)
+    if isinstance(opened, LocalStore) and not opened.root.exists():
+        raise ContractError(f"{opened.root} does not exist. Check the path")
+    return opened
 
 
 @dataclass(frozen=True)

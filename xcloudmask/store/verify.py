@@ -30,7 +30,7 @@ from xcloudmask.store.safety_copy import (
     write_copy,
 )
 from xcloudmask.store.sizes import storage_of
-from xcloudmask.store.store import Target, open_store, region_keys
+from xcloudmask.store.store import Target, open_existing, region_keys
 
 #: Regions that are read at a time.
 TOGETHER = 4
@@ -139,7 +139,7 @@ def verify(
     ['cloud_mask/c/0/0']
     1 True
     """
-    target = Target(open_store(store, storage_options), group or "")
+    target = Target(open_existing(store, storage_options), group or "")
     with _locked(target) if repair else _unlocked():
         return _verify(target, repair)
 

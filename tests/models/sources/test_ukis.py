@@ -35,7 +35,7 @@ PATCHES = [
     ("train/s2_shadow_alberta/2020-06-27.npz", "l2a"),
 ]  # fmt: skip
 #: What onnxruntime's rounding of four layers makes in a probability, and what is a tie therefore.
-ROUNDED = 1e-3
+ROUNDED = 2e-3
 
 
 def in_torch(name: str) -> ModelSpec:
@@ -123,7 +123,7 @@ def test_without_that_rounding_they_are_equal(name: str, tmp_path: Path) -> None
     unrounded = Network(proto.SerializeToString(), network.mean, network.std)
     backend = make_backend(unrounded, "onnx", "cpu", "auto")
     np.testing.assert_allclose(
-        probabilities(in_torch(name), pixels), backend.probabilities(pixels[None]), atol=2e-5, rtol=0
+        probabilities(in_torch(name), pixels), backend.probabilities(pixels[None]), atol=1e-4, rtol=0
     )
 
 
