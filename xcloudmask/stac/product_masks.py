@@ -175,7 +175,12 @@ def with_masks(
         sources: dict[str, list[Source]] = {}
         own = [views[plan.collection, plan.item_id] for plan in group]
         held = [(item.view, item.sensor_name) for item in own]
-        held += [(view, "") for view in others if not _in_zarr(view) and abs(item_time(view) - time) <= SAME]
+        times = [time, *(plan.time for plan in group)]  # a mosaic's tiles were seen one after the other
+        held += [
+            (view, "")
+            for view in others
+            if not _in_zarr(view) and min(abs(item_time(view) - one) for one in times) <= SAME
+        ]
         for view, sensor in held:
             for mask in find_masks(view, sensor):
                 if not mask.asset.is_zarr:
