@@ -68,7 +68,7 @@ def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
         return None
     item = {
         "type": "Feature",
-        "id": facts.name or root.rstrip("/").rsplit("/", 1)[-1],
+        "id": facts.name or root.partition("?")[0].rstrip("/").rsplit("/", 1)[-1],
         "properties": {},
         "assets": {},
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,9 +48,6 @@ MEANINGS: Mapping[str, str] = {
 DECIMALS = 6
 
 Document = dict[str, Any]
-
-#: Of the threads of this process, of which only one need ask for the lock in the store.
-_SAVING = threading.Lock()
 
 
 def stac_of(
@@ -225,19 +221,18 @@ def save(document: Any, catalogue: str, storage_options: dict[str, Any] | None =
 def _locked(target: Target) -> Iterator[None]:
     """Hold a catalogue's lock; others write for a moment only, so it is waited for."""
     until, lock = time.monotonic() + LEASE, Lock(target)
-    with _SAVING:
-        while True:
-            try:
-                lock.acquire()
-                break
-            except StoreLockedError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.05)
+    while True:
         try:
-            yield
-        finally:
-            lock.release()
+            lock.acquire()
+            break
+        except StoreLockedError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _place(mask: xr.DataArray, dims: tuple[str, str]) -> Grid:
