@@ -177,8 +177,10 @@ def test_a_mosaic_of_a_day_has_the_masks_of_all_its_tiles(site: Site) -> None:
         scene, codes = with_scl(site, date=date, tag=tag)
         scl = scene["assets"].pop("scl")
         masks.append({**scene, "id": f"{scene['id']}_mask", "assets": {"scl": scl}})
+        scene["links"] = [{"rel": "self", "href": f"/data/my items/{tag}.json"}]
         scenes.append(scene)
     both = load_stac([*scenes, *masks], bands=["red"], masks=True, mosaic="day")
     alone = load_stac([*scenes, masks[1]], bands=["red"], masks=True, mosaic="day")
+    assert both.item_href.item().split("\n") == ["/data/my items/a.json", "/data/my items/b.json"]
     assert both.sizes["time"] == alone.sizes["time"] == 1
     assert set(np.unique(alone.scl.fillna(0))) == set(np.unique(codes).astype(float))
