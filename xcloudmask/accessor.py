@@ -798,9 +798,11 @@ class CloudMask:
         >>> item.id, item.properties["eo:cloud_cover"]
         ('mask', 75.0)
         """
+        from xcloudmask.stac.opening import is_zarr
         from xcloudmask.stac.write import describe_mask
+        from xcloudmask.stac.zarr_store import split
 
-        store = href if href.rstrip("/").endswith(".zarr") else None
+        store = split(href)[0] if is_zarr(href) else None
         return describe_mask(self._mask(), href, store=store, id=id, items=items, cloud_cover=cloud_cover)
 
     def to_geotiff(

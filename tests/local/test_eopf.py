@@ -164,3 +164,10 @@ def test_decoded_blocks_are_made_once_and_few_are_kept():
     assert kept._making == {}
     kept.get("a", partial(make, "a"))
     assert made["a"] == 2
+
+
+@needs_eopf
+def test_a_path_from_home_is_opened(eopf_store, monkeypatch):
+    store = eopf_store(L2A)
+    monkeypatch.setenv("HOME", str(store.parent))
+    assert xcloudmask.open(f"~/{store.name}", bands=["red"]).sizes["x"] == 180

@@ -548,3 +548,13 @@ def test_every_real_mtl_file_gives_each_level_its_own_coefficients() -> None:
             )
             assert level_2 == 2.75e-5, path.name
         assert mtl_number(groups, RESCALING, "REFLECTANCE_MULT_BAND_4") != 2.75e-5, path.name
+
+
+def test_a_catalogue_that_words_an_array_as_a_stores_own_gets_its_offset_decided() -> None:
+    item = _item("unlisted", baseline="05.10")
+    (asset,) = item["assets"].values()
+    place = {"proj:shape": [10, 10], "proj:transform": [10, 0, 5e5, 0, -10, 4e6]}
+    said = {"raster:scale": 1e-4, "type": "application/vnd+zarr", "zarr:node_type": "array", **place}
+    asset |= {"href": "https://example.com/a.zarr/measurements/r10m/b04", **said}
+    with pytest.warns(UnitWarning, match="no offset is stated"):
+        assert plan_item(item).assets[0].offset == -0.1

@@ -9,6 +9,7 @@ import threading
 import tomllib
 import warnings
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from tests.scenes import calls
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, UnitWarning
+from xcloudmask.scene.sun import sun_position
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.item_plan import ItemPlan, ValidRule
 from xcloudmask.stac.plan import plan_item
@@ -685,3 +687,15 @@ def test_an_item_of_earth_search_without_its_flag_is_refused(gone: list[str], st
     item["properties"] |= {"datetime": "2020-05-01T10:00:00Z", "s2:processing_baseline": "02.14"}
     item["assets"]["B04"]["raster:bands"] = [{"scale": 1e-4, "offset": 0}]
     assert plan_item(item, bands=["red"]).assets[0].offset == 0  # none before 04.00
+
+
+def test_a_zenith_angle_is_repaired_where_the_items_time_is_that_of_its_strip() -> None:
+    """The almanac is 4.8 degrees off then, near the equator in March; the sun's shadows would refuse it."""
+    when, seen = (datetime(2025, 3, 13, 7, minute) for minute in (20, 39))
+    known, true = (sun_position(time, 0.0, 10.0)[0] for time in (when, seen))
+    assert 4 < true - known < 6
+    said = {"view:sun_elevation": 90 - true, "datetime": f"{when.isoformat()}Z"}
+    item = {**_s2(**said), "bbox": [9.5, -0.5, 10.5, 0.5]}
+    assert plan_item(item).sun_elevation == pytest.approx(true)
+    item["properties"]["view:sun_elevation"] = true
+    assert plan_item(item).sun_elevation == pytest.approx(true)

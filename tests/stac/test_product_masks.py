@@ -168,3 +168,19 @@ def test_addresses_of_private_hosts_stay_closed(site: Site) -> None:
     item = ours(site, ["2024-05-17T10:10:31"])[0].cloudmask.to_stac("http://127.0.0.1:9/m.zarr").to_dict()
     with pytest.raises(CloudMaskError, match="allow_private_hosts=False"):
         load_stac([item], masks=True, allow_private_hosts=False)
+
+
+def test_a_mosaic_of_a_day_has_the_masks_of_all_its_tiles(site: Site) -> None:
+    """Masks that are items of their own: the second tile was seen 14 seconds after the first."""
+    scenes, masks = [], []
+    for date, tag in (("2024-05-17T10:20:27Z", "a"), ("2024-05-17T10:20:41Z", "b")):
+        scene, codes = with_scl(site, date=date, tag=tag)
+        scl = scene["assets"].pop("scl")
+        masks.append({**scene, "id": f"{scene['id']}_mask", "assets": {"scl": scl}})
+        scene["links"] = [{"rel": "self", "href": f"/data/my items/{tag}.json"}]
+        scenes.append(scene)
+    both = load_stac([*scenes, *masks], bands=["red"], masks=True, mosaic="day")
+    alone = load_stac([*scenes, masks[1]], bands=["red"], masks=True, mosaic="day")
+    assert both.item_href.item().split("\n") == ["/data/my items/a.json", "/data/my items/b.json"]
+    assert both.sizes["time"] == alone.sizes["time"] == 1
+    assert set(np.unique(alone.scl.fillna(0))) == set(np.unique(codes).astype(float))

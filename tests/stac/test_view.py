@@ -54,3 +54,9 @@ def test_the_text_null_says_nothing():
 )  # fmt: skip
 def test_storage_and_authentication_are_worded(asset, properties, words):
     assert access_of(asset, properties) == words
+
+
+def test_a_zip_of_a_store_is_no_store() -> None:
+    hrefs = {"zip": "https://a/b.zarr.zip", "group": "https://a/b.zarr/r10m?sig=1"}
+    view = view_item({"id": "a", "properties": {}, "assets": {k: {"href": v} for k, v in hrefs.items()}})
+    assert [view.assets[key].is_zarr for key in hrefs] == [False, True]

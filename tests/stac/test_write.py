@@ -1,6 +1,7 @@
 """What STAC is told of masks: right by pystac and its schemas, and found again."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,44 @@ def test_what_stac_cannot_say_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CloudMaskError, match=r"repository of Icechunk.*href="):
         xcloudmask.stac_of("icechunk:somewhere")
     assert save(made(None).cloudmask.to_stac("m.tif"), str(tmp_path / "c")).endswith("c/m/m.json")
+
+
+def test_those_who_save_at_the_same_time_lose_no_link(tmp_path: Path) -> None:
+    items = [made(None).cloudmask.to_stac(f"m{number}.tif", cloud_cover=False) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda item: save(item, str(tmp_path / "c")), items))
+    links = json.loads((tmp_path / "c" / "catalog.json").read_text())["links"]
+    assert sorted(one["href"] for one in links if one["rel"] == "item") == [
+        f"./m{number}/m{number}.json" for number in range(8)
+    ]
+    assert not (tmp_path / "c" / "stream").exists()
+
+
+def test_an_address_with_a_space_stays_whole() -> None:
+    one, two = "/data/my items/S2A_0.json", "/data/my items/S2B_0.json"
+    for ids, hrefs in (("S2A_0", [one]), ("S2A_0+S2B_0", [one, two])):
+        mask = made(1).assign_coords(item_id=("time", [ids]), item_href=("time", ["\n".join(hrefs)]))
+        links = valid(mask.cloudmask.to_stac("m.tif"))["links"]
+        assert [link["href"] for link in links if link["rel"] == "derived_from"] == hrefs
+
+
+def test_the_resolution_is_in_metres() -> None:
+    degrees = made(None, crs=None).assign_coords(
+        x=12 + 1e-4 * np.arange(30), y=-1e-4 * np.arange(40)
+    ).rio.write_crs(4326)  # fmt: skip
+    for mask, metres in ((made(None), 10), (degrees, 11.1)):
+        (band,) = mask.cloudmask.to_stac("m.tif").to_dict()["assets"]["cloud_mask"]["bands"]
+        assert band["raster:spatial_resolution"] == pytest.approx(metres, rel=0.01)
+
+
+def test_a_group_of_a_store_is_zarr_and_a_folder_that_is_named_like_one_is_not() -> None:
+    kinds = {}
+    for href in ("s3://b/masks.zarr/tile1", "s3://b/masks.zarr/", "/data/of_s2.zarr_tests/mask.tif"):
+        item = made(None).cloudmask.to_stac(href).to_dict()
+        rels = {link["rel"]: link["href"] for link in item["links"]}
+        kinds[item["id"]] = (item["assets"]["cloud_mask"]["type"][:15], rels.get("store"))
+    assert kinds == {
+        "masks-tile1": ("application/vnd", "s3://b/masks.zarr"),
+        "masks": ("application/vnd", "s3://b/masks.zarr"),
+        "mask": ("image/tiff; app", None),
+    }

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from importlib import import_module
 from os import PathLike
+from os.path import expanduser
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import CloudMaskError, OptionError
@@ -128,11 +129,12 @@ def open(
     from xcloudmask.local import eopf
     from xcloudmask.local.build import build
     from xcloudmask.local.files import list_files
-    from xcloudmask.stac.zarr_store import is_zarr
+    from xcloudmask.stac.opening import is_zarr
 
     given = _overrides(bands, sensor, level, scale, offset, nodata, sun_elevation, date)
     if is_zarr(str(path)):
-        return build(eopf.scene(str(path).removeprefix("file://"), given, resolution), resolution, chunks)
+        address = expanduser(str(path).removeprefix("file://"))
+        return build(eopf.scene(address, given, resolution), resolution, chunks)
     return build(_scene(list_files(_checked_path(path)), given), resolution, chunks)
 
 

@@ -20,10 +20,9 @@ from xcloudmask.local.scene import HDF4, Plane, Scene
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
-from xcloudmask.stac.opening import gdal_path, is_local, open_raster
+from xcloudmask.stac.opening import gdal_path, is_local, is_zarr, open_raster
 from xcloudmask.stac.reader import Layer, read_layer
 from xcloudmask.stac.transport import Transport
-from xcloudmask.stac.zarr_store import is_zarr
 from xcloudmask.store.retry import messages
 
 if TYPE_CHECKING:

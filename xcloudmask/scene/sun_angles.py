@@ -16,7 +16,19 @@ from xcloudmask.scene.sun import sun_position
 #: the time of a Sentinel-2 item may be that at which its strip begins, 20 minutes earlier (4.8 degrees).
 ELEVATION = ("sun_elevation", "view:sun_elevation", "s2:mean_solar_elevation", "eo:sun_elevation")
 AZIMUTH = ("sun_azimuth", "view:sun_azimuth", "s2:mean_solar_azimuth", "eo:sun_azimuth")
+ZENITH = ("s2:mean_solar_zenith", "view:sun_zenith")
 NEAR = 6.0
+
+
+def is_zenith(stated: float, known: float) -> bool:
+    """Whether a sun elevation is the zenith angle, as items of EOPF have it, by what the almanac says.
+
+    Examples
+    --------
+    >>> is_zenith(28.1, 61.9), is_zenith(61.0, 61.9), is_zenith(46.0, 44.0)
+    (True, False, False)
+    """
+    return abs(90 - stated - known) <= NEAR < abs(stated - known)
 
 
 def sun_angles(da: xr.DataArray, given: tuple[Any, Any] | None = None) -> list[tuple[float, float]]:
@@ -52,7 +64,7 @@ def sun_angles(da: xr.DataArray, given: tuple[Any, Any] | None = None) -> list[t
     out = []
     for elevation, azimuth, known in zip(*columns, almanac, strict=True):
         if known is not None and not np.isnan(elevation) and abs(elevation - known[0]) > NEAR:
-            zenith = ": it is the zenith angle" if abs(90 - elevation - known[0]) <= NEAR else ""
+            zenith = ": it is the zenith angle" if is_zenith(elevation, known[0]) else ""
             raise CloudMaskError(
                 f"the sun's elevation is stated as {elevation:.1f} degrees, and by date and place it was "
                 f"{known[0]:.1f}{zenith};",

@@ -154,7 +154,7 @@ def _sentinel_2(
     assets: list[Source] = []
     assumptions: list[Assumption] = []
     for choice, plan in zip(choices, plans, strict=True):
-        if choice.asset.is_zarr_array and mode == "auto":  # the store itself was read: it cannot be wrong
+        if choice.asset.is_from_store and mode == "auto":  # the store itself was read: it cannot be wrong
             assets.append(plan)
             continue
         kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale, _is_float(choice))

@@ -14,9 +14,10 @@ from typing import Any
 from xcloudmask.errors import AssetError, CloudMaskError, UnitError
 from xcloudmask.scene.eopf import BAND, REFLECTANCE, Facts, facts_of, said
 from xcloudmask.stac.assumptions import name_items
+from xcloudmask.stac.opening import is_zarr
 from xcloudmask.stac.transport import Transport, explain, warn_anywhere
-from xcloudmask.stac.view import access_of, crs_of, view_item
-from xcloudmask.stac.zarr_store import ArrayFacts, arrays_below, grid_of_group, is_zarr, open_group, split
+from xcloudmask.stac.view import FROM_STORE, access_of, crs_of, view_item
+from xcloudmask.stac.zarr_store import ArrayFacts, arrays_below, grid_of_group, join, open_group, split
 from xcloudmask.store.retry import is_io, repeat
 
 
@@ -67,7 +68,7 @@ def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
         return None
     item = {
         "type": "Feature",
-        "id": facts.name or root.rstrip("/").rsplit("/", 1)[-1],
+        "id": facts.name or root.partition("?")[0].rstrip("/").rsplit("/", 1)[-1],
         "properties": {},
         "assets": {},
     }
@@ -77,7 +78,7 @@ def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
 def _store_of(item: Mapping[str, Any]) -> str | None:
     """Return the address of the product in which an item's assets lie; None where they lie in none."""
     raw = item["assets"].values()
-    if not any(isinstance(a, Mapping) and ".zarr" in str(a.get("href")) for a in raw):
+    if not any(isinstance(a, Mapping) and is_zarr(str(a.get("href"))) for a in raw):
         return None  # most items have no Zarr, and need no second look
     for asset in view_item(item).assets.values():
         if asset.is_zarr and is_zarr(asset.href) and _in_product(asset.href):
@@ -164,11 +165,12 @@ def _merged(
         if not split(str(asset.get("href", "")))[1].startswith(REFLECTANCE)
     }
     for path, array in arrays.items():
-        href, grid = f"{root}/{path}", grids[array.group]
+        href, grid = join(root, path), grids[array.group]
         assets[keys.get(href, path.removeprefix(f"{REFLECTANCE}/"))] = {
             "href": href, "type": "application/vnd.zarr", "zarr:node_type": "array", "gsd": grid.res_x,
             "roles": ["data", "reflectance"], "proj:code": crs, "proj:shape": list(grid.shape),
             "proj:transform": list(grid.transform)[:6], "bands": [_band(path, array)], **shared,
+            FROM_STORE: True,
         }  # fmt: skip
     return {**item, "properties": properties, "assets": assets}
 

@@ -362,7 +362,7 @@ def _describe(
     array = describe_bands(array, [choice.band for choice in choices])
     ids = ["+".join(plan.item_id for plan in group) for group in groups]
     array = describe_times(array, list(stack.times), ids, sensors)
-    addresses = [" ".join(plan.address for plan in group) for group in groups]  # no address has a space
+    addresses = ["\n".join(plan.address for plan in group) for group in groups]  # a path may have a space
     array = array.assign_coords(item_href=("time", texts(addresses)))
     levels = [plan.level for group in groups for plan in group]
     return describe_scene(array, levels=levels, sensors=sensors if all(sensors) else (), crs=stack.grid.crs)

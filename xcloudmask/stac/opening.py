@@ -44,6 +44,17 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...  # noqa: D102
 
 
+def is_zarr(href: str) -> bool:
+    """Whether an address is one of a Zarr store, or of something within one.
+
+    Examples
+    --------
+    >>> is_zarr("https://a/b.zarr/r10m"), is_zarr("b.zarr"), is_zarr("b.zarr.zip"), is_zarr("b.tif")
+    (True, True, False, False)
+    """
+    return re.search(r"\.zarr(/|$)", urlsplit(href).path) is not None
+
+
 def is_local(address: str) -> bool:
     """Tell whether an address is a path of this machine.
 

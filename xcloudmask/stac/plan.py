@@ -11,6 +11,7 @@ import numpy as np
 
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
 from xcloudmask.scene.sun import sun_position
+from xcloudmask.scene.sun_angles import ELEVATION, ZENITH, is_zenith
 from xcloudmask.stac.assumptions import warn_about
 from xcloudmask.stac.boxes import Bounds, lonlat_box
 from xcloudmask.stac.calibration import SUN_REMEDY, ReadText, calibrate
@@ -32,8 +33,6 @@ from xcloudmask.types import Level
 
 __all__ = ["make_plan", "plan_item"]
 
-#: Degrees by which the sun may stand elsewhere than date and the middle of a scene say.
-_NEAR_DEGREES = 3.0
 _ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(?![^T ])[^/]*$")
 
 
@@ -228,20 +227,15 @@ def item_time(view: ItemView) -> np.datetime64:
 
 
 def _sun_elevation(view: ItemView, lonlat: Bounds | None, time: np.datetime64) -> float | None:
-    elevation = view.number("view:sun_elevation", "eo:sun_elevation", "s2:mean_solar_elevation")
-    if elevation is not None:
-        return 90 - elevation if _is_zenith(elevation, lonlat, time) else elevation
-    zenith = view.number("s2:mean_solar_zenith", "view:sun_zenith")
-    return None if zenith is None else 90 - zenith
-
-
-def _is_zenith(stated: float, lonlat: Bounds | None, time: np.datetime64) -> bool:
-    """Whether a sun elevation is the zenith angle, as items of EOPF have it: date and place tell."""
+    elevation = view.number(*ELEVATION)
+    if elevation is None:
+        zenith = view.number(*ZENITH)
+        return None if zenith is None else 90 - zenith
     if lonlat is None or np.isnat(time):
-        return False
+        return elevation
     when = time.astype("datetime64[s]").item()
-    true, _ = sun_position(when, (lonlat[1] + lonlat[3]) / 2, (lonlat[0] + lonlat[2]) / 2)
-    return abs(90 - stated - true) < _NEAR_DEGREES < abs(stated - true)
+    known, _ = sun_position(when, (lonlat[1] + lonlat[3]) / 2, (lonlat[0] + lonlat[2]) / 2)
+    return 90 - elevation if is_zenith(elevation, known) else elevation
 
 
 def _valid_rule(view: ItemView, quality: Quality | None, assets: Sequence[Source]) -> ValidRule | None:

@@ -175,7 +175,10 @@ def with_masks(
         sources: dict[str, list[Source]] = {}
         own = [views[plan.collection, plan.item_id] for plan in group]
         held = [(item.view, item.sensor_name) for item in own]
-        held += [(view, "") for view in others if not _in_zarr(view) and abs(item_time(view) - time) <= SAME]
+        times = np.array([time, *(plan.time for plan in group)])  # the tiles of a mosaic differ
+        held += [
+            (view, "") for view in others if not _in_zarr(view) and abs(times - item_time(view)).min() <= SAME
+        ]
         for view, sensor in held:
             for mask in find_masks(view, sensor):
                 if not mask.asset.is_zarr:

@@ -22,9 +22,9 @@ from xcloudmask.stac.assumptions import name_items
 from xcloudmask.stac.boxes import parse_crs, transform_box
 from xcloudmask.stac.grid import AssetGrid, Grid, Part
 from xcloudmask.stac.item_plan import ItemPlan, Source, ValidRule
-from xcloudmask.stac.opening import open_raster
+from xcloudmask.stac.opening import is_zarr, open_raster
 from xcloudmask.stac.transport import Transport, as_warning, explain, forget_failures, warn_anywhere
-from xcloudmask.stac.zarr_store import Raster, is_zarr, open_array
+from xcloudmask.stac.zarr_store import Raster, open_array
 from xcloudmask.store.retry import is_io, repeat
 
 #: Values in single or double precision.

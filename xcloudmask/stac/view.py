@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xcloudmask.errors import OptionError
+from xcloudmask.stac.opening import is_zarr
 
 #: What a band entry may say of its numbers, under the names of each version; the first found wins.
 _NUMBERS = {
@@ -72,7 +73,7 @@ class AssetView:
     def is_zarr(self) -> bool:
         """Whether this is a Zarr group or array, as EOPF has them."""
         kind = self.media_type.partition(";")[0].strip()
-        return kind in _ZARR or ".zarr" in urlsplit(self.href).path
+        return kind in _ZARR or is_zarr(self.href)
 
     @property
     def is_zarr_array(self) -> bool:
@@ -80,11 +81,18 @@ class AssetView:
         return self.is_zarr and self.raw.get("zarr:node_type") == "array" and "proj:transform" in self.raw
 
     @property
+    def is_from_store(self) -> bool:
+        """Whether the store itself told what is said here, and no catalogue, which may be wrong."""
+        return self.is_zarr_array and self.raw.get(FROM_STORE) is True
+
+    @property
     def is_jp2(self) -> bool:
         """Whether the file is JPEG 2000, the form in which ESA delivers Sentinel-2."""
         return "jp2" in self.media_type or urlsplit(self.href).path.lower().endswith(".jp2")
 
 
+#: Our own mark on assets that `xcloudmask.stac.eopf` makes of a store's arrays.
+FROM_STORE = "xcloudmask:from_store"
 #: Media types of Zarr groups and arrays.
 _ZARR = ("application/vnd.zarr", "application/vnd+zarr", "application/x-zarr", "application/zarr")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import CLOUDY, NO_DATA, class_colours
-from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.errors import CloudMaskError, OptionError, StoreLockedError
+from xcloudmask.scene.dims import pixel_size, spatial_dims
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.items import plain_items
+from xcloudmask.stac.opening import is_zarr
 from xcloudmask.store.geozarr import Grid
+from xcloudmask.store.lock import LEASE, Lock
 from xcloudmask.store.record import open_mask
 from xcloudmask.store.store import Target, open_existing, open_store
 
@@ -135,15 +139,16 @@ def describe_mask(
     place = _place(mask, (y, x))
     times = _times(mask)
     cover = _cloud_cover(mask, (y, x)) if cloud_cover else []
-    zarr = store is not None or ".zarr" in href
+    zarr = store is not None or is_zarr(href)
     asset = _asset(mask, href, place, zarr=zarr, overviews=overviews)
     used = ["projection", "raster", "processing"]
     used += ["classification"] if "classification:classes" in asset else []
     used += ["eo"] if cover else []
     used += ["datacube", "xarray-assets"] if zarr else []
     name = id or re.sub(r"\.(zarr|tiff?)$", "", (store or href).rstrip("/").rpartition("/")[2])
-    if id is None and store is not None and href != store:
-        name += "-" + href.removeprefix(store).strip("/").replace("/", "-")
+    within = "" if store is None else href.removeprefix(store).strip("/")
+    if id is None and within:
+        name += "-" + within.replace("/", "-")
     document: Document = {
         "stac_version": "1.1.0",
         "id": name,
@@ -191,24 +196,43 @@ def save(document: Any, catalogue: str, storage_options: dict[str, Any] | None =
     kind = "item" if document.STAC_OBJECT_TYPE == "Feature" else "child"
     names = {"item": f"{document.id}.json", "child": "collection.json"}
     path = (document.id, names[kind])
-    root = target.get_json("catalog.json") or {
-        "type": "Catalog", "id": "masks", "stac_version": "1.1.0", "description": "Cloud masks",
-        "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json"}],
-    }  # fmt: skip
     own = document.to_dict(include_self_link=False, transform_hrefs=False)
     up = {"href": "../catalog.json", "type": "application/json"}
     own["links"] = [link for link in own["links"] if link["rel"] not in ("root", "parent")]
     own["links"] += [{"rel": "root", **up}, {"rel": "parent", **up}]
     media = "application/geo+json" if kind == "item" else "application/json"
     link = {"rel": kind, "href": f"./{'/'.join(path)}", "type": media}
-    target.put_json(own, *path)
     other = next(name for each, name in names.items() if each != kind)
-    links = [one for one in root["links"] if one.get("href") != f"./{document.id}/{other}"]
-    if len(links) < len(root["links"]):  # one scene became several
-        target.delete(document.id, other)
-    if link not in links:
-        target.put_json({**root, "links": [*links, link]}, "catalog.json")
+    with _locked(target):  # so that nobody's link is lost
+        root = target.get_json("catalog.json") or {
+            "type": "Catalog", "id": "masks", "stac_version": "1.1.0", "description": "Cloud masks",
+            "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json"}],
+        }  # fmt: skip
+        target.put_json(own, *path)
+        links = [one for one in root["links"] if one.get("href") != f"./{document.id}/{other}"]
+        if len(links) < len(root["links"]):  # one scene became several
+            target.delete(document.id, other)
+        if link not in links:
+            target.put_json({**root, "links": [*links, link]}, "catalog.json")
     return "/".join((str(catalogue).rstrip("/"), *path))
+
+
+@contextmanager
+def _locked(target: Target) -> Iterator[None]:
+    """Hold a catalogue's lock; others write for a moment only, so it is waited for."""
+    until, lock = time.monotonic() + LEASE, Lock(target)
+    while True:
+        try:
+            lock.acquire()
+            break
+        except StoreLockedError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _place(mask: xr.DataArray, dims: tuple[str, str]) -> Grid:
@@ -264,11 +288,9 @@ def _cloud_cover(mask: xr.DataArray, dims: tuple[str, str]) -> list[float]:
 
 
 def _asset(mask: xr.DataArray, href: str, place: Grid, *, zarr: bool, overviews: bool) -> Document:
-    band: Document = {
-        "name": str(mask.name or "cloud_mask"),
-        "data_type": str(mask.dtype),
-        "raster:spatial_resolution": abs(place.transform[0]) if place.transform else None,
-    }
+    band: Document = {"name": str(mask.name or "cloud_mask"), "data_type": str(mask.dtype)}
+    if metres := pixel_size(mask, *spatial_dims(mask)):
+        band["raster:spatial_resolution"] = round(sum(metres) / 2, 3)
     out: Document = {"href": href, "title": str(mask.attrs.get("long_name", "cloud mask"))}
     out["type"] = ZARR + ("; profile=multiscales" if overviews else "") if zarr else COG
     roles = ["data"]
@@ -338,8 +360,8 @@ def _sources(mask: xr.DataArray, items: Any) -> list[Document]:
     known: dict[str, str] = {}
     if "item_href" in mask.coords and ids:
         for joined, hrefs in zip(ids, np.ravel(mask["item_href"].values), strict=True):
-            parts = joined.split("+") if " " in str(hrefs) else [joined]  # a mosaic's
-            known |= dict(zip(parts, str(hrefs).split(" "), strict=False))
+            parts = joined.split("+") if "\n" in str(hrefs) else [joined]  # a mosaic's
+            known |= dict(zip(parts, str(hrefs).split("\n"), strict=False))
     if items is not None:
         given = plain_items(items)
         known = {str(item["id"]): _self(item) for item in given}

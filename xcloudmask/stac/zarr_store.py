@@ -37,26 +37,36 @@ _MARGIN = 4
 
 
 def split(href: str) -> tuple[str, str]:
-    """Return the address of a store, and the path within it.
+    """Return the address of a store, and the path within it; a query, as of a signature, is the store's.
 
     Examples
     --------
     >>> split("s3://bucket/a.zarr/measurements/reflectance")
     ('s3://bucket/a.zarr', 'measurements/reflectance')
+    >>> split("https://a/b.zarr/r10m/b02?sig=1/2")
+    ('https://a/b.zarr?sig=1/2', 'r10m/b02')
     """
-    found = re.match(r"(.*?\.zarr)/+(.+?)/*$", href)
-    return (found[1], found[2]) if found else (href.rstrip("/"), "")
+    address, query = _parted(href)
+    found = re.match(r"(.*?\.zarr)/+(.+?)/*$", address)
+    root, path = (found[1], found[2]) if found else (address.rstrip("/"), "")
+    return root + query, path
 
 
-def is_zarr(href: str) -> bool:
-    """Whether an address is one of a Zarr store, or of something within one.
+def join(root: str, path: str) -> str:
+    """Return the address of what is in a store: what `split` parts.
 
     Examples
     --------
-    >>> is_zarr("https://a/b.zarr/r10m"), is_zarr("b.zarr"), is_zarr("b.zarr.zip"), is_zarr("b.tif")
-    (True, True, False, False)
+    >>> join("https://a/b.zarr?sig=1/2", "r10m/b02")
+    'https://a/b.zarr/r10m/b02?sig=1/2'
     """
-    return re.search(r"\.zarr(/|$)", urlsplit(href).path) is not None
+    address, query = _parted(root)
+    return f"{address}/{path}{query}"
+
+
+def _parted(href: str) -> tuple[str, str]:
+    query = urlsplit(href).query if href.startswith(("http://", "https://")) else ""
+    return (href.partition("?")[0], f"?{query}") if query else (href, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,7 @@ def _store(url: str, transport: Transport) -> Any:
     from zarr.storage import FsspecStore, LocalStore
 
     if transport.filesystem is not None:
+        _refuse_query(url, "leave out filesystem=")
         return FsspecStore.from_mapper(transport.filesystem.get_mapper(url), read_only=True)
     if is_local(url):
         return LocalStore(url.removeprefix("file://"), read_only=True)
@@ -127,11 +138,18 @@ def _store(url: str, transport: Transport) -> Any:
         return _obstore(url, scheme, transport)
     except ImportError:
         pass
+    _refuse_query(url, "pip install obstore")
     options = s3_options(dict(transport.gdal_env)) if scheme == "s3" else {}
     try:
         return FsspecStore.from_url(url, storage_options=options, read_only=True)
     except ImportError as error:
         raise AssetError(f"{url}: Zarr there needs obstore: pip install obstore ({error}).") from error
+
+
+def _refuse_query(url: str, remedy: str) -> None:
+    address, query = _parted(url)
+    if query:
+        raise AssetError(f"{address}: only obstore reads Zarr whose address has a query (?...): {remedy}.")
 
 
 def _obstore(url: str, scheme: str, transport: Transport) -> Any:
@@ -216,9 +234,12 @@ def grid_of_group(group: Any, path: str, crs: str, shape: tuple[int, int]) -> Gr
     The arrays' own ``proj:transform`` is not used: that of a resampled array is often its source's.
     """
     node = group[path]
-    told = dict(node.attrs).get("spatial:transform")
+    attrs = dict(node.attrs)
+    told = attrs.get("spatial:transform")
     if told and len(told) >= 6 and told[0] > 0 > told[4] and not told[1] and not told[3]:
-        return Grid(crs, told[2], told[5], told[0], -told[4], shape)
+        # of a pixel's corner, or of its middle
+        half = 0.5 if attrs.get("spatial:registration") == "node" else 0.0
+        return Grid(crs, told[2] - half * told[0], told[5] - half * told[4], told[0], -told[4], shape)
     x, y = (np.asarray(node[name][:], "float64") for name in ("x", "y"))
     if len(x) < 2 or len(y) < 2 or (len(y), len(x)) != shape:
         raise AssetError(f"{path}: its x and y have {len(x)} and {len(y)} values, its bands {shape} pixels.")
@@ -347,7 +368,12 @@ class _Kept:
     """Decoded blocks, the last used first; each is made by whoever asks first, the others wait."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._size = most, 0
+        self._most = most
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew: after a fork the locks may be held for ever, by threads that are not there."""
+        self._size = 0
         self._lock = threading.Lock()
         self._blocks: OrderedDict[Any, np.ndarray[Any, Any]] = OrderedDict()
         self._making: dict[Any, threading.Lock] = {}
@@ -361,13 +387,16 @@ class _Kept:
                     self._making.pop(key, None)
                     self._blocks.move_to_end(key)
                     return self._blocks[key]
-            block = make()
-            with self._lock:
-                self._blocks[key] = block
-                self._size += block.nbytes
-                while self._size > self._most and len(self._blocks) > 1:
-                    self._size -= self._blocks.popitem(last=False)[1].nbytes
-                self._making.pop(key, None)
+            try:
+                block = make()
+                with self._lock:
+                    self._size += block.nbytes - (self._blocks[key].nbytes if key in self._blocks else 0)
+                    self._blocks[key] = block
+                    while self._size > self._most and len(self._blocks) > 1:
+                        self._size -= self._blocks.popitem(last=False)[1].nbytes
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
         return block
 
     def forget(self, root: str) -> None:
@@ -378,3 +407,5 @@ class _Kept:
 
 
 _KEPT = _Kept(KEPT)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_KEPT.reset)
