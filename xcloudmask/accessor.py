@@ -449,7 +449,8 @@ class CloudMask:
             Metres over the ground that clouds may have.
         own : {"replace", "match", "keep"}
             What becomes of the mask's own shadows: they count for nothing; or as dark ground, and those on
-            which no shadow falls become clear; or as dark ground, and all of them stay.
+            which no shadow falls become clear; or as dark ground, and all of them stay. Where the scene
+            holds no data, they stay always.
         progress : bool, "auto" or callable
             As of `predict`; of a mask in memory.
 
@@ -744,29 +745,6 @@ class CloudMask:
             name: value for name, value in locals().items() if name not in ("self", "store", "to_zarr")
         }
         return to_zarr(self._mask(), store, **options)
-
-    def add_overviews(
-        self,
-        store: Any,
-        group: str | None = None,
-        *,
-        factors: Overviews = True,
-        storage_options: dict[str, Any] | None = None,
-    ) -> tuple[int, ...]:
-        """Add overviews to the store that this mask was written to; see `xcloudmask.add_overviews`.
-
-        Examples
-        --------
-        >>> import numpy as np, tempfile, xarray as xr, xcloudmask
-        >>> mask = xr.DataArray(np.zeros((90, 90), "u1"), dims=("y", "x"), name="cloud_mask")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     report = mask.cloudmask.to_zarr(folder, progress=False)
-        ...     mask.cloudmask.add_overviews(folder, factors=(2, 4))
-        (2, 4)
-        """
-        from xcloudmask.store.overviews import add_overviews
-
-        return add_overviews(store, group, factors=factors, storage_options=storage_options)
 
     def to_stac(
         self, href: str, *, id: str | None = None, items: Any = None, cloud_cover: bool = True

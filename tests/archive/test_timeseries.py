@@ -294,3 +294,18 @@ def test_gaps_are_the_maps_of_the_time_series() -> None:
         np.testing.assert_array_equal(found[name].values, values)
     snow = mask.cloudmask.gaps(["snow"]).clear_count
     assert (snow <= found.clear_count).all()
+
+
+def test_a_thinned_stack_lies_where_its_coordinates_say() -> None:
+    import geopandas
+    import shapely
+
+    whole = masks()
+    kept = whole.rio.write_transform(whole.rio.transform())  # as every scene of open_rasterio has it
+    thin, plain = (da[:, ::2, ::2] for da in (kept, whole))
+    box = shapely.box(600_400, 4_899_200, 600_800, 4_899_500)
+    fields = geopandas.GeoDataFrame(geometry=[box], index=["a"], crs=32632)
+    for given in ({"areas": fields}, {"geometry": fields.to_crs(4326).geometry.iloc[0]}):
+        found, want = (timeseries(da, **given).compute() for da in (thin, plain))
+        xr.testing.assert_equal(found.drop_vars("spatial_ref"), want.drop_vars("spatial_ref"))
+        assert want.valid_fraction.max() > 0, "else the case shows nothing"

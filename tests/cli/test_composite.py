@@ -52,7 +52,9 @@ def test_a_picture_of_all_dates_is_that_of_python(scenes: list[Path], tmp_path: 
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_periods_go_into_a_store_and_masks_may_be_given(scenes: list[Path], tmp_path: Path) -> None:
+def test_periods_go_into_a_store_and_masks_may_be_given(
+    scenes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     masks, out, again = (str(tmp_path / name) for name in ("masks.zarr", "out.zarr", "again.zarr"))
     words = ["composite", *map(str, scenes), out, "--by", "month", "--method", "latest", *WORDS]
     assert main(words) == 0
@@ -67,6 +69,11 @@ def test_periods_go_into_a_store_and_masks_may_be_given(scenes: list[Path], tmp_
     np.testing.assert_allclose(
         xr.open_zarr(again, consolidated=False).reflectance.values, want.values, rtol=1e-5
     )
+    late = raster(tmp_path / "2026-07-01.tif", (60, 70))
+    words[words.index(again)] = str(tmp_path / "more.zarr")
+    code, line = problem(capsys, *words[:1], late, *words[1:], "--mask", masks)
+    assert code == 1
+    assert "masks.zarr holds no mask of 2026-07-01T00:00:00. Mask these scenes, too" in line
 
 
 @pytest.mark.parametrize(

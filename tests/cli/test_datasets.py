@@ -151,3 +151,17 @@ def test_single_pixels_are_scored_by_models_of_single_pixels(
     code, _, err = called(capsys, *words, "sensei")
     assert code == 1
     assert "single pixels" in err
+
+
+def test_json_is_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = json.loads(called(capsys, "datasets", "--json")[1])
+    assert [each["name"] for each in listed] == list(datasets.names())
+    shown = json.loads(called(capsys, "datasets", "show", "sparcs", "--json")[1])
+    assert (shown["name"], shown["bands"]) == ("sparcs", list(datasets.get("sparcs").bands))
+    MAKERS["sparcs"](tmp_path / "copy")
+    made = called(
+        capsys, "datasets", "convert", "sparcs", tmp_path / "copy", "--out", tmp_path / "data", "--json"
+    )
+    facts = json.loads(made[1])
+    assert (facts["scenes"], facts["patches"]) == (1, 1)
+    assert sum(facts["labels"].values()) == facts["pixels"] > 0

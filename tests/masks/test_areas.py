@@ -88,3 +88,11 @@ def test_what_has_no_place_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "exactextract", None)
     with pytest.raises(ImportError, match=r"pip install 'xcloudmask\[areas\]'"):
         mask.cloudmask.clear_fraction(areas=FIELDS)
+
+
+@pytest.mark.parametrize("part", [slice(None, None, 2), slice(None, None, -1)])
+def test_a_part_of_a_scene_lies_where_its_coordinates_say(part):
+    whole = a_mask()
+    kept = whole.rio.write_transform(whole.rio.transform())  # as every scene of open_rasterio has it
+    want = whole[:, part, part].cloudmask.clear_fraction(areas=FIELDS)
+    np.testing.assert_array_equal(kept[:, part, part].cloudmask.clear_fraction(areas=FIELDS), want)

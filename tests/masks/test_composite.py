@@ -227,3 +227,43 @@ def test_building_it_computes_nothing():
     for method in METHODS:
         made = never.cloudmask.composite(mask.chunk(y=2), method, by="month", sources=True)
         assert all(variable.chunks is not None for variable in made.data_vars.values())
+
+
+def test_weeks_begin_on_monday_and_are_named_by_it():
+    times = np.array(["2026-06-01", "2026-06-07", "2026-06-08"], "M8[ns]")  # Monday, Sunday, Monday
+    scene = xr.DataArray([1.0, 2, 3], dims="time", coords={"time": times}).expand_dims(y=1, x=1)
+    mask = xr.zeros_like(scene, np.uint8).assign_attrs(FLAGS)
+    made = scene.cloudmask.composite(mask, "latest", by="week")
+    np.testing.assert_array_equal(made.time.values, times[[0, 2]])
+    assert made.values.ravel().tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "bands", "clear"),
+    [
+        ("u2", {"red": [0, 0, 3200], "nir": [0, 3000, 3300]}, 2),  # 0 in one band is a number
+        ("u2", {"red": [0, 3000, 3200]}, 2),
+        ("f4", {"red": [-0.1, -0.1, 0.2], "nir": [-0.1, 0.1, 0.3]}, 2),
+    ],
+)
+def test_what_fills_the_products_of_a_sensor_is_no_view(dtype, bands, clear, lazy):
+    times = np.array(["2026-06-01", "2026-06-03", "2026-06-05"], "M8[ns]")
+    scene = xr.DataArray(np.array(list(bands.values()), dtype).reshape(-1, 3, 1, 1),
+                         dims=("band", "time", "y", "x"), coords={"time": times})  # fmt: skip
+    units = {"scale": 1e-4, "offset": -0.1} if dtype == "u2" else {}
+    known = scene.cloudmask.describe("sentinel-2a", bands=list(bands), level="L2A", **units)
+    mask = xr.DataArray(
+        np.zeros((3, 1, 1), "u1"), dims=("time", "y", "x"), coords={"time": times}, attrs=FLAGS
+    )
+    known = known.chunk(band=1) if lazy else known
+    assert known.cloudmask.composite(mask, sources=True).views.values.item() == clear
+    assert scene.cloudmask.composite(mask, sources=True).views.values.item() == 3, "of no known sensor"
+
+
+def test_quality_of_other_dates_is_refused():
+    scene, mask = a_stack(2)
+    for odds in (xr.ones_like(mask, float), xr.ones_like(mask.time, float)):
+        assert scene.cloudmask.composite(mask, "best", quality=odds).sizes["time"] == 1
+        with pytest.raises(CloudMaskError, match="quality= and the mask have other coordinates"):
+            scene.cloudmask.composite(mask, "best", quality=odds.sortby("time"))

@@ -460,3 +460,14 @@ def test_a_block_that_gdal_lost_unnoticed_is_noticed(tmp_path: Path, monkeypatch
     with pytest.raises(CloudMaskError, match="does not hold what was written"):
         write(mask(chunks={"x": 512}), tmp_path / "m.tif")
     assert listing(tmp_path) == []
+
+
+def test_a_thinned_scene_is_written_where_its_coordinates_say(tmp_path: Path) -> None:
+    whole = mask(80, 80).rio.write_transform(UTM)  # as every scene of open_rasterio has it
+    write(whole[::2, ::2], tmp_path / "m.tif")
+    with rasterio.open(tmp_path / "m.tif") as file:
+        assert file.transform == Affine(60.0, 0.0, UTM.c - 15, 0.0, -60.0, UTM.f + 15)
+    turned = Affine(26.0, 15.0, UTM.c, 15.0, -26.0, UTM.f)  # coordinates cannot tell
+    write(whole.rio.write_transform(turned), tmp_path / "t.tif")
+    with rasterio.open(tmp_path / "t.tif") as file:
+        assert file.transform.almost_equals(turned)

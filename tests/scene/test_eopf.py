@@ -244,3 +244,13 @@ def test_xarray_eopf_itself_gives_the_mask_of_the_tree(eopf_store):
     merged = xr.open_dataset(str(eopf_store(L1C)), engine="eopf-zarr", chunks={})
     tree = xr.open_datatree(eopf_store(L1C), engine="zarr")
     np.testing.assert_array_equal(merged.cloudmask.predict(TOY), tree.cloudmask.predict(TOY))
+
+
+@needs_eopf
+def test_quality_masks_that_lost_their_meanings_are_refused(eopf_store):
+    tree = xr.open_datatree(eopf_store(L1C), engine="zarr")
+    for group in tree["quality/mask"].children.values():
+        for mask in group.data_vars.values():
+            mask.attrs.pop("flag_meanings", None)
+    with pytest.raises(CloudMaskError, match="no bit for MSI_LOST"):
+        tree.cloudmask.quality()

@@ -9,7 +9,7 @@ import xarray as xr
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.sun import sun_position
-from xcloudmask.scene.sun_angles import NEAR, grid_north, sun_angles
+from xcloudmask.scene.sun_angles import NEAR, grid_north, middle, sun_angles
 
 ITEMS = Path(__file__).parents[2] / "../shared/stac-items"
 NOON = np.datetime64("2020-06-21T12:00", "ns")
@@ -84,6 +84,17 @@ def test_the_place_is_that_of_the_projection_and_north_is_not_up_everywhere():
     west = da.assign_coords(x=[2.9e5, 3.1e5])
     assert grid_north(west) == pytest.approx(-3.1, abs=0.1)
     assert grid_north(da.drop_vars("spatial_ref")) == 0
+
+
+def test_the_crs_may_be_that_of_an_index_of_xproj():
+    import rioxarray  # noqa: F401
+
+    pytest.importorskip("xproj")
+    axes = {"y": [6.66e6, 6.64e6], "x": [6.9e5, 7.1e5]}
+    da = xr.DataArray(np.zeros((2, 2)), dims=("y", "x"), coords=axes)
+    other = da.proj.assign_crs(place="EPSG:32632")
+    assert grid_north(other) == grid_north(da.rio.write_crs("EPSG:32632")) != 0
+    assert middle(other) == middle(da.rio.write_crs("EPSG:32632"))
 
 
 def real_items():

@@ -148,6 +148,6 @@ def shadows(plane, light, factors, per_metre, heights, around, own="replace"):
             ground = plane[p] in (0, 3, 4)
             if ground and at in falls and (light[p] < below[at] or (plane[p] == 3 and own != "replace")):
                 out[p] = 3
-            elif plane[p] == 3 and own != "keep":
+            elif plane[p] == 3 and own != "keep" and light[p] != 255:
                 out[p] = 0
     return out

@@ -239,3 +239,29 @@ def test_drawn_shadows_are_found_from_clouds_alone():
     assert recall > 0.5
     chance = rates(mask.cloudmask.cast_shadow(scene, sun=(sun[0], sun[1] + 90), view=view).values == 3, true)
     assert chance[1] < 0.5 * recall
+
+
+@pytest.mark.parametrize("own", ["replace", "match", "keep"])
+def test_shadows_stay_where_the_scene_holds_no_data(own):
+    plane, light = np.zeros((30, 30), "u1"), np.full((30, 30), 0.3)
+    plane[2:5, 2:5], plane[20:25, 20:25], plane[20:25, 5:10] = 1, 3, 3
+    light[20:25, 20:25] = np.nan
+    mask, scene = pair(plane, light, (60.0, 60.0))
+    found = mask.cloudmask.cast_shadow(scene, sun=(45, 180), heights=(0, 200), own=own).values
+    assert (found[20:25, 20:25] == 3).all()
+    assert (found[20:25, 5:10] == (3 if own == "keep" else 0)).all()
+
+
+def test_north_is_that_of_the_scene_where_the_mask_has_no_crs():
+    plane, light, _ = simulated(0, azimuth=150.0)
+    mask, scene = pair(plane, light, (30.0, 30.0))
+    shift = {"y": mask.y + 8e6, "x": mask.x + 8e5}  # 3 degrees and more to the east of the meridian
+    mask, scene = mask.assign_coords(shift), scene.assign_coords(shift)
+    placed = scene.rio.write_crs(32632)
+    north, none = (mask.cloudmask.cast_shadow(each, sun=(20, 150)) for each in (placed, scene))
+    both = mask.rio.write_crs(32632).cloudmask.cast_shadow(placed, sun=(20, 150))
+    np.testing.assert_array_equal(north, both)
+    np.testing.assert_array_equal(
+        mask.cloudmask.cast_shadow(placed.drop_vars(["y", "x"]), sun=(20, 150)), both
+    )
+    assert (north != none).any(), "else the case shows nothing"

@@ -16,7 +16,7 @@ from xcloudmask.archive.index import UPDATED
 from xcloudmask.classes import CLEAR
 from xcloudmask.errors import CloudMaskError, ContractError, OptionError, warn_user
 from xcloudmask.masks import apply
-from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.dims import spatial_dims, transform_of
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.boxes import check_bbox, geometry_box, parse_crs, transform_box
 from xcloudmask.store.header import read_header
@@ -214,7 +214,7 @@ def _place(series: _Series, bbox: Sequence[float] | None, geometry: Any) -> tupl
     from rasterio.windows import from_bounds
 
     degrees = geometry_box(geometry) if bbox is None else check_bbox(bbox)
-    transform = mask.rio.transform()
+    transform = transform_of(mask)
     window = from_bounds(*transform_box(degrees, "EPSG:4326", parse_crs(mask.rio.crs)), transform)
     tiny = 1e-6  # a corner of pixels is one, whatever the rounding
     box = (
@@ -222,7 +222,7 @@ def _place(series: _Series, bbox: Sequence[float] | None, geometry: Any) -> tupl
         slice(max(0, int(np.floor(window.col_off + tiny))), min(cols, _ceil(window.col_off + window.width))),
     )
     if any(part.start >= part.stop for part in box):
-        whole = tuple(round(value, 4) for value in mask.rio.transform_bounds("EPSG:4326"))
+        whole = tuple(round(value, 4) for value in mask.rio.transform_bounds("EPSG:4326", recalc=True))
         what = "geometry" if bbox is None else "bbox"
         raise CloudMaskError(
             f"{what}={degrees} lies beside the masks, which cover {whole} (west, south, east, north)"
@@ -259,7 +259,7 @@ def _rasterised(mask: xr.DataArray, areas: Any) -> tuple[xr.DataArray, Any]:
         whose = "the masks have" if mask.rio.crs is None else "areas= has"
         raise CloudMaskError(f"{whose} no CRS, so areas= has no place: set it, or give numbers on the grid")
     shapes = list(areas.to_crs(mask.rio.crs.to_wkt()).geometry)
-    how: dict[str, Any] = {"out_shape": mask.shape[-2:], "transform": mask.rio.transform(), "dtype": "int32"}
+    how: dict[str, Any] = {"out_shape": mask.shape[-2:], "transform": transform_of(mask), "dtype": "int32"}
     labels = rasterize([(shape, number) for number, shape in enumerate(shapes, 1)], **how)
     times_held = rasterize([(shape, 1) for shape in shapes], merge_alg=MergeAlg.add, **how)
     if shared := int((times_held > 1).sum()):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask.cli import predict, written
-from xcloudmask.cli.parse import Parser, UsageError
+from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.text import paragraph, print_facts
 from xcloudmask.errors import CloudMaskError
 
@@ -59,14 +59,12 @@ def _size(text: str) -> int | str:
 
 def run(args: Namespace) -> int:
     """Clean, and write."""
-    steps = dict(args.steps)
-    for name in steps:
-        if sum(name == other for other, _ in args.steps) > 1:
-            raise UsageError(f"--{name} is said twice: leave one out, or clean the outcome once more")
+    from xcloudmask.tidy.clean import clean
+
     path = Path(args.mask).expanduser()
     mask = written.find_mask(path, args.variable) if path.exists() else None
     if mask is None:
         raise CloudMaskError(f"{path} holds no mask, or is not there", "Name what predict or stream wrote")
-    result = predict.write_out(args, mask.cloudmask.clean(**steps), args.out)
+    result = predict.write_out(args, clean(mask, args.steps), args.out)
     print_facts(args, result, paragraph(str(result)), quiet=args.quiet)
     return 0

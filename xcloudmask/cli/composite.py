@@ -65,7 +65,7 @@ def run(args: Namespace) -> int:
     if args.mask is None:
         mask = mask_scene(scene, asked)
     elif (stored := written.find_mask(Path(args.mask).expanduser())) is not None:
-        mask = stored.sel(time=scene.time)
+        mask = _of_dates(stored, scene.time, args.mask)
     else:
         raise CloudMaskError(f"{args.mask} holds no mask", "Name what stream wrote")
     if "scale" in scene.coords:
@@ -78,6 +78,18 @@ def run(args: Namespace) -> int:
     facts = {"path": out, "method": args.method, "dates": scene.time, "sizes": dict(pictures.sizes)}
     print_facts(args, facts, paragraph(line), quiet=args.quiet)
     return 0
+
+
+def _of_dates(stored: xr.DataArray, time: xr.DataArray, store: str) -> xr.DataArray:
+    """Return the masks of these dates."""
+    if "time" not in stored.dims:
+        raise CloudMaskError(f"{store} holds a mask without dates", "Name what stream wrote of these scenes")
+    missing = sorted({str(date)[:19] for date in time.values[~time.isin(stored.time).values]})
+    if missing:
+        raise CloudMaskError(
+            f"{store} holds no mask of {', '.join(missing)}", "Mask these scenes, too, or leave them out"
+        )
+    return stored.sel(time=time)
 
 
 def _write(pictures: xr.DataArray, out: Path) -> None:

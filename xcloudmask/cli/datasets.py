@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import paragraph, table
+from xcloudmask.cli.text import paragraph, print_facts, table
 from xcloudmask.errors import CloudMaskError
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def _list(args: Namespace) -> None:
     for name in datasets.names():
         each = datasets.get(name)
         rows.append((name, each.sensor, f"{len(set(each.classes.values()))} classes", each.title))
-    print(table(rows))
-    print("\nLayout, classes, citation of one: xcloudmask datasets show NAME")
+    facts = [dict(zip(("name", *rows[0][1:3], "title"), row, strict=True)) for row in rows[1:]]
+    more = "Layout, classes, citation of one: xcloudmask datasets show NAME"
+    print_facts(args, facts, f"{table(rows)}\n\n{more}")
 
 
 def _show(args: Namespace) -> None:
@@ -79,9 +80,12 @@ def _show(args: Namespace) -> None:
         ("cite", each.citation),
         ("layout from", each.source),
     ]
-    print(paragraph(f"{each.name}: {each.title}"))
-    print(table([(f"  {label}", text) for label, text in rows if text]))
-    print(f"  expected files, below FOLDER:\n{each.layout}")
+    parts = [
+        paragraph(f"{each.name}: {each.title}"),
+        table([(f"  {label}", text) for label, text in rows if text]),
+        f"  expected files, below FOLDER:\n{each.layout}",
+    ]
+    print_facts(args, each, "\n".join(parts))
 
 
 def _words(bits: int) -> str:
@@ -121,10 +125,15 @@ def _convert(args: Namespace) -> None:
     elif labelled != written:
         raise CloudMaskError(f"labels were lost on their way: {labelled - written}", "Report it, please.")
     whole = {} if args.split else declared.published
-    print(table([(what, _against(count, whole.get(what))) for what, count in found.items()]))
-    print(table([(f"  {_words(bits)}", f"{count:,} pixels") for bits, count in sorted(labelled.items())]))
-    print(f"\nTrain on them: xcloudmask train CONFIG --data {out}\n")
-    print(paragraph(f"Please cite: {declared.citation}. Licence: {declared.licence}. {declared.note}"))
+    kinds = {_words(bits): count for bits, count in sorted(labelled.items())}
+    parts = [
+        table([(what, _against(count, whole.get(what))) for what, count in found.items()]),
+        table([(f"  {words}", f"{count:,} pixels") for words, count in kinds.items()]),
+        f"\nTrain on them: xcloudmask train CONFIG --data {out}\n",
+        paragraph(f"Please cite: {declared.citation}. Licence: {declared.licence}. {declared.note}"),
+    ]
+    facts = {"dataset": name, "out": out, **found, "labels": kinds, "citation": declared.citation}
+    print_facts(args, facts, "\n".join(parts))
 
 
 def _rows(one: Labelled, group: int) -> list[list[str]]:

@@ -28,8 +28,8 @@ from xcloudmask.store.retry import messages
 if TYPE_CHECKING:
     import xarray as xr
 
-#: Files at hand fail for good or not at all; a world file beside a TIFF counts.
 _REMOTE = Transport()
+#: Files at hand fail for good or not at all; a world file beside a TIFF counts.
 _TRANSPORT = Transport(retries=0, gdal_env=(("GDAL_DISABLE_READDIR_ON_OPEN", "FALSE"),), own_vrt=True)
 #: Pixel sizes that differ by less are the same.
 _SAME = 1e-6

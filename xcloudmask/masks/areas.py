@@ -14,7 +14,7 @@ import xarray as xr
 from xcloudmask.classes import CLEAR
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks.apply import holds_class, one_of
-from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.dims import spatial_dims, transform_of
 from xcloudmask.scene.mask_classes import as_mask
 
 #: Parts of a pixel that are counted: sums of whole numbers are the same in any order, and so for any chunks.
@@ -67,7 +67,7 @@ def clear_fraction_of(mask: xr.DataArray, areas: Any, clear: Sequence[str] = CLE
     ]
     lead, sizes = cut.dims[:-2], cut.data.chunks
     parts = cut.data.map_blocks(
-        _count, features, mask.rio.transform(), dtype=np.int64, new_axis=[cut.ndim, cut.ndim + 1],
+        _count, features, transform_of(mask), dtype=np.int64, new_axis=[cut.ndim, cut.ndim + 1],
         chunks=(*sizes[:-2], *((1,) * len(cuts) for cuts in sizes[-2:]), len(features), 2),
         meta=np.empty((0,) * (cut.ndim + 2), np.int64),
     )  # fmt: skip

@@ -12,17 +12,21 @@ import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.classes import CLEAR
+from xcloudmask.engine.pixels import NEAR
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.masks.apply import clear_fraction, one_of
 from xcloudmask.masks.select import clear_counts, enough, read_where
 from xcloudmask.masks.series import dated, nan_median, whole_series
 from xcloudmask.scene.dataset import as_variables, stack
 from xcloudmask.scene.dims import BAND_DIMS
-from xcloudmask.scene.units import NODATA_ATTRS, declared_nodata
+from xcloudmask.scene.same_grid import differ_along
+from xcloudmask.scene.units import NODATA_ATTRS, fill_of
 
 METHODS = ("median", "medoid", "best", "latest")
 #: Periods by name, as pandas calls them.
 PERIODS = {"day": "D", "week": "W-MON", "month": "MS", "season": "QS-DEC", "year": "YS"}
+#: A period has its first day, and is named by it.
+FIRST: Any = {"closed": "left", "label": "left"}
 
 Pixels = npt.NDArray[Any]
 Groups = list[tuple[Any, npt.NDArray[np.intp]]]
@@ -44,13 +48,19 @@ def composite(
     if quality is not None and method != "best":
         raise CloudMaskError(f"quality= is what method='best' goes by; method={method!r} takes none")
     da = stack(data) if isinstance(data, xr.Dataset) else data
+    given = mask
     mask, da, dim, order = dated(mask, da)
     if quality is not None and (dim not in quality.dims or {**mask.sizes, **quality.sizes} != mask.sizes):
         raise CloudMaskError(f"quality= has sizes {dict(quality.sizes)}, which do not fit {dict(mask.sizes)}")
+    if quality is not None and any(differ_along(quality, given, along) for along in quality.dims):
+        raise CloudMaskError(
+            "quality= and the mask have other coordinates", "Bring it there: quality.reindex_like(mask)"
+        )
     if method == "best":
         quality = clear_fraction(mask, clear) if quality is None else quality.isel({dim: order})
     if isinstance(by, xr.DataArray) and by.sizes == mask[dim].sizes:
         by = by.isel({dim: order})
+    gaps, fill = fill_of(da)  # a mask of others may call them clear
     groups = _groups(mask[dim], by)
     kept = np.arange(mask.sizes[dim])
     if min_clear is not None:
@@ -58,10 +68,13 @@ def composite(
         kept = np.flatnonzero(enough(counts.sum(axis=(-2, -1)), min_clear))
         if da.chunks is not None:  # where nothing is clear, reading would change nothing
             da = read_where(da, counts[0] > 0, mask.dims)
-    da = da if da.dtype.kind == "f" else da.astype(np.float32)
-    if gaps := declared_nodata(da.attrs):  # a mask of others may call them clear
-        da = da.where(~da.isin(gaps))
     banded = any(name in da.dims for name in BAND_DIMS)
+    stored, da = da, da if da.dtype.kind == "f" else da.astype(np.float32)
+    if gaps:
+        da = da.where(~stored.isin(gaps))
+    for number in fill:
+        held = abs(stored - number) > NEAR if number else stored != number
+        da = da.where(held.any([name for name in BAND_DIMS if name in da.dims]))
     cube = (da if banded else da.expand_dims("band")).drop_vars(
         [name for name in da.coords if name not in da.dims]
     )
@@ -100,7 +113,7 @@ def _groups(time: xr.DataArray, by: Any) -> Groups:
         grouped: Any = places.groupby(by.values)
     else:
         try:
-            grouped = places.resample(PERIODS.get(by, by))
+            grouped = places.resample(PERIODS[by], **FIRST) if by in PERIODS else places.resample(by)
         except (ValueError, TypeError):
             hint = (
                 "Or a length of time as pandas writes it, '10D', or labels of the dates: scene.time.dt.month"

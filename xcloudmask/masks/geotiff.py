@@ -21,7 +21,7 @@ import xarray as xr
 
 from xcloudmask.classes import NO_DATA, class_colours
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
-from xcloudmask.scene.dims import plain_axes, spatial_dims
+from xcloudmask.scene.dims import plain_axes, spatial_dims, transform_of
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.store.atomic import SinkError, beside, install, writing
 
@@ -273,7 +273,7 @@ def _make_cog(
         "driver": "GTiff", "height": mask.sizes[spatial[0]], "width": mask.sizes[spatial[1]],
         "count": mask.sizes["class"] if probabilities else 1, "dtype": str(mask.dtype),
         "nodata": float("nan") if probabilities else NO_DATA, "crs": mask.rio.crs,
-        "transform": plain_axes(mask, spatial).rio.set_spatial_dims(spatial[1], spatial[0]).rio.transform(),
+        "transform": transform_of(plain_axes(mask, spatial).rio.set_spatial_dims(spatial[1], spatial[0])),
     }  # fmt: skip
     raw = path.with_name("blocks.tif")
     with writing():

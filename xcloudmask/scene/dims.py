@@ -82,6 +82,22 @@ def crs_of(da: xr.DataArray | xr.Dataset) -> Any:
     return None if own is None else CRS.from_wkt(own.to_wkt())
 
 
+def transform_of(da: xr.DataArray) -> Any:
+    """Return the affine transform from pixels to the CRS, as the coordinates tell.
+
+    A GeoTransform is the file's, and a thinned or turned part of the scene carries it on. It counts where the
+    coordinates agree, for it has more digits, and where it turns pixels, which they cannot tell.
+    """
+    import rioxarray  # noqa: F401  registers .rio
+
+    kept = da.rio.transform()
+    if kept.b or kept.d:
+        return kept
+    told = da.rio.transform(recalc=True)
+    off = abs(told.a - kept.a) * da.rio.width, abs(told.e - kept.e) * da.rio.height
+    return kept if max(off) < 1e-3 * min(abs(kept.a), abs(kept.e)) else told
+
+
 def plain_axes(da: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
     """Return the array with ordinary coordinates of rows and columns in the place of rasterix's."""
     odd = [dim for dim in dims if dim in da.coords and not isinstance(da.xindexes.get(dim), PandasIndex)]

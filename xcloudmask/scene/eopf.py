@@ -286,6 +286,13 @@ def quality(tree: Any, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
     if not masks:
         raise CloudMaskError(f"the tree has no group {QUALITY!r}: open the product from its root")
 
+    if not any(_bits(mask, LOST) for mask in masks.values()):
+        raise CloudMaskError(
+            f"the masks of {QUALITY!r} have no bit for {' or '.join(LOST)} (flag_meanings, flag_masks), so "
+            "what is lost would count as valid",
+            "Open the product so that its attributes stay, or leave valid= out",
+        )
+
     def marked(words: tuple[str, ...]) -> xr.DataArray:
         flags = [_any(mask, _bits(mask, words), like) for mask in masks.values()]
         return xr.concat(flags, dim=xr.Variable("band", list(masks)), coords="minimal", compat="override")

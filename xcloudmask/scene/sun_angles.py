@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
-from xcloudmask.scene.dims import coordinate, is_geographic, spatial_dims
+from xcloudmask.scene.dims import coordinate, crs_of, is_geographic, spatial_dims
 from xcloudmask.scene.sun import sun_position
 
 #: Names of coordinates, and degrees by which metadata and the almanac may differ: a scene is 200 km wide, and
@@ -130,7 +130,7 @@ def middle(da: xr.DataArray) -> tuple[float, float] | None:
         return None
     at = [float(np.mean(da[dim].values[[0, -1]])) for dim in (x, y)]
     if not is_geographic(da, y):
-        if da.rio.crs is None:
+        if crs_of(da) is None:
             return None
         at = list(_geographic(da).transform(*at))
     return at[1], at[0]
@@ -139,7 +139,7 @@ def middle(da: xr.DataArray) -> tuple[float, float] | None:
 def _geographic(da: xr.DataArray) -> Any:
     from pyproj import Transformer
 
-    return Transformer.from_crs(da.rio.crs, "EPSG:4326", always_xy=True)
+    return Transformer.from_crs(crs_of(da), "EPSG:4326", always_xy=True)
 
 
 def grid_north(da: xr.DataArray) -> float:
@@ -154,7 +154,7 @@ def grid_north(da: xr.DataArray) -> float:
     3.1
     """
     y, x = spatial_dims(da)
-    if is_geographic(da, y) or da.rio.crs is None:
+    if is_geographic(da, y) or crs_of(da) is None:
         return 0.0
     from pyproj import Geod
 

@@ -21,11 +21,14 @@ from xcloudmask.errors import (
     Use,
     warn_user,
 )
+from xcloudmask.scene.bands import sensor_of
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.scene.sentinel2 import check_offset
 from xcloudmask.types import Band, Calibration, Sensor
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from xcloudmask.scene.scene import Scene
 
 #: What says how numbers are stored.
@@ -110,6 +113,18 @@ def _product_fill(
     if dtype.kind == "f" and reflectance:
         everywhere += table.get("fill_reflectance", ())
     return stored, everywhere
+
+
+def fill_of(da: xr.DataArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return what means no data in any band, and in all at once, of pixels that need not be reflectance.
+
+    It is what the attributes declare, and what fills the products of the sensor that they name.
+    """
+    stored, everywhere = _product_fill(sensor_of(da), da.dtype, reflectance=True) or ((), ())
+    return (
+        _as_stored((*declared_nodata(da.attrs), *stored), da.dtype),
+        _as_stored(everywhere, da.dtype),
+    )
 
 
 def declared_nodata(attrs: Mapping[Any, Any]) -> tuple[float, ...]:

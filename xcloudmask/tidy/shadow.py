@@ -28,7 +28,7 @@ from xcloudmask.engine.pixels import calibrate
 from xcloudmask.engine.progress import Progress
 from xcloudmask.errors import BandError, CloudMaskError, OptionError
 from xcloudmask.scene.bands import find_band
-from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.dims import crs_of, spatial_dims
 from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.scene import Scene, read_scene
@@ -172,7 +172,9 @@ def cast_shadow(
     factors = tuple(max(1, round(CELL / size)) for size in grid.size)
     look, codes = _look(codes, (factors[0], factors[1]), own)
     angles = sun_angles(light, sun)
-    rays = [_rays(mask, grid, look.factors, angle, view, (low, high)) for angle in angles]
+    axes = {dim: mask[dim] for dim in spatial_dims(mask)}
+    placed = light.assign_coords(axes) if crs_of(mask) is None else mask
+    rays = [_rays(placed, grid, look.factors, angle, view, (low, high)) for angle in angles]
 
     blocks = as_blocks(turned.data)
     cut = tuple(_whole(sizes, factor) for sizes, factor in zip(blocks.chunks[-2:], factors, strict=True))
@@ -377,8 +379,9 @@ def _paint(seen: Seen, found: npt.NDArray[np.uint8], look: Look, lead: tuple[int
     codes = seen.codes.part()
     limit, falls = (look.spread(cells, (codes.shape[0], codes.shape[1])) for cells in found)
     own, ground = any_of(codes, look.shadow), any_of(codes, look.ground)
-    shadow = ground & (falls > 0) & ((seen.light.part() < limit) | (own & (look.own != "replace")))
-    if look.own != "keep":
-        codes[own & ~shadow] = look.lit
+    light = seen.light.part()
+    shadow = ground & (falls > 0) & ((light < limit) | (own & (look.own != "replace")))
+    if look.own != "keep":  # where the scene holds nothing, nothing says otherwise
+        codes[own & ~shadow & (light != NO_DATA)] = look.lit
     codes[shadow] = look.becomes
     return codes.reshape(*lead, *codes.shape)
