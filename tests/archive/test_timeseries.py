@@ -163,8 +163,11 @@ def test_a_box_and_a_shape_in_degrees(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_what_is_no_series_of_masks_is_named(tmp_path: Path) -> None:
     mask = masks()
-    with pytest.raises(ContractError, match="no masks over time"):
+    with pytest.raises(ContractError, match="none does not exist"):
         timeseries(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ContractError, match="no masks over time"):
+        timeseries(tmp_path / "empty")
     write(mask[0].drop_vars(["time", "item_id"]), tmp_path / "one")
     with pytest.raises(ContractError, match=r"dimensions are y, x"):
         timeseries(tmp_path / "one")
