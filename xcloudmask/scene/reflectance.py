@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from xcloudmask.engine.input_checks import FEW, STEP, check_units
 from xcloudmask.engine.pixels import calibrate
 from xcloudmask.scene.scene import Scene
 from xcloudmask.scene.units import calibration_of
@@ -38,5 +39,9 @@ def reflectance_of(scene: Scene) -> xr.DataArray:
 
 
 def _calibrated(raw: npt.NDArray[np.generic], calibration: Calibration) -> npt.NDArray[np.float32]:
+    for image in raw.reshape(-1, *raw.shape[-3:]):
+        sample = image[:, ::STEP, ::STEP]
+        if sample[0].size >= FEW:  # as predict asks it of a window
+            check_units(sample, calibration)
     values, valid = calibrate(raw, calibration)
     return np.where(np.expand_dims(valid, -3), values, np.float32(np.nan))
