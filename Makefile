@@ -10,7 +10,9 @@ QUICK := $(addprefix tests/,engine scene predict masks sensors metrics local sta
 SLOW := $(addprefix tests/,engine/test_instruction_sets.py engine/test_run_dask_distributed.py \
 	engine/test_predictor.py engine/test_laziness.py models/sources/test_ukis.py models/test_every_model.py \
 	models/keymaps models/arch models/published models/test_imputation.py predict/test_against_peers.py \
-	scene/test_aux_inputs.py masks/test_clean.py masks/test_components.py masks/test_docs.py masks/test_time_docs.py masks/test_composite.py engine/test_chunk_invariance.py stac/test_grid.py engine/test_openvino.py models/own)
+	scene/test_aux_inputs.py scene/test_eopf.py masks/test_docs.py masks/test_time_docs.py masks/test_composite.py \
+	masks/test_explore.py predict/test_saturation.py predict/test_post.py engine/test_chunk_invariance.py stac/test_grid.py \
+	engine/test_openvino.py models/own)
 
 .PHONY: demo test quick lint install docs notebooks benchmarks clean
 
