@@ -228,7 +228,7 @@ def beside(peer: str, python: Path, side: int, rounds: int, threads: int) -> dic
             done = subprocess.run(
                 [python, HERE, "--child", name, str(side), str(threads)],
                 capture_output=True, text=True, check=False,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(HERE.parent.parent)},
             )  # fmt: skip
             if done.returncode:
                 raise RuntimeError(f"{name} failed:\n{done.stderr[-3000:]}")
