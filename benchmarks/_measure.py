@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -133,6 +134,21 @@ def in_words(found: dict[str, Any]) -> str:
         f"load {found['load_average_at_start']}\n"
         f"Python {found['python']}, {versions}"
     )
+
+
+def on_patches(doc: str | None, out: str, **more: dict[str, Any]) -> argparse.Namespace:
+    """Read the arguments of a benchmark on labelled patches, `more` of its own."""
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=plain)
+    parser.add_argument("--data", type=Path, help="the folder of patches; needed unless --table")
+    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
+    for name, how in more.items():
+        parser.add_argument(f"--{name}", **how)
+    parser.add_argument("--out", type=Path, default=RESULTS / out)
+    args = parser.parse_args()
+    if args.data is None and not args.table:
+        parser.error("say --data FOLDER, or --table")
+    return args
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -11,7 +11,6 @@ patches: they serve to choose, not to say how good the masks are.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from _measure import RESULTS, circumstances, in_words, save, table
+from _measure import circumstances, in_words, on_patches, save, table
 from scipy import ndimage
 
 import xcloudmask  # noqa: F401  registers the accessor
@@ -268,19 +267,14 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--data", type=Path, help="the folder of patches; needed unless --table")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="keep the rest of OUT")
-    parser.add_argument("--out", type=Path, default=RESULTS / "choices.json")
-    args = parser.parse_args()
+    args = on_patches(
+        __doc__, "choices.json",
+        only={"nargs": "+", "choices": SECTIONS, "default": SECTIONS, "help": "keep the rest of OUT"},
+    )  # fmt: skip
     if args.table:
         found = json.loads(args.out.read_text())
         print(in_words(found["circumstances"]) + "\n\n" + show(found))
         return
-    if args.data is None:
-        parser.error("say --data FOLDER, or --table")
     labelled = list(patches(args.data / "val", SCORED))
     large = [
         p for p in patches(args.data / "unlabelled", ("landsat_l1", "s2_l1c", "s2_l2a"))

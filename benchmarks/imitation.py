@@ -11,7 +11,6 @@ VGT1 and VGT2 have the same bands and pixels in `xcloudmask.sensors`, so the tab
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _measure import HERE, RESULTS, circumstances, in_words, save, table
+from _measure import HERE, circumstances, in_words, on_patches, save, table
 
 from xcloudmask import models
 from xcloudmask.metrics import METRICS, QUESTIONS, STATISTICS, Histogram, Tally, choose_threshold, summary
@@ -133,19 +132,12 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--data", type=Path, help="the folder of patches; needed unless --table")
-    parser.add_argument("--published", type=Path, help="the folder with cloud_detection_l8.hdf5")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    parser.add_argument("--out", type=Path, default=RESULTS / "imitation.json")
-    args = parser.parse_args()
+    published = {"type": Path, "help": "the folder with cloud_detection_l8.hdf5"}
+    args = on_patches(__doc__, "imitation.json", published=published)
     if args.table:
         found = json.loads(args.out.read_text())
         print(in_words(found["circumstances"]) + "\n\n" + show(found))
         return
-    if args.data is None:
-        parser.error("say --data FOLDER, or --table")
     held, training = (
         [entry for entry in find(args.data / part) if entry.path.suffix == ".npz"]
         for part in ("val", "train")

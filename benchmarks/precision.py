@@ -10,7 +10,6 @@ network left in float32 at a time: where that part causes the difference, it goe
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _measure import RESULTS, circumstances, in_words, save, table
+from _measure import circumstances, in_words, on_patches, save, table
 from choices import Patch, patches
 from torch import nn
 
@@ -115,15 +114,10 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--table", action="store_true")
-    args = parser.parse_args()
-    out = RESULTS / "precision.json"
+    args = on_patches(__doc__, "precision.json")
     if not args.table:
-        save(out, measure(args.data))
-    print(show(json.loads(out.read_text())))
+        save(args.out, measure(args.data))
+    print(show(json.loads(args.out.read_text())))
 
 
 if __name__ == "__main__":

@@ -11,19 +11,17 @@ case, beside mirror images over the same scene. The intervals are those of a boo
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from _cases import described, image
-from _measure import RESULTS, Spent, circumstances, clocked, in_words, load_average, median, save, table
+from _measure import Spent, circumstances, clocked, in_words, load_average, median, on_patches, save, table
 from choices import SHADOW, Patch, Pixels, patches, scene
 
 from xcloudmask import models
@@ -297,19 +295,12 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--data", type=Path, help="the folder of patches; needed unless --table")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    parser.add_argument("--only", nargs="+", default=[], help="sections to measure; the rest of OUT is kept")
-    parser.add_argument("--out", type=Path, default=RESULTS / "windows.json")
-    args = parser.parse_args()
+    only = {"nargs": "+", "default": [], "help": "sections to measure; the rest of OUT is kept"}
+    args = on_patches(__doc__, "windows.json", only=only)
     if args.table:
         found = json.loads(args.out.read_text())
         print(in_words(found["circumstances"]) + "\n\n" + show(found))
         return
-    if args.data is None:
-        parser.error("say --data FOLDER, or --table")
 
     def labelled(source: str, level: str, bits: int = 6) -> list[Patch]:
         found = [p for part in ("val", "train") for p in patches(args.data / part, (source,), bits)]

@@ -1,9 +1,5 @@
 """Steps of cloud fraction where a sensor changes: planted and absent ones; against scipy, test by test."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,19 +9,7 @@ import xarray as xr
 import xcloudmask
 from xcloudmask.errors import CloudMaskError, OptionError
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BREAKS = {"first": "2003-02-01", "second": "2014-01-01"}
-
-
-@pytest.fixture(scope="module")
-def dates():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        spec = importlib.util.spec_from_file_location("benchmark_dates", BENCHMARKS / "dates.py")
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        yield module
 
 
 def test_tests_are_those_of_scipy_on_monthly_means(dates):

@@ -1,10 +1,9 @@
 """The page on dates: its code runs as it is printed, its figures are those of the benchmark's results."""
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
+from types import ModuleType
 
 import geopandas
 import numpy as np
@@ -19,17 +18,10 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 
 
 def test_the_code_of_the_page_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dates: ModuleType
 ) -> None:
     mpl = pytest.importorskip("matplotlib")
     mpl.use("Agg")
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("benchmark_dates", ROOT / "benchmarks" / "dates.py")
-    assert spec is not None
-    assert spec.loader is not None
-    dates = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, dates)
-    spec.loader.exec_module(dates)
     site = dates.simulate(0, 12, 48, 0.3)
     mask = dates.naive(site).rio.write_crs(32632)
     parcels = geopandas.GeoDataFrame(geometry=[shapely.box(20, -300, 95, -20)], crs=32632)

@@ -1,9 +1,5 @@
 """Smoothness under masks: against the plain way, for any chunks; its order is that of the true errors."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,19 +10,6 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics import smoothness
 
 FLAGS = {"flag_values": [0, 1, 255], "flag_meanings": "clear cloud no_data"}
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def dates():
-    """The benchmark's simulated site."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        spec = importlib.util.spec_from_file_location("benchmark_dates", BENCHMARKS / "dates.py")
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        yield module
 
 
 def a_site(seed=0, dates=7, masks=3, side=(2, 3)):
