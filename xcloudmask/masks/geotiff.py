@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,12 @@ import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA, class_colours
+from xcloudmask.engine.progress import Tell
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
 from xcloudmask.scene.dims import plain_axes, spatial_dims, transform_of
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.store.atomic import SinkError, beside, install, writing
 
-#: Called with pixels done and pixels in all, after every chunk.
-Progress = Callable[[int, int], None]
 Array = npt.NDArray[Any]
 
 ENDINGS = (".tif", ".tiff")
@@ -75,7 +74,7 @@ def write_geotiff(
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Written:
     """Compute a mask or probabilities, chunk by chunk, into a Cloud Optimized GeoTIFF.
 
@@ -214,7 +213,7 @@ def _names(mask: xr.DataArray) -> dict[int, str]:
 class _Raster:
     """What Dask stores into: writes a block to the file and counts it, one thread at a time."""
 
-    def __init__(self, dataset: Any, mask: xr.DataArray, progress: Progress | None) -> None:
+    def __init__(self, dataset: Any, mask: xr.DataArray, progress: Tell | None) -> None:
         self._dataset, self._progress = dataset, progress
         self.tally = Tally(mask)
         self._total = mask.size // (mask.sizes["class"] if self.tally.probabilities else 1)
@@ -253,7 +252,7 @@ class _Raster:
 
 
 def _make_cog(
-    mask: xr.DataArray, path: Path, spatial: tuple[str, str], progress: Progress | None
+    mask: xr.DataArray, path: Path, spatial: tuple[str, str], progress: Tell | None
 ) -> dict[str, int]:
     """Write blocks into a tiled GeoTIFF as they come, then let GDAL order them as a COG."""
     import rasterio

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import xarray as xr
 
+from xcloudmask.engine.progress import Tell
 from xcloudmask.errors import CloudMaskError, StreamWarning
 from xcloudmask.masks import geotiff
-from xcloudmask.masks.geotiff import Progress, Tally, Written, failures, write_geotiff
+from xcloudmask.masks.geotiff import Tally, Written, failures, write_geotiff
 from xcloudmask.store.atomic import beside, install
 from xcloudmask.store.lock import FOLDER, Lock
 from xcloudmask.store.overviews import PLACE
@@ -54,7 +55,7 @@ def write(
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Written:
     """Compute a mask or probabilities into a Cloud Optimized GeoTIFF, or a Zarr store.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xcloudmask.errors import ContractError
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.safety_copy import check_copy
 from xcloudmask.store.store import Target
@@ -28,6 +29,14 @@ def read_header(target: Target) -> dict[str, Any] | None:
     """Return what the store says of its mask; None if there is none, or none that was ever ready."""
     header = read_any_header(target)
     return header if header is not None and header.get("state") == "ready" else None
+
+
+def header_of(target: Target) -> dict[str, Any]:
+    """Return what the store says of its mask, where one is needed."""
+    header = read_header(target)
+    if header is None:
+        raise ContractError(f"{target.label} holds no masks that stream wrote. Check the path and group=")
+    return header
 
 
 def write_header(target: Target, **attributes: Any) -> None:

@@ -21,7 +21,7 @@ import zarr
 
 from xcloudmask.errors import CloudMaskError, ContractError, Remedy, Use
 from xcloudmask.store import geozarr
-from xcloudmask.store.header import put_group, read_header, read_raw_header, write_header
+from xcloudmask.store.header import header_of, put_group, read_raw_header, write_header
 from xcloudmask.store.icechunk import BranchStore
 from xcloudmask.store.ledger import BARE, DONE, Ledger
 from xcloudmask.store.lock import Lock
@@ -370,9 +370,7 @@ def add_overviews(
     lock = Lock(target)
     lock.acquire()
     try:
-        header = read_header(target)
-        if header is None:
-            raise ContractError(f"{target.label} holds no masks that stream wrote. Check the path and group=")
+        header = header_of(target)
         array, ledger = target.open_array(str(header["contract"]["name"])), Ledger.open(target)
         layout = storage_of(header, array.shape).layout
         pyramid = settle_overviews(target, array, ledger, layout, factors, lock.check)

@@ -7,16 +7,13 @@ from typing import Any
 
 import xarray as xr
 
-from xcloudmask.errors import ContractError
-from xcloudmask.store.header import read_header
+from xcloudmask.store.header import header_of
 from xcloudmask.store.store import Target
 
 
 def open_mask(target: Target) -> tuple[xr.DataArray, Mapping[str, Any]]:
     """Return the mask of a group, chunked as it is stored, its steps as they came; and the store's header."""
-    header = read_header(target)
-    if header is None:
-        raise ContractError(f"{target.label} holds no masks that stream wrote. Check the path and group=")
+    header = header_of(target)
     contract = header["contract"]
     sizes = contract["shards"] or contract["chunks"]
     mask: xr.DataArray = target.open_dataset()[contract["name"]]
