@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,13 +14,13 @@ import torch
 from torch import nn
 
 from tests.scenes import noise, scene
-from xcloudmask import testing
+from xcloudmask import models, testing
 from xcloudmask.engine import devices
 from xcloudmask.engine.devices import available_devices, cpu_threads
 from xcloudmask.engine.onnx import OnnxBackend, softmax
 from xcloudmask.engine.torch import TorchBackend, autocast_dtype
 from xcloudmask.errors import CloudMaskError, ModelWarning
-from xcloudmask.models.network import Network
+from xcloudmask.models.network import Network, load_network
 from xcloudmask.testing import TOY
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -317,3 +318,9 @@ def test_a_gpu_out_of_memory_is_known_and_halved() -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
         backend.release()
     assert (mask.values != 255).all()
+
+
+def test_an_opened_graph_keeps_no_copy_of_its_bytes() -> None:
+    network = load_network(models.get("ukis-4band-l1c"))
+    assert len(network.body) > 2**20
+    assert OnnxBackend(network, "cpu").network == replace(network, body=None)

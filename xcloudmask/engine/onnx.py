@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from xcloudmask.engine.arrays import Float
 from xcloudmask.engine.backend import Place, no_wait
 from xcloudmask.engine.blend import quantise
 from xcloudmask.engine.devices import cpu_lanes, cpu_threads
+from xcloudmask.engine.malloc import trim
 from xcloudmask.errors import CloudMaskError, Remedy, Use
 from xcloudmask.models.network import Network
 
@@ -20,9 +22,11 @@ class OnnxBackend:
 
     def __init__(self, network: Network, device: str) -> None:
         self.kind, _, self.index = device.partition(":")
-        self.network = network
         self.lanes = 1
         self.open(network.body)
+        # The bytes are the session's now, and to open it leaves as much again as freed blocks in the heap.
+        self.network = network = replace(network, body=None)
+        trim()
         self.mean = np.asarray(network.mean or 0.0, np.float32).reshape(1, -1, 1, 1)
         self.std = np.asarray(network.std or 1.0, np.float32).reshape(1, -1, 1, 1)
 
