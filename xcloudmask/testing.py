@@ -7,6 +7,7 @@ import what infers.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -127,30 +128,33 @@ def _toy(spec: ModelSpec, seed: int) -> torch.nn.Module:
         return Toy()
 
 
+def _module(function: Callable[[torch.Tensor], torch.Tensor]) -> torch.nn.Module:
+    """Return a function as a module."""
+    import torch
+
+    class Function(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    return Function()
+
+
 def load_counting(spec: ModelSpec) -> Network:
     """Return a model that notes every window: give it an image whose pixels tell where they lie."""
-    from torch import nn
 
-    class Counting(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            with _lock:
-                seen.extend(x[:, 0, 0, 0].tolist())
-            return x[:, :1]
+    def count(x: torch.Tensor) -> torch.Tensor:
+        with _lock:
+            seen.extend(x[:, 0, 0, 0].tolist())
+        return x[:, :1]
 
     with _lock:
         loads.append(spec.name)
-    return Network(body=Counting(), activation="sigmoid")
+    return Network(body=_module(count), activation="sigmoid")
 
 
 def load_last(spec: ModelSpec) -> Network:
     """Return a model whose probability of cloud is its last input."""
-    from torch import nn
-
-    class Last(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[:, -1:]
-
-    return Network(body=Last(), activation="complement")
+    return Network(body=_module(lambda x: x[:, -1:]), activation="complement")
 
 
 def load_local(spec: ModelSpec) -> Network:
@@ -173,13 +177,9 @@ def load_local(spec: ModelSpec) -> Network:
 def load_silent(spec: ModelSpec) -> Network:
     """Return a model that answers NaN for bright pixels."""
     import torch
-    from torch import nn
 
-    class Silent(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.where(x[:, :1] > 0.8, torch.nan, x[:, :1])
-
-    return Network(body=Silent(), activation="sigmoid")
+    body = _module(lambda x: torch.where(x[:, :1] > 0.8, torch.nan, x[:, :1]))
+    return Network(body=body, activation="sigmoid")
 
 
 def load_any(spec: ModelSpec) -> Network:

@@ -39,10 +39,10 @@ from pathlib import Path
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.sensors._match import is_counter, match
 from xcloudmask.sensors._plugins import installed, warn_of
-from xcloudmask.sensors._read import Entry, fold, fold_instruments, read
+from xcloudmask.sensors._read import COMMON_NAMES, Entry, fold, fold_instruments, read
 from xcloudmask.types import Sensor
 
-__all__ = ["get", "identify", "is_counter", "match", "names", "register", "table"]
+__all__ = ["COMMON_NAMES", "get", "identify", "is_counter", "match", "names", "register", "table"]
 
 
 def __dir__() -> list[str]:

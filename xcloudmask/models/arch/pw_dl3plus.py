@@ -9,7 +9,7 @@ What is stated: the two parts; four bands (blue, red, NIR, SWIR), windows of 512
 and the joining have 1,313 weights together. So here:
 
 - DeepLab: ``DeepLabV3`` of segmentation_models_pytorch on ``mobilenet_v2``, at output stride 8, its logits
-  enlarged with corners aligned (tested, see `xcloudmask.models.keymaps.smp`). It has 12,648,225 weights, and
+  enlarged with corners aligned (tested, see `xcloudmask.models.keymaps`). It has 12,648,225 weights, and
   12,649,538 with the other part. The card writes DeepLabV3+, the file's name ``deeplabv3``: the plus of that
   library has 4.4 million, one with a dense pyramid and decoder 12.76.
 - pixel-wise part: two 1x1 convolutions to 32 with batch norm and ReLU, and one to the logit: 1,313 weights.

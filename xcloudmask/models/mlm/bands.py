@@ -7,15 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from xcloudmask.errors import BandError, WeightsError
+from xcloudmask.sensors import COMMON_NAMES
 
 #: Wavelengths (nm) by which a band of unknown name is known: from, to.
 RANGES = {
     "coastal": (425, 450), "blue": (450, 525), "green": (525, 600), "red": (600, 690), "nir": (760, 900),
     "cirrus": (1360, 1390), "swir16": (1550, 1750), "swir22": (2080, 2350),
-}  # fmt: skip
-NAMES = {
-    *RANGES, "green05", "yellow", "rededge", "rededge071", "rededge075", "rededge078", "nir08", "nir09",
-    "lwir", "lwir11", "lwir12", "pan",
 }  # fmt: skip
 
 
@@ -54,9 +51,9 @@ def _described(body: Mapping[str, Any], asset: Mapping[str, Any]) -> Iterator[Ma
 def _common(name: str, described: Mapping[str, Any]) -> str | None:
     """Return the common name: the one that is stated, else by wavelength, else by the words of its name."""
     stated = described.get("eo:common_name") or described.get("common_name")
-    if stated in NAMES:
+    if stated in COMMON_NAMES:
         return str(stated)
-    if name.lower() in NAMES:
+    if name.lower() in COMMON_NAMES:
         return name.lower()
     micrometres = described.get("eo:center_wavelength") or described.get("center_wavelength")
     written = re.search(r"(\d{3,4})\s*nm", name)
