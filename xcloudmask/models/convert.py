@@ -14,8 +14,7 @@ from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import card, loading
 from xcloudmask.models.card_fields import checked
 from xcloudmask.models.keymaps import KEYMAPS
-from xcloudmask.models.published import recognised
-from xcloudmask.models.published.family import Contents
+from xcloudmask.models.published import Contents, recognised
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.formats import form_of
 

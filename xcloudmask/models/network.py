@@ -26,15 +26,10 @@ class Network:
     mean, std : tuple of float or None
         Normalisation of each band, ``(reflectance - mean) / std``, done before the network.
     activation : {"softmax", "sigmoid", "complement", None}
-        Turns its output into probabilities. ``"sigmoid"`` is for one score of cloud: it becomes
-        the two classes not cloud, cloud. ``"complement"`` is for one channel that is the probability of
-        cloud already. None is for probabilities of every class.
-    members : tuple of Network
-        Networks whose probabilities are joined, instead of one `body`.
-    member_weights : tuple of float
-        What each member's probabilities count for in the mean; the same if not given.
-    reduce : {"mean", "mean-logits", "max", "min", "median"}
-        How members are joined.
+        Turns its output into probabilities. ``"sigmoid"`` is for one score of cloud: it becomes the two
+        classes not cloud, cloud; ``"complement"`` for one channel that is the probability of cloud already.
+    members, member_weights, reduce
+        Networks whose probabilities are joined, instead of one `body`, and how: see `xcloudmask.ModelSpec`.
     spread : tuple of int
         The channels of cloud, if a last one is added: the members' standard deviation of their sum.
     channels : int, optional

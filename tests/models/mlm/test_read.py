@@ -13,7 +13,7 @@ from xcloudmask import models
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, WeightsError
 from xcloudmask.models import registry
 from xcloudmask.models.mlm import read, scaling
-from xcloudmask.models.mlm.bands import common_names
+from xcloudmask.models.mlm.inputs import common_names
 from xcloudmask.models.mlm.item import parse
 
 ITEMS = Path(__file__).parents[4] / "shared" / "stac-items" / "mlm" / "mlm"

@@ -195,17 +195,9 @@ class MixTransformer(nn.Module):
         stages, source, first = [], bands, 0
         for at, (channels, depth) in enumerate(zip(known.channels, known.depths, strict=True)):
             drops = tuple(drop * block / max(total - 1, 1) for block in range(first, first + depth))
+            how = {"kernel": 3 if at else 7, "stride": 2 if at else 4, "depth": depth}
             stages.append(
-                MitStage(
-                    source,
-                    channels,
-                    depth=depth,
-                    heads=HEADS[at],
-                    reduction=REDUCTIONS[at],
-                    kernel=7 if at == 0 else 3,
-                    stride=4 if at == 0 else 2,
-                    drops=drops,
-                )
+                MitStage(source, channels, heads=HEADS[at], reduction=REDUCTIONS[at], drops=drops, **how)
             )
             source, first = channels, first + depth
         self.stages = nn.ModuleList(stages)

@@ -18,9 +18,8 @@ from xcloudmask import types
 from xcloudmask.classes import SYNONYMS, plain_word
 from xcloudmask.errors import CloudMaskError, UnitError, WeightsError
 from xcloudmask.models.card_fields import checked, plain_name
-from xcloudmask.models.mlm.bands import common_names
+from xcloudmask.models.mlm.inputs import common_names, mapping, scaling
 from xcloudmask.models.mlm.item import Item, checksum, model_assets, parse, resolve
-from xcloudmask.models.mlm.scaling import mapping, scaling
 from xcloudmask.models.weights.formats import form_of
 
 #: Fields that an item may not hold in another form.
@@ -294,18 +293,9 @@ def _activation(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> str | No
 
 def _threshold(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
     """Return the recommended threshold, by the names in use."""
-    for place, key in (
-        (hyper, "threshold"), (hyper, "cloud_threshold"), (result, "recommended_threshold"),
-        (result, "standard_threshold"),
-    ):  # fmt: skip
-        value = _share(place.get(key))
-        if value is not None:
-            return value
-    return None
-
-
-def _share(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and 0 < value < 1 else None
+    stated = [hyper.get(key) for key in ("threshold", "cloud_threshold")]
+    stated += [result.get(f"{key}_threshold") for key in ("recommended", "standard")]
+    return next((float(v) for v in stated if isinstance(v, int | float) and 0 < v < 1), None)
 
 
 def _patch(source: Mapping[str, Any], href: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import WeightsError
 from xcloudmask.models.keymaps import regnety, renamed
-from xcloudmask.models.published.family import Contents, Family
+from xcloudmask.models.published import Contents, Family
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import WeightsError
 from xcloudmask.models.keymaps import renamed, smp, transformers_segformer
-from xcloudmask.models.published import clouds2mask
-from xcloudmask.models.published.family import Contents, Family, shown
+from xcloudmask.models.published import Contents, Family, clouds2mask, shown
 from xcloudmask.types import AUX_SCALING
 
 if TYPE_CHECKING:
