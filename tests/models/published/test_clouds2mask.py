@@ -22,7 +22,7 @@ from xcloudmask.models.network import load_network
 from xcloudmask.models.published import Contents
 from xcloudmask.models.published.clouds2mask import FAMILY
 from xcloudmask.models.weights import fetch
-from xcloudmask.models.weights.whole_module import tensors
+from xcloudmask.models.weights.torch_save import tensors
 from xcloudmask.types import ModelSpec
 
 pytestmark = [golden.needed, pytest.mark.usefixtures("one_thread")]

@@ -78,4 +78,4 @@ def tensors(data: bytes, form: Form, origin: str) -> tuple[dict[str, Tensor], di
 
 
 #: The module that reads the tensors of a form.
-_READERS: Mapping[str, str] = {"torch": "whole_module", "keras": "keras"}
+_READERS: Mapping[str, str] = {"torch": "torch_save", "keras": "keras"}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.weights.whole_module import Lazy, Storage, archive_entries, followed
+from xcloudmask.models.weights.torch_save import Lazy, Storage, archive_entries, followed
 
 GRAPH, STATE, CONSTANTS = (
     "serialized_exported_program.json", "serialized_state_dict.pt", "serialized_constants.pt",
