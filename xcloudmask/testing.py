@@ -30,7 +30,7 @@ TOY = ModelSpec(
     description="random weights, for tests",
 )
 
-TEAM = replace(
+TOYS = replace(
     TOY,
     name="team",
     loader="xcloudmask.models.ensembles:network",
@@ -52,7 +52,7 @@ COUNTING = ModelSpec(
     description="says how bright a pixel is, and counts the windows it sees",
 )
 
-LAST = replace(
+LAST_INPUT = replace(
     COUNTING,
     name="last",
     loader="xcloudmask.testing:load_last",
@@ -67,7 +67,7 @@ LOCAL = replace(
     description="says how bright the surroundings of a pixel are",
 )
 
-SILENT = replace(
+ANSWERS_NAN = replace(
     COUNTING,
     name="silent",
     loader="xcloudmask.testing:load_silent",
@@ -75,7 +75,7 @@ SILENT = replace(
     description="answers NaN for bright pixels",
 )
 
-ANY = ModelSpec(
+ANY_BANDS = ModelSpec(
     name="any",
     version="1",
     bands=(),
