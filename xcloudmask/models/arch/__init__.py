@@ -47,11 +47,6 @@ LARGEST_NETWORK = 500_000_000
 def config_of(name: str) -> dict[str, Any]:
     """Return the settings of an architecture and their defaults.
 
-    Parameters
-    ----------
-    name : str
-        One of `NAMES`.
-
     Examples
     --------
     >>> config_of("pixel-mlp")["hidden"]
@@ -108,11 +103,6 @@ def construct(name: str, config: Mapping[str, object]) -> nn.Module:
     """Build an architecture on torch's current device, with weights from its current random state.
 
     `build` is what loads files: it bounds the size first.
-
-    Parameters
-    ----------
-    name, config
-        See `build`.
 
     Examples
     --------

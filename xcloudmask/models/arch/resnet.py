@@ -46,15 +46,6 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """The encoder: features at a quarter of the input's size, and at ``1 / output_stride``.
 
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-    depth : {34, 50}
-        Layers.
-    output_stride : {8, 16, 32}
-        How much smaller the deep features are than the input.
-
     Examples
     --------
     >>> import torch

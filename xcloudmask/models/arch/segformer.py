@@ -173,14 +173,7 @@ class MitStage(nn.Module):
 class MixTransformer(nn.Module):
     """The encoder: features at 1/4, 1/8, 1/16 and 1/32 of the input's size.
 
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-    size : {"b0", ..., "b5"}
-        See `SIZES`.
-    drop : float
-        Stochastic depth while training, rising from 0 to this value in the last block.
+    While training, a share of branches is dropped (stochastic depth), from 0 to `drop` in the last block.
 
     Examples
     --------

@@ -51,14 +51,8 @@ Head = Literal[
 def percentiles(pixels: Tensor, step: int = 1) -> Tensor:
     """Return percentiles 1, 10, 50, 90 and 99 of each band of each window, (n, bands, 5).
 
-    Between two pixels the value is interpolated, as `numpy.quantile` does.
-
-    Parameters
-    ----------
-    pixels : Tensor
-        (n, bands, y, x).
-    step : int
-        Look at every step-th pixel of every step-th row only, which is quicker.
+    Between two pixels the value is interpolated, as `numpy.quantile` does. It is quicker to look at every
+    `step`-th pixel of every `step`-th row only.
 
     Examples
     --------
@@ -227,11 +221,6 @@ class BandEmbedding(nn.Module):
 
 class SenseiV2(nn.Module):
     """The encoder: any bands, radar and height to a fixed number of channels.
-
-    Parameters
-    ----------
-    settings : EncoderSettings
-        Sizes and variant.
 
     Examples
     --------

@@ -48,15 +48,6 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> Reading:
     Several exported programs (``.pt2``) are an ensemble, joined by their maximum where neither the item nor
     the caller names another way, as the library mlstac joins them; its uncertainty is the population's
     standard deviation of the members' probabilities.
-
-    Parameters
-    ----------
-    href : str
-        A path or an address of the item.
-    text : bytes
-        What lies there.
-    given : mapping
-        What the caller says, see `xcloudmask.models.card_fields.checked`; it goes before what the item says.
     """
     item = parse(text, href)
     try:

@@ -30,17 +30,7 @@ SCHEMAS = (7, 8)
 
 
 def converted(graph: Any, read: Callable[[str], bytes], origin: str) -> dict[str, Any]:
-    """Return the entries of an archive of today: raw tensors as bytes, JSON as values; nothing is vetted yet.
-
-    Parameters
-    ----------
-    graph : dict
-        The parsed program.
-    read : callable
-        Returns the bytes of an entry of the old archive.
-    origin : str
-        What messages call the file.
-    """
+    """Return the entries of an archive of today: tensors as bytes, JSON as values; nothing is vetted yet."""
     version = graph.get("schema_version") if isinstance(graph, dict) else None
     major = version.get("major") if isinstance(version, dict) else None
     if major not in SCHEMAS:

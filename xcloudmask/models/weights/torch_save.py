@@ -88,13 +88,6 @@ class Storage:
 def tensors(data: bytes, origin: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the weights of a pickled state dict or module by the names of its state dict, and notes.
 
-    Parameters
-    ----------
-    data : bytes
-        What ``torch.save`` wrote: a state dict, a checkpoint that holds one (`PLACES`), or a module.
-    origin : str
-        Where it came from, for messages.
-
     Returns
     -------
     tensors : dict of str to Tensor
