@@ -134,7 +134,7 @@ def safetensors(spec: ModelSpec, network: Network) -> bytes:
 
 
 def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
-    """Return a network as an ONNX graph, which takes any number of windows of one size, the model's by default.
+    """Return a network as an ONNX graph; it takes any number of windows of one size, by default the model's.
 
     Most networks compute others from that size while they are traced.
     """
