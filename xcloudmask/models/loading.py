@@ -299,12 +299,7 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
 
 
 def _shapes(
-    clean: bytes,
-    form: Form,
-    href: str,
-    architecture: str,
-    config: Mapping[str, object],
-    inputs: int | None,
+    clean: bytes, form: Form, href: str, architecture: str, config: Mapping[str, object], inputs: int | None
 ) -> tuple[inspect.Shapes, str]:
     """Return what goes into vetted weights and comes out, and how messages call them."""
     if form not in GRAPHS:

@@ -188,9 +188,7 @@ def register(path: str | PathLike[str]) -> Sensor:
 
 
 def identify(
-    platform: str | None = None,
-    instruments: Sequence[str] | None = None,
-    constellation: str | None = None,
+    platform: str | None = None, instruments: Sequence[str] | None = None, constellation: str | None = None
 ) -> Sensor | None:
     """Return the sensor that a STAC item's properties name, or None where they leave it open.
 

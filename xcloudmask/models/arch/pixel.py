@@ -67,13 +67,7 @@ class Spectral(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        classes: int = 7,
-        width: int = 24,
-        heads: int = 4,
-        rounds: int = 2,
-        hidden: int = 64,
+        self, *, classes: int = 7, width: int = 24, heads: int = 4, rounds: int = 2, hidden: int = 64
     ) -> None:
         super().__init__()
         if min(classes, width, heads, rounds, hidden) < 1 or width % heads:

@@ -46,10 +46,7 @@ OFFSETS = (
     "lie otherwise at a scene's edges than in that tool"
 )
 
-_ATTENTION = {
-    r"self_attn\.in_proj_": "query_key_value.",
-    r"self_attn\.out_proj\.": "out.",
-}
+_ATTENTION = {r"self_attn\.in_proj_": "query_key_value.", r"self_attn\.out_proj\.": "out."}
 
 
 @dataclass(frozen=True)
