@@ -134,6 +134,13 @@ def cards() -> Iterator[tuple[str, ModelSpec | CloudMaskError]]:
             yield name, error
 
 
+class _Shown(str):
+    """Text that a console and a notebook show as it is, not as a literal."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def show(name: str) -> str:
     """Return the card of a model as text.
 
@@ -145,7 +152,7 @@ def show(name: str) -> str:
     >>> xcloudmask.models.show("ukis-6band-l1c")
     ukis-6band-l1c ...
     """
-    return _card.text(get(name))
+    return _Shown(_card.text(get(name)))
 
 
 def automatic() -> tuple[ModelSpec, ...]:

@@ -284,9 +284,18 @@ def _activation(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> str | No
 
 def _threshold(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
     """Return the recommended threshold, by the names in use."""
-    stated = [hyper.get(key) for key in ("threshold", "cloud_threshold")]
-    stated += [result.get(f"{key}_threshold") for key in ("recommended", "standard")]
-    return next((float(v) for v in stated if isinstance(v, int | float) and 0 < v < 1), None)
+    for place, key in (
+        (hyper, "threshold"), (hyper, "cloud_threshold"), (result, "recommended_threshold"),
+        (result, "standard_threshold"),
+    ):  # fmt: skip
+        value = _share(place.get(key))
+        if value is not None:
+            return value
+    return None
+
+
+def _share(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 < value < 1 else None
 
 
 def _patch(source: Mapping[str, Any], href: str) -> int | None:
