@@ -136,18 +136,31 @@ def in_words(found: dict[str, Any]) -> str:
     )
 
 
+#: Arguments that several benchmarks have.
+USUAL: dict[str, dict[str, Any]] = {
+    "data": {"type": Path, "help": "the folder of patches"},
+    "quick": {"action": "store_true", "help": "small, in seconds: shows that it works"},
+    "table": {"action": "store_true", "help": "print the result file, measure nothing"},
+    "out": {"type": Path, "help": "the result file"},
+    "child": {"nargs": 2, "help": argparse.SUPPRESS},
+}
+
+
+def arguments(doc: str | None, *usual: str, out: str = "", **more: dict[str, Any]) -> argparse.Namespace:
+    """Read a benchmark's arguments: some of `USUAL`, and `more` of its own; `out` is where results go."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, how in {**{name: USUAL[name] for name in usual}, **more}.items():
+        parser.add_argument(f"--{name}", **how)
+    if out:
+        parser.add_argument("--out", default=RESULTS / out, **USUAL["out"])
+    return parser.parse_args()
+
+
 def on_patches(doc: str | None, out: str, **more: dict[str, Any]) -> argparse.Namespace:
     """Read the arguments of a benchmark on labelled patches, `more` of its own."""
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=doc, formatter_class=plain)
-    parser.add_argument("--data", type=Path, help="the folder of patches; needed unless --table")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    for name, how in more.items():
-        parser.add_argument(f"--{name}", **how)
-    parser.add_argument("--out", type=Path, default=RESULTS / out)
-    args = parser.parse_args()
+    args = arguments(doc, "data", "table", out=out, **more)
     if args.data is None and not args.table:
-        parser.error("say --data FOLDER, or --table")
+        sys.exit("say --data FOLDER, or --table")
     return args
 
 

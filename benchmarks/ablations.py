@@ -11,7 +11,6 @@ recipes at this scale, and nothing about the shipped models. Thresholds are chos
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _measure import RESULTS, circumstances
+from _measure import RESULTS, arguments, circumstances
 from torch import Tensor, nn
 
 from xcloudmask.metrics import METRICS, QUESTIONS, choose_threshold, metrics
@@ -296,12 +295,10 @@ def jobs(data: Path, taught: Path) -> dict[str, Callable[[int], dict[str, Any]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--taught", type=Path, help="where labels of the teacher are, or go")
-    parser.add_argument("--only", nargs="*", help="these rows only")
-    parser.add_argument("--table", action="store_true")
-    told = parser.parse_args()
+    told = arguments(
+        __doc__, "data", "table", taught={"type": Path, "help": "where labels of the teacher are, or go"},
+        only={"nargs": "*", "help": "these rows only"},
+    )  # fmt: skip
     stored = json.loads(STORE.read_text()) if STORE.exists() else {"runs": {}}
     if not told.table:
         torch.set_num_threads(1)

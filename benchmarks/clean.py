@@ -12,13 +12,11 @@ classes of a lazy mask on two threads, with the steps and without.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _measure import RESULTS, circumstances, clocked, in_child, in_words, peak_mib, save, table
+from _measure import arguments, circumstances, clocked, in_child, in_words, peak_mib, save, table
 
 STEPS = {"close": "60 m", "buffer": "150 m", "sieve": "1 ha"}
 TILE = 2048
@@ -133,12 +131,7 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS / "clean.json")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = arguments(__doc__, "quick", "table", "child", out="clean.json")
     if given.child:
         print(json.dumps(CASES[given.child[0]](**json.loads(given.child[1]))))
         return

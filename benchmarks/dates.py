@@ -14,14 +14,13 @@ elsewhere.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from _measure import RESULTS, circumstances, in_words, save, table
+from _measure import RESULTS, arguments, circumstances, in_words, save, table
 
 import xcloudmask
 
@@ -363,13 +362,10 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--pictures", type=Path, help="folder: draw those of docs/time.md, measure nothing")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    given = arguments(
+        __doc__, "quick", "table", "data", "out",
+        pictures={"type": Path, "help": "folder: draw those of docs/time.md, measure nothing"},
+    )  # fmt: skip
     few, out = given.quick, given.out or RESULTS / "dates.json"
     if given.pictures:
         pictures(given.pictures)

@@ -10,16 +10,14 @@ engine changed a pixel.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _cases import Pixels, image
-from _measure import RESULTS, circumstances, clocked, in_words, median, save, table
+from _measure import arguments, circumstances, clocked, in_words, median, save, table
 
 from xcloudmask.engine.devices import cpu_lanes
 from xcloudmask.engine.onnx import OnnxBackend
@@ -89,13 +87,9 @@ def show(runs: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--quick", action="store_true", help="a small scene; nothing is kept")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    parser.add_argument("--label", default="", help="what to call the code that is measured")
-    parser.add_argument("--out", type=Path, default=RESULTS / "engine.json")
-    args = parser.parse_args()
+    args = arguments(
+        __doc__, "quick", "table", out="engine.json", label={"default": "", "help": "what to call the code"}
+    )
     runs = json.loads(args.out.read_text())["runs"] if args.out.exists() and not args.quick else []
     if not args.table:
         side, rounds = (288, 1) if args.quick else (1536, 5)

@@ -12,7 +12,6 @@ beside the seconds of the clock. Where the same work took times too far apart, n
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from typing import Any
 import _cases as cases
 from _measure import (
     RESULTS,
+    arguments,
     circumstances,
     clocked,
     in_child,
@@ -252,14 +252,10 @@ def child(case: str, arguments: str) -> None:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--quick", action="store_true", help="a toy network and small images")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
-    parser.add_argument("--out", type=Path, help="result file; results/overhead.json unless --quick")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = arguments(
+        __doc__, "quick", "table", "out", "child",
+        only={"nargs": "+", "choices": SECTIONS, "default": SECTIONS, "metavar": "SECTION"},
+    )  # fmt: skip
     if args.child:
         return child(*args.child)
     out = args.out or (None if args.quick else RESULTS / "overhead.json")

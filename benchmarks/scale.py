@@ -12,13 +12,11 @@ that plans, schedules and works. What is multiplied from it is marked as such.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import _cases as cases
@@ -26,7 +24,7 @@ import cloudpickle
 import dask.array as da
 import numpy as np
 import zarr
-from _measure import RESULTS, circumstances, clocked, in_words, save, table
+from _measure import RESULTS, arguments, circumstances, clocked, in_words, save, table
 from zarr.storage import MemoryStore
 
 from xcloudmask.store.ledger import Ledger
@@ -217,12 +215,7 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--quick", action="store_true", help="a few regions")
-    parser.add_argument("--out", type=Path, help="result file; results/scale.json unless --quick")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    args = parser.parse_args()
+    args = arguments(__doc__, "quick", "table", "out")
     out = args.out or (None if args.quick else RESULTS / "scale.json")
     if args.table:
         print(show(json.loads((out or RESULTS / "scale.json").read_text())))

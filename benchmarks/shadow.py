@@ -11,7 +11,6 @@ Thresholds were chosen on these dates, so these figures are those of a training 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from _measure import RESULTS, circumstances, save, table
+from _measure import arguments, circumstances, save, table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -113,12 +112,7 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS / "shadow.json")
-    given = parser.parse_args()
+    given = arguments(__doc__, "data", "quick", "table", out="shadow.json")
     if not given.table:
         warnings.simplefilter("ignore")
         save(given.out, {

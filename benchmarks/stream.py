@@ -12,7 +12,6 @@ machine was not ours and no ratio of seconds is stated.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import _cases as cases
 import dask
 from _measure import (
     RESULTS,
+    arguments,
     circumstances,
     clocked,
     in_child,
@@ -164,13 +164,9 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--quick", action="store_true", help="a toy network and small images")
-    parser.add_argument("--memory", action="store_true", help="measure memory, too")
-    parser.add_argument("--out", type=Path, help="result file; results/stream.json unless --quick")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    args = parser.parse_args()
+    args = arguments(
+        __doc__, "quick", "table", "out", memory={"action": "store_true", "help": "measure memory, too"}
+    )
     out = args.out or (None if args.quick else RESULTS / "stream.json")
     found: dict[str, Any] = json.loads(out.read_text()) if out is not None and out.exists() else {}
     if args.table:

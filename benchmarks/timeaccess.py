@@ -9,7 +9,6 @@ machine: times the latency of an object store and over its bandwidth they tell w
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from _measure import RESULTS, circumstances, clocked, save, table
+from _measure import arguments, circumstances, clocked, save, table
 from scipy.ndimage import gaussian_filter
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
@@ -120,12 +119,7 @@ def measure(layout: Layout, cube: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS / "timeaccess.json")
-    args = parser.parse_args()
+    args = arguments(__doc__, "quick", out="timeaccess.json")
     steps, size = (6, 512) if args.quick else (32, 4096)
     cube = np.stack(list(masks(steps, size)))
     found = {layout.text: measure(layout, cube) for layout in LAYOUTS}

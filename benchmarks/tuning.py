@@ -11,7 +11,6 @@ as published, with the same bands estimated. One row leaves out the one training
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _measure import RESULTS, circumstances
+from _measure import RESULTS, arguments, circumstances
 
 from xcloudmask.metrics import METRICS, QUESTIONS, metrics
 from xcloudmask.train import label_folder
@@ -86,12 +85,10 @@ def scored(data: Path, model: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="*", help="these rows only")
-    parser.add_argument("--table", action="store_true")
-    told = parser.parse_args()
+    told = arguments(
+        __doc__, "data", "table", threads={"type": int, "default": 2},
+        only={"nargs": "*", "help": "these rows only"},
+    )  # fmt: skip
     stored: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
     if not told.table:
         torch.set_num_threads(told.threads)

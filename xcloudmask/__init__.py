@@ -59,31 +59,10 @@ _LATER = {
 
 # `open` is public, too, but ``from xcloudmask import *`` shall replace no builtin.
 __all__ = [
-    "AuxInput",
-    "Band",
-    "DataArray",
-    "Dataset",
-    "ModelSpec",
-    "Sensor",
-    "WorkerPlugin",
-    "__version__",
-    "add_overviews",
-    "continuity",
-    "errors",
-    "load_stac",
-    "masks",
-    "metrics",
-    "models",
-    "open_masks",
-    "sensors",
-    "stac_of",
-    "stream",
-    "sync",
-    "timeseries",
-    "train",
-    "unload",
-    "verify",
-]
+    "AuxInput", "Band", "DataArray", "Dataset", "ModelSpec", "Sensor", "WorkerPlugin", "__version__",
+    "add_overviews", "continuity", "errors", "load_stac", "masks", "metrics", "models", "open_masks",
+    "sensors", "stac_of", "stream", "sync", "timeseries", "train", "unload", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -911,10 +911,7 @@ class DatasetAccessor(CloudMask):
         return mask
 
     def apply(
-        self,
-        mask: xr.DataArray,
-        drop: Sequence[str] = DROP,
-        buffer: str | float | None = None,
+        self, mask: xr.DataArray, drop: Sequence[str] = DROP, buffer: str | float | None = None
     ) -> xr.Dataset:
         """Return the dataset with NaN in its bands where `mask` says so; see `DataArrayAccessor.apply`."""
         return self._ds.assign(
@@ -1003,10 +1000,7 @@ class DataTreeAccessor(CloudMask):
         return quality(self._tree, self._array() if like is None else like)
 
     def apply(
-        self,
-        mask: xr.DataArray,
-        drop: Sequence[str] = DROP,
-        buffer: str | float | None = None,
+        self, mask: xr.DataArray, drop: Sequence[str] = DROP, buffer: str | float | None = None
     ) -> xr.DataArray:
         """Return the bands with NaN where `mask` says so; see `DataArrayAccessor.apply`."""
         return apply.apply(self.to_array(), mask, drop, buffer)
@@ -1029,10 +1023,7 @@ class DataArrayAccessor(CloudMask):
         return self._da
 
     def apply(
-        self,
-        mask: xr.DataArray,
-        drop: Sequence[str] = DROP,
-        buffer: str | float | None = None,
+        self, mask: xr.DataArray, drop: Sequence[str] = DROP, buffer: str | float | None = None
     ) -> DataArray:
         """Return the data with NaN where `mask` has one of the classes `drop`, or no data.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from xcloudmask.errors import CloudMaskError, OptionError
@@ -13,6 +14,24 @@ NO_DATA = 255
 VOCABULARY: tuple[str, ...] = (
     "clear", "land", "water", "snow", "cloud", "thick_cloud", "thin_cloud", "cloud_shadow", "no_data",
 )  # fmt: skip
+
+#: What products and catalogues call the same, in lower case with underscores.
+SYNONYMS: Mapping[str, str] = {
+    word: name
+    for name, words in {
+        "no_data": "nodata fill no_value novalue missing saturated_or_defective saturated_defective",
+        "clear": "background clear_sky no_cloud not_cloud vegetation not_vegetated bare_soils "
+        "dark_area_pixels dark_features topographic_casted_shadows",
+        "water": "sea",
+        "snow": "ice snow_ice snow_or_ice ice_or_snow",
+        "cloud": "clouds cloudy opaque opaque_cloud opaque_clouds cloud_medium_probability "
+        "cloud_high_probability clouds_medium_probability clouds_high_probability",
+        "thick_cloud": "thick",
+        "thin_cloud": "thin thin_cirrus cirrus cirrus_cloud cirrus_clouds haze",
+        "cloud_shadow": "shadow shadows cloud_shadows",
+    }.items()
+    for word in words.split()
+}
 
 SHADOW, SNOW = "cloud_shadow", "snow"
 #: What a network may say of a pixel that holds nothing; every scheme has the code `NO_DATA` for it.
@@ -58,6 +77,17 @@ OTHER_COLOURS = ("#D55E00", "#009E73", "#000000", "#56B4E9", "#CC79A7", "#0072B2
 GAP_FACE, GAP_LINES = "#D9D9D9", "#8C8C8C"
 
 SCHEME_NAMES: tuple[str, ...] = (*SCHEMES, "native")
+
+
+def plain_word(text: str) -> str:
+    """Return a class's name in lower case with underscores.
+
+    Examples
+    --------
+    >>> plain_word("Snow/Ice"), SYNONYMS[plain_word("Snow/Ice")]
+    ('snow_ice', 'snow')
+    """
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def cloud_channels(spec: ModelSpec) -> tuple[int, ...]:

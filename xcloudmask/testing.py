@@ -7,6 +7,7 @@ import what infers.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ TOY = ModelSpec(
     description="random weights, for tests",
 )
 
-TEAM = replace(
+TOYS = replace(
     TOY,
     name="team",
     loader="xcloudmask.models.ensembles:network",
@@ -51,7 +52,7 @@ COUNTING = ModelSpec(
     description="says how bright a pixel is, and counts the windows it sees",
 )
 
-LAST = replace(
+LAST_INPUT = replace(
     COUNTING,
     name="last",
     loader="xcloudmask.testing:load_last",
@@ -66,7 +67,7 @@ LOCAL = replace(
     description="says how bright the surroundings of a pixel are",
 )
 
-SILENT = replace(
+ANSWERS_NAN = replace(
     COUNTING,
     name="silent",
     loader="xcloudmask.testing:load_silent",
@@ -74,7 +75,7 @@ SILENT = replace(
     description="answers NaN for bright pixels",
 )
 
-ANY = ModelSpec(
+ANY_BANDS = ModelSpec(
     name="any",
     version="1",
     bands=(),
@@ -127,30 +128,33 @@ def _toy(spec: ModelSpec, seed: int) -> torch.nn.Module:
         return Toy()
 
 
+def _module(function: Callable[[torch.Tensor], torch.Tensor]) -> torch.nn.Module:
+    """Return a function as a module."""
+    import torch
+
+    class Function(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    return Function()
+
+
 def load_counting(spec: ModelSpec) -> Network:
     """Return a model that notes every window: give it an image whose pixels tell where they lie."""
-    from torch import nn
 
-    class Counting(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            with _lock:
-                seen.extend(x[:, 0, 0, 0].tolist())
-            return x[:, :1]
+    def count(x: torch.Tensor) -> torch.Tensor:
+        with _lock:
+            seen.extend(x[:, 0, 0, 0].tolist())
+        return x[:, :1]
 
     with _lock:
         loads.append(spec.name)
-    return Network(body=Counting(), activation="sigmoid")
+    return Network(body=_module(count), activation="sigmoid")
 
 
 def load_last(spec: ModelSpec) -> Network:
     """Return a model whose probability of cloud is its last input."""
-    from torch import nn
-
-    class Last(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[:, -1:]
-
-    return Network(body=Last(), activation="complement")
+    return Network(body=_module(lambda x: x[:, -1:]), activation="complement")
 
 
 def load_local(spec: ModelSpec) -> Network:
@@ -173,13 +177,9 @@ def load_local(spec: ModelSpec) -> Network:
 def load_silent(spec: ModelSpec) -> Network:
     """Return a model that answers NaN for bright pixels."""
     import torch
-    from torch import nn
 
-    class Silent(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.where(x[:, :1] > 0.8, torch.nan, x[:, :1])
-
-    return Network(body=Silent(), activation="sigmoid")
+    body = _module(lambda x: torch.where(x[:, :1] > 0.8, torch.nan, x[:, :1]))
+    return Network(body=body, activation="sigmoid")
 
 
 def load_any(spec: ModelSpec) -> Network:

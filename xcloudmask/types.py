@@ -116,13 +116,9 @@ class Sensor:
     def band(self, name: str) -> Band:
         """Return the band known as `name`: its own name, an alias, or its common name."""
         wanted = name.casefold()
-        for names in (
-            lambda b: (b.name,),
-            lambda b: b.aliases,
-            lambda b: (b.common_name or "",),
-        ):
+        for names in (lambda b: (b.name,), lambda b: b.aliases, lambda b: (b.common_name or "",)):
             for band in self.bands:
-                if wanted in (str(n).casefold() for n in names(band)):
+                if wanted in map(str.casefold, names(band)):
                     return band
         raise OptionError("band", name, allowed=[b.name for b in self.bands])
 

@@ -69,10 +69,10 @@ def test_no_ceiling_where_there_is_none() -> None:
 def test_a_network_that_answers_nothing_in_a_later_batch_is_reported() -> None:
     """Only the first batch is looked at while it is inferred."""
     pixels = np.full((1, 32 * 20, 64), 0.4, np.float32)
-    pixels[0, 600:610, 20:30] = 0.9  # SILENT answers NaN above 0.8
+    pixels[0, 600:610, 20:30] = 0.9  # ANSWERS_NAN answers NaN above 0.8
     da = scene(pixels, ["red"])
     with pytest.warns(ModelWarning, match="not finite .*for pixels that hold data") as told:
-        mask = da.cloudmask.predict(testing.SILENT, batch_size=2)
+        mask = da.cloudmask.predict(testing.ANSWERS_NAN, batch_size=2)
     assert len(told) >= 1
     assert int((mask == 255).sum()) == 100
 

@@ -23,13 +23,13 @@ import torch
 
 from tests.scenes import noise, same_answer, same_odds, scene
 from xcloudmask import unload
-from xcloudmask.testing import ANY, TEAM, TOY
+from xcloudmask.testing import ANY_BANDS, TOYS, TOY
 
 print(torch.backends.cpu.get_cpu_capability())
 pixels = noise(2, 2, 100, 71)
 pixels[1, :, 20:60, 30:] = np.nan
 cuts = [{"time": 1, "band": 1, "y": (1, 50, 49), "x": 37}, {"y": 31, "x": (70, 1)}]
-cases = [(TOY, {}), (TOY, {"tta": 4}), (TEAM, {}), (ANY, {}), (replace(TOY, patch=48, overlap=21), {})]
+cases = [(TOY, {}), (TOY, {"tta": 4}), (TOYS, {}), (ANY_BANDS, {}), (replace(TOY, patch=48, overlap=21), {})]
 for spec, options in cases:
     for step in (10.0, 30.0) if spec is TOY and not options else (10.0,):
         da = scene(pixels, ["red", "nir"], step=step)

@@ -432,13 +432,13 @@ def test_a_model_for_any_bands_is_loaded_once_and_told_of_each_set(
     loads, real = [], testing.load_any
     monkeypatch.setattr(testing, "load_any", lambda spec: (loads.append(spec.name), real(spec))[1])
     da = scene(noise(3, 40, 40), ["red", "nir", "green"])
-    one, two = (da[:count].cloudmask.predict_proba(testing.ANY, device="cpu") for count in (2, 3))
+    one, two = (da[:count].cloudmask.predict_proba(testing.ANY_BANDS, device="cpu") for count in (2, 3))
     assert loads == ["any"]
     assert abs(one - two).max() > 1e-4
-    again = da[:2].cloudmask.predict_proba(testing.ANY, device="cpu")
+    again = da[:2].cloudmask.predict_proba(testing.ANY_BANDS, device="cpu")
     same_odds(again, one)
     engine.unload()
-    fresh = da[:2].cloudmask.predict_proba(testing.ANY, device="cpu")
+    fresh = da[:2].cloudmask.predict_proba(testing.ANY_BANDS, device="cpu")
     same_odds(fresh, one)
     assert loads == ["any"] * 2
 

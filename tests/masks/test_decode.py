@@ -140,8 +140,8 @@ def test_what_tells_nothing_is_refused():
         decode(layer([0]))
     with pytest.raises(OptionError, match="did you mean 'qa_pixel'"):
         decode(layer([0]), "qa-pixel")
-    with pytest.raises(OptionError, match="unknown class 'haze'"):
-        decode(layer([0], flag_values=[0, 1], flag_meanings="clear haze"))
+    with pytest.raises(OptionError, match="unknown class 'smoke'"):
+        decode(layer([0], flag_values=[0, 1], flag_meanings="clear smoke"))
     with pytest.raises(OptionError, match="unsure"):
         decode(layer([0]), "scl", unsure="snow")
     with pytest.raises(CloudMaskError, match=r"tells nothing of clouds.*QA_PIXEL"):

@@ -11,7 +11,7 @@ from xcloudmask import models, types
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import card, registry
 from xcloudmask.models.card_fields import CardKeywords, keywords
-from xcloudmask.testing import TEAM, TOY
+from xcloudmask.testing import TOY, TOYS
 
 HOW = {"bands": BANDS, "classes": CLASSES, "patch": 32}
 
@@ -114,7 +114,7 @@ def test_one_number_stands_for_all_bands(tmp_path):
     assert (spec.mean, spec.std) == ((0.0,), (0.5,))
 
 
-@pytest.mark.parametrize("spec", [TOY, TEAM], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [TOY, TOYS], ids=lambda spec: spec.name)
 def test_a_card_is_small(spec):
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert hash(spec) == hash(dataclasses.replace(spec))

@@ -20,8 +20,8 @@ def proba(order=(0, 1, 2, 3)):
 
 
 def test_a_scene_without_green_is_answered_and_the_order_of_its_bands_changes_nothing():
-    whole = proba().cloudmask.predict_proba(testing.ANY)
-    turned = proba((2, 0, 3, 1)).chunk(band=1, y=33, x=17).cloudmask.predict_proba(testing.ANY)
+    whole = proba().cloudmask.predict_proba(testing.ANY_BANDS)
+    turned = proba((2, 0, 3, 1)).chunk(band=1, y=33, x=17).cloudmask.predict_proba(testing.ANY_BANDS)
     same_odds(turned.values, whole.values)
     assert float(whole.std()) > 0
 
@@ -31,17 +31,17 @@ def test_the_wavelengths_reach_the_network():
     moved = da.assign_coords(
         {name: da[name] * 1.3 for name in ("center_wavelength", "full_width_half_max", "min_nm", "max_nm")}
     )
-    a, b = (each.cloudmask.predict_proba(testing.ANY).values for each in (da, moved))
+    a, b = (each.cloudmask.predict_proba(testing.ANY_BANDS).values for each in (da, moved))
     assert np.abs(a - b).max() > 1e-4
 
 
 def test_any_subset_runs_and_too_few_bands_are_refused():
     for count in (2, 3):
-        assert (proba()[:count].cloudmask.predict(testing.ANY) != 255).all()
+        assert (proba()[:count].cloudmask.predict(testing.ANY_BANDS) != 255).all()
     with pytest.raises(BandError, match="needs 2 or more reflectance bands"):
-        proba()[:1].cloudmask.predict(testing.ANY)
+        proba()[:1].cloudmask.predict(testing.ANY_BANDS)
     with pytest.raises(BandError, match="the array has 0"):
-        xr.DataArray(PIXELS, dims=("band", "y", "x")).cloudmask.predict(testing.ANY)
+        xr.DataArray(PIXELS, dims=("band", "y", "x")).cloudmask.predict(testing.ANY_BANDS)
 
 
 def test_bands_that_are_not_reflectance_are_left_out():
@@ -50,7 +50,7 @@ def test_bands_that_are_not_reflectance_are_left_out():
         Band("r", "red"),
     ]
     bands.append(Band("n", "nir", 780, 840, 900))
-    places, given = choose_bands(bands, testing.ANY)
+    places, given = choose_bands(bands, testing.ANY_BANDS)
     assert places == (1, 2)
     assert [band.name for band in given] == ["r", "n"]
     assert with_edges(bands[1]).min_nm == 645  # typical, as only the name is known

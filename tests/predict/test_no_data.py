@@ -83,11 +83,11 @@ def test_a_network_that_answers_nan_gives_no_data_there(lazy: bool, step: float)
     pixels[0, 39:51, 39:51] = 0.9  # the model answers NaN above 0.8
     da = scene(pixels, ["red"], step=step)
     da = da.chunk(y=31) if lazy else da
-    mask = da.cloudmask.predict(testing.SILENT).values
+    mask = da.cloudmask.predict(testing.ANSWERS_NAN).values
     silent = np.zeros((96, 96), bool)
     silent[39:51, 39:51] = True  # whole cells of 3, and not one pixel of their neighbours
     np.testing.assert_array_equal(mask == 255, silent)
-    odds = da.cloudmask.predict_proba(testing.SILENT).values
+    odds = da.cloudmask.predict_proba(testing.ANSWERS_NAN).values
     np.testing.assert_array_equal(np.isnan(odds).all(axis=0), silent)
     np.testing.assert_array_equal(np.isnan(odds).any(axis=0), silent)
     np.testing.assert_allclose(odds[:, ~silent].T - odds[:, 0, 0], 0, atol=1e-6)  # else the field is constant

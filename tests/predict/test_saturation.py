@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import xcloudmask
 from tests.scenes import chunks, same_answer, scene, weather
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError
-from xcloudmask.testing import ANY, TOY
+from xcloudmask.testing import ANY_BANDS, TOY
 
 NAMES = ["blue", "green", "red", "nir"]
 SHADOWS = Path(__file__).parents[2] / "../shared/data/train/s2_shadow_alberta"
@@ -54,8 +54,8 @@ def test_saturated_pixels_are_cloud_and_no_other_pixel_changes(dtype: str, how: 
 
 def test_probabilities_move_to_thick_cloud_but_snow_stays_snow() -> None:
     da = clipped()
-    before = da.cloudmask.predict_proba(ANY, scheme="native")
-    after = da.cloudmask.predict_proba(ANY, scheme="native", saturation=0.4)
+    before = da.cloudmask.predict_proba(ANY_BANDS, scheme="native")
+    after = da.cloudmask.predict_proba(ANY_BANDS, scheme="native", saturation=0.4)
     inside = after.transpose("class", ...).values[:, FULL]
     snow = before.sel({"class": "snow"}).values[FULL]
     names = after["class"].values.tolist()

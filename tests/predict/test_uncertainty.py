@@ -18,7 +18,7 @@ from xcloudmask.engine.tiling import TilePlan
 from xcloudmask.errors import CloudMaskError, ContractError, OptionError
 from xcloudmask.models import registry
 from xcloudmask.streaming import stream
-from xcloudmask.testing import SILENT, TEAM, TOY
+from xcloudmask.testing import ANSWERS_NAN, TOY, TOYS
 
 BANDS = ["red", "nir"]
 
@@ -28,13 +28,13 @@ def members(pixels: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         batch = (torch.from_numpy(pixels[None]) - 0.2) / 0.2
         return np.stack(
-            [torch.softmax(testing.load_toy(one).body(batch), dim=1)[0].numpy() for one in TEAM.members]
+            [torch.softmax(testing.load_toy(one).body(batch), dim=1)[0].numpy() for one in TOYS.members]
         )
 
 
 def test_of_one_window_it_is_the_deviation_between_members() -> None:
     pixels = noise(2, 32, 32)
-    odds = scene(pixels, BANDS).cloudmask.predict_proba(TEAM, uncertainty=True)
+    odds = scene(pixels, BANDS).cloudmask.predict_proba(TOYS, uncertainty=True)
     assert odds["class"].values.tolist() == ["clear", "cloud", "cloud_shadow", "uncertainty"]
     each = members(pixels)
     np.testing.assert_allclose(odds.values[3], each[:, 1].std(axis=0), atol=1e-6)
@@ -45,7 +45,7 @@ def test_of_one_window_it_is_the_deviation_between_members() -> None:
 
 def test_windows_are_blended_with_the_same_weights() -> None:
     pixels = noise(2, 60, 71)
-    odds = scene(pixels, BANDS).cloudmask.predict_proba(TEAM, uncertainty=True)
+    odds = scene(pixels, BANDS).cloudmask.predict_proba(TOYS, uncertainty=True)
     plan, expected = TilePlan.make((60, 71), 32, 8), np.zeros((60, 71))
     for row, top in enumerate(plan.y.starts):
         for col, left in enumerate(plan.x.starts):
@@ -64,7 +64,7 @@ def test_any_chunking(data: st.DataObject) -> None:
         pixels[0, :, : data.draw(st.integers(1, 60)), data.draw(st.integers(0, 9)) :] = np.nan
     da = scene(pixels, BANDS, step=data.draw(st.sampled_from([10.0, 30.0])))
     options: dict[str, Any] = {
-        "model": data.draw(st.sampled_from([TEAM, TOY])),
+        "model": data.draw(st.sampled_from([TOYS, TOY])),
         "working_resolution": data.draw(st.sampled_from(["auto", "native", 60])),
         "overlap": data.draw(st.sampled_from([0, 8, 21])),
     }
@@ -90,7 +90,7 @@ def test_a_constant_field_stays_constant_at_any_resolution() -> None:
     )  # cells next to a gap are left out of the interpolation, not mixed with 0
     for resolution in ("native", 60):
         da = scene(pixels, BANDS)
-        found = da.cloudmask.predict_proba(TEAM, uncertainty=True, working_resolution=resolution)[3].values
+        found = da.cloudmask.predict_proba(TOYS, uncertainty=True, working_resolution=resolution)[3].values
         assert np.nanmax(found) - np.nanmin(found) < 1e-6
         assert np.nanmin(found) > 1e-3
         np.testing.assert_array_equal(np.isnan(found), np.isnan(pixels[0]))
@@ -134,18 +134,18 @@ def test_with_several_cloud_classes_it_is_that_of_their_sum() -> None:
 def test_members_with_augmentation_tell_the_mean_of_their_spreads() -> None:
     pixels = np.full((2, 32, 32), 0.3, np.float32)  # every turn is the same
     da = scene(pixels, BANDS)
-    plain = da.cloudmask.predict_proba(TEAM, uncertainty=True)
-    turned = da.cloudmask.predict_proba(TEAM, uncertainty=True, tta=True)
+    plain = da.cloudmask.predict_proba(TOYS, uncertainty=True)
+    turned = da.cloudmask.predict_proba(TOYS, uncertainty=True, tta=True)
     np.testing.assert_allclose(turned.values, plain.values, atol=1e-6)
     assert plain.values[3].min() > 1e-3
-    without = da.cloudmask.predict_proba(TEAM, tta=True)
+    without = da.cloudmask.predict_proba(TOYS, tta=True)
     same_odds(without.values, turned.values[:3])
 
 
 def test_classes_and_probabilities_of_an_ensemble_need_no_uncertainty() -> None:
     pixels = noise(2, 60, 50)
-    mask = scene(pixels, BANDS).cloudmask.predict(TEAM)
-    odds = scene(pixels, BANDS).cloudmask.predict_proba(TEAM)
+    mask = scene(pixels, BANDS).cloudmask.predict(TOYS)
+    odds = scene(pixels, BANDS).cloudmask.predict_proba(TOYS)
     assert odds.sizes["class"] == 3
     np.testing.assert_allclose(odds.sum("class"), 1, atol=1e-5)
     np.testing.assert_array_equal(np.array([0, 1, 3])[odds.argmax("class")], mask.values)
@@ -155,17 +155,17 @@ def test_a_stream_gives_the_same(tmp_path: Path) -> None:
     pixels = noise(2, 2, 150, 130)
     pixels[0, :, 20:60, 30:] = np.nan
     da = scene(pixels, BANDS).assign_coords(time=np.array(["2026-05-01", "2026-05-02"], "M8[ns]"))
-    expected = da.cloudmask.predict_proba(TEAM, uncertainty=True)
+    expected = da.cloudmask.predict_proba(TOYS, uncertainty=True)
     small: dict[str, Any] = {"chunks": {"y": 32, "x": 32}, "shards": {"y": 64, "x": 64}, "progress": False}
     small |= {"output": "probabilities", "encoding": {"dtype": "float32"}}
-    stream(da.chunk(y=70), tmp_path, predict={"model": TEAM, "uncertainty": True}, **small)
+    stream(da.chunk(y=70), tmp_path, predict={"model": TOYS, "uncertainty": True}, **small)
     found = xr.open_zarr(tmp_path).cloud_probability
     same_odds(found.values, expected.values)
     assert found["class"].values.tolist()[-1] == "uncertainty"
     with pytest.raises(ContractError, match="uncertainty: True in the store, None in this call"):
-        stream(da, tmp_path, predict={"model": TEAM}, **small)
+        stream(da, tmp_path, predict={"model": TOYS}, **small)
     with pytest.raises(CloudMaskError, match="say output='probabilities'"):
-        stream(da, tmp_path, predict={"model": TEAM, "uncertainty": True}, progress=False)
+        stream(da, tmp_path, predict={"model": TOYS, "uncertainty": True}, progress=False)
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_one_member_cannot_disagree() -> None:
     da = scene(noise(2, 40, 40), BANDS)
     with pytest.raises(CloudMaskError, match=r"'toy' has one member.*tta=True"):
         da.cloudmask.predict_proba(TOY, uncertainty=True)
-    models.register(TEAM, overwrite=True)
+    models.register(TOYS, overwrite=True)
     with pytest.raises(CloudMaskError, match=r"several members: .*team"):
         da.cloudmask.predict_proba(TOY, uncertainty=True)
     land = replace(TOY, name="toy-land", classes=("land", "water", "snow"))
@@ -199,8 +199,8 @@ def test_a_card_that_promises_what_the_network_does_not_tell() -> None:
 def test_the_card_tells_and_comes_back() -> None:
     from xcloudmask.models import card
 
-    assert card.from_json(card.to_json(TEAM), "a.json") == TEAM
-    assert dict(card.rows_of(TEAM))["uncertainty"] == "the spread between its members"
+    assert card.from_json(card.to_json(TOYS), "a.json") == TOYS
+    assert dict(card.rows_of(TOYS))["uncertainty"] == "the spread between its members"
 
 
 @pytest.mark.usefixtures("fresh_registry")
@@ -271,7 +271,9 @@ def test_pixels_of_which_the_network_says_nothing_have_no_uncertainty(resolution
     pixels[0, 12:30, 12:30] = 0.95
     da = scene(pixels, ["red"], step=10.0)
     with pytest.warns(UserWarning, match="not finite"):
-        odds = da.cloudmask.predict_proba(SILENT, tta=True, uncertainty=True, working_resolution=resolution)
+        odds = da.cloudmask.predict_proba(
+            ANSWERS_NAN, tta=True, uncertainty=True, working_resolution=resolution
+        )
     np.testing.assert_array_equal(np.isnan(odds.values[2]), np.isnan(odds.values[0]))
     assert np.isnan(odds.values[2]).any()
 
@@ -281,8 +283,8 @@ def test_it_is_asked_for_by_a_boolean_and_listed_as_no_class() -> None:
     wrongs: tuple[Any, ...] = ("no", 1, None)
     for wrong in wrongs:
         with pytest.raises(OptionError, match=r"unknown uncertainty .*Allowed: False, True"):
-            da.cloudmask.predict_proba(TEAM, uncertainty=wrong)
-    odds = da.cloudmask.predict_proba(TEAM, uncertainty=bool(np.True_))
+            da.cloudmask.predict_proba(TOYS, uncertainty=wrong)
+    odds = da.cloudmask.predict_proba(TOYS, uncertainty=bool(np.True_))
     assert "clear, cloud, cloud_shadow; NaN for no data" in repr(odds.cloudmask)
     alone = odds.drop_sel({"class": "uncertainty"})  # what the documentation says
     np.testing.assert_allclose(alone.sum("class"), 1, atol=1e-5)

@@ -26,14 +26,14 @@ from xcloudmask.errors import CloudMaskError, ContractError, OptionError, UnitEr
 from xcloudmask.models import registry
 from xcloudmask.scene.aux_inputs import ALIASES
 from xcloudmask.streaming import stream
-from xcloudmask.testing import ANY, COUNTING, LAST, TOY
+from xcloudmask.testing import ANY_BANDS, COUNTING, LAST_INPUT, TOY
 from xcloudmask.types import AuxInput, ModelSpec
 
 BANDS = ["red", "nir"]
 #: Depends on every pixel of every input of the window.
 AUXED = replace(TOY, name="toy-aux", aux=("elevation", "vv", "angle"))
 #: Answers with the height that it is given, in km.
-HEIGHT = replace(LAST, name="height", aux=(AuxInput("elevation", mean=0, std=1000),))
+HEIGHT = replace(LAST_INPUT, name="height", aux=(AuxInput("elevation", mean=0, std=1000),))
 UTM, DEGREES = 32632, 4326
 
 
@@ -609,7 +609,9 @@ def test_ten_thousand_chunks_with_an_aux_of_another_grid() -> None:
 
 
 def test_a_model_for_any_bands_is_told_of_height_and_radar() -> None:
-    spec = replace(ANY, name="any-aux", architecture="sensei-v2", aux=("elevation", "vv", "vh", "angle"))
+    spec = replace(
+        ANY_BANDS, name="any-aux", architecture="sensei-v2", aux=("elevation", "vv", "vh", "angle")
+    )
     da = metres(noise(3, 70, 60), ["blue", "red", "nir"])
     plain = xr.zeros_like(da[0])
     aux = {
@@ -632,7 +634,7 @@ def test_thermal_bands_are_fed_within_0_and_1_and_in_no_other_unit() -> None:
     kelvin = np.array([[100.0, 132, 190.5, 249, 290]], "f4")
     found = encode(kelvin, np.ones((1, 5), bool), AuxInput("lwir11"))
     np.testing.assert_allclose(found, [[0, 0, 0.5, 1, 1]], atol=1e-6)
-    spec = replace(ANY, name="any-thermal", architecture="sensei-v2", aux=("lwir11",))
+    spec = replace(ANY_BANDS, name="any-thermal", architecture="sensei-v2", aux=("lwir11",))
     da = metres(noise(3, 70, 60), ["blue", "red", "nir"])
     plain = xr.zeros_like(da[0])
     for celsius, match in ((plain + 20, "20, which.*kelvin"), (plain.assign_attrs(units="degC"), "degc.*K")):
@@ -641,7 +643,7 @@ def test_thermal_bands_are_fed_within_0_and_1_and_in_no_other_unit() -> None:
 
 
 def test_the_descriptors_carry_the_flags() -> None:
-    spec = replace(ANY, name="any-flags", architecture="sensei-v2", aux=("vh", "elevation"))
+    spec = replace(ANY_BANDS, name="any-flags", architecture="sensei-v2", aux=("vh", "elevation"))
     da = metres(noise(2, 40, 40))
     aux = {"dem": da[0] * 0 + 5, "vh": (da[0] * 0 - 20).assign_attrs(units="dB")}
     da.cloudmask.predict(spec, aux=aux)

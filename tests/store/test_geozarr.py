@@ -14,7 +14,7 @@ import zarr_cm
 from affine import Affine
 
 import xcloudmask  # noqa: F401  registers the accessor
-from xcloudmask.store.geozarr import Grid, attributes, multiscales
+from xcloudmask.store.geozarr import ImageGrid, attributes, multiscales
 
 SCHEMAS = Path(__file__).parents[3] / "shared" / "eopf" / "conventions"
 HERE = Affine(10, 0, 699960, 0, -10, 4700040)
@@ -141,14 +141,14 @@ def test_coordinates_in_single_precision_are_even() -> None:
     """As a global product at 1/112 degree has them: their steps differ by 0.2 %."""
     x = (-180 + (np.arange(40320) + 0.5) / 112).astype("f4")
     coords = xr.Dataset(coords={"x": x, "y": np.array([1.0, 0.5], "f4")})
-    grid = Grid.of(coords, ("y", "x"), (2, x.size))
+    grid = ImageGrid.of(coords, ("y", "x"), (2, x.size))
     assert grid.transform is not None
     np.testing.assert_allclose(grid.transform, (1 / 112, 0, -180, 0, -0.5, 1.25), atol=2e-5)
-    assert Grid.of(coords.assign_coords(x=x**3), ("y", "x"), (2, x.size)).transform is None
+    assert ImageGrid.of(coords.assign_coords(x=x**3), ("y", "x"), (2, x.size)).transform is None
 
 
 def test_rows_from_south_to_north_and_pixels_of_other_shape() -> None:
-    grid = Grid(("lat", "lon"), (5, 7), (0.25, 0.0, 10.0, 0.0, 0.5, -2.0))
+    grid = ImageGrid(("lat", "lon"), (5, 7), (0.25, 0.0, 10.0, 0.0, 0.5, -2.0))
     assert attributes(grid)["spatial:bbox"] == [10.0, -2.0, 11.75, 0.5]
     coarse = grid.coarser(4)
     assert coarse.shape == (2, 2)

@@ -17,7 +17,7 @@ from xcloudmask import models
 from xcloudmask.cli import main
 from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError
 from xcloudmask.models import arch
-from xcloudmask.testing import ANY, TOY
+from xcloudmask.testing import ANY_BANDS, TOY
 from xcloudmask.train import checkpoint, fine_tune
 from xcloudmask.train.files import LeakError, find, read_patch
 from xcloudmask.train.networks import begin, model_of, sized_by, with_head
@@ -325,7 +325,7 @@ def test_an_ensemble_is_asked_together_and_by_level(tmp_path: Path, teachers: li
     assert (said[24:][valid[24:]] & 0b1111 == 9).all()
     assert teach(sample, ["ukis-4band-l2a"]) is None  # the sample is top of atmosphere
     assert teach(sample.select([0, 2]), ["ukis-4band"]) is None
-    models.register(ANY, overwrite=True)
+    models.register(ANY_BANDS, overwrite=True)
     assert teach(sample, ["any"], confident=0.51) is not None
     with pytest.raises(OptionError, match="ukis"):
         teach(sample, ["ukis-5band"])

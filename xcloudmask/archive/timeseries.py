@@ -16,6 +16,7 @@ from xcloudmask.archive.index import UPDATED
 from xcloudmask.classes import CLEAR
 from xcloudmask.errors import CloudMaskError, ContractError, OptionError, warn_user
 from xcloudmask.masks import apply
+from xcloudmask.masks.areas import shapes_on
 from xcloudmask.scene.dims import spatial_dims, transform_of
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.boxes import check_bbox, geometry_box, parse_crs, transform_box
@@ -255,10 +256,7 @@ def _rasterised(mask: xr.DataArray, areas: Any) -> tuple[xr.DataArray, Any]:
     from rasterio.enums import MergeAlg
     from rasterio.features import rasterize
 
-    if mask.rio.crs is None or areas.crs is None:
-        whose = "the masks have" if mask.rio.crs is None else "areas= has"
-        raise CloudMaskError(f"{whose} no CRS, so areas= has no place: set it, or give numbers on the grid")
-    shapes = list(areas.to_crs(mask.rio.crs.to_wkt()).geometry)
+    shapes = shapes_on(mask, areas)
     how: dict[str, Any] = {"out_shape": mask.shape[-2:], "transform": transform_of(mask), "dtype": "int32"}
     labels = rasterize([(shape, number) for number, shape in enumerate(shapes, 1)], **how)
     times_held = rasterize([(shape, 1) for shape in shapes], merge_alg=MergeAlg.add, **how)

@@ -139,10 +139,10 @@ def _dtype(spec: ModelSpec, device: str, dtype: str) -> str:
     """Return the precision that a run computes in."""
     if spec.runtime == "onnx":
         return "float32"
+    from xcloudmask.engine.predictor import network_of
     from xcloudmask.engine.torch import autocast_dtype
-    from xcloudmask.models.network import load_network
 
-    half = autocast_dtype(load_network(spec), device, dtype)
+    half = autocast_dtype(network_of(spec, device), device, dtype)
     return "float32" if half is None else str(half).removeprefix("torch.")
 
 

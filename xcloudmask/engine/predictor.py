@@ -310,9 +310,8 @@ class Predictor:
         return find_anomaly(classes, weights, self.spec, backend.network.activation)
 
 
-def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) -> Backend:
-    """Return a model on a device; its weights are read if no predictor has had them read yet."""
-    dtype = "auto" if spec.runtime == "onnx" else dtype  # a graph runs in the one it was exported in
+def network_of(spec: ModelSpec, device: str) -> Network:
+    """Return the network of a model for a device; it is loaded once in a process."""
 
     def load() -> Network:
         devices.settle_threads(spec.runtime)
@@ -320,8 +319,15 @@ def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) 
         log.info("loaded model %s %s for %s", spec.name, spec.version, device)
         return network
 
+    return _networks.get_or_create((spec, device), load)
+
+
+def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) -> Backend:
+    """Return a model on a device; its weights are read if no predictor has had them read yet."""
+    dtype = "auto" if spec.runtime == "onnx" else dtype  # a graph runs in the one it was exported in
+
     def make() -> Backend:
-        network = _networks.get_or_create((spec, device), load)
+        network = network_of(spec, device)
         bound = [
             _bind_to_bands(_skip_aux_normalisation(each, spec, inputs), inputs)
             for each in network.members or (network,)

@@ -78,10 +78,10 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
     array([False,  True,  True,  True, False])
     """
     from xcloudmask.tidy.halo import as_blocks, like, with_halo
-    from xcloudmask.tidy.lengths import Grid, Size
+    from xcloudmask.tidy.lengths import PixelSize, Size
     from xcloudmask.tidy.morphology import Disc, dilate
 
-    size, grid = Size.length("buffer", buffer), Grid.of(taken)
+    size, grid = Size.length("buffer", buffer), PixelSize.of(taken)
     disc = Disc(*size.disc("buffer", grid))
     turned = taken.transpose(..., *spatial_dims(taken))
     grown = with_halo(

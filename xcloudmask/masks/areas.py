@@ -23,6 +23,14 @@ PARTS = 2**16
 Counts = npt.NDArray[np.int64]
 
 
+def shapes_on(mask: xr.DataArray, areas: Any) -> list[Any]:
+    """Return the geometries of areas in the CRS of a mask."""
+    if mask.rio.crs is None or areas.crs is None:
+        whose = "the mask has" if mask.rio.crs is None else "areas= has"
+        raise CloudMaskError(f"{whose} no CRS, so areas= has no place", "Set it: rio.write_crs, set_crs")
+    return list(areas.to_crs(mask.rio.crs.to_wkt()).geometry)
+
+
 def clear_fraction_of(mask: xr.DataArray, areas: Any, clear: Sequence[str] = CLEAR) -> xr.DataArray:
     """Return the clear share of each area, (..., area); lazy if the mask is.
 
@@ -55,15 +63,12 @@ def clear_fraction_of(mask: xr.DataArray, areas: Any, clear: Sequence[str] = CLE
             f"areas= must be a GeoDataFrame or GeoSeries, not {type(areas).__name__}",
             "For numbers on the grid, use xcloudmask.timeseries(mask, areas=...)",
         )
-    if mask.rio.crs is None or areas.crs is None:
-        whose = "the mask has" if mask.rio.crs is None else "areas= has"
-        raise CloudMaskError(f"{whose} no CRS, so areas= has no place", "Set it: rio.write_crs, set_crs")
+    shapes = shapes_on(mask, areas)
     y, x = spatial_dims(mask)
     kind = (holds_class(mask).astype(np.uint8) + one_of(mask, clear)).transpose(..., y, x)
     cut = kind if kind.chunks is not None else kind.chunk()
     features = [
-        {"type": "Feature", "properties": {}, "geometry": shape.__geo_interface__}
-        for shape in areas.to_crs(mask.rio.crs.to_wkt()).geometry
+        {"type": "Feature", "properties": {}, "geometry": shape.__geo_interface__} for shape in shapes
     ]
     lead, sizes = cut.dims[:-2], cut.data.chunks
     parts = cut.data.map_blocks(

@@ -6,7 +6,6 @@ counts. Items of a catalogue and arrays that list their classes need no table.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.classes import NO_DATA, SCHEMES
+from xcloudmask.classes import NO_DATA, SCHEMES, SYNONYMS, VOCABULARY, plain_word
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.dims import BAND_DIMS
 from xcloudmask.scene.mask_classes import numbers_of
@@ -31,26 +30,20 @@ ORDER = (
     "clear",
 )  # fmt: skip
 
-#: Words of products, in lower case with underscores, by what they mean here.
+#: Words of products, by what they mean here.
 WORDS: Mapping[str, str] = {
-    word: name
-    for name, words in {
-        "no_data": "no_data nodata fill no_value novalue missing saturated_or_defective saturated_defective",
-        "cloud": "cloud clouds thick_cloud opaque opaque_cloud opaque_clouds cloud_medium_probability "
-        "cloud_high_probability clouds_medium_probability clouds_high_probability",
-        "thin_cloud": "thin_cloud thin_cirrus cirrus cirrus_cloud cirrus_clouds",
-        "cloud_shadow": "cloud_shadow cloud_shadows shadow",
-        "margin": "dilated_cloud cloud_adjacent adjacent_to_cloud_shadow",
-        "snow": "snow snow_ice snow_or_ice ice_or_snow ice",
-        "unobserved": "no_good_band",
-        "unsure": "unclassified uncertain undefined cloud_low_probability "
-        "clouds_low_probability_unclassified",
-        "water": "water sea",
-        "clear": "clear land not_cloud vegetation not_vegetated bare_soils dark_area_pixels dark_features "
-        "topographic_casted_shadows",
-    }.items()
-    for word in words.split()
-}
+    **dict.fromkeys(("dilated_cloud", "cloud_adjacent", "adjacent_to_cloud_shadow"), "margin"),
+    "no_good_band": "unobserved",
+    **dict.fromkeys(
+        ("unclassified", "uncertain", "undefined", "cloud_low_probability",
+         "clouds_low_probability_unclassified"),
+        "unsure",
+    ),
+    **{
+        word: SCHEMES["default"][1].get(name, name)
+        for word, name in {**SYNONYMS, **dict(zip(VOCABULARY, VOCABULARY, strict=True))}.items()
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +288,7 @@ def declared(attrs: Mapping[str, Any]) -> Product:
 
 def _field(field: Mapping[str, Any]) -> Field:
     """Read a bit field. Of a single bit its own name counts: those of its classes are at times another's."""
-    word = _word(field.get("name", ""))
+    word = plain_word(field.get("name", ""))
     offset, length = (int(_entry(field, key, "a bit field")) for key in ("offset", "length"))
     if word.endswith("confidence"):
         classes = {}
@@ -323,16 +316,12 @@ def _entry(part: Mapping[str, Any], key: str, what: str) -> Any:
 
 
 def _known(words: Mapping[int, str]) -> dict[int, str]:
-    return {number: _word(word) for number, word in words.items() if _word(word) in WORDS}
-
-
-def _word(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return {number: plain_word(word) for number, word in words.items() if plain_word(word) in WORDS}
 
 
 def _enumerated(words: Mapping[int, str]) -> Product:
     """Read codes that exclude each other."""
-    named = {value: _word(word) for value, word in words.items()}
+    named = {value: plain_word(word) for value, word in words.items()}
     unknown = [word for word in named.values() if word not in WORDS]
     if unknown:
         raise OptionError("class", unknown[0], allowed=WORDS, hint="Rename it in the list of classes.")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.classes import DROP, NO_DATA
+from xcloudmask.classes import DROP, NO_DATA, SCHEMES
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.tally import LABELS
 from xcloudmask.metrics.xarray_scores import counted
@@ -19,8 +19,10 @@ from xcloudmask.scene.same_grid import check_same_grid
 #: What the map of differences says, by its codes.
 DIFFERENCES = ("same", "masked_only_here", "masked_only_there", "other_class")
 #: Words that mean the same, and what a mask calls a class that it does not know.
-SYNONYMS = {"thick_cloud": "cloud", "land": "clear", "not_cloud": "clear"}
-BROADER = {"thin_cloud": "cloud", "cloud_shadow": "clear", "snow": "clear", "water": "clear"}
+SAME = {**SCHEMES["default"][1], "not_cloud": "clear"}
+BROADER = {
+    word: SAME.get(to, to) for word, to in SCHEMES["binary"][1].items() if word not in ("clear", *SAME)
+}
 
 Places = npt.NDArray[np.uint8]
 
@@ -80,14 +82,14 @@ def shared(words: Iterable[str], others: Iterable[str]) -> list[str]:
     >>> shared(["clear", "thick_cloud", "thin_cloud", "snow"], ["not_cloud", "cloud"])
     ['clear', 'cloud', 'cloud', 'clear']
     """
-    known = {SYNONYMS.get(word, word) for word in others}
+    known = {SAME.get(word, word) for word in others}
     out = []
     for word in words:
-        plain = SYNONYMS.get(word, word)
+        plain = SAME.get(word, word)
         if plain not in known:
             plain = BROADER.get(plain, plain)
         if plain not in ("clear", "cloud", *BROADER):
-            raise OptionError("class", word, allowed=("clear", "cloud", *BROADER, *SYNONYMS))
+            raise OptionError("class", word, allowed=("clear", "cloud", *BROADER, *SAME))
         out.append(plain)
     return out
 

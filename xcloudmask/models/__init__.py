@@ -22,19 +22,9 @@ if TYPE_CHECKING:
     from xcloudmask.models.mlm.write import export
 
 __all__ = [
-    "ModelSpec",
-    "automatic",
-    "cards",
-    "ensemble",
-    "export",
-    "families",
-    "for_level",
-    "get",
-    "load",
-    "names",
-    "register",
-    "show",
-]
+    "ModelSpec", "automatic", "cards", "ensemble", "export", "families", "for_level", "get", "load", "names",
+    "register", "show",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

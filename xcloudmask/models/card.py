@@ -80,10 +80,6 @@ def pixels(spec: ModelSpec) -> str:
     return f"{size}; finer input is averaged to it, and the mask brought back"
 
 
-def _elsewhere(spec: ModelSpec) -> str:
-    return f"; {spec.gpu_runtime} on a GPU, and in half precision" if spec.gpu_runtime else ""
-
-
 def _thresholds(spec: ModelSpec) -> str:
     named = (("cloud", spec.threshold), ("cloud shadow", spec.shadow_threshold))
     return "; ".join(
@@ -127,12 +123,15 @@ _WORDS: Mapping[str, Callable[[ModelSpec], str]] = {
     "gaps": lambda spec: {"nearest": "", "zero": "given to it as 0", "nan": "given to it as NaN"}[spec.gaps],
     "threshold": _thresholds,
     "architecture": lambda spec: f"{spec.architecture} {spec.config}".strip(),
-    "runtime": lambda spec: {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime] + _elsewhere(spec),
+    "runtime": lambda spec: (
+        {"onnx": "onnxruntime", "torch": "torch"}[spec.runtime]
+        + f"; {spec.gpu_runtime} on a GPU, and in half precision" * (spec.gpu_runtime is not None)
+    ),
     "weights": lambda spec: spec.weights or "-",
     "sha256": lambda spec: spec.sha256 or "-",
+    "citation": lambda spec: spec.citation or "-",
     "members": _members,
     "licence": lambda spec: spec.licence or "unknown",
-    "citation": lambda spec: spec.citation or "-",
 }
 
 

@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcloudmask.errors import CloudMaskError, WeightsError
+from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import card, loading
 from xcloudmask.models.card_fields import checked
-from xcloudmask.models.keymaps.tables import KEYMAPS, translate
-from xcloudmask.models.published import recognised
-from xcloudmask.models.published.family import Contents
+from xcloudmask.models.keymaps import KEYMAPS
+from xcloudmask.models.published import Contents, recognised
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.formats import form_of
 
@@ -44,7 +43,7 @@ def convert(
     prefix : str
         What the names begin with and shall not, such as ``"module."``.
     keymap : str, optional
-        One of `xcloudmask.models.keymaps.tables.KEYMAPS`, where the names are those of another library.
+        One of `xcloudmask.models.keymaps.KEYMAPS`, where the names are those of another library.
     sha256 : str, optional
         Of the source; needed if it is an address.
 
@@ -92,10 +91,9 @@ def convert(
 
 
 def _translated(keymap: str, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    try:
-        renamed = translate(keymap, state)
-    except WeightsError as error:
-        raise WeightsError(f"{origin}: {error}") from error
+    if keymap not in KEYMAPS:
+        raise OptionError("key map", keymap, allowed=KEYMAPS)
+    renamed = KEYMAPS[keymap](state)
     if renamed.keys() == state.keys():
         raise WeightsError(
             f"{origin}: keymap {keymap!r} knows none of its names ({', '.join(sorted(state)[:3])}, ...): "

@@ -21,8 +21,7 @@ from xcloudmask.models.card_fields import CardKeywords, checked, plain_name, wit
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.members import ENSEMBLE, joined
 from xcloudmask.models.network import Network
-from xcloudmask.models.published import known
-from xcloudmask.models.published.family import Contents, Family
+from xcloudmask.models.published import Contents, Family, known
 from xcloudmask.models.registry import add
 from xcloudmask.models.weights import fetch, formats, inspect
 from xcloudmask.models.weights.formats import FORMS, Form, form_of, vetted
@@ -300,12 +299,7 @@ def _beside(spec: ModelSpec, href: str) -> ModelSpec:
 
 
 def _shapes(
-    clean: bytes,
-    form: Form,
-    href: str,
-    architecture: str,
-    config: Mapping[str, object],
-    inputs: int | None,
+    clean: bytes, form: Form, href: str, architecture: str, config: Mapping[str, object], inputs: int | None
 ) -> tuple[inspect.Shapes, str]:
     """Return what goes into vetted weights and comes out, and how messages call them."""
     if form not in GRAPHS:

@@ -26,11 +26,6 @@ def joined(
 ) -> ModelSpec:
     """Return the card of an ensemble; nothing is registered.
 
-    Parameters
-    ----------
-    specs, name, weights, reduce, uncertainty
-        See `xcloudmask.models.ensemble`, whose members are looked up already.
-
     Examples
     --------
     >>> from xcloudmask import models

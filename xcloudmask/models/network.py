@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from xcloudmask.errors import CloudMaskError, WeightsError
@@ -24,15 +26,10 @@ class Network:
     mean, std : tuple of float or None
         Normalisation of each band, ``(reflectance - mean) / std``, done before the network.
     activation : {"softmax", "sigmoid", "complement", None}
-        Turns its output into probabilities. ``"sigmoid"`` is for one score of cloud: it becomes
-        the two classes not cloud, cloud. ``"complement"`` is for one channel that is the probability of
-        cloud already. None is for probabilities of every class.
-    members : tuple of Network
-        Networks whose probabilities are joined, instead of one `body`.
-    member_weights : tuple of float
-        What each member's probabilities count for in the mean; the same if not given.
-    reduce : {"mean", "mean-logits", "max", "min", "median"}
-        How members are joined.
+        Turns its output into probabilities. ``"sigmoid"`` is for one score of cloud: it becomes the two
+        classes not cloud, cloud; ``"complement"`` for one channel that is the probability of cloud already.
+    members, member_weights, reduce
+        Networks whose probabilities are joined, instead of one `body`, and how: see `xcloudmask.ModelSpec`.
     spread : tuple of int
         The channels of cloud, if a last one is added: the members' standard deviation of their sum.
     channels : int, optional
@@ -106,12 +103,25 @@ def _broken(spec: ModelSpec, why: str) -> CloudMaskError:
     )
 
 
-def checked_bytes(data: bytes, spec: ModelSpec, origin: str) -> bytes:
-    """Return `data` if its SHA-256 is the one that `spec` names."""
-    sha256 = digest(data)
-    if sha256 != spec.sha256:
+def carried(spec: ModelSpec, install: str) -> tuple[bytes, Path]:
+    """Return the weights in an installed package, whose hash was compared, and their path; no code is run."""
+    package = spec.weights.partition("/")[0]
+    found = find_spec(package)
+    if found is None or found.origin is None:
         raise WeightsError(
-            f"the weights of model {spec.name!r} ({origin}) have SHA-256 {sha256}, expected {spec.sha256}: "
-            "the file was altered or is another version; reinstall the package that carries it"
+            f"model {spec.name!r} needs the package {package.replace('_', '-')}, which carries its weights: "
+            f"{install}"
         )
-    return data
+    path = Path(found.origin).parent.parent / spec.weights
+    if not path.exists():
+        raise WeightsError(
+            f"the installed {package} has no {spec.weights}; model {spec.name!r} needs another version: "
+            f"{install}"
+        )
+    data = path.read_bytes()
+    if (sha256 := digest(data)) != spec.sha256:
+        raise WeightsError(
+            f"the weights of model {spec.name!r} ({path.name}) have SHA-256 {sha256}, expected "
+            f"{spec.sha256}: the file was altered or is another version; reinstall the package with it"
+        )
+    return data, path

@@ -45,7 +45,7 @@ CHUNK = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grid:
+class SceneGrid:
     """Where rows and columns of a scene lie."""
 
     da: xr.DataArray
@@ -173,7 +173,7 @@ def add_planes(
         The scene, which has the coordinates.
     """
     y, x = (str(dim) for dim in picked.dims[-2:])
-    grid = Grid(da, y, x)
+    grid = SceneGrid(da, y, x)
     arranged = {each: _arranged(each.name, plane, picked, grid) for each, plane in planes.items()}
     lazy = _unread(picked) or any(array.chunks is not None for array in (picked, *arranged.values()))
     if lazy:
@@ -199,7 +199,7 @@ def _chunked(da: xr.DataArray) -> xr.DataArray:
     return da.chunk({**{dim: -1 if dim in BAND_DIMS else 1 for dim in da.dims}, **last})
 
 
-def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: Grid) -> xr.DataArray:
+def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: SceneGrid) -> xr.DataArray:
     """Return an aux input as (some leading dimensions of the scene, y, x), in the scene's names."""
     pair = next((pair for pair in SPATIAL if set(pair) <= set(array.dims)), None)
     if pair is None:
@@ -269,7 +269,7 @@ def _cleaned(plane: xr.DataArray, cleaner: Cleaner) -> Any:
     return plane.data.map_blocks(cleaner, dtype=np.float32, meta=meta)
 
 
-def _on_grid(name: str, plane: xr.DataArray, picked: xr.DataArray, grid: Grid) -> Any:
+def _on_grid(name: str, plane: xr.DataArray, picked: xr.DataArray, grid: SceneGrid) -> Any:
     """Return the plane's data on the scene's rows and columns."""
     crs = _crs(plane), _crs(grid.da)
     if _coincides(plane, grid, crs):
@@ -287,7 +287,7 @@ def _on_grid(name: str, plane: xr.DataArray, picked: xr.DataArray, grid: Grid) -
     return plane.dims, run_dask.regrid(regrid, plane.data, (chunks[grid.y], chunks[grid.x]))
 
 
-def _coincides(plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> bool:
+def _coincides(plane: xr.DataArray, grid: SceneGrid, crs: tuple[Any, Any]) -> bool:
     """Whether the plane's pixels are those of the scene."""
     for dim in (grid.y, grid.x):
         if plane.sizes[dim] != grid.da.sizes[dim] or differ_along(plane, grid.da, dim):
@@ -305,7 +305,7 @@ def _crs(da: xr.DataArray) -> Any:
     return crs
 
 
-def _regrid(name: str, plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) -> Regrid:
+def _regrid(name: str, plane: xr.DataArray, grid: SceneGrid, crs: tuple[Any, Any]) -> Regrid:
     source, target = (
         _axes(array, grid, what) for array, what in ((plane, f"aux[{name!r}]"), (grid.da, "the scene"))
     )
@@ -320,7 +320,7 @@ def _regrid(name: str, plane: xr.DataArray, grid: Grid, crs: tuple[Any, Any]) ->
     return Regrid.plan(source, target, pair, period)
 
 
-def _axes(array: xr.DataArray, grid: Grid, what: str) -> tuple[Axis, Axis]:
+def _axes(array: xr.DataArray, grid: SceneGrid, what: str) -> tuple[Axis, Axis]:
     y, x = _axis(array, grid.y, what), _axis(array, grid.x, what)
     # an axis of one pixel takes the other's spacing, as in pixel_size
     if y.size == 1:

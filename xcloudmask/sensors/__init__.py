@@ -39,10 +39,10 @@ from pathlib import Path
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.sensors._match import is_counter, match
 from xcloudmask.sensors._plugins import installed, warn_of
-from xcloudmask.sensors._read import Entry, fold, fold_instruments, read
+from xcloudmask.sensors._read import COMMON_NAMES, Entry, fold, fold_instruments, read
 from xcloudmask.types import Sensor
 
-__all__ = ["get", "identify", "is_counter", "match", "names", "register", "table"]
+__all__ = ["COMMON_NAMES", "get", "identify", "is_counter", "match", "names", "register", "table"]
 
 
 def __dir__() -> list[str]:
@@ -188,9 +188,7 @@ def register(path: str | PathLike[str]) -> Sensor:
 
 
 def identify(
-    platform: str | None = None,
-    instruments: Sequence[str] | None = None,
-    constellation: str | None = None,
+    platform: str | None = None, instruments: Sequence[str] | None = None, constellation: str | None = None
 ) -> Sensor | None:
     """Return the sensor that a STAC item's properties name, or None where they leave it open.
 

@@ -20,30 +20,15 @@ COMMON_NAMES = (  # noqa: SIM905
 
 _TEXT, _TEXTS, _NUMBER, _NUMBERS = "text", "a list of texts", "a number", "a list of numbers"
 _SENSOR_FIELDS = {
-    "name": _TEXT,
-    "title": _TEXT,
-    "source": _TEXT,
-    "note": _TEXT,
-    "scale": _NUMBER,
-    "offset": _NUMBER,
-    "nodata": _NUMBER,
-    "fill": _NUMBERS,
-    "fill_reflectance": _NUMBERS,
-    "edges": _NUMBER,
-    "aliases": _TEXTS,
-    "platforms": _TEXTS,
-    "instruments": _TEXTS,
-    "constellations": _TEXTS,
+    **dict.fromkeys(("name", "title", "source", "note"), _TEXT),
+    **dict.fromkeys(("scale", "offset", "nodata", "edges"), _NUMBER),
+    **dict.fromkeys(("fill", "fill_reflectance"), _NUMBERS),
+    **dict.fromkeys(("aliases", "platforms", "instruments", "constellations"), _TEXTS),
     "bands": "a list of [[bands]] tables",
 }
 _BAND_FIELDS = {
-    "name": _TEXT,
-    "common_name": _TEXT,
-    "kind": _TEXT,
-    "min_nm": _NUMBER,
-    "center_nm": _NUMBER,
-    "max_nm": _NUMBER,
-    "gsd": _NUMBER,
+    **dict.fromkeys(("name", "common_name", "kind"), _TEXT),
+    **dict.fromkeys(("min_nm", "center_nm", "max_nm", "gsd"), _NUMBER),
     "aliases": _TEXTS,
 }
 _METADATA = ("source", "note", "scale", "offset", "nodata", "fill", "fill_reflectance", "edges")

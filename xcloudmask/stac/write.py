@@ -19,7 +19,7 @@ from xcloudmask.scene.dims import pixel_size, spatial_dims
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.items import plain_items
 from xcloudmask.stac.opening import is_zarr
-from xcloudmask.store.geozarr import Grid
+from xcloudmask.store.geozarr import ImageGrid
 from xcloudmask.store.lock import LEASE, Lock
 from xcloudmask.store.record import open_mask
 from xcloudmask.store.store import Target, open_existing, open_store
@@ -235,8 +235,8 @@ def _locked(target: Target) -> Iterator[None]:
         lock.release()
 
 
-def _place(mask: xr.DataArray, dims: tuple[str, str]) -> Grid:
-    grid = Grid.of(mask.coords.to_dataset(), dims, (mask.sizes[dims[0]], mask.sizes[dims[1]]))
+def _place(mask: xr.DataArray, dims: tuple[str, str]) -> ImageGrid:
+    grid = ImageGrid.of(mask.coords.to_dataset(), dims, (mask.sizes[dims[0]], mask.sizes[dims[1]]))
     if grid.crs is None or grid.bounds is None:
         lacks = "CRS" if grid.crs is None else "even coordinates"
         raise CloudMaskError(
@@ -246,7 +246,7 @@ def _place(mask: xr.DataArray, dims: tuple[str, str]) -> Grid:
     return grid
 
 
-def _geometry(place: Grid) -> Document:
+def _geometry(place: ImageGrid) -> Document:
     """Return the footprint in degrees; one that crosses the antimeridian is cut there."""
     from rasterio.warp import transform_bounds, transform_geom
 
@@ -287,7 +287,7 @@ def _cloud_cover(mask: xr.DataArray, dims: tuple[str, str]) -> list[float]:
     return [round(float(share), 4) for share in np.ravel(shares.values) if cloudy and share == share]
 
 
-def _asset(mask: xr.DataArray, href: str, place: Grid, *, zarr: bool, overviews: bool) -> Document:
+def _asset(mask: xr.DataArray, href: str, place: ImageGrid, *, zarr: bool, overviews: bool) -> Document:
     band: Document = {"name": str(mask.name or "cloud_mask"), "data_type": str(mask.dtype)}
     if metres := pixel_size(mask, *spatial_dims(mask)):
         band["raster:spatial_resolution"] = round(sum(metres) / 2, 3)

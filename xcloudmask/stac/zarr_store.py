@@ -29,7 +29,7 @@ from xcloudmask.stac.transport import Transport, s3_options
 from xcloudmask.store.retry import is_io
 
 #: Bytes of decoded pixels that a process keeps.
-KEPT = 2**31
+KEPT_BYTES = 2**31
 #: Rows and columns that are decoded in one go, where the store's own chunks are smaller.
 _UNIT = 1024
 #: Pixels around a block that a warp's kernel may reach, at the size of the coarser of the two.
@@ -406,6 +406,6 @@ class _Kept:
                 self._size -= self._blocks.pop(key).nbytes
 
 
-_KEPT = _Kept(KEPT)
+_KEPT = _Kept(KEPT_BYTES)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_KEPT.reset)

@@ -59,7 +59,7 @@ def registrations(*names: str) -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class ImageGrid:
     """Where the pixels of an image lie."""
 
     dims: tuple[str, str]
@@ -68,7 +68,7 @@ class Grid:
     crs: Any = None
 
     @classmethod
-    def of(cls, coords: xr.Dataset, dims: tuple[str, str], shape: tuple[int, int]) -> Grid:
+    def of(cls, coords: xr.Dataset, dims: tuple[str, str], shape: tuple[int, int]) -> ImageGrid:
         """Read the grid from coordinates, which are pixel centres."""
         axes = [_axis(coords, dim) for dim in dims]
         transform = None
@@ -86,14 +86,14 @@ class Grid:
         xs, ys = sorted((c, c + a * cols)), sorted((f, f + e * rows))
         return xs[0], ys[0], xs[1], ys[1]
 
-    def coarser(self, factor: int) -> Grid:
+    def coarser(self, factor: int) -> ImageGrid:
         """Return the grid of an overview: its last row and column may reach beyond the image."""
         rows, cols = (-(-n // factor) for n in self.shape)
         transform = None
         if self.transform is not None:
             a, b, c, d, e, f = self.transform
             transform = (a * factor, b, c, d, e * factor, f)
-        return Grid(self.dims, (rows, cols), transform, self.crs)
+        return ImageGrid(self.dims, (rows, cols), transform, self.crs)
 
     def centres(self) -> dict[str, Any]:
         """Return the coordinates of rows and columns, if they are known."""
@@ -117,12 +117,12 @@ def _axis(coords: xr.Dataset, dim: str) -> tuple[float, float] | None:
     return (float(values[0]), float(step)) if even else None
 
 
-def attributes(grid: Grid) -> dict[str, Any]:
+def attributes(grid: ImageGrid) -> dict[str, Any]:
     """Return what a group says of the grid of its arrays.
 
     Examples
     --------
-    >>> said = attributes(Grid(("y", "x"), (2, 3), (10.0, 0.0, 0.0, 0.0, -10.0, 20.0)))
+    >>> said = attributes(ImageGrid(("y", "x"), (2, 3), (10.0, 0.0, 0.0, 0.0, -10.0, 20.0)))
     >>> said["spatial:bbox"], "proj:code" in said
     ([0.0, 0.0, 30.0, 20.0], False)
     """
@@ -144,7 +144,7 @@ def attributes(grid: Grid) -> dict[str, Any]:
 
 
 def multiscales(
-    name: str, ndim: int, grid: Grid, levels: Mapping[int, str], method: str, said: Mapping[str, Any]
+    name: str, ndim: int, grid: ImageGrid, levels: Mapping[int, str], method: str, said: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what a group says of an array and its overviews.
 
@@ -154,7 +154,7 @@ def multiscales(
         The array.
     ndim : int
         Its number of dimensions: GDAL expects a figure for each.
-    grid : Grid
+    grid : ImageGrid
         Of the array.
     levels : mapping of int to str
         The path of each overview, by how many times coarser it is; each is made from the array itself.
@@ -183,6 +183,6 @@ def multiscales(
     }
 
 
-def _extent(grid: Grid) -> dict[str, Any]:
+def _extent(grid: ImageGrid) -> dict[str, Any]:
     shape = {"spatial:shape": list(grid.shape)}
     return shape if grid.transform is None else {**shape, "spatial:transform": list(grid.transform)}

@@ -25,7 +25,7 @@ PENDING, DONE, FAILED = 0, 1, 2
 BARE = 3
 NAME, SIZES = "status", "sizes"
 #: Scenes whose states share a chunk, and so are written together.
-TOGETHER = 64
+STEPS_A_CHUNK = 64
 #: How many messages are kept.
 MESSAGES = 500
 
@@ -154,7 +154,7 @@ def _fitted(values: np.ndarray[Any, np.dtype[Any]], grid: Index) -> np.ndarray[A
 
 def _create(target: Target, layout: Layout, dims: list[str], name: str) -> Any:
     lead = layout.grid[:-2]
-    chunks = (*(TOGETHER if axis == 0 else n for axis, n in enumerate(lead)), *layout.tiles)
+    chunks = (*(STEPS_A_CHUNK if axis == 0 else n for axis, n in enumerate(lead)), *layout.tiles)
     about: dict[str, Any] = {"long_name": "bytes that each region takes"}
     if name == NAME:
         about = {

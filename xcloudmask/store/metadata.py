@@ -75,7 +75,7 @@ def coordinates(template: xr.DataArray) -> xr.Dataset:
         ds = ds.assign_coords({name: (variable.dims, values, attrs)})
     y, x = map(str, template.dims[-2:])
     return ds.assign_attrs(
-        geozarr.attributes(geozarr.Grid.of(ds, (y, x), (template.sizes[y], template.sizes[x])))
+        geozarr.attributes(geozarr.ImageGrid.of(ds, (y, x), (template.sizes[y], template.sizes[x])))
     )
 
 

@@ -40,9 +40,9 @@ PLACE = "overviews"
 #: Attributes of that group, by which it is known.
 OURS = {"title": "overviews, by how many times larger their pixels are"}
 #: The coarsest overview has no more pixels than this along a side.
-LEAST = 256
+SMALLEST_SIDE = 256
 #: Regions that are worked on at a time where overviews are added.
-TOGETHER = 4
+THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def choose_factors(asked: Overviews, layout: Layout) -> tuple[int, ...]:
         chosen = tuple(int(factor) for factor in asked)
     else:
         chosen, factor = (2,), 4
-        while -(-max(layout.image) // chosen[-1]) > LEAST and _fits(factor, layout):
+        while -(-max(layout.image) // chosen[-1]) > SMALLEST_SIDE and _fits(factor, layout):
             chosen, factor = (*chosen, factor), 2 * factor
     for factor in chosen:
         if not _fits(factor, layout):
@@ -237,7 +237,7 @@ def _make(target: Target, header: dict[str, Any], layout: Layout) -> dict[str, A
     name, said = str(header["contract"]["name"]), header["overviews"]
     base, coords = target.open_array(name, mode="r"), target.open_dataset().coords.to_dataset()
     y, x = map(str, base.metadata.dimension_names[-2:])
-    grid = geozarr.Grid.of(coords, (y, x), layout.image)
+    grid = geozarr.ImageGrid.of(coords, (y, x), layout.image)
     drop_overviews(target)  # what a killed call left
     put_group(target, OURS, PLACE)
     arrays = list(header["arrays"])
@@ -256,7 +256,7 @@ def _make(target: Target, header: dict[str, Any], layout: Layout) -> dict[str, A
 
 
 def _create(
-    level: Target, base: Any, coords: xr.Dataset, grid: geozarr.Grid, factor: int, layout: Layout
+    level: Target, base: Any, coords: xr.Dataset, grid: geozarr.ImageGrid, factor: int, layout: Layout
 ) -> list[str]:
     """Make the arrays of one overview; return their names."""
     name = base.path.rpartition("/")[2]
@@ -319,7 +319,7 @@ def fill_overviews(
             )
         return at
 
-    with ThreadPoolExecutor(TOGETHER) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for at in pool.map(make, todo):
             check()
             ledger.mark(at, DONE)

@@ -25,7 +25,7 @@ from xcloudmask.store.retry import brief, call_with_retries
 
 T = TypeVar("T")
 #: Keys that are asked for at a time.
-TOGETHER = 32
+REQUESTS = 32
 #: What to do about a file that is damaged.
 REMEDY = "Run `xcloudmask verify STORE --repair`, or verify(store, repair=True), and the same call again"
 
@@ -130,7 +130,7 @@ class Target:
         """Read several keys at a time, named from the group on."""
 
         async def read() -> list[bytes | None]:
-            gate = asyncio.Semaphore(TOGETHER)
+            gate = asyncio.Semaphore(REQUESTS)
 
             async def one(path: str) -> bytes | None:
                 async with gate:
@@ -281,7 +281,7 @@ def stored_sizes(array: Any, selections: Sequence[tuple[slice, ...]]) -> list[in
             return 0
 
     async def sizes() -> list[int]:
-        gate = asyncio.Semaphore(TOGETHER)
+        gate = asyncio.Semaphore(REQUESTS)
 
         async def total(selection: tuple[slice, ...]) -> int:
             async with gate:

@@ -33,7 +33,7 @@ from xcloudmask.store.sizes import storage_of
 from xcloudmask.store.store import Target, open_existing, region_keys
 
 #: Regions that are read at a time.
-TOGETHER = 4
+THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class _Arrays:
                 return self._named(self.array, where, sizes[at]), {}
             return {}, self._wrong_overviews(values, where)
 
-        with ThreadPoolExecutor(TOGETHER) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             found = dict(zip(regions, pool.map(read, regions), strict=True))
         return (
             {at: wrong for at, (wrong, _) in found.items() if wrong},

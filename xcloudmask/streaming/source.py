@@ -18,7 +18,7 @@ from xcloudmask.scene.mask_classes import is_mask
 from xcloudmask.tidy.steps import LOCAL, Step, read_steps
 
 #: Rows and columns of pixels around a region that are inferred once more where its mask is cleaned.
-AROUND = 256
+MARGIN = 256
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _cleaned(da: xr.DataArray, asked: PredictOptions, steps: Sequence[Step]) -> 
         )
     y, x = spatial_dims(da)  # small chunks: those around a region are inferred as wholes
     other = {dim: -1 if dim in BAND_DIMS else 1 for dim in da.dims if dim not in (y, x)}
-    da = da.chunk({y: AROUND, x: AROUND, **(other if da.chunks is None else {})})
+    da = da.chunk({y: MARGIN, x: MARGIN, **(other if da.chunks is None else {})})
     return predict(da, asked)
 
 

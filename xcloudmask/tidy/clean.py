@@ -26,7 +26,7 @@ from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.tidy.components import Codes, Rule, any_of, over_chunks
 from xcloudmask.tidy.halo import as_blocks, like, with_halo
 from xcloudmask.tidy.hysteresis import decide
-from xcloudmask.tidy.lengths import MOST_PIXELS, Floats, Grid
+from xcloudmask.tidy.lengths import MOST_PIXELS, Floats, PixelSize
 from xcloudmask.tidy.morphology import Disc, dilate, erode
 from xcloudmask.tidy.steps import HYSTERESIS, LOCAL, Step, Steps, read_steps
 
@@ -55,7 +55,7 @@ def clean(mask: xr.DataArray, given: Steps | Sequence[Step], progress: Progress 
     mask = as_bytes(mask, codes)
     if not mask.size:
         return mask
-    grid = Grid.of(mask)
+    grid = PixelSize.of(mask)
     turned = mask.transpose(..., *spatial_dims(mask))
     data = as_blocks(turned.data)
     for local, group in groupby(steps, key=lambda step: step.name in LOCAL):
@@ -79,7 +79,7 @@ def as_bytes(mask: xr.DataArray, codes: Mapping[str, int]) -> xr.DataArray:
     return mask.where(mask.isin(list(codes.values())), NO_DATA).astype(np.uint8)
 
 
-def _definite(step: Step, codes: Mapping[str, int], grid: Grid, shape: Sequence[int]) -> LocalStep:
+def _definite(step: Step, codes: Mapping[str, int], grid: PixelSize, shape: Sequence[int]) -> LocalStep:
     """Return a step in pixels.
 
     No two pixels of a scene are farther apart than its corners, so that a longer buffer comes to the same.
@@ -101,7 +101,7 @@ def _definite(step: Step, codes: Mapping[str, int], grid: Grid, shape: Sequence[
     )
 
 
-def _rule(step: Step, codes: Mapping[str, int], ground: tuple[int, ...], grid: Grid) -> Rule:
+def _rule(step: Step, codes: Mapping[str, int], ground: tuple[int, ...], grid: PixelSize) -> Rule:
     hiding = tuple(codes[name] for name in step.classes(codes))
     least = step.size.pixels(step.name, grid)
     if step.name == "fill":

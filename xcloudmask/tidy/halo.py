@@ -101,7 +101,7 @@ def with_halo(data: Any, kernel: Kernel, depth: tuple[int, int], scale: Floats |
     depth : tuple of int
         Rows and columns around a block.
     scale : array, optional
-        Of the rows, as `Grid.scale`; beyond the first and the last row as in these.
+        Of the rows, as `PixelSize.scale`; beyond the first and the last row as in these.
     outside : scalar
         What lies beyond the array.
     """

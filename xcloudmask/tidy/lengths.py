@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PixelSize:
     """How large pixels are: metres along rows and columns, and how the latter change from row to row.
 
     Parameters
@@ -41,13 +41,13 @@ class Grid:
     scale: Floats | None = None
 
     @classmethod
-    def of(cls, da: xr.DataArray) -> Grid:
+    def of(cls, da: xr.DataArray) -> PixelSize:
         """Return that of an array.
 
         Examples
         --------
         >>> lat = [60.0, 0.0, -60.0]
-        >>> grid = Grid.of(xr.DataArray(np.zeros((3, 2)), dims=("lat", "lon"),
+        >>> grid = PixelSize.of(xr.DataArray(np.zeros((3, 2)), dims=("lat", "lon"),
         ...                             coords={"lat": lat, "lon": [0.0, 60.0]}))
         >>> [round(float(s), 3) for s in grid.scale]
         [0.5, 1.0, 0.5]
@@ -102,7 +102,7 @@ class Size:
         """Read an area: text with its unit, or a number of pixels."""
         return _read(option, value, AREAS, ("1 ha", "5000 m2", "0.1 km2", "25 px", "a number of pixels"))
 
-    def disc(self, option: str, grid: Grid) -> tuple[float, float, bool]:
+    def disc(self, option: str, grid: PixelSize) -> tuple[float, float, bool]:
         """Return the distance in rows and in columns, and whether the latter change with the row."""
         if self.unit == "px":
             return self.number, self.number, False
@@ -110,7 +110,7 @@ class Size:
         metres = self.number * LENGTHS[self.unit]
         return metres / height, metres / width, grid.scale is not None
 
-    def pixels(self, option: str, grid: Grid) -> float:
+    def pixels(self, option: str, grid: PixelSize) -> float:
         """Return the area in pixels of the middle row."""
         if self.unit == "px":
             return self.number

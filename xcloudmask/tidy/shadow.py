@@ -38,7 +38,7 @@ from xcloudmask.tidy.clean import as_bytes
 from xcloudmask.tidy.components import CORNERS, Codes, any_of
 from xcloudmask.tidy.graph import DataNode, Task, TaskRef, array_of
 from xcloudmask.tidy.halo import Packed, as_blocks, like
-from xcloudmask.tidy.lengths import Grid
+from xcloudmask.tidy.lengths import PixelSize
 
 #: Bands in which a shadow is dark, the first that a scene has.
 BANDS = ("nir", "nir08", "swir16", "swir22")
@@ -48,7 +48,7 @@ CELL, AROUND, LEAST_AROUND = 60.0, 1500.0, 12
 DARK, STEPS = 0.75, 250
 #: Share of the ground under a shadow that must be dark; how much more of it a cloud needs to be a km higher;
 #: share of a cloud whose shadow must fall on ground, not on clouds or beyond the scene.
-LEAST, HIGHER, SEEN = 0.5, 0.02, 0.2
+LEAST_FIT, HIGHER, SEEN = 0.5, 0.02, 0.2
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -102,7 +102,7 @@ class Rays:
         On latitude and longitude, columns of the middle row.
     heights : (float, float)
     scale : array, optional
-        Of rows of cells, as `Grid.scale`.
+        Of rows of cells, as `PixelSize.scale`.
     around : (int, int)
         Cells on each side with which one is compared.
     """
@@ -160,7 +160,7 @@ def cast_shadow(
         raise OptionError("heights", heights, hint="Give metres, the lower first: heights=(200, 6000).")
     check_same_grid(mask, scene, "mask")
     described = read_scene(scene)
-    grid = Grid.of(mask)
+    grid = PixelSize.of(mask)
     if grid.size is None:
         raise CloudMaskError(
             "shadows need the pixel size: give the mask y and x coordinates in metres or degrees"
@@ -222,7 +222,7 @@ def _look(codes: Mapping[str, int], factors: tuple[int, int], own: Own) -> tuple
 
 
 def _rays(
-    mask: xr.DataArray, grid: Grid, factors: tuple[int, int], sun: tuple[float, float],
+    mask: xr.DataArray, grid: PixelSize, factors: tuple[int, int], sun: tuple[float, float],
     view: tuple[float, float] | None, heights: tuple[float, float],
 ) -> Rays:  # fmt: skip
     """Return where shadows fall on the cells of a grid.
@@ -347,7 +347,7 @@ def shadows(cloudy: Bool, free: Bool, dark: Bool, rays: Rays) -> Bool:
         fit[(on_ground < SEEN * size) | (on_ground < np.minimum(3, size))] = -np.inf
         better = fit > best
         best[better], height[better] = fit[better], tried
-    kept = best[label] >= LEAST
+    kept = best[label] >= LEAST_FIT
     y, x = rays.fall(rows[kept], columns[kept], height[label[kept]])
     there = _inside(y, x, cloudy.shape)
     falls[y[there], x[there]] = True

@@ -12,8 +12,8 @@ from tests.scenes import noise, scene
 from xcloudmask import models
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, WeightsError
 from xcloudmask.models import registry
-from xcloudmask.models.mlm import read, scaling
-from xcloudmask.models.mlm.bands import common_names
+from xcloudmask.models.mlm import inputs, read
+from xcloudmask.models.mlm.inputs import common_names
 from xcloudmask.models.mlm.item import parse
 
 ITEMS = Path(__file__).parents[4] / "shared" / "stac-items" / "mlm" / "mlm"
@@ -64,7 +64,7 @@ def test_an_item_is_a_model(tmp_path, net):
     ],
 )
 def test_every_affine_scaling(steps, mean, std):
-    assert scaling.scaling({"value_scaling": steps}, 2, "x") == (mean, std)
+    assert inputs.scaling({"value_scaling": steps}, 2, "x") == (mean, std)
 
 
 @pytest.mark.parametrize(
@@ -82,16 +82,16 @@ def test_every_affine_scaling(steps, mean, std):
 )
 def test_other_scalings_are_refused(steps, words):
     with pytest.raises(WeightsError, match=words):
-        scaling.scaling({"value_scaling": steps}, 2, "x")
+        inputs.scaling({"value_scaling": steps}, 2, "x")
 
 
 def test_the_older_generation_of_scaling():
     old = {"norm_type": "z-score", "statistics": [{"mean": 1, "stddev": 2}, {"mean": 3, "stddev": 4}]}
-    assert scaling.scaling(old, 2, "x") == ((1, 3), (2, 4))
+    assert inputs.scaling(old, 2, "x") == ((1, 3), (2, 4))
     with pytest.raises(WeightsError, match="without statistics"):
-        scaling.scaling({"norm_type": "z-score"}, 2, "x")
+        inputs.scaling({"norm_type": "z-score"}, 2, "x")
     with pytest.raises(WeightsError, match="norm_clip"):
-        scaling.scaling({**old, "norm_clip": [0, 1]}, 2, "x")
+        inputs.scaling({**old, "norm_clip": [0, 1]}, 2, "x")
 
 
 def test_units_must_be_plain(tmp_path, net):

@@ -19,10 +19,10 @@ from xcloudmask.models.arch import build
 from xcloudmask.models.loading import LOADER, read
 from xcloudmask.models.members import joined
 from xcloudmask.models.network import load_network
+from xcloudmask.models.published import Contents
 from xcloudmask.models.published.clouds2mask import FAMILY
-from xcloudmask.models.published.family import Contents
 from xcloudmask.models.weights import fetch
-from xcloudmask.models.weights.whole_module import tensors
+from xcloudmask.models.weights.torch_save import tensors
 from xcloudmask.types import ModelSpec
 
 pytestmark = [golden.needed, pytest.mark.usefixtures("one_thread")]

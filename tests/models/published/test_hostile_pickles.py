@@ -17,7 +17,7 @@ READ = """
 import resource, sys
 import torch
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.weights.whole_module import tensors
+from xcloudmask.models.weights.torch_save import tensors
 data = open(sys.argv[1], "rb").read()
 before, peak = set(sys.modules), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -17,7 +17,7 @@ from xcloudmask.errors import WeightsError
 from xcloudmask.models import loading
 from xcloudmask.models.convert import convert
 from xcloudmask.models.network import load_network
-from xcloudmask.models.published.family import Contents
+from xcloudmask.models.published import Contents
 from xcloudmask.models.published.ipl_uv import FAMILY
 from xcloudmask.models.weights import keras
 from xcloudmask.types import ModelSpec

@@ -15,7 +15,7 @@ from xcloudmask import models
 from xcloudmask.models import registry
 from xcloudmask.models.arch import build
 from xcloudmask.models.arch.unet import z_scores
-from xcloudmask.models.published.family import Contents
+from xcloudmask.models.published import Contents
 from xcloudmask.models.published.omnicloudmask import FAMILY
 
 pytestmark = [golden.needed, pytest.mark.usefixtures("one_thread")]

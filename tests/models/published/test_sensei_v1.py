@@ -15,7 +15,7 @@ from xcloudmask import models
 from xcloudmask.errors import WeightsError
 from xcloudmask.models import arch, loading
 from xcloudmask.models.arch.descriptors import BandInput, describe_v1
-from xcloudmask.models.published.family import Contents
+from xcloudmask.models.published import Contents
 from xcloudmask.models.published.sensei_v1 import FAMILY
 from xcloudmask.models.weights import fetch, keras
 from xcloudmask.types import ModelSpec

@@ -22,7 +22,7 @@ from xcloudmask.models import arch, loading, published, registry
 from xcloudmask.models.arch.descriptors import BandInput, with_published_edges
 from xcloudmask.models.arch.segformer import SIZES
 from xcloudmask.models.card_fields import checked
-from xcloudmask.models.published.family import Contents
+from xcloudmask.models.published import Contents
 from xcloudmask.models.published.sensei_v2 import AUX, BANDS, FAMILY
 from xcloudmask.models.weights import fetch
 from xcloudmask.types import AUX_SCALING, AuxInput, ModelSpec

@@ -16,8 +16,8 @@ from tests.models.smp_networks import NETWORKS, filled, renamed
 from tests.scenes import noise, scene
 from xcloudmask import sensors
 from xcloudmask.errors import WeightsError
-from xcloudmask.models import arch
-from xcloudmask.models.keymaps.smp import smp
+from xcloudmask.models import arch, network
+from xcloudmask.models.keymaps import smp
 from xcloudmask.models.network import load_network
 from xcloudmask.models.sources import adapters
 from xcloudmask.models.sources.adapters import CLOUDSEN12, OMNICLOUDMASK, S2CLOUDLESS
@@ -162,7 +162,7 @@ def test_a_file_of_another_network_is_named(fetched, tmp_path):
 
 @pytest.mark.parametrize("spec", [S2CLOUDLESS, CLOUDSEN12, OMNICLOUDMASK], ids=lambda spec: spec.name)
 def test_a_missing_package_is_named(monkeypatch, spec):
-    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
+    monkeypatch.setattr(network, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "omnicloudmask", None)
     with pytest.raises(WeightsError, match="pip install"):
         getattr(adapters, spec.name)(spec)

@@ -313,10 +313,10 @@ def test_ukis_is_trained_on_written_and_read_again(tmp_path: Path) -> None:
     *_, item = models.export(mine, tmp_path / "out")
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".safetensors", ".onnx", ".json"}
     for name in ("mine.json", "graph.onnx"):
-        again = models.load(item, name="again", overwrite=True)
+        again = models.load(item, name="mine-again", overwrite=True)
         if name == "graph.onnx":
             again = models.load(
-                tmp_path / "out" / "mine.onnx", name="again", bands=mine.bands, classes=mine.classes,
+                tmp_path / "out" / "mine.onnx", name="mine-again", bands=mine.bands, classes=mine.classes,
                 mean=mine.mean, std=mine.std, activation="softmax", level="toa", patch=256, overlap=48,
                 overwrite=True,
             )  # fmt: skip

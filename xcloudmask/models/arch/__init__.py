@@ -1,8 +1,8 @@
 """The architectures, by name: one file each, imported when its name is asked for.
 
 A file of weights says which architecture it belongs to by a name and a few numbers. Both come from
-outside, so both are checked: the name against `NAMES`, the numbers against the signature of the function
-that builds it. Nothing in a file can make Python import or run anything else.
+outside, so both are checked: the name against `NAMES`, the numbers against the signature of the class that
+it names. Nothing in a file can make Python import or run anything else.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "build", "config_of", "construct"]
 
+#: The file of each, and the class in it, whose keywords are the settings.
 _FACTORIES: Mapping[str, tuple[str, str]] = {
-    "cloud-unet": ("cloud_unet", "cloud_unet"),
-    "deeplabv3plus": ("deeplabv3plus", "deeplabv3plus"),
-    "dynamic-unet": ("dynamic_unet", "dynamic_unet"),
-    "ipl-uv": ("ipl_uv", "ipl_uv"),
+    "cloud-unet": ("cloud_unet", "CloudUNet"),
+    "deeplabv3plus": ("deeplabv3plus", "DeepLab"),
+    "dynamic-unet": ("dynamic_unet", "DynamicUNet"),
+    "ipl-uv": ("ipl_uv", "IplUv"),
     "pixel-mlp": ("pixel", "pixel_mlp"),
-    "pw-dl3plus": ("pw_dl3plus", "pw_dl3plus"),
-    "segformer": ("segformer", "segformer"),
-    "sensei-v1": ("sensei_v1", "sensei_v1"),
-    "sensei-v2": ("sensei_v2", "sensei_v2"),
-    "spectral": ("pixel", "spectral"),
-    "unet": ("unet", "unet"),
+    "pw-dl3plus": ("pw_dl3plus", "PixelWiseDeepLab"),
+    "segformer": ("segformer", "SegFormer"),
+    "sensei-v1": ("sensei_v1", "SenseiV1Network"),
+    "sensei-v2": ("sensei_v2", "SenseiV2Network"),
+    "spectral": ("pixel", "Spectral"),
+    "unet": ("unet", "UNet"),
 }
 
 #: The architectures that `build` knows.
@@ -45,11 +46,6 @@ LARGEST_NETWORK = 500_000_000
 
 def config_of(name: str) -> dict[str, Any]:
     """Return the settings of an architecture and their defaults.
-
-    Parameters
-    ----------
-    name : str
-        One of `NAMES`.
 
     Examples
     --------
@@ -108,11 +104,6 @@ def construct(name: str, config: Mapping[str, object]) -> nn.Module:
 
     `build` is what loads files: it bounds the size first.
 
-    Parameters
-    ----------
-    name, config
-        See `build`.
-
     Examples
     --------
     >>> construct("pixel-mlp", {"bands": 4}).training
@@ -133,7 +124,7 @@ def _factory(name: str) -> Any:
 
 def _checked(name: str, factory: Any, config: dict[Any, object]) -> dict[str, object]:
     """Return `config` in the types that `factory` declares, or say which entry is wrong."""
-    hints = get_type_hints(factory)
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     allowed = list(inspect.signature(factory).parameters)
     for key in config:
         if key not in allowed:

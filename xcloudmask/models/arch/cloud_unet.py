@@ -18,7 +18,7 @@ from xcloudmask.models.arch.parts import conv_norm, init_convolutions, resize_as
 
 
 class CloudUNet(nn.Module):
-    """U-Net with batch norm and dropout, and height as an optional input.
+    """U-Net with batch norm and dropout, and height as an optional input; by default one logit, of cloud.
 
     Parameters
     ----------
@@ -34,22 +34,29 @@ class CloudUNet(nn.Module):
 
     Examples
     --------
-    >>> net = CloudUNet(5, 1, width=8, levels=2, dem=True)
+    >>> net = CloudUNet(width=8, levels=2, dem=True)
     >>> net(torch.zeros(2, 5, 32, 32)).shape, net(torch.zeros(2, 6, 32, 32)).shape
     (torch.Size([2, 1, 32, 32]), torch.Size([2, 1, 32, 32]))
+    >>> f"{sum(p.numel() for p in CloudUNet().parameters()):,}"
+    '7,850,177'
     """
 
     def __init__(
         self,
-        bands: int,
-        classes: int,
         *,
+        bands: int = 5,
+        classes: int = 1,
         width: int = 32,
         levels: int = 4,
         dropout: float = 0.2,
         dem: bool = False,
     ) -> None:
         super().__init__()
+        if min(bands, classes, width) < 1 or levels > 6 or dropout >= 1:
+            raise CloudMaskError(
+                "a U-Net needs bands, classes and width of 1 or more, at most 6 levels and dropout below 1; "
+                f"got bands={bands}, classes={classes}, width={width}, levels={levels}, dropout={dropout}"
+            )
         self.bands, self.dem = bands, dem
         widths = [width * 2**level for level in range(levels + 1)]
         self.down = nn.ModuleList()
@@ -92,32 +99,3 @@ class CloudUNet(nn.Module):
 
 def _double(source: int, out: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(conv_norm(source, out), conv_norm(out, out), nn.Dropout2d(dropout))
-
-
-def cloud_unet(
-    *,
-    bands: int = 5,
-    classes: int = 1,
-    width: int = 32,
-    levels: int = 4,
-    dropout: float = 0.2,
-    dem: bool = False,
-) -> CloudUNet:
-    """Return the U-Net for red, green, blue, NIR and SWIR; one logit, of cloud.
-
-    Parameters
-    ----------
-    bands, classes, width, levels, dropout, dem
-        See `CloudUNet`.
-
-    Examples
-    --------
-    >>> f"{sum(p.numel() for p in cloud_unet().parameters()):,}"
-    '7,850,177'
-    """
-    if min(bands, classes, width) < 1 or levels > 6 or dropout >= 1:
-        raise CloudMaskError(
-            f"a U-Net needs bands, classes and width of 1 or more, at most 6 levels and dropout below 1; got "
-            f"bands={bands}, classes={classes}, width={width}, levels={levels}, dropout={dropout}"
-        )
-    return CloudUNet(bands, classes, width=width, levels=levels, dropout=dropout, dem=dem)

@@ -59,13 +59,13 @@ class DeepLab(nn.Module):
 
     Parameters
     ----------
-    encoder : nn.Module
-        Returns shallow and deep features; has `low_channels` and `deep_channels`.
-    classes : int
-        Output channels.
+    bands, classes : int
+        Channels in and out.
+    encoder : {"mobilenet-v2", "mobilenet-v2-320", "resnet34", "resnet50"}
+        ``-320`` leaves out MobileNetV2's last 1x1 convolution.
     output_stride : {8, 16}
-        That of the encoder; at 8 the pyramid's rates (6, 12, 18) are doubled, as in the paper; with
-        ``"v3plus-separable"`` they are 12, 24 and 36 at either.
+        How much smaller the encoder's deep features are than the input; at 8 the pyramid's rates (6, 12, 18)
+        are doubled, as in the paper; with ``"v3plus-separable"`` they are 12, 24 and 36 at either.
     decoder : {"v3plus", "v3plus-separable", "v3", "pooled"}
         ``"v3plus"``: the pyramid's output, enlarged, beside 48 channels of shallow features, then one 3x3
         convolution. ``"v3plus-separable"``: ``DeepLabV3Plus`` of segmentation_models_pytorch: separable
@@ -77,27 +77,38 @@ class DeepLab(nn.Module):
 
     Examples
     --------
-    >>> net = DeepLab(MobileNetV2(3), 2)
-    >>> net(torch.zeros(2, 3, 64, 64)).shape
+    >>> small = DeepLab(bands=13, encoder="mobilenet-v2-320", output_stride=8, decoder="pooled")
+    >>> small(torch.zeros(2, 13, 64, 64)).shape
     torch.Size([2, 2, 64, 64])
+    >>> sum(p.numel() for p in small.parameters())  # SEnSeI, table VII: 2.11 million
+    2111554
     """
 
     def __init__(
         self,
-        encoder: nn.Module,
-        classes: int,
         *,
+        bands: int = 3,
+        classes: int = 2,
+        encoder: Encoder = "mobilenet-v2",
         output_stride: int = 16,
         decoder: Decoder = "v3plus",
         corners: bool = False,
     ) -> None:
         super().__init__()
-        width = 256
-        low, deep = int(encoder.low_channels), int(encoder.deep_channels)  # type: ignore[arg-type]
+        if output_stride not in STRIDES:
+            raise OptionError("output_stride", output_stride, allowed=STRIDES)
+        if bands < 1 or classes < 1:
+            raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
+        self.encoder = (
+            ResNet(bands, 34 if encoder == "resnet34" else 50, output_stride=output_stride)
+            if encoder.startswith("resnet")
+            else MobileNetV2(bands, output_stride=output_stride, last=encoder == "mobilenet-v2")
+        )
+        width, low, deep = 256, self.encoder.low_channels, self.encoder.deep_channels
         separable = decoder == "v3plus-separable"
         far = (12, 24, 36) if separable else tuple(rate * 16 // output_stride for rate in (6, 12, 18))
         rates = () if decoder == "pooled" else far
-        self.encoder, self.separable, self.corners = encoder, separable, corners
+        self.separable, self.corners = separable, corners
         self.pyramid = Pyramid(deep, width, rates, separable=separable)
         self.smooth = separable_conv(width, width) if separable else nn.Sequential()
         self.low = conv_norm(low, 48, 1) if decoder.startswith("v3plus") else None
@@ -121,43 +132,3 @@ class DeepLab(nn.Module):
             enlarged = resize_as(out, low, corners=self.separable)
             out = torch.cat([enlarged, self.low(low)], dim=1)
         return resize_as(self.logits(self.decode(out)), x, corners=self.corners)
-
-
-def deeplabv3plus(
-    *,
-    bands: int = 3,
-    classes: int = 2,
-    encoder: Encoder = "mobilenet-v2",
-    output_stride: int = 16,
-    decoder: Decoder = "v3plus",
-    corners: bool = False,
-) -> DeepLab:
-    """Return a DeepLab of the kinds that the published cloud maskers use.
-
-    Parameters
-    ----------
-    bands, classes : int
-        Channels in and out.
-    encoder : {"mobilenet-v2", "mobilenet-v2-320", "resnet34", "resnet50"}
-        ``-320`` leaves out MobileNetV2's last 1x1 convolution.
-    output_stride : {8, 16}
-        How much smaller the deep features are than the input.
-    decoder, corners
-        See `DeepLab`.
-
-    Examples
-    --------
-    >>> small = deeplabv3plus(bands=13, encoder="mobilenet-v2-320", output_stride=8, decoder="pooled")
-    >>> sum(p.numel() for p in small.parameters())  # SEnSeI, table VII: 2.11 million
-    2111554
-    """
-    if output_stride not in STRIDES:
-        raise OptionError("output_stride", output_stride, allowed=STRIDES)
-    if bands < 1 or classes < 1:
-        raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
-    backbone: nn.Module = (
-        ResNet(bands, 34 if encoder == "resnet34" else 50, output_stride=output_stride)
-        if encoder.startswith("resnet")
-        else MobileNetV2(bands, output_stride=output_stride, last=encoder == "mobilenet-v2")
-    )
-    return DeepLab(backbone, classes, output_stride=output_stride, decoder=decoder, corners=corners)

@@ -77,36 +77,60 @@ class DynamicUNet(nn.Module):
 
     Parameters
     ----------
-    encoder : RegNetY
-        Features at 1/2 to 1/32 of the input's size.
     bands, classes : int
         Channels in and out.
-    act : type of Module
+    stem, group : int
+        Of the encoder, see `RegNetY`; by default it is RegNetY-600MF.
+    widths, depths : tuple of int
+        Channels and blocks of each stage of the encoder.
+    act : {"relu", "mish"}
         The activation of all but the encoder.
 
     Examples
     --------
-    >>> encoder = RegNetY(13, stem=8, stages=((8, 1), (16, 1)), group=4)
-    >>> DynamicUNet(encoder, 13, 4, nn.Mish)(torch.zeros(1, 13, 30, 41)).shape
+    >>> DynamicUNet(stem=8, widths=(8, 16), depths=(1, 1), group=4)(torch.zeros(1, 13, 30, 41)).shape
     torch.Size([1, 4, 30, 41])
+    >>> f"{sum(p.numel() for p in DynamicUNet().parameters()):,}"
+    '30,372,813'
     """
 
-    def __init__(self, encoder: RegNetY, bands: int, classes: int, act: type[nn.Module]) -> None:
+    def __init__(
+        self,
+        *,
+        bands: int = 13,
+        classes: int = 4,
+        stem: int = 32,
+        widths: tuple[int, ...] = (48, 112, 256, 608),
+        depths: tuple[int, ...] = (1, 3, 7, 4),
+        group: int = 16,
+        act: Activation = "relu",
+    ) -> None:
         super().__init__()
-        *skips, deep = encoder.channels
-        self.encoder, self.norm = encoder, nn.BatchNorm2d(deep)
-        self.middle = nn.Sequential(conv_act(deep, 2 * deep, act), conv_act(2 * deep, deep, act))
+        if min(bands, classes, stem, group, *widths, *depths) < 1 or len(widths) != len(depths):
+            raise CloudMaskError(
+                "a U-Net needs bands, classes, stem, group, widths and depths of 1 or more, as many depths "
+                f"as widths; got bands={bands}, classes={classes}, stem={stem}, group={group}, "
+                f"widths={widths}, depths={depths}"
+            )
+        if odd := [width for width in widths if width % group]:
+            raise CloudMaskError(f"each of widths must be a multiple of group={group}, got {odd[0]}")
+        if not widths or sum(depths) > 64:
+            raise CloudMaskError(f"the encoder has 1 to 64 blocks, got depths={depths}")
+        self.encoder = RegNetY(bands, stem=stem, stages=list(zip(widths, depths, strict=True)), group=group)
+        *skips, deep = self.encoder.channels
+        self.norm, kind = nn.BatchNorm2d(deep), _ACTIVATIONS[act]
+        self.middle = nn.Sequential(conv_act(deep, 2 * deep, kind), conv_act(2 * deep, deep, kind))
         steps: list[nn.Module] = []
         source = deep
         for skip in skips[::-1]:
             joined = source // 2 + skip
             out = joined if len(steps) < len(skips) - 1 else joined // 2
-            steps.append(UpBlock(source, skip, out, act))
+            steps.append(UpBlock(source, skip, out, kind))
             source = out
-        self.up, self.grow = nn.ModuleList(steps), Grow(source, source, act)
+        self.up, self.grow = nn.ModuleList(steps), Grow(source, source, kind)
         width = source + bands
-        self.residual = nn.Sequential(conv_act(width, width, act), nn.Conv2d(width, width, 3, padding=1))
-        self.act = act()
+        self.residual = nn.Sequential(conv_act(width, width, kind), nn.Conv2d(width, width, 3, padding=1))
+        self.act = kind()
         self.logits = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,45 +142,3 @@ class DynamicUNet(nn.Module):
         features = torch.cat([self.grow(features, x.shape[-2:]), x], dim=1)
         out: Tensor = self.logits(self.act(self.residual(features) + features))
         return out
-
-
-def dynamic_unet(
-    *,
-    bands: int = 13,
-    classes: int = 4,
-    stem: int = 32,
-    widths: tuple[int, ...] = (48, 112, 256, 608),
-    depths: tuple[int, ...] = (1, 3, 7, 4),
-    group: int = 16,
-    act: Activation = "relu",
-) -> DynamicUNet:
-    """Return the U-Net of CloudS2Mask, on RegNetY-600MF unless other widths are given.
-
-    Parameters
-    ----------
-    bands, classes : int
-        Channels in and out.
-    stem, group : int
-        See `RegNetY`.
-    widths, depths : tuple of int
-        Channels and blocks of each stage of the encoder.
-    act : {"relu", "mish"}
-        The activation of all but the encoder.
-
-    Examples
-    --------
-    >>> f"{sum(p.numel() for p in dynamic_unet().parameters()):,}"
-    '30,372,813'
-    """
-    if min(bands, classes, stem, group, *widths, *depths) < 1 or len(widths) != len(depths):
-        raise CloudMaskError(
-            "a U-Net needs bands, classes, stem, group, widths and depths of 1 or more, as many depths as "
-            f"widths; got bands={bands}, classes={classes}, stem={stem}, group={group}, widths={widths}, "
-            f"depths={depths}"
-        )
-    if odd := [width for width in widths if width % group]:
-        raise CloudMaskError(f"each of widths must be a multiple of group={group}, got {odd[0]}")
-    if not widths or sum(depths) > 64:
-        raise CloudMaskError(f"the encoder has 1 to 64 blocks, got depths={depths}")
-    encoder = RegNetY(bands, stem=stem, stages=list(zip(widths, depths, strict=True)), group=group)
-    return DynamicUNet(encoder, bands, classes, _ACTIVATIONS[act])

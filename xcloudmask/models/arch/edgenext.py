@@ -166,11 +166,6 @@ def sinusoids(rows: int, cols: int) -> Tensor:
 class EdgeNeXtSmall(nn.Module):
     """The encoder: features at 1/4, 1/8, 1/16 and 1/32 of the input's size; none at 1/2.
 
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-
     Examples
     --------
     >>> [tuple(f.shape[1:]) for f in EdgeNeXtSmall(3)(torch.zeros(2, 3, 64, 64))]

@@ -72,11 +72,6 @@ class Block(nn.Module):
 class EfficientNetB4(nn.Module):
     """The encoder: features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size.
 
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-
     Examples
     --------
     >>> import torch

@@ -73,12 +73,17 @@ class IplUv(nn.Module):
 
     Examples
     --------
-    >>> IplUv(4)(torch.zeros(1, 4, 30, 33)).shape
+    >>> net = IplUv(bands=4)
+    >>> net(torch.zeros(1, 4, 30, 33)).shape
     torch.Size([1, 1, 30, 33])
+    >>> sum(p.numel() for p in net.parameters())  # without the means and variances of norms
+    95769
     """
 
-    def __init__(self, bands: int, *, adapter: bool = False) -> None:
+    def __init__(self, *, bands: int = 4, adapter: bool = False) -> None:
         super().__init__()
+        if bands < 1:
+            raise CloudMaskError(f"a network needs at least 1 band, got {bands}")
         self.adapter = Adapter(bands) if adapter else None
         self.scale = _fixed(bands)
         self.down = nn.ModuleList([_double(bands, 32), _double(32, 64), _double(64, 128)])
@@ -99,21 +104,3 @@ class IplUv(nn.Module):
             x = level(torch.cat([grow(x)[..., : skip.shape[2], : skip.shape[3]], skip], dim=1))
         out: Tensor = self.logits(x)
         return out
-
-
-def ipl_uv(*, bands: int = 4, adapter: bool = False) -> IplUv:
-    """Return the U-Net; one logit, of cloud.
-
-    Parameters
-    ----------
-    bands, adapter
-        See `IplUv`.
-
-    Examples
-    --------
-    >>> sum(p.numel() for p in ipl_uv(bands=4).parameters())  # without the means and variances of norms
-    95769
-    """
-    if bands < 1:
-        raise CloudMaskError(f"a network needs at least 1 band, got {bands}")
-    return IplUv(bands, adapter=adapter)

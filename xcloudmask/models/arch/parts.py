@@ -35,6 +35,18 @@ def conv_norm(
     return nn.Sequential(*layers)
 
 
+def shortcut(channels: int, out: int, stride: int) -> nn.Module:
+    """Return what a residual block adds its input by: as it is, or brought to the block's shape by 1x1.
+
+    Examples
+    --------
+    >>> shortcut(8, 8, 1)
+    Identity()
+    """
+    same = stride == 1 and channels == out
+    return nn.Identity() if same else conv_norm(channels, out, 1, stride=stride, act=None)
+
+
 def separable_conv(channels: int, out: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     """3x3 convolution of each channel, then 1x1 across channels; norm and ReLU after the latter.
 

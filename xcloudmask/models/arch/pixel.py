@@ -58,22 +58,23 @@ class Spectral(nn.Module):
 
     Examples
     --------
-    >>> net = Spectral(7)
+    >>> net = Spectral()
     >>> red, nir = BandInput("optical", 650, 680), BandInput("optical", 780, 900)
     >>> net(torch.zeros(1, 2, 8, 8), torch.from_numpy(net.describe([red, nir]))).shape
     torch.Size([1, 7, 8, 8])
+    >>> sum(p.numel() for p in net.parameters()) < 25_000
+    True
     """
 
     def __init__(
-        self,
-        classes: int,
-        *,
-        width: int = 24,
-        heads: int = 4,
-        rounds: int = 2,
-        hidden: int = 64,
+        self, *, classes: int = 7, width: int = 24, heads: int = 4, rounds: int = 2, hidden: int = 64
     ) -> None:
         super().__init__()
+        if min(classes, width, heads, rounds, hidden) < 1 or width % heads:
+            raise CloudMaskError(
+                f"sizes must be 1 or more and width a multiple of heads; got width={width}, heads={heads}, "
+                f"classes={classes}, rounds={rounds}, hidden={hidden}"
+            )
         self.width, self.heads = width, heads
         self.parameters_of_band = nn.Sequential(
             nn.Linear(SPREAD_LENGTH, hidden),
@@ -125,31 +126,3 @@ class Spectral(nn.Module):
         n, bands, width = parameters.shape
         scaled = parameters / math.sqrt(width // self.heads)
         return scaled.reshape(n, bands, self.heads, -1).transpose(1, 2)
-
-
-def spectral(
-    *,
-    classes: int = 7,
-    width: int = 24,
-    heads: int = 4,
-    rounds: int = 2,
-    hidden: int = 64,
-) -> Spectral:
-    """Return the set network on single pixels.
-
-    Parameters
-    ----------
-    classes, width, heads, rounds, hidden
-        See `Spectral`.
-
-    Examples
-    --------
-    >>> sum(p.numel() for p in spectral().parameters()) < 25_000
-    True
-    """
-    if min(classes, width, heads, rounds, hidden) < 1 or width % heads:
-        raise CloudMaskError(
-            f"sizes must be 1 or more and width a multiple of heads; got width={width}, heads={heads}, "
-            f"classes={classes}, rounds={rounds}, hidden={hidden}"
-        )
-    return Spectral(classes, width=width, heads=heads, rounds=rounds, hidden=hidden)

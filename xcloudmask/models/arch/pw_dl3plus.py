@@ -9,7 +9,7 @@ What is stated: the two parts; four bands (blue, red, NIR, SWIR), windows of 512
 and the joining have 1,313 weights together. So here:
 
 - DeepLab: ``DeepLabV3`` of segmentation_models_pytorch on ``mobilenet_v2``, at output stride 8, its logits
-  enlarged with corners aligned (tested, see `xcloudmask.models.keymaps.smp`). It has 12,648,225 weights, and
+  enlarged with corners aligned (tested, see `xcloudmask.models.keymaps`). It has 12,648,225 weights, and
   12,649,538 with the other part. The card writes DeepLabV3+, the file's name ``deeplabv3``: the plus of that
   library has 4.4 million, one with a dense pyramid and decoder 12.76.
 - pixel-wise part: two 1x1 convolutions to 32 with batch norm and ReLU, and one to the logit: 1,313 weights.
@@ -23,55 +23,40 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from xcloudmask.models.arch.deeplabv3plus import DeepLab, deeplabv3plus
+from xcloudmask.models.arch.deeplabv3plus import DeepLab
 from xcloudmask.models.arch.parts import conv_norm
 
 
 class PixelWiseDeepLab(nn.Module):
-    """DeepLab and a pixel-wise MLP; the answer is the sum of their logits.
+    """DeepLab and a pixel-wise MLP; the answer is the sum of their logits: one, of cloud.
 
     Parameters
     ----------
-    deeplab : DeepLab
-        Gives one logit at the input's size.
     bands : int
-        Input channels.
+        Input channels; blue, red, NIR and SWIR reflectance by default.
+    output_stride : {8, 16}
+        How much smaller the deep features are than the input; 16 takes less time.
 
     Examples
     --------
     >>> import torch
-    >>> net = PixelWiseDeepLab(deeplabv3plus(bands=4, classes=1), 4)
+    >>> net = PixelWiseDeepLab()
     >>> net(torch.zeros(2, 4, 64, 64)).shape
     torch.Size([2, 1, 64, 64])
     >>> sum(p.numel() for p in net.pixelwise.parameters())
     1313
+    >>> sum(p.numel() for p in net.parameters())
+    12649538
     """
 
-    def __init__(self, deeplab: DeepLab, bands: int) -> None:
+    def __init__(self, *, bands: int = 4, output_stride: int = 8) -> None:
         super().__init__()
-        self.deeplab = deeplab
+        self.deeplab = DeepLab(
+            bands=bands, classes=1, output_stride=output_stride, decoder="v3", corners=True
+        )
         self.pixelwise = nn.Sequential(conv_norm(bands, 32, 1), conv_norm(32, 32, 1), nn.Conv2d(32, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logit of cloud, (n, 1, y, x)."""
         out: Tensor = self.deeplab(x) + self.pixelwise(x)
         return out
-
-
-def pw_dl3plus(*, bands: int = 4, output_stride: int = 8) -> PixelWiseDeepLab:
-    """Return PW-DL3+ for blue, red, NIR and SWIR reflectance; one logit, of cloud.
-
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-    output_stride : {8, 16}
-        How much smaller the deep features are than the input; 16 takes less time.
-
-    Examples
-    --------
-    >>> sum(p.numel() for p in pw_dl3plus().parameters())
-    12649538
-    """
-    deeplab = deeplabv3plus(bands=bands, classes=1, output_stride=output_stride, decoder="v3", corners=True)
-    return PixelWiseDeepLab(deeplab, bands)

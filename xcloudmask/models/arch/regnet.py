@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from xcloudmask.models.arch.parts import conv_norm
+from xcloudmask.models.arch.parts import conv_norm, shortcut
 
 #: Of each stage: channels, and blocks; of RegNetY-400MF, whose filters are in groups of 8.
 STAGES = ((48, 1), (104, 3), (208, 6), (440, 6))
@@ -51,8 +51,7 @@ class YBlock(nn.Module):
         self.spread = conv_norm(out, out, stride=stride, groups=out // group)
         self.squeeze = SqueezeExcite(out, round(channels / 4))
         self.project = conv_norm(out, out, 1, act=None)
-        same = stride == 1 and channels == out
-        self.shortcut = nn.Identity() if same else conv_norm(channels, out, 1, stride=stride, act=None)
+        self.shortcut = shortcut(channels, out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of `x`."""

@@ -7,51 +7,36 @@ from typing import Literal
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from xcloudmask.models.arch.parts import conv_norm
+from xcloudmask.models.arch.parts import conv_norm, shortcut
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, added to the input.
+class Block(nn.Module):
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 to four times the channels (a bottleneck), added to the input.
 
-    Examples
-    --------
-    >>> import torch
-    >>> BasicBlock(64, 128, stride=2)(torch.zeros(2, 64, 8, 8)).shape
-    torch.Size([2, 128, 4, 4])
-    """
-
-    def __init__(self, channels: int, out: int, *, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        self.first = conv_norm(channels, out, stride=stride, dilation=dilation)
-        self.second = conv_norm(out, out, dilation=dilation, act=None)
-        same = stride == 1 and channels == out
-        self.shortcut = nn.Identity() if same else conv_norm(channels, out, 1, stride=stride, act=None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features of `x`."""
-        return F.relu(self.shortcut(x) + self.second(self.first(x)))
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, added to the input; the last has four times the channels of the others.
-
-    The stride lies in the 3x3 convolution, as in most libraries.
+    The stride of a bottleneck lies in the 3x3 convolution, as in most libraries.
 
     Examples
     --------
     >>> import torch
-    >>> Bottleneck(64, 64, stride=2)(torch.zeros(2, 64, 8, 8)).shape
-    torch.Size([2, 256, 4, 4])
+    >>> x = torch.zeros(2, 64, 8, 8)
+    >>> Block(64, 128, bottleneck=False, stride=2)(x).shape, Block(64, 64, bottleneck=True, stride=2)(x).shape
+    (torch.Size([2, 128, 4, 4]), torch.Size([2, 256, 4, 4]))
     """
 
-    def __init__(self, channels: int, inner: int, *, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self, channels: int, inner: int, *, bottleneck: bool, stride: int = 1, dilation: int = 1
+    ) -> None:
         super().__init__()
-        out = 4 * inner
-        self.first = conv_norm(channels, inner, 1)
-        self.second = conv_norm(inner, inner, stride=stride, dilation=dilation)
-        self.third = conv_norm(inner, out, 1, act=None)
-        same = stride == 1 and channels == out
-        self.shortcut = nn.Identity() if same else conv_norm(channels, out, 1, stride=stride, act=None)
+        out = 4 * inner if bottleneck else inner
+        if bottleneck:
+            self.first = conv_norm(channels, inner, 1)
+            self.second = conv_norm(inner, inner, stride=stride, dilation=dilation)
+            self.third = conv_norm(inner, out, 1, act=None)
+        else:
+            self.first = conv_norm(channels, inner, stride=stride, dilation=dilation)
+            self.second = conv_norm(inner, out, dilation=dilation, act=None)
+            self.third = nn.Sequential()
+        self.shortcut = shortcut(channels, out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of `x`."""
@@ -60,15 +45,6 @@ class Bottleneck(nn.Module):
 
 class ResNet(nn.Module):
     """The encoder: features at a quarter of the input's size, and at ``1 / output_stride``.
-
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-    depth : {34, 50}
-        Layers.
-    output_stride : {8, 16, 32}
-        How much smaller the deep features are than the input.
 
     Examples
     --------
@@ -80,7 +56,7 @@ class ResNet(nn.Module):
 
     def __init__(self, bands: int, depth: Literal[34, 50], *, output_stride: int = 16) -> None:
         super().__init__()
-        block, wider = (BasicBlock, 1) if depth == 34 else (Bottleneck, 4)
+        deep, wider = depth == 50, 4 if depth == 50 else 1
         self.stem = conv_norm(bands, 64, 7, stride=2)
         stages, channels, reached, dilation = [], 64, 4, 1
         for width, repeats, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
@@ -89,7 +65,8 @@ class ResNet(nn.Module):
             reached *= stride
             blocks = []
             for repeat in range(repeats):
-                blocks.append(block(channels, width, stride=stride if repeat == 0 else 1, dilation=dilation))
+                step = 1 if repeat else stride
+                blocks.append(Block(channels, width, bottleneck=deep, stride=step, dilation=dilation))
                 channels = wider * width
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)

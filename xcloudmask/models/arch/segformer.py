@@ -173,14 +173,7 @@ class MitStage(nn.Module):
 class MixTransformer(nn.Module):
     """The encoder: features at 1/4, 1/8, 1/16 and 1/32 of the input's size.
 
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-    size : {"b0", ..., "b5"}
-        See `SIZES`.
-    drop : float
-        Stochastic depth while training, rising from 0 to this value in the last block.
+    While training, a share of branches is dropped (stochastic depth), from 0 to `drop` in the last block.
 
     Examples
     --------
@@ -195,17 +188,9 @@ class MixTransformer(nn.Module):
         stages, source, first = [], bands, 0
         for at, (channels, depth) in enumerate(zip(known.channels, known.depths, strict=True)):
             drops = tuple(drop * block / max(total - 1, 1) for block in range(first, first + depth))
+            how = {"kernel": 3 if at else 7, "stride": 2 if at else 4, "depth": depth}
             stages.append(
-                MitStage(
-                    source,
-                    channels,
-                    depth=depth,
-                    heads=HEADS[at],
-                    reduction=REDUCTIONS[at],
-                    kernel=7 if at == 0 else 3,
-                    stride=4 if at == 0 else 2,
-                    drops=drops,
-                )
+                MitStage(source, channels, heads=HEADS[at], reduction=REDUCTIONS[at], drops=drops, **how)
             )
             source, first = channels, first + depth
         self.stages = nn.ModuleList(stages)
@@ -233,23 +218,31 @@ class SegFormer(nn.Module):
         Channels in and out.
     size : {"b0", ..., "b5"}
         See `SIZES`.
-    width : int
-        Of the head.
-    dropout : float
-        Before the logits, while training.
+    width : int, optional
+        Of the head; the paper's for this size if not given.
 
     Examples
     --------
-    >>> SegFormer(4, 7, size="b0", width=256)(torch.zeros(2, 4, 64, 64)).shape
+    >>> net = SegFormer(bands=3)
+    >>> net(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 7, 64, 64])
+    >>> f"{sum(p.numel() for p in net.parameters()):,}"
+    '3,715,943'
     """
 
-    def __init__(self, bands: int, classes: int, *, size: Size, width: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self, *, bands: int = 3, classes: int = 7, size: Size = "b0", width: int | None = None
+    ) -> None:
         super().__init__()
+        width = SIZES[size].head if width is None else width
+        if min(bands, classes, width) < 1:
+            raise CloudMaskError(
+                f"a network needs at least 1 band, class and width, got {bands}, {classes}, {width}"
+            )
         self.encoder = MixTransformer(bands, size)
         self.project = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in SIZES[size].channels)
         self.fuse = conv_norm(4 * width, width, 1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout2d(0.1)
         self.logits = nn.Conv2d(width, classes, 1)
         self.apply(_init)
         self.logits.reset_parameters()
@@ -270,28 +263,3 @@ def _init(layer: nn.Module) -> None:
         nn.init.kaiming_normal_(layer.weight, mode="fan_out")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-
-
-def segformer(*, bands: int = 3, classes: int = 7, size: Size = "b0", width: int | None = None) -> SegFormer:
-    """Return a SegFormer.
-
-    Parameters
-    ----------
-    bands, classes : int
-        Channels in and out.
-    size : {"b0", ..., "b5"}
-        Of the encoder.
-    width : int, optional
-        Of the head; the paper's for this size if not given.
-
-    Examples
-    --------
-    >>> f"{sum(p.numel() for p in segformer(bands=3, classes=7).parameters()):,}"
-    '3,715,943'
-    """
-    width = SIZES[size].head if width is None else width
-    if min(bands, classes, width) < 1:
-        raise CloudMaskError(
-            f"a network needs at least 1 band, class and width, got {bands}, {classes}, {width}"
-        )
-    return SegFormer(bands, classes, size=size, width=width)

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.models.arch.deeplabv3plus import deeplabv3plus
+from xcloudmask.models.arch.deeplabv3plus import DeepLab
 from xcloudmask.models.arch.descriptors import BandInput, Float, describe_v1
 from xcloudmask.models.arch.pixel import pixel_mlp
 from xcloudmask.models.arch.setnet import full_precision, prepare
@@ -154,18 +154,42 @@ class Rescaled(nn.Module):
 class SenseiV1Network(nn.Module):
     """The encoder and a head: a set network.
 
+    The head is DeepLab on MobileNetV2 at output stride 8, or the two-layer pixel network. The paper's DeepLab
+    (2.11 million parameters) has MobileNetV2 without its last layer, image pooling and a 1x1 branch, and no
+    decoder. It was trained on windows of 257 pixels.
+
+    Parameters
+    ----------
+    classes : int
+        Output channels; the paper's are clear and cloud.
+    head : {"deeplabv3", "pixel"}
+        What the encoder is attached to.
+
     Examples
     --------
-    >>> net = sensei_v1(head="pixel")
+    >>> round(sum(p.numel() for p in SenseiV1Network().parameters()) / 1e6, 2)  # table VII
+    2.34
+    >>> net = SenseiV1Network(head="pixel")
     >>> red, nir = BandInput("optical", 650, 680), BandInput("optical", 780, 900)
     >>> net(torch.zeros(2, 2, 8, 8), torch.from_numpy(net.describe([red, nir]))).shape
     torch.Size([2, 2, 8, 8])
     """
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, *, classes: int = 2, head: Literal["deeplabv3", "pixel"] = "deeplabv3") -> None:
         super().__init__()
-        self.encoder = SenseiV1()
-        self.head = head
+        if classes < 1:
+            raise CloudMaskError(f"a network needs at least 1 class, got {classes}")
+        made: nn.Module = (
+            pixel_mlp(bands=CHANNELS, classes=classes)
+            if head == "pixel"
+            else Rescaled(
+                DeepLab(
+                    bands=CHANNELS, classes=classes, encoder="mobilenet-v2-320", output_stride=8,
+                    decoder="pooled",
+                )
+            )
+        )  # fmt: skip
+        self.encoder, self.head = SenseiV1(), made
 
     def describe(self, bands: Sequence[BandInput]) -> Float:
         """Return three numbers a band."""
@@ -177,31 +201,3 @@ class SenseiV1Network(nn.Module):
             shared = self.encoder(pixels, descriptors, present)
         out: Tensor = self.head(shared)
         return out
-
-
-def sensei_v1(*, classes: int = 2, head: Literal["deeplabv3", "pixel"] = "deeplabv3") -> SenseiV1Network:
-    """Return SEnSeI with DeepLab on MobileNetV2 at output stride 8, or with the two-layer pixel network.
-
-    The paper's DeepLab (2.11 million parameters) has MobileNetV2 without its last layer, image pooling
-    and a 1x1 branch, and no decoder. It was trained on windows of 257 pixels.
-
-    Parameters
-    ----------
-    classes : int
-        Output channels; the paper's are clear and cloud.
-    head : {"deeplabv3", "pixel"}
-        What the encoder is attached to.
-
-    Examples
-    --------
-    >>> round(sum(p.numel() for p in sensei_v1().parameters()) / 1e6, 2)  # table VII
-    2.34
-    """
-    if classes < 1:
-        raise CloudMaskError(f"a network needs at least 1 class, got {classes}")
-    if head == "pixel":
-        return SenseiV1Network(pixel_mlp(bands=CHANNELS, classes=classes))
-    deeplab = deeplabv3plus(
-        bands=CHANNELS, classes=classes, encoder="mobilenet-v2-320", output_stride=8, decoder="pooled"
-    )
-    return SenseiV1Network(Rescaled(deeplab))

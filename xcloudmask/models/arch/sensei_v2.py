@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.arch.compact_unet import CompactUNet
-from xcloudmask.models.arch.deeplabv3plus import deeplabv3plus
+from xcloudmask.models.arch.deeplabv3plus import DeepLab
 from xcloudmask.models.arch.descriptors import (
     PUBLISHED_LENGTH,
     SPREAD_LENGTH,
@@ -35,7 +35,7 @@ from xcloudmask.models.arch.descriptors import (
     describe_v2,
     with_published_edges,
 )
-from xcloudmask.models.arch.segformer import segformer
+from xcloudmask.models.arch.segformer import SegFormer
 from xcloudmask.models.arch.setnet import full_precision, prepare
 
 PERCENTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
@@ -51,14 +51,8 @@ Head = Literal[
 def percentiles(pixels: Tensor, step: int = 1) -> Tensor:
     """Return percentiles 1, 10, 50, 90 and 99 of each band of each window, (n, bands, 5).
 
-    Between two pixels the value is interpolated, as `numpy.quantile` does.
-
-    Parameters
-    ----------
-    pixels : Tensor
-        (n, bands, y, x).
-    step : int
-        Look at every step-th pixel of every step-th row only, which is quicker.
+    Between two pixels the value is interpolated, as `numpy.quantile` does. It is quicker to look at every
+    `step`-th pixel of every `step`-th row only.
 
     Examples
     --------
@@ -168,7 +162,7 @@ class BandAttention(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """Sizes and variant of `SenseiV2`; see `sensei_v2`."""
+    """Sizes and variant of `SenseiV2`; see `SenseiV2Network`."""
 
     variant: Variant = "own"
     channels: int = 32
@@ -228,11 +222,6 @@ class BandEmbedding(nn.Module):
 class SenseiV2(nn.Module):
     """The encoder: any bands, radar and height to a fixed number of channels.
 
-    Parameters
-    ----------
-    settings : EncoderSettings
-        Sizes and variant.
-
     Examples
     --------
     >>> encoder = SenseiV2(EncoderSettings())
@@ -272,50 +261,6 @@ class SenseiV2(nn.Module):
 class SenseiV2Network(nn.Module):
     """The encoder and a segmentation network: a set network.
 
-    Examples
-    --------
-    >>> net = sensei_v2()
-    >>> red, height = BandInput("optical", 650, 680), BandInput("elevation")
-    >>> net(torch.zeros(2, 2, 64, 64), torch.from_numpy(net.describe([red, height]))).shape
-    torch.Size([2, 7, 64, 64])
-    """
-
-    def __init__(self, settings: EncoderSettings, head: nn.Module) -> None:
-        super().__init__()
-        self.published = settings.variant == "published"
-        self.encoder = SenseiV2(settings)
-        self.head = head
-
-    def describe(self, bands: Sequence[BandInput]) -> Float:
-        """Return sinusoids and flags of each band."""
-        return describe_v2([*map(with_published_edges, bands)]) if self.published else describe_spread(bands)
-
-    def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
-        """Return logits, (n, classes, y, x)."""
-        out: Tensor = self.head(self.encoder(pixels, descriptors, present))
-        return out
-
-
-def sensei_v2(
-    *,
-    classes: int = 7,
-    head: Head = "compact",
-    variant: Variant = "own",
-    channels: int = 32,
-    width: int = 128,
-    heads: int = 4,
-    layers: int = 2,
-    enter: tuple[int, ...] | None = None,
-    embed: tuple[int, ...] | None = None,
-    hidden: int | None = None,
-    head_width: int | None = None,
-    step: int = 1,
-    dropout: float = 0.0,
-    compact_widths: tuple[int, ...] = (32, 64, 128, 192, 256),
-    compact_depth: int = 2,
-) -> SenseiV2Network:
-    """Return SEnSeI-v2 and a head.
-
     Parameters
     ----------
     classes : int
@@ -345,31 +290,67 @@ def sensei_v2(
 
     Examples
     --------
-    >>> sum(p.numel() for p in sensei_v2().parameters()) < 5_000_000
+    >>> net = SenseiV2Network()
+    >>> red, height = BandInput("optical", 650, 680), BandInput("elevation")
+    >>> net(torch.zeros(2, 2, 64, 64), torch.from_numpy(net.describe([red, height]))).shape
+    torch.Size([2, 7, 64, 64])
+    >>> sum(p.numel() for p in net.parameters()) < 5_000_000
     True
     """
-    sizes = (classes, channels, width, heads, step, compact_depth, *compact_widths)
-    optional = [size for size in (*(enter or ()), *(embed or ()), hidden, head_width) if size is not None]
-    if min(*sizes, *optional) < 1 or width % heads or not compact_widths or dropout >= 1:
-        raise CloudMaskError(
-            "sizes must be 1 or more, width a multiple of heads and dropout below 1; got "
-            f"classes={classes}, channels={channels}, width={width}, heads={heads}, step={step}, "
-            f"enter={enter}, embed={embed}, hidden={hidden}, head_width={head_width}, dropout={dropout}, "
-            f"compact_widths={compact_widths}, compact_depth={compact_depth}"
+
+    def __init__(
+        self,
+        *,
+        classes: int = 7,
+        head: Head = "compact",
+        variant: Variant = "own",
+        channels: int = 32,
+        width: int = 128,
+        heads: int = 4,
+        layers: int = 2,
+        enter: tuple[int, ...] | None = None,
+        embed: tuple[int, ...] | None = None,
+        hidden: int | None = None,
+        head_width: int | None = None,
+        step: int = 1,
+        dropout: float = 0.0,
+        compact_widths: tuple[int, ...] = (32, 64, 128, 192, 256),
+        compact_depth: int = 2,
+    ) -> None:
+        super().__init__()
+        sizes = (classes, channels, width, heads, step, compact_depth, *compact_widths)
+        optional = [size for size in (*(enter or ()), *(embed or ()), hidden, head_width) if size is not None]
+        if min(*sizes, *optional) < 1 or width % heads or not compact_widths or dropout >= 1:
+            raise CloudMaskError(
+                "sizes must be 1 or more, width a multiple of heads and dropout below 1; got "
+                f"classes={classes}, channels={channels}, width={width}, heads={heads}, step={step}, "
+                f"enter={enter}, embed={embed}, hidden={hidden}, head_width={head_width}, dropout={dropout}, "
+                f"compact_widths={compact_widths}, compact_depth={compact_depth}"
+            )
+        settings = EncoderSettings(
+            variant, channels, width, heads, layers, enter, embed, hidden, step, dropout
         )
-    settings = EncoderSettings(variant, channels, width, heads, layers, enter, embed, hidden, step, dropout)
-    name, _, size = head.partition("-")
-    made: nn.Module
-    if name == "compact":
-        made = CompactUNet(channels, classes, widths=compact_widths, depth=compact_depth)
-    elif name == "deeplabv3plus":
-        made = deeplabv3plus(bands=channels, classes=classes, encoder=size, decoder="v3plus-separable")  # type: ignore[arg-type]
-    elif name == "segformer":
-        made = segformer(bands=channels, classes=classes, size=size, width=head_width)  # type: ignore[arg-type]
-    else:
-        between = head_width or 256
-        made = nn.Sequential(
-            nn.Conv2d(channels, between, 1), nn.ReLU(), nn.Conv2d(between, between, 1), nn.ReLU(),
-            nn.Conv2d(between, classes, 1),
-        )  # fmt: skip
-    return SenseiV2Network(settings, made)
+        name, _, size = head.partition("-")
+        made: nn.Module
+        if name == "compact":
+            made = CompactUNet(channels, classes, widths=compact_widths, depth=compact_depth)
+        elif name == "deeplabv3plus":
+            made = DeepLab(bands=channels, classes=classes, encoder=size, decoder="v3plus-separable")  # type: ignore[arg-type]
+        elif name == "segformer":
+            made = SegFormer(bands=channels, classes=classes, size=size, width=head_width)  # type: ignore[arg-type]
+        else:
+            between = head_width or 256
+            made = nn.Sequential(
+                nn.Conv2d(channels, between, 1), nn.ReLU(), nn.Conv2d(between, between, 1), nn.ReLU(),
+                nn.Conv2d(between, classes, 1),
+            )  # fmt: skip
+        self.published, self.encoder, self.head = variant == "published", SenseiV2(settings), made
+
+    def describe(self, bands: Sequence[BandInput]) -> Float:
+        """Return sinusoids and flags of each band."""
+        return describe_v2([*map(with_published_edges, bands)]) if self.published else describe_spread(bands)
+
+    def forward(self, pixels: Tensor, descriptors: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return logits, (n, classes, y, x)."""
+        out: Tensor = self.head(self.encoder(pixels, descriptors, present))
+        return out

@@ -75,13 +75,6 @@ class Bound(nn.Module):
     Bands are put in one order (by signal, then wavelength) before they are summed, so their order in the
     scene changes no bit of the result.
 
-    Parameters
-    ----------
-    network : nn.Module
-        A `SetNetwork`.
-    bands : sequence of BandInput
-        What the channels of the pixels are, in their order.
-
     Examples
     --------
     >>> from xcloudmask.models.arch import build

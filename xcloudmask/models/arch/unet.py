@@ -51,16 +51,22 @@ class MobileNetV2Levels(MobileNetV2):
         return found
 
 
+_ENCODERS: dict[Encoder, type[nn.Module]] = {
+    "regnety-004": RegNetY, "edgenext-small": EdgeNeXtSmall, "mobilenet-v2": MobileNetV2Levels,
+    "efficientnet-b4": EfficientNetB4,
+}  # fmt: skip
+
+
 class UNet(nn.Module):
     """Encoder, decoder, and logits at the input's size.
 
     Parameters
     ----------
-    encoder : nn.Module
+    bands, classes : int
+        Channels in and out.
+    encoder : {"regnety-004", "edgenext-small", "mobilenet-v2", "efficientnet-b4"}
         Returns features at 1/2 to 1/32 of the input's size; `channels` tells of how many channels. If it has
         `multiple`, sides are filled up to a multiple of that with their last pixels.
-    classes : int
-        Output channels.
     standardise : bool
         Whether the network is given the z-scores of each window, see `z_scores`.
     keep_statistics : bool
@@ -69,17 +75,29 @@ class UNet(nn.Module):
 
     Examples
     --------
-    >>> UNet(RegNetY(3), 4)(torch.zeros(2, 3, 64, 70)).shape
+    >>> net = UNet(bands=3, classes=4)
+    >>> net(torch.zeros(2, 3, 64, 70)).shape
     torch.Size([2, 4, 64, 70])
+    >>> f"{sum(p.numel() for p in net.parameters()):,}"
+    '6,732,716'
     """
 
     def __init__(
-        self, encoder: nn.Module, classes: int, *, standardise: bool = False, keep_statistics: bool = False
+        self,
+        *,
+        bands: int = 3,
+        classes: int = 4,
+        encoder: Encoder = "regnety-004",
+        standardise: bool = False,
+        keep_statistics: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder, self.standardise, self.keep_statistics = encoder, standardise, keep_statistics
-        self.multiple = int(getattr(encoder, "multiple", 1))
-        known: tuple[int, ...] = encoder.channels  # type: ignore[assignment]
+        if min(bands, classes) < 1:
+            raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
+        self.encoder: nn.Module = _ENCODERS[encoder](bands)
+        self.standardise, self.keep_statistics = standardise, keep_statistics
+        self.multiple = int(getattr(self.encoder, "multiple", 1))
+        known: tuple[int, ...] = self.encoder.channels  # type: ignore[assignment]
         sources = [known[-1], *WIDTHS[:-1]]
         beside = [*known[-2::-1], 0]
         self.up = nn.ModuleList(
@@ -128,36 +146,3 @@ def z_scores(x: Tensor) -> Tensor:
     deviation = ((centred * centred).sum(dim=(2, 3), keepdim=True) / count).sqrt()
     flat = deviation <= 1e-6 * mean.abs()  # by how much a mean of equal numbers may be rounded
     return centred / torch.where(flat, 1.0, deviation)
-
-
-def unet(
-    *,
-    bands: int = 3,
-    classes: int = 4,
-    encoder: Encoder = "regnety-004",
-    standardise: bool = False,
-    keep_statistics: bool = False,
-) -> UNet:
-    """Return a U-Net on the encoder of a classifier.
-
-    Parameters
-    ----------
-    bands, classes : int
-        Channels in and out.
-    encoder : {"regnety-004", "edgenext-small", "mobilenet-v2", "efficientnet-b4"}
-        What it stands on.
-    standardise, keep_statistics : bool
-        See `UNet`.
-
-    Examples
-    --------
-    >>> f"{sum(p.numel() for p in unet(bands=3, classes=4).parameters()):,}"
-    '6,732,716'
-    """
-    if min(bands, classes) < 1:
-        raise CloudMaskError(f"a network needs at least 1 band and 1 class, got {bands} and {classes}")
-    known: dict[str, type[nn.Module]] = {
-        "regnety-004": RegNetY, "edgenext-small": EdgeNeXtSmall, "mobilenet-v2": MobileNetV2Levels,
-        "efficientnet-b4": EfficientNetB4,
-    }  # fmt: skip
-    return UNet(known[encoder](bands), classes, standardise=standardise, keep_statistics=keep_statistics)

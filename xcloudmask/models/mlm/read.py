@@ -15,21 +15,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from xcloudmask import types
+from xcloudmask.classes import SYNONYMS, plain_word
 from xcloudmask.errors import CloudMaskError, UnitError, WeightsError
 from xcloudmask.models.card_fields import checked, plain_name
-from xcloudmask.models.mlm.bands import common_names
+from xcloudmask.models.mlm.inputs import common_names, mapping, scaling
 from xcloudmask.models.mlm.item import Item, checksum, model_assets, parse, resolve
-from xcloudmask.models.mlm.scaling import mapping, scaling
 from xcloudmask.models.weights.formats import form_of
 
-#: Words in an item's classes and what `xcloudmask.classes` calls them.
-CLASSES = {
-    "background": "clear", "clear_sky": "clear", "no_cloud": "clear", "not_cloud": "clear",
-    "thick": "thick_cloud", "thin": "thin_cloud", "cirrus": "thin_cloud", "haze": "thin_cloud",
-    "shadow": "cloud_shadow",
-    "shadows": "cloud_shadow", "cloud_shadows": "cloud_shadow", "clouds": "cloud", "cloudy": "cloud",
-    "ice": "snow", "snow_ice": "snow",
-}  # fmt: skip
 #: Fields that an item may not hold in another form.
 STRICT = ("aux", "shadow_threshold", "spare")
 #: How mlstac's `predict_large` runs windows of 512, which its items leave out.
@@ -56,15 +48,6 @@ def read(href: str, text: bytes, given: Mapping[str, Any]) -> Reading:
     Several exported programs (``.pt2``) are an ensemble, joined by their maximum where neither the item nor
     the caller names another way, as the library mlstac joins them; its uncertainty is the population's
     standard deviation of the members' probabilities.
-
-    Parameters
-    ----------
-    href : str
-        A path or an address of the item.
-    text : bytes
-        What lies there.
-    given : mapping
-        What the caller says, see `xcloudmask.models.card_fields.checked`; it goes before what the item says.
     """
     item = parse(text, href)
     try:
@@ -281,8 +264,9 @@ def _classes(result: Mapping[str, Any], href: str) -> tuple[str, ...] | None:
     if not named:
         one = _channels(result) == 1 and "cloud" in str(result.get("name", "")).lower()
         return ("clear", "cloud") if one else None
-    words = [re.sub(r"[^a-z]+", "_", name.lower()).strip("_") for _, name in sorted(named)]
-    return tuple(CLASSES.get(word, word) for word in words)
+    words = tuple(plain_word(name) for _, name in sorted(named))
+    ours = tuple(SYNONYMS.get(word, word) for word in words)
+    return ours if len(set(ours)) == len(ours) else words  # a network that tells kinds of clear apart
 
 
 def _channels(result: Mapping[str, Any]) -> int | None:

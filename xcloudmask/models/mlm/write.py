@@ -134,15 +134,9 @@ def safetensors(spec: ModelSpec, network: Network) -> bytes:
 
 
 def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
-    """Return a network as an ONNX graph; it takes any number of windows of the model's size.
+    """Return a network as an ONNX graph; it takes any number of windows of one size, by default the model's.
 
-    Parameters
-    ----------
-    spec, network
-        The card, and what its loader returns.
-    size : int, optional
-        Of a window; that of the card if not given. A graph holds one size, as most networks compute others
-        from it while they are traced.
+    Most networks compute others from that size while they are traced.
     """
     import warnings
 
@@ -177,17 +171,7 @@ def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
 def item(
     spec: ModelSpec, network: Network, files: Mapping[str, bytes], parameters: int | None = None
 ) -> dict[str, Any]:
-    """Return the STAC item of a model whose files lie beside it.
-
-    Parameters
-    ----------
-    spec, network
-        The card, and what its loader returns.
-    files : mapping of str to bytes
-        Names and contents; the first is the model, others are the same in another form.
-    parameters : int, optional
-        How many weights it has, where that is known.
-    """
+    """Return the STAC item of a model whose files, the model itself first, lie beside it."""
     changed = card.changed(spec) | {
         "overlap": spec.overlap,
         "gaps": spec.gaps,

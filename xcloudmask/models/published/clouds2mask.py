@@ -9,13 +9,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.keymaps.smp import regnety, renamed
-from xcloudmask.models.published.family import Contents, Family
+from xcloudmask.models.keymaps import regnety, renamed
+from xcloudmask.models.published import Contents, Family
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BANDS = (
+#: All of Sentinel-2: B01 to B08, B8A, B09 to B12.
+BANDS = (
     "coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09",
     "cirrus", "swir16", "swir22",
 )  # fmt: skip
@@ -59,7 +60,7 @@ def recognises(contents: Contents) -> bool:
     shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
     ends = shapes.get(_STEM, ())[1:2], shapes.get(_LOGITS, ())[:1]
     between = {_FIRST, "layers.7.shuf.0.0.weight", "layers.11.convpath.1.0.weight"} <= shapes.keys()
-    return ends == ((len(_BANDS),), (4,)) and between and bool(contents.notes.get("classes"))
+    return ends == ((len(BANDS),), (4,)) and between and bool(contents.notes.get("classes"))
 
 
 def card(contents: Contents) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def card(contents: Contents) -> dict[str, Any]:
     pixel = re.search(r"_(10|20)m\.", file)
     low, high = (float(pixel[1]),) * 2 if pixel else (10.0, 20.0)
     return {
-        "bands": _BANDS,
+        "bands": BANDS,
         "classes": ("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
         "activation": "softmax",
         "architecture": "dynamic-unet",

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.published.family import shown
+from xcloudmask.models.published import shown
 from xcloudmask.models.weights import fetch
 
 #: The files that were published beside weights have some kilobytes.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from xcloudmask.models.keymaps.smp import smp
-from xcloudmask.models.published.family import Contents, Family
+from xcloudmask.models.keymaps import smp
+from xcloudmask.models.published import Contents, Family
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,17 @@ _ENCODERS = {
 }
 _FIRST = ("encoder.model.stem.conv.weight", "encoder.model.stem_0.weight")
 _LOGITS = "segmentation_head.0.weight"
+#: What the cards of each network, and of both together, say.
+SHARED: Mapping[str, Any] = {
+    "bands": ("red", "green", "nir"),
+    "classes": ("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
+    "gaps": "nan",
+    "gsd": (10.0, 50.0),
+    "patch": 1000,
+    "overlap": 300,
+    "licence": "MIT",
+    "citation": "Wright et al. (2025), OmniCloudMask, doi:10.1016/j.rse.2025.114694",
+}
 
 
 def recognises(contents: Contents) -> bool:
@@ -30,18 +42,11 @@ def card(contents: Contents) -> dict[str, Any]:
     """Return what both networks share, and which of them this is."""
     (encoder,) = (name for mark, name in _ENCODERS.items() if mark in contents.tensors)
     return {
-        "bands": ("red", "green", "nir"),
-        "classes": ("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
+        **SHARED,
         "activation": "softmax",
         "architecture": "unet",
         "config": {"encoder": encoder, "standardise": True},
-        "gaps": "nan",
-        "gsd": (10.0, 50.0),
-        "patch": 1000,
-        "overlap": 300,
         "reduce": "mean-logits",
-        "licence": "MIT",
-        "citation": "Wright et al. (2025), OmniCloudMask, doi:10.1016/j.rse.2025.114694",
         "description": f"U-Net on {encoder} on red, green and NIR, as z-scores of each window",
         "limits": "one of two networks that the published tool averages; it blends logits of windows, with "
         "linear ramps, where this library blends probabilities, and takes smaller windows where much is no "

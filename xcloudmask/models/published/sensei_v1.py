@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.published.family import Contents, Family
+from xcloudmask.models.published import Contents, Family
 
 if TYPE_CHECKING:
     from torch import Tensor

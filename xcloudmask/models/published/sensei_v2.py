@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.keymaps.smp import renamed
-from xcloudmask.models.keymaps.tables import transformers_segformer
-from xcloudmask.models.published.family import Contents, Family, shown
+from xcloudmask.models.keymaps import renamed, smp, transformers_segformer
+from xcloudmask.models.published import Contents, Family, clouds2mask, shown
+from xcloudmask.types import AUX_SCALING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +29,9 @@ CLASSES: Mapping[int, tuple[str, ...]] = {
     7: ("land", "water", "snow", "thin_cloud", "thick_cloud", "cloud_shadow", "no_data"),
 }
 #: The inputs of a network without the encoder: B01 to B08, B8A, B09 to B12 of Sentinel-2.
-BANDS = (
-    "coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09",
-    "cirrus", "swir16", "swir22",
-)  # fmt: skip
+BANDS = clouds2mask.BANDS
 #: What a multimodal network takes beside reflectance.
-AUX = ("elevation", "vv", "vh", "angle", "lwir11", "lwir12")
+AUX = tuple(AUX_SCALING)
 #: ``MODEL_TYPE`` in the file beside the weights, and the head that it stands for.
 MODEL_TYPES = {"Segformer": "segformer", "DeepLabv3+": "deeplabv3plus", "NN": "pixel"}
 WINDOW = 512
@@ -49,35 +46,7 @@ OFFSETS = (
     "lie otherwise at a scene's edges than in that tool"
 )
 
-_ATTENTION = {
-    r"self_attn\.in_proj_": "query_key_value.",
-    r"self_attn\.out_proj\.": "out.",
-}
-_PARTS = {
-    "conv1": "first.0", "bn1": "first.1", "conv2": "second.0", "bn2": "second.1", "conv3": "third.0",
-    "bn3": "third.1", r"downsample\.0": "shortcut.0", r"downsample\.1": "shortcut.1",
-}  # fmt: skip
-_SMP = {
-    r"encoder\.conv1\.": "encoder.stem.0.",
-    r"encoder\.bn1\.": "encoder.stem.1.",
-    **{
-        rf"encoder\.layer{stage + 1}\.(\d+)\.{theirs}\.": rf"encoder.stages.{stage}.\1.{ours}."
-        for stage in range(4)
-        for theirs, ours in _PARTS.items()
-    },
-    r"decoder\.aspp\.0\.convs\.0\.": "pyramid.branches.0.",
-    r"decoder\.aspp\.0\.convs\.([123])\.0\.": r"pyramid.branches.\1.",
-    r"decoder\.aspp\.0\.convs\.([123])\.1\.": r"pyramid.branches.\1.2.",
-    r"decoder\.aspp\.0\.convs\.4\.1\.": "pyramid.pooled.0.",
-    r"decoder\.aspp\.0\.convs\.4\.2\.": "pyramid.pooled.1.",
-    r"decoder\.aspp\.0\.project\.": "pyramid.project.",
-    r"decoder\.aspp\.1\.": "smooth.",
-    r"decoder\.aspp\.2\.": "smooth.2.",
-    r"decoder\.block1\.": "low.",
-    r"decoder\.block2\.0\.": "decode.0.",
-    r"decoder\.block2\.1\.": "decode.0.2.",
-    r"segmentation_head\.0\.": "logits.",
-}
+_ATTENTION = {r"self_attn\.in_proj_": "query_key_value.", r"self_attn\.out_proj\.": "out."}
 
 
 @dataclass(frozen=True)
@@ -294,7 +263,7 @@ def _segformer(theirs: Tensors) -> Head:
 
 def _deeplab(theirs: Tensors) -> Head:
     size = "resnet50" if "encoder.layer1.0.conv3.weight" in theirs else "resnet34"
-    ours = {renamed(name, _SMP): tensor for name, tensor in theirs.items()}
+    ours = smp(theirs)
     bands, classes = ours["encoder.stem.0.weight"].shape[1], ours["logits.weight"].shape[0]
     return Head("deeplabv3plus", size, bands, classes, None, ours)
 

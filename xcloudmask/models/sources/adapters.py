@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.network import Network, checked_bytes
+from xcloudmask.models import loading
+from xcloudmask.models.network import Network, carried
+from xcloudmask.models.published.omnicloudmask import SHARED
 from xcloudmask.models.weights import fetch
 from xcloudmask.types import ModelSpec
 
@@ -65,16 +67,9 @@ CLOUDSEN12 = ModelSpec(
 OMNICLOUDMASK = ModelSpec(
     name="omnicloudmask",
     version="4",
-    bands=("red", "green", "nir"),
-    classes=("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
     loader="xcloudmask.models.sources.adapters:omnicloudmask",
     activation=None,
-    gsd=(10.0, 50.0),
-    patch=1000,
-    overlap=300,
-    gaps="nan",
-    licence="MIT",
-    citation="Wright et al. (2025), OmniCloudMask, doi:10.1016/j.rse.2025.114694",
+    **SHARED,
     description="two U-Nets (RegNetY-004, EdgeNeXt-small) on red, green and NIR, each scaled by its window",
     limits="the package fetches its weights itself and publishes no hash: they are not checked; "
     "probabilities of windows are blended where it blends logits",
@@ -86,7 +81,7 @@ def s2cloudless(spec: ModelSpec) -> Network:
     import numpy as np
     import torch
 
-    data = _carried(spec, "s2cloudless", "pip install s2cloudless")
+    data, _ = carried(spec, "pip install s2cloudless")
     if find_spec("lightgbm") is None:
         raise WeightsError(f"model {spec.name!r} needs the package lightgbm: pip install lightgbm")
     from lightgbm import Booster
@@ -109,7 +104,7 @@ def cloudsen12(spec: ModelSpec) -> Network:
     """Load the TorchScript that the package sentle carries; its bytes are those of the hash in the card."""
     import torch
 
-    data = _carried(spec, "sentle", "pip install sentle")
+    data, _ = carried(spec, "pip install sentle")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is on its way out of torch
         network = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -135,21 +130,11 @@ def omnicloudmask(spec: ModelSpec) -> Network:
 
 
 def _omnicloudmask(path: Path) -> Network:
-    """Return one of its networks."""
-    from safetensors.torch import load
-
-    from xcloudmask.models import arch
-    from xcloudmask.models.published.family import Contents
-    from xcloudmask.models.published.omnicloudmask import FAMILY
-    from xcloudmask.models.weights import safety
-
-    contents = Contents(load(safety.safetensors(path.read_bytes(), str(path))), {"file": path.name})
-    if not FAMILY.recognises(contents):
-        raise WeightsError(f"{path} is none of the two networks of OmniCloudMask 4")
-    card = FAMILY.card(contents)
-    body = arch.build(card["architecture"], card["config"])
-    body.load_state_dict(FAMILY.translate(contents))
-    return Network(body.eval())
+    """Return one of its networks, which are recognised as any published one is."""
+    try:
+        return loading.network(loading.make(str(path), {}))
+    except WeightsError as error:
+        raise WeightsError(f"{path} is none of the two networks of OmniCloudMask 4: {error}") from error
 
 
 def _why_not(spec: ModelSpec, error: Exception) -> str:
@@ -165,19 +150,6 @@ def _why_not(spec: ModelSpec, error: Exception) -> str:
             "install the torchvision that PyTorch's table of versions names beside it"
         )
     return message
-
-
-def _carried(spec: ModelSpec, package: str, install: str) -> bytes:
-    """Return a file of an installed package after comparing its hash; none of its code runs."""
-    found = find_spec(package)
-    if found is None or found.origin is None:
-        raise WeightsError(
-            f"model {spec.name!r} needs the package {package}, which carries its weights: {install}"
-        )
-    path = Path(found.origin).parent.parent / spec.weights
-    if not path.exists():
-        raise WeightsError(f"the installed {package} has no {spec.weights}: {install} of another version")
-    return checked_bytes(path.read_bytes(), spec, spec.weights)
 
 
 def _in_multiples(network: Any, *, of: int = 32) -> torch.nn.Module:

@@ -26,14 +26,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import CloudMaskError, WeightsError
 from xcloudmask.models import arch
 from xcloudmask.models.imputation import SHA256
-from xcloudmask.models.network import Network, checked_bytes
+from xcloudmask.models.network import Network, carried
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.models.weights.inspect import onnx_tensors
 from xcloudmask.types import Level, ModelSpec
@@ -51,6 +49,7 @@ THRESHOLDS = (0.65, 0.7)
 #: Bands that the network for four does without.
 SPARE = ("swir16", "swir22")
 
+INSTALL = "pip install 'ukis-csmask>=1.0,<2' (in a conda environment: with --no-deps)"
 #: How a graph states that rows and columns are 256, and how, in as many bytes, that they are "h" and "w".
 #: Nothing in it depends on 256: at that side the answers of both are the same to the last bit.
 SIDES = bytes.fromhex("0a030880020a03088002"), bytes.fromhex("0a031201680a03120177")
@@ -180,19 +179,7 @@ def load_as_trained(spec: ModelSpec) -> Network:
 
 def _carried(spec: ModelSpec) -> tuple[bytes, tuple[float, ...], tuple[float, ...]]:
     """Return the graph of a network in the installed package, and mean and deviation of its bands."""
-    found = find_spec("ukis_csmask")
-    if found is None or found.origin is None:
-        raise WeightsError(
-            f"model {spec.name!r} needs the package ukis-csmask, which carries its weights: "
-            "pip install 'ukis-csmask>=1.0,<2' (in a conda environment: with --no-deps)"
-        )
-    path = Path(found.origin).parent / Path(spec.weights).name
-    if not path.exists():
-        raise WeightsError(
-            f"the installed ukis-csmask has no {path.name}; model {spec.name!r} needs version 1.0: "
-            "pip install 'ukis-csmask>=1.0,<2'"
-        )
-    body = checked_bytes(path.read_bytes(), spec, path.name)
+    body, path = carried(spec, INSTALL)
     card: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
     statistics = card["data"]["dataset_statistics"]
     if tuple(statistics["band_names"]) != spec.bands or card["data"]["classes"] != len(spec.classes):
@@ -213,7 +200,7 @@ def _module(spec: ModelSpec, graph: bytes, *, folded: bool) -> torch.nn.Module:
     """Return our network with the weights of a graph."""
     import torch
 
-    from xcloudmask.models.keymaps.smp import smp
+    from xcloudmask.models.keymaps import smp
 
     theirs = {name: torch.tensor(values) for name, values in onnx_tensors(graph, spec.weights).items()}
     weights = {name.removeprefix("model."): values.float() for name, values in smp(theirs).items()}

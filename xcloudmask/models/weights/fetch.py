@@ -138,13 +138,7 @@ def hold(data: bytes) -> str:
 
 
 def read_text(href: str) -> bytes:
-    """Return a small file, such as a STAC item, from a path or an address. It is not kept.
-
-    Parameters
-    ----------
-    href : str
-        See `read`.
-    """
+    """Return a small file, such as a STAC item, from a path or an address. It is not kept."""
     path = local_path(href)
     if path is not None:
         data = _read_file(path)

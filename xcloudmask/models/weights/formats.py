@@ -53,17 +53,7 @@ def vetted(data: bytes, form: Form, origin: str) -> bytes:
 
 
 def tensors(data: bytes, form: Form, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors in a file, and what it says beside them; nothing of the file is run.
-
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    form : {"safetensors", "torch", "keras"}
-        Its form.
-    origin : str
-        How messages call it.
-    """
+    """Return the tensors in a file, and what it says beside them; nothing of the file is run."""
     if form == "safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -78,4 +68,4 @@ def tensors(data: bytes, form: Form, origin: str) -> tuple[dict[str, Tensor], di
 
 
 #: The module that reads the tensors of a form.
-_READERS: Mapping[str, str] = {"torch": "whole_module", "keras": "keras"}
+_READERS: Mapping[str, str] = {"torch": "torch_save", "keras": "keras"}

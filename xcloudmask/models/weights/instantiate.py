@@ -11,7 +11,7 @@ from torch import nn
 
 from xcloudmask.errors import WeightsError
 from xcloudmask.models import arch
-from xcloudmask.models.keymaps.tables import KEYMAPS
+from xcloudmask.models.keymaps import KEYMAPS
 
 
 class Exported(torch.nn.Module):

@@ -26,13 +26,6 @@ MOST_OBJECTS, DEEPEST = 10_000, 16
 def tensors(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a Keras file by their path below ``model_weights``, and no notes.
 
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-    origin : str
-        Where it came from, for messages.
-
     Returns
     -------
     dict of str to Tensor

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.weights.whole_module import Lazy, Storage, archive_entries, followed
+from xcloudmask.models.weights.torch_save import Lazy, Storage, archive_entries, followed
 
 GRAPH, STATE, CONSTANTS = (
     "serialized_exported_program.json", "serialized_state_dict.pt", "serialized_constants.pt",
@@ -30,17 +30,7 @@ SCHEMAS = (7, 8)
 
 
 def converted(graph: Any, read: Callable[[str], bytes], origin: str) -> dict[str, Any]:
-    """Return the entries of an archive of today: raw tensors as bytes, JSON as values; nothing is vetted yet.
-
-    Parameters
-    ----------
-    graph : dict
-        The parsed program.
-    read : callable
-        Returns the bytes of an entry of the old archive.
-    origin : str
-        What messages call the file.
-    """
+    """Return the entries of an archive of today: tensors as bytes, JSON as values; nothing is vetted yet."""
     version = graph.get("schema_version") if isinstance(graph, dict) else None
     major = version.get("major") if isinstance(version, dict) else None
     if major not in SCHEMAS:

@@ -93,10 +93,7 @@ def _converted(
 
 
 def _known(
-    infos: Iterable[zipfile.ZipInfo],
-    known: Callable[[str], object],
-    short: Callable[[str], str],
-    origin: str,
+    infos: Iterable[zipfile.ZipInfo], known: Callable[[str], object], short: Callable[[str], str], origin: str
 ) -> dict[str, zipfile.ZipInfo]:
     """Return the entries by their names below the archive's own folder; every one must be known."""
     entries: dict[str, zipfile.ZipInfo] = {}

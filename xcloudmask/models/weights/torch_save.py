@@ -18,6 +18,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 from xcloudmask.errors import WeightsError
@@ -86,13 +87,6 @@ class Storage:
 
 def tensors(data: bytes, origin: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the weights of a pickled state dict or module by the names of its state dict, and notes.
-
-    Parameters
-    ----------
-    data : bytes
-        What ``torch.save`` wrote: a state dict, a checkpoint that holds one (`PLACES`), or a module.
-    origin : str
-        Where it came from, for messages.
 
     Returns
     -------
@@ -187,19 +181,9 @@ class _Machine:
     def _push(self, value: Any = None) -> None:
         self.stack.append(value)
 
-    do_binunicode = do_binint = do_binint1 = do_binint2 = do_long1 = do_binfloat = _push
-
-    def do_none(self) -> None:
-        self._push(None)
-
-    def do_newtrue(self) -> None:
-        self._push(True)
-
-    def do_newfalse(self) -> None:
-        self._push(False)
-
-    def do_empty_tuple(self) -> None:
-        self._push(())
+    do_binunicode = do_binint = do_binint1 = do_binint2 = do_long1 = do_binfloat = do_none = _push
+    do_newtrue, do_newfalse = partialmethod(_push, True), partialmethod(_push, False)
+    do_empty_tuple = partialmethod(_push, ())
 
     def do_empty_list(self) -> None:
         self._push([])
@@ -230,14 +214,8 @@ class _Machine:
     def do_tuple(self) -> None:
         self._push(tuple(self._since_mark()))
 
-    def do_tuple1(self) -> None:
-        self._tuple_of(1)
-
-    def do_tuple2(self) -> None:
-        self._tuple_of(2)
-
-    def do_tuple3(self) -> None:
-        self._tuple_of(3)
+    do_tuple1, do_tuple2 = partialmethod(_tuple_of, 1), partialmethod(_tuple_of, 2)
+    do_tuple3 = partialmethod(_tuple_of, 3)
 
     def do_binput(self, place: int) -> None:
         self.memo[place] = self.stack[-1]

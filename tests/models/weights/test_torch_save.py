@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from xcloudmask.errors import WeightsError
-from xcloudmask.models.weights import whole_module
-from xcloudmask.models.weights.whole_module import MAX_DEPTH, tensors
+from xcloudmask.models.weights import torch_save
+from xcloudmask.models.weights.torch_save import MAX_DEPTH, tensors
 
 
 def saved(module: Any) -> bytes:
@@ -235,8 +235,8 @@ def test_storages_that_share_bytes_do_not_add_up_to_more_than_the_file() -> None
     data = saved(nn.ModuleList(nn.Linear(1000, 10, bias=False) for _ in range(4)))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-        root, _ = whole_module.followed(archive.read(entries["data.pkl"]), "net.pkl")
-        reader = whole_module._Reader(archive, entries, 3 * 40_000, "net.pkl")
+        root, _ = torch_save.followed(archive.read(entries["data.pkl"]), "net.pkl")
+        reader = torch_save._Reader(archive, entries, 3 * 40_000, "net.pkl")
         with pytest.raises(WeightsError, match="the file can hold 0 more"):
             reader.tensors(root)
 
@@ -244,5 +244,5 @@ def test_storages_that_share_bytes_do_not_add_up_to_more_than_the_file() -> None
 def test_names_of_buffers_that_are_not_saved_are_a_list_of_strings() -> None:
     """Each tensor is looked up among them: text of megabytes would be searched each time."""
     for names, expected in ((["a", 1, ["b"]], {"a"}), ("abc", set()), ({"a": 1}, set()), (None, set())):
-        state = {"_non_persistent_buffers_set": whole_module.Inert("builtins.set", (names,))}
-        assert whole_module._unsaved(state) == expected
+        state = {"_non_persistent_buffers_set": torch_save.Inert("builtins.set", (names,))}
+        assert torch_save._unsaved(state) == expected

@@ -12,7 +12,7 @@ from xcloudmask.models import loading
 from xcloudmask.models.arch import build
 from xcloudmask.models.card_fields import checked
 from xcloudmask.models.convert import convert
-from xcloudmask.models.keymaps.tables import translate
+from xcloudmask.models.keymaps import KEYMAPS
 
 #: Ours, and what transformers calls it: the other way round than the key map has it, written anew.
 PUBLISHED = [
@@ -66,10 +66,11 @@ def test_a_published_segformer_loads(tmp_path):
         torch.testing.assert_close(again(pixels), net(pixels), rtol=0, atol=0)
 
 
-def test_what_is_not_known_keeps_its_name():
-    assert list(translate("transformers-segformer", {"extra.thing": torch.zeros(1)})) == ["extra.thing"]
+def test_what_is_not_known_keeps_its_name(tmp_path):
+    assert list(KEYMAPS["transformers-segformer"]({"extra.thing": torch.zeros(1)})) == ["extra.thing"]
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(OptionError, match="unknown key map"):
-        translate("transformers", {})
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", keymap="transformers")
 
 
 def test_equal_to_the_library_that_published_it():
@@ -80,7 +81,7 @@ def test_equal_to_the_library_that_published_it():
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     ours = build("segformer", {"bands": 5, "classes": 3}).eval()
-    ours.load_state_dict(translate("transformers-segformer", theirs.state_dict()))
+    ours.load_state_dict(KEYMAPS["transformers-segformer"](theirs.state_dict()))
     pixels = torch.rand(2, 5, 64, 96)
     with torch.inference_mode():
         found = theirs(pixels).logits
@@ -96,7 +97,7 @@ def test_networks_of_segmentation_models_pytorch_load_and_say_the_same(name):
     assert sum(parameter.numel() for parameter in net.parameters()) == known.weights
     theirs = filled(renamed(net.state_dict(), known.names))
     assert digest(theirs) == known.digest
-    net.load_state_dict(translate("smp", theirs))
+    net.load_state_dict(KEYMAPS["smp"](theirs))
     with torch.inference_mode():
         found = net(pixels(known.bands))
     some = found[0, 0][[3, 20, 40, 60]][:, [5, 50, 90]].flatten()
@@ -110,7 +111,7 @@ def test_a_prefix_before_all_names_stays_and_the_rest_keeps_its_name():
     theirs = renamed(net.deeplab.state_dict(), known.names)
     published = {f"deeplab.{name}": tensor for name, tensor in theirs.items()}
     published["pixel.0.weight"] = torch.zeros(1)
-    found = translate("smp", published)
+    found = KEYMAPS["smp"](published)
     ours = {f"deeplab.{name}" for name in net.deeplab.state_dict()}
     assert set(found) == ours | {"pixel.0.weight"}
     assert not ours & set(published) - {name for name in ours if ".encoder.features." in name}

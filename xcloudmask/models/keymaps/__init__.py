@@ -1,1 +1,0 @@
-"""Names of tensors in other people's files, and what they are called here."""
