@@ -323,7 +323,7 @@ def draw(data: Path, cache: Path, folder: Path) -> None:
     for patch in (p for split in ("train", "val") for p in patches(data / split, SOURCES)):
         image = scene(patch.pixels, patch.model, patch.gsd)
         plain = xr.DataArray(answer(patch, SIMPLEST, cache), dims=("y", "x"), attrs=flags)
-        labels = plain.copy(data=patch.possible).assign_attrs(flag_masks=list(BITS.values()))
+        labels = plain.copy(data=patch.possible).drop_attrs().assign_attrs(flag_masks=list(BITS.values()))
         cases.append(Case(f"{patch.source} {patch.name}", plain, labels, image))
     write_report(cases, folder, title="The simplest candidate, patch by patch", worst=10)
 
