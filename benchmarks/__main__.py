@@ -20,7 +20,7 @@ SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
     "scale": (["--quick"], False), "peers": (["--quick"], False), "dates": (["--quick"], False),
     "timeaccess": (None, False), "shadow": (None, True), "choices": (None, True), "windows": (None, True),
-    "imitation": (None, True),
+    "imitation": (None, True), "default": (None, True),
 }  # fmt: skip
 
 

@@ -46,6 +46,8 @@ class Patch:
     pixels: Pixels  # (band, y, x), in the model's order, NaN for none
     cloud: npt.NDArray[np.bool_] | None = None
     decided: npt.NDArray[np.bool_] | None = None
+    possible: Codes | None = None
+    scene: str = ""
 
 
 def read(path: Path, wanted_bits: int = CLOUD) -> Patch | None:
@@ -64,7 +66,10 @@ def read(path: Path, wanted_bits: int = CLOUD) -> Patch | None:
         return None
     raw = image[[names.index(name) for name in wanted]]
     pixels = np.where(raw == 65535, np.float32(np.nan), raw.astype(np.float32) / 10_000)
-    patch = Patch(path.parent.name, path.stem, f"ukis-{count}band-{level}", float(meta["gsd_m"]), pixels)
+    patch = Patch(
+        path.parent.name, path.stem, f"ukis-{count}band-{level}", float(meta["gsd_m"]), pixels,
+        possible=possible, scene=meta["scene"],
+    )  # fmt: skip
     if possible is None:
         return patch
     cloud, not_cloud = (possible & wanted_bits) > 0, (possible & (15 - wanted_bits)) > 0

@@ -222,7 +222,7 @@ class CloudMask:
         >>> da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level="L1C")
         >>> mask = da.cloudmask.predict(working_resolution="native")
         >>> mask.dtype, mask.attrs["model"]
-        (dtype('uint8'), 'ukis-any-l1c')
+        (dtype('uint8'), 'ukis-4band-l1c')
         """
         options = dict(locals())  # exactly what the signature spells out
         del options["self"], options["progress"]

@@ -295,6 +295,8 @@ class ModelSpec:
         How the members' probabilities are joined; of a single model, how to join it with others.
     training_data, scores, limits : str
         What it was trained on; how well it does, and who says so; what it cannot do.
+    chosen, cost : str
+        Who chose its thresholds and other settings, and on what; time and energy of training and of use.
     licence, citation, description : str
         For `xcloudmask models`.
     """
@@ -333,8 +335,10 @@ class ModelSpec:
     member_weights: tuple[float, ...] = field(default=(), metadata=_MADE)
     reduce: Reduction = field(default="mean", metadata={"label": ""})
     training_data: str = field(default="", metadata={"label": "trained on"})
+    chosen: str = field(default="", metadata={"label": "settings by"})
     scores: str = ""
     limits: str = ""
+    cost: str = field(default="", metadata={"label": "time, energy"})
     licence: str = field(default="", metadata={"mlm": "license"})
     citation: str = field(default="", metadata={"label": "cite", "mlm": "sci:citation"})
     description: str = field(default="", metadata={"label": "", "mlm": "description"})

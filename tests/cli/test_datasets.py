@@ -140,6 +140,33 @@ def test_models_are_scored_as_papers_do(
     assert "data:image/png" in (tmp_path / "r" / "sensei" / "report.html").read_text()
 
 
+def test_every_class_of_a_label_has_its_row_and_its_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Land, water and snow are classes of their own in the table of answers, as a count by hand has it."""
+    MAKERS["sparcs"](tmp_path / "copy")
+    words = ["score", "--dataset", "sparcs", tmp_path / "copy", "--model", "spectral", "--report", tmp_path]
+    code, out, _ = called(capsys, *words)
+    assert code == 0
+    (one,) = datasets.read("sparcs", tmp_path / "copy")
+    mask = one.image.cloudmask.predict("spectral")
+    bits = {"land": [17], "water": [33], "snow": [65], "clear": [49], "cloud": [6], "cloud_shadow": [8]}
+    codes = [*mask.attrs["flag_values"]]
+    table = json.loads((tmp_path / "spectral" / "scores.json").read_text())["confusion"]
+    assert table["labels"] == list(bits)
+    assert table["answers"] == mask.attrs["flag_meanings"].split()
+    by_hand = [
+        [int((np.isin(one.labels, of) & (mask.values == code)).sum()) for code in codes]
+        for of in bits.values()
+    ]
+    assert table["pixels"] == by_hand
+    cloudy = np.isin(mask, [1, 2])
+    found = cloudy[(one.labels.values == 6) & (mask.values != 255)].mean()
+    row = next(line.split() for line in out.splitlines() if line.split()[:1] == ["cloud"])
+    heads = next(line.split() for line in out.splitlines() if "BOA" in line)
+    assert float(row[1 + heads.index("PA")]) == pytest.approx(found, abs=0.0051)
+
+
 def test_single_pixels_are_scored_by_models_of_single_pixels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

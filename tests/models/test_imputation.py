@@ -108,12 +108,12 @@ def test_auto_takes_it_for_bands_without_green_and_says_so():
     assert (mask.attrs["bands"], mask.attrs["bands_estimated"]) == ("blue red nir swir16", "green swir22")
 
 
-def test_with_the_bands_of_its_main_network_it_answers_without_a_warning():
+def test_it_answers_for_six_bands_and_one_network_for_four_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error", ModelWarning)
-        for names in (SIX, SIX[:4]):
+        for names, expected in ((SIX, "ukis-any-l1c"), (SIX[:4], "ukis-4band-l1c")):
             da = scene(noise(len(names), 40, 40) * 0.6, names).chunk()
-            assert da.cloudmask.predict().attrs["model"] == "ukis-any-l1c"
+            assert da.cloudmask.predict().attrs["model"] == expected
 
 
 def test_at_the_surface_one_network_made_for_the_bands_goes_first():

@@ -45,8 +45,10 @@ class CardKeywords(TypedDict, total=False):
     sha256: str | None
     reduce: str | None
     training_data: str | None
+    chosen: str | None
     scores: str | None
     limits: str | None
+    cost: str | None
     licence: str | None
     citation: str | None
     description: str | None

@@ -53,8 +53,8 @@ def register(
         ``name`` (that of its class or function if not given), ``aux``, ``min_bands``, ``fills``, ``spare``,
         ``units`` and ``activation`` (as for `load`; softmax if not given), ``mean``, ``std``,
         ``uncertainty``, ``level``, ``gsd``, ``patch`` (256), ``largest_patch``, ``overlap`` (a quarter),
-        ``gaps``, ``threshold``, ``shadow_threshold``, ``training_data``, ``scores``, ``limits``, ``licence``,
-        ``citation``, ``description``.
+        ``gaps``, ``threshold``, ``shadow_threshold``, ``training_data``, ``chosen``, ``scores``, ``limits``,
+        ``cost``, ``licence``, ``citation``, ``description``.
 
     Examples
     --------

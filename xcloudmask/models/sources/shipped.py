@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from xcloudmask.models import card
+from xcloudmask.models.sources import scored
 from xcloudmask.models.weights.fetch import PACKAGE
 from xcloudmask.types import ModelSpec
 
@@ -27,10 +28,12 @@ def names(folder: Path = FOLDER) -> list[str]:
 def read(name: str, folder: Path = FOLDER) -> ModelSpec:
     """Return the card of a model that lies in `folder`."""
     origin = f"{name}.json"
+    told = scored.scores(name, None) if folder == FOLDER else ""
     return card.from_json(
         (folder / origin).read_bytes(),
         origin,
         name=name,
         loader="xcloudmask.models.loading:network",
         weights=f"{PACKAGE}{name}.safetensors",
+        **({"scores": told} if told else {}),
     )

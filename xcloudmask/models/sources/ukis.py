@@ -32,6 +32,7 @@ from xcloudmask.errors import CloudMaskError, WeightsError
 from xcloudmask.models import arch
 from xcloudmask.models.imputation import SHA256
 from xcloudmask.models.network import Network, carried
+from xcloudmask.models.sources.scored import scores
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.models.weights.inspect import onnx_tensors
 from xcloudmask.types import Level, ModelSpec
@@ -53,6 +54,22 @@ INSTALL = "pip install 'ukis-csmask>=1.0,<2' (in a conda environment: with --no-
 #: How a graph states that rows and columns are 256, and how, in as many bytes, that they are "h" and "w".
 #: Nothing in it depends on 256: at that side the answers of both are the same to the last bit.
 SIDES = bytes.fromhex("0a030880020a03088002"), bytes.fromhex("0a031201680a03120177")
+
+TRAINED = (
+    "SPARCS, CloudSEN12+ and further samples of its authors, not listed (README of ukis-csmask 1.0): scores "
+    "on SPARCS and CloudSEN12 are no evidence"
+)
+SNOW = {
+    4: "Without 1.6 um clear snow may be taken for cloud (one scene of 23: accuracy 0.37; ukis-any: 0.88)",
+    6: "Ice cloud may be taken for snow (one scene of 23, cloud all over: accuracy 0.24)",
+}
+LIMITS = "made for pixels near 30 m, above 60 m it fails; edges of clouds are called cloud generously"
+#: Processor time of one network a pixel, on one thread of a server's CPU (benchmarks/README.md, Windows).
+MICROSECONDS = 3.0
+COST = (
+    "Training: not told by its authors. Use: about {:.1f} us of processor time a pixel on a CPU, {:.0f} s "
+    "for a Sentinel-2 tile at 30 m; energy was not measured, at 10 W a core that is {:.2f} Wh"
+)
 
 LEVELS = {"toa": "top of atmosphere", "boa": "bottom of atmosphere"}
 
@@ -81,10 +98,21 @@ def _spec(count: int, product: str, level: Level) -> ModelSpec:
         gpu_runtime="torch",
         sha256=_HASHES[stem],
         weights=f"ukis_csmask/{stem}.onnx",
+        training_data=TRAINED,
+        chosen="nobody: the likeliest class answers",
+        scores=scores(f"ukis-{count}band", level),
+        limits=f"{SNOW[count]}; {LIMITS}",
+        cost=_cost(1),
         licence="Apache-2.0",
         citation="Wieland, Li, Martinis (2019), doi:10.1016/j.rse.2019.05.022; ukis-csmask 1.0.0",
         description=f"U-Net, EfficientNet-B4; {count} bands, {LEVELS[level]}",
     )
+
+
+def _cost(networks: int) -> str:
+    pixel = MICROSECONDS * networks
+    tile = pixel * 3660**2 / 1e6
+    return COST.format(pixel, tile, tile * 10 / 3600)
 
 
 def _any(product: str, level: Level) -> ModelSpec:
@@ -108,12 +136,14 @@ def _any(product: str, level: Level) -> ModelSpec:
         weights="",
         sha256=digest("".join((*(_HASHES[f"model_{count}_{product}"] for count in both), SHA256)).encode()),
         description=f"two networks of ukis-csmask for {LEVELS[level]}; missing bands are estimated",
-        training_data="the networks: as ukis-csmask; means and covariances of bands: top-of-atmosphere "
+        training_data=f"the networks: {TRAINED}; means and covariances of bands: top-of-atmosphere "
         "pixels of Landsat 5, 7, 8 and Sentinel-2, labels not used",
-        scores="See docs/scores.md: on 23 patches of L8 Biome balanced accuracy 0.950 with all bands, 0.954 "
-        "with blue, red, NIR, 1.6 um; shares and thresholds were chosen on them, too"
+        chosen="this project: shares and thresholds, on labelled patches of L8 Biome, 38-Cloud and dlr; on "
+        "either of the first two alone, shares and cloud threshold come out the same (docs/scores.md)"
         if level == "toa"
-        else "",
+        else "this project: shares, at the top of the atmosphere; no thresholds, for lack of labels",
+        scores=scores("ukis-any", level),
+        cost=_cost(2),
         limits="Scored on bands left out of Landsat 8 scenes. No evidence for Proba-V and SPOT-VGT: their "
         "bands were only imitated. Without visible bands, vegetation is taken for as bright as cloud"
         + ("; bands are estimated as at the top of the atmosphere" * (level == "boa")),
