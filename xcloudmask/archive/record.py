@@ -17,7 +17,8 @@ def open_masks(
     """Open the masks of a store that `stream` or `sync` wrote: one lazy array, sorted by time.
 
     A store holds its steps in the order in which they came, and scenes may come late.
-    ``xr.open_zarr(store).sortby("time")`` gives the same.
+    ``xr.open_zarr(store).sortby("time")`` gives the same, and beside it the attributes of GeoZarr, which
+    netCDF cannot hold: what this returns goes to netCDF as it stands.
 
     Parameters
     ----------
