@@ -1,12 +1,19 @@
 """Exceptions come back whole from another process, as Dask's workers send them."""
 
+import doctest
 import inspect
 import pickle
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import xarray as xr
 
+import xcloudmask
 from xcloudmask import errors
+from xcloudmask.accessor import CloudMask, DataArrayAccessor
 from xcloudmask.cli.flags import in_flags
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, StoreError, UnitWarning, Use, warn_user
 
@@ -92,3 +99,36 @@ def test_warnings_are_worded_too() -> None:
     with pytest.warns(UnitWarning, match="^it is odd. Say level='L1C'$") as caught:
         warn_user("it is odd", UnitWarning, Remedy("Say {}", Use(level="L1C")))
     assert in_flags(caught[0].message) == "it is odd. Say --level L1C"
+
+
+MISSPELT: dict[str, Callable[[Any], object]] = {
+    "predict(treshold=)": lambda da: da.cloudmask.predict(treshold=0.5),
+    "to_zarr(overview=)": lambda da: da.cloudmask.to_zarr("x", overview=True),
+    "open(resoluton=)": lambda da: xcloudmask.open("x", resoluton=10),  # type: ignore[call-arg]
+    "load_stac(resoluton=)": lambda da: xcloudmask.load_stac([], resoluton=10),  # type: ignore[call-arg]
+    "clean(sieev=)": lambda da: da[0].cloudmask.clean(sieev=2),
+    "composite(metod=)": lambda da: da.cloudmask.composite(da, metod="best"),
+    "apply(bufer=) of a dataset": lambda da: da.to_dataset("band").cloudmask.apply(da, bufer=1),
+    "sync(predct=)": lambda da: xcloudmask.sync([], "x", predct={}),  # type: ignore[call-arg]
+    "fine_tune(epoch=)": lambda da: xcloudmask.train.fine_tune("a", "b", "c", epoch=1),  # type: ignore[call-arg]
+}
+
+
+@pytest.mark.parametrize("call", MISSPELT)
+def test_a_misspelt_option_is_told_the_nearest(call: str) -> None:
+    da = xr.DataArray(np.zeros((2, 4, 4), "u1"), dims=("band", "y", "x"))
+    da = da.assign_attrs(flag_values=[0, 1], flag_meanings="clear cloud")
+    name = call[call.index("(") + 1 : call.index("=")]
+    with pytest.raises(OptionError, match=f"'{name}'; did you mean '.*'") as told:
+        MISSPELT[call](da)
+    assert told.value.allowed
+
+
+def test_what_is_checked_shows_its_own_signature_and_travels() -> None:
+    for function in (xcloudmask.open, xcloudmask.load_stac, DataArrayAccessor.apply, CloudMask.predict):
+        own = inspect.signature(function.__wrapped__)  # type: ignore[attr-defined]
+        assert inspect.signature(function) == own
+        assert list(own.parameters)[1:]
+    assert pickle.loads(pickle.dumps(xcloudmask.load_stac)) is xcloudmask.load_stac
+    found = doctest.DocTestFinder().find(sys.modules[xcloudmask.open_masks.__module__])
+    assert [test.name for test in found if test.examples] == ["xcloudmask.archive.record.open_masks"]

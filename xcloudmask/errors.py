@@ -6,9 +6,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, TypeVar, cast
+
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 class _Value:
@@ -160,6 +163,32 @@ class OptionError(CloudMaskError, KeyError):
         return str(self.args[0])
 
 
+def names_checked(function: Call) -> Call:
+    """Have a misspelt keyword of a function named with the nearest; its signature and types stay.
+
+    Examples
+    --------
+    >>> names_checked(warn_user)("look", UserWarning, remedi=None)
+    Traceback (most recent call last):
+    xcloudmask.errors.OptionError: unknown option of warn_user 'remedi'; did you mean 'remedy'? Allowed: ...
+    """
+    code: CodeType = function.__code__
+    if code.co_flags & 0x08:  # it takes any, and checks them itself
+        return function
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    name, wrong = function.__name__, OptionError
+
+    def call(*args: Any, **options: Any) -> Any:
+        for option in options:
+            if option not in known:
+                raise wrong(f"option of {name}", option, allowed=[one for one in known if one != "self"])
+        return function(*args, **options)
+
+    # At home in the function's module, where doctest and pickle look for it.
+    made = FunctionType(call.__code__, function.__globals__, name, None, call.__closure__)
+    return cast("Call", wraps(function)(made))
+
+
 class BandError(CloudMaskError, KeyError):
     """The bands at hand do not serve the model, or cannot be told apart.
 
@@ -181,6 +210,13 @@ class WeightsError(CloudMaskError):
     """Weights that are missing, altered, or in a form that is not loaded.
 
     Remedy: fetch the file again, or take a form that can be read as data (safetensors, ONNX, .pt2).
+    """
+
+
+class OutOfMemoryError(CloudMaskError, MemoryError):
+    """What a network asks for does not fit into memory.
+
+    Remedy: smaller chunks or windows, another device, or another model: the message says which.
     """
 
 

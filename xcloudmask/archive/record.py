@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xcloudmask.errors import names_checked
 from xcloudmask.store.record import open_mask
 from xcloudmask.store.store import Target, open_existing
 
 
+@names_checked
 def open_masks(
     store: Any, group: str | None = None, *, storage_options: dict[str, Any] | None = None
 ) -> xr.DataArray:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA, SCHEMES
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, NoDataWarning, OptionError, Remedy, names_checked, warn_user
 from xcloudmask.scene.dims import BAND_DIMS
 from xcloudmask.scene.mask_classes import numbers_of
 from xcloudmask.scene.units import declared_nodata
@@ -131,6 +131,7 @@ ALIASES = {"msk_classi": "l1c_classification", "cld": "cldprb", "msk_cldprb": "c
 NAMES = (*PRODUCTS, *ALIASES, "cldprb")
 
 
+@names_checked
 def decode(
     da: xr.DataArray,
     product: str | Mapping[str, Any] | None = None,
@@ -190,10 +191,12 @@ def decode(
             known = _without_margin(known)
         places = known.table(BITS)
         codes = _codes(unsure)[places]
-        for gap in declared_nodata(da.attrs):
+        gaps = declared_nodata(da.attrs)
+        for gap in gaps:
             if 0 <= gap < len(codes):
                 codes[int(gap)] = NO_DATA
-        layer, words = partial(_by_table, codes=codes), [ORDER[place] for place in np.unique(places)]
+        layer = partial(_by_table, codes=codes, gaps=gaps)
+        words = [ORDER[place] for place in np.unique(places)]
     out: xr.DataArray = xr.apply_ufunc(layer, da, dask="parallelized", output_dtypes=[np.uint8])
     scheme = SCHEMES["default"][0]
     held = [word for word in scheme if word in words or (word == unsure and "unsure" in words)]
@@ -237,12 +240,22 @@ def _without_margin(product: Product) -> Product:
     return Product(tuple(fields), product.otherwise)
 
 
-def _by_table(values: npt.NDArray[Any], codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _by_table(
+    values: npt.NDArray[Any], codes: npt.NDArray[np.uint8], gaps: tuple[float, ...]
+) -> npt.NDArray[np.uint8]:
     """Look numbers up; NaN, fractions and what the table does not hold is no data."""
     if values.dtype in (np.uint8, np.uint16):
         classes: npt.NDArray[np.uint8] = codes[values]
         return classes
     inside = (values >= 0) & (values < len(codes)) & (values == np.floor(values))
+    beyond = np.setdiff1d(values[np.isfinite(values) & (values >= len(codes))], gaps)
+    if beyond.size:
+        warn_user(
+            f"numbers such as {beyond[0]:.15g} have more than {BITS} bits and are taken as no data (255): no "
+            "product's mask has such",
+            NoDataWarning,
+            Remedy("Check which layer it is; if they stand for no data, say so in its attribute nodata"),
+        )
     return np.where(inside, codes[np.where(inside, values, 0).astype(np.intp)], np.uint8(NO_DATA))
 
 

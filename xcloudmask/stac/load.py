@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
+from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError, names_checked
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times, texts
 from xcloudmask.scene.dims import DEGREE
 from xcloudmask.stac.arrange import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+@names_checked
 def load_stac(
     items_or_search: Any,
     *,

@@ -69,7 +69,7 @@ class WriteOptions(OptionSet):
                 raise OptionError(
                     name, value, hint="Give a " + ("mapping." if kind is Mapping else "string.")
                 )
-        _check_overviews(self.overviews)
+        check_overviews(self.overviews)
         if self.stac is not None and not _is_place(self.stac):
             raise OptionError(
                 "stac", self.stac, hint="Give a folder, or a URL such as s3://bucket/catalogue."
@@ -84,11 +84,11 @@ def _is_place(value: object) -> bool:
     return isinstance(value, (str, os.PathLike)) and not os.fspath(value).startswith("icechunk:")
 
 
-def _check_overviews(value: Overviews) -> None:
+def check_overviews(value: Overviews, name: str = "overviews") -> None:
     """Refuse what is neither true nor false nor ascending powers of two."""
     if isinstance(value, bool):
         return
     factors = list(value) if isinstance(value, (list, tuple)) else []
     fit = all(isinstance(n, int) and n > 1 and n & (n - 1) == 0 for n in factors)
     if not factors or not fit or factors != sorted(set(factors)):
-        raise OptionError("overviews", value, hint="Give True, or ascending powers of two: (2, 4, 8).")
+        raise OptionError(name, value, hint="Give True, or ascending powers of two: (2, 4, 8).")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, names_checked
 from xcloudmask.train.loggers import print_epoch
 from xcloudmask.train.networks import model_of
 from xcloudmask.train.plan import Plan
@@ -15,6 +15,7 @@ from xcloudmask.train.run import train
 from xcloudmask.types import ModelSpec
 
 
+@names_checked
 def fine_tune(
     model: str | Path | ModelSpec,
     data: str | Path,
@@ -23,6 +24,7 @@ def fine_tune(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     bands: Sequence[str] | None = None,
+    aux: Sequence[str] = (),
     epochs: int = 10,
     length: int = 50,
     batch: int = 8,
@@ -51,6 +53,9 @@ def fine_tune(
     bands : sequence of str, optional
         Other bands than the model's, if its bands are fixed: weights of those that it took stay, and those of
         new ones are zero at first.
+    aux : sequence of str
+        Aux inputs, such as ``"elevation"``, that a model for any bands is to learn to use where it has them;
+        without it those of the model. The patches must hold them, see `xcloudmask.train.write_patch`.
     epochs, length, batch : int
         Rounds, batches a round, samples a batch.
     rate : float
@@ -102,6 +107,7 @@ def fine_tune(
             "only": [only] if isinstance(only, str) else list(only),
             **({"estimate": True} if estimate else {}),
             **({"bands": list(bands)} if bands else {}),
+            **({"aux": [aux] if isinstance(aux, str) else list(aux)} if aux else {}),
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0},
         "card": {
