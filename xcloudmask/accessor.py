@@ -602,8 +602,6 @@ class CloudMask:
         """
         from xcloudmask.masks.composite import composite
 
-        if quality is not None and not isinstance(quality, xr.DataArray):
-            raise OptionError("quality", quality, hint="Give a DataArray of numbers by date.")
         return composite(self._scene(), mask, method, by, min_clear, clear, quality, sources)
 
     def time_rules(

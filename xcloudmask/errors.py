@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -163,6 +164,28 @@ class OptionError(CloudMaskError, KeyError):
         return str(self.args[0])
 
 
+#: What values of kinds that annotations name have, where it is not a class of that name.
+_HAVE = {
+    "float": "__float__", "int": "__index__", "PathLike": "__fspath__", "Sequence": "__len__",
+    "Mapping": "keys", "bool": "__bool__", "str": "casefold", "DataArray": "dims", "Dataset": "dims",
+    "Callable": "__call__",
+}  # fmt: skip
+
+
+def _fits(value: object, annotation: str) -> bool:
+    """Whether a value is of a kind that an annotation names; of other kinds than the plain ones it is.
+
+    Examples
+    --------
+    >>> _fits(5, "xr.DataArray | None"), _fits(None, "xr.DataArray | None"), _fits(5, "ModelLike")
+    (False, True, True)
+    """
+    kinds = set(re.findall(r"\w+", re.sub(r"\[.*\]|xr\.", "", annotation)))
+    if not kinds <= {*_HAVE, "None"}:
+        return True
+    return "None" in kinds if value is None else any(hasattr(value, _HAVE.get(kind, "")) for kind in kinds)
+
+
 def names_checked(function: Call) -> Call:
     """Have a misspelt keyword of a function named with the nearest; its signature and types stay.
 
@@ -176,13 +199,20 @@ def names_checked(function: Call) -> Call:
     if code.co_flags & 0x08:  # it takes any, and checks them itself
         return function
     known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    name, wrong = function.__name__, OptionError
+    name, wrong, hints, fits = function.__name__, OptionError, function.__annotations__, _fits
 
     def call(*args: Any, **options: Any) -> Any:
         for option in options:
             if option not in known:
                 raise wrong(f"option of {name}", option, allowed=[one for one in known if one != "self"])
-        return function(*args, **options)
+        try:
+            return function(*args, **options)
+        except (AttributeError, TypeError) as error:  # of a value of another kind, at times
+            for option, value in {**dict(zip(known, args, strict=False)), **options}.items():
+                if not fits(value, str(hints.get(option, "Any"))):
+                    kinds = str(hints[option]).replace("xr.", "").replace(" | ", " or ")
+                    raise wrong(f"{option} of {name}", value, hint=f"Give {kinds}.") from error
+            raise
 
     # At home in the function's module, where doctest and pickle look for it.
     made = FunctionType(call.__code__, function.__globals__, name, None, call.__closure__)

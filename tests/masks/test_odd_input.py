@@ -107,8 +107,12 @@ def test_numbers_that_are_none_are_told_by_name(mask):
     for options in ({"rise": "x"}, {"least": None}, {"spread": True}):
         with pytest.raises(OptionError, match=f"unknown {next(iter(options))} .*Give a number above 0"):
             scene.cloudmask.time_rules(mask, **options)
-    with pytest.raises(OptionError, match="unknown quality 'x'"):
-        scene.cloudmask.composite(mask, "best", quality="x")
+    view, its_mask = (
+        each.expand_dims(time=[np.datetime64("2026-05-01", "ns")]).assign_attrs(each.attrs)
+        for each in (scene, mask)
+    )
+    with pytest.raises(OptionError, match="unknown quality of composite 'x'"):
+        view.cloudmask.composite(its_mask, "best", quality="x")
     for sun in ((50, 400), (150, 140), (50, 140, 3), "x"):
         with pytest.raises(OptionError, match="unknown sun"):
             mask.cloudmask.cast_shadow(scene, sun=sun)

@@ -172,9 +172,13 @@ def decode(
     """
     if unsure not in ("no_data", "clear", "cloud"):
         raise OptionError("unsure", unsure, allowed=("no_data", "clear", "cloud"))
+    if not isinstance(margin, (bool, np.bool_)):  # "no" is true
+        raise OptionError("margin", margin, allowed=(True, False))
     if da.dtype.kind not in "buif":
         raise OptionError("dtype of the layer", str(da.dtype), allowed=("whole numbers, or such as floats",))
-    if not (isinstance(threshold, int | float | np.number) and 0 < threshold <= 100):
+    if not (
+        isinstance(threshold, int | float | np.number) and threshold is not True and 0 < threshold <= 100
+    ):
         raise OptionError("threshold", threshold, allowed=("above 0, up to 100 per cent",))
     if product is None and "flag_meanings" not in da.attrs:
         product = da.attrs.get("product")  # as `load_stac(masks=True)` names it

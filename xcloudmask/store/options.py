@@ -74,9 +74,11 @@ class WriteOptions(OptionSet):
             raise OptionError(
                 "stac", self.stac, hint="Give a folder, or a URL such as s3://bucket/catalogue."
             )
+        if self.group and ({".", ".."} & set(self.group.split("/")) or "\0" in self.group):
+            raise OptionError("group", self.group, hint="Give names with / between them: 'masks/32TPR'.")
         for name in ("chunks", "shards"):  # a string would be read letter by letter
             value = getattr(self, name)
-            if isinstance(value, str) or value is True:
+            if not (value is None or isinstance(value, (Mapping, tuple, list)) or value is False):
                 raise OptionError(name, value, hint="Give pixels by dimension: {'y': 512, 'x': 512}.")
 
 
