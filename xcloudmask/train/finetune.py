@@ -24,7 +24,6 @@ def fine_tune(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     bands: Sequence[str] | None = None,
-    aux: Sequence[str] = (),
     epochs: int = 10,
     length: int = 50,
     batch: int = 8,
@@ -53,9 +52,6 @@ def fine_tune(
     bands : sequence of str, optional
         Other bands than the model's, if its bands are fixed: weights of those that it took stay, and those of
         new ones are zero at first.
-    aux : sequence of str
-        Aux inputs, such as ``"elevation"``, that a model for any bands is to learn to use where it has them;
-        without it those of the model. The patches must hold them, see `xcloudmask.train.write_patch`.
     epochs, length, batch : int
         Rounds, batches a round, samples a batch.
     rate : float
@@ -107,7 +103,6 @@ def fine_tune(
             "only": [only] if isinstance(only, str) else list(only),
             **({"estimate": True} if estimate else {}),
             **({"bands": list(bands)} if bands else {}),
-            **({"aux": [aux] if isinstance(aux, str) else list(aux)} if aux else {}),
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0},
         "card": {
