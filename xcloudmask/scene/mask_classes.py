@@ -34,10 +34,10 @@ def as_mask(da: xr.DataArray) -> xr.DataArray:
     >>> as_mask(mask.assign_attrs(flag_values="0", flag_meanings="clear")).dims
     ('y', 'x')
     """
-    if da.dtype.kind not in "buif":
-        raise CloudMaskError(f"a mask holds numbers, and this one {da.dtype}: mask.astype('uint8')")
     if not is_mask(da):
         return da
+    if da.dtype.kind not in "buif":
+        raise CloudMaskError(f"a mask holds numbers, and this one {da.dtype}: mask.astype('uint8')")
     return da.squeeze([dim for dim in BAND_DIMS if da.sizes.get(dim) == 1], drop=True)
 
 
