@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, cast
 
+import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import CLEAR, DROP
 from xcloudmask.engine.progress import Progress as PixelProgress
 from xcloudmask.engine.progress import progress_bar
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, OptionError, names_checked
 from xcloudmask.masks import apply
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import predict
@@ -51,6 +53,12 @@ P = ParamSpec("P")
 def typed(function: Callable[P, xr.DataArray]) -> Callable[P, DataArray]:
     """Have type checkers see ``.cloudmask`` on what a function returns."""
     return cast("Callable[P, DataArray]", function)
+
+
+def _check_number(name: str, value: object) -> None:
+    """Refuse what is no number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+        raise OptionError(name, value, hint="Give a number above 0.")
 
 
 class CloudMask:
@@ -646,6 +654,8 @@ class CloudMask:
         """
         from xcloudmask.masks.time_rules import time_rules
 
+        for name, value in (("least", least), ("rise", rise), ("spread", spread)):
+            _check_number(name, value)
         return time_rules(self._array(), mask, rules, least, rise, spread)
 
     def score(
@@ -979,6 +989,8 @@ class DataTreeAccessor(CloudMask):
         """
         from xcloudmask.scene.eopf import on_one_grid
 
+        if read_at is not None:
+            _check_number("read_at", read_at)
         return stack_bands(on_one_grid(self._tree, read_at))
 
     def quality(self, like: xr.DataArray | None = None) -> xr.Dataset:
@@ -1045,3 +1057,9 @@ class DataArrayAccessor(CloudMask):
         array([0.2, nan])
         """
         return typed(apply.apply)(self._da, mask, drop, buffer)
+
+
+for _kind in (CloudMask, DatasetAccessor, DataTreeAccessor, DataArrayAccessor):
+    for _name, _method in list(vars(_kind).items()):
+        if _name[0] != "_" and callable(_method):
+            setattr(_kind, _name, names_checked(_method))

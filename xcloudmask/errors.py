@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, TypeVar, cast
+
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 class _Value:
@@ -160,6 +164,61 @@ class OptionError(CloudMaskError, KeyError):
         return str(self.args[0])
 
 
+#: What values of kinds that annotations name have, where it is not a class of that name.
+_HAVE = {
+    "float": "__float__", "int": "__index__", "PathLike": "__fspath__", "Sequence": "__len__",
+    "Mapping": "keys", "bool": "__bool__", "str": "casefold", "DataArray": "dims", "Dataset": "dims",
+    "Callable": "__call__",
+}  # fmt: skip
+
+
+def _fits(value: object, annotation: str) -> bool:
+    """Whether a value is of a kind that an annotation names; of other kinds than the plain ones it is.
+
+    Examples
+    --------
+    >>> _fits(5, "xr.DataArray | None"), _fits(None, "xr.DataArray | None"), _fits(5, "ModelLike")
+    (False, True, True)
+    """
+    kinds = set(re.findall(r"\w+", re.sub(r"\[.*\]|xr\.", "", annotation)))
+    if not kinds <= {*_HAVE, "None"}:
+        return True
+    return "None" in kinds if value is None else any(hasattr(value, _HAVE.get(kind, "")) for kind in kinds)
+
+
+def names_checked(function: Call) -> Call:
+    """Have a misspelt keyword of a function named with the nearest; its signature and types stay.
+
+    Examples
+    --------
+    >>> names_checked(warn_user)("look", UserWarning, remedi=None)
+    Traceback (most recent call last):
+    xcloudmask.errors.OptionError: unknown option of warn_user 'remedi'; did you mean 'remedy'? Allowed: ...
+    """
+    code: CodeType = function.__code__
+    if code.co_flags & 0x08:  # it takes any, and checks them itself
+        return function
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    name, wrong, hints, fits = function.__name__, OptionError, function.__annotations__, _fits
+
+    def call(*args: Any, **options: Any) -> Any:
+        for option in options:
+            if option not in known:
+                raise wrong(f"option of {name}", option, allowed=[one for one in known if one != "self"])
+        try:
+            return function(*args, **options)
+        except (AttributeError, TypeError) as error:  # of a value of another kind, at times
+            for option, value in {**dict(zip(known, args, strict=False)), **options}.items():
+                if not fits(value, str(hints.get(option, "Any"))):
+                    kinds = str(hints[option]).replace("xr.", "").replace(" | ", " or ")
+                    raise wrong(f"{option} of {name}", value, hint=f"Give {kinds}.") from error
+            raise
+
+    # At home in the function's module, where doctest and pickle look for it.
+    made = FunctionType(call.__code__, function.__globals__, name, None, call.__closure__)
+    return cast("Call", wraps(function)(made))
+
+
 class BandError(CloudMaskError, KeyError):
     """The bands at hand do not serve the model, or cannot be told apart.
 
@@ -181,6 +240,13 @@ class WeightsError(CloudMaskError):
     """Weights that are missing, altered, or in a form that is not loaded.
 
     Remedy: fetch the file again, or take a form that can be read as data (safetensors, ONNX, .pt2).
+    """
+
+
+class OutOfMemoryError(CloudMaskError, MemoryError):
+    """What a network asks for does not fit into memory.
+
+    Remedy: smaller chunks or windows, another device, or another model: the message says which.
     """
 
 

@@ -86,6 +86,7 @@ def test_too_few_years_are_said_to_be_too_few(dates):
     assert int(empty.tests.p.notnull().sum()) == 1  # that June
     assert not empty.tests.step.any()
     assert len(empty.table()) == 1
+    assert "year" in repr(xcloudmask.continuity(series, BREAKS))
     repr(empty)
 
 

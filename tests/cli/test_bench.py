@@ -49,3 +49,8 @@ def test_precision_is_what_the_network_computes_in(shown):
 def test_no_size_is_refused(monkeypatch, capsys):
     assert cli.main(["bench", "--size", "0"]) == 2
     assert "1 at least" in capsys.readouterr().err
+
+
+def test_less_than_a_window_is_refused(shown, capsys):
+    assert cli.main(["bench", "toy", "--size", "10"]) == 2
+    assert "--size 10: a window of toy has 32" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """xcloudmask models: what is not installed is said to be, and tables fit a terminal."""
 
+import json
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -104,3 +105,10 @@ def test_convert_of_one_file_still_works(capsys, tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "a.pt")
     assert main(["models", "convert", str(tmp_path / "a.pt"), str(tmp_path / "a.safetensors")]) == 0
     assert list(load_file(tmp_path / "a.safetensors")) == ["a"]
+
+
+def test_the_name_of_two_levels_shows_both(capsys):
+    assert main(["models", "show", "ukis-any", "--json"]) == 0
+    assert [card["name"] for card in json.loads(capsys.readouterr().out)] == ["ukis-any-l1c", "ukis-any-l2a"]
+    assert main(["models", "show", "ukis-any"]) == 0
+    assert capsys.readouterr().out.strip() == models.show("ukis-any")

@@ -24,7 +24,7 @@ from xcloudmask.engine.devices import DTYPES, check_device, check_dtype
 from xcloudmask.engine.onnx import OnnxBackend
 from xcloudmask.engine.predictor import Predictor, WindowJob, get_predictor, is_out_of_memory
 from xcloudmask.engine.torch import TorchBackend
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError, OutOfMemoryError
 from xcloudmask.models import get
 from xcloudmask.models.network import Network
 from xcloudmask.testing import COUNTING, TOY
@@ -130,7 +130,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 
 
 def test_one_window_that_does_not_fit_is_a_memory_error_that_names_the_remedy() -> None:
-    with pytest.raises(MemoryError, match=r"8 x 8 .* cuda; use a smaller patch_size, or device='cpu'"):
+    with pytest.raises(OutOfMemoryError, match=r"8 x 8 .* cuda; use a smaller patch_size, or device='cpu'"):
         predictor(FakeBackend(most=0)).blend(jobs(3), SHAPE)
 
 
@@ -142,7 +142,7 @@ def test_sums_that_do_not_fit_are_a_memory_error_that_names_the_remedy(
 
     monkeypatch.setattr(FakeBackend, "zeros", refuse)
     ours = predictor(FakeBackend())
-    with pytest.raises(MemoryError, match="smaller chunks"):
+    with pytest.raises(OutOfMemoryError, match="smaller chunks"):
         ours.blend(jobs(3), SHAPE)
     assert [device.tasks for device in ours._devices] == [0], "the device is given back"
 

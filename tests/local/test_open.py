@@ -144,7 +144,7 @@ def test_options_that_make_no_sense(scene_file, option, value, says):
 
 
 def test_options_that_do_not_exist(scene_file):
-    with pytest.raises(TypeError, match="resolutoin"):
+    with pytest.raises(OptionError, match="'resolutoin'; did you mean 'resolution'"):
         xcloudmask.local.open(scene_file[0], **GIVEN, resolutoin=10)
 
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from xcloudmask import masks
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, CloudMaskWarning, NoDataWarning, OptionError
 
 
 @pytest.fixture
@@ -82,3 +82,37 @@ def test_options_and_layers_that_are_none_are_refused(mask):
     ):
         with pytest.raises(CloudMaskError, match=says):
             masks.decode(layer, product, **options)
+
+
+def test_numbers_of_more_than_16_bits_are_named(mask):
+    layer = xr.DataArray(np.array([[70000, 9, -1]], "i4"), dims=("y", "x"))
+    with pytest.warns(NoDataWarning, match="numbers such as 70000 have more than 16 bits"):
+        assert masks.decode(layer, "scl").values.tolist() == [[255, 1, 255]]
+    declared = layer.assign_attrs(nodata=70000)
+    assert masks.decode(declared, "scl").values.tolist() == [[255, 1, 255]]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_distance_that_reaches_no_pixel_is_told(mask, lazy):
+    mask = mask.chunk() if lazy else mask
+    with pytest.warns(CloudMaskWarning, match=r"buffer=4 m is 0.4 pixels.*changes nothing"):
+        assert mask.cloudmask.clean(buffer="4 m").equals(mask)
+    with pytest.warns(CloudMaskWarning, match=r"buffer='4 m' is 0.4 pixels"):
+        mask.cloudmask.apply(mask, buffer="4 m")
+    assert int((mask.cloudmask.clean(buffer="10 m") == 1).sum()) == 5
+
+
+def test_numbers_that_are_none_are_told_by_name(mask):
+    scene = mask.drop_attrs().expand_dims(band=["nir"]).astype("f4").cloudmask.describe(level="L2A")
+    for options in ({"rise": "x"}, {"least": None}, {"spread": True}):
+        with pytest.raises(OptionError, match=f"unknown {next(iter(options))} .*Give a number above 0"):
+            scene.cloudmask.time_rules(mask, **options)
+    view, its_mask = (
+        each.expand_dims(time=[np.datetime64("2026-05-01", "ns")]).assign_attrs(each.attrs)
+        for each in (scene, mask)
+    )
+    with pytest.raises(OptionError, match="unknown quality of composite 'x'"):
+        view.cloudmask.composite(its_mask, "best", quality="x")
+    for sun in ((50, 400), (150, 140), (50, 140, 3), "x"):
+        with pytest.raises(OptionError, match="unknown sun"):
+            mask.cloudmask.cast_shadow(scene, sun=sun)

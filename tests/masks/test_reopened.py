@@ -8,8 +8,8 @@ import pytest
 import rioxarray
 import xarray as xr
 
+import xcloudmask
 from tests.scenes import noise, scene
-from xcloudmask import open_masks
 from xcloudmask.errors import BandError
 from xcloudmask.testing import TOY
 
@@ -82,13 +82,43 @@ def test_it_can_be_stored_again(form: str, folder: Path, mask: xr.DataArray, tmp
     np.testing.assert_array_equal(stored.squeeze(), mask)
 
 
-def test_a_store_can_be_written_to_netcdf(folder: Path, tmp_path: Path) -> None:
-    """NetCDF holds no lists of mappings, as the GeoZarr conventions give the group."""
-    xr.open_zarr(folder / "store.zarr").drop_attrs(deep=False).to_netcdf(tmp_path / "again.nc")
-    open_masks(folder / "store.zarr").to_netcdf(tmp_path / "one.nc")
-    for name in ("again.nc", "one.nc"):
-        again = xr.open_dataset(tmp_path / name, decode_coords="all")
+@pytest.mark.parametrize("engine", ["h5netcdf", "netCDF4"])
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("output", ["classes", "probabilities"])
+def test_a_store_of_dates_goes_to_netcdf_and_back(
+    engine: str, eager: bool, output: str, tmp_path: Path
+) -> None:
+    """With every GeoZarr attribute that there is: netCDF holds none of the group's, and needs none."""
+    pytest.importorskip(engine)
+    times = np.array(["2026-05-11", "2026-05-01"], "M8[ns]")
+    dates = xr.concat([SCENE, SCENE + 0.1], "time").assign_coords(time=times, item_id=("time", ["b", "aa"]))
+    xcloudmask.stream(
+        dates.chunk(time=1, y=32), tmp_path / "a.zarr", predict={"model": TOY}, output=output,
+        overviews=[2], progress=False,
+    )  # fmt: skip
+    mask = xcloudmask.open_masks(tmp_path / "a.zarr")
+    mask = mask.compute() if eager else mask
+    mask.to_netcdf(tmp_path / "a.nc", engine=engine.lower())  # type: ignore[call-overload]
+    xr.open_zarr(tmp_path / "a.zarr").drop_attrs(deep=False).to_netcdf(
+        tmp_path / "plain.nc", engine=engine.lower()
+    )
+    with pytest.raises(TypeError):  # no netCDF holds them: the day it does, docs/geozarr.md says too much
+        xr.open_zarr(tmp_path / "a.zarr").to_netcdf(tmp_path / "no.nc", engine=engine.lower())
+    for name in ("a.nc", "plain.nc"):
+        back = xr.open_dataset(tmp_path / name, decode_coords="all")[mask.name].sortby("time").compute()
+        assert back.dtype == mask.dtype
+        assert back.rio.crs.to_epsg() == 32632
+        assert back.item_id.values.tolist() == ["aa", "b"]
+        xr.testing.assert_equal(back.drop_vars("spatial_ref"), mask.drop_vars("spatial_ref"))
+        back.cloudmask.to_zarr(tmp_path / f"{name}.zarr", progress=False)
+        again = xcloudmask.open_masks(tmp_path / f"{name}.zarr")
         assert again.rio.crs.to_epsg() == 32632
+        np.testing.assert_array_equal(again, mask)
+    if output == "classes":
+        mask.isel(time=0).cloudmask.to_geotiff(tmp_path / "a.tif")
+        with rioxarray.open_rasterio(tmp_path / "a.tif") as tif:
+            assert tif.rio.crs.to_epsg() == 32632
+            np.testing.assert_array_equal(tif.squeeze(), mask.isel(time=0))
 
 
 def test_the_clear_share_is_no_mask(mask: xr.DataArray) -> None:

@@ -130,7 +130,7 @@ def test_the_message_names_the_remedy_and_nothing_is_computed(mistake, chunked, 
 
 
 def test_a_typo_in_an_argument_fails():
-    with pytest.raises(TypeError, match="treshold"):
+    with pytest.raises(OptionError, match="'treshold'; did you mean 'threshold'"):
         scene(GOOD).cloudmask.predict(treshold=0.5)
 
 

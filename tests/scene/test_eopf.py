@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from tests.eopf_stores import GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance, tree_of
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene import eopf
 from xcloudmask.scene.eopf import facts_of, nearness
 from xcloudmask.testing import TOY
@@ -145,7 +145,10 @@ def test_a_stale_transform_of_an_array_moves_no_pixel(eopf_store):
     """r20m/b08 of GeoZarr says 10 m, r120m/b02 says 60 m."""
     attrs = tree_of(GEOZARR)["members"]["measurements"]["members"]["reflectance"]["members"]
     assert attrs["r20m"]["members"]["b08"]["attributes"]["proj:transform"][0] == 10
-    da = xr.open_datatree(eopf_store(GEOZARR), engine="zarr").cloudmask.to_array(30)
+    tree = xr.open_datatree(eopf_store(GEOZARR), engine="zarr")
+    with pytest.raises(OptionError, match="unknown read_at '30'"):
+        tree.cloudmask.to_array("30")
+    da = tree.cloudmask.to_array(30)
     np.testing.assert_array_equal(da.sel(band="b08")[::2, ::2], da.sel(band="b08")[1::2, 1::2])  # of 20 m
     assert da.rio.bounds() == (699960.0, 4698240.0, 701760.0, 4700040.0)
 

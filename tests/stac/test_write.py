@@ -204,6 +204,10 @@ def test_what_stac_cannot_say_is_refused(tmp_path: Path) -> None:
         xcloudmask.stac_of(tmp_path / "nothing.zarr")
     with pytest.raises(CloudMaskError, match="MemoryStore does not tell the address"):
         made().cloudmask.to_zarr(MemoryStore(), stac=tmp_path, progress=False)
+    for lacking in (made(crs=None), made().drop_vars("x"), made().rename(time="tile")):
+        with pytest.raises(CloudMaskError, match="STAC"):  # before anything is written
+            lacking.cloudmask.to_zarr(tmp_path / "none.zarr", stac=tmp_path / "c", progress=False)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(CloudMaskError, match=r"repository of Icechunk.*href="):
         xcloudmask.stac_of("icechunk:somewhere")
     assert save(made(None).cloudmask.to_stac("m.tif"), str(tmp_path / "c")).endswith("c/m/m.json")

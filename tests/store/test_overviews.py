@@ -182,6 +182,12 @@ def test_a_call_that_does_not_ask_for_them_finishes_what_was_begun(tmp_path: Pat
     assert xcloudmask.verify(tmp_path / "a").ok
 
 
+def test_factors_that_are_none_are_told_before_the_store_is_opened(tmp_path: Path) -> None:
+    for factors in (2, [3], "x"):
+        with pytest.raises(OptionError, match=r"unknown factors .*ascending powers of two"):
+            xcloudmask.add_overviews(tmp_path / "none.zarr", factors=factors)  # type: ignore[arg-type]
+
+
 def test_steps_that_are_appended_have_them_too(tmp_path: Path) -> None:
     mask(3)[:1].cloudmask.to_zarr(tmp_path, **SMALL, overviews=FACTORS)
     mask(3)[1:].cloudmask.to_zarr(tmp_path, **SMALL)

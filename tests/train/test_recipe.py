@@ -48,6 +48,20 @@ def config() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_aux_inputs_are_not_hidden_from_a_network_without_them(
+    data: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    config["recipe"]["hide_aux"] = 0.5
+    with pytest.raises(CloudMaskError, match="hides aux inputs, and the network takes none"):
+        train(Plan.of(config), data=data, out=tmp_path)
+
+
+def test_a_network_that_cannot_be_built_is_told_as_the_config_is_read(config: dict[str, Any]) -> None:
+    config["network"]["settings"]["width"] = 0
+    with pytest.raises(CloudMaskError, match="width of 1 or more"):
+        Plan.of(config)
+
+
 def test_salt_and_pepper_turn_a_few_pixels_black_or_white(data: Path) -> None:
     before = read_patch(find(data / "train", ["l8"])[0].path)
     after = augment.salt_pepper(before, np.random.default_rng(0), most=0.2).image

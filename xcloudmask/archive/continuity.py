@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError, names_checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +52,7 @@ class Continuity:
         if few:
             lines.append(f"{few} of them: too few years to tell anything at {self.alpha:g}")
         shown = self.table()[["shift", "effect", "p", "q", "before", "after"]].head(12)
+        shown = shown.rename(index={0: "year"}, level="month")
         return "\n".join([*lines, shown.round(3).to_string()])
 
     def plot(self) -> Any:
@@ -87,6 +88,7 @@ class Continuity:
         return figure
 
 
+@names_checked
 def continuity(
     series: xr.DataArray | xr.Dataset,
     breaks: Sequence[Any] | Mapping[str, Any],

@@ -7,17 +7,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xcloudmask.errors import names_checked
 from xcloudmask.store.record import open_mask
 from xcloudmask.store.store import Target, open_existing
 
 
+@names_checked
 def open_masks(
     store: Any, group: str | None = None, *, storage_options: dict[str, Any] | None = None
 ) -> xr.DataArray:
     """Open the masks of a store that `stream` or `sync` wrote: one lazy array, sorted by time.
 
     A store holds its steps in the order in which they came, and scenes may come late.
-    ``xr.open_zarr(store).sortby("time")`` gives the same.
+    ``xr.open_zarr(store).sortby("time")`` gives the same, and beside it the attributes of GeoZarr, which
+    netCDF cannot hold: what this returns goes to netCDF as it stands.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from xcloudmask.archive.pending import (
     select_steps,
     with_stored_labels,
 )  # fmt: skip
-from xcloudmask.errors import CloudMaskError, ContractError, OptionError
+from xcloudmask.errors import CloudMaskError, ContractError, OptionError, names_checked
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.scene.aux_inputs import AuxLike, read_aux
 from xcloudmask.stac import load_stac
@@ -84,6 +84,7 @@ class SyncReport:
         return "\n".join(lines)
 
 
+@names_checked
 def sync(
     items_or_search: Any,
     store: Any,

@@ -14,7 +14,7 @@ import xarray as xr
 from xcloudmask.archive.columns import NEVER, Box, Ints, Shape, Steps, accumulate_block, add_counts
 from xcloudmask.archive.index import UPDATED
 from xcloudmask.classes import CLEAR
-from xcloudmask.errors import CloudMaskError, ContractError, OptionError, warn_user
+from xcloudmask.errors import CloudMaskError, ContractError, OptionError, names_checked, warn_user
 from xcloudmask.masks import apply
 from xcloudmask.masks.areas import shapes_on
 from xcloudmask.scene.dims import spatial_dims, transform_of
@@ -60,6 +60,7 @@ class _Query:
     token: str
 
 
+@names_checked
 def timeseries(
     masks: Any,
     *,

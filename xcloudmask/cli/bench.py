@@ -53,8 +53,10 @@ def run(args: Namespace) -> int:
     if min(args.size, args.runs) < 1:
         raise UsageError("--size and --runs are 1 at least")
     spec = models.get(args.model)
+    if args.size < spec.patch:
+        raise UsageError(f"--size {args.size}: a window of {spec.name} has {spec.patch}, give that at least")
     how = {"device": args.device, "dtype": args.dtype}
-    small, large = (made_up(spec, side) for side in (min(args.size, spec.patch), args.size))
+    small, large = (made_up(spec, side) for side in (spec.patch, args.size))
     start = time.perf_counter()
     small.cloudmask.predict(spec, **how)
     first = time.perf_counter() - start

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xcloudmask.types import ModelSpec
 
 #: Windows a side of the made-up scene that the estimate of seconds is measured on.
-SIDE = 3
+SIDE = 2
 
 
 def run(args: Namespace, outputs: Mapping[str, Path], asked: PredictOptions) -> int:

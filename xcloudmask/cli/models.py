@@ -81,8 +81,14 @@ def _list(args: Namespace) -> None:
 
 def _show(args: Namespace) -> None:
     from xcloudmask import models
+    from xcloudmask.models import card, lookup
 
-    _print_card(args, models.get(args.what[0]))
+    specs = [models.get(name) for name in lookup.of_family(args.what[0])]
+    if len(specs) == 1:
+        _print_card(args, specs[0])
+    else:
+        facts = [{"name": spec.name, **card.changed(spec)} for spec in specs]
+        print_facts(args, facts, models.show(args.what[0]))
 
 
 def _load(args: Namespace) -> None:

@@ -104,9 +104,11 @@ def name_gaps(raw: Array, calibration: Calibration) -> None:
                     f"products mark it, and this array does not say what it holds",
                     NoDataWarning,
                     Remedy(
-                        "Say {} or {}; nodata=None takes them as reflectance",
+                        "Say {}, whose products tell what fills them, or {}, where they are reflectance. ({} "
+                        "would take a pixel as no data where any one of its bands is that)",
+                        Use("da.cloudmask.describe", sensor=...),
+                        Use(nodata=None),
                         Use(nodata=int(number) if float(number).is_integer() else float(f"{number:g}")),
-                        Use("describe", sensor=...),
                     ),
                 )
     limits = stored_limits(calibration, raw.shape[-3])

@@ -33,7 +33,7 @@ from xcloudmask.engine.device_slots import DeviceQueue, InferenceResult, device_
 from xcloudmask.engine.devices import available_devices, for_device, give_back
 from xcloudmask.engine.output_checks import check_shape, find_anomaly
 from xcloudmask.engine.stopwatch import spent_on
-from xcloudmask.errors import warn_user
+from xcloudmask.errors import OutOfMemoryError, warn_user
 from xcloudmask.models.imputation import BandImputer
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.types import Band, ModelSpec
@@ -171,7 +171,7 @@ class Predictor:
                 sums = backend.zeros(shape)
             except Exception as error:
                 if is_out_of_memory(error):
-                    raise MemoryError(
+                    raise OutOfMemoryError(
                         f"the sums of a chunk, {shape}, do not fit in the memory of {backend.kind}; "
                         "use smaller chunks, or device='cpu'"
                     ) from error
@@ -260,7 +260,7 @@ class Predictor:
                 raise
             if len(jobs) == 1 and alone:
                 patch = jobs[0].pixels.shape[-1]
-                raise MemoryError(
+                raise OutOfMemoryError(
                     f"one window of {patch} x {patch} does not fit in the memory of {backend.kind}; "
                     "use a smaller patch_size, or device='cpu'"
                 ) from error

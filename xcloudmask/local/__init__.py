@@ -15,7 +15,7 @@ from os import PathLike
 from os.path import expanduser
 from typing import TYPE_CHECKING, Any
 
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError, names_checked
 from xcloudmask.types import parse_level
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ FORMATS = {
 }
 
 
+@names_checked
 def open(
     path: str | PathLike[str],
     *,

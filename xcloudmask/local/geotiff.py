@@ -290,7 +290,7 @@ def _match(layers: Sequence[Layer], sensor: Sensor, where: str) -> tuple[Band | 
         raise BandError(
             f"{where}: no band of {sensor.name} ({', '.join(b.name for b in sensor.bands)}) is found in what"
             f" its"
-            f" files and bands are called: {', '.join(repr(layer.label) for layer in layers[:12])}",
+            f" files and bands are called: {', '.join(repr(layer.label) for layer in layers)}",
             Remedy("Pass {}: one name a band, in the file's order.", Use(bands=[...])),
         )
     return bands

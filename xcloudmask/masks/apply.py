@@ -78,11 +78,12 @@ def grow(taken: xr.DataArray, buffer: str | float) -> xr.DataArray:
     array([False,  True,  True,  True, False])
     """
     from xcloudmask.tidy.halo import as_blocks, like, with_halo
-    from xcloudmask.tidy.lengths import PixelSize, Size
+    from xcloudmask.tidy.lengths import PixelSize, Size, warn_of_nothing
     from xcloudmask.tidy.morphology import Disc, dilate
 
     size, grid = Size.length("buffer", buffer), PixelSize.of(taken)
     disc = Disc(*size.disc("buffer", grid))
+    warn_of_nothing(f"buffer={str(size)!r}", disc.rows, disc.columns)
     turned = taken.transpose(..., *spatial_dims(taken))
     grown = with_halo(
         as_blocks(turned.data), partial(dilate, disc=disc), disc.depth(grid.scale), grid.scale, False

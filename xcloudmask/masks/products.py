@@ -16,7 +16,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.classes import NO_DATA, SCHEMES, SYNONYMS, VOCABULARY, plain_word
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, NoDataWarning, OptionError, Remedy, names_checked, warn_user
 from xcloudmask.scene.dims import BAND_DIMS
 from xcloudmask.scene.mask_classes import numbers_of
 from xcloudmask.scene.units import declared_nodata
@@ -124,6 +124,7 @@ ALIASES = {"msk_classi": "l1c_classification", "cld": "cldprb", "msk_cldprb": "c
 NAMES = (*PRODUCTS, *ALIASES, "cldprb")
 
 
+@names_checked
 def decode(
     da: xr.DataArray,
     product: str | Mapping[str, Any] | None = None,
@@ -164,9 +165,13 @@ def decode(
     """
     if unsure not in ("no_data", "clear", "cloud"):
         raise OptionError("unsure", unsure, allowed=("no_data", "clear", "cloud"))
+    if not isinstance(margin, (bool, np.bool_)):  # "no" is true
+        raise OptionError("margin", margin, allowed=(True, False))
     if da.dtype.kind not in "buif":
         raise OptionError("dtype of the layer", str(da.dtype), allowed=("whole numbers, or such as floats",))
-    if not (isinstance(threshold, int | float | np.number) and 0 < threshold <= 100):
+    if not (
+        isinstance(threshold, int | float | np.number) and threshold is not True and 0 < threshold <= 100
+    ):
         raise OptionError("threshold", threshold, allowed=("above 0, up to 100 per cent",))
     if product is None and "flag_meanings" not in da.attrs:
         product = da.attrs.get("product")  # as `load_stac(masks=True)` names it
@@ -183,10 +188,12 @@ def decode(
             known = _without_margin(known)
         places = known.table(BITS)
         codes = _codes(unsure)[places]
-        for gap in declared_nodata(da.attrs):
+        gaps = declared_nodata(da.attrs)
+        for gap in gaps:
             if 0 <= gap < len(codes):
                 codes[int(gap)] = NO_DATA
-        layer, words = partial(_by_table, codes=codes), [ORDER[place] for place in np.unique(places)]
+        layer = partial(_by_table, codes=codes, gaps=gaps)
+        words = [ORDER[place] for place in np.unique(places)]
     out: xr.DataArray = xr.apply_ufunc(layer, da, dask="parallelized", output_dtypes=[np.uint8])
     scheme = SCHEMES["default"][0]
     held = [word for word in scheme if word in words or (word == unsure and "unsure" in words)]
@@ -230,12 +237,22 @@ def _without_margin(product: Product) -> Product:
     return Product(tuple(fields), product.otherwise)
 
 
-def _by_table(values: npt.NDArray[Any], codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _by_table(
+    values: npt.NDArray[Any], codes: npt.NDArray[np.uint8], gaps: tuple[float, ...]
+) -> npt.NDArray[np.uint8]:
     """Look numbers up; NaN, fractions and what the table does not hold is no data."""
     if values.dtype in (np.uint8, np.uint16):
         classes: npt.NDArray[np.uint8] = codes[values]
         return classes
     inside = (values >= 0) & (values < len(codes)) & (values == np.floor(values))
+    beyond = np.setdiff1d(values[np.isfinite(values) & (values >= len(codes))], gaps)
+    if beyond.size:
+        warn_user(
+            f"numbers such as {beyond[0]:.15g} have more than {BITS} bits and are taken as no data (255): no "
+            "product's mask has such",
+            NoDataWarning,
+            Remedy("Check which layer it is; if they stand for no data, say so in its attribute nodata"),
+        )
     return np.where(inside, codes[np.where(inside, values, 0).astype(np.intp)], np.uint8(NO_DATA))
 
 

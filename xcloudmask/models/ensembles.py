@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xcloudmask.classes import cloud_channels
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, names_checked
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.lookup import get
 from xcloudmask.models.members import joined
@@ -15,6 +15,7 @@ from xcloudmask.models.registry import add
 from xcloudmask.types import ModelSpec, Reduction
 
 
+@names_checked
 def ensemble(
     members: Sequence[str | ModelSpec],
     *,

@@ -142,7 +142,7 @@ class _Shown(str):
 
 
 def show(name: str) -> str:
-    """Return the card of a model as text.
+    """Return the card of a model as text; of a family, those of its models.
 
     Examples
     --------
@@ -152,7 +152,12 @@ def show(name: str) -> str:
     >>> xcloudmask.models.show("ukis-6band-l1c")
     ukis-6band-l1c ...
     """
-    return _Shown(_card.text(get(name)))
+    return _Shown("\n\n".join(_card.text(get(each)) for each in of_family(name)))
+
+
+def of_family(name: str) -> list[str]:
+    """Return the names of the models that a name stands for: those of a family, or itself."""
+    return [f"{name}-l1c", f"{name}-l2a"] if name in families() else [name]
 
 
 def automatic() -> tuple[ModelSpec, ...]:

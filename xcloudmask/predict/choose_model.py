@@ -7,6 +7,7 @@ held-out scenes; ``examples/train/score_models.py`` writes it, and ``docs/scores
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -152,6 +153,8 @@ def too_coarse(pixel: float, spec: ModelSpec) -> bool:
 def _named(model: Any, level: Level | None) -> ModelSpec:
     if isinstance(model, ModelSpec):
         return model
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
     if not isinstance(model, str):
         return spec_of(model)
     name = models.for_level(model, level)

@@ -36,6 +36,8 @@ def as_mask(da: xr.DataArray) -> xr.DataArray:
     """
     if not is_mask(da):
         return da
+    if da.dtype.kind not in "buif":
+        raise CloudMaskError(f"a mask holds numbers, and this one {da.dtype}: mask.astype('uint8')")
     return da.squeeze([dim for dim in BAND_DIMS if da.sizes.get(dim) == 1], drop=True)
 
 

@@ -94,10 +94,12 @@ def _stated(da: xr.DataArray, plane: xr.DataArray, names: tuple[str, ...], at: i
     """Return one angle of each index of `plane` as given or, if not, as a coordinate has it, or NaN."""
     if given is not None:
         try:
-            return np.broadcast_to(np.asarray(given[at], float), plane.shape).ravel()
+            degrees = np.broadcast_to(np.asarray(given[at], float), plane.shape).ravel()
+            if len(given) == 2 and not (abs(degrees) > 360).any():
+                return degrees
         except (TypeError, ValueError, IndexError):
-            hint = "Give elevation and azimuth in degrees: sun=(45.0, 150.0)."
-            raise OptionError("sun", given, hint=hint) from None
+            pass
+        raise OptionError("sun", given, hint="Give elevation and azimuth in degrees: sun=(45.0, 150.0).")
     for name in names:
         if name in da.coords and set(da[name].dims) <= set(plane.dims):
             bare = xr.DataArray(coordinate(da[name]).astype(float), dims=da[name].dims)

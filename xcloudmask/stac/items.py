@@ -247,6 +247,11 @@ def _plain(item: Any) -> dict[str, Any]:
         raise CloudMaskError(
             f"item {plain['id']!r}: its assets are {assets!r}, and no mapping of name to asset"
         )
+    if not isinstance(plain["id"], (str, int, float)) or not isinstance(plain.get("properties") or {}, dict):
+        raise CloudMaskError(
+            f"item {str(plain['id'])[:80]!r}: its id must be a text and its properties a mapping, got "
+            f"{str(plain.get('properties'))[:80]}"
+        )
     _refuse_model(plain)
     return plain
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
+from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError, names_checked
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times, texts
 from xcloudmask.scene.dims import DEGREE
 from xcloudmask.stac.arrange import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+@names_checked
 def load_stac(
     items_or_search: Any,
     *,
@@ -183,7 +185,7 @@ def load_stac(
     _check_sun_elevation(sun_elevation, items)
     pixel = _pixel(like, crs, resolution)
     names = band_names(bands)
-    matched, others = split_items(items, partial(match_item, pixel=pixel, keys=names), masks=masks)
+    matched, others = split_items(items, partial(_matched, pixel=pixel, keys=names), masks=masks)
     if not matched:
         given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
         grid_of = partial(_grid, like=like, max_pixels=max_pixels, **given)
@@ -223,6 +225,25 @@ def load_stac(
     )
 
 
+def _matched(item: Mapping[str, Any], **how: Any) -> MatchedItem:
+    with _naming(item["id"]):
+        return match_item(item, **how)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Name an item whose entries are of other kinds than STAC's."""
+    try:
+        yield
+    except CloudMaskError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CloudMaskError(
+            f"item {name!r} is damaged: {error!r}",
+            "Correct it (item.validate() of pystac tells which entry), or leave it out",
+        ) from error
+
+
 def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a mapping that names an item which is not loaded: a slip that would go unseen."""
     if isinstance(given, Mapping):
@@ -252,7 +273,8 @@ def _plan(
         sun = sun_elevation.get(name) if isinstance(sun_elevation, Mapping) else sun_elevation
         try:
             read = partial(read_text, remote=item.view.remote)
-            return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read)
+            with _naming(name):
+                return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read)
         except AssetError as error:
             if transport.on_error == "raise":
                 who = "" if repr(name) in str(error) else f"item {name!r}: "

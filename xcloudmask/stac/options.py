@@ -94,13 +94,12 @@ class LoadOptions(OptionSet):
 
     def __post_init__(self) -> None:
         """Refuse values that suit no item."""
+        super().__post_init__()
         object.__setattr__(self, "dtype", _dtype_name(self.dtype))
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if not isinstance(value, (str, type(None))) or value not in allowed:
                 raise OptionError(name, getattr(self, name), allowed=[repr(value) for value in allowed])
-        if not isinstance(self.allow_private_hosts, bool):  # "no" is true
-            raise OptionError("allow_private_hosts", self.allow_private_hosts, allowed=("True", "False"))
         check_whole("max_pixels", self.max_pixels, "a whole number above 0", 1)
         from rasterio.enums import Resampling
 

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import CLOUDY, NO_DATA, class_colours
-from xcloudmask.errors import CloudMaskError, OptionError, StoreLockedError
+from xcloudmask.errors import CloudMaskError, OptionError, StoreLockedError, names_checked
 from xcloudmask.scene.dims import pixel_size, spatial_dims
 from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.items import plain_items
@@ -50,6 +50,7 @@ DECIMALS = 6
 Document = dict[str, Any]
 
 
+@names_checked
 def stac_of(
     store: Any,
     group: str | None = None,
@@ -133,11 +134,7 @@ def describe_mask(
     import pystac
 
     y, x = spatial_dims(mask)
-    lead = [str(dim) for dim in mask.dims if dim not in (y, x, "class")]
-    if lead not in ([], ["time"]):
-        raise CloudMaskError(f"STAC tells scenes apart by their time, and this mask has {lead}. Select one")
-    place = _place(mask, (y, x))
-    times = _times(mask)
+    place, times = where_and_when(mask)
     cover = _cloud_cover(mask, (y, x)) if cloud_cover else []
     zarr = store is not None or is_zarr(href)
     asset = _asset(mask, href, place, zarr=zarr, overviews=overviews)
@@ -179,6 +176,15 @@ def describe_mask(
         **cube,
     }
     return pystac.Collection.from_dict(document, migrate=False)
+
+
+def where_and_when(mask: xr.DataArray) -> tuple[Grid, list[Any]]:
+    """Return place and times of a mask; an error where it has none that STAC could tell."""
+    y, x = spatial_dims(mask)
+    lead = [str(dim) for dim in mask.dims if dim not in (y, x, "class")]
+    if lead not in ([], ["time"]):
+        raise CloudMaskError(f"STAC tells scenes apart by their time, and this mask has {lead}. Select one")
+    return _place(mask, (y, x)), _times(mask)
 
 
 def save(document: Any, catalogue: str, storage_options: dict[str, Any] | None = None) -> str:

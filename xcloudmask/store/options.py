@@ -69,14 +69,16 @@ class WriteOptions(OptionSet):
                 raise OptionError(
                     name, value, hint="Give a " + ("mapping." if kind is Mapping else "string.")
                 )
-        _check_overviews(self.overviews)
+        check_overviews(self.overviews)
         if self.stac is not None and not _is_place(self.stac):
             raise OptionError(
                 "stac", self.stac, hint="Give a folder, or a URL such as s3://bucket/catalogue."
             )
+        if self.group and ({".", ".."} & set(self.group.split("/")) or "\0" in self.group):
+            raise OptionError("group", self.group, hint="Give names with / between them: 'masks/32TPR'.")
         for name in ("chunks", "shards"):  # a string would be read letter by letter
             value = getattr(self, name)
-            if isinstance(value, str) or value is True:
+            if not (value is None or isinstance(value, (Mapping, tuple, list)) or value is False):
                 raise OptionError(name, value, hint="Give pixels by dimension: {'y': 512, 'x': 512}.")
 
 
@@ -84,11 +86,11 @@ def _is_place(value: object) -> bool:
     return isinstance(value, (str, os.PathLike)) and not os.fspath(value).startswith("icechunk:")
 
 
-def _check_overviews(value: Overviews) -> None:
+def check_overviews(value: Overviews, name: str = "overviews") -> None:
     """Refuse what is neither true nor false nor ascending powers of two."""
     if isinstance(value, bool):
         return
     factors = list(value) if isinstance(value, (list, tuple)) else []
     fit = all(isinstance(n, int) and n > 1 and n & (n - 1) == 0 for n in factors)
     if not factors or not fit or factors != sorted(set(factors)):
-        raise OptionError("overviews", value, hint="Give True, or ascending powers of two: (2, 4, 8).")
+        raise OptionError(name, value, hint="Give True, or ascending powers of two: (2, 4, 8).")

@@ -19,14 +19,14 @@ import numpy.typing as npt
 import xarray as xr
 import zarr
 
-from xcloudmask.errors import CloudMaskError, ContractError, Remedy, Use
+from xcloudmask.errors import CloudMaskError, ContractError, Remedy, Use, names_checked
 from xcloudmask.store import geozarr
 from xcloudmask.store.header import header_of, put_group, read_raw_header, write_header
 from xcloudmask.store.icechunk import BranchStore
 from xcloudmask.store.ledger import BARE, DONE, Ledger
 from xcloudmask.store.lock import Lock
 from xcloudmask.store.metadata import consolidate, write_coordinates
-from xcloudmask.store.options import Overviews
+from xcloudmask.store.options import Overviews, check_overviews
 from xcloudmask.store.regions import Index, Layout
 from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.safety_copy import drop_copy, is_open, write_copy
@@ -327,6 +327,7 @@ def fill_overviews(
             ledger.save()
 
 
+@names_checked
 def add_overviews(
     store: Any,
     group: str | None = None,
@@ -366,6 +367,7 @@ def add_overviews(
     (2, 4)
     (150, 150)
     """
+    check_overviews(factors, "factors")
     target = Target(open_existing(store, storage_options), group or "")
     lock = Lock(target)
     lock.acquire()

@@ -58,7 +58,12 @@ def choose_packing(dtype: np.dtype[Any], probabilities: bool, encoding: Mapping[
         if name not in ALLOWED:
             raise OptionError("encoding key", name, allowed=ALLOWED)
     if encoding and encoding.get("dtype") is not None:
-        wanted = np.dtype(encoding["dtype"]).name
+        try:
+            wanted = np.dtype(encoding["dtype"]).name
+        except TypeError:
+            raise OptionError(
+                "encoding dtype", encoding["dtype"], allowed=("uint8", "float16", "float32")
+            ) from None
     if probabilities:
         wanted = wanted or "uint8"
         if wanted not in ("uint8", "float16", "float32"):

@@ -45,6 +45,8 @@ def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Sto
         return session_store
     if isinstance(store, (str, os.PathLike)):
         text = os.fspath(store)
+        if not text.strip("\0 ") or "\0" in text:  # "" would be the folder that one is in
+            raise OptionError("store", text, hint="Give the path or URL of a store.")
         if text.startswith("icechunk:"):
             from xcloudmask.store.icechunk import open_branch
 

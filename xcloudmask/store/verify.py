@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xcloudmask.errors import ContractError, StoreError
+from xcloudmask.errors import ContractError, StoreError, names_checked
 from xcloudmask.store.header import read_raw_header
 from xcloudmask.store.icechunk import BranchStore
 from xcloudmask.store.ledger import BARE, DONE, Ledger
@@ -88,6 +88,7 @@ class VerifyReport:
         return "\n".join(lines)
 
 
+@names_checked
 def verify(
     store: Any,
     group: str | None = None,

@@ -14,7 +14,7 @@ import xarray as xr
 from xcloudmask.errors import CloudMaskError, OptionError, StoreError, StreamWarning, warn_user
 from xcloudmask.predict.fields import spelled_out
 from xcloudmask.predict.options import PredictOptions
-from xcloudmask.stac.write import address_of, save, stac_of
+from xcloudmask.stac.write import address_of, save, stac_of, where_and_when
 from xcloudmask.store.fingerprint import describe_contract
 from xcloudmask.store.ledger import DONE
 from xcloudmask.store.lock import FOLDER, Lock
@@ -145,7 +145,10 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     target = Target(open_store(store, options.storage_options), options.group or "")
     output = plan_output(source, options)
     display = choose_display(options.progress, output.name)
-    address = None if options.stac is None else address_of(store)  # or refuse before anything is done
+    address = None
+    if options.stac is not None:  # or refuse before anything is done
+        address = address_of(store)
+        where_and_when(source.template)
 
     lock = Lock(target)
     lock.acquire()

@@ -26,7 +26,7 @@ from xcloudmask.scene.mask_classes import as_mask, codes_of
 from xcloudmask.tidy.components import Codes, Rule, any_of, over_chunks
 from xcloudmask.tidy.halo import as_blocks, like, with_halo
 from xcloudmask.tidy.hysteresis import decide
-from xcloudmask.tidy.lengths import MOST_PIXELS, Floats, PixelSize
+from xcloudmask.tidy.lengths import MOST_PIXELS, Floats, PixelSize, warn_of_nothing
 from xcloudmask.tidy.morphology import Disc, dilate, erode
 from xcloudmask.tidy.steps import HYSTERESIS, LOCAL, Step, Steps, read_steps
 
@@ -86,6 +86,7 @@ def _definite(step: Step, codes: Mapping[str, int], grid: PixelSize, shape: Sequ
     Closing and opening do change beyond, ever less, and need a margin that would not fit into memory.
     """
     rows, columns, scaled = step.size.disc(step.name, grid)
+    warn_of_nothing(str(step), rows, columns)
     if rows:
         widest = 1.0 if grid.scale is None else max(1.0, float(grid.scale.max()))
         across = math.hypot(shape[0], shape[1] * widest * rows / columns) + 1

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, CloudMaskWarning, OptionError, Remedy, warn_user
 from xcloudmask.scene.dims import is_geographic, pixel_size, spatial_dims
 
 #: A longer distance in pixels needs its unit: whoever writes 150 means metres.
@@ -116,6 +116,16 @@ class Size:
             return self.number
         height, width = grid.known(option, self)
         return self.number * AREAS[self.unit] / (height * width)
+
+
+def warn_of_nothing(what: str, rows: float, columns: float) -> None:
+    """Warn where a distance in pixels reaches no neighbour, so that what goes by it changes nothing."""
+    if 0 < max(rows, columns) < 1 - SLACK:
+        warn_user(
+            f"{what} is {max(rows, columns):.2g} pixels, and the next pixel is 1 away: it changes nothing",
+            CloudMaskWarning,
+            Remedy("Give the size of a pixel at least, or leave it out"),
+        )
 
 
 def _read(option: str, value: Any, units: Mapping[str, float], allowed: tuple[str, ...]) -> Size:

@@ -158,6 +158,12 @@ def cast_shadow(
         low, high = math.nan, math.nan
     if not 0 <= low < high <= 30_000:
         raise OptionError("heights", heights, hint="Give metres, the lower first: heights=(200, 6000).")
+    try:
+        away = (0.0, 0.0) if view is None else tuple(map(float, view))
+    except (TypeError, ValueError):
+        away = ()
+    if len(away) != 2 or not (0 <= away[0] < 90 and abs(away[1]) <= 360):
+        raise OptionError("view", view, hint="Give zenith and azimuth in degrees: view=(10.0, 290.0).")
     check_same_grid(mask, scene, "mask")
     described = read_scene(scene)
     grid = PixelSize.of(mask)

@@ -108,6 +108,8 @@ def read_steps(given: Steps | Sequence[Step]) -> tuple[Step, ...]:
 
 
 def _pairs(given: Steps) -> Iterator[tuple[str, Any]]:
+    if not isinstance(given, (str, Mapping, Sequence)):
+        raise OptionError("post", given, hint="Give steps and sizes: {'close': '60 m', 'sieve': '1 ha'}.")
     if isinstance(given, str):
         for part in filter(None, map(str.strip, re.split("[;,]", given))):
             match = re.fullmatch(r"(\w+)\s*(?:\(\s*(\w+)\s*\))?\s*=\s*(.+)", part)

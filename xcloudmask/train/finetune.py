@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, names_checked
 from xcloudmask.train.loggers import print_epoch
 from xcloudmask.train.networks import model_of
 from xcloudmask.train.plan import Plan
@@ -15,6 +15,7 @@ from xcloudmask.train.run import train
 from xcloudmask.types import ModelSpec
 
 
+@names_checked
 def fine_tune(
     model: str | Path | ModelSpec,
     data: str | Path,

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from xcloudmask import sensors
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, OptionError, names_checked
 from xcloudmask.metrics.labels import BITS, QUESTIONS
 from xcloudmask.train.samples import Sample
 from xcloudmask.types import Band
@@ -153,6 +153,7 @@ class Imitation:
             return np.where(weight >= 0.5, light / weight, np.float32(np.nan))
 
 
+@names_checked
 def imitate(name: str, *, modulation: float = MODULATION, noise: float = NOISE) -> Imitation:
     """Return what makes samples of an instrument of finer ones.
 

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from pydantic import Field, PrivateAttr, model_validator
 
 from xcloudmask.errors import CloudMaskError, OptionError
@@ -29,6 +30,7 @@ from xcloudmask.train.config_tables import (
 )
 from xcloudmask.train.loop import Settings
 from xcloudmask.train.losses import combined
+from xcloudmask.train.networks import begin
 from xcloudmask.train.stream import Recipe
 from xcloudmask.types import ModelSpec
 
@@ -92,6 +94,13 @@ class Plan(Table):
     @model_validator(mode="after")
     def _losses_suit_classes(self) -> Self:
         combined(self.loss.terms, self.network.classes)
+        return self
+
+    @model_validator(mode="after")
+    def _network_can_be_built(self) -> Self:
+        if self.network.start is None:  # else what it starts from was built before
+            with torch.device("meta"):  # without weights
+                begin({**self.network.given(), "encoder": None})
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from xcloudmask.errors import OptionError, WeightsError
+from xcloudmask.errors import OptionError, WeightsError, names_checked
 from xcloudmask.models.arch.sensei_v1 import CHANNELS, DenseBlock, SenseiV1
 from xcloudmask.models.published.sensei_v1 import ENCODER, renamed
 from xcloudmask.models.weights import fetch, formats
@@ -129,6 +129,7 @@ def losses(encoder: SenseiV1, decoders: Decoders, batch: Batch) -> dict[str, Ten
     return {**terms, "total": terms["bands"] + CANDIDATES_COUNT * terms["candidates"] + terms["penalty"]}
 
 
+@names_checked
 def pretrain(
     out: str | Path,
     *,

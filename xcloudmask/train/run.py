@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from xcloudmask._version import __version__
-from xcloudmask.errors import CloudMaskError, ModelWarning, warn_user
+from xcloudmask.errors import CloudMaskError, ModelWarning, names_checked, warn_user
 from xcloudmask.metrics import Histogram, Scores, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights import fetch
@@ -41,6 +41,7 @@ HANDFUL = 50
 TEACHER = "teacher"
 
 
+@names_checked
 def train(
     config: str | Path | Plan,
     *,
@@ -152,6 +153,11 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Lo
     device = "cpu" if device_of(settings.device).type == "cpu" else "auto"
     table = {**plan.network.given(), "seed": plan.recipe.seed}
     begun, asked = with_extras(begin(table), plan.loss, classes, device=device)
+    if plan.recipe.given().get("hide_aux") and not begun.entries["aux"]:
+        raise CloudMaskError(
+            "hide_aux in [recipe] hides aux inputs, and the network takes none: name them, aux = [...] in "
+            "[network], or leave hide_aux out"
+        )
     if plan.recipe.resize and begun.entries.get("patch_fixed"):
         raise CloudMaskError(f"resize in [recipe]: {plan.network.start} takes one size of window only")
     takes = "among" if begun.entries.get("fills") else "bands"

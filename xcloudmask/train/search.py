@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, names_checked
 from xcloudmask.train.checkpoint import read_state
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 
 
+@names_checked
 def search(
     config: str | Path | Plan,
     trials: int,

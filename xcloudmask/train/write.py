@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xcloudmask import sensors
 from xcloudmask.engine.aux_planes import RADAR
-from xcloudmask.errors import BandError, CloudMaskError, OptionError
+from xcloudmask.errors import BandError, CloudMaskError, OptionError, names_checked
 from xcloudmask.metrics.labels import elementary, possible_from_classes
 from xcloudmask.metrics.xarray_scores import possible_of
 from xcloudmask.scene.aux_inputs import AuxLike
@@ -26,6 +26,7 @@ from xcloudmask.types import AuxInput, parse_level
 LEVELS = {"toa": "L1 TOA", "boa": "L2A"}
 
 
+@names_checked
 def write_patch(
     path: str | Path,
     scene: xr.DataArray,

@@ -10,7 +10,7 @@ import torch
 from tests.models.helpers import CLASSES, an_item, as_onnx, as_safetensors, mlp, wide, write_item
 from tests.scenes import noise, scene
 from xcloudmask import models
-from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, WeightsError
+from xcloudmask.errors import BandError, CloudMaskError, ModelWarning, OptionError, UnitError, WeightsError
 from xcloudmask.models import registry
 from xcloudmask.models.mlm import inputs, read
 from xcloudmask.models.mlm.inputs import common_names
@@ -52,6 +52,14 @@ def test_an_item_is_a_model(tmp_path, net):
     with torch.inference_mode():
         expected = torch.softmax(wide()(x[None]), dim=1)[0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, -0.2])
+def test_a_threshold_that_cannot_be_meant_is_passed_over_aloud(tmp_path, net, value):
+    (tmp_path / "net.onnx").write_bytes(net)
+    path = write_item(tmp_path, told(net, threshold=value))
+    with pytest.warns(ModelWarning, match=f"threshold = {value} of the item is passed over"):
+        assert models.load(path).threshold is None
 
 
 @pytest.mark.parametrize(

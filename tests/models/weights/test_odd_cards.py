@@ -6,6 +6,7 @@ import json
 import zipfile
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from tests.models.published import golden
@@ -13,7 +14,7 @@ from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, WeightsError
 from xcloudmask.models import card
 from xcloudmask.models.arch import build
-from xcloudmask.models.weights import inspect
+from xcloudmask.models.weights import inspect, instantiate
 
 ITEM = golden.PUBLISHED / "fdr4vgt" / "single_new.json"
 
@@ -55,3 +56,13 @@ def test_a_graph_that_is_none_is_refused(tmp_path, body):
         archive.writestr("model/models/model.json", json.dumps(body))
     with pytest.raises(WeightsError, match="the graph of the exported program is damaged"):
         inspect.pt2((tmp_path / "net.pt2").read_bytes())
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64, torch.bool])
+def test_weights_of_another_kind_than_the_networks_are_refused(kind):
+    config = {"bands": 2, "classes": 2}
+    tensors = build("pixel-mlp", config).state_dict()
+    given = {name: tensor.to(kind) for name, tensor in tensors.items()}
+    with pytest.raises(WeightsError, match=r"net: .* holds (int8|complex64|bool), and the network float32"):
+        instantiate.built("pixel-mlp", config, given, "net")
+    instantiate.built("pixel-mlp", config, {name: t.half() for name, t in tensors.items()}, "net")

@@ -110,7 +110,15 @@ def construct(name: str, config: Mapping[str, object]) -> nn.Module:
     True
     """
     factory = _factory(name)
-    module: nn.Module = factory(**_checked(name, factory, dict(config)))
+    settings = _checked(name, factory, dict(config))
+    try:
+        module: nn.Module = factory(**settings)
+    except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        if isinstance(error, CloudMaskError):
+            raise
+        raise CloudMaskError(f"architecture {name!r} cannot be built with {settings}: {error}") from error
+    if any(0 in weight.shape for weight in module.parameters()):
+        raise CloudMaskError(f"architecture {name!r} with {settings} has layers of no channels: widen them")
     return module
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from xcloudmask import types
 from xcloudmask.classes import SYNONYMS, plain_word
-from xcloudmask.errors import CloudMaskError, UnitError, WeightsError
+from xcloudmask.errors import CloudMaskError, ModelWarning, UnitError, WeightsError, warn_user
 from xcloudmask.models.card_fields import checked, plain_name
 from xcloudmask.models.mlm.inputs import common_names, mapping, scaling
 from xcloudmask.models.mlm.item import Item, checksum, model_assets, parse, resolve
@@ -288,9 +288,13 @@ def _threshold(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> float | N
         (hyper, "threshold"), (hyper, "cloud_threshold"), (result, "recommended_threshold"),
         (result, "standard_threshold"),
     ):  # fmt: skip
-        value = _share(place.get(key))
-        if value is not None:
-            return value
+        value = place.get(key)
+        if (share := _share(value)) is not None:
+            return share
+        if isinstance(value, int | float):
+            warn_user(
+                f"{key} = {value} of the item is passed over: a threshold lies between 0 and 1", ModelWarning
+            )
     return None
 
 

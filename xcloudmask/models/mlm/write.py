@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, names_checked
 from xcloudmask.models import card
 from xcloudmask.models.loading import LOADER
 from xcloudmask.models.lookup import get
@@ -35,6 +35,7 @@ ARTIFACTS = {
 }  # fmt: skip
 
 
+@names_checked
 def export(model: str | ModelSpec, folder: str | Path) -> list[Path]:
     """Write a model's weights, its ONNX graph and its STAC item into a folder.
 

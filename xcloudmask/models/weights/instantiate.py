@@ -71,6 +71,18 @@ def _compare(
             "config=. Where the names are another library's: xcloudmask models convert FILE "
             f"OUT.safetensors --keymap K, K one of {', '.join(KEYMAPS)}"
         )
+    _check_kinds(module, tensors, origin)
+
+
+def _check_kinds(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Refuse numbers of another kind than the network's: quantised and complex ones would be cast."""
+    for name, own in module.state_dict().items():
+        if own.is_floating_point() and not tensors[name].is_floating_point():
+            have, want = (str(each.dtype).removeprefix("torch.") for each in (tensors[name], own))
+            raise WeightsError(
+                f"{origin}: {name} holds {have}, and the network {want}. Save it in floating point, with the "
+                "scales applied if it was quantised"
+            )
 
 
 def exported(clean: bytes, origin: str) -> nn.Module:
