@@ -268,7 +268,7 @@ class Counting(LocalStore):
         return found
 
 
-def reflectance(store) -> int:
-    """Bytes of all chunks of reflectance."""
+def reflectance(store, band: str = "b*") -> int:
+    """Bytes of all chunks of reflectance, or of one band."""
     folder = store / "measurements/reflectance"
-    return sum(f.stat().st_size for f in folder.glob("r*m/b*/*") if not f.name.startswith(".z"))
+    return sum(f.stat().st_size for f in folder.glob(f"r*m/{band}/*") if not f.name.startswith(".z"))

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 import zarr
 
+import xcloudmask
 from tests.eopf_stores import CPM3, GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance, tree_of
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.scene import eopf
@@ -140,6 +141,48 @@ def test_nothing_is_read_while_building_and_no_more_than_is_needed_for_30_m(eopf
     assert set(read) == {f"r10m/{b}" if b in fine else f"r20m/{b}" for b in SIX}
     if product == L2A:
         assert sum(read.values()) <= 0.35 * reflectance(eopf_store(product))
+
+
+@needs_eopf
+def test_level_1c_is_read_at_the_least_that_30_m_allow(eopf_store):
+    """Each band once in the store, so visible ones and b08 at 10 m: 81 % of its pixels; each chunk once."""
+    store = Counting(eopf_store(L1C), read_only=True)
+    xr.open_datatree(store, engine="zarr").cloudmask.to_array(30).sel(band=list(SIX)).compute()
+    least = sum(reflectance(eopf_store(L1C), name) for name in SIX)
+    measured = sum(store.pixels().values())
+    assert measured / least == 1
+    groups = tree_of(L1C)["members"]["measurements"]["members"]["reflectance"]["members"].values()
+    arrays = [each for group in groups for each in group["members"].items() if each[0] not in "xy"]
+    pixels_of = {name: array["shape"][0] ** 2 for name, array in arrays}
+    share = sum(pixels_of[name] for name in SIX) / sum(pixels_of.values())
+    assert share == pytest.approx(0.806, abs=1e-3)
+    assert measured / reflectance(eopf_store(L1C)) == pytest.approx(share, abs=0.05)
+
+
+def test_the_group_of_152_pixels_lies_where_its_coordinates_say(tmp_path):
+    """Of 10980 pixels of 10 m: 305 of 360 m and 152 of 720, half a pixel short; a reflectance of 0 is one."""
+    path, name = tmp_path / f"{L2A}.zarr", "BOA reflectance from MSI acquisition at spectral band"
+    ramp = {305: np.linspace(0, 1, 305**2, dtype="f4"), 152: np.linspace(0, 1, 152**2, dtype="f4")}
+    for count, size, bands in ((305, 360, {"b04": 664.6}), (152, 720, {"b04": 664.6, "b11": 1613.7})):
+        centres = size * (np.arange(count) + 0.5)
+        group = xr.Dataset(
+            {
+                band: (("y", "x"), ramp[count].reshape(count, count),
+                       {"long_name": f"{name} {band} {nm} nm", "proj:epsg": 32632})
+                for band, nm in bands.items()
+            },
+            coords={"y": 4700040 - centres, "x": 699960 + centres},
+            attrs={"spatial:shape": [count, count], "spatial:bbox": [0.0, 0.0, 0.0, 0.0]},
+        )  # fmt: skip
+        group.to_zarr(path, group=f"measurements/reflectance/r{size}m", mode="a", consolidated=False)
+    coarse = ramp[152].reshape(152, 152)
+    inside = np.minimum(np.arange(305) // 2, 151)
+    tree = xr.open_datatree(path, engine="zarr", consolidated=False)
+    found = tree.cloudmask.to_array().sel(band="b11")
+    np.testing.assert_array_equal(found, coarse[inside][:, inside])
+    opened = xcloudmask.open(path, bands=["swir16"])
+    np.testing.assert_array_equal(opened[0, 0], coarse)
+    assert opened.rio.bounds() == (699960.0, 4590600.0, 809400.0, 4700040.0)
 
 
 def test_sizes_no_coarser_than_wanted_come_first():

@@ -235,7 +235,8 @@ def _band(path: str, array: ArrayFacts) -> dict[str, Any]:
         "data_type": array.dtype,
         "raster:scale": 1.0 if scale is None else float(scale),
         "raster:offset": float(offset or 0.0),
-        **({} if floats or fill is None else {"nodata": fill}),
+        # of floats 0 is a reflectance, not what fills the sensor's products
+        **({"nodata": "nan"} if floats else {} if fill is None else {"nodata": fill}),
     }
 
 
