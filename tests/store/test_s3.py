@@ -24,7 +24,7 @@ __all__ = ["killable"]
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 #: All these stores have overviews, so that whatever is killed, or down, may be so while they are written.
-WITH: dict[str, Any] = {"overviews": (2, 4, 8)}
+WITH: dict[str, Any] = {"overviews": (4,)}
 
 
 def objects(s3: S3, prefix: str) -> dict[str, bytes]:
@@ -43,7 +43,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     home = tmp_path_factory.mktemp("local")
     assert Child(job, str(home / "a"), str(home / "notes"), **WITH).end() is None
     made = files(home / "a")
-    assert "overviews/8/cloud_mask/c/3/3/3" in made
+    assert "overviews/4/cloud_mask/c/3/3/3" in made
     return made
 
 
