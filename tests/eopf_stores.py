@@ -29,6 +29,8 @@ needs_eopf = pytest.mark.skipif(
 L1C = "S2B_MSIL1C_20250113T103309_N0511_R108_T32TLQ_20250113T122458"
 L2A = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 GEOZARR = "geozarr"
+#: As CPM 3.0 writes products since 2026; see `_as_cpm_3`.
+CPM3 = "S2B_MSIL2A_20260721T100559_N0512_R022_T33UWQ_20260721T143508"
 #: How many times smaller; 10980, 5490 and 1830 pixels become 180, 90 and 30.
 SMALLER = 61
 COMMON = {
@@ -45,8 +47,69 @@ COMMON = {
 @cache
 def tree_of(product: str) -> Any:
     """The metadata of a product: attributes and members, as the JSON has them."""
+    if product == CPM3:
+        return _as_cpm_3(json.loads(json.dumps(tree_of(L2A))))
     folder = EOPF / ("geozarr" if product == GEOZARR else "stores")
     return json.loads((folder / f"{L2A if product == GEOZARR else product}.json").read_text(encoding="utf-8"))
+
+
+def _as_cpm_3(tree: Any) -> Any:
+    """The level 2A product in the words of the CPM 3.0.0 product of that name (EOPF-Explorer/data-model).
+
+    Zarr format 3 and no ``_FillValue``; nothing of the CRS on arrays; nominal wavelengths; x and y in single
+    precision; flags in small letters; ``processing:version`` of the software; an id that is not the name.
+    """
+    properties = {
+        "datetime": "2026-07-21T10:05:59.024000Z", "platform": "sentinel-2b", "product:type": "S02MSIL2A",
+        "processing:level": "L2A", "processing:version": "1.0.0", "proj:code": "EPSG:32633",
+        "eopf:datatake_id": "GS2B_20260721T100559_048954_N05.12",
+    }  # fmt: skip
+    tree["attributes"] = {
+        "stac_discovery": {"id": "S02MSIL2A_20260721T100559_00000_B0022_T8BB", "properties": properties},
+        "other_metadata": {"mean_sun_zenith_angle_in_deg_for_all_bands_all_detectors": 30.1944952892688},
+    }
+    tree["zarr_format"] = 3
+    _reword(tree["members"], "")
+    return tree
+
+
+def _reword(members: Any, path: str) -> None:
+    for name, node in members.items():
+        if "members" in node:
+            _reword(node["members"], f"{path}/{name}")
+            continue
+        old, large = node["attributes"], len(node["shape"]) == 2 and node["shape"][0] > 100
+        new: Any = {"dtype": node["dtype"]}
+        if "reflectance" in path and large:
+            number, nm = name[1:].upper(), {"b02": 490, "b03": 560, "b8a": 842}.get(name, 665)
+            said = f"BOA reflectance from MSI acquisition at spectral band {number} {nm} nm"
+            new |= {
+                "add_offset": -0.1,
+                "fill_value": 0,
+                "long_name": said,
+                "scale_factor": 1e-4,
+                "valid_min": 1,
+            }
+        elif path.endswith("l2a_classification/r20m") and large:
+            new |= {"add_offset": 0, "fill_value": 0, "scale_factor": 1, "valid_max": 65535, "valid_min": 1}
+        elif "flag_masks" in old:
+            words = [str(word).lower() for word in old["flag_meanings"]]
+            told = {"qt_defective_pixels": "defective_pixel", "qt_nodata_pixels": "no_data_pixel",
+                    "qt_partially_corrected_pixels": "partially_corrected_pixel",
+                    "qt_saturated_pixels_l1a": "saturated_pixel"}  # fmt: skip
+            new |= {
+                "flag_masks": old["flag_masks"],
+                "flag_meanings": [told.get(word, word) for word in words],
+            }
+        chunks = [-(-n // 6) for n in node["shape"]] if large else node["shape"]
+        kind = "float32" if name in ("x", "y") else node["dtype"].lstrip("<|")
+        members[name] = {
+            "attributes": new, "shape": node["shape"], "zarr_format": 3, "codecs": [{"name": "bytes"}],
+            "chunk_grid": {"configuration": {"chunk_shape": chunks}},
+            "dimension_names": old["_ARRAY_DIMENSIONS"], "bbox": [499980, 5390220, 609780, 5500020],
+            "data_type": {"name": "text"} if kind[0] in "US" else kind,
+            "fill_value": "NaN" if kind[0] == "f" else 0,
+        }  # fmt: skip
 
 
 @cache
@@ -65,6 +128,8 @@ def patch(level: str) -> dict[str, np.ndarray[Any, Any]]:
         out = {band: np.where(cut[i] == 65535, 0, cut[i] + 1000) for i, band in enumerate(bands)}
         for band in ("swir16", "swir22"):
             out.setdefault(band, out["red"])
+        for values in out.values():  # a corner outside of the swath
+            values[:12, :30] = 0
         return {band: values.astype("uint16") for band, values in out.items()}
     raise AssertionError(f"no patch of {level}")
 
@@ -86,6 +151,12 @@ def pixels(level: str, name: str, size: int) -> np.ndarray[Any, Any]:
     whole = patch(level)[COMMON.get(name, "red")]
     every = max(180 // size, 1)
     return np.ascontiguousarray(whole[::every, ::every][:size, :size])
+
+
+def layer(name: str, size: int) -> np.ndarray[Any, Any]:
+    """What a mask that came with the product holds."""
+    held = {"scl": range(12), "b00": (0, 1, 2, 4)}.get(name, range(101))
+    return np.random.default_rng(size).choice(np.array(held, "u1"), (size, size))
 
 
 def write(path: Path, product: str, *, only: str = "", format: int | None = None) -> Path:
@@ -142,6 +213,8 @@ def _array(group: Any, name: str, node: Any, members: Any, level: str, path: str
         values = pixels(level, name, shape[0])
         if np.dtype(dtype).kind == "f":
             values = np.where(values == 0, np.nan, values * 1e-4 - 0.1).astype(dtype)
+    elif name in ("scl", "b00", "cld", "snw"):
+        values = layer(name, shape[0])
     elif name == "mean_sun_angles":
         values = np.array([49.3049375691464, 163.595949089503])
     elif name == "angle":
@@ -161,10 +234,11 @@ def _fill(value: Any) -> Any:
 
 def _axis(name: str, count: int, node: Any, members: Any) -> np.ndarray[Any, Any]:
     """Pixel centres of a group: from the corner that its arrays state, and its own number of pixels."""
-    placed = next((m["attributes"] for m in members.values() if "proj:bbox" in m.get("attributes", {})), None)
+    boxes = (m.get("attributes", {}).get("proj:bbox") or m.get("bbox") for m in members.values())
+    placed = next(filter(None, boxes), None)
     if placed is None:
         return np.arange(count, dtype="float64") * 5000
-    left, _, right, top = placed["proj:bbox"]
+    left, _, right, top = placed
     step = (right - left) / node["shape"][0]
     centres = (np.arange(count) + 0.5) * step
     return left + centres if name == "x" else top - centres
@@ -194,7 +268,7 @@ class Counting(LocalStore):
         return found
 
 
-def reflectance(store) -> int:
-    """Bytes of all chunks of reflectance."""
+def reflectance(store, band: str = "b*") -> int:
+    """Bytes of all chunks of reflectance, or of one band."""
     folder = store / "measurements/reflectance"
-    return sum(f.stat().st_size for f in folder.glob("r*m/b*/*") if not f.name.startswith(".z"))
+    return sum(f.stat().st_size for f in folder.glob(f"r*m/{band}/*") if not f.name.startswith(".z"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
-from tests.eopf_stores import GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance, tree_of
+import xcloudmask
+from tests.eopf_stores import CPM3, GEOZARR, L1C, L2A, Counting, needs_eopf, pixels, reflectance, tree_of
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene import eopf
 from xcloudmask.scene.eopf import facts_of, nearness
@@ -18,7 +21,10 @@ LEVELS = {
     L1C: ("L1C", "sentinel-2b", "toa"),
     L2A: ("L2A", "sentinel-2a", "boa"),
     GEOZARR: ("L2A", "sentinel-2a", "boa"),
+    CPM3: ("L2A", "sentinel-2b", "boa"),
 }
+#: The upper left corner of each product's tile.
+CORNERS = {L1C: (300000, 5000040), CPM3: (499980, 5500020)}
 SIX = {"b02": "blue", "b03": "green", "b04": "red", "b08": "nir", "b11": "swir16", "b12": "swir22"}
 
 
@@ -30,10 +36,12 @@ def described(product: str, names: list[str]) -> xr.DataArray:
         np.kron(pixels(level, n, s), np.ones((180 // s,) * 2, "uint16"))
         for n, s in zip(names, sizes, strict=True)
     ]
-    left, top = (300000, 5000040) if product == L1C else (699960, 4700040)
+    left, top = CORNERS.get(product, (699960, 4700040))
     coords = {"x": left + 5 + 10 * np.arange(180), "y": top - 5 - 10 * np.arange(180), "band": names}
     da = xr.DataArray(np.stack(planes), coords, ("band", "y", "x"))
-    return da.rio.write_crs(32632).cloudmask.describe(sensor, level=level, scale=1e-4, offset=-0.1, nodata=0)
+    return da.rio.write_crs(32633 if product == CPM3 else 32632).cloudmask.describe(
+        sensor, level=level, scale=1e-4, offset=-0.1, nodata=0
+    )
 
 
 @needs_eopf
@@ -53,7 +61,7 @@ def test_a_tree_needs_no_describe(eopf_store, product):
 
 
 @needs_eopf
-@pytest.mark.parametrize("product", [L1C, L2A])
+@pytest.mark.parametrize("product", [L1C, L2A, CPM3])
 @pytest.mark.parametrize("decoded", [True, False])
 def test_a_tree_is_masked_as_the_same_pixels_that_are_described(eopf_store, product, decoded):
     """Raw integers, too: what mask_and_scale=False leaves in the attributes scales them."""
@@ -135,6 +143,48 @@ def test_nothing_is_read_while_building_and_no_more_than_is_needed_for_30_m(eopf
         assert sum(read.values()) <= 0.35 * reflectance(eopf_store(product))
 
 
+@needs_eopf
+def test_level_1c_is_read_at_the_least_that_30_m_allow(eopf_store):
+    """Each band once in the store, so visible ones and b08 at 10 m: 81 % of its pixels; each chunk once."""
+    store = Counting(eopf_store(L1C), read_only=True)
+    xr.open_datatree(store, engine="zarr").cloudmask.to_array(30).sel(band=list(SIX)).compute()
+    least = sum(reflectance(eopf_store(L1C), name) for name in SIX)
+    measured = sum(store.pixels().values())
+    assert measured / least == 1
+    groups = tree_of(L1C)["members"]["measurements"]["members"]["reflectance"]["members"].values()
+    arrays = [each for group in groups for each in group["members"].items() if each[0] not in "xy"]
+    pixels_of = {name: array["shape"][0] ** 2 for name, array in arrays}
+    share = sum(pixels_of[name] for name in SIX) / sum(pixels_of.values())
+    assert share == pytest.approx(0.806, abs=1e-3)
+    assert measured / reflectance(eopf_store(L1C)) == pytest.approx(share, abs=0.05)
+
+
+def test_the_group_of_152_pixels_lies_where_its_coordinates_say(tmp_path):
+    """Of 10980 pixels of 10 m: 305 of 360 m and 152 of 720, half a pixel short; a reflectance of 0 is one."""
+    path, name = tmp_path / f"{L2A}.zarr", "BOA reflectance from MSI acquisition at spectral band"
+    ramp = {305: np.linspace(0, 1, 305**2, dtype="f4"), 152: np.linspace(0, 1, 152**2, dtype="f4")}
+    for count, size, bands in ((305, 360, {"b04": 664.6}), (152, 720, {"b04": 664.6, "b11": 1613.7})):
+        centres = size * (np.arange(count) + 0.5)
+        group = xr.Dataset(
+            {
+                band: (("y", "x"), ramp[count].reshape(count, count),
+                       {"long_name": f"{name} {band} {nm} nm", "proj:epsg": 32632})
+                for band, nm in bands.items()
+            },
+            coords={"y": 4700040 - centres, "x": 699960 + centres},
+            attrs={"spatial:shape": [count, count], "spatial:bbox": [0.0, 0.0, 0.0, 0.0]},
+        )  # fmt: skip
+        group.to_zarr(path, group=f"measurements/reflectance/r{size}m", mode="a", consolidated=False)
+    coarse = ramp[152].reshape(152, 152)
+    inside = np.minimum(np.arange(305) // 2, 151)
+    tree = xr.open_datatree(path, engine="zarr", consolidated=False)
+    found = tree.cloudmask.to_array().sel(band="b11")
+    np.testing.assert_array_equal(found, coarse[inside][:, inside])
+    opened = xcloudmask.open(path, bands=["swir16"])
+    np.testing.assert_array_equal(opened[0, 0], coarse)
+    assert opened.rio.bounds() == (699960.0, 4590600.0, 809400.0, 4700040.0)
+
+
 def test_sizes_no_coarser_than_wanted_come_first():
     assert min([10, 20, 60, 120, 360, 720], key=lambda size: nearness(size, 100)) == 60
     assert min([20, 60], key=lambda size: nearness(size, 10)) == 20
@@ -181,6 +231,29 @@ def test_facts_pass_over_what_says_nothing():
     assert facts_of(attrs).sensor == "sentinel-2b"
     assert facts_of({}) is None
     assert facts_of({"stac_discovery": {"properties": {"product:type": "S03OLCEFR"}}}) is None
+
+
+@needs_eopf
+def test_what_cpm_3_words_otherwise_means_the_same(eopf_store, tmp_path):
+    """Kept apart until all else was done: baseline, quality masks, gaps in one band were wrong at first."""
+    path = tmp_path / "renamed.zarr"
+    shutil.copytree(eopf_store(CPM3), path)
+    zarr.open_array(path / "measurements/reflectance/r10m/b04", mode="r+")[50, 60] = 0  # in this band alone
+    zarr.open_array(path / "quality/mask/r20m/b11", mode="r+")[:3, 4] = [16, 32, 128]
+    tree = xr.open_datatree(path, engine="zarr")
+    da = tree.cloudmask.to_array()
+    assert (da.attrs["sensor"], da.attrs["level"], da.rio.crs.to_epsg()) == ("sentinel-2b", "boa", 32633)
+    assert da["s2:processing_baseline"].item() == "05.12"  # not 1.0.0, which is the software's
+    assert da.sun_elevation.item() == pytest.approx(59.8055, abs=1e-4)
+    assert str(da.time.values)[:19] == "2026-07-21T10:05:59"
+    group = xr.open_dataset(path, engine="zarr", group="measurements/reflectance/r10m")
+    raw = xr.open_datatree(path, engine="zarr", mask_and_scale=False)
+    for each in (tree, group, raw):
+        assert each.cloudmask.predict(TOY).values[50, 60] == 255
+    assert group.cloudmask.sensor.name == "sentinel-2"  # whole wavelengths are those of no satellite
+    found = tree.cloudmask.quality(tree["measurements/reflectance/r20m/b11"])
+    assert np.argwhere(~found.valid.values).tolist() == [[0, 4], [1, 4]]
+    assert np.argwhere(found.saturated.sel(band="b11").values).tolist() == [[2, 4]]
 
 
 @needs_eopf

@@ -10,9 +10,16 @@ import pytest
 import xarray as xr
 
 import xcloudmask
+from tests.eopf_stores import GEOZARR, L2A, needs_eopf
+from tests.scene.test_eopf import described
 from tests.services.catalogue import Catalogue
 from tests.services.s3 import S3
+from tests.services.web import Web
 from tests.stac.scenes import Site, sentinel2
+from tests.stac.test_eopf import item as real_item
+from tests.stac.test_eopf import sample_service, served
+from tests.stac.test_write import valid
+from tests.store import test_geozarr, test_overviews
 from tests.streaming.helpers import files
 from xcloudmask.stac import load_stac
 from xcloudmask.testing import TOY
@@ -103,3 +110,53 @@ def test_a_stac_api_finds_masks_and_they_are_loaded_again(
     site_only = client.search(collections=[collection.id]).item_collection()
     one = load_stac(site_only, masks=True, patch_url=on_this_machine)
     np.testing.assert_array_equal(xcloudmask.masks.decode(one.cloud_mask)[0], mask[0])
+
+
+@needs_eopf
+def test_from_items_of_both_eopf_services_to_masks_that_a_catalogue_finds(
+    eopf_store: Any, web_server: Web, s3_server: S3, stac_api: Catalogue, tmp_path: Path
+) -> None:
+    """Groups of Zarr 2 over HTTP and a pyramid of Zarr 3 on S3, to a store and catalogue there, and back."""
+    from pystac_client import Client
+
+    served(eopf_store(L2A), web_server.root, f"both/{L2A}.zarr")
+    sampled = sample_service(f"{web_server.url}/both/{L2A}.zarr", start_datetime="2025-10-13T10:00:41Z")
+    sampled |= {"id": f"{L2A}-later", "links": [{"rel": "self", "href": "https://a.b/later.json"}]}
+    explored = real_item(f"{L2A}.szeopf")
+    root = explored["assets"]["reflectance"]["href"].split("/measurements")[0]
+    fs, options = s3_server.filesystem(), s3_server.storage_options()
+    for bucket in (root.split("/")[2], "both"):
+        fs.makedirs(bucket, exist_ok=True)
+    fs.put(str(eopf_store(GEOZARR)), root.removeprefix("s3://"), recursive=True)
+
+    account = s3_server.gdal_env()
+    scene = load_stac([sampled, explored], bands=["red", "nir"], gdal_env=account)
+    pixels = described(L2A, ["b04", "b08"]).cloudmask.predict(TOY)
+    url = "s3://both/masks.zarr"
+    cut = {"chunks": {"y": 32, "x": 32}, "shards": {"y": 64, "x": 64}, "progress": False}
+    report = xcloudmask.stream(
+        scene, url, predict={"model": TOY}, overviews=(2, 4), stac="s3://both/catalogue",
+        storage_options=options, **cut,
+    )  # fmt: skip
+    assert report.complete
+    assert xcloudmask.verify(url, storage_options=options).ok
+
+    said = json.loads(fs.cat("both/catalogue/masks/collection.json"))
+    said["links"] = [link for link in said["links"] if link["rel"] not in ("root", "parent")]
+    collection = pystac.Collection.from_dict(said, migrate=False)
+    valid(collection)
+    stac_api.load([said], [])
+    found = Client.open(stac_api.url).get_collection(collection.id)
+    back = load_stac(found, masks=True, gdal_env=account).cloud_mask
+    assert [str(time)[:10] for time in back.time.values] == ["2025-10-08", "2025-10-13"]
+    for step in back.transpose("time", "y", "x").values:
+        assert step.tobytes() == pixels.values.tobytes()
+    np.testing.assert_array_equal(back.x, pixels.x)
+    np.testing.assert_array_equal(back.y, pixels.y)
+    assert len(np.unique(pixels)) == 4
+
+    local = tmp_path / "masks.zarr"
+    fs.get("both/masks.zarr", str(local), recursive=True)
+    test_overviews.check(local, back, (2, 4))
+    test_geozarr.test_every_document_is_right_by_the_schemas_and_by_zarr_cm(local)
+    test_geozarr.test_every_document_is_right_by_the_schemas_in_shared(local)

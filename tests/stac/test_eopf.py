@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from rasterio.transform import from_origin
 
 import xcloudmask
-from tests.eopf_stores import EOPF, GEOZARR, L2A, needs_eopf, pixels, write
+from tests.eopf_stores import CPM3, EOPF, GEOZARR, L1C, L2A, layer, needs_eopf, pixels, write
 from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.stac import load_stac, reader
 from xcloudmask.stac.eopf import product_item, with_arrays
@@ -129,7 +129,7 @@ def test_what_items_state_wrongly_is_the_stores_own(eopf_store):
     document["assets"]["reflectance"]["href"] = f"{eopf_store(GEOZARR)}/measurements/reflectance"
     da = load_stac(document, bands=["B8A", "red"])
     assert da.band.values.tolist() == ["nir08", "red"]
-    assert np.isfinite(da).all()
+    assert np.isfinite(da[..., 12:, :]).all()  # but for the corner that was not seen
 
 
 @needs_eopf
@@ -235,13 +235,36 @@ def test_products_mix_with_files_and_with_each_other(eopf_store):
 
 
 @needs_eopf
+@pytest.mark.parametrize("product", [L1C, L2A, GEOZARR, CPM3])
+@pytest.mark.parametrize("engine", ["stackstac", "odc"])
+def test_the_masks_that_came_with_a_product_lie_on_the_grid_of_the_scene(eopf_store, product, engine):
+    """Whole numbers of the store, whatever its attributes make of them: scale 1, a fill of 0, none."""
+    service = sample_service(str(eopf_store(product)), **{"proj:code": None}) | {"bbox": None}
+    ds = load_stac(service, bands=["red"], masks=True, engine=engine)
+    l2a = {} if product == L1C else {"scl": ("scl", 90), "cldprb": ("cld", 90), "snwprb": ("snw", 90)}
+    expected = {**l2a, "l1c_classification": ("b00", 30)}
+    assert {*ds.data_vars} == {"reflectance", *expected}
+    np.testing.assert_array_equal(ds.reflectance, load_stac(service, bands=["red"], engine=engine))
+    for name, (array, size) in expected.items():
+        whole = np.kron(layer(array, size), np.ones((180 // size,) * 2, "u1"))
+        assert ds[name].chunks is not None
+        np.testing.assert_array_equal(ds[name][0], whole, err_msg=name)
+        if name != "snwprb":
+            plain = xr.DataArray(whole, dims=("y", "x"))
+            np.testing.assert_array_equal(
+                xcloudmask.masks.decode(ds[name])[0], xcloudmask.masks.decode(plain, name)
+            )
+    coarse = load_stac(service, bands=["red"], masks=True, engine=engine, resolution=60)
+    np.testing.assert_array_equal(coarse.l1c_classification[0], layer("b00", 30))
+
+
+@needs_eopf
 def test_the_metadata_of_a_product_are_read_once(eopf_store, monkeypatch):
     from xcloudmask.stac import zarr_store
 
     opened = []
-    monkeypatch.setattr(
-        zarr_store, "_store", partial(lambda real, *a: opened.append(a) or real(*a), zarr_store._store)
-    )
+    real = zarr_store.read_only_store
+    monkeypatch.setattr(zarr_store, "read_only_store", lambda *a: opened.append(a) or real(*a))
     zarr_store._group.cache_clear()
     load_stac(sample_service(str(eopf_store(L2A)))).compute()
     assert len(opened) == 1

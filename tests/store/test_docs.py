@@ -27,11 +27,15 @@ def test_the_code_of_the_page_runs(
     mask = ours(site, times).assign_coords(item_id=("time", ["other", item["id"]]))
     mask.cloudmask.to_zarr("bare.zarr", progress=False)
     names: dict[str, Any] = {"xcloudmask": xcloudmask, "xr": xr, "mask": mask, "items": [item]}
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     for number, block in enumerate(BLOCKS):
         code = block.replace("overviews=True", "overviews=(2, 4)")  # 288 pixels ask for one
         exec(compile(code, f"{PAGE} {number}", "exec"), names)
     assert names["far"].shape == (2, 72, 72)
+    assert {"/", "/overviews/2", "/overviews/4"} <= set(names["levels"])
+    assert set(names["pyramid"].groups) == {"/", "/2", "/4"}
+    with pytest.raises(ValueError, match=r"/overviews/2' is not aligned with its parents"):
+        xr.open_datatree("masks.zarr", engine="zarr")
     out = capsys.readouterr().out
     assert "EPSG:32632 [10.0, 0.0, 600000.0, 0.0, -10.0, 4900020.0] [288, 288]" in out
     assert "overviews/4/cloud_mask [72, 72]" in out

@@ -23,6 +23,8 @@ from xcloudmask.streaming import ProgressEvent, StoreError
 __all__ = ["killable"]
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
+#: All these stores have overviews, so that whatever is killed, or down, may be so while they are written.
+WITH: dict[str, Any] = {"overviews": (4,)}
 
 
 def objects(s3: S3, prefix: str) -> dict[str, bytes]:
@@ -39,8 +41,10 @@ def bucket(s3_server: S3) -> str:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     home = tmp_path_factory.mktemp("local")
-    assert Child(job, str(home / "a"), str(home / "notes")).end() is None
-    return files(home / "a")
+    assert Child(job, str(home / "a"), str(home / "notes"), **WITH).end() is None
+    made = files(home / "a")
+    assert "overviews/4/cloud_mask/c/3/3/3" in made
+    return made
 
 
 def done(store: Any) -> set[tuple[int, ...]]:
@@ -56,16 +60,14 @@ def test_killed_on_s3_it_ends_byte_identical(
 ) -> None:
     options = s3_server.storage_options()
     began = time.monotonic()
-    assert (
-        Child(job, f"s3://{bucket}/undisturbed.zarr", str(tmp_path / "u"), storage_options=options).end()
-        is None
-    )
+    undisturbed = f"s3://{bucket}/undisturbed.zarr"
+    assert Child(job, undisturbed, str(tmp_path / "u"), storage_options=options, **WITH).end() is None
     seconds = time.monotonic() - began
     chance, owner, kills = random.Random(5), expected_owners(), 0
     for round_ in range(19):
         url = f"s3://{bucket}/killed-{round_}.zarr"
         kills += run_and_kill(
-            lambda notes, url=url: Child(job, url, str(notes), storage_options=options),
+            lambda notes, url=url: Child(job, url, str(notes), storage_options=options, **WITH),
             lambda url=url: done(FsspecStore.from_url(url, storage_options=options, read_only=True)),
             owner,
             lambda: chance.uniform(0.1, 0.6) * seconds,
@@ -85,7 +87,7 @@ def test_killed_workers_lose_nothing_on_s3(
     options = s3_server.storage_options()
 
     def target(number: int) -> dict[str, Any]:
-        return {"store": f"s3://{bucket}/workers-{number}.zarr", "storage_options": options}
+        return {"store": f"s3://{bucket}/workers-{number}.zarr", "storage_options": options, **WITH}
 
     killable.kill_20_times(17, target, expected_owners())
     written = [name for name in s3_server.filesystem().ls(bucket) if "/workers-" in name]
@@ -106,7 +108,13 @@ def test_a_server_that_is_down_for_20_seconds_is_waited_for(
             forwarder.down()
             threading.Timer(20, forwarder.up).start()
 
-    job(f"s3://{bucket}/down.zarr", str(tmp_path / "notes"), storage_options=options, progress=progress)
+    job(
+        f"s3://{bucket}/down.zarr",
+        str(tmp_path / "notes"),
+        storage_options=options,
+        progress=progress,
+        **WITH,
+    )
     assert time.monotonic() - downs[0] > 20
     assert sorted(windows_of(tmp_path / "notes")) == sorted(expected_owners())
     assert objects(s3_server, f"{bucket}/down.zarr") == expected
@@ -157,7 +165,7 @@ def test_obstore_holds_the_same(
         aws_endpoint=s3_server.url, aws_region="us-east-1", client_options={"allow_http": True},
         virtual_hosted_style_request=False,
     )  # fmt: skip
-    job(store, str(tmp_path / "notes"))
+    job(store, str(tmp_path / "notes"), **WITH)
     assert objects(s3_server, f"{bucket}/obstore.zarr") == expected
     found = xr.open_zarr(f"s3://{bucket}/obstore.zarr", storage_options=s3_server.storage_options())
     mask = numbered(4, 180, 190).cloudmask.predict(COUNTED)

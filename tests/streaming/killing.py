@@ -40,7 +40,7 @@ def run_and_kill(
         killed = kills < most and child.kill_after(moment())
         kills += killed
         if not killed:
-            assert child.end() is None
+            assert child.end(180) is None
         inferred = windows_of(noted)
         assert len(set(inferred)) == len(inferred)
         again = {owner[value] for value in inferred} & finished

@@ -28,16 +28,18 @@ REFLECTANCE = "measurements/reflectance"
 QUALITY = "quality/mask"
 #: The name of an array of reflectance.
 BAND = re.compile(r"b(0[1-9]|1[0-2]|8a)", re.IGNORECASE)
-#: Bits of the quality masks: pixels that were not recorded, and those whose detector was saturated.
-LOST = ("MSI_LOST", "QT_DEFECTIVE_PIXELS", "QT_NODATA_PIXELS")
-SATURATED = ("QT_SATURATED_PIXELS_L1A",)
+#: Bits of the quality masks, as CPM 2 and 3 call them: pixels that were not recorded, and saturated ones.
+LOST = ("MSI_LOST", "QT_DEFECTIVE_PIXELS", "QT_NODATA_PIXELS", "DEFECTIVE_PIXEL", "NO_DATA_PIXEL")
+SATURATED = ("QT_SATURATED_PIXELS_L1A", "SATURATED_PIXEL")
+#: Where the baseline is stated: CPM 3 has the version of its own software in ``processing:version``.
+_BASELINES = ("eopf:baseline", "eopf:datatake_id", "eopf:data_take_id", "processing:version")
 
 #: nm by which the centres of two satellites' bands must differ in all to be told apart.
 _APART = 0.5
 #: Rows and columns of the pieces of a band that is one chunk in the store.
 _PIECE = 2048
 _NAME = re.compile(r"(S2[A-D])_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d\d)(\d\d)_R\d{3}_T\w{5}_\d{8}T\d{6}")
-_LONG_NAME = re.compile(r"(TOA|BOA) reflectance from MSI acquisition at spectral band (\w+) ([\d.]+) nm")
+_LONG_NAME = re.compile(r"(TOA|BOA) reflectance from MSI acquisition at spectral band b?(\w+) ([\d.]+) nm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def facts_of(
             sensors.identify(f"sentinel-2{named[1][-1].lower()}") if named else _by_wavelengths(described)
         )
     zenith = other.get("mean_sun_zenith_angle_in_deg_for_all_bands_all_detectors")
-    baseline = said(properties, "eopf:baseline", "processing:version")
+    stated = (re.search(r"(?:^|_N)(\d\d\.\d\d)$", said(properties, name) or "") for name in _BASELINES)
+    baseline = next((found[1] for found in stated if found), None)
     stamp = named and f"{named[3][:4]}-{named[3][4:6]}-{named[3][6:11]}:{named[3][11:13]}:{named[3][13:]}"
     return Facts(
         name=named[0] if named else None,
@@ -140,8 +143,11 @@ def _naive(stamp: str | None) -> str | None:
 
 
 def _by_wavelengths(described: Iterable[re.Match[str]]) -> Any:
-    """Return the satellite whose centres are nearest to those that the arrays' names state."""
-    centres = {found[2].upper(): float(found[3]) for found in described}
+    """Return the satellite whose centres are nearest to those that the arrays' names state.
+
+    Whole numbers, as CPM 3 has them, are the mission's and tell no satellite.
+    """
+    centres = {f"B{found[2].upper()}": float(found[3]) for found in described if "." in found[3]}
 
     def away(name: str) -> float:
         return sum(abs((sensors.get(name).band(band).center_nm or 0) - nm) for band, nm in centres.items())
@@ -161,7 +167,7 @@ def _crs(
             return code
         if epsg := said(place, "proj:epsg"):
             return f"EPSG:{int(float(epsg))}"
-    return said(other, "horizontal_CRS_code")
+    return said(other, "horizontal_CRS_code", "horizontal_crs_code")
 
 
 def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> xr.Dataset:
@@ -186,7 +192,8 @@ def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> x
     # The items and lists of a product's root are no attributes that netCDF or a mask could carry on.
     kept = {key: value for key, value in ds.attrs.items() if isinstance(value, (str, int, float))}
     told = {"sensor": facts.sensor, "level": facts.level}
-    out = ds.drop_encoding()  # that of xarray-eopf cannot be copied, and says where things were
+    out = ds.assign({name: _with_fill(var) for name, var in bands.items()})
+    out = out.drop_encoding()  # that of xarray-eopf cannot be copied, and says where things were
     out.attrs = {**kept, **{key: value for key, value in told.items() if value}}
     coords: dict[str, Any] = {
         "item_id": facts.name,
@@ -208,6 +215,18 @@ def _with_crs(ds: xr.Dataset, crs: str) -> xr.Dataset:
 
     # of an empty dataset: write_crs copies what it is called on, pixels and encoding, too
     return ds.assign_coords(spatial_ref=xr.Dataset().rio.write_crs(crs)["spatial_ref"])
+
+
+def _with_fill(var: xr.DataArray) -> xr.DataArray:
+    """Return a band that declares what fills it: CPM 3 does in an attribute that xarray does not know."""
+    fill, packed = var.attrs.get("fill_value"), var.encoding.get("scale_factor")
+    if fill is None or "_FillValue" in {**var.attrs, **var.encoding}:
+        return var
+    if packed is not None:  # xarray has scaled it
+        fill = fill * packed + var.encoding.get("add_offset", 0)
+    elif var.dtype.kind == "f":
+        return var
+    return var.assign_attrs(_FillValue=fill)
 
 
 def reflectance_groups(tree: Any) -> dict[str, xr.Dataset]:
@@ -314,7 +333,7 @@ def _bits(mask: xr.DataArray, words: tuple[str, ...]) -> int:
     meanings = mask.attrs.get("flag_meanings", ())
     meanings = meanings.split() if isinstance(meanings, str) else meanings
     flags = zip(meanings, np.atleast_1d(mask.attrs.get("flag_masks", ())), strict=False)
-    return sum(int(bit) for meaning, bit in flags if meaning in words)
+    return sum(int(bit) for meaning, bit in flags if meaning.upper() in words)
 
 
 def step(ds: Any) -> float:
@@ -337,6 +356,7 @@ def nearness(size: float, wanted: float) -> tuple[bool, float]:
 def _at(var: xr.DataArray, base: xr.Dataset | xr.DataArray) -> xr.DataArray:
     """Return a band on another grid, each pixel its nearest; always lazy."""
     own = var.chunks is not None  # the caller's
+    var = _with_fill(var)
     if not own:
         chunks = var.encoding.get("preferred_chunks") or {"y": _PIECE, "x": _PIECE}
         var = var.chunk({dim: chunks.get(dim, -1) for dim in var.dims})

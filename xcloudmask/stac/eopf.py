@@ -17,11 +17,28 @@ from xcloudmask.stac.assumptions import name_items
 from xcloudmask.stac.opening import is_zarr
 from xcloudmask.stac.transport import Transport, explain, warn_anywhere
 from xcloudmask.stac.view import FROM_STORE, access_of, crs_of, view_item
-from xcloudmask.stac.zarr_store import ArrayFacts, arrays_below, grid_of_group, join, open_group, split
+from xcloudmask.stac.zarr_store import (
+    ArrayFacts,
+    array_facts,
+    arrays_below,
+    grid_of_group,
+    join,
+    open_group,
+    split,
+)
 from xcloudmask.store.retry import is_io, repeat
 
+#: Masks that came with a product, by the names that `xcloudmask.masks.decode` has for them: group and array.
+MASKS: Mapping[str, tuple[str, str]] = {
+    "scl": ("conditions/mask/l2a_classification", "scl"),
+    "l1c_classification": ("conditions/mask/l1c_classification", "b00"),
+    "cldprb": ("quality/probability", "cld"), "snwprb": ("quality/probability", "snw"),
+}  # fmt: skip
 
-def with_arrays(items: Sequence[dict[str, Any]], transport: Transport) -> list[dict[str, Any]]:
+
+def with_arrays(
+    items: Sequence[dict[str, Any]], transport: Transport, *, masks: bool = False
+) -> list[dict[str, Any]]:
     """Return the items, those of EOPF with an asset for each array of reflectance in the place of its groups.
 
     Parameters
@@ -30,12 +47,14 @@ def with_arrays(items: Sequence[dict[str, Any]], transport: Transport) -> list[d
         Plain items; they are not changed.
     transport : Transport
         The store's metadata, x and y are read through it.
+    masks : bool
+        Whether the masks that came with the products become assets, too.
     """
     lost: dict[str, AssetError] = {}
 
     def made(item: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            return _with_arrays(item, transport)
+            return _with_arrays(item, transport, masks)
         except AssetError as error:
             if transport.on_error == "raise":
                 raise
@@ -72,7 +91,7 @@ def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
         "properties": {},
         "assets": {},
     }
-    return _merged(item, root, group, arrays, facts)
+    return _merged(item, root, group, arrays, facts, {})
 
 
 def _store_of(item: Mapping[str, Any]) -> str | None:
@@ -91,7 +110,7 @@ def _in_product(href: str) -> bool:
     return path.startswith(REFLECTANCE) or (not path and facts_of({}, source=root) is not None)
 
 
-def _with_arrays(item: dict[str, Any], transport: Transport) -> dict[str, Any]:
+def _with_arrays(item: dict[str, Any], transport: Transport, masks: bool) -> dict[str, Any]:
     root = _store_of(item)
     if root is None:
         return item
@@ -102,7 +121,8 @@ def _with_arrays(item: dict[str, Any], transport: Transport) -> dict[str, Any]:
         group, arrays = _opened(root, transport, what, remote=view.remote)
         if not arrays:
             return item
-        return _merged(item, root, group, arrays, _facts(group, arrays, root) or Facts())
+        facts = _facts(group, arrays, root) or Facts()
+        return _merged(item, root, group, arrays, facts, _masks(group) if masks else {})
     except Exception as error:
         if not (isinstance(error, (OSError, CloudMaskError, ValueError)) or is_io(error)):
             raise
@@ -124,13 +144,29 @@ def _opened(root: str, transport: Transport, what: str, *, remote: bool) -> tupl
     return repeat(opened, transport.retries, what)
 
 
+def _masks(group: Any) -> dict[str, ArrayFacts]:
+    """Return the masks that came with a product, each at its finest size."""
+    found: dict[str, ArrayFacts] = {}
+    for name, (place, own) in MASKS.items():
+        for size in ("r10m", "r20m", "r60m"):
+            path = f"{place}/{size}/{own}"
+            if name not in found and (array := group.get(path)) is not None:
+                found[name] = array_facts(path, array.metadata)
+    return found
+
+
 def _facts(group: Any, arrays: Mapping[str, ArrayFacts], root: str) -> Facts | None:
     facts = facts_of(dict(group.attrs), [array.attrs for array in arrays.values()], root)
     return facts if arrays else None
 
 
 def _merged(
-    item: Mapping[str, Any], root: str, group: Any, arrays: Mapping[str, ArrayFacts], facts: Facts
+    item: Mapping[str, Any],
+    root: str,
+    group: Any,
+    arrays: Mapping[str, ArrayFacts],
+    facts: Facts,
+    masks: Mapping[str, ArrayFacts],
 ) -> dict[str, Any]:
     """Return an item with the arrays as assets; what the store says of the scene fills the item's gaps."""
     raw = {k: a for k, a in item["assets"].items() if isinstance(a, Mapping)}
@@ -158,20 +194,27 @@ def _merged(
     crs = facts.crs or crs_of(properties)
     if crs is None:
         raise AssetError(f"neither the item nor the store tells the CRS of {REFLECTANCE}.")
-    grids = {array.group: grid_of_group(group, array.group, crs, array.shape) for array in arrays.values()}
+    every = (*arrays.values(), *masks.values())
+    grids = {array.group: grid_of_group(group, array.group, crs, array.shape) for array in every}
     assets = {
         key: asset
         for key, asset in raw.items()
         if not split(str(asset.get("href", "")))[1].startswith(REFLECTANCE)
     }
-    for path, array in arrays.items():
-        href, grid = join(root, path), grids[array.group]
-        assets[keys.get(href, path.removeprefix(f"{REFLECTANCE}/"))] = {
-            "href": href, "type": "application/vnd.zarr", "zarr:node_type": "array", "gsd": grid.res_x,
-            "roles": ["data", "reflectance"], "proj:code": crs, "proj:shape": list(grid.shape),
-            "proj:transform": list(grid.transform)[:6], "bands": [_band(path, array)], **shared,
-            FROM_STORE: True,
+
+    def placed(array: ArrayFacts) -> dict[str, Any]:
+        grid = grids[array.group]
+        return {
+            "href": join(root, array.path), "type": "application/vnd.zarr", "zarr:node_type": "array",
+            "gsd": grid.res_x, "proj:code": crs, "proj:shape": list(grid.shape),
+            "proj:transform": list(grid.transform)[:6], **shared, FROM_STORE: True,
         }  # fmt: skip
+
+    for path, array in arrays.items():
+        own = {"roles": ["data", "reflectance"], "bands": [_band(path, array)]}
+        assets[keys.get(join(root, path), path.removeprefix(f"{REFLECTANCE}/"))] = placed(array) | own
+    for name, array in masks.items():
+        assets[name] = placed(array) | {"roles": ["mask"]}
     return {**item, "properties": properties, "assets": assets}
 
 
@@ -192,7 +235,8 @@ def _band(path: str, array: ArrayFacts) -> dict[str, Any]:
         "data_type": array.dtype,
         "raster:scale": 1.0 if scale is None else float(scale),
         "raster:offset": float(offset or 0.0),
-        **({} if floats or fill is None else {"nodata": fill}),
+        # of floats 0 is a reflectance, not what fills the sensor's products
+        **({"nodata": "nan"} if floats else {} if fill is None else {"nodata": fill}),
     }
 
 

@@ -181,7 +181,9 @@ def load_stac(
 
     if masks and (listed := as_collection(items_or_search)) is not None:
         return cast("xr.DataArray", open_listed([view_item(listed)], transport))
-    items = with_arrays(with_preferred(plain_items(items_or_search, modifier), prefer), transport)
+    items = with_arrays(
+        with_preferred(plain_items(items_or_search, modifier), prefer), transport, masks=masks
+    )
     _check_sun_elevation(sun_elevation, items)
     pixel = _pixel(like, crs, resolution)
     names = band_names(bands)

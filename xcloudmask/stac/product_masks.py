@@ -21,17 +21,18 @@ from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.grid import AssetGrid, Grid, asset_grid
 from xcloudmask.stac.item_plan import ItemPlan, Source
 from xcloudmask.stac.match_assets import MatchedItem
-from xcloudmask.stac.opening import check_host
 from xcloudmask.stac.place import item_crs
 from xcloudmask.stac.plan import item_time
 from xcloudmask.stac.reader import Layer
 from xcloudmask.stac.transport import Transport
 from xcloudmask.stac.view import AssetView, ItemView, view_item
+from xcloudmask.stac.zarr_store import read_only_store
 
 #: What `xcloudmask.masks.decode` calls a layer, by the key of its asset; of several the finest is taken.
 LAYERS: Mapping[str, str] = {
     "scl": r"(.*_)?(scl|sceneclassification)([_-]\d+m)?", "qa_pixel": r"(.*_)?qa_pixel",
     "fmask": r"(.*[._])?fmask", "sm": r"(.*_)?sm",
+    "l1c_classification": "l1c_classification", "cldprb": "cldprb", "snwprb": "snwprb",
 }  # fmt: skip
 
 #: How far the times of a scene and its mask may be apart.
@@ -45,6 +46,11 @@ class FoundMask:
     name: str  # of the variable
     asset: AssetView
     attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a store of masks; a mask that came with a product is one array of its store."""
+        return self.asset.is_zarr and not self.asset.is_from_store
 
 
 def find_masks(view: ItemView, sensor: str = "") -> list[FoundMask]:
@@ -62,11 +68,12 @@ def find_masks(view: ItemView, sensor: str = "") -> list[FoundMask]:
         word = re.sub(r"\.tiff?$", "", key.lower())
         name = next((name for name, pattern in LAYERS.items() if re.fullmatch(pattern, word)), None)
         listed = asset.raw.get("classification:classes") or ()
-        if name is not None and not asset.is_zarr:
+        if name is not None and (asset.is_from_store or not asset.is_zarr):
             product = ("probav" if "proba" in sensor else "vgt") if name == "sm" else name
             other = found.get(name)
             if other is None or (asset.gsd or np.inf) < (other.asset.gsd or np.inf):
-                found[name] = FoundMask(name, asset, {"product": product})
+                told = {"long_name": "probability of snow", "units": "%"}  # no class of ours
+                found[name] = FoundMask(name, asset, told if name == "snwprb" else {"product": product})
         elif any("cloud" in str(one.get("name")) for one in listed if isinstance(one, Mapping)):
             flags = {
                 "flag_values": [int(one["value"]) for one in listed],
@@ -108,7 +115,7 @@ def open_listed(views: Sequence[ItemView], transport: Transport) -> xr.Dataset:
     arrays: dict[str, list[xr.DataArray]] = {}
     for view in views:
         for found in find_masks(view):
-            if found.asset.is_zarr:
+            if found.is_ours:
                 mask = _open(view, found, transport)
                 arrays.setdefault(found.name, []).append(mask)
     try:
@@ -132,10 +139,7 @@ def _open(view: ItemView, found: FoundMask, transport: Transport) -> xr.DataArra
     from xcloudmask.store.store import Target, open_existing
 
     url = transport.url(found.asset.href, remote=view.remote)
-    if url.startswith(("http://", "https://")):
-        check_host(url, transport.allow_private_hosts)
-    store = url if transport.filesystem is None else transport.filesystem.get_mapper(url)
-    mask, _ = open_mask(Target(open_existing(store)))
+    mask, _ = open_mask(Target(open_existing(read_only_store(url, transport))))
     if "time" not in mask.coords:
         mask = mask.assign_coords(time=item_time(view))
     return mask if "time" in mask.dims else mask.expand_dims("time")
@@ -149,7 +153,7 @@ def masks_alone(
     engine: Engine,
 ) -> xr.Dataset:
     """Return the masks of items that hold nothing else."""
-    found = [(view, mask) for view in views for mask in find_masks(view) if not mask.asset.is_zarr]
+    found = [(view, mask) for view in views for mask in find_masks(view) if not mask.is_ours]
     if not found:
         return open_listed(views, transport)
     grid = grid_of([place for view, mask in found if (place := _place(view, mask)[1]) is not None])
@@ -181,7 +185,7 @@ def with_masks(
         ]
         for view, sensor in held:
             for mask in find_masks(view, sensor):
-                if not mask.asset.is_zarr:
+                if not mask.is_ours:
                     found.setdefault(mask.name, mask)
                     sources.setdefault(mask.name, []).append(_source(view, mask, stack.grid.crs))
         steps.append(sources)
@@ -195,7 +199,7 @@ def with_masks(
 
 
 def _in_zarr(view: ItemView) -> bool:
-    return any(found.asset.is_zarr for found in find_masks(view))
+    return any(found.is_ours for found in find_masks(view))
 
 
 def _near(masks: xr.Dataset, scene: xr.Dataset) -> xr.Dataset:

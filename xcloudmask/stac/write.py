@@ -178,7 +178,7 @@ def describe_mask(
     return pystac.Collection.from_dict(document, migrate=False)
 
 
-def where_and_when(mask: xr.DataArray) -> tuple[Grid, list[Any]]:
+def where_and_when(mask: xr.DataArray) -> tuple[ImageGrid, list[Any]]:
     """Return place and times of a mask; an error where it has none that STAC could tell."""
     y, x = spatial_dims(mask)
     lead = [str(dim) for dim in mask.dims if dim not in (y, x, "class")]

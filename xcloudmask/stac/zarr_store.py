@@ -108,7 +108,7 @@ def open_group(root: str, transport: Transport, *, remote: bool = False) -> Any:
 def _group(url: str, transport: Transport, stamp: tuple[float, ...]) -> Any:
     import zarr
 
-    return zarr.open_group(_store(url, transport), mode="r")
+    return zarr.open_group(read_only_store(url, transport), mode="r")
 
 
 def _stamp(url: str) -> tuple[float, ...]:
@@ -121,7 +121,8 @@ def _stamp(url: str) -> tuple[float, ...]:
     return tuple(os.stat(name).st_mtime_ns for name in names if os.path.exists(name))
 
 
-def _store(url: str, transport: Transport) -> Any:
+def read_only_store(url: str, transport: Transport) -> Any:
+    """Return the store at an address, for reading."""
     from zarr.storage import FsspecStore, LocalStore
 
     if transport.filesystem is not None:
@@ -195,17 +196,17 @@ def arrays_below(group: Any, path: str) -> dict[str, ArrayFacts]:
     found = {}
     for name, meta in nodes.items():
         if len(getattr(meta, "shape", ())) == 2:
-            fill = np.asarray(meta.fill_value if meta.fill_value is not None else np.nan)
-            dtype = np.dtype(meta.dtype.to_native_dtype())  # of format 2 and 3
-            number = float(fill) if fill.dtype.kind in "iuf" else float("nan")
-            found[name] = ArrayFacts(
-                name,
-                (meta.shape[0], meta.shape[1]),
-                dtype.name,
-                None if number != number else number,
-                meta.attributes,
-            )
+            found[name] = array_facts(name, meta)
     return found
+
+
+def array_facts(path: str, meta: Any) -> ArrayFacts:
+    """Return what the metadata of an array say."""
+    fill = np.asarray(meta.fill_value if meta.fill_value is not None else np.nan)
+    dtype = np.dtype(meta.dtype.to_native_dtype())  # of format 2 and 3
+    number = float(fill) if fill.dtype.kind in "iuf" else float("nan")
+    shape = (meta.shape[0], meta.shape[1])
+    return ArrayFacts(path, shape, dtype.name, None if number != number else number, meta.attributes)
 
 
 def _probed(group: Any, path: str) -> Iterator[tuple[str, Any]]:
