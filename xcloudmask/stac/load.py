@@ -151,7 +151,8 @@ def load_stac(
     -------
     xarray.DataArray
         ``(time, band, y, x)``, with the wavelengths of the bands, the items and sensors of the time steps,
-        and the CRS as coordinates.
+        where the sun stood (sun_elevation, sun_azimuth; of several items the mean, where they tell), and the
+        CRS as coordinates.
 
     Examples
     --------
