@@ -2,17 +2,24 @@
 
     python benchmarks/clean.py            # minutes; scipy's distances need 4 GiB
     python benchmarks/clean.py --quick    # small masks: shows that it works
+    python benchmarks/clean.py --data FOLDER   # saturated clouds alone: labelled patches, minutes
     python benchmarks/clean.py --table    # measures nothing: prints the result file
 
 Close 60 m, buffer 150 m, sieve 1 ha on pixels of 10 m. In scipy: what lies within a distance by
 `distance_transform_edt`, its quickest way for a disc of such a size, and `label` for the specks. Both in one
 process, one after the other; the answers are compared. Memory is that of a process of its own, which counts
 classes of a lazy mask on two threads, with the steps and without.
+
+Saturated: of the pixels of patches whose visible bands all reach 1.2, how many are alike in all of them (what
+`predict` takes for saturated unasked), and what the labels say. Then the same patches as a sensor would have
+recorded them that is full at 1.2, and one that is full at half of that: of the pixels that are full, what the
+model says with and without that rule.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,6 +112,57 @@ def counted(side: int, steps: bool) -> dict[str, Any]:
     return {"side": side, "steps": steps, "peak_mib": peak_mib(), "wall_s": spent.wall, "cpu_s": spent.cpu}
 
 
+def saturated(folder: Path) -> list[dict[str, Any]]:
+    import warnings
+
+    import xarray as xr
+
+    import xcloudmask  # noqa: F401
+
+    warnings.simplefilter("ignore")
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob("*/*/*.npz")):
+        split, source = path.parts[-3:-1]
+        with np.load(path) as file:
+            bands, stored = [str(name) for name in file["bands"]], file["image"]
+            meta = json.loads(str(file["meta"]))
+            possible = file["possible"] if "possible" in file else np.zeros(stored.shape[1:], "u1")
+        places = [bands.index(name if name in bands else "nir08") for name in ("blue", "green", "red", "nir")]
+        valid = (stored != 65535).all(axis=0)
+        bright = valid & (stored[places[:3]] >= 12_000).all(axis=0)
+        labels = {
+            "cloud": np.isin(possible, (2, 4, 6)), "no cloud": (possible > 0) & (possible & 6 == 0),
+        }  # fmt: skip
+        row = rows.setdefault((split, source), {
+            "split": split, "source": source, "patches": 0, "pixels": 0, "from 1.2": 0, "alike": 0,
+            "labels": dict.fromkeys(labels, 0), "full": {},
+        })  # fmt: skip
+        row["patches"] += 1
+        row["pixels"] += int(valid.sum())
+        row["from 1.2"] += int(bright.sum())
+        row["alike"] += int((bright & (np.ptp(stored[places[:3]].astype(int), axis=0) == 0)).sum())
+        for name, where in labels.items():
+            row["labels"][name] += int((bright & where).sum())
+        if not possible.any():
+            continue
+        level = "L2A" if "2A" in str(meta.get("level")) or "oncloudn" in source else "L1C"
+        axes = {"y": -30.0 * np.arange(stored.shape[1]), "x": 30.0 * np.arange(stored.shape[2])}
+        for gain in (1, 2):
+            values = np.where(valid, np.minimum(stored[places] * (gain * 1e-4), 1.2), np.nan).astype("f4")
+            full = (values[:3] == np.float32(1.2)).all(axis=0)
+            if not full.any():
+                continue
+            da = xr.DataArray(values, dims=("band", "y", "x"), coords=axes)
+            da = da.cloudmask.describe(bands=["blue", "green", "red", "nir"], level=level)
+            for how in (None, "auto"):
+                mask = da.cloudmask.predict(saturation=how).values
+                for name, where in labels.items():
+                    counts = row["full"].setdefault(f"x{gain} {name}", {"pixels": 0, "None": 0, "auto": 0})
+                    counts["pixels"] += int((full & where).sum()) * (how is None)
+                    counts[str(how)] += int(np.isin(mask[full & where], (1, 2)).sum())
+    return list(rows.values())
+
+
 CASES = {"throughput": throughput, "memory": counted}
 
 
@@ -127,15 +185,30 @@ def show(found: dict[str, Any]) -> str:
         for run in found["memory"]
     ]
     head = ("side", "steps", "peak MiB", "seconds", "processor s")
-    return "\n".join([*lines, "\nMemory: a lazy mask, counted by two threads", table(head, rows)])
+    lines += ["\nMemory: a lazy mask, counted by two threads", table(head, rows)]
+    head = ("", "patches", "pixels", "from 1.2", "alike", "labelled cloud", "labelled no cloud")
+    rows = [
+        (f"{row['split']}/{row['source']}", *(row[name] for name in head[1:5]), *row["labels"].values())
+        for row in found.get("saturated", [])
+    ]
+    lines += ["\nAs bright as saturated clouds, as recorded", table(head, rows)]
+    head = ("", "full at", "labelled", "pixels", "called cloud", "with the rule")
+    rows = [
+        (f"{row['split']}/{row['source']}", {"1": 1.2, "2": 0.6}[name[1]], name[3:], *counts.values())
+        for row in found.get("saturated", []) for name, counts in row["full"].items() if counts["pixels"]
+    ]  # fmt: skip
+    return "\n".join([*lines, "\nFull where a detector would be", table(head, rows)])
 
 
 def main() -> None:
-    given = arguments(__doc__, "quick", "table", "child", out="clean.json")
+    given = arguments(__doc__, "data", "quick", "table", "child", out="clean.json")
     if given.child:
         print(json.dumps(CASES[given.child[0]](**json.loads(given.child[1]))))
         return
-    if not given.table:
+    if given.data:
+        found = json.loads(given.out.read_text()) | {"saturated": saturated(given.data)}
+        save(given.out, found)
+    elif not given.table:
         sides = (1000, 3000) if given.quick else (10_000, 20_000)
         found = {
             "circumstances": circumstances(),
@@ -148,6 +221,7 @@ def main() -> None:
                 for side in sides
                 for steps in (False, True)
             ],
+            "saturated": json.loads(given.out.read_text()).get("saturated", []) if given.out.exists() else [],
         }
         save(given.out, found)
     print(show(json.loads(given.out.read_text())))

@@ -1,6 +1,7 @@
 """How well shadows are found by geometry: on made-up scenes, and where people have drawn them.
 
     python benchmarks/shadow.py --data FOLDER   # some minutes; FOLDER holds s2_shadow_alberta/*.npz
+    python benchmarks/shadow.py --data FOLDER --shadowless FILE  # one without shadows
     python benchmarks/shadow.py --quick         # two made-up scenes: shows that it works
     python benchmarks/shadow.py --table         # measures nothing: prints the result file
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from _measure import arguments, circumstances, save, table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import xcloudmask  # noqa: F401
+import xcloudmask
 from tests.tidy.simulated import rates, simulated
 
 MODELS = ("ukis-4band-l2a", "sensei", "spectral")
@@ -64,23 +66,28 @@ def made_up(count: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def drawn(folder: Path) -> Iterator[dict[str, Any]]:
+def drawn(folder: Path, models: Sequence[Any] = MODELS) -> Iterator[dict[str, Any]]:
     for path in sorted((folder / "s2_shadow_alberta").glob("*.npz")):
         with np.load(path) as file:
             stored, true = file["image"], file["possible"] == 8
             names = ("sunZenithAngles", "sunAzimuthAngles", "viewZenithMean", "viewAzimuthMean")
             zenith, azimuth, view_zenith, view_azimuth = (float(file[name]) for name in names)
         da = scene(np.where(stored == 65535, np.nan, stored / 1e4), ["blue", "green", "red", "nir"])
-        for model in (BRIGHT, *MODELS):
+        for model in models:
             if model == BRIGHT:
                 mask = mask_of(da.values[0] > 0.15, da)
             else:
                 mask = da.cloudmask.predict(model, nodata=0, saturation=0.4)
             sun, view = (90 - zenith, azimuth), (view_zenith, view_azimuth)
-            row = {"date": path.stem, "model": model, "shadow_share": float(true.mean())}
-            if model != BRIGHT:
+            has_shadow = "shadow" in mask.attrs["flag_meanings"] and model != BRIGHT
+            row = {
+                "date": path.stem,
+                "model": getattr(model, "name", model),
+                "shadow_share": float(true.mean()),
+            }
+            if has_shadow:
                 row["model alone"] = score(mask, true)
-            for own in ("replace",) if model == BRIGHT else ("replace", "match", "keep"):
+            for own in ("replace", "match", "keep") if has_shadow else ("replace",):
                 row[own] = score(mask.cloudmask.cast_shadow(da, sun=sun, view=view, own=own), true)
             row["no view"] = score(mask.cloudmask.cast_shadow(da, sun=sun), true)
             row["wrong sun"] = score(
@@ -104,7 +111,7 @@ def show(found: dict[str, Any]) -> str:
     hows = ("model alone", "replace", "match", "keep", "no view", "wrong sun")
     for what in ("f1", "precision", "recall") if found["drawn"] else ():
         rows = []
-        for model in (BRIGHT, *MODELS):
+        for model in dict.fromkeys(row["model"] for row in found["drawn"]):
             these = [row for row in found["drawn"] if row["model"] == model]
             rows.append((f"{model}, {len(these)} dates", *(mean(these, how, what) for how in hows)))
         lines += [f"\nDrawn shadows, mean {what} over dates", table(("", *hows), rows)]
@@ -112,12 +119,19 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    given = arguments(__doc__, "data", "quick", "table", out="shadow.json")
-    if not given.table:
+    shadowless = {"metavar": "FILE"}
+    given = arguments(__doc__, "data", "quick", "table", out="shadow.json", shadowless=shadowless)
+    if given.shadowless:
+        warnings.simplefilter("ignore")
+        found = json.loads(given.out.read_text())
+        model = replace(xcloudmask.models.load(given.shadowless), level=None)  # L2A, for want of others
+        rest = [row for row in found["drawn"] if row["model"] != model.name]
+        save(given.out, found | {"drawn": rest + list(drawn(given.data, [model]))})
+    elif not given.table:
         warnings.simplefilter("ignore")
         save(given.out, {
             "circumstances": circumstances(), "made_up": list(made_up(2 if given.quick else 50)),
-            "drawn": list(drawn(given.data)) if given.data else [],
+            "drawn": list(drawn(given.data, (BRIGHT, *MODELS))) if given.data else [],
         })  # fmt: skip
     print(show(json.loads(given.out.read_text())))
 

@@ -206,15 +206,16 @@ def test_the_picture_for_the_readme_is_small_and_keeps_the_legends_colours():
         assert (pixels == want).all(axis=1).sum() > 100, f"the legend shows {name} in its colour"
 
 
-def test_the_notebook_on_dates_runs_and_is_made_of_its_source(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["dates", "shadows"])
+def test_a_simulated_notebook_runs_and_is_made_of_its_source(name, tmp_path, monkeypatch, capsys):
     """Cell by cell; what it prints is what the committed notebook shows."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
     mpl.use("Agg")
     monkeypatch.chdir(tmp_path)
-    cells = build().cells((EXAMPLES / "dates.py").read_text(encoding="utf-8"))
-    text = (EXAMPLES / "dates.ipynb").read_text(encoding="utf-8")
+    cells = build().cells((EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))
+    text = (EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8")
     book = json.loads(text)
     assert [(cell["cell_type"], "".join(cell["source"])) for cell in book["cells"]] == cells, (
         "run python examples/build.py"
@@ -224,11 +225,15 @@ def test_the_notebook_on_dates_runs_and_is_made_of_its_source(tmp_path, monkeypa
     names: dict = {"__name__": "__main__"}
     for number, (kind, code) in enumerate(cells):
         if kind == "code":
-            exec(compile(code, f"dates.py, cell {number}", "exec"), names)
+            exec(compile(code, f"{name}.py, cell {number}", "exec"), names)
     shown = [line for output in printed(book) for line in output.splitlines()]
     assert set(capsys.readouterr().out.splitlines()) <= set(shown)
+    assert len(plt.get_fignums()) == 1
+    plt.close("all")
+    if name == "shadows":
+        assert names["found"][names["shadow"]].mean() > 0.8
+        assert len(names["reads"]) == 9
+        return
     table = names["table"]
     assert table["error"].idxmin() == table["true error"].idxmin() == "revised"
     assert names["record"].tests.step.sel(month=0).values.tolist() == [[False, True], [False, False]]
-    assert len(plt.get_fignums()) == 1
-    plt.close("all")

@@ -11,8 +11,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import CLEAR, DROP
-from xcloudmask.engine.progress import Progress as PixelProgress
-from xcloudmask.engine.progress import progress_bar
+from xcloudmask.engine.progress import Progress, progress_bar
 from xcloudmask.errors import CloudMaskError, OptionError, names_checked
 from xcloudmask.masks import apply
 from xcloudmask.predict.options import PredictOptions
@@ -30,7 +29,7 @@ from xcloudmask.types import Band, ModelLike, Sensor
 if TYPE_CHECKING:
     from xcloudmask.masks.explore import Map
     from xcloudmask.masks.geotiff import Written
-    from xcloudmask.store.options import Overviews, Progress
+    from xcloudmask.store.options import Overviews
     from xcloudmask.store.sizes import Sizes
     from xcloudmask.streaming.report import StreamReport
 
@@ -152,12 +151,12 @@ class CloudMask:
         dtype: str = "auto",
         working_resolution: str | float = "auto",
         nodata: float | str | None = "auto",
-        saturation: float | Mapping[str, float] | None = None,
+        saturation: float | Mapping[str, float] | str | None = "auto",
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
         post: Steps | None = None,
-        progress: PixelProgress = "auto",
+        progress: Progress = "auto",
     ) -> DataArray:
         """Return classes as uint8, 255 for no data; lazy if the scene or an aux input is.
 
@@ -192,11 +191,13 @@ class CloudMask:
             value of the sensor's products: 0 in every band (Sentinel-2, Landsat), which no surface reflects.
             Where the sensor is not known and nothing is declared, 0 in every band is no data with a warning.
             None: no number but those that the attributes declare.
-        saturation : float or mapping, optional
+        saturation : "auto", float, mapping or None
             Reflectance from which on a band is saturated, or was clipped: one figure for all visible bands,
             or one for each band that is to be looked at, ``{"blue": 0.4, "red": 0.4}``. A pixel is cloud
             where every such band reaches it, whatever the model says, unless that is snow: flat tops of
             clouds look like nothing that models have seen. Pixels around it are inferred as they would be.
+            Auto: where all visible bands hold one and the same reflectance of 1.2 or more, which no ground
+            does; not for published systems, which answer as published. None: nowhere.
         valid : DataArray, optional
             True where pixels are to be used; the others become no data.
         aux : DataArray, Dataset or mapping of DataArray, optional
@@ -214,8 +215,8 @@ class CloudMask:
             {"cloud": "150 m"}), ("sieve", "1 ha")]``, or ``"close=60 m; buffer(cloud)=150 m; sieve=1 ha"``.
         progress : bool, "auto" or callable
             A bar, auto where there is a terminal or a notebook and it takes a second; or a function that is
-            called with windows done and windows in all. Of a lazy scene nothing is done here:
-            ``with tqdm.dask.TqdmCallback(): mask.compute()``.
+            called with each `xcloudmask.streaming.ProgressEvent`: how many windows are done, and of how many.
+            Of a lazy scene nothing is done here: ``with tqdm.dask.TqdmCallback(): mask.compute()``.
 
         Returns
         -------
@@ -249,12 +250,12 @@ class CloudMask:
         dtype: str = "auto",
         working_resolution: str | float = "auto",
         nodata: float | str | None = "auto",
-        saturation: float | Mapping[str, float] | None = None,
+        saturation: float | Mapping[str, float] | str | None = "auto",
         valid: xr.DataArray | None = None,
         aux: AuxLike | None = None,
         tta: bool | int = False,
         uncertainty: bool = False,
-        progress: PixelProgress = "auto",
+        progress: Progress = "auto",
     ) -> DataArray:
         """Return probabilities as float32 along a ``class`` dimension, NaN for no data; lazy as `predict`.
 
@@ -383,7 +384,7 @@ class CloudMask:
 
         return rank(self._mask(), by, area, clear)
 
-    def clean(self, *, progress: PixelProgress = "auto", **steps: Any) -> DataArray:
+    def clean(self, *, progress: Progress = "auto", **steps: Any) -> DataArray:
         """Return a mask with its clouds and shadows tidied, step by step in the order written; lazy if it is.
 
         A size is a length such as ``"150 m"``, an area such as ``"1 ha"``, or a number of pixels. Lengths are
@@ -437,7 +438,7 @@ class CloudMask:
         view: tuple[float, float] | None = None,
         heights: tuple[float, float] = (200.0, 6000.0),
         own: Literal["replace", "match", "keep"] = "replace",
-        progress: PixelProgress = "auto",
+        progress: Progress = "auto",
     ) -> DataArray:
         """Return a mask with the shadows of its clouds, found by geometry; lazy if it is.
 
@@ -794,7 +795,7 @@ class CloudMask:
         return describe_mask(self._mask(), href, store=store, id=id, items=items, cloud_cover=cloud_cover)
 
     def to_geotiff(
-        self, path: str | PathLike[str], *, overwrite: bool = False, progress: PixelProgress = "auto"
+        self, path: str | PathLike[str], *, overwrite: bool = False, progress: Progress = "auto"
     ) -> Written:
         """Write a mask or probabilities to a Cloud Optimized GeoTIFF, whole or not at all.
 

@@ -475,7 +475,8 @@ class Calibration:
 
     Any of `nodata` is compared with the stored number, before scaling; so is any of `fill`, which means no
     data only where every band holds it. `assumed`: nobody said so, and it is warned of where it occurs.
-    `saturation`: the reflectance from which on each band is saturated, infinite where it is not looked at.
+    `saturation`: the reflectance from which on each band is saturated, infinite where it is not looked at;
+    `alike`: only where these bands hold one and the same reflectance, too.
     """
 
     scale: tuple[float, ...] | None = None
@@ -484,6 +485,7 @@ class Calibration:
     fill: tuple[float, ...] = ()
     assumed: bool = False
     saturation: tuple[float, ...] | None = None
+    alike: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,13 +531,14 @@ class Options:
 
     @property
     def saturation(self) -> str | None:
-        """Which bands are saturated, and from where on: ``"blue 0.4, red 0.4"``; None if nobody said so."""
+        """Which bands are saturated, and from where on: ``"blue 0.4, red 0.4"``; None if none is."""
         if self.calibration.saturation is None:
             return None
         given = [band for band in self.inputs if band.kind == "reflectance"]
         names = [band.common_name or band.name for band in given] or self.spec.bands
         pairs = zip(names, self.calibration.saturation, strict=True)
-        return ", ".join(f"{name} {value:g}" for name, value in pairs if math.isfinite(value))
+        said = ", ".join(f"{name} {value:g}" for name, value in pairs if math.isfinite(value))
+        return f"{said}, all alike" if self.calibration.alike else said
 
     @property
     def aux_names(self) -> str | None:

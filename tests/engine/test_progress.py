@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,15 +14,21 @@ import xarray as xr
 from tests.scenes import noise, scene
 from xcloudmask.engine.progress import progress_bar
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.streaming import ProgressEvent
 from xcloudmask.testing import TOY
+
+
+def noted() -> tuple[list[tuple[int, int]], Callable[[ProgressEvent], None]]:
+    told: list[tuple[int, int]] = []
+    return told, lambda event: told.append((event.done, event.total))
 
 
 @pytest.mark.parametrize("dates", [1, 3])
 def test_predict_tells_of_each_window_and_ends_with_all(dates: int) -> None:
     pixels = noise(dates, 2, 90, 70)
     pixels[-1, :, :40] = np.nan  # windows that hold nothing are counted, too
-    told: list[tuple[int, int]] = []
-    scene(pixels, ["red", "nir"]).cloudmask.predict(TOY, progress=lambda *figures: told.append(figures))
+    told, note = noted()
+    scene(pixels, ["red", "nir"]).cloudmask.predict(TOY, progress=note)
     done, totals = zip(*told, strict=True)
     assert set(totals) == {dates * 4 * 3}
     assert list(done) == sorted(done)
@@ -31,12 +38,27 @@ def test_predict_tells_of_each_window_and_ends_with_all(dates: int) -> None:
 
 def test_clean_and_geotiff_tell_what_is_done(tmp_path: os.PathLike[str]) -> None:
     mask = scene(noise(2, 90, 70), ["red", "nir"]).cloudmask.predict(TOY, progress=False)
-    told: list[tuple[int, int]] = []
-    mask.cloudmask.clean(close=2, sieve=3, progress=lambda *figures: told.append(figures))
+    told, note = noted()
+    mask.cloudmask.clean(close=2, sieve=3, progress=note)
     assert told[-1][0] == told[-1][1] == len(told)
     told.clear()
-    mask.cloudmask.to_geotiff(f"{tmp_path}/m.tif", progress=lambda *figures: told.append(figures))
+    mask.cloudmask.to_geotiff(f"{tmp_path}/m.tif", progress=note)
     assert told[-1] == (6300, 6300)
+
+
+def test_one_function_follows_every_call(tmp_path: os.PathLike[str]) -> None:
+    """Windows, tasks, pixels and regions: the same event, which says what it counts."""
+    seen: list[ProgressEvent] = []
+    da = scene(noise(2, 90, 70), ["red", "nir"])
+    mask = da.cloudmask.predict(TOY, progress=seen.append)
+    mask.cloudmask.clean(close=2, progress=seen.append)
+    mask.cloudmask.to_geotiff(f"{tmp_path}/m.tif", progress=seen.append)
+    da.chunk().cloudmask.predict(TOY).cloudmask.to_zarr(f"{tmp_path}/m.zarr", progress=seen.append)
+    assert list(dict.fromkeys(event.unit for event in seen)) == ["window", "task", "px", "region"]
+    assert {event.unit for event in seen if event.kind == "end"} == {event.unit for event in seen}
+    assert all(event.done == event.total for event in seen if event.kind == "end")
+    halfway = ProgressEvent("done", 10, 40, seconds=5.0, unit="window")
+    assert halfway.text == "10/40 windows  ETA 0:15"
 
 
 def test_a_terminal_shows_a_bar_that_fills_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:

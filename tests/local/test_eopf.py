@@ -31,6 +31,7 @@ def test_a_store_is_opened_by_its_path_alone(eopf_store, product, level):
     assert da.item_id.item() == (L1C if level == "L1C" else L2A)
     elevation = {"L1C": 22.4813, "L2A": 40.6951}[level]  # of the root's attributes, or of mean_sun_angles
     assert da.sun_elevation.item() == pytest.approx(elevation, abs=1e-3)
+    assert da.sun_azimuth.item() == pytest.approx({"L1C": 164.5012, "L2A": 163.5959}[level], abs=1e-3)
     for band, name in (("blue", "b02"), ("nir", "b08")):
         raw = pixels(level, name, 180)
         expected = np.where(raw == 0, np.nan, raw * 1e-4 - 0.1)

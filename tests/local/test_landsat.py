@@ -43,7 +43,7 @@ def groups_of(code, level, collection, product, files):
         else:
             rescaling[f"REFLECTANCE_MULT_BAND_{band}"] = f"{position}.0000E-05"
             rescaling[f"REFLECTANCE_ADD_BAND_{band}"] = f"-0.{position}00000"
-    image = {"SUN_ELEVATION": "40.00000000", "CLOUD_COVER": "1.0"}
+    image = {"SUN_ELEVATION": "40.00000000", "SUN_AZIMUTH": "-20.5", "CLOUD_COVER": "1.0"}
     about = {"SPACECRAFT_ID": platform, "SENSOR_ID": instrument, "DATE_ACQUIRED": "2019-12-01",
              "SCENE_CENTER_TIME": "15:13:51.8610990Z"}  # fmt: skip
     if collection == 1:
@@ -141,7 +141,7 @@ def test_level_1_is_reflectance_over_the_sine_of_the_elevation(landsat, code, co
     folder, raw = landsat(code, collection=collection, form=form)
     scene = xcloudmask.local.open(folder)
     assert scene.attrs == {"level": "toa", "sensor": PLATFORMS[code][2]}
-    assert scene.sun_elevation.item() == 40.0
+    assert (scene.sun_elevation.item(), scene.sun_azimuth.item()) == (40.0, 339.5)
     assert scene.item_id.item() == folder.name
     assert str(scene.time.values[0]) == "2019-12-01T15:13:51.861099000"
     assert "pan" not in scene.band

@@ -112,6 +112,7 @@ def test_old_names_and_times(safe):
     np.testing.assert_allclose(scene.sel(band="red")[0], expected(raw["B04"], 0.0), atol=1e-6)
     assert str(scene.time.values[0]) == "2022-03-01T10:10:21.024000000"
     assert scene.sun_elevation.item() == pytest.approx(38.5)
+    assert scene.sun_azimuth.item() == 160
     assert scene.item_id.item() == "S2B_MSIL1C_X"
 
 

@@ -15,7 +15,10 @@ TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
 
 
-def test_the_code_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_code_of_the_page_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     mpl = pytest.importorskip("matplotlib")
     mpl.use("Agg")
     codes = np.zeros((120, 120), "u1")
@@ -33,12 +36,13 @@ def test_the_code_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     reflectance = xr.DataArray(pixels, dims=("band", "y", "x"), coords=mask.coords)
     names["reflectance"] = reflectance.cloudmask.describe(bands=["red", "nir"], level="L2A")
     names["model"] = TOY
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
     for block in BLOCKS:
         exec(compile(block, str(PAGE), "exec"), names)
     assert re.search(r"kappa 0\.\d\d|kappa 1\.00", capsys.readouterr().out)
     assert names["clean"].values[45, 50] == 1
     assert names["clean"].values[100, 100] == 0
+    assert (tmp_path / "clean.zarr").is_dir()
     assert np.isnan(names["same"].values[100, 100])
     np.testing.assert_array_equal(names["theirs_too"].values, xcloudmask.masks.decode(layer, "scl").values)
     mpl.pyplot.close("all")

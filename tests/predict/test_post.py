@@ -1,5 +1,6 @@
 """post= of predict: the mask is as `clean` makes it, in a graph, in a store and on the command line."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.scenes import noise, scene
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.predict import add_model_arguments, model_options
 from xcloudmask.errors import CloudMaskError, ContractError, OptionError
+from xcloudmask.streaming import ProgressEvent
 from xcloudmask.testing import LOCAL
 
 MODEL = replace(LOCAL, threshold=0.5)
@@ -88,6 +90,33 @@ def test_a_store_refuses_steps_that_need_the_whole_scene(da: xr.DataArray, tmp_p
     with pytest.raises(CloudMaskError, match=r"whole of a scene.*clean what xcloudmask\.open_masks"):
         xcloudmask.stream(da, tmp_path / "m", predict={"model": MODEL, "post": f"{step}; buffer=1"})
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("steps", [{"sieve": 9, "fill": 4, "buffer": 1}, {"hysteresis": (0.4, 0.7)}])
+def test_the_remedy_gives_what_one_call_would(
+    da: xr.DataArray, tmp_path: Path, steps: dict[str, object]
+) -> None:
+    """Streamed as predicted, stopped and resumed; then store to store, where the whole scene is at hand."""
+    how, output = {"model": MODEL}, "probabilities" if "hysteresis" in steps else "classes"
+    sizes = {"chunks": {"y": 16, "x": 16}, "shards": {"y": 32, "x": 32}, "regions_in_flight": 1}
+    exact = {"encoding": {"dtype": "float32"}} if output == "probabilities" else {}
+
+    def stop(event: ProgressEvent) -> None:
+        if event.done == 3:
+            raise KeyboardInterrupt
+
+    for progress in (stop, False):
+        with pytest.raises(KeyboardInterrupt) if progress else nullcontext():
+            job = {"predict": how, "output": output, "progress": progress}
+            report = xcloudmask.stream(da.chunk(y=32, x=32), tmp_path / "raw.zarr", **job, **sizes, **exact)
+    assert (report.skipped, report.written) == (3, 3)
+    clean = xcloudmask.open_masks(tmp_path / "raw.zarr").cloudmask.clean(**steps)
+    clean.to_zarr(tmp_path / "clean.zarr", consolidated=False)
+    want = da.cloudmask.predict(MODEL, post=steps)
+    assert (want != da.cloudmask.predict(MODEL)).any()
+    stored = xr.open_zarr(tmp_path / "clean.zarr", consolidated=False)[clean.name]
+    np.testing.assert_array_equal(stored.values, want.values)
+    assert stored.attrs["cleaned"] == want.attrs["cleaned"]
 
 
 def test_the_command_line_takes_text() -> None:

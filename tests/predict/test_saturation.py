@@ -1,4 +1,4 @@
-"""Pixels at a declared ceiling are cloud; nothing else changes."""
+"""Pixels at a declared ceiling are cloud, and unasked those that no ground can be; nothing else changes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,8 @@ from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError
 from xcloudmask.testing import ANY_BANDS, TOY
 
 NAMES = ["blue", "green", "red", "nir"]
+SNOW = "val/l8_38cloud/54_3_by_10_LC08_L1TP_064017_20160420_20170223_01_T1.npz"
+UNASKED = "blue 1.2, green 1.2, red 1.2, all alike"
 SHADOWS = Path(__file__).parents[2] / "../shared/data/train/s2_shadow_alberta"
 #: Visible bands that end at 0.4, and one that does not.
 PIXELS = weather(96, 120, bands=4)
@@ -24,7 +26,7 @@ FULL = (PIXELS[:3] == np.float32(0.4)).all(axis=0)
 assert 0.02 < FULL.mean() < 0.5
 FOUR = replace(TOY, name="toy-four", bands=tuple(NAMES))
 
-pytestmark = pytest.mark.filterwarnings("ignore:many pixels of a band are exactly")
+pytestmark = pytest.mark.filterwarnings("ignore:many pixels")
 
 
 def clipped(dtype: str = "f4") -> xr.DataArray:
@@ -49,7 +51,7 @@ def test_saturated_pixels_are_cloud_and_no_other_pixel_changes(dtype: str, how: 
     assert (as_it_was.values[FULL] != cloud).any(), "the toy sees cloud there anyway: this shows nothing"
     np.testing.assert_array_equal(mask.values[~FULL], as_it_was.values[~FULL])
     assert mask.attrs["saturation"] == "blue 0.4, green 0.4, red 0.4"
-    assert "saturation" not in as_it_was.attrs
+    assert as_it_was.attrs["saturation"] == UNASKED
 
 
 def test_probabilities_move_to_thick_cloud_but_snow_stays_snow() -> None:
@@ -80,7 +82,7 @@ def test_a_store_holds_the_same_mask_and_refuses_another_ceiling(tmp_path: Path)
     xcloudmask.stream(da, tmp_path / "a.zarr", predict={"model": FOUR, "saturation": 0.4}, progress=False)
     same_answer(xr.open_zarr(tmp_path / "a.zarr").cloud_mask.compute(), mask.compute())
     with pytest.raises(
-        xcloudmask.errors.ContractError, match=r"saturation: 'blue 0\.4, .* None in this call"
+        xcloudmask.errors.ContractError, match=r"saturation: 'blue 0\.4, .* 'blue 1\.2, .* in this call"
     ):
         xcloudmask.stream(da, tmp_path / "a.zarr", predict={"model": FOUR}, progress=False)
 
@@ -129,6 +131,84 @@ def test_a_declared_ceiling_is_not_warned_of(recwarn: pytest.WarningsRecorder) -
     assert not [w for w in recwarn if "many pixels of a band" in str(w.message)]
     with pytest.warns(UserWarning, match=r"its brightest.* saturation=0\.4: where every visible band"):
         clipped().cloudmask.predict(FOUR)
+
+
+def flat(dtype: str = "f4") -> tuple[xr.DataArray, np.ndarray]:
+    """A scene of which one corner is full, and another is as bright but not even; and the full pixels."""
+    pixels = weather(96, 120, bands=4).clip(0.01, 1.1)
+    pixels[:, :30, :40] = 1.3
+    pixels[:, 60:, 80:] = 1.3 + 0.001 * np.arange(4)[:, None, None]
+    full = np.zeros((96, 120), bool)
+    full[:30, :40] = True
+    if dtype == "f4":
+        return scene(pixels, NAMES), full
+    stored = (pixels * 1e4 + 1000).round().astype(dtype)
+    return scene(stored, NAMES).cloudmask.describe(scale=1e-4, offset=-0.1), full
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u2", "f8"])
+def test_unasked_only_what_is_alike_in_all_visible_bands_is_cloud(dtype: str) -> None:
+    da, full = flat(dtype)
+    alone = da.cloudmask.predict(FOUR, saturation=None)
+    mask = da.cloudmask.predict(FOUR)
+    assert (alone.attrs.get("saturation"), mask.attrs["saturation"]) == (None, UNASKED)
+    assert (alone.values[full] != 1).any(), "the toy sees cloud there anyway: this shows nothing"
+    assert (mask.values[full] == 1).all()
+    np.testing.assert_array_equal(mask.values[~full], alone.values[~full])
+    assert (da.cloudmask.predict(FOUR, saturation=1.2).values[60:, 80:] == 1).all()
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.data())
+def test_unasked_chunks_do_not_matter_either(data: st.DataObject) -> None:
+    da, _ = flat("u2")
+    lazy = da.chunk(y=data.draw(chunks(96)), x=data.draw(chunks(120)))
+    same_answer(lazy.cloudmask.predict(FOUR).compute(), da.cloudmask.predict(FOUR))
+
+
+def test_who_is_not_asked_unasked() -> None:
+    """A published system, a model without cloud, one visible band alone: they answer as they would."""
+    da, full = flat()
+    for model in (
+        replace(FOUR, name="published", family="somebody's"),
+        replace(FOUR, name="no-cloud", classes=("a", "b", "c")),
+        replace(FOUR, name="toy-two", bands=("red", "nir")),
+    ):
+        how = {"model": model, "scheme": "native"}
+        mask = da.cloudmask.predict(**how)
+        assert "saturation" not in mask.attrs
+        np.testing.assert_array_equal(mask, da.cloudmask.predict(saturation=None, **how))
+    published = da.cloudmask.predict(replace(FOUR, name="published", family="x"), saturation=1.2)
+    assert (published.values[full] == 1).all()
+
+
+def test_what_is_cloud_unasked_is_told(recwarn: pytest.WarningsRecorder) -> None:
+    da, _ = flat()
+    da.cloudmask.predict(FOUR)
+    (said,) = [str(warning.message) for warning in recwarn if "many pixels" in str(warning.message)]
+    assert "taken as saturated cloud" in said
+    assert "saturation=None" in said
+    # each band full at another number: not known for saturation unasked, and warned of as ever
+    uneven = scene(PIXELS * np.array([3.25, 3.25, 3.4, 3], "f4")[:, None, None], NAMES)
+    with pytest.warns(UserWarning, match=r"exactly 1\.3, its brightest"):
+        uneven.cloudmask.predict(FOUR)
+
+
+@pytest.mark.skipif(not SHADOWS.exists(), reason="no ../shared/data: real snow on slopes")
+def test_bright_snow_is_no_cloud_unasked() -> None:
+    """Snow on slopes that face the sun (Alaska, April) is as bright as saturated cloud, and never so even."""
+    with np.load(SHADOWS.parents[1] / SNOW) as file:
+        stored, possible = file["image"], file["possible"]
+    da = scene((stored / 1e4).astype("f4"), NAMES)
+    bright = (stored[:3] >= 12_000).all(axis=0)
+    assert bright.sum() > 400
+    assert not (possible[bright] & 6).any()
+    alone, mask, declared = (
+        da.cloudmask.predict("ukis-4band-l1c", nodata=65535, saturation=each).values
+        for each in (None, "auto", 1.2)
+    )
+    np.testing.assert_array_equal(mask, alone)
+    assert (declared[bright] == 1).all()
 
 
 @pytest.mark.skipif(not SHADOWS.exists(), reason="no ../shared/data: real Sentinel-2 clipped at 0.4")

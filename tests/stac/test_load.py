@@ -46,6 +46,18 @@ def test_the_result_describes_itself(site, engine):
         assert all(type(value) is str for value in coord.values.flat if coord.dtype == object)
 
 
+def test_the_suns_angles_come_along_and_of_tiles_their_mean(site):
+    scene, tile = landsat2(site, "planetary-computer").item, sentinel2(site, "earth-search-c1").item
+    assert not {"sun_elevation", "sun_azimuth"} & set(load_stac([tile]).coords)
+    other = copy.deepcopy(tile)
+    other["id"] += "-b"
+    tile["properties"] |= {"view:sun_elevation": 61.0, "view:sun_azimuth": 350.0}
+    other["properties"] |= {"view:sun_elevation": 63.0, "view:sun_azimuth": 20.0}
+    both = load_stac([tile, other, scene], duplicates="keep", mosaic="day", bands=["red"])
+    assert both.sun_elevation.values.tolist() == [60.5, 62.0]  # Landsat came first
+    np.testing.assert_allclose(both.sun_azimuth, [np.nan, 5.0])
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_the_result_can_be_written_and_read_back(site, engine, zarr_format, tmp_path):
     da = load_stac([sentinel2(site, "cdse").item], engine=engine)

@@ -58,7 +58,7 @@ def _number_or_text(parse: Callable[[str], Any]) -> Callable[[str], Any]:
         try:
             return parse(text)
         except (ValueError, ArgumentTypeError):
-            return text
+            return None if text == "none" else text
 
     return read
 
@@ -100,5 +100,5 @@ def as_flags(use: Use) -> str:
         elif isinstance(value, list):
             words.append(f"{flag_of(name)} {'a,b,c' if ... in value else ','.join(map(str, value))}")
         else:
-            words.append(f"{flag_of(name)} {value}")
+            words.append(f"{flag_of(name)} {'none' if value is None else value}")
     return " ".join(words)

@@ -11,7 +11,16 @@ import math
 import numpy as np
 
 from xcloudmask.engine.arrays import Array, Float
-from xcloudmask.engine.pixels import CEILING, HIGHEST, NEAR, filled, holds_data, stored_limits, within
+from xcloudmask.engine.pixels import (
+    CEILING,
+    HIGHEST,
+    NEAR,
+    filled,
+    holds_data,
+    saturated,
+    stored_limits,
+    within,
+)
 from xcloudmask.errors import NoDataWarning, Remedy, UnitError, UnitWarning, Use, warn_user
 from xcloudmask.types import Calibration
 
@@ -149,6 +158,16 @@ def name_oddities(raw: Array, calibration: Calibration) -> None:
             )
     factors = np.broadcast_to(calibration.scale or (1.0,), len(sample)).tolist()
     addends = np.broadcast_to(calibration.offset or (0.0,), len(sample)).tolist()
+    dull = np.ones(sample.shape[1], bool)
+    if calibration.alike:
+        dull = ~saturated(sample[..., None], calibration)[:, 0]
+        if (~dull).sum() >= FEW:
+            warn_user(
+                "many pixels hold one and the same reflectance in all visible bands, and are brighter than "
+                "ground: they are taken as saturated cloud",
+                UnitWarning,
+                Remedy("Where that is snow, say {}: the model decides", Use(saturation=None)),
+            )
     for band, values in enumerate(sample):
         zero = values == 0
         if zero.sum() >= FEW and MANY <= zero.mean() < 1 and (sample[:, zero] != 0).any():
@@ -158,8 +177,9 @@ def name_oddities(raw: Array, calibration: Calibration) -> None:
                 "the model other bands",
                 NoDataWarning,
             )
-        limit = math.inf if calibration.saturation is None else calibration.saturation[band]
-        name_ceiling(values, factors[band], addends[band], limit)
+        declared = not (calibration.saturation is None or calibration.alike)
+        limit = calibration.saturation[band] if declared and calibration.saturation else math.inf
+        name_ceiling(values[dull], factors[band], addends[band], limit)
 
 
 def name_ceiling(values: Array, factor: float, addend: float, declared: float = math.inf) -> None:
@@ -167,6 +187,8 @@ def name_ceiling(values: Array, factor: float, addend: float, declared: float = 
 
     Nothing is said of a ceiling that was `declared`.
     """
+    if not values.size:
+        return
     top = values.max()
     at_top = int((values == top).sum())
     if at_top < max(FEW, 0.002 * values.size):

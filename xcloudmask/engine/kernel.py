@@ -200,8 +200,9 @@ def _answer(plan: Plan, channels: Float, states: Array) -> Array:
     if (valid & ~answered).any():
         warn_user(no_answer(options.spec), ModelWarning)
     valid = valid & answered
-    if options.calibration.saturation is not None:
-        probabilities = count_as_cloud(probabilities, states == SATURATED, options.spec)
+    full = states == SATURATED
+    if full.any():
+        probabilities = count_as_cloud(probabilities, full, options.spec)
     probabilities = to_scheme(probabilities, options.scheme)
     if options.output == "probabilities":
         if options.uncertainty:

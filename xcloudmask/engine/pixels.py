@@ -16,6 +16,8 @@ LOWEST, HIGHEST = -0.5, 20.0
 CEILING = 3.0
 #: How near to a fill value a float may lie that went through a scale and an offset in single precision.
 NEAR = 1e-6
+#: Bands that differ by less hold one number: below the step of any product's, above rounding in float32.
+SAME = 5e-6
 #: So many pixels of all bands are calibrated and averaged at a time.
 PIXELS_AT_ONCE = 2**14
 
@@ -54,6 +56,8 @@ def holds_data(raw: Array, calibration: Calibration, highest: float = HIGHEST) -
 def saturated(raw: Array, calibration: Calibration) -> Bool:
     """Pixels of stored numbers (..., band, y, x) that are saturated in each band that is looked at.
 
+    If `calibration.alike`, only where all of these come to one and the same reflectance.
+
     Examples
     --------
     >>> saturated(np.array([[[4000, 4000]], [[4100, 3999]]]), Calibration((1e-4,), saturation=(0.4, 0.4)))
@@ -68,6 +72,14 @@ def saturated(raw: Array, calibration: Calibration) -> Bool:
     for band, limit in enumerate(calibration.saturation or ()):
         if math.isfinite(limit):
             here &= raw[..., band, :, :] >= float((limit - NEAR - offsets[band]) / scales[band])
+            if not here.any():  # as a rule after the first band
+                return here
+    if calibration.alike:
+        places = np.nonzero(here)
+        seen = [band for band, limit in enumerate(calibration.saturation or ()) if math.isfinite(limit)]
+        values = np.moveaxis(raw, -3, -1)[places][:, seen].astype(np.float64) * scales[seen] + offsets[seen]
+        with np.errstate(invalid="ignore"):  # infinity is as much as no other
+            here[places] = np.ptp(values, axis=-1) <= SAME
     return here
 
 

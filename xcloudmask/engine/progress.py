@@ -3,17 +3,99 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from xcloudmask.errors import OptionError
 
-#: Called with what is done and what there is to do.
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """How far a call is; given to ``progress=callable`` as its work goes on, and at the end.
+
+    A stream tells of regions, at the start, too, and after each one; the other calls of windows, pixels or
+    tasks, which neither fail nor were done before.
+
+    Examples
+    --------
+    >>> event = ProgressEvent("done", 15, 60, 0, 0, 62.9, 21.0, 2 * 60.0, "2026-05-01 S2A", (0, 2, 3))
+    >>> event.text
+    '15/60 regions  3.0 Mpx/s  ETA 0:40'
+    """
+
+    kind: Literal["start", "done", "failed", "end"]
+    done: int  # with those of earlier runs
+    total: int
+    failed: int = 0
+    skipped: int = 0  # done in an earlier run
+    megapixels: float = 0.0  # written in this run
+    seconds: float = 0.0  # since the start of this run
+    left: float = 0.0  # megapixels that remain
+    scene: str = ""
+    region: tuple[int, ...] | None = None
+    message: str = ""  # why a region failed
+    unit: str = "region"
+
+    @property
+    def rate(self) -> float:
+        """Megapixels a second in this run."""
+        return self.megapixels / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds that remain at this rate; None while unknown."""
+        if self.rate > 0:
+            return self.left / self.rate
+        fresh = self.done - self.skipped
+        return self.seconds * (self.total - self.done) / fresh if fresh > 0 else None
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        parts = [f"{self.done}/{self.total} {self.unit}{'' if self.unit == 'px' else 's'}"]
+        if self.rate > 0:
+            parts.append(f"{figure(self.rate)} Mpx/s")
+        if self.kind == "end":
+            parts.append(f"in {clock(self.seconds)}")
+        else:
+            parts.append(f"ETA {'?' if self.eta is None else clock(self.eta)}")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        return "  ".join(parts)
+
+
+def figure(value: float) -> str:
+    """Return a number with one digit after the point, or its first that is not zero.
+
+    Examples
+    --------
+    >>> figure(4.24), figure(0.0361)
+    ('4.2', '0.04')
+    """
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.1g}"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as h:mm:ss or m:ss.
+
+    Examples
+    --------
+    >>> clock(3725), clock(65.4)
+    ('1:02:05', '1:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+#: Called with what is done and what there is to do, by what does it.
 Tell = Callable[[int, int], None]
 #: Whether a bar is shown, "auto" where somebody looks and waits; or what is called in its place.
-Progress = bool | Literal["auto"] | Tell
+Progress = bool | Literal["auto"] | Callable[[ProgressEvent], None]
 
 
 def tqdm_class() -> Any:
@@ -44,15 +126,23 @@ def progress_bar(progress: Progress, title: str, unit: str) -> Iterator[Tell]:
 
     Examples
     --------
-    >>> with progress_bar(lambda done, total: print(f"{done} of {total}"), "mask", "window") as tell:
+    >>> with progress_bar(lambda event: print(event.kind, event.done, event.total), "mask", "window") as tell:
     ...     tell(1, 2)
-    1 of 2
+    ...     tell(2, 2)
+    done 1 2
+    end 2 2
     """
     if callable(progress):
-        yield progress
+        call, began = progress, time.monotonic()
+
+        def event(done: int, total: int) -> None:
+            kind: Literal["done", "end"] = "end" if done == total else "done"
+            call(ProgressEvent(kind, done, total, seconds=time.monotonic() - began, unit=unit))
+
+        yield event
         return
     if not isinstance(progress, bool) and progress != "auto":
-        raise OptionError("progress", progress, allowed=("auto", True, False, "a function of done and total"))
+        raise OptionError("progress", progress, allowed=("auto", True, False, "a function of an event"))
     auto = progress == "auto"
     if not (sys.stderr.isatty() or in_notebook() if auto else progress):
         yield tell_nobody

@@ -104,7 +104,8 @@ def open(
         float32, dims ``(time, band, y, x)`` with a time of length 1. Reflectance from 0 to 1, temperature in
         kelvin, NaN where there is no data. Coordinates along band: common_name, band_name,
         center_wavelength and full_width_half_max (µm), min_nm, max_nm, gsd (m), kind; along time: item_id,
-        sensor, and sun_elevation where known. Attributes ``level`` and ``sensor``; ``.rio.crs`` works.
+        sensor, and sun_elevation and sun_azimuth where known. Attributes ``level`` and ``sensor``;
+        ``.rio.crs`` works.
 
     Raises
     ------

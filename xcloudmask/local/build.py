@@ -18,6 +18,7 @@ from xcloudmask.errors import AssetError, CloudMaskError, OptionError
 from xcloudmask.local.hdf4 import read_hdf4
 from xcloudmask.local.scene import HDF4, Plane, Scene
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times
+from xcloudmask.scene.sun_angles import describe_sun
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.opening import gdal_path, is_local, is_zarr, open_raster
@@ -119,8 +120,7 @@ def build(scene: Scene, resolution: float | None, chunks: Any) -> xr.DataArray:
     )
     array = describe_bands(array, [plane.source.band for plane in scene.planes if plane.source.band])
     array = describe_times(array, [scene.time or "NaT"], [scene.item_id], [scene.sensor.name])
-    if scene.sun_elevation is not None:
-        array = array.assign_coords(sun_elevation=("time", [float(scene.sun_elevation)]))
+    array = describe_sun(array, [[(scene.sun_elevation, scene.sun_azimuth)]])
     return describe_scene(array, levels=[scene.level], sensors=[scene.sensor.name], crs=grid.crs)
 
 

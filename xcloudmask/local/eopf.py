@@ -64,6 +64,7 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
         planes=tuple(_plane(source) for source in plan.assets),
         time=given.date or parse_time(told),
         sun_elevation=plan.sun_elevation,
+        sun_azimuth=plan.sun_azimuth,
     )
 
 

@@ -108,6 +108,7 @@ def scene(files: Files, given: Overrides) -> Scene:
         planes=tuple(planes),
         time=given.date or _time(groups),
         sun_elevation=elevation,
+        sun_azimuth=mtl_number(groups, IMAGE, "SUN_AZIMUTH", where),
     )
 
 

@@ -65,6 +65,7 @@ def scene(files: Files, given: Overrides) -> Scene:
     warn_of_absent(sensor.bands, held, given, where)
     chosen = choose(held, given.bands, sensor)
     scale, offsets = _numbers(product, level, where, given)
+    elevation, azimuth = (given.sun_elevation, None) if given.sun_elevation else _sun(files, granule)
     planes = tuple(
         _plane(files, images[band.name], band, scale, offsets.get(band.name, 0.0), given) for band in chosen
     )
@@ -74,9 +75,8 @@ def scene(files: Files, given: Overrides) -> Scene:
         level=level,
         planes=planes,
         time=given.date or parse_time(_text(product, "PRODUCT_START_TIME")),
-        sun_elevation=given.sun_elevation
-        if given.sun_elevation is not None
-        else _sun_elevation(files, granule),
+        sun_elevation=elevation,
+        sun_azimuth=azimuth,
     )
 
 
@@ -200,14 +200,17 @@ def _name(product: _Xml, files: Files) -> str:
     return uri.strip().removesuffix(".zip").removesuffix(".SAFE")
 
 
-def _sun_elevation(files: Files, granule: str) -> float | None:
-    """Return the tile's mean; only for information, ESA has divided by its cosine already."""
+def _sun(files: Files, granule: str) -> tuple[float | None, float | None]:
+    """Return the tile's mean elevation and azimuth; for information, ESA has divided by the sine already."""
     names = [name for name in files.names if _TILE_XML.search(name) and f"GRANULE/{granule}/" in name]
     if not names:
-        return None
+        return None, None
+    where, remedy = f"{files.path}/{names[0]}", "Fetch the product again, or pass sun_elevation=."
     for angles in _all(_parse(files, names[0]), "Mean_Sun_Angle"):
-        zenith = _text(angles, "ZENITH_ANGLE")
+        zenith, azimuth = _text(angles, "ZENITH_ANGLE"), _text(angles, "AZIMUTH_ANGLE")
         if zenith:
-            remedy = "Fetch the product again, or pass sun_elevation=."
-            return 90 - figure(zenith, "ZENITH_ANGLE", f"{files.path}/{names[0]}", remedy)
-    return None
+            return (
+                90 - figure(zenith, "ZENITH_ANGLE", where, remedy),
+                figure(azimuth, "AZIMUTH_ANGLE", where, remedy) if azimuth else None,
+            )
+    return None, None

@@ -83,8 +83,8 @@ class Scene:
     planes : tuple of Plane
     time : datetime or None
         UTC; None where nobody told.
-    sun_elevation : float or None
-        Degrees; for information, it is inside the planes' scale where that needs it.
+    sun_elevation, sun_azimuth : float or None
+        Degrees; for information, the elevation is inside the planes' scale where that needs it.
     """
 
     item_id: str
@@ -93,6 +93,7 @@ class Scene:
     planes: tuple[Plane, ...]
     time: datetime | None = None
     sun_elevation: float | None = None
+    sun_azimuth: float | None = None
 
 
 def choose(held: Sequence[Band], asked: BandsAsked, sensor: Sensor) -> list[Band]:

@@ -14,6 +14,9 @@ from xcloudmask.models.sources import plugins, shipped, ukis
 from xcloudmask.models.weights.formats import FORMS
 from xcloudmask.types import Level, ModelSpec
 
+#: Modules that run networks which other packages carry.
+ADAPTERS = "xcloudmask.models.sources.adapters:"
+
 
 def names(*, published: bool = False) -> list[str]:
     """Return the names of all models.
@@ -34,6 +37,19 @@ def names(*, published: bool = False) -> list[str]:
     if published:
         return list(known.models())
     return list(dict.fromkeys((*registry.registered, *shipped.names(), *plugins.names())))
+
+
+def answers_as_published(spec: ModelSpec) -> bool:
+    """Whether a model is a system of others, to which nothing is done unasked.
+
+    Examples
+    --------
+    >>> answers_as_published(get("sensei")), answers_as_published(get("omnicloudmask"))
+    (False, True)
+    """
+    if spec.members:
+        return any(map(answers_as_published, spec.members))
+    return bool(spec.family) or spec.loader.startswith(ADAPTERS)
 
 
 def get(name: str) -> ModelSpec:

@@ -93,8 +93,8 @@ class PredictOptions(OptionSet):
     nodata: float | str | None = field(
         default="auto", metadata=about("the number that stands for no data", "X", recorded=False)
     )
-    saturation: float | Mapping[str, float] | None = field(
-        default=None,
+    saturation: float | Mapping[str, float] | str | None = field(
+        default="auto",
         metadata=about(
             "pixels whose visible bands all reach this reflectance are cloud", "X",
             settled={"saturation": "saturation"},

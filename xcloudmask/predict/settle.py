@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xcloudmask.classes import cloud_channels, scheme
+from xcloudmask.classes import scheme
 from xcloudmask.engine.devices import check_device, check_dtype
-from xcloudmask.errors import CloudMaskError
 from xcloudmask.predict.options import (
     PredictOptions,
     shadow_threshold_of,
@@ -68,16 +67,6 @@ def settle(
         aux=aux,
         uncertainty=uncertainty_of(asked, spec),
     )
-    _check_saturation(calibration, spec)
     check_device(asked.device, spec)
     check_dtype(asked.dtype, spec, asked.device)
     return replace(options, record=asked.record(options))
-
-
-def _check_saturation(calibration: Calibration, spec: ModelSpec) -> None:
-    """Raise CloudMaskError if saturated pixels shall be cloud, and the model knows none."""
-    if calibration.saturation is not None and not cloud_channels(spec):
-        raise CloudMaskError(
-            f"saturated pixels are cloud, and model {spec.name!r} has only {', '.join(spec.classes)}:",
-            "leave saturation out",
-        )

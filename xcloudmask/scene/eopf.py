@@ -57,8 +57,8 @@ class Facts:
         ISO 8601, UTC, without a zone.
     baseline : str or None
         Processing baseline, ``"05.11"``.
-    sun_elevation : float or None
-        Degrees: 90 less the mean zenith angle.
+    sun_elevation, sun_azimuth : float or None
+        Degrees: 90 less the mean zenith angle; the mean azimuth.
     crs : str or None
     """
 
@@ -68,6 +68,7 @@ class Facts:
     time: str | None = None
     baseline: str | None = None
     sun_elevation: float | None = None
+    sun_azimuth: float | None = None
     crs: str | None = None
 
 
@@ -105,7 +106,10 @@ def facts_of(
         sensor = (
             sensors.identify(f"sentinel-2{named[1][-1].lower()}") if named else _by_wavelengths(described)
         )
-    zenith = other.get("mean_sun_zenith_angle_in_deg_for_all_bands_all_detectors")
+    zenith, azimuth = (
+        other.get(f"mean_sun_{angle}_angle_in_deg_for_all_bands_all_detectors")
+        for angle in ("zenith", "azimuth")
+    )
     stated = (re.search(r"(?:^|_N)(\d\d\.\d\d)$", said(properties, name) or "") for name in _BASELINES)
     baseline = next((found[1] for found in stated if found), None)
     stamp = named and f"{named[3][:4]}-{named[3][4:6]}-{named[3][6:11]}:{named[3][11:13]}:{named[3][13:]}"
@@ -116,6 +120,7 @@ def facts_of(
         time=_naive(said(properties, "datetime", "start_datetime")) or stamp,
         baseline=baseline or (f"{named[4]}.{named[5]}" if named else None),
         sun_elevation=None if zenith is None else 90 - float(zenith),
+        sun_azimuth=None if azimuth is None else float(azimuth),
         crs=_crs(attrs, arrays, properties, other),
     )
 
@@ -198,6 +203,7 @@ def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> x
     coords: dict[str, Any] = {
         "item_id": facts.name,
         "sun_elevation": facts.sun_elevation,
+        "sun_azimuth": facts.sun_azimuth,
         BASELINE: facts.baseline,
     }
     if facts.time:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +30,39 @@ def is_zenith(stated: float, known: float) -> bool:
     (True, False, False)
     """
     return abs(90 - stated - known) <= NEAR < abs(stated - known)
+
+
+def describe_sun(
+    da: xr.DataArray, stated: Sequence[Sequence[tuple[float | None, float | None]]]
+) -> xr.DataArray:
+    """Return `da` with where the sun stood at each time, if any scene says: a mean, or NaN.
+
+    Parameters
+    ----------
+    da : DataArray
+        With a dimension ``time``.
+    stated : sequence of sequence of (float or None, float or None)
+        For each time, elevation and azimuth of each of its scenes in degrees.
+
+    Examples
+    --------
+    >>> da = xr.DataArray([0.0, 0.0], dims="time")
+    >>> da = describe_sun(da, [[(40.0, 350.0), (42.0, 20.0)], [(None, None)]])
+    >>> da.sun_elevation.values.tolist(), da.sun_azimuth.values.round(6).tolist()
+    ([41.0, nan], [5.0, nan])
+    """
+    for at, name in enumerate((ELEVATION[0], AZIMUTH[0])):
+        said = [[float(angle) for pair in pairs if (angle := pair[at]) is not None] for pairs in stated]
+        means = np.array([_middle(each) if each else np.nan for each in said])
+        if any(said):
+            da = da.assign_coords({name: ("time", means % 360 if at else means)})
+    return da
+
+
+def _middle(angles: Sequence[float]) -> float:
+    """Return the mean of angles that lie near each other: 5 of 350 and 20 (as 365)."""
+    first = angles[0]
+    return float(first + np.mean([(angle - first + 180) % 360 - 180 for angle in angles]))
 
 
 def sun_angles(da: xr.DataArray, given: tuple[Any, Any] | None = None) -> list[tuple[float, float]]:

@@ -38,6 +38,9 @@ NODATA_ATTRS = ("_FillValue", "nodata", "missing_value")
 #: Bands in which clouds saturate, by common name, or below a wavelength in nm.
 VISIBLE = ("coastal", "blue", "green", "yellow", "red")
 LONGEST_VISIBLE = 700.0
+#: From here on one and the same reflectance in all visible bands is that of a full detector, or of a clip.
+#: Snow on a slope that faces the sun is as bright, and never so even (benchmarks/README.md has the figures).
+SATURATED = 1.2
 #: Rows of an array in memory that are looked at in one go.
 ROWS = 512
 
@@ -46,7 +49,7 @@ def calibration_of(
     scene: Scene,
     places: tuple[int, ...],
     nodata: Any = "auto",
-    saturation: float | Mapping[str, float] | None = None,
+    saturation: float | Mapping[str, float] | str | None = None,
 ) -> Calibration:
     """Return how the numbers of some of a scene's bands become reflectance; an error where nothing tells.
 
@@ -59,7 +62,7 @@ def calibration_of(
     nodata : "auto", float or None
         What means no data beside what the attributes declare. ``"auto"``: the product's fill value, or, where
         the sensor is not known and nothing is declared, 0 in every band. None: nothing.
-    saturation : float, mapping or None
+    saturation : "auto", float, mapping or None
         See `saturation_of`.
     """
     dtype = scene.da.dtype
@@ -87,13 +90,15 @@ def calibration_of(
             fill = tuple(number for number in everywhere if number not in gaps)
         elif not gaps and len(places) > 1:  # who declares another number has said what it is
             fill, assumed = (0.0,), True
+    limits = saturation_of(saturation, [scene.bands[place] for place in places])
     return Calibration(
         None if as_stored else tuple(scale.tolist()),
         None if as_stored else tuple(offset.tolist()),
         _as_stored(gaps, dtype),
         _as_stored(fill, dtype),
         assumed,
-        saturation_of(saturation, [scene.bands[place] for place in places]),
+        limits,
+        limits is not None and saturation == "auto",
     )
 
 
@@ -268,22 +273,23 @@ def check_numbers(values: Any, calibration: Calibration) -> None:
 def check_saturation(saturation: Any) -> None:
     """Refuse what is no reflectance, or no mapping of bands to it."""
     figures = saturation.values() if isinstance(saturation, Mapping) else [saturation]
-    for figure in () if saturation is None else figures:
+    for figure in () if saturation is None or saturation == "auto" else figures:
         if isinstance(figure, bool) or not isinstance(figure, (int, float)) or not 0 < figure <= CEILING:
             raise UnitError(
                 f" must be a reflectance above 0 and up to {CEILING:g}, as it is after scale and offset: one "
-                "for all visible bands, or a mapping such as {'blue': 0.4, 'red': 0.4}",
+                "for all visible bands, or a mapping such as {'blue': 0.4, 'red': 0.4}; 'auto'; or None",
                 option=Use(saturation=saturation),
             )
 
 
-def saturation_of(saturation: float | Mapping[str, float] | None, bands: Sequence[Band]) -> Any:
+def saturation_of(saturation: float | Mapping[str, float] | str | None, bands: Sequence[Band]) -> Any:
     """Return from which reflectance on each band is saturated, infinite where it is not looked at; or None.
 
     Parameters
     ----------
-    saturation : float, mapping or None
-        Of all visible bands, or of each band by its name.
+    saturation : "auto", float, mapping or None
+        Of all visible bands, or of each band by its name. Auto is `SATURATED` of all visible bands, where
+        there are two or more: how alike they are is what tells then.
     bands : sequence of Band
         Those that the model is given.
 
@@ -294,6 +300,9 @@ def saturation_of(saturation: float | Mapping[str, float] | None, bands: Sequenc
     """
     if not saturation:
         return None
+    if saturation == "auto":
+        seen = [_visible(band) for band in bands]
+        return tuple(SATURATED if each else math.inf for each in seen) if sum(seen) > 1 else None
     names = [band.common_name or band.name for band in bands]
     if isinstance(saturation, Mapping):
         figures: dict[str, float] = {}

@@ -189,8 +189,11 @@ def _merged(
         "processing:level": {"toa": "L1C", "boa": "L2A"}.get(facts.level or ""),
     }
     properties |= {name: value for name, value in stated.items() if value and not said(properties, name)}
-    if elevation := _sun_elevation(group, facts):
+    elevation, azimuth = _sun(group, facts)
+    if elevation is not None:
         properties["view:sun_elevation"] = elevation  # items of both services state the zenith angle there
+    if azimuth is not None:
+        properties["view:sun_azimuth"] = azimuth
     crs = facts.crs or crs_of(properties)
     if crs is None:
         raise AssetError(f"neither the item nor the store tells the CRS of {REFLECTANCE}.")
@@ -240,10 +243,10 @@ def _band(path: str, array: ArrayFacts) -> dict[str, Any]:
     }
 
 
-def _sun_elevation(group: Any, facts: Facts) -> float | None:
-    """Return the sun's elevation; where the root's attributes are lost, from the mean angles' array."""
+def _sun(group: Any, facts: Facts) -> tuple[float | None, float | None]:
+    """Return elevation and azimuth; where the root's attributes are lost, from the mean angles' array."""
     if facts.sun_elevation is not None:
-        return facts.sun_elevation
+        return facts.sun_elevation, facts.sun_azimuth
     angles = group.get("conditions/geometry/mean_sun_angles")
-    zenith = float(angles[0]) if angles is not None and angles.shape == (2,) else float("nan")
-    return 90 - zenith if 0 < zenith < 90 else None
+    zenith, azimuth = map(float, angles[:]) if angles is not None and angles.shape == (2,) else (0.0, 0.0)
+    return (90 - zenith, azimuth) if 0 < zenith < 90 else (None, None)

@@ -24,11 +24,13 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "K1_CONSTANT": (1.0, 1e5),
     "K2_CONSTANT": (1.0, 1e5),
     "SUN_ELEVATION": (-90.0, 90.0),
+    "SUN_AZIMUTH": (-360.0, 360.0),
     # Sentinel-2's metadata
     "QUANTIFICATION_VALUE": (100.0, 1e6),
     "ADD_OFFSET": (-65535.0, 65535.0),
     "band_id": (0.0, 12.0),
     "ZENITH_ANGLE": (0.0, 180.0),
+    "AZIMUTH_ANGLE": (-360.0, 360.0),
     # Proba-V and SPOT-VGT: the divisor, and where the pixels are
     "SCALE": (1.0, 1e6),
     "OFFSET": (-65535.0, 65535.0),

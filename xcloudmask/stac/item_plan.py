@@ -113,6 +113,7 @@ class ItemPlan:
     assets: tuple[Source, ...]
     valid: ValidRule | None = None
     sun_elevation: float | None = None
+    sun_azimuth: float | None = None
     crs: str | None = None  # "EPSG:32632", or None where the item does not tell
     baseline: str | None = None
     updated: str | None = None

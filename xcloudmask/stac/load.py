@@ -14,6 +14,7 @@ import numpy as np
 from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError, names_checked
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times, texts
 from xcloudmask.scene.dims import DEGREE
+from xcloudmask.scene.sun_angles import describe_sun
 from xcloudmask.stac.arrange import (
     by_time_step,
     check_lacking,
@@ -152,7 +153,8 @@ def load_stac(
     -------
     xarray.DataArray
         ``(time, band, y, x)``, with the wavelengths of the bands, the items and sensors of the time steps,
-        and the CRS as coordinates.
+        where the sun stood (sun_elevation, sun_azimuth; of several items the mean, where they tell), and the
+        CRS as coordinates.
 
     Examples
     --------
@@ -388,5 +390,8 @@ def _describe(
     array = describe_times(array, list(stack.times), ids, sensors)
     addresses = ["\n".join(plan.address for plan in group) for group in groups]  # a path may have a space
     array = array.assign_coords(item_href=("time", texts(addresses)))
+    array = describe_sun(
+        array, [[(plan.sun_elevation, plan.sun_azimuth) for plan in group] for group in groups]
+    )
     levels = [plan.level for group in groups for plan in group]
     return describe_scene(array, levels=levels, sensors=sensors if all(sensors) else (), crs=stack.grid.crs)

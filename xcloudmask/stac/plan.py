@@ -11,7 +11,7 @@ import numpy as np
 
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
 from xcloudmask.scene.sun import sun_position
-from xcloudmask.scene.sun_angles import ELEVATION, ZENITH, is_zenith
+from xcloudmask.scene.sun_angles import AZIMUTH, ELEVATION, ZENITH, is_zenith
 from xcloudmask.stac.assumptions import warn_about
 from xcloudmask.stac.boxes import Bounds, lonlat_box
 from xcloudmask.stac.calibration import SUN_REMEDY, ReadText, calibrate
@@ -168,6 +168,7 @@ def make_plan(
         assets=tuple(placed(source) for source in numbers.assets),
         valid=valid,
         sun_elevation=numbers.sun_elevation,
+        sun_azimuth=view.number(*AZIMUTH),
         crs=crs,
         baseline=baseline_text(view) if profile.calibration == "sentinel-2" else None,
         updated=view.text("updated"),

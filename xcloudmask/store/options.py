@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from xcloudmask.engine.progress import Progress
 from xcloudmask.errors import OptionError
 from xcloudmask.predict.fields import OptionSet, about, check_whole
 from xcloudmask.store.sizes import Sizes
 
-#: Whether a bar is shown, "auto" where somebody looks; or what is called with each event
-#: (`xcloudmask.streaming.ProgressEvent`).
-Progress = bool | Literal["auto"] | Callable[[Any], None]
 #: Whether there are overviews, or how many times larger the pixels of each are.
 Overviews = bool | list[int] | tuple[int, ...]
 

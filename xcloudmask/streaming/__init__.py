@@ -4,9 +4,9 @@
 durable (``stream/status``), so that a call that was stopped, by whatever, resumes when it is run again.
 """
 
+from xcloudmask.engine.progress import ProgressEvent
 from xcloudmask.errors import ClusterError, ContractError, StoreError, StoreLockedError, StreamWarning
 from xcloudmask.streaming.api import stream, to_zarr
-from xcloudmask.streaming.progress import ProgressEvent
 from xcloudmask.streaming.report import Failure, StreamReport
 
 __all__ = [

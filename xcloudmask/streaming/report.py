@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
+from xcloudmask.engine.progress import clock, figure
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.streaming.progress import clock, figure
 
 
 @dataclass(frozen=True, slots=True)

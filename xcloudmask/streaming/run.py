@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from xcloudmask.engine.progress import ProgressEvent
 from xcloudmask.errors import ClusterError, StoreError, StoreLockedError
 from xcloudmask.store.header import read_header
 from xcloudmask.store.icechunk import Batch
@@ -27,7 +28,7 @@ from xcloudmask.store.regions import Index, Layout
 from xcloudmask.store.retry import brief
 from xcloudmask.store.safety_copy import drop_copy, is_open, write_copy
 from xcloudmask.streaming.pools import Pool
-from xcloudmask.streaming.progress import Display, ProgressEvent
+from xcloudmask.streaming.progress import Display
 from xcloudmask.streaming.report import Failure
 
 log = logging.getLogger("xcloudmask.streaming")
