@@ -137,6 +137,8 @@ PREPARED: dict[str, Callable[[Path, pytest.MonkeyPatch, dict[str, Any]], Names]]
     "docs/howto/own-model.md": own_model,
     "docs/coming-from.md": coming_from,
 }
+#: Marks of blocks that are not run at all, and that tests/models/published/test_docs.py runs.
+UNRUN = ("no-run", "files")
 #: Pages whose commands are run, too; of the others they are parsed.
 RUN = ("docs/howto/one-scene.md", "docs/howto/geotiff.md")
 
@@ -157,7 +159,7 @@ def test_the_code_of_a_page_runs(
     for mark, code in blocks(text):
         program = compile(code, page, "exec")
         needed = re.match(r"needs=(\w+)", mark)
-        if mark == "no-run" or (needed and importlib.util.find_spec(needed[1]) is None):
+        if mark in UNRUN or (needed and importlib.util.find_spec(needed[1]) is None):
             continue
         assert not mark or needed, f"{page}: a mark that no test knows: {mark}"
         exec(program, names)

@@ -116,7 +116,7 @@ def printed(book: dict) -> list[str]:
     out = []
     for cell in book["cells"]:
         for output in cell.get("outputs", []):
-            if output.get("name") == "stderr" and "".join(output["text"]).startswith("\r"):
+            if output.get("data") == {"text/plain": ""}:
                 continue
             shown = output.get("text") or output.get("data", {}).get("text/plain", "")
             out.append(re.sub(r"Figure size \S+", "Figure", "".join(shown)))

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 #: The kernel waits.
 IDLE = "document.querySelector('#jp-main-statusbar').innerText.includes('(ipykernel) | Idle')"
 #: What a reader of the quick start might type at its end.
-MAP = "m = scene.cloudmask.explore(mask)\nm.save('map.html')\nm"
+MAP = "scene.cloudmask.predict(progress=True)\nm = scene.cloudmask.explore(mask)\nm.save('map.html')\nm"
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,9 @@ def test_the_quick_start_is_run_by_clicking(lab: tuple[str, Path], tmp_path: Pat
         browser.click(".lm-Menu-item", "Save Notebook")
         browser.until("document.querySelector('.jp-mod-dirty') === null")
         browser.idle()
-        has_colours(browser.picture("jupyter-map"), "cloud_shadow", least=50)
+        browser.evaluate("document.querySelector('.jp-Cell:last-child iframe').scrollIntoView(false)")
+        browser.idle(0.5)
+        has_colours(browser.picture("jupyter-map"), "cloud_shadow", least=50)  # in its legend
         browser.scroll(".jp-Notebook h2", "4. Look at it", by=-200)
         has_colours(browser.picture("jupyter-mask"), "cloud", "cloud_shadow")
         browser.click(".lm-MenuBar-item", "Settings")
@@ -104,5 +106,8 @@ def test_the_quick_start_is_run_by_clicking(lab: tuple[str, Path], tmp_path: Pat
     outputs = [output for cell in code for output in cell["outputs"]]
     assert {output["output_type"] for output in outputs} == {"stream", "execute_result", "display_data"}
     assert {output["name"] for output in outputs if "name" in output} == {"stdout"}
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
-    assert sum("text/html" in output.get("data", {}) for output in outputs) == 5
+    shown = [output["data"] for output in outputs if "data" in output]
+    (bar,) = [data["text/plain"] for data in shown if [*data] == ["text/plain"] and data["text/plain"]]
+    assert "cloud mask: 100%" in "".join(bar)
+    assert sum("image/png" in data for data in shown) == 2
+    assert sum("text/html" in data for data in shown) == 5

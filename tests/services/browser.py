@@ -96,7 +96,7 @@ class Browser:
         for _ in range(100):
             if self.evaluate(seen):
                 break
-            self("Input.dispatchMouseEvent", type="mouseWheel", x=700, y=500, deltaX=0, deltaY=by)
+            self("Input.dispatchMouseEvent", type="mouseWheel", x=700, y=150, deltaX=0, deltaY=by)
             self.idle(0.1)
         else:
             raise AssertionError(f"{words} never came in sight")
