@@ -61,7 +61,7 @@ def clean(browser: Browser, *places: str) -> None:
     assert [each for each in browser.fetched if not each.startswith((*places, "data:", "blob:"))] == []
 
 
-def has_colours(picture: Image.Image, *names: str, least: int = 500) -> None:
+def has_colours(picture: Image.Image, *names: str, least: int = 100) -> None:
     pixels = np.asarray(picture).reshape(-1, 3)
     for name in names:
         assert (pixels == rgb_of(COLOURS[name])).all(axis=1).sum() > least, name

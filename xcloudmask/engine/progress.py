@@ -41,6 +41,8 @@ class Line:
     On stderr a bar leaves a red stripe behind.
     """
 
+    encoding = "utf-8"
+
     def __init__(self) -> None:
         self._shown: Any = None
 
