@@ -39,6 +39,8 @@ MEASURED = {
     "stream": "How much streaming to Zarr costs compared with the bare network",
     "engine": "What the engine costs a pixel beside a network that costs nothing",
     "clean": "What cleaning a mask costs beside scipy on the whole array",
+    "peers": "Time and memory beside other libraries, each with the same network and pixels",
+    "precision": "How many pixels have the same class in half precision",
     "scale": "One year of Sentinel-2 over a continent: the plan, and the tasks of a scheduler",
 }
 

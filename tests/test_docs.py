@@ -424,6 +424,7 @@ def test_versions_lie_beside_each_other_and_are_switched(tmp_path: Path) -> None
         browser.until("document.querySelectorAll('.md-version__link').length == 2")
         browser("Input.dispatchMouseEvent", type="mouseMoved", x=0, y=0)
         browser.click(".md-version__current")
+        browser.idle(0.5)
         browser.picture("site-versions")
         browser.click(".md-version__link", "dev")
         browser.until("location.pathname.startsWith('/dev/')")
