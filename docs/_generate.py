@@ -376,7 +376,7 @@ def gallery() -> dict[str, str | bytes]:
         title, about = re.search(r"# (.+)\n+((?:.+\n)+)", text).groups()  # type: ignore[union-attr]
         found[f"gallery/{name}.md"] = text
         found |= {f"gallery/{name}-{at}.png": png for at, png in enumerate(pictures)}
-        found[f"gallery/{name}-small.png"] = small(pictures[-1])
+        found[f"gallery/{name}-small.png"] = small(pictures[0])
         found[f"gallery/{name}.ipynb"] = (EXAMPLES / f"{name}.ipynb").read_bytes()
         first = re.split(r"(?<=[.:])\s", " ".join(about.split()))[0].rstrip(":")
         tiles.append(

@@ -436,6 +436,7 @@ def test_versions_lie_beside_each_other_and_are_switched(tmp_path: Path) -> None
 def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(site: Path, tmp_path: Path) -> None:
     with opened(site, tmp_path) as (base, browser):
         for dark in (False, True):
+            browser("Storage.clearDataForOrigin", origin=base, storageTypes="local_storage")  # a new reader
             for page in OPENED:
                 browser.open(f"{base}{page}.html", dark=dark)
                 browser.picture(f"site-{page.replace('/', '-')}{'-dark' * dark}")
