@@ -436,7 +436,6 @@ def test_versions_lie_beside_each_other_and_are_switched(tmp_path: Path) -> None
 def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(site: Path, tmp_path: Path) -> None:
     with opened(site, tmp_path) as (base, browser):
         for dark in (False, True):
-            browser("Storage.clearDataForOrigin", origin=base, storageTypes="local_storage")  # a new reader
             for page in OPENED:
                 browser.open(f"{base}{page}.html", dark=dark)
                 browser.picture(f"site-{page.replace('/', '-')}{'-dark' * dark}")
@@ -445,6 +444,7 @@ def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(site: Path, t
                 broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
                 assert browser.evaluate(broken) == [], page
                 assert len(browser.evaluate("document.querySelector('article').innerText")) > 100
+            browser.evaluate("localStorage.clear()")  # which holds the scheme
         browser.evaluate("document.querySelector('[data-md-component=search-query]').focus()")
         browser("Input.insertText", text="sentinel2_offset")
         browser.until("document.querySelectorAll('.md-search-result__item a').length > 0")
