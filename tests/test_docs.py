@@ -433,18 +433,19 @@ def test_versions_lie_beside_each_other_and_are_switched(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(site: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(
+    dark: bool, site: Path, tmp_path: Path
+) -> None:
     with opened(site, tmp_path) as (base, browser):
-        for dark in (False, True):
-            for page in OPENED:
-                browser.open(f"{base}{page}.html", dark=dark)
-                browser.picture(f"site-{page.replace('/', '-')}{'-dark' * dark}")
-                scheme = browser.evaluate("document.body.dataset.mdColorScheme")
-                assert scheme == ("slate" if dark else "default")
-                broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
-                assert browser.evaluate(broken) == [], page
-                assert len(browser.evaluate("document.querySelector('article').innerText")) > 100
-            browser.evaluate("localStorage.clear()")  # which holds the scheme
+        for page in OPENED:
+            browser.open(f"{base}{page}.html", dark=dark)
+            scheme = "slate" if dark else "default"
+            browser.until(f"document.body.dataset.mdColorScheme == '{scheme}'")
+            browser.picture(f"site-{page.replace('/', '-')}{'-dark' * dark}")
+            broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+            assert browser.evaluate(broken) == [], page
+            assert len(browser.evaluate("document.querySelector('article').innerText")) > 100
         browser.evaluate("document.querySelector('[data-md-component=search-query]').focus()")
         browser("Input.insertText", text="sentinel2_offset")
         browser.until("document.querySelectorAll('.md-search-result__item a').length > 0")
