@@ -39,6 +39,8 @@ MEASURED = {
     "stream": "How much streaming to Zarr costs compared with the bare network",
     "engine": "What the engine costs a pixel beside a network that costs nothing",
     "clean": "What cleaning a mask costs beside scipy on the whole array",
+    "peers": "Time and memory beside other libraries, each with the same network and pixels",
+    "precision": "How many pixels have the same class in half precision",
     "scale": "One year of Sentinel-2 over a continent: the plan, and the tasks of a scheduler",
 }
 
@@ -374,7 +376,7 @@ def gallery() -> dict[str, str | bytes]:
         title, about = re.search(r"# (.+)\n+((?:.+\n)+)", text).groups()  # type: ignore[union-attr]
         found[f"gallery/{name}.md"] = text
         found |= {f"gallery/{name}-{at}.png": png for at, png in enumerate(pictures)}
-        found[f"gallery/{name}-small.png"] = small(pictures[-1])
+        found[f"gallery/{name}-small.png"] = small(pictures[0])
         found[f"gallery/{name}.ipynb"] = (EXAMPLES / f"{name}.ipynb").read_bytes()
         first = re.split(r"(?<=[.:])\s", " ".join(about.split()))[0].rstrip(":")
         tiles.append(

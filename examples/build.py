@@ -68,9 +68,14 @@ def execute(book: Any, folder: str | Path) -> Any:
 
 
 def joined(outputs: list[Any]) -> list[Any]:
-    """Return outputs with runs of printed text as one: where they are cut depends on timing."""
+    """Return outputs with runs of printed text as one: where they are cut depends on timing.
+
+    Bars that came and went, where the machine was slow, are left out.
+    """
     found: list[Any] = []
     for output in outputs:
+        if output.get("data") == {"text/plain": ""}:
+            continue
         if found and output.output_type == "stream" and found[-1].get("name") == output.name:
             found[-1].text += output.text
         else:

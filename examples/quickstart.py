@@ -53,7 +53,7 @@ scene.cloudmask
 # %% [markdown]
 # ## 3. Predict
 #
-# `model="auto"` takes the richest model that bands and level allow. The answer is uint8: 0 clear, 1 cloud,
+# `model="auto"` takes the model that scored best for bands and level. The answer is uint8: 0 clear, 1 cloud,
 # 2 thin cloud, 3 cloud shadow, 4 snow, 5 water, 255 no data. The default model tells clear, cloud and shadow.
 
 # %%

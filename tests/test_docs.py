@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
@@ -26,7 +27,8 @@ from tests.local.conftest import numbers, raster, write_raster  # noqa: F401  fi
 from tests.local.test_landsat import landsat  # noqa: F401  a fixture
 from tests.local.test_probav import probav  # noqa: F401  a fixture
 from tests.scenes import NAMES, scene, weather
-from tests.services.browser import chromium
+from tests.services.browser import Browser, chromium
+from tests.services.process import find_program
 from tests.stac.scenes import Site
 from tests.stac.test_guide import Client
 from xcloudmask.cli import COMMANDS, main
@@ -137,6 +139,8 @@ PREPARED: dict[str, Callable[[Path, pytest.MonkeyPatch, dict[str, Any]], Names]]
     "docs/howto/own-model.md": own_model,
     "docs/coming-from.md": coming_from,
 }
+#: Marks of blocks that are not run at all, and that tests/models/published/test_docs.py runs.
+UNRUN = ("no-run", "files")
 #: Pages whose commands are run, too; of the others they are parsed.
 RUN = ("docs/howto/one-scene.md", "docs/howto/geotiff.md")
 
@@ -157,7 +161,7 @@ def test_the_code_of_a_page_runs(
     for mark, code in blocks(text):
         program = compile(code, page, "exec")
         needed = re.match(r"needs=(\w+)", mark)
-        if mark == "no-run" or (needed and importlib.util.find_spec(needed[1]) is None):
+        if mark in UNRUN or (needed and importlib.util.find_spec(needed[1]) is None):
             continue
         assert not mark or needed, f"{page}: a mark that no test knows: {mark}"
         exec(program, names)
@@ -376,25 +380,72 @@ def test_the_site_has_every_page_and_names_no_other_place(site: Path) -> None:
 OPENED = ("index", "gallery/index", "gallery/cleaning", "errors", "reference", "explanation", "cards")
 
 
-@pytest.mark.slow
-@pytest.mark.services
-def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(site: Path, tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+@contextmanager
+def opened(folder: Path, place: Path) -> Iterator[tuple[str, Browser]]:
+    """Serve a folder: its address, and a browser, which must find nothing wrong nor fetch from elsewhere."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}/"
     try:
-        with chromium(tmp_path) as browser:
-            for page in OPENED:
-                browser.open(f"{base}{page}.html", dark=True)
-                assert browser.evaluate("document.body.dataset.mdColorScheme") == "slate"
-                broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
-                assert browser.evaluate(broken) == [], page
-                assert len(browser.evaluate("document.querySelector('article').innerText")) > 100
-            browser.evaluate("document.querySelector('[data-md-component=search-query]').focus()")
-            browser("Input.insertText", text="sentinel2_offset")
-            browser.until("document.querySelectorAll('.md-search-result__item a').length > 0")
+        with chromium(place) as browser:
+            yield base, browser
             assert browser.problems == []
             assert [each for each in browser.fetched if not each.startswith((base, "data:"))] == []
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_versions_lie_beside_each_other_and_are_switched(tmp_path: Path) -> None:
+    """As docs.yml publishes them; a site of one page stands for the whole."""
+    mike, place = find_program("mike"), tmp_path / "repository"
+    (place / "docs").mkdir(parents=True)
+    (place / "docs" / "index.md").write_text("# A\n\nWords.\n")
+    (place / "mkdocs.yml").write_text(
+        f"INHERIT: {ROOT / 'mkdocs.yml'}\nhooks: []\nplugins: [search]\nextra_css: []\nnav: [index.md]\n"
+    )
+    who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_CONFIG_GLOBAL": os.devnull}
+    who |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c"}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # mike calls mkdocs
+    env = {**os.environ, **who, "SITE_VERSIONS": "mike", "NO_MKDOCS_2_WARNING": "1", "PATH": path}
+    (out := tmp_path / "out").mkdir()
+    for words in (
+        "git init -q -b main", "git add .", "git commit -qm first", f"{mike} deploy dev",
+        f"{mike} deploy --update-aliases 0.2.0 latest", f"{mike} set-default latest",
+        f"git --work-tree={out} checkout -q gh-pages -- .",
+    ):  # fmt: skip
+        done = subprocess.run(words.split(), cwd=place, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with opened(out, tmp_path) as (base, browser):
+        browser.open(base)
+        browser.until("location.pathname.startsWith('/latest/')")
+        browser.until("document.querySelectorAll('.md-version__link').length == 2")
+        browser("Input.dispatchMouseEvent", type="mouseMoved", x=0, y=0)
+        browser.click(".md-version__current")
+        browser.idle(0.5)
+        browser.picture("site-versions")
+        browser.click(".md-version__link", "dev")
+        browser.until("location.pathname.startsWith('/dev/')")
+        browser.idle()
+
+
+@pytest.mark.slow
+@pytest.mark.services
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(
+    dark: bool, site: Path, tmp_path: Path
+) -> None:
+    with opened(site, tmp_path) as (base, browser):
+        for page in OPENED:
+            browser.open(f"{base}{page}.html", dark=dark)
+            scheme = "slate" if dark else "default"
+            browser.until(f"document.body.dataset.mdColorScheme == '{scheme}'")
+            browser.picture(f"site-{page.replace('/', '-')}{'-dark' * dark}")
+            broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+            assert browser.evaluate(broken) == [], page
+            assert len(browser.evaluate("document.querySelector('article').innerText")) > 100
+        browser.evaluate("document.querySelector('[data-md-component=search-query]').focus()")
+        browser("Input.insertText", text="sentinel2_offset")
+        browser.until("document.querySelectorAll('.md-search-result__item a').length > 0")

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 import xcloudmask
+from tests.services.process import find_program
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-#: Names that conda-forge gives to what PyPI calls otherwise.
 #: Bytes, with room to grow: 0.2.0 has 1.8 and 2.9 MB.
 LARGEST = {".whl": 2_500_000, ".gz": 9_000_000}
 
@@ -58,6 +58,12 @@ def test_files_for_other_machines_fit_their_schema(schema: str, files: list[Path
     pytest.importorskip("check_jsonschema", reason="check-jsonschema is absent: pip install it")
     kind = ["--default-filetype", "yaml"] if schema == "citation-file-format" else []
     run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *kind, *files)
+
+
+def test_a_linter_finds_nothing_in_the_workflows() -> None:
+    zizmor = find_program("zizmor")
+    told = run(zizmor, "--offline", "--no-progress", "--format", "plain", ROOT / ".github")
+    assert "No findings" in told, told
 
 
 def test_workflows_call_what_there_is_with_no_more_rights_than_needed() -> None:

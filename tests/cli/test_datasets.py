@@ -33,7 +33,8 @@ def test_all_are_listed_and_each_is_shown(
     for name in datasets.names():
         code, out, _ = called(capsys, "datasets", "show", name)
         assert code == 0
-        assert datasets.get(name).layout in out
+        assert " ".join(datasets.get(name).layout.split()) in " ".join(out.split())
+        assert not [line for line in out.splitlines() if len(line) > 80 and len(line.split()) > 1]
         assert "doi" in out
     assert "6: land or water" in called(capsys, "datasets", "show", "sparcs")[1]
 

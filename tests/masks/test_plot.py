@@ -164,6 +164,24 @@ def test_colours_differ_for_colour_blind_eyes(kind):
             assert np.linalg.norm(one - other) > least, (kind, a, b)
 
 
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_the_legend_is_readable_and_classes_and_gaps_the_same_in_a_dark_style(style):
+    def light(colour) -> float:
+        return (lab(np.array(to_rgb(colour)))[0] + 16) / 116
+
+    with plt.style.context(style):
+        ax = striped_mask().cloudmask.plot()
+        (legend,) = ax.figure.legends
+        face = light(ax.figure.get_facecolor())
+        for text in (*legend.get_texts(), ax.title, ax.xaxis.label):
+            assert abs(light(text.get_color()) - face) > 0.5, text
+        image = canvas(ax)
+    for name, at in zip(FLAGS["flag_meanings"].split()[:-1], middle_of_rows(ax, 7), strict=False):
+        np.testing.assert_allclose(colour_at(ax, image, *at), to_rgb(COLOURS[name]), atol=0.01, err_msg=name)
+    swatch = legend.get_patches()[-1]
+    assert swatch.get_hatch(), "no data is hatched in the legend, too"
+
+
 def test_every_scheme_gives_each_of_its_classes_a_colour_of_its_own():
     for name, (codes, _) in SCHEMES.items():
         colours = class_colours([*codes, "no_data"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import select
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from tests.services.process import find_program
 
@@ -67,16 +70,51 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def click(self, selector: str, words: str = "", times: int = 1) -> None:
+        """Click on the first element in sight that begins with these words, once it has come to rest."""
+        x, y = self.until(
+            f"""(() => {{
+              const each = [...document.querySelectorAll({json.dumps(selector)})].find(
+                e => e.getClientRects().length && e.innerText.trim().startsWith({json.dumps(words)}))
+              if (!each) return null
+              each.scrollIntoView({{block: "nearest"}})
+              const box = each.getBoundingClientRect(), at = [box.x + box.width / 2, box.y + box.height / 2]
+              const before = window.before
+              return `${{before}}` == `${{window.before = at}}` ? at : null
+            }})()"""
+        )
+        self("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for count in range(1, times + 1):
+            for what in ("mousePressed", "mouseReleased"):
+                self("Input.dispatchMouseEvent", type=what, x=x, y=y, button="left", clickCount=count)
+
+    def scroll(self, selector: str, words: str, by: int) -> None:
+        """Turn the mouse wheel until the element that begins with these words is in the upper half."""
+        seen = f"""[...document.querySelectorAll({json.dumps(selector)})].some(e =>
+            e.innerText.startsWith({json.dumps(words)}) && e.getBoundingClientRect().y > 60
+            && e.getBoundingClientRect().y < innerHeight / 2)"""
+        for _ in range(100):
+            if self.evaluate(seen):
+                break
+            self("Input.dispatchMouseEvent", type="mouseWheel", x=700, y=150, deltaX=0, deltaY=by)
+            self.idle(0.1)
+        else:
+            raise AssertionError(f"{words} never came in sight")
+        self.idle(0.5)
+
     def idle(self, quiet: float = 0.3, patience: float = 20) -> None:
         """Wait until no message came for a moment."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline and (message := self._receive(quiet)) is not None:
             self._take(message)
 
-    def picture(self, path: Path, *, whole: bool = False) -> None:
-        """Write what is seen as PNG, or the whole page."""
-        data = self("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(data))
+    def picture(self, name: str) -> Image.Image:
+        """Return what is seen; where XCLOUDMASK_PICTURES names a folder, it is kept there, too."""
+        png = base64.b64decode(self("Page.captureScreenshot")["data"])
+        if folder := os.environ.get("XCLOUDMASK_PICTURES"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, f"{name}.png").write_bytes(png)
+        return Image.open(io.BytesIO(png)).convert("RGB")
 
     def _call(self, method: str, sessionId: str = "", **params: Any) -> Any:
         self._number += 1

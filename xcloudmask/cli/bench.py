@@ -34,7 +34,7 @@ PARTS = {
 def add_arguments(parser: Parser) -> None:
     """Declare the model and the size."""
     parser.add_argument(
-        "model", nargs="?", default="ukis-6band-l1c", metavar="MODEL", help="see: xcloudmask models"
+        "model", nargs="?", metavar="MODEL", help="see: xcloudmask models (what predict takes by default)"
     )
     parser.add_argument(
         "--size", type=whole, default=2048, metavar="N", help="pixels a side of the scene (2048)"
@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
 
     if min(args.size, args.runs) < 1:
         raise UsageError("--size and --runs are 1 at least")
-    spec = models.get(args.model)
+    spec = models.get(args.model) if args.model else default_model()
     if args.size < spec.patch:
         raise UsageError(f"--size {args.size}: a window of {spec.name} has {spec.patch}, give that at least")
     how = {"device": args.device, "dtype": args.dtype}
@@ -105,6 +105,20 @@ def run(args: Namespace) -> int:
     }  # fmt: skip
     print_facts(args, facts, f"{text}\n| {at} | {dtype} | {wall * SHARED_MPX / pixels:.3g} s |")
     return 0
+
+
+def default_model() -> ModelSpec:
+    """Return what `predict` takes for Sentinel-2 and Landsat, top of atmosphere, where no model is named.
+
+    Examples
+    --------
+    >>> default_model().name
+    'ukis-any-l1c'
+    """
+    from xcloudmask import sensors
+    from xcloudmask.predict.choose_model import choose_model
+
+    return choose_model("auto", sensors.get("sentinel-2").bands, "toa", None)
 
 
 def made_up(spec: ModelSpec, side: int) -> xr.DataArray:

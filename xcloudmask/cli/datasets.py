@@ -6,6 +6,7 @@ test, where the dataset is published with a split), patch by patch: `xcloudmask 
 
 from __future__ import annotations
 
+import textwrap
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import paragraph, print_facts, table
+from xcloudmask.cli.text import paragraph, print_facts, table, width
 from xcloudmask.errors import CloudMaskError
 
 if TYPE_CHECKING:
@@ -80,10 +81,12 @@ def _show(args: Namespace) -> None:
         ("cite", each.citation),
         ("layout from", each.source),
     ]
+    how: dict[str, Any] = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    layout = "\n".join(textwrap.fill(line, width(), **how) for line in each.layout.splitlines())
     parts = [
         paragraph(f"{each.name}: {each.title}"),
         table([(f"  {label}", text) for label, text in rows if text]),
-        f"  expected files, below FOLDER:\n{each.layout}",
+        f"  expected files, below FOLDER:\n{layout}",
     ]
     print_facts(args, each, "\n".join(parts))
 

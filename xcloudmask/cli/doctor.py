@@ -174,11 +174,11 @@ def _installed(name: str) -> bool:
 def _model() -> Iterator[Finding]:
     import numpy as np
 
-    from xcloudmask import models
+    from xcloudmask.cli.bench import default_model
     from xcloudmask.engine.predictor import get_predictor
     from xcloudmask.models.network import load_network
 
-    spec = models.get(models.names()[0])
+    spec = default_model()
     load_network(spec)  # raises unless the SHA-256 is right
     yield Finding("ok", spec.name, f"weights are there, SHA-256 {spec.sha256[:12]}... is right")
     # One window through the whole way, bright as a cloud.

@@ -138,7 +138,7 @@ def _list(args: Namespace, found: Sequence[Mapping[str, Any]]) -> None:
     if found:
         count = f"{len(found)} item{'s' if len(found) > 1 else ''}"
         text = (
-            table(rows) + "\n" + paragraph(f"\n{count}. To mask them: the same command with --to masks.zarr")
+            table(rows) + "\n\n" + paragraph(f"{count}. To mask them: the same command with --to masks.zarr")
         )
     print_facts(args, facts, text, head=bool(found))
 

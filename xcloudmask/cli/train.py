@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.source import positive
-from xcloudmask.cli.text import print_facts, say, show
+from xcloudmask.cli.text import paragraph, print_facts, say, show
 
 
 def add_arguments(parser: Parser) -> None:
@@ -56,5 +56,6 @@ def run(args: Namespace) -> None:
         facts["scored"] = record["scored"].to_dict()
         lines.append(f"scored on {record['scored'].scenes} scenes of [score]:\n{table_of(record['scored'])}")
     card = Path(args.out or Path("runs") / record["name"]) / f"{record['name']}.json"
-    lines.append(f"to use it: xcloudmask predict IN OUT --model {card}, or predict(model={str(card)!r})")
+    use = f"to use it: xcloudmask predict IN OUT --model {card}, or predict(model={str(card)!r})"
+    lines.append(paragraph(use))
     print_facts(args, {**facts, "card": card}, "\n".join(lines))

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from xcloudmask.errors import OptionError
@@ -116,6 +117,36 @@ def in_notebook() -> bool:
     return type(tools.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
+class Line:
+    """A file for a bar in a notebook without ipywidgets: one line of the cell's output, written over.
+
+    On stderr a bar leaves a red stripe behind.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self._shown: Any = None
+
+    def write(self, text: str) -> None:
+        """Show text in place of what was shown."""
+        from IPython.display import display
+
+        words = {"text/plain": text.strip()}
+        if self._shown is None and text.strip():
+            self._shown = display(words, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        elif self._shown is not None and text != "\n":  # which ends a bar that stays
+            self._shown.update(words, raw=True)
+
+    def flush(self) -> None:
+        """Do nothing; nothing waits."""
+
+
+def bar_file() -> Any:
+    """Return where tqdm's bar is written."""
+    return Line() if in_notebook() and find_spec("ipywidgets") is None else sys.stderr
+
+
 def tell_nobody(done: int, total: int) -> None:
     """Do nothing."""
 
@@ -148,7 +179,7 @@ def progress_bar(progress: Progress, title: str, unit: str) -> Iterator[Tell]:
         yield tell_nobody
         return
     with tqdm_class()(
-        desc=title, unit=unit, unit_scale=unit == "px", file=sys.stderr, dynamic_ncols=True, leave=not auto,
+        desc=title, unit=unit, unit_scale=unit == "px", file=bar_file(), dynamic_ncols=True, leave=not auto,
         delay=float(auto),
     ) as bar:  # fmt: skip
 

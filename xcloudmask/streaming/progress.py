@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, TextIO
 
-from xcloudmask.engine.progress import ProgressEvent, in_notebook, tqdm_class
+from xcloudmask.engine.progress import ProgressEvent, bar_file, in_notebook, tqdm_class
 from xcloudmask.errors import OptionError
 
 Display = Callable[[ProgressEvent], None]
@@ -33,8 +33,9 @@ class Bar:
             return
         if self._bar is None:
             layout = "{desc}  {percentage:3.0f} % |{bar}|  {unit}"  # a postfix would begin with a comma
+            file = bar_file() if self.stream is sys.stderr else self.stream
             self._bar = tqdm_class()(
-                total=event.total, initial=event.done, desc=self.title, file=self.stream, bar_format=layout
+                total=event.total, initial=event.done, desc=self.title, file=file, bar_format=layout
             )
         self._bar.unit = event.text
         self._bar.update(event.done - self._bar.n)

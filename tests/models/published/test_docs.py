@@ -10,6 +10,8 @@ import torch
 import xarray as xr
 from safetensors.torch import save_file
 
+from tests.local.conftest import numbers, raster
+from tests.local.test_safe import safe
 from tests.models.published import golden
 from xcloudmask.models import registry
 from xcloudmask.models.convert import convert
@@ -18,6 +20,8 @@ pytestmark = [golden.needed, pytest.mark.slow, pytest.mark.usefixtures("one_thre
 pytest.importorskip("h5py", reason="Keras files need h5py: pip install 'xcloudmask[local]'")
 
 PAGE = Path(__file__).parents[3] / "docs" / "published.md"
+COMING = PAGE.with_name("coming-from.md")
+__all__ = ["numbers", "raster", "safe"]
 S2 = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"]
 
 
@@ -74,3 +78,21 @@ def test_every_block_runs(files):
         2,
     )
     assert names["proba_v"].bands == ("blue", "red", "nir", "swir16")
+
+
+def test_the_blocks_of_coming_from_that_need_files_run(files, safe, tmp_path):
+    import xcloudmask
+
+    product = safe()[0]
+    (tmp_path / "masks").mkdir()
+    names = {"xcloudmask": xcloudmask, "folders": [product]}
+    names["scene"] = scene(S2, sensor="sentinel-2", level="L1C", offset=0, scale=1)
+    blocks = re.findall(r"```python files\n(.*?)```", COMING.read_text(encoding="utf-8"), flags=re.S)
+    for block in blocks:
+        exec(compile(block, str(COMING), "exec"), names)
+    assert {names[name].family for name in ("pair", "spec", "both")} == {
+        "omnicloudmask",
+        "sensei-v2",
+        "clouds2mask",
+    }
+    assert (tmp_path / "masks" / f"{product.stem}.tif").stat().st_size > 0
