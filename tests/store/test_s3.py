@@ -55,6 +55,7 @@ def done(store: Any) -> set[tuple[int, ...]]:
     return {tuple(int(i) for i in at) for at in np.argwhere(status == 1)}
 
 
+@pytest.mark.timeout(600)
 def test_killed_on_s3_it_ends_byte_identical(
     s3_server: S3, bucket: str, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
