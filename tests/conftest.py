@@ -8,11 +8,16 @@ from types import ModuleType
 
 import pytest
 import rioxarray  # noqa: F401  registers .rio, which `import xcloudmask` leaves to when it is needed
+from hypothesis import HealthCheck, settings
 
 from tests.eopf_stores import eopf_store
 from tests.services.fixtures import faults, s3_server, stac_api, web_server
 
 __all__ = ["eopf_store", "faults", "s3_server", "stac_api", "web_server"]
+
+# A test does not fail because the machine is busy.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture
