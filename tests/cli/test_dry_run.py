@@ -46,7 +46,7 @@ def test_the_estimate_is_measured_with_the_options_that_are_said(
     words = ["predict", str(scene), str(tmp_path / "m.tif"), *DEM, "--patch-size", "40", "--tta", "--dry-run"]
     assert main([*words, "--aux", f"elevation={terrain(tmp_path / 'dem.tif')}"]) == 0
     assert {(p.options.patch, p.options.tta) for p in plans} == {(40, 8)}
-    assert [p.tiles.count for p in plans] == [1, 9]
+    assert [p.tiles.count for p in plans] == [1, 4]
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert "Nothing was read or written" in shown
