@@ -143,14 +143,9 @@ def load_stac(
         How many pixels a grid may have whose extent comes from the items alone: two of them far apart span
         half the globe. It does not matter where `bbox`, `geometry` or `like` is given.
     masks : bool
-<<<<<<< HEAD
-        Bring masks along, on the grid of the scenes: those of the products (SCL and others of EOPF, QA_PIXEL, Fmask, the status
-        map of Proba-V and SPOT-VGT) and ours, of items beside the scenes or alone, or of one collection.
-=======
         Bring masks along, on the grid of the scenes: those of the products (SCL, those beside it in
         EOPF stores, QA_PIXEL, Fmask, the status map of Proba-V and SPOT-VGT) and ours, of items beside the
         scenes or alone, or of one collection.
->>>>>>> h15
         The result is a Dataset then: ``reflectance``, and a variable for each, as `masks.decode` takes it.
     dtype : {"float32", "float64"}
         Of the result.
