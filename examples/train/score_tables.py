@@ -29,7 +29,7 @@ COMMON = ("l8_biome", "l8_38cloud")
 #: Balanced accuracies that lie closer are taken for equal: far less than the scenes can tell apart.
 ALIKE = 0.02
 #: Models that learnt from single pixels of scenes of L8 Biome, which ones nobody tells.
-DEPENDENT = ("sensei", "spectral")
+DEPENDENT = ("spectral",)
 #: Models some of whose settings were chosen by their scores on these scenes, too.
 CHOSEN = ("ukis-any",)
 #: The bands that models were trained on; others take what there is.
