@@ -1,12 +1,12 @@
-"""What the parts of the recipe for `sensei` are worth, at a small scale, and whether data limits `spectral`.
+"""What parts of the first recipe for `sensei` (30 m) were worth, at a small scale; if data limit `spectral`.
 
     nice python benchmarks/ablations.py --data FOLDER              # goes on where it was stopped
     python benchmarks/ablations.py --table                         # only writes its tables in the docs
 
 FOLDER holds train/, val/ and unlabelled/. Every row is trained from nothing, on one thread, with each seed.
 The networks are a tenth of the shipped one and see a fraction of its pixels: rows tell differences between
-recipes at this scale, and nothing about the shipped models. Thresholds are chosen on the training scenes that
-`sensei.toml` keeps for choosing; scores are of val, which nothing is fitted to or chosen on.
+recipes at this scale, and nothing about the shipped models. Thresholds are chosen on the training scenes of
+DEV; scores are of val, which nothing is fitted to or chosen on.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ DEV = (
     "l8_biome/Barren_03_0207", "l8_biome/Water_11_0728",
     "l8_38cloud/LC08_L1TP_032029_20160420", "s2_oncloudn/chip_3",
 )  # fmt: skip
-#: How often each source is drawn, as in sensei.toml.
+#: How often each source is drawn.
 WEIGHTS = {
     "l8_biome": 6.0, "l8_38cloud": 2.0, "dlr": 1.0, "s2_oncloudn": 1.0, "s2_cloudsen12": 0.3,
     "s2_shadow_alberta": 1.0, "landsat_l1": 3.0, "s2_l1c": 0.5, "pixels/landsat8": 3.0,

@@ -1,12 +1,14 @@
 """Models on held-out patches as Proba-V and VGT would have recorded them: an imitation, no evidence on those.
 
-    python benchmarks/imitation.py --data FOLDER [--published FOLDER]
+    python benchmarks/imitation.py --data FOLDER [--published FOLDER] [--before CARD] [--only sensei]
     python benchmarks/imitation.py --table     # measures nothing: prints the result file as tables
 
 FOLDER holds `val/SOURCE/*.npz` and `train/SOURCE/*.npz` with blue, red, NIR and 1.6 um; `--published` the
-file `cloud_detection_l8.hdf5` of pvl8dagans. The forward model is `xcloudmask.train.imitation`. No model is
-scored on a source that it was trained on. "mean of 10 x 10" is what was done before: averages of 30 m pixels.
-VGT1 and VGT2 have the same bands and pixels in `xcloudmask.sensors`, so the table has one of them.
+Keras files of pvl8dagans and DL-L8S2-UV; `--before` is the card of `sensei` as it was before it was trained
+on such imitations. The forward model is `xcloudmask.train.imitation`. No model is scored on a source that it
+was trained on: the table says so in the place of scores. VGT1 and VGT2 have the same bands and pixels in
+`xcloudmask.sensors`, so what is said of one holds of both. `--only` measures these models anew and keeps the
+rest of the result file.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,46 +25,38 @@ from _measure import HERE, circumstances, in_words, on_patches, save, table
 
 from xcloudmask import models
 from xcloudmask.metrics import METRICS, QUESTIONS, STATISTICS, Histogram, Tally, choose_threshold, summary
-from xcloudmask.train.augment import coarsen
-from xcloudmask.train.evaluate import classify, legend_of, share_of, take
+from xcloudmask.train.evaluate import classify, legend_of, share_of
 from xcloudmask.train.files import Entry, find
-from xcloudmask.train.imitation import Imitated, imitate
 from xcloudmask.train.pseudo import ask
 from xcloudmask.train.samples import Sample
+from xcloudmask.train.split import seen_by
 
 sys.path.insert(0, str(HERE.parent / "examples" / "train"))
 from baseline import brightness
 
-PLAIN = "mean of 10 x 10"
 SCORED = ("proba-v", "proba-v-1km", "spot-vgt2")
-PROBA_V = "pvl8dagans"
-#: Sources whose scenes were, or may have been, trained on.
-SEEN = {"ukis-any": ("dlr",), PROBA_V: ("l8_biome",)}
-MODELS = ("brightness", "spectral", "sensei", "ukis-any", PROBA_V)
+PROBA_V, BEFORE = "pvl8dagans", "sensei, before"
+#: Published files by the name of their row, in the folder --published.
+FILES = {
+    PROBA_V: "cloud_detection_l8.hdf5", "DL-L8S2-UV, 4 bands": "landsatbiomeRGBI6.hdf5",
+    "DL-L8S2-UV, 6 bands": "landsatbiomeRGBISWIR7.hdf5",
+}  # fmt: skip
+#: Sources whose scenes were, or may have been, trained on; single pixels of L8 Biome by the first two.
+SEEN: dict[str, tuple[str, ...]] = {
+    "spectral": ("l8_biome",), BEFORE: ("l8_biome",), "ukis-any": ("dlr",),
+    **dict.fromkeys(FILES, ("l8_biome",)),
+}  # fmt: skip
+TRAINED, LACKS = "trained on it", "lacks bands"
+MODELS = ("brightness", "spectral", BEFORE, "sensei", "ukis-any", *FILES)
 SHOWN = ("balanced_accuracy", "f1", "f2", "iou", "kappa")
 Answer = Callable[[Sample], Any]
 
 
-def made(entry: Entry, instrument: str) -> Imitated | None:
-    """Return a patch as an instrument has it; noise is that of its scene."""
-    sample = entry.read()
-    if instrument == PLAIN:
-        taken = take(sample, "vgt")
-        return None if taken is None else Imitated(coarsen(taken, 10), {})
-    return imitate(instrument)(sample, np.random.default_rng(zlib.crc32(entry.scene.encode())))
-
-
-def fitted(training: list[Entry], instrument: str) -> float:
+def fitted(training: list[Entry]) -> float:
     """Return the brightness that suits training patches best, imitated alike."""
-    whole: Histogram | None = None
-    for entry in training:
-        one = made(entry, instrument)
-        if one is not None:
-            truth = QUESTIONS["cloud"].truth(one.sample.possible)
-            part = Histogram.of(brightness(one.sample), truth)
-            whole = part if whole is None else whole + part
-    assert whole is not None
-    return choose_threshold(whole)[0]
+    samples = [entry.read() for entry in training]
+    parts = [Histogram.of(brightness(s), QUESTIONS["cloud"].truth(s.possible)) for s in samples]
+    return choose_threshold(sum(parts[1:], parts[0]))[0]
 
 
 def answering(model: str, spec: Any, threshold: float) -> Answer:
@@ -74,28 +67,27 @@ def answering(model: str, spec: Any, threshold: float) -> Answer:
     return bright if model == "brightness" else lambda sample: ask(sample, spec)
 
 
-def measured(held: list[Entry], instrument: str, model: str, answer: Answer) -> dict[str, Any]:
-    """Return scores of a model on the sources that it may be scored on."""
+def measured(held: list[Entry], model: str, answer: Answer) -> dict[str, Any]:
+    """Return the counts of a model's scenes by source, or why it has none there."""
     out: dict[str, Any] = {}
     errors: dict[str, list[float]] = {}
     for entry in held:
         if entry.source in SEEN.get(model, ()):
+            out[entry.source] = TRAINED
             continue
-        one = made(entry, instrument)
-        answered = None if one is None else answer(one.sample)
-        if one is None or answered is None:
+        sample = entry.read()
+        answered = answer(sample)
+        if answered is None:
+            out[entry.source] = LACKS
             continue
-        tally = Tally.of(one.sample.possible, classify(*answered), legend_of(answered[1]))
-        out.setdefault(entry.source, {})[entry.scene] = list(
-            tally.confusion(QUESTIONS["cloud"]).as_tuple()[:4]
-        )
-        if one.cover:
-            off = share_of(answered[0], answered[1], "cloud") - one.cover["cloud"]
-            errors.setdefault(entry.source, []).extend(off[np.isfinite(off)].tolist())
-    told: dict[str, Any] = {"counts": out}
-    if errors:
-        told["cover"] = {name: round(float(np.sqrt(np.mean(np.square(e)))), 4) for name, e in errors.items()}
-    return told
+        tally = Tally.of(sample.possible, classify(*answered), legend_of(answered[1]))
+        counts = list(tally.confusion(QUESTIONS["cloud"]).as_tuple()[:4])
+        out.setdefault(entry.source, {})[entry.scene] = counts
+        assert sample.soft_labels is not None
+        off = share_of(answered[0], answered[1], "cloud") - sample.soft_labels[1]
+        errors.setdefault(entry.source, []).extend(off[np.isfinite(off)].tolist())
+    cover = {name: round(float(np.sqrt(np.mean(np.square(e)))), 4) for name, e in errors.items()}
+    return {"counts": out, "cover": cover}
 
 
 def show(found: dict[str, Any]) -> str:
@@ -104,6 +96,9 @@ def show(found: dict[str, Any]) -> str:
         rows = []
         for model, one in by_model.items():
             for source, scenes in one["counts"].items():
+                if isinstance(scenes, str):
+                    rows.append([model, source, "", "", scenes, "", "", "", "", ""])
+                    continue
                 counts = np.array(list(scenes.values()))
                 values = summary(counts)
                 at = [METRICS.index(name) for name in SHOWN]
@@ -121,10 +116,8 @@ def show(found: dict[str, Any]) -> str:
     notes = (
         "worst: OA of the worst scene\n"
         "cover: root mean square of probability minus share of cloud\n"
-        "spectral and sensei learnt from pixels of L8 Biome, perhaps of these scenes;\n"
-        "settings of ukis-any were chosen on these patches, too\n"
-        "not scored, as (perhaps) trained on it: "
-        + "; ".join(f"{model} on {', '.join(on)}" for model, on in SEEN.items())
+        "settings of ukis-any were chosen on these patches; single pixels of L8 Biome, perhaps\n"
+        "of these scenes, were learnt by spectral and by sensei before"
     )
     for name, when in found["measured"].items():
         notes += f"\n{name}: measured {when['date']} at commit {when['commit']}"
@@ -132,31 +125,32 @@ def show(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    published = {"type": Path, "help": "the folder with cloud_detection_l8.hdf5"}
-    args = on_patches(__doc__, "imitation.json", published=published)
+    published = {"type": Path, "help": f"the folder with {', '.join(FILES.values())}"}
+    before = {"help": "the card of sensei as it was before"}
+    only = {"nargs": "+", "choices": MODELS, "default": MODELS, "help": "measure these models alone"}
+    args = on_patches(__doc__, "imitation.json", published=published, before=before, only=only)
     if args.table:
         found = json.loads(args.out.read_text())
         print(in_words(found["circumstances"]) + "\n\n" + show(found))
         return
-    held, training = (
-        [entry for entry in find(args.data / part) if entry.path.suffix == ".npz"]
-        for part in ("val", "train")
-    )
+    held, training = (find(args.data / part) for part in ("val", "train"))
     specs: dict[str, Any] = {name: models.get(name) for name in ("spectral", "sensei")}
-    specs["ukis-any"] = "ukis-any"
+    specs |= {"brightness": None, "ukis-any": "ukis-any"}
+    if args.before:
+        specs[BEFORE] = models.get(args.before)
     if args.published:
-        specs[PROBA_V] = models.load(args.published / "cloud_detection_l8.hdf5")
-    found: dict[str, Any] = {"circumstances": circumstances(), "imitation": {}}
-    for instrument in (PLAIN, *SCORED):
-        threshold = fitted(training, instrument)
-        found["imitation"][instrument] = by_model = {}
-        for model in MODELS:
-            if model == "brightness" or model in specs:
-                answer = answering(model, specs.get(model), threshold)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # pixels larger than a model's own: that is asked
-                    by_model[model] = measured(held, instrument, model, answer)
-        by_model["brightness"]["threshold"] = round(threshold, 3)
+        specs |= {name: models.load(args.published / file) for name, file in FILES.items()}
+    whole = args.only == MODELS
+    found: dict[str, Any] = {"imitation": {}} if whole else json.loads(args.out.read_text())
+    found["circumstances"] = circumstances()
+    for instrument in SCORED:
+        patches, threshold = seen_by(instrument, held), fitted(seen_by(instrument, training))
+        rows = found["imitation"].setdefault(instrument, {})
+        for model in (name for name in args.only if name in specs):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pixels larger than a model's own: that is asked
+                rows[model] = measured(patches, model, answering(model, specs[model], threshold))
+        found["imitation"][instrument] = {name: rows[name] for name in MODELS if name in rows}
     found["measured"] = {"imitation": {k: found["circumstances"][k] for k in ("date", "commit")}}
     print(in_words(found["circumstances"]) + "\n\n" + show(found))
     save(args.out, found)

@@ -34,7 +34,7 @@ for size, scene in scenes.items():
 
 # %% [markdown]
 # Nobody labelled this scene. Part of the difference is that the networks of ukis fill the gaps between small
-# clouds, and `sensei` does not.
+# clouds, and `sensei`, which learnt what share of a pixel of 100 m to 1 km is cloud, does not.
 #
 # What to take home: where you can, mask at the finest pixels you have, and coarsen the mask, not the scene.
 # The share of cloud in a coarse pixel (below, last) then tells partly cloudy from clear.

@@ -30,7 +30,7 @@ COMMON = ("l8_biome", "l8_38cloud")
 #: Balanced accuracies that lie closer are taken for equal: far less than the scenes can tell apart.
 ALIKE = 0.02
 #: Models that learnt from single pixels of scenes of L8 Biome, which ones nobody tells.
-DEPENDENT = ("sensei", "spectral")
+DEPENDENT = ("spectral",)
 #: Models some of whose settings were chosen by their scores on these scenes, too.
 CHOSEN = ("ukis-any",)
 #: The bands that models were trained on; others take what there is.
@@ -174,15 +174,16 @@ def imitated_table(found: Mapping[str, Any]) -> list[str]:
     for instrument, by_model in found["imitation"].items():
         for source in ("l8_biome", "dlr"):
             for model, one in by_model.items():
-                counts = np.array(list(one["counts"].get(source, {}).values()), np.int64).reshape(-1, 4)
-                if not counts.any():
+                scenes = one["counts"].get(source, {})
+                if isinstance(scenes, str):  # why there is no score
+                    lines.append(f"| {instrument} | {source} | {model} | | | {scenes} | | | | |")
                     continue
+                counts = np.array(list(scenes.values()), np.int64).reshape(-1, 4)
                 values = summary(counts)
                 cells = [cell(values, metric) for metric in ("balanced_accuracy", "f2", "iou")]
-                cover = one["cover"].get(source) if "cover" in one else None
                 cells = [
                     instrument, source, model, str(len(counts)), f"{counts.sum():,}", *cells,
-                    f"{values[0, 4]:.2f}", "–" if cover is None else f"{cover:.3f}",
+                    f"{values[0, 4]:.2f}", f"{one['cover'][source]:.3f}",
                 ]  # fmt: skip
                 lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -34,8 +34,8 @@ def test_bands_are_mixed_by_the_nanometres_that_both_share() -> None:
     one.image[:] = np.arange(1, 7, dtype="f4")[:, None, None]
     made = imitate("proba-v")(one)
     assert made is not None
-    assert [band.common_name for band in made.sample.bands] == ["blue", "red", "nir", "swir16"]
-    np.testing.assert_allclose(made.sample.image[:, 3, 3], [1, 3, 4, 5], rtol=1e-6)
+    assert [band.common_name for band in made.bands] == ["blue", "red", "nir", "swir16"]
+    np.testing.assert_allclose(made.image[:, 3, 3], [1, 3, 4, 5], rtol=1e-6)
 
 
 def test_a_band_that_no_source_is_like_is_not_made() -> None:
@@ -50,9 +50,9 @@ def test_a_band_that_no_source_is_like_is_not_made() -> None:
 def test_the_grid_is_the_products(name: str, pixel: float) -> None:
     made = imitate(name)(sample(140))
     assert made is not None
-    assert made.sample.gsd == pytest.approx(pixel, abs=0.1)
-    assert made.sample.possible.shape == (int(140 * 30 / pixel),) * 2
-    assert (made.sample.scene, made.sample.source, made.sample.level) == ("a", "here", "toa")
+    assert made.gsd == pytest.approx(pixel, abs=0.1)
+    assert made.possible.shape == (int(140 * 30 / pixel),) * 2
+    assert (made.scene, made.source, made.level) == ("a", "here", "toa")
 
 
 @pytest.mark.parametrize("modulation", [0.2, 0.5])
@@ -63,8 +63,7 @@ def test_a_wave_at_the_nyquist_frequency_keeps_the_modulation(modulation: float)
     wave = np.cos(math.pi * (np.arange(size) - size / 2) / native)
     plane = np.broadcast_to((0.5 + 0.4 * wave).astype("f4"), (size, size)).copy()
     # read at every fine pixel: the grid of the product is too coarse to see that wave
-    fine = type(made)(type(made.instrument)("spot-vgt2", 30.0, native * 30, native * 30), modulation, 0.0)
-    out = fine._sampled(plane, np.ones_like(plane, bool), native, size, size, 30.0)[size // 2, 200:400]
+    out = made._sampled(plane[None], np.ones_like(plane, bool), native, (size, size), 1.0)[0, 300, 200:400]
     assert (out.max() - out.min()) / 0.8 == pytest.approx(modulation, abs=0.01)
 
 
@@ -74,13 +73,11 @@ def test_a_pixel_is_centred_on_the_ground_that_its_labels_come_from() -> None:
     one.possible[:, :150] = 2
     made = imitate("proba-v", noise=0.0)(one)
     assert made is not None
-    size = made.sample.gsd / 30
+    size = made.gsd / 30
     inside = np.arange(9, 18)
-    np.testing.assert_allclose(
-        made.sample.image[0, 9, inside], ((inside + 0.5) * size - 0.5) / 300, atol=2e-5
-    )
-    assert made.sample.possible[9, int(150 / size) - 1] == 2
-    assert made.sample.possible[9, int(150 / size) + 1] == 1
+    np.testing.assert_allclose(made.image[0, 9, inside], ((inside + 0.5) * size - 0.5) / 300, atol=2e-5)
+    assert made.possible[9, int(150 / size) - 1] == 2
+    assert made.possible[9, int(150 / size) + 1] == 1
 
 
 def test_sixteen_hundred_nanometres_of_proba_v_are_blurred_more() -> None:
@@ -88,7 +85,7 @@ def test_sixteen_hundred_nanometres_of_proba_v_are_blurred_more() -> None:
     one.image[:, :, 150:] = 0.5
     made = imitate("proba-v")(one)
     assert made is not None
-    steepest = np.abs(np.diff(made.sample.image[:, 13], axis=-1)).max(axis=-1)
+    steepest = np.abs(np.diff(made.image[:, 13], axis=-1)).max(axis=-1)
     assert steepest[3] < 0.7 * steepest[0]
     np.testing.assert_allclose(steepest[:3], steepest[0], rtol=1e-5)
 
@@ -101,9 +98,9 @@ def test_noise_is_as_large_as_said_and_comes_from_the_generator() -> None:
     assert clean is not None
     assert one is not None
     assert again is not None
-    np.testing.assert_array_equal(one.sample.image, again.sample.image)
-    assert np.std(one.sample.image - clean.sample.image) == pytest.approx(0.01, rel=0.05)
-    np.testing.assert_allclose(clean.sample.image, 0.3, rtol=1e-5)
+    np.testing.assert_array_equal(one.image, again.image)
+    assert np.std(one.image - clean.image) == pytest.approx(0.01, rel=0.05)
+    np.testing.assert_allclose(clean.image, 0.3, rtol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -124,15 +121,16 @@ def test_the_share_of_cloud_is_kept() -> None:
     one.possible[:, 100:] = 0
     made = imitate("proba-v")(one)
     assert made is not None
-    cloud = made.cover["cloud"][0]
+    clear, cloud, shadow = made.soft_labels[:, 0]
     expected = np.clip((28 - np.arange(10) * size) / size, 0, 1)
     np.testing.assert_allclose(cloud[:9], expected[:9], atol=1e-3)
     assert np.isnan(cloud[9])  # hardly labelled
+    np.testing.assert_allclose((clear + cloud + shadow)[:9], 1, atol=1e-6)
     # a pixel is cloud for sure where a third is open to nothing else
-    assert made.sample.possible[0, :5].tolist() == [6, 6, 7, 1, 1]
-    assert made.sample.possible[0, 9] == 0
-    assert np.isnan(made.cover["cloud_shadow"][8, 8])  # clear or shadow decides nothing
-    assert made.cover["cloud_shadow"][0, 5] == 0
+    assert made.possible[0, :5].tolist() == [6, 6, 7, 1, 1]
+    assert made.possible[0, 9] == 0
+    assert np.isnan(made.soft_labels[2][8, 8])  # clear or shadow decides nothing
+    assert made.soft_labels[2][0, 5] == 0
 
 
 def test_gaps_stay_gaps() -> None:
@@ -140,10 +138,10 @@ def test_gaps_stay_gaps() -> None:
     one.image[:, :, :110] = np.nan
     made = imitate("proba-v")(one)
     assert made is not None
-    gone = np.isnan(made.sample.image[0, 8])
+    gone = np.isnan(made.image[0, 8])
     assert gone[:9].all()
     assert not gone[10:].any()
-    np.testing.assert_allclose(made.sample.image[0, 8, 10:], 0.2, rtol=1e-5)
+    np.testing.assert_allclose(made.image[0, 8, 10:], 0.2, rtol=1e-5)
 
 
 def test_what_cannot_be_imitated_is_told() -> None:

@@ -62,6 +62,7 @@ estimate = false
 terms = { ambiguous-ce = 1, dice = 0.5 }
 smoothing = 0
 recovery = 0
+cover = 0.5
 distil = { model = "ukis-any", weight = 1, temperature = 0.5 }
 [loop]
 epochs = 1
@@ -69,6 +70,7 @@ epochs = 1
 bands = ["all", "rgb-nir"]
 metric = "f2"
 temperature = false
+instrument = "proba-v"
 [score]
 folder = "val"
 sources = ["l8"]
@@ -183,12 +185,12 @@ WRONG: dict[str, dict[str, tuple[str, list[Any]]]] = {
             [5, {}, "dice", ["dice"], {"dice": -1}, {"dice": "1"}, {"dice": math.nan}]),
         "smoothing": ("a number|a finite number|greater than or equal to 0|less than 1",
             [-0.1, 1, 1.0, "0.1", False, math.nan]),
-        "recovery": FROM_0, "distil": ("a table", ["ukis-any", 5, ["ukis-any"]]),
+        "recovery": FROM_0, "cover": FROM_0, "distil": ("a table", ["ukis-any", 5, ["ukis-any"]]),
     },
     "loss.distil": {"model": MODEL, "weight": ABOVE_0, "temperature": ABOVE_0},
     "validation": {
         "bands": ("a list|a text in quotes|have at least 1 item", ["all", [], [7]]),
-        "metric": TEXT, "temperature": TRUTH,
+        "metric": TEXT, "temperature": TRUTH, "instrument": TEXT,
     },
     "score": {"folder": TEXT, "sources": TEXTS, "bands": TEXT, "coarser": WHOLE_1},
     "card": {
@@ -238,6 +240,7 @@ def test_wrong_values_are_refused_with_their_place(good: dict[str, Any], table: 
     [
         ("validation", "metric", "balanced_acuracy", "balanced_accuracy"),
         ("validation", "bands", ["all", "rgb-nri"], "rgb-nir"),
+        ("validation", "instrument", "probav", "proba-v"),
         ("network", "classes", ["clear", "cluod"], "cloud"),
         ("network", "architecture", "sensei-v3", "sensei-v2"),
         ("network", "start", "spectrale", "spectral"),

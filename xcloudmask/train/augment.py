@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from xcloudmask.engine.tiling import reflect_indices
 from xcloudmask.metrics.labels import BITS, CLOUD
 from xcloudmask.train.samples import AUX_KINDS, Image, Labels, Sample
 
@@ -104,7 +105,8 @@ def flip_rotate(sample: Sample, rng: np.random.Generator) -> Sample:
         a = np.rot90(a, turns, axes=(-2, -1))
         return a[..., ::-1] if mirrored else a
 
-    return replace(sample, image=moved(sample.image), possible=moved(sample.possible))
+    soft = None if sample.soft_labels is None else moved(sample.soft_labels)
+    return replace(sample, image=moved(sample.image), possible=moved(sample.possible), soft_labels=soft)
 
 
 def crop(sample: Sample, rng: np.random.Generator, size: int) -> Sample:
@@ -117,6 +119,26 @@ def crop(sample: Sample, rng: np.random.Generator, size: int) -> Sample:
         image = np.pad(image, ((0, 0), *pad), constant_values=np.nan)
         possible = np.pad(possible, pad)
     return replace(sample, image=image, possible=possible)
+
+
+def mirrored(sample: Sample, size: int) -> Sample:
+    """Return a square of `size` pixels, a smaller sample mirrored at its edges as often as needed.
+
+    Examples
+    --------
+    >>> from xcloudmask.types import Band
+    >>> one = Sample(np.array([[[1, 2]]], "f4"), (Band("red"),), np.array([[1, 6]], "u1"), 300.0)
+    >>> mirrored(one, 3).possible.tolist()
+    [[1, 6, 1], [1, 6, 1], [1, 6, 1]]
+    """
+    y, x = np.ix_(*(reflect_indices(length, max(size, length))[:size] for length in sample.possible.shape))
+    soft = sample.soft_labels
+    return replace(
+        sample,
+        image=sample.image[:, y, x],
+        possible=sample.possible[y, x],
+        soft_labels=None if soft is None else soft[:, y, x],
+    )
 
 
 def scale_of(sample: Sample) -> Image:

@@ -13,6 +13,7 @@ from xcloudmask.metrics.labels import WORDS, covers_all, open_classes
 from xcloudmask.models.arch import NAMES
 from xcloudmask.train.config_base import Above0, AtLeast1, Count, From0, Share, Table, one_of
 from xcloudmask.train.evaluate import SETS
+from xcloudmask.train.imitation import INSTRUMENTS
 from xcloudmask.train.loggers import LOGGERS
 from xcloudmask.train.losses import LOSSES
 from xcloudmask.train.samples import AUX_NAMES
@@ -135,11 +136,12 @@ class Loss(Table):
     )  # fmt: skip
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     recovery: From0 = 0.0
+    cover: From0 = 0.0
     distil: Distil | None = None
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        if not (any(self.terms.values()) or self.recovery or self.distil):
+        if not (any(self.terms.values()) or self.recovery or self.cover or self.distil):
             raise CloudMaskError("all terms in [loss] are 0: nothing would be learnt")
         return self
 
@@ -151,6 +153,7 @@ class Validation(Table):
     bands: tuple[Annotated[str, one_of(SETS)], ...] = Field(default=("all",), min_length=1)
     metric: Annotated[str, one_of(METRICS)] = "balanced_accuracy"
     temperature: bool = False
+    instrument: Annotated[str, one_of(INSTRUMENTS)] | None = None
 
 
 class Score(Table):

@@ -9,8 +9,8 @@ Landsat and Sentinel-2, in the order of nature:
 2. **Point spread.** A Gaussian with a modulation of 0.3 at the Nyquist frequency of the native pixel.
 3. **Sampling.** The centres of the product's grid, 1/336 or 1/112 degree as at the equator (331 and 994 m).
 4. **Noise.** White, 0.002 in reflectance.
-5. **Labels.** The share of a pixel's area that each class covers, from the fine labels; a class stays
-   possible where a third of the labelled area leaves it open.
+5. **Labels.** The share of a pixel's area that is clear, cloud and shadow, from the fine labels, as soft
+   labels to learn; a class stays possible where a third of the labelled area leaves it open.
 
 Known are bands (`xcloudmask.sensors`), grids and native pixels (ESA's page of Proba-V: 100 m and, for 1.6 um,
 200 m at nadir, 1165 m for VGT). **Modulation and noise are round figures of instruments of this kind, assumed
@@ -22,18 +22,16 @@ instruments.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, OptionError, names_checked
 from xcloudmask.metrics.labels import BITS, QUESTIONS
-from xcloudmask.train.samples import Sample
+from xcloudmask.train.samples import Image, Labels, Sample
 from xcloudmask.types import Band
 
 #: Metres of a degree on the equator.
@@ -63,92 +61,59 @@ INSTRUMENTS: Mapping[str, Instrument] = {
 }
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Imitated:
-    """A coarse sample, and what covers its pixels.
-
-    Parameters
-    ----------
-    sample : Sample
-        Bands of the instrument, labels as bit masks.
-    cover : mapping of str to array of float32, (y, x)
-        Share of the area that is cloud, and cloud shadow, out of that whose label decides it; NaN where that
-        is less than half of the pixel.
-    """
-
-    sample: Sample
-    cover: Mapping[str, NDArray[np.float32]]
-
-
 @dataclass(frozen=True)
 class Imitation:
-    """What makes samples of an instrument; see `imitate`."""
+    """What makes samples of an instrument; see `imitate`. One without a name has the bands of its source."""
 
     instrument: Instrument
     modulation: float = MODULATION
     noise: float = NOISE
 
-    @cached_property
-    def bands(self) -> tuple[Band, ...]:
-        """The instrument's bands."""
-        return sensors.get(self.instrument.sensor).bands
+    def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample | None:
+        """Return a sample as the instrument would have it; None where it lacks a band, or is too small.
 
-    def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Imitated | None:
-        """Return a sample as the instrument would have it; None where it lacks a band.
-
-        Without a generator there is no noise. A pixel that gets less than half its light from data is none.
+        Its soft labels are the shares of clear, cloud and shadow in what of a pixel's area the labels decide,
+        NaN where that is less than half. Without a generator there is no noise. A pixel that gets less than
+        half its light from data is none.
         """
-        weights = [shared(band, sample.bands) for band in self.bands]
+        at, name = self.instrument, self.instrument.sensor
+        ours = tuple(band for band in sample.bands if band.kind == "reflectance")
+        bands = sensors.get(name).bands if name else ours
+        weights = [
+            shared(band, sample.bands) if name else [float(band is each) for each in sample.bands]
+            for band in bands
+        ]
         if any(each is None for each in weights):
             return None
-        pixel = self.instrument.pixel
-        if pixel < 1.5 * sample.gsd:
+        if at.pixel < 1.5 * sample.gsd:
             raise CloudMaskError(
-                f"{sample.scene}: pixels of {sample.gsd:g} m are too coarse to imitate {pixel:.0f} m by"
+                f"{sample.scene}: pixels of {sample.gsd:g} m are too coarse to imitate {at.pixel:.0f} m by"
             )
-        rows, columns = (int(size * sample.gsd / pixel) for size in sample.possible.shape)
-        if not rows or not columns:
+        size = at.pixel / sample.gsd
+        counts = [int(length / size) for length in sample.possible.shape]
+        if not all(counts):
             return None
-        planes = []
-        for band, each in zip(self.bands, weights, strict=True):
-            swir = (band.center_nm or 0) > 1400
-            native = self.instrument.native_swir if swir else self.instrument.native
-            mixed = np.tensordot(np.asarray(each, np.float32), np.nan_to_num(sample.image), axes=1)
-            planes.append(self._sampled(mixed, sample.valid, native / sample.gsd, rows, columns, sample.gsd))
-        image = np.stack(planes)
+        fine, valid = np.nan_to_num(sample.image), sample.valid
+        mixed = np.tensordot(np.asarray(weights, np.float32), fine, axes=1)
+        swir = np.array([(band.center_nm or 0) > 1400 for band in bands])
+        image = np.empty((len(bands), *counts), np.float32)
+        for native, chosen in ((at.native, ~swir), (at.native_swir, swir)):
+            image[chosen] = self._sampled(mixed[chosen], valid, native / sample.gsd, counts, size)
         if rng is not None:
             image += rng.normal(0, self.noise, image.shape).astype(np.float32)
-        over = [area_weights(size, count, pixel / sample.gsd)
-                for size, count in zip(sample.possible.shape, (rows, columns), strict=True)]  # fmt: skip
-        possible, cover = _labels(sample.possible, over[0], over[1])
-        made = replace(
-            sample,
-            image=image.astype(np.float32, copy=False),
-            bands=self.bands,
-            possible=possible,
-            gsd=pixel,
-            soft_labels=None,
-        )
-        return Imitated(made, cover)
+        possible, cover = _labels(sample.possible, counts, size)
+        return replace(
+            sample, image=image, bands=bands, possible=possible, gsd=at.pixel, soft_labels=cover
+        )  # fmt: skip
 
     def _sampled(
-        self,
-        plane: NDArray[np.float32],
-        valid: NDArray[np.bool_],
-        native: float,
-        rows: int,
-        columns: int,
-        gsd: float,
-    ) -> NDArray[np.float32]:
-        """Blur a plane, and take it at the centres of coarse pixels."""
+        self, planes: Image, valid: NDArray[np.bool_], native: float, counts: Sequence[int], size: float
+    ) -> Image:
+        """Return what detectors see at the centres of coarse pixels: a weighted mean of rows and columns."""
         sigma = native * math.sqrt(-2 * math.log(self.modulation)) / math.pi
-        weight = ndimage.gaussian_filter(valid.astype(np.float32), sigma, mode="nearest")
-        light = ndimage.gaussian_filter(np.where(valid, plane, np.float32(0)), sigma, mode="nearest")
-        size = self.instrument.pixel / gsd
-        at = np.meshgrid(*((np.arange(n) + 0.5) * size - 0.5 for n in (rows, columns)), indexing="ij")
-        weight, light = (
-            ndimage.map_coordinates(each, at, order=1, mode="nearest") for each in (weight, light)
-        )
+        down, across = (seen(n, m, size, sigma) for n, m in zip(valid.shape, counts, strict=True))
+        weight = down @ valid.astype(np.float32) @ across.T
+        light = down @ np.where(valid, planes, np.float32(0)) @ across.T
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(weight >= 0.5, light / weight, np.float32(np.nan))
 
@@ -169,14 +134,32 @@ def imitate(name: str, *, modulation: float = MODULATION, noise: float = NOISE) 
     Examples
     --------
     >>> vgt = imitate("spot-vgt2")
-    >>> [band.common_name for band in vgt.bands], round(vgt.instrument.pixel)
-    (['blue', 'red', 'nir', 'swir16'], 994)
+    >>> vgt.instrument.sensor, round(vgt.instrument.pixel)
+    ('spot-vgt2', 994)
     """
     if name not in INSTRUMENTS:
         raise OptionError("instrument", name, allowed=INSTRUMENTS)
     if not 0 < modulation < 1:
         raise OptionError("modulation", modulation, hint="Give a share between 0 and 1.")
     return Imitation(INSTRUMENTS[name], modulation, noise)
+
+
+def as_seen(sample: Sample, pixel: float, rng: np.random.Generator) -> Sample:
+    """Return a sample as an instrument of so large pixels has it, by chance with Proba-V's bands or its own.
+
+    Examples
+    --------
+    >>> band = Band("B4", "red", 640, 655, 670)
+    >>> one = Sample(np.full((1, 9, 9), 0.2, "f4"), (band,), np.full((9, 9), 6, "u1"), 30.0)
+    >>> seen = as_seen(one, 90.0, np.random.default_rng(0))
+    >>> seen.image.shape, [band.name for band in seen.bands]
+    ((1, 3, 3), ['B4'])
+    """
+    for sensor in ("proba-v", "") if rng.random() < 0.5 else ("",):
+        made = Imitation(Instrument(sensor, pixel, pixel, pixel))(sample, rng)
+        if made is not None:
+            return made
+    raise CloudMaskError(f"{sample.scene}: its {sample.possible.shape} pixels are no pixel of {pixel:.0f} m")
 
 
 def shared(band: Band, sources: tuple[Band, ...]) -> list[float] | None:
@@ -201,6 +184,20 @@ def shared(band: Band, sources: tuple[Band, ...]) -> list[float] | None:
     return [width / whole for width in widths] if near else None
 
 
+def seen(size: int, count: int, pixel: float, sigma: float) -> NDArray[np.float32]:
+    """Return ``[coarse, fine]``: how much of a row of coarse pixels' light comes from each fine one.
+
+    Examples
+    --------
+    >>> seen(4, 2, 2.0, 0.7).round(1).tolist()
+    [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
+    """
+    away = np.arange(size) - (np.arange(count)[:, None] + 0.5) * pixel + 0.5
+    weight = np.exp(-0.5 * (away / sigma) ** 2)
+    share: NDArray[np.float32] = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    return share
+
+
 def area_weights(size: int, count: int, pixel: float) -> NDArray[np.float32]:
     """Return ``[coarse, fine]``: what share of a row of coarse pixels each fine one is.
 
@@ -223,13 +220,12 @@ def area_weights(size: int, count: int, pixel: float) -> NDArray[np.float32]:
     return share
 
 
-def _labels(
-    labels: NDArray[np.uint8], down: NDArray[np.float32], across: NDArray[np.float32]
-) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-    """Return labels of coarse pixels as bit masks, and the cover of cloud and of shadow."""
+def _labels(labels: Labels, counts: Sequence[int], pixel: float) -> tuple[Labels, Image]:
+    """Return labels of coarse pixels as bit masks, and their shares of clear, cloud and shadow."""
+    down, across = (area_weights(n, m, pixel) for n, m in zip(labels.shape, counts, strict=True))
 
-    def area(where: NDArray[np.bool_]) -> NDArray[np.float32]:
-        share: NDArray[np.float32] = down @ where.astype(np.float32) @ across.T
+    def area(where: NDArray[np.bool_]) -> Image:
+        share: Image = down @ where.astype(np.float32) @ across.T
         return share
 
     labelled = area(labels > 0)
@@ -237,12 +233,11 @@ def _labels(
     for bit in BITS.values():
         possible[area((labels & bit) > 0) * 3 > labelled] |= bit
     possible[labelled < 0.5] = 0
-    cover = {}
+    cover = []
     for name in ("cloud", "cloud_shadow"):
         truth = QUESTIONS[name].truth(labels)
         told = area(truth >= 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            cover[name] = np.where(told >= 0.5, area(truth == 1) / told, np.float32(np.nan)).astype(
-                np.float32
-            )
-    return possible, cover
+            cover.append(np.where(told >= 0.5, area(truth == 1) / told, np.float32(np.nan)))
+    cloud, shadow = cover
+    return possible, np.stack([1 - cloud - np.nan_to_num(shadow), cloud, shadow]).astype(np.float32)

@@ -302,9 +302,9 @@ class Trainer:
             row["taught"] = at.taught / count
             if not at.taught:
                 raise CloudMaskError(
-                    "the teacher of distil in [loss] had no prediction for any image of an epoch: it does "
-                    "not take their bands, level or pixel size, or clouds were laid over all of them "
-                    "(simulate, mix)"
+                    "distil, or cover, in [loss] had nothing to learn from in any image of an epoch: the "
+                    "teacher does not take their bands, level or pixel size, or clouds were laid over all of "
+                    "them (simulate, mix); cover needs imitate in [recipe]"
                 )
         if score > at.best:
             at.best, at.best_epoch = score, at.epoch

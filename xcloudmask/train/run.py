@@ -23,7 +23,7 @@ from xcloudmask.train.calibrate import divide_head, fit_temperature
 from xcloudmask.train.config_tables import Score
 from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import losses_of, pooled, run_model, run_on
-from xcloudmask.train.extras import with_extras
+from xcloudmask.train.extras import Asked, with_extras
 from xcloudmask.train.files import Entry, check_no_leak, find
 from xcloudmask.train.loggers import Logger, open_loggers
 from xcloudmask.train.loop import Trainer
@@ -176,14 +176,16 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Lo
         rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1")), teacher=asked,
         aux=begun.entries["aux"], hardness=hardness,
     )  # fmt: skip
-    sets = sets_of(plan, begun)
+    sets, teaching = sets_of(plan, begun), None
+    if asked or plan.loss.cover:  # either way of what a sample's soft labels say
+        teaching = (asked or Asked("", plan.loss.cover)).loss(classes)
     trainer = Trainer(
         begun.called, classes, combined(plan.loss.terms, classes, smoothing=plan.loss.smoothing), stream,
         settings, folder,
         validate=(lambda net: validate(net, classes, dev, sets, plan.validation.metric)) if dev else None,
         loggers=() if stream.rank else [*open_loggers(plan.log.to, folder, plan.name), *loggers],
         about={**_about(plan), "files": _listing([*to_fit, *dev])},
-        teaching=asked.loss(classes) if asked else None,
+        teaching=teaching,
     )  # fmt: skip
     steps = trainer.run().total
     begun.called.load_state_dict(checkpoint.read_weights(folder / "best.safetensors"))

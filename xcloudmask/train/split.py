@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
+
+from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
 from xcloudmask.train.augment import count_of
 from xcloudmask.train.config_tables import Data
 from xcloudmask.train.files import Entry, find, split
+from xcloudmask.train.imitation import INSTRUMENTS, imitate, shared
 from xcloudmask.train.plan import Plan
-from xcloudmask.train.samples import AUX_NAMES
+from xcloudmask.train.samples import AUX_NAMES, Sample
 from xcloudmask.train.stream import Recipe
 from xcloudmask.types import AuxInput
 
@@ -45,6 +51,8 @@ def entries_of(
     if wanted:
         few = len(recipe.bands) or recipe.least_bands
         fit, dev = ([e for e in part if count_of(e.read(), wanted) >= few] for part in (fit, dev))
+    if plan.validation.instrument is not None:
+        dev = seen_by(plan.validation.instrument, dev)
     if not fit:
         which = f"{recipe.least_bands} of the bands" if recipe.among else "the bands"
         raise CloudMaskError(
@@ -58,6 +66,40 @@ def entries_of(
         )
     scored = [] if plan.score is None else find(root / plan.score.folder, plan.score.sources)
     return fit, dev, [*(find(held) if held is not None else []), *scored]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Entry):
+    """A patch as an instrument would have recorded it; the noise is that of its scene."""
+
+    instrument: str = ""
+
+    def read(self) -> Sample:
+        """Read it, and imitate."""
+        made = imitate(self.instrument)(
+            Entry.read(self), np.random.default_rng(zlib.crc32(self.scene.encode()))
+        )
+        if made is None:
+            raise CloudMaskError(
+                f"{self.path} lacks a band of {self.instrument}, or is smaller than its pixel"
+            )
+        return made
+
+
+def seen_by(instrument: str, entries: Iterable[Entry]) -> list[Entry]:
+    """Return the patches that have the bands of an instrument, as it would have recorded them.
+
+    Examples
+    --------
+    >>> seen_by("proba-v", [Entry(Path("landsat8.csv"), "pixels", "pixels")])
+    []
+    """
+    bands = sensors.get(INSTRUMENTS[instrument].sensor).bands
+    return [
+        Seen(**{each.name: getattr(entry, each.name) for each in fields(Entry)}, instrument=instrument)
+        for entry in entries
+        if entry.path.suffix == ".npz" and all(shared(band, entry.read().bands) for band in bands)
+    ]
 
 
 def check_aux(entries: Iterable[Entry], aux: Sequence[AuxInput], *, every: bool) -> None:

@@ -8,8 +8,9 @@ exactly what it would have seen.
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -22,9 +23,13 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import augment, clouds, ground
 from xcloudmask.train.config_base import Above0, AtLeast1, Count, Share, Table
 from xcloudmask.train.files import Entry
+from xcloudmask.train.imitation import as_seen
 from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import AUX_KINDS, Sample, with_aux
 from xcloudmask.types import KINDS, AuxInput, Band
+
+#: Imitations made of each patch (`Recipe.imitate`): the forward model takes longer than a step of training.
+VARIANTS = 16
 
 
 class Recipe(Table):
@@ -55,6 +60,11 @@ class Recipe(Table):
         Share of samples from which an aux input is hidden, so that the network learns to do without.
     coarsest : float
         Largest pixel size made, in metres.
+    imitate, finest : float
+        Share of patches seen by an imitated instrument (`xcloudmask.train.imitation`) of pixels from `finest`
+        metres to `coarsest`, half of them with Proba-V's bands if they can be made; others keep their bands.
+        `size` then counts its pixels, and the share of each that is cloud can be learnt: ``cover`` in [loss].
+        Of each patch `VARIANTS` imitations are made, when first drawn, and kept.
     reflectance_only : bool
         Whether thermal and other bands are left out.
     bands : tuple of str
@@ -83,6 +93,8 @@ class Recipe(Table):
     simulate: Share = 0.0
     coarsen: Share = 0.0
     coarsest: Above0 = 1000.0
+    imitate: Share = 0.0
+    finest: Above0 = 100.0
     flip: Share = 1.0
     gaps: Share = 0.0
     radiometry: Share = 0.0
@@ -166,7 +178,7 @@ class _Kept:
 
     def __init__(self, limit: int, kinds: Collection[str]) -> None:
         self.limit, self.size, self.kinds = limit, 0, kinds
-        self._samples: OrderedDict[Entry, Sample] = OrderedDict()
+        self._samples: OrderedDict[Hashable, Sample] = OrderedDict()
         self._scenes: dict[Entry, list[str]] = {}
         self._lock = threading.Lock()
 
@@ -177,15 +189,21 @@ class _Kept:
         return self._scenes[entry]
 
     def get(self, entry: Entry) -> Sample:
+        def read() -> Sample:
+            sample = entry.read()
+            return sample.select([i for i, b in enumerate(sample.bands) if b.kind in self.kinds])
+
+        return self.made(entry, read)
+
+    def made(self, key: Hashable, make: Callable[[], Sample]) -> Sample:
         with self._lock:
-            if entry in self._samples:
-                self._samples.move_to_end(entry)
-                return self._samples[entry]
-        sample = entry.read()
-        sample = sample.select([i for i, b in enumerate(sample.bands) if b.kind in self.kinds])
+            if key in self._samples:
+                self._samples.move_to_end(key)
+                return self._samples[key]
+        sample = make()
         with self._lock:
-            if entry not in self._samples:
-                self._samples[entry] = sample
+            if key not in self._samples:
+                self._samples[key] = sample
                 self.size += sample.image.nbytes
             while self.size > self.limit and len(self._samples) > 1:
                 self.size -= self._samples.popitem(last=False)[1].image.nbytes
@@ -302,8 +320,11 @@ class Stream:
     def _make(self, rng: np.random.Generator, shrink: int) -> Sample:
         recipe = self.recipe
         entry, drawn = self._pick(rng)
-        sample = self._image(entry, drawn, rng)
-        if sample.spatial:
+        if recipe.imitate and drawn.spatial and rng.random() < recipe.imitate:
+            sample = self._imitated(entry, drawn, int(rng.integers(VARIANTS)))
+            sample = augment.flip_rotate(sample, rng) if rng.random() < recipe.flip else sample
+            sample = augment.gaps(sample, rng) if rng.random() < recipe.gaps else sample
+        elif (sample := self._image(entry, drawn, rng)).spatial:
             sample = self._in_space(sample, rng, real=drawn.spatial, shrink=shrink)
         if recipe.pixels:
             sample = draw_pixels(sample, rng, recipe.pixels)
@@ -344,6 +365,25 @@ class Stream:
             )
         return sample
 
+    def _imitated(self, entry: Entry, drawn: Sample, variant: int) -> Sample:
+        """Return one of a patch's imitations: a crop, perhaps with clouds laid over, in coarse pixels."""
+        recipe = self.recipe
+
+        def make() -> Sample:
+            rng = np.random.default_rng(
+                (recipe.seed, variant, zlib.crc32(f"{entry.source}/{entry.path.name}".encode()))
+            )
+            finest = max(recipe.finest, 2 * drawn.gsd)
+            coarsest = min(recipe.coarsest, min(drawn.possible.shape) * drawn.gsd / 4)
+            pixel = float(np.exp(rng.uniform(np.log(finest), np.log(max(coarsest, finest)))))
+            size = min(int(recipe.size * pixel / drawn.gsd), max(drawn.possible.shape))
+            bright = recipe.bright > 0 and rng.random() < recipe.bright
+            sample, _, bright = self._clouded(augment.crop(drawn, rng, size), rng, bright)
+            sample = ground.brighten(sample, rng) if bright else sample
+            return augment.mirrored(as_seen(sample, pixel, rng), recipe.size)
+
+        return self._kept.made((entry, variant), make)
+
     def _in_space(self, sample: Sample, rng: np.random.Generator, *, real: bool, shrink: int) -> Sample:
         """Do what needs neighbours: crop, cloud laid over, larger pixels, turns, gaps; ask the teacher.
 
@@ -357,16 +397,8 @@ class Stream:
             factor = max(1, int(np.exp(rng.uniform(0, np.log(max(most, 1) + 1)))))
         size = min(recipe.size * factor, max(sample.possible.shape))
         size = max(size // factor * factor, factor)
-        sample = augment.crop(sample, rng, size)
-        if rng.random() < recipe.mix:
-            other = self._image(*self._pick(rng), rng)
-            if other.spatial:
-                mixed = augment.mix_cloud(sample, augment.crop(other, rng, size), rng)
-                if not recipe.bands or augment.places(mixed, recipe.bands) is not None:  # shared bands remain
-                    sample, real = mixed, False
-        if rng.random() < recipe.simulate:
-            sample = clouds.simulate(ground.brighten(sample, rng) if bright else sample, rng)
-            real = bright = False
+        sample, changed, bright = self._clouded(augment.crop(sample, rng, size), rng, bright)
+        real = real and not changed
         sample = augment.coarsen(sample, factor)
         if sample.possible.shape != (recipe.size, recipe.size):
             sample = augment.crop(sample, rng, recipe.size)
@@ -378,6 +410,20 @@ class Stream:
         if self.teacher is not None and real and ((sample.possible > 0) & sample.valid).any():
             sample = replace(sample, soft_labels=self.teacher(sample))
         return ground.brighten(sample, rng) if bright else sample
+
+    def _clouded(self, sample: Sample, rng: np.random.Generator, bright: bool) -> tuple[Sample, bool, bool]:
+        """Lay clouds over a crop; return whether any were, and whether to make its ground bright yet."""
+        recipe, changed = self.recipe, False
+        if rng.random() < recipe.mix:
+            other = self._image(*self._pick(rng), rng)
+            if other.spatial:
+                mixed = augment.mix_cloud(sample, augment.crop(other, rng, len(sample.possible)), rng)
+                if not recipe.bands or augment.places(mixed, recipe.bands) is not None:  # shared bands remain
+                    sample, changed = mixed, True
+        if rng.random() < recipe.simulate:
+            sample = clouds.simulate(ground.brighten(sample, rng) if bright else sample, rng)
+            changed, bright = True, False
+        return sample, changed, bright
 
 
 def draw_pixels(sample: Sample, rng: np.random.Generator, count: int) -> Sample:
