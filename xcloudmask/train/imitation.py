@@ -189,8 +189,8 @@ def seen(size: int, count: int, pixel: float, sigma: float) -> NDArray[np.float3
 
     Examples
     --------
-    >>> seen(4, 2, 2.0, 0.7).round(1).tolist()
-    [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
+    >>> (seen(4, 2, 2.0, 0.7) > 0.3).astype(int).tolist()
+    [[1, 1, 0, 0], [0, 0, 1, 1]]
     """
     away = np.arange(size) - (np.arange(count)[:, None] + 0.5) * pixel + 0.5
     weight = np.exp(-0.5 * (away / sigma) ** 2)
