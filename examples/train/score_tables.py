@@ -31,6 +31,8 @@ COMMON = ("l8_biome", "l8_38cloud")
 ALIKE = 0.02
 #: Models that learnt from single pixels of scenes of L8 Biome, which ones nobody tells.
 DEPENDENT = ("spectral",)
+#: Made for coarser pixels than these: its card tells its scores on imitations.
+COARSE = "sensei"
 #: Models some of whose settings were chosen by their scores on these scenes, too.
 CHOSEN = ("ukis-any",)
 #: The bands that models were trained on; others take what there is.
@@ -144,7 +146,7 @@ def scored(stored: Stored) -> dict[str, list[dict[str, str]]]:
     out: dict[str, list[dict[str, str]]] = {}
     for model in stored:
         for title, (bands, source) in SENSORS.items():
-            if model != "brightness" and (scenes := scenes_of(stored, model, bands, [source])):
+            if model not in ("brightness", COARSE) and (scenes := scenes_of(stored, model, bands, [source])):
                 values = summary(counts_of(scenes))
                 out.setdefault(model, []).append({
                     "level": "boa" if source == "s2_oncloudn" else "toa",
