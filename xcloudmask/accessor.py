@@ -404,7 +404,7 @@ class CloudMask:
         buffer : length
             Widen by the length.
         sieve : area
-            Take out what is smaller; pixels that meet at corners hang together. What touches no data or the
+            Take out what is smaller; pixels that meet at corners are connected. What touches no data or the
             scene's edge stays.
         fill : area
             Fill holes that are smaller. What touches no data or the scene's edge is no hole.

@@ -2,7 +2,7 @@
 
 A dataset is a TOML file here: where its files lie, which bands they hold, what the numbers and the codes
 mean, under which licence, and whom to cite. Codes become partial labels by the rules of SEnSeI-v2's Table I
-(Francis 2024): what an annotator did not part stays open. Nothing is downloaded.
+(Francis 2024): what an annotator did not tell apart stays open. Nothing is downloaded.
 
 Examples
 --------

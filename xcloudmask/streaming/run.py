@@ -92,7 +92,7 @@ class Run:
             self._go()
         except BaseException as error:
             if not isinstance(error, Exception):
-                log.warning("stopping, when the regions that are being worked on are done with")
+                log.warning("finishing the regions in progress, then stopping")
             self.pool.close(abort=True)
             if not isinstance(error, StoreError):
                 self._save_what_is_done()
