@@ -348,7 +348,6 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ([], 2, "say a command: predict, info, models"),
         (["models", "shwo", "toy"], 2, "Did you mean 'show'"),
         (["models", "show"], 2, "xcloudmask models show NAME"),
-        (["models", "show", "ukis-6band"], 2, "one for each level: ukis-6band-l1c, ukis-6band-l2a"),
         (["sensors", "show", "landsat", "88"], 2, "mean 'landsat-8'"),
         (["sensors", "list", "proba-v"], 2, "xcloudmask sensors show proba-v"),
     ],

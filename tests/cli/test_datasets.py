@@ -176,7 +176,7 @@ def test_single_pixels_are_scored_by_models_of_single_pixels(
     code, out, _ = called(capsys, *words, "spectral")
     assert code == 0
     assert "scenes 2" in out
-    code, _, err = called(capsys, *words, "sensei")
+    code, _, err = called(capsys, *words, "ukis-any-l2a")
     assert code == 1
     assert "single pixels" in err
 

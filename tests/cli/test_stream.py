@@ -298,7 +298,7 @@ def test_a_stopped_stream_says_how_it_goes_on(
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     assert stdout == ""
-    assert "stopping, when the regions" in stderr
+    assert "finishing the regions in progress" in stderr
     assert "run the same command again, and it goes on there" in stderr
     assert "Traceback" not in stderr
     assert not list((out / "stream").glob("lock.*"))
