@@ -4,7 +4,7 @@ import doctest
 import inspect
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ import xcloudmask
 from xcloudmask import errors
 from xcloudmask.accessor import CloudMask, DataArrayAccessor
 from xcloudmask.cli.flags import in_flags
-from xcloudmask.errors import CloudMaskError, OptionError, Remedy, StoreError, UnitWarning, Use, warn_user
+from xcloudmask.errors import (
+    CloudMaskError,
+    OptionError,
+    Remedy,
+    StoreError,
+    UnitWarning,
+    Use,
+    names_checked,
+    warn_user,
+)
 from xcloudmask.predict.options import PredictOptions
 
 TOLD: list[BaseException] = [
@@ -174,8 +183,8 @@ ODD: dict[str, Callable[[], object]] = {
     "modifier of load_stac 'x'": lambda: xcloudmask.load_stac([ITEM], modifier="x"),  # type: ignore[arg-type]
     "its id must be a text": lambda: loaded(id=["x"]),
     "its properties a mapping": lambda: loaded(properties=5),
-    "'a' is damaged.*'x'": lambda: loaded(properties={**ITEM["properties"], "proj:epsg": "x"}),
-    "'a' is damaged.*leave it out": lambda: loaded(assets={"red": {**RED, "raster:bands": 5}}),
+    "'a' is not understood.*'x'": lambda: loaded(properties={**ITEM["properties"], "proj:epsg": "x"}),
+    "'a' is not understood.*leave it out; else": lambda: loaded(assets={"red": {**RED, "raster:bands": 5}}),
 }
 
 
@@ -190,6 +199,22 @@ def test_what_nobody_can_mean_is_told_by_name(
 
 
 def test_an_error_within_a_call_is_not_laid_to_its_arguments() -> None:
+    @names_checked
+    def called(
+        then: "Callable[[], object]",
+        group: "str | None" = None,
+        way: "Callable[[], int] | Sequence[int]" = (),
+    ) -> object:
+        return then()
+
+    def broken() -> object:
+        raise AttributeError("of the callback")
+
+    with pytest.raises(AttributeError, match=r"^of the callback$"):
+        called(broken, Path("x"), [1])  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"then of called 5\. Give Callable"):
+        called(5)  # type: ignore[arg-type]
+
     def fails(item: object) -> object:
         raise TypeError("of my own")
 

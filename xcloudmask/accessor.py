@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, cast
 
-import numpy as np
 import xarray as xr
 
 from xcloudmask.classes import CLEAR, DROP
 from xcloudmask.engine.progress import Progress, progress_bar
-from xcloudmask.errors import CloudMaskError, OptionError, names_checked
+from xcloudmask.errors import CloudMaskError, names_checked
 from xcloudmask.masks import apply
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.prepare import predict
@@ -52,12 +50,6 @@ P = ParamSpec("P")
 def typed(function: Callable[P, xr.DataArray]) -> Callable[P, DataArray]:
     """Have type checkers see ``.cloudmask`` on what a function returns."""
     return cast("Callable[P, DataArray]", function)
-
-
-def _check_number(name: str, value: object) -> None:
-    """Refuse what is no number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
-        raise OptionError(name, value, hint="Give a number above 0.")
 
 
 class CloudMask:
@@ -655,8 +647,6 @@ class CloudMask:
         """
         from xcloudmask.masks.time_rules import time_rules
 
-        for name, value in (("least", least), ("rise", rise), ("spread", spread)):
-            _check_number(name, value)
         return time_rules(self._array(), mask, rules, least, rise, spread)
 
     def score(
@@ -758,13 +748,18 @@ class CloudMask:
         return to_zarr(self._mask(), store, **options)
 
     def to_stac(
-        self, href: str, *, id: str | None = None, items: Any = None, cloud_cover: bool = True
+        self,
+        href: str | PathLike[str],
+        *,
+        id: str | None = None,
+        items: Any = None,
+        cloud_cover: bool = True,
     ) -> Any:
         """Return what STAC says of this mask, which lies at an address, a GeoTIFF or a Zarr group.
 
         Parameters
         ----------
-        href : str
+        href : str or path
             Where it was written to.
         id, items
             As of `xcloudmask.stac_of`.
@@ -791,6 +786,7 @@ class CloudMask:
         from xcloudmask.stac.write import describe_mask
         from xcloudmask.stac.zarr_store import split
 
+        href = fspath(href)
         store = split(href)[0] if is_zarr(href) else None
         return describe_mask(self._mask(), href, store=store, id=id, items=items, cloud_cover=cloud_cover)
 
@@ -990,8 +986,6 @@ class DataTreeAccessor(CloudMask):
         """
         from xcloudmask.scene.eopf import on_one_grid
 
-        if read_at is not None:
-            _check_number("read_at", read_at)
         return stack_bands(on_one_grid(self._tree, read_at))
 
     def quality(self, like: xr.DataArray | None = None) -> xr.Dataset:

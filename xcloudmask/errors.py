@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial, wraps
+from numbers import Real
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, TypeVar, cast
@@ -164,30 +165,47 @@ class OptionError(CloudMaskError, KeyError):
         return str(self.args[0])
 
 
-#: What values of kinds that annotations name have, where it is not a class of that name.
-_HAVE = {
-    "float": "__float__", "int": "__index__", "PathLike": "__fspath__", "Sequence": "__len__",
-    "Mapping": "keys", "bool": "__bool__", "str": "casefold", "DataArray": "dims", "Dataset": "dims",
-    "Callable": "__call__",
-}  # fmt: skip
-
-
-def _fits(value: object, annotation: str) -> bool:
-    """Whether a value is of a kind that an annotation names; of other kinds than the plain ones it is.
+def check_number(name: str, value: object, *, above: float | None = None) -> None:
+    """Refuse what is no number, or none above a bound.
 
     Examples
     --------
-    >>> _fits(5, "xr.DataArray | None"), _fits(None, "xr.DataArray | None"), _fits(5, "ModelLike")
-    (False, True, True)
+    >>> check_number("rise", True)
+    Traceback (most recent call last):
+    xcloudmask.errors.OptionError: unknown rise True. Give a number.
     """
-    kinds = set(re.findall(r"\w+", re.sub(r"\[.*\]|xr\.", "", annotation)))
-    if not kinds <= {*_HAVE, "None"}:
-        return True
-    return "None" in kinds if value is None else any(hasattr(value, _HAVE.get(kind, "")) for kind in kinds)
+    is_one = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_one or (above is not None and not above < cast("float", value) < float("inf")):
+        raise OptionError(
+            name, value, hint="Give a number." if above is None else f"Give a number above {above}."
+        )
+
+
+#: What values of a few kinds that annotations name have.
+_HAVE = {
+    "DataArray": "dims", "Dataset": "dims", "Callable": "__call__", "PathLike": "__fspath__",
+    "str": "casefold",
+}  # fmt: skip
+
+
+def _kinds(annotation: str) -> set[str]:
+    """Return the kinds that an annotation names, if they are the few that are checked; text alone is not.
+
+    Examples
+    --------
+    >>> sorted(_kinds("Callable[[Any], Any] | xr.DataArray | None")), _kinds("Callable[[int], int] | Thing")
+    (['Callable', 'DataArray', 'None'], set())
+    """
+    while (shorter := re.sub(r"\[[^\[\]]*\]|xr\.", "", annotation)) != annotation:
+        annotation = shorter
+    kinds = set(re.findall(r"\w+", annotation))
+    return kinds if kinds <= {*_HAVE, "None"} and kinds - {"str", "None"} else set()
 
 
 def names_checked(function: Call) -> Call:
     """Have a misspelt keyword of a function named with the nearest; its signature and types stay.
+
+    A value that is plainly no array, no function or no path where one is needed is refused, too.
 
     Examples
     --------
@@ -199,20 +217,22 @@ def names_checked(function: Call) -> Call:
     if code.co_flags & 0x08:  # it takes any, and checks them itself
         return function
     known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    name, wrong, hints, fits = function.__name__, OptionError, function.__annotations__, _fits
+    name, wrong, have = function.__name__, OptionError, _HAVE
+    needed = {option: _kinds(str(hint)) for option, hint in function.__annotations__.items()}
 
     def call(*args: Any, **options: Any) -> Any:
         for option in options:
             if option not in known:
                 raise wrong(f"option of {name}", option, allowed=[one for one in known if one != "self"])
-        try:
-            return function(*args, **options)
-        except (AttributeError, TypeError) as error:  # of a value of another kind, at times
-            for option, value in {**dict(zip(known, args, strict=False)), **options}.items():
-                if not fits(value, str(hints.get(option, "Any"))):
-                    kinds = str(hints[option]).replace("xr.", "").replace(" | ", " or ")
-                    raise wrong(f"{option} of {name}", value, hint=f"Give {kinds}.") from error
-            raise
+        for option, value in (*zip(known, args, strict=False), *options.items()):
+            kinds = needed.get(option)
+            if not kinds or (value is None and "None" in kinds):
+                continue
+            if not any(hasattr(value, have[kind]) for kind in kinds - {"None"}):
+                wanted = " or ".join(kind for kind in have if kind in kinds)
+                hint = "Give a path, as text or a Path." if "PathLike" in kinds else f"Give {wanted}."
+                raise wrong(f"{option} of {name}", value, hint=hint)
+        return function(*args, **options)
 
     # At home in the function's module, where doctest and pickle look for it.
     made = FunctionType(call.__code__, function.__globals__, name, None, call.__closure__)

@@ -1,5 +1,6 @@
 """Sync computes what is missing, appends what comes late, and survives being stopped anywhere."""
 
+import copy
 import itertools
 import os
 import shutil
@@ -103,6 +104,24 @@ def test_only_what_is_missing_is_computed_and_late_items_are_appended(
     assert not testing.seen
     if before:
         assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("told", [[0], [1], [0, 2]])
+def test_some_items_tell_where_the_sun_stood(
+    told: list[int], items: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    items = copy.deepcopy(items[:3])
+    for one in told:
+        items[one]["properties"] |= {"view:sun_elevation": 50.0, "view:sun_azimuth": 150.0}
+    for some in (items[:1], items[:2], items[2:]):
+        run(some, tmp_path / "a")
+    mask = xr.open_zarr(tmp_path / "a").cloud_mask
+    np.testing.assert_array_equal(mask.sun_elevation, [50 if i in told else np.nan for i in range(3)])
+    np.testing.assert_array_equal(mask.sun_azimuth, [150 if i in told else np.nan for i in range(3)])
+    for item in items:
+        item["properties"]["updated"] = "2026-06-02T00:00:00.5Z"
+    assert len(run(items, tmp_path / "a").replaced) == 3
+    assert not run(items, tmp_path / "a").replaced
 
 
 def test_what_the_catalogue_changed_is_made_again(items: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -620,9 +620,7 @@ def test_doctor_finds_what_is_broken(
     monkeypatch.setattr(doctor, "NEEDED", ("numpy", "no-such-package"))
     monkeypatch.setattr(doctor, "_declared", lambda: {"plot": ["no-such-plotter"], "odc": ["odc-stac"]})
     monkeypatch.setattr(doctor, "DRIVERS", (("NoSuchDriver", "nothing", True),))
-    monkeypatch.setattr(
-        ukis, "checked_bytes", lambda data, spec, origin: (_ for _ in ()).throw(WeightsError("altered"))
-    )
+    monkeypatch.setattr(ukis, "carried", lambda *_: (_ for _ in ()).throw(WeightsError("altered")))
     assert main(["doctor"]) == 1
     told = capsys.readouterr().out
     assert re.search(r"BROKEN +no-such-package +pip install no-such-package", told)

@@ -198,8 +198,8 @@ def test_no_module_warns_with_a_line_of_its_own():
 
 @pytest.mark.parametrize(("path", "says"), [
     ("https://example.com/x.tif", "is a URL.*load_stac"), ("s3://bucket/x.SAFE", "is a URL.*load_stac"),
-    (None, "unknown path None.*as text or a Path"), (5, "unknown path 5"), ("", "unknown path ''"),
-    (["a.tif"], "unknown path"),
+    (None, "unknown path of open None.*as text or a Path"), (5, "unknown path of open 5"),
+    ("", "unknown path ''"), (["a.tif"], "unknown path"),
 ])  # fmt: skip
 def test_what_is_no_path_of_this_machine(path, says):
     with pytest.raises(CloudMaskError, match=says):

@@ -116,6 +116,17 @@ def test_old_names_and_times(safe):
     assert scene.item_id.item() == "S2B_MSIL1C_X"
 
 
+def test_an_elevation_that_is_given_leaves_the_azimuth_of_the_product(safe):
+    root, _ = safe()
+    scene = xcloudmask.local.open(root, sun_elevation=40)
+    assert (scene.sun_elevation.item(), scene.sun_azimuth.item()) == (40, 160)
+    tile = next(root.rglob("MTD_TL.xml"))
+    tile.write_text(tile.read_text().replace("<ZENITH_ANGLE", "<<"))
+    assert "sun_azimuth" not in xcloudmask.local.open(root, sun_elevation=40).coords
+    with pytest.raises(CloudMaskError, match="not well-formed"):
+        xcloudmask.local.open(root)
+
+
 def test_pixels_lie_where_they_should(safe):
     root, _ = safe()
     scene = xcloudmask.local.open(root)

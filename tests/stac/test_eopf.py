@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+import zarr
 from rasterio.transform import from_origin
 
 import xcloudmask
 from tests.eopf_stores import CPM3, EOPF, GEOZARR, L1C, L2A, layer, needs_eopf, pixels, write
 from xcloudmask.errors import AssetError, CloudMaskError
+from xcloudmask.scene.eopf import Facts
 from xcloudmask.stac import load_stac, reader
-from xcloudmask.stac.eopf import product_item, with_arrays
+from xcloudmask.stac.eopf import _sun, product_item, with_arrays
 from xcloudmask.stac.plan import plan_item
 from xcloudmask.stac.transport import Transport
 from xcloudmask.store import retry
@@ -256,6 +258,30 @@ def test_the_masks_that_came_with_a_product_lie_on_the_grid_of_the_scene(eopf_st
             )
     coarse = load_stac(service, bands=["red"], masks=True, engine=engine, resolution=60)
     np.testing.assert_array_equal(coarse.l1c_classification[0], layer("b00", 30))
+
+
+@needs_eopf
+def test_a_mask_without_a_place_is_left_out_alone(eopf_store, tmp_path):
+    root = tmp_path / f"{L2A}.zarr"
+    shutil.copytree(eopf_store(L2A), root)
+    (root / ".zmetadata").unlink(missing_ok=True)
+    shutil.rmtree(root / "conditions/mask/l2a_classification/r20m/x")
+    with pytest.warns(UserWarning, match=r"item 'S2A.*mask 'scl' is left out.*r20m.*no 'x'"):
+        ds = load_stac(sample_service(str(root)), bands=["red"], masks=True)
+    assert {"reflectance", "cldprb"} <= {*ds.data_vars}
+    assert "scl" not in ds
+    shutil.rmtree(root / "measurements/reflectance/r10m/x")
+    with pytest.raises(AssetError, match=r"item 'S2A.*r10m: it has no 'x'"):
+        load_stac(sample_service(str(root)), bands=["red"])
+
+
+@needs_eopf
+def test_an_azimuth_that_the_root_lacks_is_that_of_the_mean_angles(eopf_store):
+    group = zarr.open_group(eopf_store(L2A), mode="r")
+    zenith, azimuth = group["conditions/geometry/mean_sun_angles"][:]
+    assert _sun(group, Facts(sun_elevation=50.0)) == (50.0, pytest.approx(azimuth))
+    assert _sun(group, Facts(sun_azimuth=20.0)) == (pytest.approx(90 - zenith), 20.0)
+    assert _sun(group, Facts(sun_elevation=50.0, sun_azimuth=20.0)) == (50.0, 20.0)
 
 
 @needs_eopf

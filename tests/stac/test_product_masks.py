@@ -11,7 +11,7 @@ from affine import Affine
 
 import xcloudmask
 from tests.stac.scenes import LEFT, SIZE, TOP, Site, hls, landsat2, probav, sentinel2
-from xcloudmask.errors import BandError, CloudMaskError
+from xcloudmask.errors import AssetError, BandError, CloudMaskError
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.product_masks import find_masks
 from xcloudmask.stac.view import view_item
@@ -150,6 +150,17 @@ def test_our_item_is_loaded_alone_and_beside_its_scene(site: Site, tmp_path: Pat
         assert "cloud_mask" not in load_stac([scene, late], bands=["red"], masks=True)
     with pytest.raises(BandError):
         load_stac([item])
+
+
+def test_a_store_of_any_kind_that_can_be_described_is_loaded(site: Site) -> None:
+    mask = ours(site, ["2024-05-17T10:10:31"])
+    mask.cloudmask.to_zarr("memory://described/m.zarr", progress=False)
+    item = xcloudmask.stac_of("memory://described/m.zarr")
+    np.testing.assert_array_equal(load_stac([item], masks=True).cloud_mask, mask)
+    elsewhere = item.to_dict()
+    elsewhere["links"] = [{"rel": "self", "href": "https://example.com/m.json"}]
+    with pytest.raises(AssetError, match="addresses of kind memory:// are not"):
+        load_stac([elsewhere], masks=True)
 
 
 def test_masks_on_two_grids_are_refused(site: Site, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -15,8 +16,16 @@ import zarr
 from zarr.storage import MemoryStore
 
 from xcloudmask.errors import AssetError
-from xcloudmask.stac.transport import Transport
-from xcloudmask.stac.zarr_store import _Kept, grid_of_group, join, open_array, split
+from xcloudmask.stac.transport import Transport, freeze_env
+from xcloudmask.stac.zarr_store import (
+    _Kept,
+    grid_of_group,
+    join,
+    open_array,
+    open_group,
+    read_only_store,
+    split,
+)
 
 QUERY = "?sig=1/2&to=a.zarr/b"
 
@@ -54,6 +63,24 @@ def test_a_query_is_the_stores_and_goes_with_every_request(signed: str) -> None:
     with open_array(address, "EPSG:32632", Transport()) as raster:
         pixels = raster.pixels(slice(0, 4), slice(0, 4))
     np.testing.assert_array_equal(pixels, np.arange(16).reshape(4, 4))
+
+
+@pytest.mark.services
+def test_keys_in_a_file_are_used(s3_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which s3fs reads, and obstore does not."""
+    fs, env = s3_server.filesystem(), dict(s3_server.gdal_env())
+    fs.makedirs("scenes", exist_ok=True)
+    zarr.open_group(fs.get_mapper("scenes/keys.zarr"), mode="w", zarr_format=2, attributes={"here": True})
+    keys = [f"{name.lower()} = {env.pop(name)}" for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    (tmp_path / "keys").write_text("\n".join(["[mine]", *keys]))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    transport = Transport(gdal_env=freeze_env({**env, "AWS_PROFILE": "mine"}))
+    assert open_group("s3://scenes/keys.zarr", transport).attrs["here"]
+
+
+def test_the_addresses_of_google_of_both_kinds_are_opened() -> None:
+    stores = [read_only_store(f"{kind}://bucket/a.zarr", Transport()) for kind in ("gs", "gcs")]
+    assert stores[0].store == stores[1].store
 
 
 def test_a_query_that_would_be_lost_is_refused(signed: str) -> None:

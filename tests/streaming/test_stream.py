@@ -21,6 +21,7 @@ from tests.streaming.helpers import COUNTED, described, files, numbered
 from xcloudmask import models, testing
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import registry
+from xcloudmask.store.verify import verify
 from xcloudmask.streaming import ContractError, StreamReport, StreamWarning, stream, to_zarr
 
 RNG = np.random.default_rng(5)
@@ -345,6 +346,29 @@ def test_later_steps_are_appended(tmp_path: Path) -> None:
     stored = xr.open_zarr(tmp_path / "a")
     assert stored.time.values[-1] == late.time.values[0] < stored.time.values[-2]
     np.testing.assert_array_equal(stored.cloud_mask.values[-1], expected.values[0])
+
+
+@pytest.mark.parametrize("told_first", [False, True])
+def test_steps_that_know_where_the_sun_stood_join_those_that_do_not(tmp_path: Path, told_first: bool) -> None:
+    """Of items that tell it, in a store of items that do not, such as an earlier version's; or vice versa."""
+    da = scene(3)
+    sun = {"sun_elevation": ("time", [40.0, 41.0, 42.0]), "sun_azimuth": ("time", [150.0, 151.0, 152.0])}
+    told = da.assign_coords(sun)
+    parts = [told, da, told] if told_first else [da, told, da]
+    for step, part in enumerate(parts):
+        one = part.isel(time=[step])
+        stream(one, tmp_path / "a", predict={"model": testing.TOY}, overviews=(2,), **SMALL)
+    for consolidated in (True, False):
+        stored = xr.open_zarr(tmp_path / "a", consolidated=consolidated)
+        for name, (_, values) in sun.items():
+            expected = [
+                n if "sun_azimuth" in p.coords else np.nan for n, p in zip(values, parts, strict=True)
+            ]
+            np.testing.assert_array_equal(stored.cloud_mask[name], expected)
+    np.testing.assert_array_equal(stored.cloud_mask, da.cloudmask.predict(testing.TOY))
+    np.testing.assert_array_equal(stored.time, da.time)
+    assert verify(tmp_path / "a").ok
+    assert stream(told, tmp_path / "a", predict={"model": testing.TOY}, **SMALL).written == 0
 
 
 class Poison:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from xcloudmask.archive.index import UPDATED, Stored, encode
 from xcloudmask.errors import CloudMaskError, ContractError, StreamWarning, warn_user
+from xcloudmask.scene.sun_angles import AZIMUTH, ELEVATION
 from xcloudmask.stac.items import plain_items
 
 Item = Mapping[str, Any]
@@ -118,6 +120,8 @@ def _overlap(one: Item, other: Item) -> float:
 
 def with_stored_labels(scene: xr.DataArray, stored: Stored) -> xr.DataArray:
     """Give the scene those labels along time that the store has."""
+    for name in {ELEVATION[0], AZIMUTH[0]} & set(stored.labels) - set(scene.coords):
+        scene = scene.assign_coords({name: ("time", np.full(scene.sizes["time"], np.nan))})
     own = {str(name) for name, coord in scene.coords.items() if coord.dims == ("time",)}
     absent = sorted(set(stored.labels) - own)
     if absent:
@@ -131,7 +135,7 @@ def with_stored_labels(scene: xr.DataArray, stored: Stored) -> xr.DataArray:
             "that changed in the catalogue are not noticed",
             StreamWarning,
         )
-    return scene.drop_vars(own - set(stored.labels))
+    return scene.drop_vars(own - {*stored.labels, ELEVATION[0], AZIMUTH[0]})
 
 
 def plan_change(

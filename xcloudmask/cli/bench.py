@@ -49,6 +49,7 @@ def run(args: Namespace) -> int:
     from xcloudmask import models
     from xcloudmask.engine.devices import available_devices, cpu_threads, for_device
     from xcloudmask.engine.stopwatch import noting
+    from xcloudmask.predict.choose_model import default_model
 
     if min(args.size, args.runs) < 1:
         raise UsageError("--size and --runs are 1 at least")
@@ -105,20 +106,6 @@ def run(args: Namespace) -> int:
     }  # fmt: skip
     print_facts(args, facts, f"{text}\n| {at} | {dtype} | {wall * SHARED_MPX / pixels:.3g} s |")
     return 0
-
-
-def default_model() -> ModelSpec:
-    """Return what `predict` takes for Sentinel-2 and Landsat, top of atmosphere, where no model is named.
-
-    Examples
-    --------
-    >>> default_model().name
-    'ukis-any-l1c'
-    """
-    from xcloudmask import sensors
-    from xcloudmask.predict.choose_model import choose_model
-
-    return choose_model("auto", sensors.get("sentinel-2").bands, "toa", None)
 
 
 def made_up(spec: ModelSpec, side: int) -> xr.DataArray:

@@ -174,9 +174,9 @@ def _installed(name: str) -> bool:
 def _model() -> Iterator[Finding]:
     import numpy as np
 
-    from xcloudmask.cli.bench import default_model
     from xcloudmask.engine.predictor import get_predictor
     from xcloudmask.models.network import load_network
+    from xcloudmask.predict.choose_model import default_model
 
     spec = default_model()
     load_network(spec)  # raises unless the SHA-256 is right

@@ -15,7 +15,7 @@ from os import PathLike
 from os.path import expanduser
 from typing import TYPE_CHECKING, Any
 
-from xcloudmask.errors import CloudMaskError, OptionError, names_checked
+from xcloudmask.errors import CloudMaskError, OptionError, check_number, names_checked
 from xcloudmask.types import parse_level
 
 if TYPE_CHECKING:
@@ -189,8 +189,8 @@ def _overrides(
         ("nodata", nodata),
         ("sun_elevation", sun_elevation),
     ):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise OptionError(name, value, hint="Give a number.")
+        if value is not None:
+            check_number(name, value)
     if scale is not None and not scale > 0:
         raise OptionError("scale", scale, hint="reflectance = number * scale + offset: give a scale above 0.")
     if sun_elevation is not None and not 0 < sun_elevation <= 90:

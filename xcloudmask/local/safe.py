@@ -65,7 +65,12 @@ def scene(files: Files, given: Overrides) -> Scene:
     warn_of_absent(sensor.bands, held, given, where)
     chosen = choose(held, given.bands, sensor)
     scale, offsets = _numbers(product, level, where, given)
-    elevation, azimuth = (given.sun_elevation, None) if given.sun_elevation else _sun(files, granule)
+    try:
+        elevation, azimuth = _sun(files, granule)
+    except CloudMaskError:
+        if given.sun_elevation is None:
+            raise
+        elevation = azimuth = None
     planes = tuple(
         _plane(files, images[band.name], band, scale, offsets.get(band.name, 0.0), given) for band in chosen
     )
@@ -75,7 +80,7 @@ def scene(files: Files, given: Overrides) -> Scene:
         level=level,
         planes=planes,
         time=given.date or parse_time(_text(product, "PRODUCT_START_TIME")),
-        sun_elevation=elevation,
+        sun_elevation=given.sun_elevation or elevation,
         sun_azimuth=azimuth,
     )
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xcloudmask.classes import CLEAR, CLOUDY, SURER
-from xcloudmask.errors import BandError, CloudMaskError, OptionError
+from xcloudmask.errors import BandError, CloudMaskError, OptionError, check_number
 from xcloudmask.masks.apply import holds_class, one_of
 from xcloudmask.masks.series import dated, nan_median, whole_series
 from xcloudmask.scene.bands import find_band
@@ -38,6 +38,8 @@ def time_rules(
     for rule in rules:
         if rule not in RULES:
             raise OptionError("rule", rule, allowed=RULES)
+    for name, value in (("least", least), ("rise", rise), ("spread", spread)):
+        check_number(name, value, above=0)
     if least < 3 or not 0 < rise < 1 or not 0 < spread < 1:
         raise CloudMaskError(
             f"least={least} must be 3 dates or more, rise={rise} and spread={spread} reflectances"

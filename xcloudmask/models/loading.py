@@ -15,7 +15,7 @@ from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from xcloudmask import types
-from xcloudmask.errors import CloudMaskError, OptionError, WeightsError, names_checked
+from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import card, published
 from xcloudmask.models.card_fields import CardKeywords, checked, plain_name, with_units
 from xcloudmask.models.imputation import imputer_for
@@ -34,7 +34,6 @@ SETS = ("sensei-v1", "sensei-v2", "spectral")
 LOADER = "xcloudmask.models.loading:network"
 
 
-@names_checked
 def load(
     href: str | Path | Sequence[str | Path], *, overwrite: bool = False, **card: Unpack[CardKeywords]
 ) -> ModelSpec:

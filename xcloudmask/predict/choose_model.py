@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xcloudmask import models
+from xcloudmask import models, sensors
 from xcloudmask.errors import BandError, ModelWarning, Remedy, UnitWarning, Use, warn_user
 from xcloudmask.models.own.modules import spec_of
 from xcloudmask.scene.bands import find_band, lacking, missing_bands
@@ -211,6 +211,17 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
             Use("describe", bands=[...]),
         ),
     )
+
+
+def default_model() -> ModelSpec:
+    """Return what `predict` takes for Sentinel-2 and Landsat, top of atmosphere, where no model is named.
+
+    Examples
+    --------
+    >>> default_model().name
+    'ukis-any-l1c'
+    """
+    return choose_model("auto", sensors.get("sentinel-2").bands, "toa", None)
 
 
 def made_for(spec: ModelSpec, bands: Sequence[Band]) -> bool:

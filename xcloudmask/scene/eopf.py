@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask import sensors
-from xcloudmask.errors import CloudMaskError
+from xcloudmask.errors import CloudMaskError, check_number
 from xcloudmask.scene.sentinel2 import BASELINE
 from xcloudmask.types import Level, parse_level
 
@@ -276,6 +276,8 @@ def on_one_grid(tree: Any, read_at: float | None = None) -> xr.Dataset:
         Metres. Each band is taken from its group that comes nearest and is no coarser; without it, from its
         finest.
     """
+    if read_at is not None:
+        check_number("read_at", read_at, above=0)
     groups = reflectance_groups(tree)
     sizes = {name: step(group) for name, group in groups.items()}
     finest = min(groups, key=lambda name: sizes[name])

@@ -197,8 +197,14 @@ def _merged(
     crs = facts.crs or crs_of(properties)
     if crs is None:
         raise AssetError(f"neither the item nor the store tells the CRS of {REFLECTANCE}.")
-    every = (*arrays.values(), *masks.values())
-    grids = {array.group: grid_of_group(group, array.group, crs, array.shape) for array in every}
+    grids = {array.group: grid_of_group(group, array.group, crs, array.shape) for array in arrays.values()}
+    placeless = set()
+    for name, array in masks.items():
+        try:
+            grids[array.group] = grid_of_group(group, array.group, crs, array.shape)
+        except AssetError as error:
+            placeless.add(name)
+            warn_anywhere(f"item {item.get('id')!r}: its mask {name!r} is left out. {error}")
     assets = {
         key: asset
         for key, asset in raw.items()
@@ -217,6 +223,8 @@ def _merged(
         own = {"roles": ["data", "reflectance"], "bands": [_band(path, array)]}
         assets[keys.get(join(root, path), path.removeprefix(f"{REFLECTANCE}/"))] = placed(array) | own
     for name, array in masks.items():
+        if name in placeless:
+            continue
         assets[name] = placed(array) | {"roles": ["mask"]}
     return {**item, "properties": properties, "assets": assets}
 
@@ -245,8 +253,10 @@ def _band(path: str, array: ArrayFacts) -> dict[str, Any]:
 
 def _sun(group: Any, facts: Facts) -> tuple[float | None, float | None]:
     """Return elevation and azimuth; where the root's attributes are lost, from the mean angles' array."""
-    if facts.sun_elevation is not None:
-        return facts.sun_elevation, facts.sun_azimuth
-    angles = group.get("conditions/geometry/mean_sun_angles")
-    zenith, azimuth = map(float, angles[:]) if angles is not None and angles.shape == (2,) else (0.0, 0.0)
-    return (90 - zenith, azimuth) if 0 < zenith < 90 else (None, None)
+    elevation, azimuth = facts.sun_elevation, facts.sun_azimuth
+    angles = group.get("conditions/geometry/mean_sun_angles") if None in (elevation, azimuth) else None
+    zenith, other = map(float, angles[:]) if angles is not None and angles.shape == (2,) else (0.0, 0.0)
+    if 0 < zenith < 90:
+        elevation = 90 - zenith if elevation is None else elevation
+        azimuth = other if azimuth is None else azimuth
+    return elevation, azimuth

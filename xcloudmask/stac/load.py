@@ -237,15 +237,16 @@ def _matched(item: Mapping[str, Any], **how: Any) -> MatchedItem:
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Name an item whose entries are of other kinds than STAC's."""
+    """Name the item at which an error came up: its entries may be of other kinds than STAC's."""
     try:
         yield
     except CloudMaskError:
         raise
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise CloudMaskError(
-            f"item {name!r} is damaged: {error!r}",
-            "Correct it (item.validate() of pystac tells which entry), or leave it out",
+            f"item {name!r} is not understood: {error!r}",
+            "If an entry of it is wrong (item.validate() of pystac tells which), correct it or leave it out; "
+            "else the fault is this library's: report it, with the item",
         ) from error
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import xarray as xr
@@ -21,12 +22,13 @@ from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.grid import AssetGrid, Grid, asset_grid
 from xcloudmask.stac.item_plan import ItemPlan, Source
 from xcloudmask.stac.match_assets import MatchedItem
+from xcloudmask.stac.opening import check_host
 from xcloudmask.stac.place import item_crs
 from xcloudmask.stac.plan import item_time
 from xcloudmask.stac.reader import Layer
 from xcloudmask.stac.transport import Transport
 from xcloudmask.stac.view import AssetView, ItemView, view_item
-from xcloudmask.stac.zarr_store import read_only_store
+from xcloudmask.stac.zarr_store import KINDS, read_only_store
 
 #: What `xcloudmask.masks.decode` calls a layer, by the key of its asset; of several the finest is taken.
 LAYERS: Mapping[str, str] = {
@@ -139,7 +141,12 @@ def _open(view: ItemView, found: FoundMask, transport: Transport) -> xr.DataArra
     from xcloudmask.store.store import Target, open_existing
 
     url = transport.url(found.asset.href, remote=view.remote)
-    mask, _ = open_mask(Target(open_existing(read_only_store(url, transport))))
+    store: Any = url
+    if view.remote or transport.filesystem is not None or urlsplit(url).scheme in ("", "file", *KINDS):
+        store = read_only_store(url, transport)
+    else:  # memory://, sftp://, ...: whatever `to_zarr` writes to, but for others' items
+        check_host(url, transport.allow_private_hosts)
+    mask, _ = open_mask(Target(open_existing(store)))
     if "time" not in mask.coords:
         mask = mask.assign_coords(time=item_time(view))
     return mask if "time" in mask.dims else mask.expand_dims("time")

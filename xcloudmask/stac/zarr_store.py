@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,8 @@ from xcloudmask.stac.opening import check_host, is_local
 from xcloudmask.stac.transport import Transport, s3_options
 from xcloudmask.store.retry import is_io
 
+#: Kinds of addresses that are opened, whoever names them.
+KINDS = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
 #: Bytes of decoded pixels that a process keeps.
 KEPT_BYTES = 2**31
 #: Rows and columns that are decoded in one go, where the store's own chunks are smaller.
@@ -133,18 +136,30 @@ def read_only_store(url: str, transport: Transport) -> Any:
     scheme = urlsplit(url).scheme.lower()
     if scheme in ("http", "https"):
         check_host(url, transport.allow_private_hosts)
-    elif scheme not in ("s3", "gs", "az", "abfs", "abfss"):
+    elif scheme not in KINDS:
         raise AssetError(f"{url[:200]!r} is not opened: addresses of kind {scheme}:// are not.")
+    options = s3_options(dict(transport.gdal_env)) if scheme == "s3" else {}
+    profile = _profile(transport) if scheme == "s3" and not {"key", "anon"} & {*options} else None
     try:
-        return _obstore(url, scheme, transport)
+        if profile is None:
+            return _obstore(url, scheme, transport)
+        options["profile"] = profile
     except ImportError:
         pass
     _refuse_query(url, "pip install obstore")
-    options = s3_options(dict(transport.gdal_env)) if scheme == "s3" else {}
     try:
         return FsspecStore.from_url(url, storage_options=options, read_only=True)
     except ImportError as error:
         raise AssetError(f"{url}: Zarr there needs obstore: pip install obstore ({error}).") from error
+
+
+def _profile(transport: Transport) -> str | None:
+    """Return whose keys are in a file (AWS_PROFILE, ~/.aws), which s3fs reads and obstore does not."""
+    settings = {**os.environ, **dict(transport.gdal_env)}
+    told = settings.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    named = settings.get("AWS_PROFILE")
+    is_told = named is not None or os.path.exists(os.path.expanduser(told))
+    return (named or "default") if is_told and find_spec("s3fs") else None
 
 
 def _refuse_query(url: str, remedy: str) -> None:
@@ -166,6 +181,7 @@ def _obstore(url: str, scheme: str, transport: Transport) -> Any:
     if scheme in ("http", "https"):
         return ObjectStore(HTTPStore.from_url(url, **limits), read_only=True)
     config: dict[str, Any] = {}
+    url = re.sub("^gcs:", "gs:", url, flags=re.IGNORECASE)  # fsspec's word for it
     if scheme == "s3":
         names = {
             "key": "access_key_id", "secret": "secret_access_key", "token": "session_token",
@@ -241,7 +257,10 @@ def grid_of_group(group: Any, path: str, crs: str, shape: tuple[int, int]) -> Gr
         # of a pixel's corner, or of its middle
         half = 0.5 if attrs.get("spatial:registration") == "node" else 0.0
         return Grid(crs, told[2] - half * told[0], told[5] - half * told[4], told[0], -told[4], shape)
-    x, y = (np.asarray(node[name][:], "float64") for name in ("x", "y"))
+    try:
+        x, y = (np.asarray(node[name][:], "float64") for name in ("x", "y"))
+    except KeyError as error:
+        raise AssetError(f"{path}: it has no {error}, so nothing tells where its pixels lie.") from error
     if len(x) < 2 or len(y) < 2 or (len(y), len(x)) != shape:
         raise AssetError(f"{path}: its x and y have {len(x)} and {len(y)} values, its bands {shape} pixels.")
     res_x, res_y = float(x[-1] - x[0]) / (len(x) - 1), float(y[0] - y[-1]) / (len(y) - 1)

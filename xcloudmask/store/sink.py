@@ -209,9 +209,22 @@ def _extend(target: Target, output: Output, header: Mapping[str, Any]) -> Sink:
         drop_copy(target)
         fresh = output.template.isel({output.append_dim: [i for i, step in enumerate(steps) if step >= have]})
         _set_length(target, names, output.append_dim, total)
-        for name, coord in coordinates(fresh).variables.items():
+        labels = coordinates(fresh).variables
+        for name, coord in labels.items():
             if output.append_dim in coord.dims and str(name) in names:
                 append_labels(target.open_array(str(name)), coord, output.append_dim, have)
+        late = {
+            str(name): coord
+            for name, coord in labels.items()
+            if coord.dims == (output.append_dim,) and coord.dtype.kind == "f" and str(name) not in names
+        }
+        if late:  # such as where the sun stood, which the earlier steps did not know
+            padded = {name: coord.pad({output.append_dim: (have, 0)}) for name, coord in late.items()}
+            write_coordinates(target, xr.Dataset(coords=padded), output.append_dim)
+            attrs = target.open_array(output.name).attrs
+            told = " ".join(sorted({*str(attrs.get("coordinates", "")).split(), *late}))
+            call_with_retries(f"describe {target.label}", partial(attrs.update, {"coordinates": told}))
+            names = sorted([*names, *late])
         ledger.resize(_resized(output, total).layout.grid)
         more = {key: header[key] for key in ("overviews",) if key in header}
         _ready(target, header["contract"], names, total, **more)

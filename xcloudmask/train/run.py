@@ -18,12 +18,12 @@ from xcloudmask.metrics import Histogram, Scores, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.fetch import digest
-from xcloudmask.train import checkpoint, pseudo
+from xcloudmask.train import checkpoint, losses, pseudo
 from xcloudmask.train.calibrate import divide_head, fit_temperature
 from xcloudmask.train.config_tables import Score
 from xcloudmask.train.curves import draw
 from xcloudmask.train.evaluate import losses_of, pooled, run_model, run_on
-from xcloudmask.train.extras import Asked, with_extras
+from xcloudmask.train.extras import with_extras
 from xcloudmask.train.files import Entry, check_no_leak, find
 from xcloudmask.train.loggers import Logger, open_loggers
 from xcloudmask.train.loop import Trainer
@@ -177,8 +177,10 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Lo
         aux=begun.entries["aux"], hardness=hardness,
     )  # fmt: skip
     sets, teaching = sets_of(plan, begun), None
-    if asked or plan.loss.cover:  # either way of what a sample's soft labels say
-        teaching = (asked or Asked("", plan.loss.cover)).loss(classes)
+    if asked:
+        teaching = asked.loss(classes)
+    elif weight := plan.loss.cover:  # of what a sample's own soft labels say
+        teaching = lambda logits, soft: weight * losses.teaching(logits, soft, classes)  # noqa: E731
     trainer = Trainer(
         begun.called, classes, combined(plan.loss.terms, classes, smoothing=plan.loss.smoothing), stream,
         settings, folder,
