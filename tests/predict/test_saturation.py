@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 import xcloudmask
 from tests.scenes import chunks, same_answer, scene, weather
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError
+from xcloudmask.models import registry
 from xcloudmask.testing import ANY_BANDS, TOY
 
 NAMES = ["blue", "green", "red", "nir"]
 SNOW = "val/l8_38cloud/54_3_by_10_LC08_L1TP_064017_20160420_20170223_01_T1.npz"
 UNASKED = "blue 1.2, green 1.2, red 1.2, all alike"
+PUBLISHED = Path(__file__).parents[2] / "../shared/published"
 SHADOWS = Path(__file__).parents[2] / "../shared/data/train/s2_shadow_alberta"
 #: Visible bands that end at 0.4, and one that does not.
 PIXELS = weather(96, 120, bands=4)
@@ -180,6 +182,27 @@ def test_who_is_not_asked_unasked() -> None:
         np.testing.assert_array_equal(mask, da.cloudmask.predict(saturation=None, **how))
     published = da.cloudmask.predict(replace(FOUR, name="published", family="x"), saturation=1.2)
     assert (published.values[full] == 1).all()
+
+
+@pytest.mark.parametrize("place", ["fdr4vgt/single_new.json", "exported"])
+def test_a_model_that_came_as_a_file_answers_as_it_is(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an item or a card nothing tells whose system it is."""
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
+    path = PUBLISHED / place
+    if place == "exported":
+        path = xcloudmask.models.export("sensei", tmp_path)[-1]
+    elif not path.exists():
+        pytest.skip("no ../shared/published: the item of a published system")
+    spec = xcloudmask.models.load(path, name="a-file")
+    da, _ = flat()
+    da = da.cloudmask.describe(bands=list(spec.bands or NAMES))
+    assert "saturation" not in da.cloudmask.predict(spec).attrs
+    assert "saturation" not in da.cloudmask.predict(str(path)).attrs
+    assert da.cloudmask.predict(spec, saturation=1.2).attrs["saturation"].startswith("blue 1.2")
+    if place == "exported":
+        assert da.cloudmask.predict("sensei").attrs["saturation"] == UNASKED
 
 
 def test_what_is_cloud_unasked_is_told(recwarn: pytest.WarningsRecorder) -> None:
