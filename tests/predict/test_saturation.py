@@ -205,6 +205,43 @@ def test_a_model_that_came_as_a_file_answers_as_it_is(
         assert da.cloudmask.predict("sensei").attrs["saturation"] == UNASKED
 
 
+@pytest.mark.parametrize("number", [32_767, 65_535])
+@pytest.mark.parametrize("scale", [1e-4, 2.75e-5])
+def test_a_fill_value_that_nobody_declared_is_no_cloud_unasked(
+    number: int, scale: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    """It is named, and the model answers; what is full beside it stays cloud."""
+    da, full = flat("u2")
+    stored = np.rint((da.values.astype(float) * 1e-4 - 0.1 + 0.2) / scale).clip(0, 60_000).astype("u2")
+    stored[:, 48:60, :12] = number
+    da = scene(stored, NAMES).cloudmask.describe(scale=scale, offset=-0.2)
+    mask, alone = (da.cloudmask.predict(FOUR, saturation=each).values for each in ("auto", None))
+    reaches = number * scale - 0.2 >= 1.2
+    assert reaches == (da.cloudmask.predict(FOUR, saturation=1.2).values[48:60, :12] == 1).all()
+    np.testing.assert_array_equal(mask[~full], alone[~full])
+    assert (mask[full] == 1).all()
+    assert any(f"{number} in every band are taken as reflectance" in str(w.message) for w in recwarn)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "u1"])
+def test_in_coarse_steps_bright_ground_is_no_cloud_unasked(dtype: str) -> None:
+    """There, bands of uneven ground come to hold one number by chance."""
+    pixels = weather(96, 120, bands=4).clip(0.01, 1.1)
+    ground = np.random.default_rng(3)
+    pixels[:, :48] = ground.uniform(1.2, 1.6, (48, 120)) + ground.normal(0, 0.003, (4, 48, 120))
+    da = scene(pixels.astype(dtype), NAMES)
+    if dtype == "u1":
+        da = scene(np.rint(pixels * 100).astype(dtype), NAMES).cloudmask.describe(scale=0.01, offset=0)
+    held = da.values[:3, :48]
+    assert ((held == held[:1]).all(axis=0) & (pixels[0, :48] > 1.25)).any(), (
+        "none is alike: this shows nothing"
+    )
+    mask = da.cloudmask.predict(FOUR)
+    assert "saturation" not in mask.attrs
+    np.testing.assert_array_equal(mask, da.cloudmask.predict(FOUR, saturation=None))
+    assert da.cloudmask.predict(FOUR, saturation=1.2).attrs["saturation"] == "blue 1.2, green 1.2, red 1.2"
+
+
 def test_what_is_cloud_unasked_is_told(recwarn: pytest.WarningsRecorder) -> None:
     da, _ = flat()
     da.cloudmask.predict(FOUR)
