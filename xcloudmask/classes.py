@@ -20,14 +20,13 @@ SYNONYMS: Mapping[str, str] = {
     word: name
     for name, words in {
         "no_data": "nodata fill no_value novalue missing saturated_or_defective saturated_defective",
-        "clear": "background clear_sky no_cloud not_cloud vegetation not_vegetated bare_soils "
+        "clear": "clear_sky no_cloud not_cloud vegetation not_vegetated bare_soils "
         "dark_area_pixels dark_features topographic_casted_shadows",
         "water": "sea",
         "snow": "ice snow_ice snow_or_ice ice_or_snow",
         "cloud": "clouds cloudy opaque opaque_cloud opaque_clouds cloud_medium_probability "
         "cloud_high_probability clouds_medium_probability clouds_high_probability",
-        "thick_cloud": "thick",
-        "thin_cloud": "thin thin_cirrus cirrus cirrus_cloud cirrus_clouds haze",
+        "thin_cloud": "thin_cirrus cirrus cirrus_cloud cirrus_clouds",
         "cloud_shadow": "shadow shadows cloud_shadows",
     }.items()
     for word in words.split()

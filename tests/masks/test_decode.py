@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import xcloudmask
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError, NoDataWarning, OptionError
 from xcloudmask.masks import decode
 from xcloudmask.masks.products import PRODUCTS
 
@@ -34,7 +34,7 @@ def test_every_code_of_scl():
     assert decoded(range(12), "SCL", unsure="clear")[7] == CLEAR
     assert decoded(range(12), "scl", unsure="cloud")[7] == CLOUD
     assert decoded(range(12, 256), "scl") == [NONE] * 244
-    assert decoded([9, np.nan, -1, 7.5], "scl", "f4") == [CLOUD, NONE, NONE, NONE]
+    assert decoded([9, np.nan, 7.5], "scl", "f4") == [CLOUD, NONE, NONE]
     mask = decode(layer(range(12)), "scl")
     assert mask.attrs["flag_meanings"] == "clear cloud thin_cloud cloud_shadow snow water no_data"
     assert mask.attrs["flag_values"] == [0, 1, 2, 3, 4, 5, 255]
@@ -142,6 +142,9 @@ def test_what_tells_nothing_is_refused():
         decode(layer([0]), "qa-pixel")
     with pytest.raises(OptionError, match="unknown class 'smoke'"):
         decode(layer([0], flag_values=[0, 1], flag_meanings="clear smoke"))
+    for word in ("background", "thin", "thick", "haze"):  # no data, ice, aerosols: who knows
+        with pytest.raises(OptionError, match=f"unknown class '{word}'"):
+            decode(layer([0], flag_values=[0, 1, 2], flag_meanings=f"{word} clear cloud"))
     with pytest.raises(OptionError, match="unsure"):
         decode(layer([0]), "scl", unsure="snow")
     with pytest.raises(CloudMaskError, match=r"tells nothing of clouds.*QA_PIXEL"):
@@ -174,6 +177,22 @@ def test_a_named_bit_needs_no_classes():
 def test_a_code_of_no_data_may_be_any_number():
     signed = layer([-9999, 0, 1], "i2", flag_values=[-9999, 0, 1], flag_meanings="no_data clear cloud")
     assert decode(signed).values.tolist() == [NONE, CLEAR, CLOUD]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i8"])
+def test_a_declared_number_is_no_data_in_the_precision_of_the_layer(dtype):
+    """In float32, 4294967295 is 4294967296; nothing is warned of."""
+    declared = layer([9, 4294967295], dtype, _FillValue=4294967295)
+    assert decode(declared, "scl").values.tolist() == [CLOUD, NONE]
+    listed = {"flag_values": [70_000, 1], "flag_meanings": "no_data cloud"}
+    assert decode(layer([70_000, 1], dtype, **listed)).values.tolist() == [NONE, CLOUD]
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "f4"])
+def test_numbers_below_0_are_told(dtype):
+    with pytest.warns(NoDataWarning, match=r"such as -3 are below 0 .* no data \(255\)"):
+        assert decoded([9, -3], "scl", dtype) == [CLOUD, NONE]
+    assert decode(layer([9, -3], dtype, nodata=-3), "scl").values.tolist() == [CLOUD, NONE]
 
 
 def test_what_lies_between_codes_is_none():

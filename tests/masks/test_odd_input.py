@@ -85,8 +85,8 @@ def test_options_and_layers_that_are_none_are_refused(mask):
 
 
 def test_numbers_of_more_than_16_bits_are_named(mask):
-    layer = xr.DataArray(np.array([[70000, 9, -1]], "i4"), dims=("y", "x"))
-    with pytest.warns(NoDataWarning, match="numbers such as 70000 have more than 16 bits"):
+    layer = xr.DataArray(np.array([[70000, 9, -1]], "i4"), dims=("y", "x"), attrs={"_FillValue": -1})
+    with pytest.warns(NoDataWarning, match="numbers such as 70000 are below 0 or have more than 16 bits"):
         assert masks.decode(layer, "scl").values.tolist() == [[255, 1, 255]]
     declared = layer.assign_attrs(nodata=70000)
     assert masks.decode(declared, "scl").values.tolist() == [[255, 1, 255]]

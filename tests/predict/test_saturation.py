@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 import xcloudmask
 from tests.scenes import chunks, same_answer, scene, weather
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError
+from xcloudmask.models import registry
 from xcloudmask.testing import ANY_BANDS, TOY
 
 NAMES = ["blue", "green", "red", "nir"]
 SNOW = "val/l8_38cloud/54_3_by_10_LC08_L1TP_064017_20160420_20170223_01_T1.npz"
 UNASKED = "blue 1.2, green 1.2, red 1.2, all alike"
+PUBLISHED = Path(__file__).parents[2] / "../shared/published"
 SHADOWS = Path(__file__).parents[2] / "../shared/data/train/s2_shadow_alberta"
 #: Visible bands that end at 0.4, and one that does not.
 PIXELS = weather(96, 120, bands=4)
@@ -180,6 +182,64 @@ def test_who_is_not_asked_unasked() -> None:
         np.testing.assert_array_equal(mask, da.cloudmask.predict(saturation=None, **how))
     published = da.cloudmask.predict(replace(FOUR, name="published", family="x"), saturation=1.2)
     assert (published.values[full] == 1).all()
+
+
+@pytest.mark.parametrize("place", ["fdr4vgt/single_new.json", "exported"])
+def test_a_model_that_came_as_a_file_answers_as_it_is(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an item or a card nothing tells whose system it is."""
+    monkeypatch.setattr(registry, "registered", dict(registry.registered))
+    path = PUBLISHED / place
+    if place == "exported":
+        path = xcloudmask.models.export("sensei", tmp_path)[-1]
+    elif not path.exists():
+        pytest.skip("no ../shared/published: the item of a published system")
+    spec = xcloudmask.models.load(path, name="a-file")
+    da, _ = flat()
+    da = da.cloudmask.describe(bands=list(spec.bands or NAMES))
+    assert "saturation" not in da.cloudmask.predict(spec).attrs
+    assert "saturation" not in da.cloudmask.predict(str(path)).attrs
+    assert da.cloudmask.predict(spec, saturation=1.2).attrs["saturation"].startswith("blue 1.2")
+    if place == "exported":
+        assert da.cloudmask.predict("sensei").attrs["saturation"] == UNASKED
+
+
+@pytest.mark.parametrize("number", [32_767, 65_535])
+@pytest.mark.parametrize("scale", [1e-4, 2.75e-5])
+def test_a_fill_value_that_nobody_declared_is_no_cloud_unasked(
+    number: int, scale: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    """It is named, and the model answers; what is full beside it stays cloud."""
+    da, full = flat("u2")
+    stored = np.rint((da.values.astype(float) * 1e-4 - 0.1 + 0.2) / scale).clip(0, 60_000).astype("u2")
+    stored[:, 48:60, :12] = number
+    da = scene(stored, NAMES).cloudmask.describe(scale=scale, offset=-0.2)
+    mask, alone = (da.cloudmask.predict(FOUR, saturation=each).values for each in ("auto", None))
+    reaches = number * scale - 0.2 >= 1.2
+    assert reaches == (da.cloudmask.predict(FOUR, saturation=1.2).values[48:60, :12] == 1).all()
+    np.testing.assert_array_equal(mask[~full], alone[~full])
+    assert (mask[full] == 1).all()
+    assert any(f"{number} in every band are taken as reflectance" in str(w.message) for w in recwarn)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "u1"])
+def test_in_coarse_steps_bright_ground_is_no_cloud_unasked(dtype: str) -> None:
+    """There, bands of uneven ground come to hold one number by chance."""
+    pixels = weather(96, 120, bands=4).clip(0.01, 1.1)
+    ground = np.random.default_rng(3)
+    pixels[:, :48] = ground.uniform(1.2, 1.6, (48, 120)) + ground.normal(0, 0.003, (4, 48, 120))
+    da = scene(pixels.astype(dtype), NAMES)
+    if dtype == "u1":
+        da = scene(np.rint(pixels * 100).astype(dtype), NAMES).cloudmask.describe(scale=0.01, offset=0)
+    held = da.values[:3, :48]
+    assert ((held == held[:1]).all(axis=0) & (pixels[0, :48] > 1.25)).any(), (
+        "none is alike: this shows nothing"
+    )
+    mask = da.cloudmask.predict(FOUR)
+    assert "saturation" not in mask.attrs
+    np.testing.assert_array_equal(mask, da.cloudmask.predict(FOUR, saturation=None))
+    assert da.cloudmask.predict(FOUR, saturation=1.2).attrs["saturation"] == "blue 1.2, green 1.2, red 1.2"
 
 
 def test_what_is_cloud_unasked_is_told(recwarn: pytest.WarningsRecorder) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from xcloudmask.engine.arrays import Array, Float
 from xcloudmask.engine.pixels import (
     CEILING,
+    FILLS,
     HIGHEST,
     NEAR,
     filled,
@@ -26,8 +27,6 @@ from xcloudmask.types import Calibration
 
 #: Up to here, numbers may be counts that were not scaled, of which `check_units` tells.
 COUNTS = 65_535.0
-#: What programs fill gaps with.
-FILLS = (9999.0, 10_000.0, 32_767.0, 65_535.0)
 #: Every n-th row and column is looked at: what is worth a warning is seen on a sixteenth of the pixels.
 STEP = 4
 #: Pixels of that sample below which nothing is said of a band, and the share of it from which zeros are many.

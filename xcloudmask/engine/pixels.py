@@ -14,6 +14,8 @@ from xcloudmask.types import Calibration, Gaps
 LOWEST, HIGHEST = -0.5, 20.0
 #: Brighter than this is as bright as it gets: one pixel of glint or garbage must not spoil its surroundings.
 CEILING = 3.0
+#: What programs fill gaps with.
+FILLS = (9999.0, 10_000.0, 32_767.0, 65_535.0)
 #: How near to a fill value a float may lie that went through a scale and an offset in single precision.
 NEAR = 1e-6
 #: Bands that differ by less hold one number: below the step of any product's, above rounding in float32.
@@ -56,7 +58,8 @@ def holds_data(raw: Array, calibration: Calibration, highest: float = HIGHEST) -
 def saturated(raw: Array, calibration: Calibration) -> Bool:
     """Pixels of stored numbers (..., band, y, x) that are saturated in each band that is looked at.
 
-    If `calibration.alike`, only where all of these come to one and the same reflectance.
+    If `calibration.alike`, only where all of these come to one and the same reflectance, which is none above
+    `CEILING`, nor a number in every band that programs fill gaps with.
 
     Examples
     --------
@@ -77,9 +80,11 @@ def saturated(raw: Array, calibration: Calibration) -> Bool:
     if calibration.alike:
         places = np.nonzero(here)
         seen = [band for band, limit in enumerate(calibration.saturation or ()) if math.isfinite(limit)]
-        values = np.moveaxis(raw, -3, -1)[places][:, seen].astype(np.float64) * scales[seen] + offsets[seen]
+        stored = np.moveaxis(raw, -3, -1)[places]
+        values = stored[:, seen].astype(np.float64) * scales[seen] + offsets[seen]
+        fills = (stored == stored[:, :1]).all(axis=-1) & np.isin(stored[:, 0], FILLS)
         with np.errstate(invalid="ignore"):  # infinity is as much as no other
-            here[places] = np.ptp(values, axis=-1) <= SAME
+            here[places] = (np.ptp(values, axis=-1) <= SAME) & (values[:, 0] <= CEILING) & ~fills
     return here
 
 

@@ -189,6 +189,8 @@ def decode(
         places = known.table(BITS)
         codes = _codes(unsure)[places]
         gaps = declared_nodata(da.attrs)
+        listed = [field.words for field in known.fields if field.length == BITS]
+        gaps += tuple(n for words in listed for n, word in words.items() if WORDS[word] == "no_data")
         for gap in gaps:
             if 0 <= gap < len(codes):
                 codes[int(gap)] = NO_DATA
@@ -245,11 +247,14 @@ def _by_table(
         classes: npt.NDArray[np.uint8] = codes[values]
         return classes
     inside = (values >= 0) & (values < len(codes)) & (values == np.floor(values))
-    beyond = np.setdiff1d(values[np.isfinite(values) & (values >= len(codes))], gaps)
+    if values.dtype.kind == "f":  # as they are in its precision
+        with np.errstate(over="ignore"):
+            gaps = tuple(np.asarray(gaps, values.dtype))
+    beyond = np.setdiff1d(values[np.isfinite(values) & ((values < 0) | (values >= len(codes)))], gaps)
     if beyond.size:
         warn_user(
-            f"numbers such as {beyond[0]:.15g} have more than {BITS} bits and are taken as no data (255): no "
-            "product's mask has such",
+            f"numbers such as {beyond[0]:.15g} are below 0 or have more than {BITS} bits, and are taken as "
+            "no data (255): no product's mask has such",
             NoDataWarning,
             Remedy("Check which layer it is; if they stand for no data, say so in its attribute nodata"),
         )

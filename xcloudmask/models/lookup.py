@@ -11,6 +11,7 @@ from xcloudmask.models import card as _card
 from xcloudmask.models import loading, registry
 from xcloudmask.models.published import known
 from xcloudmask.models.sources import plugins, shipped, ukis
+from xcloudmask.models.weights.fetch import PACKAGE
 from xcloudmask.models.weights.formats import FORMS
 from xcloudmask.types import Level, ModelSpec
 
@@ -40,7 +41,9 @@ def names(*, published: bool = False) -> list[str]:
 
 
 def answers_as_published(spec: ModelSpec) -> bool:
-    """Whether a model is a system of others, to which nothing is done unasked.
+    """Whether a model may be a system of others, to which nothing is done unasked: any that came as a file.
+
+    Those of this package are not, nor modules and cards that were registered.
 
     Examples
     --------
@@ -49,7 +52,8 @@ def answers_as_published(spec: ModelSpec) -> bool:
     """
     if spec.members:
         return any(map(answers_as_published, spec.members))
-    return bool(spec.family) or spec.loader.startswith(ADAPTERS)
+    from_file = spec.loader == loading.LOADER and not spec.weights.startswith(PACKAGE)
+    return from_file or bool(spec.family) or spec.loader.startswith(ADAPTERS)
 
 
 def get(name: str) -> ModelSpec:

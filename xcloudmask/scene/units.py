@@ -41,6 +41,8 @@ LONGEST_VISIBLE = 700.0
 #: From here on one and the same reflectance in all visible bands is that of a full detector, or of a clip.
 #: Snow on a slope that faces the sun is as bright, and never so even (benchmarks/README.md has the figures).
 SATURATED = 1.2
+#: Numbers stored in coarser steps of reflectance come to be alike on bright ground, too: nothing unasked.
+COARSE = 1e-3
 #: Rows of an array in memory that are looked at in one go.
 ROWS = 512
 
@@ -90,6 +92,9 @@ def calibration_of(
             fill = tuple(number for number in everywhere if number not in gaps)
         elif not gaps and len(places) > 1:  # who declares another number has said what it is
             fill, assumed = (0.0,), True
+    coarse = dtype == np.float16 or (dtype.kind in "iu" and (scale > COARSE).any())
+    if coarse and saturation == "auto":
+        saturation = None
     limits = saturation_of(saturation, [scene.bands[place] for place in places])
     return Calibration(
         None if as_stored else tuple(scale.tolist()),

@@ -63,6 +63,22 @@ def test_a_threshold_that_cannot_be_meant_is_passed_over_aloud(tmp_path, net, va
 
 
 @pytest.mark.parametrize(
+    ("named", "classes"),
+    [
+        ("Background, Opaque clouds, Shadow", ("clear", "cloud", "cloud_shadow")),
+        ("Clear, Thin, Thick", ("clear", "thin_cloud", "thick_cloud")),
+        ("Clear, Vegetation, Clouds, Haze", ("clear", "vegetation", "cloud", "thin_cloud")),
+        ("Clear 0, Cloud 1", ("clear", "cloud")),
+        ("Clear, Cloud 1, Cloud 2, Shadows", ("clear", "cloud_1", "cloud_2", "cloud_shadow")),
+    ],
+)
+def test_words_of_classes(named, classes):
+    """Each becomes ours, but those that would be one."""
+    entries = [{"value": at, "name": name} for at, name in enumerate(named.split(", "))]
+    assert read._classes({"classification:classes": entries}, "x") == classes
+
+
+@pytest.mark.parametrize(
     ("steps", "mean", "std"),
     [
         ([{"type": "scale", "value": 4}], (0,), (4,)),

@@ -22,6 +22,10 @@ from xcloudmask.models.mlm.inputs import common_names, mapping, scaling
 from xcloudmask.models.mlm.item import Item, checksum, model_assets, parse, resolve
 from xcloudmask.models.weights.formats import form_of
 
+#: What networks say for these, and products for other things: of no data, of aerosols, of ice.
+WORDS = {
+    **SYNONYMS, "background": "clear", "thick": "thick_cloud", "thin": "thin_cloud", "haze": "thin_cloud",
+}  # fmt: skip
 #: Fields that an item may not hold in another form.
 STRICT = ("aux", "shadow_threshold", "spare")
 #: How mlstac's `predict_large` runs windows of 512, which its items leave out.
@@ -264,9 +268,11 @@ def _classes(result: Mapping[str, Any], href: str) -> tuple[str, ...] | None:
     if not named:
         one = _channels(result) == 1 and "cloud" in str(result.get("name", "")).lower()
         return ("clear", "cloud") if one else None
-    words = tuple(plain_word(name) for _, name in sorted(named))
-    ours = tuple(SYNONYMS.get(word, word) for word in words)
-    return ours if len(set(ours)) == len(ours) else words  # a network that tells kinds of clear apart
+    words = [plain_word(name) for _, name in sorted(named)]
+    bare = [re.sub(r"[_\d]+$", "", word) or word for word in words]  # "cloud 1" is cloud
+    ours = [WORDS.get(word, word) for word in bare]
+    # a network that tells kinds of one class apart keeps its words for them
+    return tuple(our if ours.count(our) == 1 else word for word, our in zip(words, ours, strict=True))
 
 
 def _channels(result: Mapping[str, Any]) -> int | None:
