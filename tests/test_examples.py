@@ -182,10 +182,7 @@ def test_the_committed_notebook_is_made_of_the_source_and_names_no_machine(name)
     assert not re.search(r"/(work|tmp|home|root|Users)\b", text)
     assert not [o for cell in book["cells"] for o in cell.get("outputs", []) if o["output_type"] == "error"]
     logged = [o["text"] for c in book["cells"] for o in c.get("outputs", []) if o.get("name") == "stderr"]
-    assert logged == (
-        [["finishing the regions in progress, then stopping\n"]]
-        * (name == "stop_and_resume")
-    )
+    assert logged == ([["finishing the regions in progress, then stopping\n"]] * (name == "stop_and_resume"))
     pictures = sum("image/png" in o.get("data", {}) for c in book["cells"] for o in c.get("outputs", []))
     assert pictures == (2 if name == "quickstart" else 1)
     assert len(text) < 400_000
