@@ -104,6 +104,8 @@ def test_the_plot_shows_parts_and_effects(dates):
     series = dates.record(np.random.default_rng(5), regions=2)
     figure = xcloudmask.continuity(series, BREAKS).plot()
     titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles[0].startswith("Cloud fraction minus the monthly mean")
+    assert figure.axes[1].get_xlabel() == "month; dots mark significant steps"
     assert titles[1:3] == ["Effect: first", "Effect: second"]
     assert len(figure.axes[0].lines) == 6
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["region 1", "region 2"]
@@ -117,6 +119,12 @@ def test_what_is_no_record_is_refused(dates):
         xcloudmask.continuity(xr.Dataset({"cloud": series}), BREAKS)
     with pytest.raises(CloudMaskError, match="in their order"):
         xcloudmask.continuity(series, ["2014-01-01", "2003-02-01"])
+    for percent in (series * 100, xr.Dataset({"clear_fraction": series * 100}), series.chunk() * 100):
+        with pytest.raises(CloudMaskError, match=r"up to .* 0 to 1: divide percent by 100"):
+            xcloudmask.continuity(percent, BREAKS)
+    for other, kind in ((series.values, r"numpy\.ndarray"), (None, "NoneType")):
+        with pytest.raises(CloudMaskError, match=f"takes a DataArray or Dataset, got {kind}$"):
+            xcloudmask.continuity(other, BREAKS)
     with pytest.raises(CloudMaskError, match="in their order"):
         xcloudmask.continuity(series, [])
     with pytest.raises(CloudMaskError, match="alpha=5"):

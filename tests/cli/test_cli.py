@@ -320,7 +320,7 @@ def problem(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--model", "ukis-6ban"], 2, "mean 'ukis-6band"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--scheme", "binray"], 2, "did you mean 'binary'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--sensor", "landsat8x"], 2, "mean 'landsat-8'"),
-        (["predict", "{d}/s.tif", "{d}/m.tif", "--level", "L1C"], 1, "scale.*--scale 0.0001 --offset, with"),
+        (["predict", "{d}/s.tif", "{d}/m.tif", "--level", "L1C"], 1, "--scale 0.0001 --offset OFFSET, with"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--patch-size", "16"], 1, "--patch-size 16"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--device", "gpus"], 2, "unknown device 'gpus'"),
         (["predict", "{d}/s.tif", "{d}/m.tif", *UNITS, "--variable", "x"], 2, "--variable is for Zarr"),
@@ -556,6 +556,19 @@ def test_info_says_what_predict_would_do(tmp_path: Path, capsys: pytest.CaptureF
     assert "ukis-4band-l2a" in told
     assert "--scale" in told
     assert "describe(" not in told
+
+
+@pytest.mark.parametrize("sensor", [[], ["--sensor", "sentinel-2"]])
+def test_a_mask_given_as_a_scene_is_called_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sensor: list[str]
+) -> None:
+    scene, out = raster(tmp_path / "s.tif"), tmp_path / "m.tif"
+    assert main(["predict", str(scene), str(out), *UNITS, "--model", "toy"]) == 0
+    capsys.readouterr()
+    found, line = problem(capsys, "predict", out, tmp_path / "again.tif", *sensor)
+    assert (found, line) == (
+        1, f"xcloudmask: {out} is a mask: predict takes the reflectance it was made from"
+    )  # fmt: skip
 
 
 def test_info_of_bands_without_names_says_the_rest(

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.models.smp_networks import NETWORKS, renamed
 from xcloudmask import models
 from xcloudmask.cli import main
+from xcloudmask.cli.bench import default_model
 from xcloudmask.models import registry
 from xcloudmask.models.arch import build
 from xcloudmask.models.sources import plugins, shipped, ukis
@@ -105,6 +106,22 @@ def test_convert_of_one_file_still_works(capsys, tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "a.pt")
     assert main(["models", "convert", str(tmp_path / "a.pt"), str(tmp_path / "a.safetensors")]) == 0
     assert list(load_file(tmp_path / "a.safetensors")) == ["a"]
+
+
+def test_the_default_is_marked_and_shown(capsys):
+    name = default_model().name
+    for word in ("auto", "default"):
+        assert main(["models", "show", word, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["name"] == name
+        shown = told(capsys, "models", "show", word)
+        assert shown.startswith(f"{name} ")
+        assert "The default for" in shown
+    assert main(["models", "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)
+    assert [card["name"] for card in cards if card.get("default")] == [name]
+    listed = told(capsys, "models")
+    assert "default for" in entry(listed, name)
+    assert listed.count("default for") == 1
 
 
 def test_the_name_of_two_levels_shows_both(capsys):

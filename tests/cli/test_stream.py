@@ -161,8 +161,6 @@ def test_scenes_become_steps_in_the_order_of_time(tmp_path: Path, capsys: pytest
         (["{d}/none.tif", "{d}/m.zarr", *UNITS], 1, "no such file"),
         (["{d}/s.tif", "{d}/file/m.zarr", *UNITS], 1, "a part of the path is a file"),
         (["{d}/s.tif", "{d}/done.zarr", *UNITS, *SMALL, "--no-resume"], 1, "pass --resume to go on"),
-        (["{d}/s.tif", "{d}/done.zarr", *UNITS, *SMALL, "--threshold", "0.3"], 1,
-         "threshold: None in the store, 0.3 in this call.*--overwrite to replace.*another --group"),
     ],
 )  # fmt: skip
 def test_problems_of_stream_are_one_line_with_the_remedy(
@@ -175,6 +173,22 @@ def test_problems_of_stream_are_one_line_with_the_remedy(
     found, line = problem(capsys, "stream", *(word.format(d=tmp_path) for word in words))
     assert re.search(says, line), line
     assert found == code
+
+
+def test_other_settings_than_the_stores_are_told_on_lines_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["stream", raster(tmp_path / "s.tif", (40, 40)), tmp_path / "m.zarr", *UNITS, *SMALL, "--quiet"]
+    assert run(*words) == 0
+    capsys.readouterr()
+    assert run(*words, "--threshold", "0.3", "--scheme", "binary") == 1
+    first, *facts, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("xcloudmask: ")
+    assert first.endswith("m.zarr holds another mask than this call would make:")
+    assert "  threshold: None in the store, 0.3 in this call" in facts
+    assert len(facts) > 1
+    assert all(re.match(r"  \w+: .* in the store, .* in this call$", fact) for fact in facts), facts
+    assert re.match("Pass --overwrite to replace.*another --group", last)
 
 
 def test_an_icechunk_repository_is_written_and_gone_on_with(

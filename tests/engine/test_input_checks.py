@@ -55,6 +55,22 @@ def test_a_visible_ceiling_is_named(dtype: str, lazy: bool) -> None:
         da.cloudmask.predict(TOY).compute()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "top", "percent"), [("u1", 250, False), ("f4", 250, False), ("f4", 90, True)]
+)
+def test_a_picture_of_8_bits_is_called_one(dtype: str, top: float, percent: bool) -> None:
+    pixels = (10 + (top - 10) * noise(2, 64, 64)).astype(dtype)
+    da = scene(pixels, ["red", "nir"])
+    for one in (da, da.chunk(y=32)):
+        with pytest.raises(UnitError, match=r"8-bit picture, which is no reflectance.*scale=0\.00392") as why:
+            one.cloudmask.predict(TOY).compute()
+        assert "0.0001" not in str(why.value)
+        assert ("scale=0.01" in str(why.value)) == percent
+    da.cloudmask.describe(scale=1 / 255, offset=0).cloudmask.predict(TOY)
+    with pytest.raises(UnitError, match=r"scale=0\.0001"):  # counts, the brightest of which are more
+        check_units(np.full((2, 8, 8), 300.0, "f4"), Calibration())
+
+
 def test_no_ceiling_where_there_is_none() -> None:
     """Warnings are errors: natural brightness, one flat field, and coarse steps are no ceiling."""
     pixels = weather(256, 256, bands=4)[[2, 3]]

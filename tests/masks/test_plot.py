@@ -51,6 +51,17 @@ def striped_mask(nx: int = 40) -> xr.DataArray:
     return da.rio.write_crs("EPSG:32632")
 
 
+def test_a_composite_is_titled_with_all_of_its_dates():
+    days = np.datetime64("2024-05-03", "ns") + 7 * np.arange(6) * np.timedelta64(1, "D")
+    many = scene().expand_dims(time=days)
+    masks = xr.zeros_like(many.isel(band=0, drop=True), np.uint8).assign_attrs(FLAGS)
+    for data in (many, many.to_dataset("band")):
+        ax = data.cloudmask.composite(masks).cloudmask.plot()
+        assert ax.figure.get_suptitle() == "6 dates, 2024-05-03 to 2024-06-07"
+    monthly = many.cloudmask.composite(masks, by="month")
+    assert monthly.cloudmask.plot(time=1).figure.get_suptitle() == "2024-06-01 00:00 (2 of 2)"
+
+
 def canvas(ax) -> np.ndarray:
     ax.figure.canvas.draw()
     return np.asarray(ax.figure.canvas.buffer_rgba())[..., :3] / 255

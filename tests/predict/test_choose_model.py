@@ -187,6 +187,14 @@ def test_bands_that_no_network_was_made_for_are_answered_with_a_warning() -> Non
         scene("nir").cloudmask.predict()
 
 
+def test_the_near_infrared_is_asked_for_where_it_is_missing() -> None:
+    with pytest.warns(UserWarning, match="load the near infrared, which is missing, or describe"):
+        scene("blue green red").cloudmask.predict()
+    with pytest.warns(UserWarning, match="or describe") as told:
+        scene("blue red nir swir16").cloudmask.predict()
+    assert "near infrared" not in str(told[0].message)
+
+
 def test_a_summary_says_which_and_why() -> None:
     said = repr(scene("blue red nir swir16").cloudmask)
     best = choose_model.evidence_for(bands_of("blue red nir swir16"))

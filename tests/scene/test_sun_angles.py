@@ -43,7 +43,7 @@ def test_each_date_has_its_own_and_metadata_goes_before_the_almanac():
 def test_a_zenith_angle_in_the_place_of_the_elevation_is_refused(given):
     with pytest.raises(
         CloudMaskError,
-        match=r"stated as 28\.1 degrees.*it was 61\.9: it is the zenith angle.*sun=\(61\.9, 179",
+        match=r"stated as 28\.1 degrees.*it was 61\.9: it may be the zenith angle; set sun=\(61\.9, 179",
     ):
         sun_angles(scene().assign_coords(given))
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_real_items_agree_with_the_almanac_and_their_zenith_does_not():
         found = sun_angles(da.assign_coords({"view:sun_elevation": elevation, "view:sun_azimuth": azimuth}))
         assert found == [(elevation, azimuth % 360)], path
         if abs(90 - 2 * elevation) > 2 * NEAR:
-            with pytest.raises(CloudMaskError, match="it is the zenith angle"):
+            with pytest.raises(CloudMaskError, match="it may be the zenith angle"):
                 sun_angles(da.assign_coords({"view:sun_elevation": 90 - elevation}))
             count += 1
     assert count > 25

@@ -72,7 +72,7 @@ class Continuity:
             if there.any():
                 ends, height = when[there][[0, -1]], mean[there].mean()
                 top.plot(ends, [height, height], color=f"C{number}", linewidth=2.5)
-        top.set_title("Cloud fraction less that of the usual month, mean of regions", loc="left", fontsize=10)
+        top.set_title("Cloud fraction minus the monthly mean, mean of regions", loc="left", fontsize=10)
         for place, name in enumerate(names):
             axis = figure.add_subplot(grid[1, place])
             one = self.tests[["effect", "step"]].sel({"break": name}).transpose(*regions, "month")
@@ -81,7 +81,7 @@ class Continuity:
             axis.plot(*np.nonzero(step)[::-1], "k.", markersize=9)
             axis.set_title(f"Effect: {name}", loc="left", fontsize=10)
             axis.set_xticks(range(0, 13, 2), ["year", *map(str, range(2, 13, 2))])
-            axis.set_xlabel("month; dots are steps")
+            axis.set_xlabel("month; dots mark significant steps")
             labels = one[regions[0]].values if len(regions) == 1 else range(len(effect))
             axis.set_yticks(range(len(effect)), map(str, labels) if place == 0 else [""] * len(effect))
         figure.colorbar(image, ax=axis, label="less cloud   more cloud")
@@ -134,10 +134,20 @@ def continuity(
     from scipy.special import comb
     from scipy.stats import false_discovery_control, mannwhitneyu
 
+    if not isinstance(series, (xr.DataArray, xr.Dataset)):
+        kind = f"{type(series).__module__}.{type(series).__name__}".removeprefix("builtins.")
+        raise CloudMaskError(f"continuity takes a DataArray or Dataset, got {kind}")
+    whole = isinstance(series, xr.Dataset)
     if isinstance(series, xr.Dataset):
         if "clear_fraction" not in series:
             raise OptionError("variable of the series", "clear_fraction", allowed=map(str, series.data_vars))
-        series = 1 - series["clear_fraction"]
+        series = series["clear_fraction"]
+    series = series.compute()
+    if (most := float(series.max())) > 1 + 1e-6:
+        raise CloudMaskError(
+            f"the series holds fractions up to {most:.4g}, and they are 0 to 1:", "divide percent by 100"
+        )
+    series = 1 - series if whole else series
     if not 0 < alpha < 1:
         raise CloudMaskError(f"alpha={alpha} must lie between 0 and 1")
     if dim not in series.dims or series[dim].dtype.kind != "M":

@@ -86,6 +86,8 @@ def as_flags(use: Use) -> str:
     ('--aux elevation=FILE --aux vv=FILE', '--aux-units NAME=dB')
     >>> as_flags(Use(overwrite=True)), as_flags(Use(patch_size=16)), as_flags(Use(group=...))
     ('--overwrite', '--patch-size 16', '--group')
+    >>> as_flags(Use("da.cloudmask.describe", scale=0.0001, offset=...))
+    '--scale 0.0001 --offset OFFSET'
     """
     words: list[str] = []
     for name, value in use.options.items():
@@ -95,6 +97,8 @@ def as_flags(use: Use) -> str:
             words.append(f"--aux-units NAME={value}")
         elif name == "output":
             words.append("--proba")
+        elif value is ... and (use.call or len(use.options) > 1):
+            words.append(f"{flag_of(name)} {name.upper()}")
         elif value is True or value is ...:
             words.append(flag_of(name))
         elif isinstance(value, list):

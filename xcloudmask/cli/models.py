@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from xcloudmask.types import ModelSpec
 
 
+#: What auto, which predict takes where none is named, stands for.
+_DEFAULT = (
+    "default for all bands of Sentinel-2 and Landsat, top of atmosphere; with others, auto may choose another"
+)
+
+
 def add_arguments(parser: Parser) -> None:
     """Declare them."""
     parser.add_argument("action", nargs="?", default="list", help=", ".join(ACTIONS))
@@ -48,6 +54,7 @@ def run(args: Namespace) -> None:
 
 def _list(args: Namespace) -> None:
     from xcloudmask import models
+    from xcloudmask.cli.bench import default_model
     from xcloudmask.models import card
     from xcloudmask.models.published import known
     from xcloudmask.models.sources import plugins
@@ -64,6 +71,7 @@ def _list(args: Namespace) -> None:
         print_facts(args, list(entries), "\n".join(lines), head=True)
         return
     rows, facts = [("model", "level", "pixel", "bands; licence")], []
+    default = default_model().name
     for name, spec in models.cards():
         if not isinstance(spec, models.ModelSpec):
             rows.append((name, "?", "?", f"cannot be read: {spec}"))
@@ -72,17 +80,30 @@ def _list(args: Namespace) -> None:
         level = {"toa": "L1C", "boa": "L2A", None: "either"}[spec.level]
         lines = [spec.needs]
         lines.append(spec.licence or "licence unknown")
+        lines += [_DEFAULT] if name == default else []
         if remedy := plugins.missing(spec):
             lines.append(f"not installed: {remedy}")
         rows.append((name, level, card.pixels(spec).partition(";")[0], "\n".join(lines)))
-        facts.append({**card.changed(spec), "name": name, "needs": spec.needs, "install": remedy})
+        facts.append(
+            {
+                **card.changed(spec),
+                "name": name,
+                "needs": spec.needs,
+                "install": remedy,
+                "default": name == default,
+            }
+        )
     print_facts(args, facts, f"{table(rows)}\n\nAll of one: xcloudmask models show NAME", head=True)
 
 
 def _show(args: Namespace) -> None:
     from xcloudmask import models
+    from xcloudmask.cli.bench import default_model
     from xcloudmask.models import card, lookup
 
+    if args.what[0] in ("auto", "default"):
+        _print_card(args, default_model(), f"The {_DEFAULT}")
+        return
     specs = [models.get(name) for name in lookup.of_family(args.what[0])]
     if len(specs) == 1:
         _print_card(args, specs[0])
@@ -98,10 +119,14 @@ def _load(args: Namespace) -> None:
     one = len(args.what) == 1
     spec = models.load(args.what[0] if one else args.what, **({"sha256": args.sha256} if args.sha256 else {}))
     load_network(spec)  # so that a file whose network does not run is not called loaded
-    _print_card(args, spec, f"xcloudmask predict SCENE MASK --model {args.what[0]}" if one else "")
+    _print_card(
+        args,
+        spec,
+        f"It loads. Masks with it: xcloudmask predict SCENE MASK --model {args.what[0]}" if one else "",
+    )
 
 
-def _print_card(args: Namespace, spec: ModelSpec, use: str = "") -> None:
+def _print_card(args: Namespace, spec: ModelSpec, note: str = "") -> None:
     from xcloudmask.models import card
     from xcloudmask.models.sources import plugins
 
@@ -112,7 +137,7 @@ def _print_card(args: Namespace, spec: ModelSpec, use: str = "") -> None:
         paragraph(f"{spec.name} {spec.version}: {spec.description}"),
         table([(f"  {label}", value) for label, value in rows]),
     ]
-    lines += [paragraph(f"\nIt loads. Masks with it: {use}")] if use else []
+    lines += ["\n" + paragraph(note)] if note else []
     print_facts(args, {"name": spec.name, **card.changed(spec)}, "\n".join(lines))
 
 

@@ -120,9 +120,15 @@ def plain(value: Any) -> Any:
 
 
 def say(message: str) -> None:
-    """Write to stderr, in the place of a progress line: wrapped for a person, one line in a pipe."""
+    """Write to stderr, over a progress line: wrapped for a person; in a pipe a line, and one a fact."""
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
         show("\n".join(paragraph(part) for part in f"xcloudmask: {message}".splitlines()), stderr=True)
     else:
-        show(f"xcloudmask: {' '.join(message.split())}", stderr=True)
+        lines = [""]
+        for line in message.splitlines():  # those that are indented list facts
+            if line.startswith("  ") or lines[-1].startswith("  "):
+                lines.append(line.rstrip())
+            else:
+                lines[-1] = " ".join([*lines[-1].split(), *line.split()])
+        show("xcloudmask: " + "\n".join(lines), stderr=True)

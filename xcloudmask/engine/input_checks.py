@@ -35,6 +35,9 @@ FEW, MANY = 50, 0.2
 APPLIED_TWICE = "the scale or the offset is wrong, or was applied already"
 HOW_STORED = "Say how the numbers are stored with {}, {} if they are reflectance"
 STORED = (Use("da.cloudmask.describe", scale=..., offset=...), Use(scale=1, offset=0))
+#: What numbers up to 255 may be, and what to try if they are reflectance after all.
+PICTURE = "looks like an 8-bit picture, which is no reflectance: give the product it was made from"
+OF_PICTURE = Use("da.cloudmask.describe", scale=round(1 / 255, 6), offset=0)
 FIGURES = (
     "with the figures of your product (Sentinel-2: 0.0001, and an offset of -0.1 from processing baseline "
     "04.00 on, 0 before it; Landsat Collection 2, surface: 2.75e-5 and -0.2)"
@@ -54,6 +57,17 @@ def check_units(raw: Array, calibration: Calibration) -> None:
     gaps = fills & (values[0] > HIGHEST)  # beside data they are no counts, and no data by `holds_data`
     sample = values if gaps.all() else values[:, ~gaps]
     middle = float(np.median(sample))
+    most = float(sample.max())
+    if middle > 5 and calibration.scale is None and 20 < most <= 255:
+        percent = raw.dtype != np.uint8 and most <= 120
+        raise UnitError(
+            f"half of the values are above {middle:.4g} and none is above {most:.4g}; reflectance is 0 to 1, "
+            f"and this {PICTURE}.",
+            Remedy(
+                "If the picture is reflectance times 255, try {}" + "; if it is percent, say {}" * percent,
+                *(OF_PICTURE, Use("da.cloudmask.describe", scale=0.01, offset=0))[: 1 + percent],
+            ),
+        )
     if middle > 5:
         scale = 0.01 if middle <= 150 else 0.0001
         numbers = np.unique(raw[0, valid][fills])

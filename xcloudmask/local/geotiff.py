@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from xcloudmask import sensors
+from xcloudmask.engine.input_checks import OF_PICTURE, PICTURE
 from xcloudmask.errors import AssetError, BandError, CloudMaskError, Remedy, UnitError, Use
 from xcloudmask.local.build import grid_of
 from xcloudmask.local.dates import date_in_name, without_dates
@@ -158,7 +159,7 @@ def read_layers(files: Files) -> list[Layer]:
     files : Files
     """
     if files.is_single:
-        return _layers_of(str(files.path), str(files.path))
+        return _layers_of(str(files.path), str(files.path), alone=True)
     names = files.ending(*_RASTERS)
     layers = [layer for name in names for layer in _layers_of(files.href(name), files.href(name))]
     _check_one_scene(files, layers)
@@ -204,7 +205,7 @@ def _tagged(layers: Sequence[Layer]) -> str | None:
     return next((layer.date for layer in layers if layer.date), None)
 
 
-def _layers_of(href: str, file: str) -> list[Layer]:
+def _layers_of(href: str, file: str, *, alone: bool = False) -> list[Layer]:
     from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
     try:
@@ -218,6 +219,8 @@ def _layers_of(href: str, file: str) -> list[Layer]:
         ) from error
     stem = file.replace("\\", "/").rpartition("/")[2].rpartition(".")[0]
     with dataset:
+        if alone and {"flag_values", "flag_meanings"} <= set(dataset.tags()):
+            raise BandError(f"{file} is a mask: predict takes the reflectance it was made from")
         return [
             Layer(
                 label=_label(dataset, index) or (stem if dataset.count == 1 else f"{stem} band {index}"),
@@ -336,6 +339,11 @@ def _numbers(
         return numbers
     if np.issubdtype(np.dtype(layer.dtype), np.floating):
         return Numbers(1.0, given.offset or 0.0)
+    if is_reflectance and layer.dtype == "uint8":
+        raise UnitError(
+            f"{layer.file}: band {layer.label!r} is {layer.dtype} and states no scale: this {PICTURE}.",
+            Remedy("If it is reflectance times 255, pass {}", Use(**OF_PICTURE.options)),
+        )
     if is_reflectance and "scale" in default:
         return Numbers(default["scale"], default.get("offset", 0.0))
     raise UnitError(

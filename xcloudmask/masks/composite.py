@@ -87,6 +87,10 @@ def composite(
     out = out.assign_coords({name: coord for name, coord in da.coords.items() if dim not in coord.dims})
     out.attrs = {**{key: v for key, v in da.attrs.items() if key not in NODATA_ATTRS}, "composite": method}
     made: Any = as_variables(out, data) if isinstance(data, xr.Dataset) else out.rename(data.name)
+    if by is None:  # its one label is the first date, which says too little
+        days = mask[dim].values[kept].astype("M8[D]")
+        span = f", {days[0]} to {days[-1]}" if len(days) else ""
+        made = made.assign_attrs(composite_of=f"{len(days)} dates{span}")
     if not sources:
         return made  # type: ignore[no-any-return]
     maps = {"views": count.transpose(dim, ...).assign_attrs(long_name="clear views")}

@@ -195,6 +195,8 @@ def _time_index(da: xr.DataArray, count: int, time: Any, call: str = "plot") -> 
 
 def _time_name(da: xr.DataArray, index: int, count: int) -> str:
     coord = da.coords.get("time")
+    if count <= 1 and "composite_of" in da.attrs:
+        return str(da.attrs["composite_of"])
     name = ""
     if coord is not None and coord.ndim == 0 and coord.dtype.kind == "M" and not np.isnat(coord.values):
         name = np.datetime_as_string(coord.values, unit="m").replace("T", " ")

@@ -252,6 +252,8 @@ def _doubt(
     absent = lacking(bands, spec)
     how = f"which estimates {', '.join(absent)} from the others" if absent else "which takes any"
     why, remedy = "no model was made for these bands", ", or describe(...) if bands have other names"
+    if find_band(bands, "nir") is None:
+        remedy = f", or load the near infrared, which is missing{remedy}"
     if finer is not None and finer.gsd is not None and pixel is not None:
         low, high = finer.gsd
         why = f"the pixels are {pixel:.4g} m, and {finer.name!r} was made for {low:g} to {high:g} m"

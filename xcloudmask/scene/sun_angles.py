@@ -98,12 +98,15 @@ def sun_angles(da: xr.DataArray, given: tuple[Any, Any] | None = None) -> list[t
     out = []
     for elevation, azimuth, known in zip(*columns, almanac, strict=True):
         if known is not None and not np.isnan(elevation) and abs(elevation - known[0]) > NEAR:
-            zenith = ": it is the zenith angle" if is_zenith(elevation, known[0]) else ""
+            zenith = ": it may be the zenith angle" if is_zenith(elevation, known[0]) else ""
             raise CloudMaskError(
                 f"the sun's elevation is stated as {elevation:.1f} degrees, and by date and place it was "
                 f"{known[0]:.1f}{zenith};",
                 Remedy(
-                    "check its time and place, or say {}", Use(sun=(round(known[0], 1), round(known[1], 1)))
+                    "set {}, or check its time and place"
+                    if zenith
+                    else "check its time and place, or say {}",
+                    Use(sun=(round(known[0], 1), round(known[1], 1))),
                 )
                 if known[0] > 0
                 else "the sun was down: check its time and place",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xcloudmask.engine.input_checks import COUNTS, FIGURES
+from xcloudmask.engine.input_checks import COUNTS, FIGURES, OF_PICTURE, PICTURE
 from xcloudmask.engine.pixels import CEILING, holds_data
 from xcloudmask.errors import (
     BandError,
@@ -235,6 +235,11 @@ def _from_attrs(attrs: Mapping[str, Any], dtype: Any) -> tuple[Any, Any]:
                 ),
             )
         return np.array([1.0]), np.array([0.0])
+    if factor == 1 and dtype == np.uint8:
+        raise UnitError(
+            f"the values are {dtype} and nothing tells their scale: this {PICTURE}.",
+            Remedy("If it is reflectance times 255, try {}", OF_PICTURE),
+        )
     if factor == 1:
         raise UnitError(
             f"the values are integers ({dtype}) and nothing tells their scale. Reflectance must be 0 to 1:",

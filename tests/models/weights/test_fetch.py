@@ -1,6 +1,7 @@
 """Fetching weights: checked, cached, resumed, shared, and never out of the cache."""
 
 import hashlib
+import socket
 import subprocess
 import sys
 
@@ -77,6 +78,23 @@ def test_what_is_too_large_is_cut_off(web, cache, monkeypatch, tmp_path):
     (tmp_path / "net").write_bytes(DATA)
     with pytest.raises(WeightsError, match="so large"):
         fetch.read(str(tmp_path / "net"), "")
+
+
+def test_a_host_that_is_not_found_is_tried_twice_and_the_way_round_told(monkeypatch):
+    tried, look_up = [], socket.getaddrinfo
+
+    def counted(host, *more, **options):
+        tried.append(host)
+        return look_up(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", counted)
+    address = "http://nowhere.invalid/net.onnx"  # a name that no one may own
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(WeightsError, match=r"after 2 attempts: .*download that .*models load FILE") as error:
+        fetch.read(address, HASH)
+    assert tried == ["nowhere.invalid"] * 2
+    assert address in str(error.value)
 
 
 def test_what_cannot_be_had_is_told(web, tmp_path, monkeypatch):

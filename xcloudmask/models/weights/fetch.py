@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import logging
 import os
+import socket
 import stat
 import sys
 import time
@@ -220,8 +221,12 @@ def _download(href: str, limit: int) -> bytes:
         try:
             return _read_address(href, limit)
         except _TransientError as error:
-            if attempt == TRIES:
-                raise WeightsError(f"{href} cannot be fetched after {TRIES} attempts: {error}") from error
+            if attempt >= min(error.tries, TRIES):
+                raise WeightsError(
+                    f"{href} cannot be fetched after {attempt} attempt{'s' * (attempt > 1)}: {error}.",
+                    "Without a network, download that address elsewhere, and load the file: "
+                    "xcloudmask models load FILE, or xcloudmask.models.load(FILE)",
+                ) from error
             log.warning("%s: %s; trying again", href, error)
             time.sleep(error.wait or min(0.25 * 2 ** (attempt - 1), 8))
     raise AssertionError  # the last attempt returned or raised
@@ -230,9 +235,9 @@ def _download(href: str, limit: int) -> bytes:
 class _TransientError(Exception):
     """Something that may work a moment later."""
 
-    def __init__(self, message: str, wait: float = 0.0) -> None:
+    def __init__(self, message: str, wait: float = 0.0, tries: int = TRIES) -> None:
         super().__init__(message)
-        self.wait = wait
+        self.wait, self.tries = wait, tries
 
 
 def _read_address(href: str, limit: int) -> bytes:
@@ -270,7 +275,9 @@ def _http(href: str) -> tuple[Any, int | None]:
         kind = MissingError if error.code == 404 else WeightsError
         raise kind(f"{href} cannot be fetched: HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _TransientError(str(getattr(error, "reason", error))) from error
+        reason = getattr(error, "reason", error)
+        tries = 2 if isinstance(reason, socket.gaierror) else TRIES  # no such host: there is no network
+        raise _TransientError(str(reason), tries=tries) from error
     length = answer.headers.get("Content-Length")
     return answer, int(length) if length else None
 
