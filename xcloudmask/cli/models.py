@@ -54,10 +54,10 @@ def run(args: Namespace) -> None:
 
 def _list(args: Namespace) -> None:
     from xcloudmask import models
-    from xcloudmask.cli.bench import default_model
     from xcloudmask.models import card
     from xcloudmask.models.published import known
     from xcloudmask.models.sources import plugins
+    from xcloudmask.predict.choose_model import default_model
 
     if args.published:
         entries = known.models().values()
@@ -98,8 +98,8 @@ def _list(args: Namespace) -> None:
 
 def _show(args: Namespace) -> None:
     from xcloudmask import models
-    from xcloudmask.cli.bench import default_model
     from xcloudmask.models import card, lookup
+    from xcloudmask.predict.choose_model import default_model
 
     if args.what[0] in ("auto", "default"):
         _print_card(args, default_model(), f"The {_DEFAULT}")
