@@ -134,7 +134,7 @@ def continuity(
     from scipy.special import comb
     from scipy.stats import false_discovery_control, mannwhitneyu
 
-    if not isinstance(series, (xr.DataArray, xr.Dataset)):
+    if not hasattr(series, "dims"):
         kind = f"{type(series).__module__}.{type(series).__name__}".removeprefix("builtins.")
         raise CloudMaskError(f"continuity takes a DataArray or Dataset, got {kind}")
     whole = isinstance(series, xr.Dataset)
