@@ -135,8 +135,8 @@ def continuity(
     from scipy.stats import false_discovery_control, mannwhitneyu
 
     if not hasattr(series, "dims"):
-        kind = f"{type(series).__module__}.{type(series).__name__}".removeprefix("builtins.")
-        raise CloudMaskError(f"continuity takes a DataArray or Dataset, got {kind}")
+        got = f"{type(series).__module__}.{type(series).__name__}".removeprefix("builtins.")
+        raise CloudMaskError(f"continuity takes a DataArray or Dataset, got {got}")
     whole = isinstance(series, xr.Dataset)
     if isinstance(series, xr.Dataset):
         if "clear_fraction" not in series:
