@@ -571,6 +571,19 @@ def test_a_mask_given_as_a_scene_is_called_one(
     )  # fmt: skip
 
 
+def test_bytes_are_not_scaled_as_the_sensors_products_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with rasterio.open(tmp_path / "B04.tif", "w", driver="GTiff", height=8, width=8, count=1, dtype="uint8",
+                       crs="EPSG:32632", transform=PLACE) as file:  # fmt: skip
+        file.write(np.full((1, 8, 8), 90, "u1"))
+        file.set_band_description(1, "B04")
+    words = ["info", tmp_path / "B04.tif", "--sensor", "sentinel-2", "--level", "L1C"]
+    found, line = problem(capsys, *words)
+    assert found == 1
+    assert re.search("8-bit picture, which is no reflectance.*pass --scale 0.003922 --offset 0$", line), line
+
+
 def test_info_of_bands_without_names_says_the_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
