@@ -63,6 +63,6 @@ def test_the_recipe_has_what_pyproject_asks_for() -> None:
 def test_weights_that_a_channel_lacks_are_named_with_the_line_that_installs_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("xcloudmask.models.sources.ukis.find_spec", lambda name: None)
+    monkeypatch.setattr("xcloudmask.models.network.find_spec", lambda name: None)
     with pytest.raises(WeightsError, match=r"pip install 'ukis-csmask>=1\.0,<2'.*--no-deps"):
         load_network(models.get("ukis-4band-l2a"))

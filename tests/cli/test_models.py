@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from tests.models.smp_networks import NETWORKS, renamed
 from xcloudmask import models
 from xcloudmask.cli import main
-from xcloudmask.cli.bench import default_model
 from xcloudmask.models import registry
 from xcloudmask.models.arch import build
 from xcloudmask.models.sources import plugins, shipped, ukis
+from xcloudmask.predict.choose_model import default_model
 
 
 @pytest.fixture(autouse=True)

@@ -249,7 +249,7 @@ def test_a_teacher_that_never_answers_is_told_and_how_often_it_did_is_logged(
             Settings(epochs=1, device="cpu"), folder, teaching=Asked("ukis-any").loss(CLASSES),
         )  # fmt: skip
 
-    with pytest.raises(CloudMaskError, match="had no prediction for any image"):
+    with pytest.raises(CloudMaskError, match="had nothing to learn from in any image"):
         trainer(lambda sample: None, tmp_path / "never").run()
     answers_ = [None, None, np.full((3, 8, 8), 1 / 3, "f4"), None]
     trainer(lambda sample: answers_.pop(), tmp_path / "once").run()

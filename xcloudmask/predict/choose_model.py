@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from xcloudmask import models, sensors
-from xcloudmask.errors import BandError, ModelWarning, Remedy, UnitWarning, Use, warn_user
+from xcloudmask.classes import cloud_channels
+from xcloudmask.errors import BandError, CloudMaskError, ModelWarning, Remedy, UnitWarning, Use, warn_user
+from xcloudmask.models.lookup import answers_as_published
 from xcloudmask.models.own.modules import spec_of
 from xcloudmask.scene.bands import find_band, lacking, missing_bands
 from xcloudmask.types import LEVEL_TITLES, Band, Level, ModelSpec, parse_level
@@ -262,3 +264,21 @@ def _doubt(
         f"{why}; {spec.name!r} answers, {how}: {worth}. Say "
         f"model={spec.name!r} to take it without this warning{remedy}"
     )
+
+
+def saturation_for(spec: ModelSpec, asked: Any) -> Any:
+    """Return ``saturation=`` as it holds for a model: a published system answers as published.
+
+    Examples
+    --------
+    >>> saturation_for(models.get("sensei"), "auto"), saturation_for(models.get("omnicloudmask"), "auto")
+    ('auto', None)
+    """
+    if asked == "auto":
+        return None if answers_as_published(spec) or not cloud_channels(spec) else asked
+    if asked is not None and not cloud_channels(spec):
+        raise CloudMaskError(
+            f"saturated pixels are cloud, and model {spec.name!r} has only {', '.join(spec.classes)}:",
+            "leave saturation out",
+        )
+    return asked

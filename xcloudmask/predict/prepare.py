@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xcloudmask.classes import cloud_channels
 from xcloudmask.engine.kernel import reflectance
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.progress import Progress, progress_bar
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.models.lookup import answers_as_published
 from xcloudmask.models.own.modules import send_registered
-from xcloudmask.predict.choose_model import choose_model
+from xcloudmask.predict.choose_model import choose_model, saturation_for
 from xcloudmask.predict.job import Job
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.predict.settle import settle
@@ -25,7 +23,6 @@ from xcloudmask.scene.same_grid import check_same_grid
 from xcloudmask.scene.scene import Scene, read_scene
 from xcloudmask.scene.units import calibration_of, check_numbers
 from xcloudmask.tidy.steps import HYSTERESIS, read_steps
-from xcloudmask.types import ModelSpec
 
 
 def predict(da: xr.DataArray, asked: PredictOptions, progress: Progress = "auto") -> xr.DataArray:
@@ -51,8 +48,9 @@ def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
         )
     coarsest = None if scene.pixel is None else max(scene.pixel)
     spec = choose_model(asked.model, scene.bands, scene.level, coarsest)
+    saturation = saturation_for(spec, asked.saturation)
     places, inputs = choose_bands(scene.bands, spec)
-    calibration = calibration_of(scene, places, asked.nodata, _saturation(asked.saturation, spec))
+    calibration = calibration_of(scene, places, asked.nodata, saturation)
     pixels = _picked(scene, places)
     if asked.valid is not None:
         pixels = _masked(pixels, asked.valid, scene)
@@ -63,18 +61,6 @@ def prepare(da: xr.DataArray, asked: PredictOptions) -> Job:
     options = settle(asked, spec, calibration, scene.pixel, shape, inputs, tuple(aux))
     plan = Plan.make(options, shape)
     return Job(da, asked, pixels, plan, scene.pixel)
-
-
-def _saturation(asked: Any, spec: ModelSpec) -> Any:
-    """Return ``saturation=`` as it holds for a model: a published system answers as published."""
-    if asked == "auto":
-        return None if answers_as_published(spec) or not cloud_channels(spec) else asked
-    if asked is not None and not cloud_channels(spec):
-        raise CloudMaskError(
-            f"saturated pixels are cloud, and model {spec.name!r} has only {', '.join(spec.classes)}:",
-            "leave saturation out",
-        )
-    return asked
 
 
 def run(job: Job, progress: Progress) -> Any:
