@@ -59,10 +59,19 @@ class Browser:
     def until(self, condition: str, patience: float = 30) -> Any:
         """Return the value of a JavaScript expression as soon as it is true."""
         deadline = time.monotonic() + patience
-        while not (value := self.evaluate(condition)):
+        while not (value := self._evaluate_here(condition)):
             assert time.monotonic() < deadline, f"never true: {condition}; {self.problems}"
             time.sleep(0.05)
         return value
+
+    def _evaluate_here(self, code: str) -> Any:
+        """Return what JavaScript gives; None where the page was left meanwhile."""
+        try:
+            return self.evaluate(code)
+        except AssertionError as error:
+            if "navigated" in str(error):
+                return None
+            raise
 
     def evaluate(self, code: str) -> Any:
         """Return what JavaScript gives, of promises what they come to."""
