@@ -62,7 +62,7 @@ def seaweedfs(home: Path) -> Iterator[S3]:
     command = [
         program, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", "-s3",
         f"-s3.port={ports['s3']}", f"-master.port={ports['master']}", f"-volume.port={ports['volume']}",
-        f"-filer.port={ports['filer']}", f"-s3.config={config}", "-volume.max=50",
+        f"-filer.port={ports['filer']}", f"-s3.config={config}", "-volume.max=300",
         "-master.volumeSizeLimitMB=64", "-master.telemetry=false",
         "-s3.port.iceberg=0", "-s3.port.lance=0",  # they would take fixed ports
     ]  # fmt: skip
