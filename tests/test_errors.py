@@ -170,7 +170,7 @@ ODD: dict[str, Callable[[], object]] = {
     "margin 'no'": lambda: xcloudmask.masks.decode(MASK, "scl", margin="no"),  # type: ignore[arg-type]
     "threshold True": lambda: xcloudmask.masks.decode(MASK, "cldprb", threshold=True),
     "a mask holds numbers": lambda: MASK.astype(str).cloudmask.clean(buffer=1),
-    "continuity takes a DataArray or Dataset, got NoneType": lambda: xcloudmask.continuity(None, []),  # type: ignore[arg-type]
+    "unknown series of continuity None. Give DataArray or Dataset.": lambda: xcloudmask.continuity(None, []),  # type: ignore[arg-type]
     "view .95": lambda: MASK.cloudmask.cast_shadow(MASK, sun=(50, 100), view=(95, 400)),
     "view 'x'": lambda: MASK.cloudmask.cast_shadow(MASK, sun=(50, 100), view="x"),
     "unknown post 5": lambda: PredictOptions(post=5),  # type: ignore[arg-type]

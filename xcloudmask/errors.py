@@ -231,7 +231,8 @@ def names_checked(function: Call) -> Call:
             if not any(hasattr(value, have[kind]) for kind in kinds - {"None"}):
                 wanted = " or ".join(kind for kind in have if kind in kinds)
                 hint = "Give a path, as text or a Path." if "PathLike" in kinds else f"Give {wanted}."
-                raise wrong(f"{option} of {name}", value, hint=hint)
+                shown = value if value is None or isinstance(value, str | int | float) else type(value)
+                raise wrong(f"{option} of {name}", shown, hint=hint)
         return function(*args, **options)
 
     # At home in the function's module, where doctest and pickle look for it.

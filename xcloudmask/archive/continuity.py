@@ -134,9 +134,6 @@ def continuity(
     from scipy.special import comb
     from scipy.stats import false_discovery_control, mannwhitneyu
 
-    if not hasattr(series, "dims"):
-        got = f"{type(series).__module__}.{type(series).__name__}".removeprefix("builtins.")
-        raise CloudMaskError(f"continuity takes a DataArray or Dataset, got {got}")
     whole = isinstance(series, xr.Dataset)
     if isinstance(series, xr.Dataset):
         if "clear_fraction" not in series:
