@@ -90,5 +90,5 @@ def test_other_grids_and_classes_are_refused():
         mask.cloudmask.compare(mask.assign_coords(x=[5, 6]))
     with pytest.raises(OptionError, match="haze"):
         mask.cloudmask.compare(a_mask([[0, 1]], {"clear": 0, "haze": 1}))
-    with pytest.raises(CloudMaskError, match="must be a DataArray"):
+    with pytest.raises(CloudMaskError, match="Give DataArray"):
         mask.cloudmask.compare(mask.values)

@@ -90,7 +90,7 @@ def test_what_became_of_a_mask_is_not_taken_for_one():
     for drop in (1, None):
         with pytest.raises(OptionError, match="class"):
             da.cloudmask.apply(mask, drop=drop)
-    with pytest.raises(CloudMaskError, match="must be a DataArray"):
+    with pytest.raises(CloudMaskError, match="Give DataArray"):
         da.cloudmask.apply(mask.values)
 
 
