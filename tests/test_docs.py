@@ -448,4 +448,6 @@ def test_a_browser_opens_the_site_and_fetches_nothing_from_outside(
             assert len(browser.evaluate("document.querySelector('article').innerText")) > 100
         browser.evaluate("document.querySelector('[data-md-component=search-query]').focus()")
         browser("Input.insertText", text="sentinel2_offset")
-        browser.until("document.querySelectorAll('.md-search-result__item a').length > 0")
+        # a page that was not ready for the text yet is told of it again
+        again = "document.querySelector('[data-md-component=search-query]').dispatchEvent(new Event('keyup'))"
+        browser.until(f"{again} && document.querySelectorAll('.md-search-result__item a').length > 0")
