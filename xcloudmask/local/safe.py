@@ -80,7 +80,7 @@ def scene(files: Files, given: Overrides) -> Scene:
         level=level,
         planes=planes,
         time=given.date or parse_time(_text(product, "PRODUCT_START_TIME")),
-        sun_elevation=given.sun_elevation or elevation,
+        sun_elevation=elevation if given.sun_elevation is None else given.sun_elevation,
         sun_azimuth=azimuth,
     )
 

@@ -102,9 +102,7 @@ class Imitation:
         if rng is not None:
             image += rng.normal(0, self.noise, image.shape).astype(np.float32)
         possible, cover = _labels(sample.possible, counts, size)
-        return replace(
-            sample, image=image, bands=bands, possible=possible, gsd=at.pixel, soft_labels=cover
-        )  # fmt: skip
+        return replace(sample, image=image, bands=bands, possible=possible, gsd=at.pixel, soft_labels=cover)
 
     def _sampled(
         self, planes: Image, valid: NDArray[np.bool_], native: float, counts: Sequence[int], size: float

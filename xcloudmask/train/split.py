@@ -94,11 +94,16 @@ def seen_by(instrument: str, entries: Iterable[Entry]) -> list[Entry]:
     >>> seen_by("proba-v", [Entry(Path("landsat8.csv"), "pixels", "pixels")])
     []
     """
-    bands = sensors.get(INSTRUMENTS[instrument].sensor).bands
+    wanted = sensors.get(INSTRUMENTS[instrument].sensor).bands
+
+    def has_bands(entry: Entry) -> bool:
+        bands = entry.read().bands  # once: it is a file
+        return all(shared(band, bands) for band in wanted)
+
     return [
         Seen(**{each.name: getattr(entry, each.name) for each in fields(Entry)}, instrument=instrument)
         for entry in entries
-        if entry.path.suffix == ".npz" and all(shared(band, entry.read().bands) for band in bands)
+        if entry.path.suffix == ".npz" and has_bands(entry)
     ]
 
 
