@@ -1,8 +1,7 @@
 """Scenes on disk, without STAC: `open` gives what `load_stac` gives.
 
 Each format is one module with two functions: ``recognises(files)`` and ``scene(files, given)``, which reads
-headers
-and metadata and returns a `Scene`; `build` turns any scene into a lazy DataArray.
+headers and metadata and returns a `Scene`; `build` turns any scene into a lazy DataArray.
 """
 
 from __future__ import annotations
@@ -72,9 +71,8 @@ def open(
     bands : "auto", "all" or sequence of str
         ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that are there,
         which is what the models that come with the library use. ``"all"``: every reflectance band. Else
-        names:
-        common names, the sensor's own, or aliases. For a GeoTIFF whose bands bear no names: the name of each,
-        in order.
+        names: common names, the sensor's own, or aliases. For a GeoTIFF whose bands bear no names: the name
+        of each, in order.
     sensor : str, optional
         Needed where the product does not tell: GeoTIFFs.
     level : {"toa", "boa"}, optional
@@ -102,10 +100,9 @@ def open(
     -------
     DataArray
         float32, dims ``(time, band, y, x)`` with a time of length 1. Reflectance from 0 to 1, temperature in
-        kelvin, NaN where there is no data. Coordinates along band: common_name, band_name,
-        center_wavelength and full_width_half_max (µm), min_nm, max_nm, gsd (m), kind; along time: item_id,
-        sensor, and sun_elevation and sun_azimuth where known. Attributes ``level`` and ``sensor``;
-        ``.rio.crs`` works.
+        kelvin, NaN where there is no data. Coordinates along band: common_name, band_name, center_wavelength
+        and full_width_half_max (µm), min_nm, max_nm, gsd (m), kind; along time: item_id, sensor, and
+        sun_elevation and sun_azimuth where known. Attributes ``level`` and ``sensor``; ``.rio.crs`` works.
 
     Raises
     ------

@@ -76,8 +76,7 @@ def grid_of(href: str, file: str) -> Grid:
     if b or d or a <= 0 or e >= 0:
         raise CloudMaskError(
             f"{file}: its rows do not run from north to south along the grid (transform"
-            f" {tuple(transform)[:6]})."
-            " Warp it to a north-up grid first (gdalwarp, rio warp)."
+            f" {tuple(transform)[:6]}). Warp it to a north-up grid first (gdalwarp, rio warp)."
         )
     code = crs.to_epsg()
     return Grid(f"EPSG:{code}" if code else crs.to_wkt(), left, top, a, -e, shape)
@@ -159,8 +158,7 @@ def _part(scene: Scene, plane: Plane, grid: Grid) -> _Part:
     if source.href.startswith(HDF4) and grid != plane.grid:
         raise CloudMaskError(
             f"{plane.file}: an HDF4 file is read on its own grid only. Leave resolution= out; predict()"
-            f" brings"
-            " its input to the model's pixel size itself."
+            " brings its input to the model's pixel size itself."
         )
     coarser = grid.res_x > plane.grid.res_x * (1 + _SAME)
     return _Part(source, plane.file, "average" if coarser else "nearest")

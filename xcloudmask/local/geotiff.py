@@ -2,8 +2,7 @@
 
 Such files tell little: which band is which comes from band descriptions, file names or ``bands=``; what the
 numbers mean from the file's own scale and offset, from what is known of the sensor's product, or from the
-caller.
-What nobody tells is an error.
+caller. What nobody tells is an error.
 """
 
 from __future__ import annotations
@@ -292,8 +291,7 @@ def _match(layers: Sequence[Layer], sensor: Sensor, where: str) -> tuple[Band | 
     if not any(bands):
         raise BandError(
             f"{where}: no band of {sensor.name} ({', '.join(b.name for b in sensor.bands)}) is found in what"
-            f" its"
-            f" files and bands are called: {', '.join(repr(layer.label) for layer in layers)}",
+            f" its files and bands are called: {', '.join(repr(layer.label) for layer in layers)}",
             Remedy("Pass {}: one name a band, in the file's order.", Use(bands=[...])),
         )
     return bands
@@ -348,10 +346,8 @@ def _numbers(
         return Numbers(default["scale"], default.get("offset", 0.0))
     raise UnitError(
         f"{layer.file}: band {layer.label!r} holds whole numbers ({layer.dtype}) and states no scale, so"
-        f" their unit"
-        " is unknown. Pass scale= and offset= (reflectance = number * scale + offset; Sentinel-2: 1e-4 and"
-        " 0, or"
-        " -0.1 since January 2022; Landsat Collection 2 level 2: 2.75e-5 and -0.2)."
+        " their unit is unknown. Pass scale= and offset= (reflectance = number * scale + offset; Sentinel-2:"
+        " 1e-4 and 0, or -0.1 since January 2022; Landsat Collection 2 level 2: 2.75e-5 and -0.2)."
     )
 
 

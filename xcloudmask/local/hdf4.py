@@ -100,8 +100,7 @@ def _open(path: str) -> tuple[Any, Any]:
         raise CloudMaskError(
             f"{path}: this is HDF4, which needs the package pyhdf: pip install 'xcloudmask[local]' (or pip"
             " install pyhdf). Or convert each plane to GeoTIFF with a GDAL that has HDF4 (gdal_translate)"
-            " into"
-            " files named *_B0.tif, *_B2.tif, *_B3.tif, *_MIR.tif, *_SM.tif beside the LOG file."
+            " into files named *_B0.tif, *_B2.tif, *_B3.tif, *_MIR.tif, *_SM.tif beside the LOG file."
         ) from error
     if _names_others(path):
         raise AssetError(f"{path}: takes pixels from another file, which no product does: it is not opened.")
@@ -115,8 +114,7 @@ def _open(path: str) -> tuple[Any, Any]:
         file.end()
         raise CloudMaskError(
             f"{path}: no dataset named {' or '.join(map(repr, DATASETS))}; it holds"
-            f" {', '.join(names) or 'none'}."
-            " Give a SPOT-VGT product folder."
+            f" {', '.join(names) or 'none'}. Give a SPOT-VGT product folder."
         )
     dataset = file.select(name)
 

@@ -1,9 +1,8 @@
 """Landsat scenes: a folder (or tar) of band files with the MTL file, Collection 1 or 2, level 1 or 2.
 
 Level 1 becomes reflectance at the top of the atmosphere, ``(M * DN + A) / sin(sun elevation)``, and
-brightness
-temperature; level 2 surface reflectance and surface temperature. All coefficients come from the MTL file, by
-group, since a level-2 file repeats those of the level 1 it was made of.
+brightness temperature; level 2 surface reflectance and surface temperature. All coefficients come from the
+MTL file, by group, since a level-2 file repeats those of the level 1 it was made of.
 """
 
 from __future__ import annotations
@@ -143,8 +142,7 @@ def _mtl_name(files: Files) -> str:
     if len(scenes) > 1:
         raise CloudMaskError(
             f"{files.path}: holds the MTL files of {len(scenes)} scenes: {', '.join(names[:4])}. Open the"
-            f" folder of"
-            " one scene, with one level."
+            " folder of one scene, with one level."
         )
     return names[0]
 

@@ -1,13 +1,10 @@
 """Proba-V in HDF5: L2A, and the syntheses S1, S5, S10, at the top of the atmosphere or of the canopy.
 
 The header is read with h5py, the pixels with GDAL; GDAL knows neither their place nor their scale, so each
-plane
-is wrapped in a small VRT. The place comes from the file's own ``crs`` where it has one (since Collection 1),
-else
-from ``MAPPING``, whose corner is the centre of the first pixel, as in SPOT-VGT. Reflectance is
-``(number - OFFSET) / SCALE``. A pixel counts for a band where the status map says that this band's radiometry
-is
-good; its cloud flags are left alone.
+plane is wrapped in a small VRT. The place comes from the file's own ``crs`` where it has one (since
+Collection 1), else from ``MAPPING``, whose corner is the centre of the first pixel, as in SPOT-VGT.
+Reflectance is ``(number - OFFSET) / SCALE``. A pixel counts for a band where the status map says that this
+band's radiometry is good; its cloud flags are left alone.
 """
 
 from __future__ import annotations
@@ -136,10 +133,8 @@ def _content(file: str) -> _Content:
         if not planes:
             raise CloudMaskError(
                 f"{file}: no reflectance of Proba-V in it (LEVEL3/RADIOMETRY/RED/TOA, .../TOC or"
-                f" LEVEL2A/...); it"
-                f" holds {', '.join(source) or 'nothing'}. L1C products lie on no grid and NDVI products"
-                f" hold no"
-                " reflectance: take S1, S5, S10 or L2A."
+                f" LEVEL2A/...); it holds {', '.join(source) or 'nothing'}. L1C products lie on no grid and"
+                " NDVI products hold no reflectance: take S1, S5, S10 or L2A."
             )
         status = f"{level}/QUALITY/SM"
         has_crs = _is_there(source, "crs", file)
@@ -249,9 +244,8 @@ def _grid(content: _Content, header: _Plane) -> Grid:
         )
     except ValueError:
         raise CloudMaskError(
-            f"{content.file}: neither crs/GeoTransform nor the attribute MAPPING of {header.path}"
-            f" ({mapping}) tells"
-            " where its pixels lie. Fetch the product again."
+            f"{content.file}: neither crs/GeoTransform nor the attribute MAPPING of {header.path} ({mapping})"
+            " tells where its pixels lie. Fetch the product again."
         ) from None
     return Grid("EPSG:4326", left - dx / 2, top + dy / 2, dx, dy, header.shape)
 

@@ -179,8 +179,7 @@ def _numbers(product: _Xml, level: str, where: str, given: Overrides) -> tuple[f
     if not elements and re.match(r"\d\d\.\d\d$", baseline) and "04.00" <= baseline < "90":
         raise UnitError(
             f"{where}: processing baseline {baseline} is of those whose numbers carry an offset (since"
-            f" 04.00), but"
-            " the file states none. Was it altered, or the image harmonised?",
+            " 04.00), but the file states none. Was it altered, or the image harmonised?",
             Remedy(
                 "Pass {} if the numbers are ESA's own, {} if 1000 was taken from them already.",
                 Use(offset=-0.1),

@@ -1,12 +1,9 @@
 """SPOT-VGT products (VGT-P, S1, S10): a folder of HDF4 planes with a LOG file, or the zip they come in.
 
 The planes ``B0 B2 B3 MIR SM`` are one file each. The LOG file gives the corner (the centre of the first
-pixel), the
-pixel size and the dates. HDF4 is read with pyhdf; planes that were converted to GeoTIFF are taken in its
-place.
-Reflectance is ``number * 0.0005``; 0 is no data (the syntheses keep the sea at 0). A pixel counts for a band
-where
-the status map says that this band's radiometry is good.
+pixel), the pixel size and the dates. HDF4 is read with pyhdf; planes that were converted to GeoTIFF are taken
+in its place. Reflectance is ``number * 0.0005``; 0 is no data (the syntheses keep the sea at 0). A pixel
+counts for a band where the status map says that this band's radiometry is good.
 """
 
 from __future__ import annotations

@@ -173,10 +173,9 @@ class Lock:
                 mine, next_one = self._found(self.number), self._found(self.number + 1)
                 if mine is None or mine.get("owner") != self._owner or next_one is not None:
                     self.lost = (
-                        f"{self.target.label}: another process has taken over this store, as this one "
-                        f"did not answer for {LEASE:.0f} s (was the machine asleep?). What it recorded is "
-                        f"kept; run "
-                        "the same call again when the other has ended"
+                        f"{self.target.label}: another process has taken over this store, as this one did "
+                        f"not answer for {LEASE:.0f} s (was the machine asleep?). What it recorded is kept; "
+                        "run the same call again when the other has ended"
                     )
                     return
                 self.target.put(self._document(), *self._names(self.number))
@@ -192,7 +191,6 @@ def _who(lock: dict[str, Any]) -> str:
 def _refusal(target: Target, lock: dict[str, Any]) -> str:
     lapse = time.strftime("%H:%M:%S", time.localtime(float(lock.get("renewed", 0)) + LEASE))
     return (
-        f"{target.label} is being written by {_who(lock)}. Wait until it has ended, or name "
-        f"another group. If "
-        f"that process is gone, its lock lapses at {lapse}: run the same call again then"
+        f"{target.label} is being written by {_who(lock)}. Wait until it has ended, or name another group. "
+        f"If that process is gone, its lock lapses at {lapse}: run the same call again then"
     )

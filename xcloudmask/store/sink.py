@@ -262,9 +262,8 @@ def _match(target: Target, output: Output, have: int) -> tuple[int, ...]:
     if dim not in output.template.coords:
         if size != have:
             raise ContractError(
-                f"{target.label} has {have} steps along {dim!r}, this call {size}, and no coordinate "
-                f"tells which "
-                f"are the same: give the array one ({dim}=...)"
+                f"{target.label} has {have} steps along {dim!r}, this call {size}, and no coordinate tells "
+                f"which are the same: give the array one ({dim}=...)"
             )
         return tuple(range(size))
     stored = target.attempt(f"read {dim}", lambda: _labels(target.open_dataset(), dim))

@@ -135,9 +135,8 @@ def _own_regions(output: Output, sink: Sink) -> tuple[list[Index], Callable[[Ind
         ]
         if lacking:
             raise CloudMaskError(
-                f"the store writes {step} steps of {output.append_dim!r} at once, and this call has "
-                f"only some of "
-                f"those: {len(lacking)} are missing. Pass all of them"
+                f"the store writes {step} steps of {output.append_dim!r} at once, and this call has only "
+                f"some of those: {len(lacking)} are missing. Pass all of them"
             )
     return [at for at in layout.regions() if at[axis] in blocks], source_of
 
