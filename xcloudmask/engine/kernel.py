@@ -111,10 +111,7 @@ def aux_cells(plan: Plan, raw: Array) -> dict[AuxInput, tuple[Float, Bool]]:
 
 
 def aux_window(
-    plan: Plan,
-    planes: dict[AuxInput, tuple[Float, Bool]],
-    box: tuple[slice, slice],
-    shape: tuple[int, ...],
+    plan: Plan, planes: dict[AuxInput, tuple[Float, Bool]], box: tuple[slice, slice], shape: tuple[int, ...]
 ) -> Float:
     """Return the aux channels of one window (aux, y, x); gaps take the nearest value that it knows."""
     out = np.zeros((len(plan.aux), *shape), np.float32)

@@ -112,10 +112,7 @@ def build(scene: Scene, resolution: float | None, chunks: Any) -> xr.DataArray:
         starts=(_starts(rows), _starts(columns)),
     )
     array = xr.DataArray(
-        data,
-        dims=("time", "band", "y", "x"),
-        coords={"y": grid.y, "x": grid.x},
-        name="reflectance",
+        data, dims=("time", "band", "y", "x"), coords={"y": grid.y, "x": grid.x}, name="reflectance"
     )
     array = describe_bands(array, [plane.source.band for plane in scene.planes if plane.source.band])
     array = describe_times(array, [scene.time or "NaT"], [scene.item_id], [scene.sensor.name])

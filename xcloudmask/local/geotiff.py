@@ -26,15 +26,7 @@ from xcloudmask.local.build import grid_of
 from xcloudmask.local.dates import date_in_name, without_dates
 from xcloudmask.local.files import Files
 from xcloudmask.local.landsat import Numbers, raw_numbers
-from xcloudmask.local.scene import (
-    Overrides,
-    Plane,
-    Scene,
-    choose,
-    good_radiometry,
-    parse_time,
-    settle_level,
-)
+from xcloudmask.local.scene import Overrides, Plane, Scene, choose, good_radiometry, parse_time, settle_level
 from xcloudmask.scene.sun import descending_pass, sun_position
 from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.grid import Grid

@@ -70,11 +70,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def write_geotiff(
-    mask: xr.DataArray,
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    progress: Tell | None = None,
+    mask: xr.DataArray, path: str | os.PathLike[str], *, overwrite: bool = False, progress: Tell | None = None
 ) -> Written:
     """Compute a mask or probabilities, chunk by chunk, into a Cloud Optimized GeoTIFF.
 

@@ -51,11 +51,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 def write(
-    mask: xr.DataArray,
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    progress: Tell | None = None,
+    mask: xr.DataArray, path: str | os.PathLike[str], *, overwrite: bool = False, progress: Tell | None = None
 ) -> Written:
     """Compute a mask or probabilities into a Cloud Optimized GeoTIFF, or a Zarr store.
 

@@ -131,10 +131,7 @@ def fill_of(da: xr.DataArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     It is what the attributes declare, and what fills the products of the sensor that they name.
     """
     stored, everywhere = _product_fill(sensor_of(da), da.dtype, reflectance=True) or ((), ())
-    return (
-        _as_stored((*declared_nodata(da.attrs), *stored), da.dtype),
-        _as_stored(everywhere, da.dtype),
-    )
+    return (_as_stored((*declared_nodata(da.attrs), *stored), da.dtype), _as_stored(everywhere, da.dtype))
 
 
 def declared_nodata(attrs: Mapping[Any, Any]) -> tuple[float, ...]:

@@ -143,11 +143,7 @@ def _is_float(choice: Choice) -> bool:
 
 
 def _sentinel_2(
-    view: ItemView,
-    choices: Sequence[Choice],
-    plans: tuple[Source, ...],
-    profile: Profile,
-    mode: OffsetMode,
+    view: ItemView, choices: Sequence[Choice], plans: tuple[Source, ...], profile: Profile, mode: OffsetMode
 ) -> Calibrated:
     """Decide the offset once for all assets that say the same, and see that they do."""
     decided: dict[tuple[object, ...], tuple[OffsetEvidence, float, str]] = {}

@@ -99,11 +99,7 @@ def _with_stackstac(stack: Stack) -> Any:
     items = [
         {
             "id": str(step),
-            "properties": {
-                "datetime": str(time),
-                "proj:epsg": int(code),
-                "proj:bbox": grid.bounds,
-            },
+            "properties": {"datetime": str(time), "proj:epsg": int(code), "proj:bbox": grid.bounds},
             "assets": {name: {"href": layer} for name, layer in zip(names, row, strict=True)},
         }
         for step, (time, row) in enumerate(zip(stack.times, stack.layers, strict=True))

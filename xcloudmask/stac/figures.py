@@ -85,8 +85,7 @@ def check_sun(degrees: Any, where: str, remedy: str | Remedy) -> float:
     """
     if degrees is None:
         raise UnitError(
-            f"{where}: top-of-atmosphere reflectance needs the sun's elevation, and nothing tells it.",
-            remedy,
+            f"{where}: top-of-atmosphere reflectance needs the sun's elevation, and nothing tells it.", remedy
         )
     if isinstance(degrees, bool) or not isinstance(degrees, (int, float)):
         raise OptionError("sun_elevation", degrees, hint="Give degrees, or a mapping of item id to degrees.")

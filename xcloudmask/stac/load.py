@@ -15,14 +15,7 @@ from xcloudmask.errors import AssetError, CloudMaskError, OptionError, UnitError
 from xcloudmask.scene.describe import describe_bands, describe_scene, describe_times, texts
 from xcloudmask.scene.dims import DEGREE
 from xcloudmask.scene.sun_angles import describe_sun
-from xcloudmask.stac.arrange import (
-    by_time_step,
-    check_lacking,
-    in_order,
-    make_layers,
-    newest,
-    on_grid,
-)
+from xcloudmask.stac.arrange import by_time_step, check_lacking, in_order, make_layers, newest, on_grid
 from xcloudmask.stac.assumptions import name_items, warn_about
 from xcloudmask.stac.bands import BandChoice, band_names, bands_by_sensor, choose_bands, keys_by_sensor
 from xcloudmask.stac.boxes import is_geographic, parse_crs

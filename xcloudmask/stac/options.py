@@ -48,13 +48,11 @@ class LoadOptions(OptionSet):
         metadata=about("auto, apply or skip Sentinel-2's offset of baseline 04.00 and later", "W"),
     )
     sun_elevation: float | Mapping[str, float] | None = field(
-        default=None,
-        metadata=about("degrees, for items that need it and do not tell", "DEG", recorded=False),
+        default=None, metadata=about("degrees, for items that need it and do not tell", "DEG", recorded=False)
     )
     resampling: str = field(default="nearest", metadata=about("nearest, bilinear, cubic, average ...", "M"))
     duplicates: Literal["newest", "keep"] = field(
-        default="newest",
-        metadata=about("of a scene processed more than once: newest, or keep all", "D"),
+        default="newest", metadata=about("of a scene processed more than once: newest, or keep all", "D")
     )
     patch_url: Callable[[str], str] | None = field(
         default=None, metadata=about("called with each URL just before it is opened", recorded=False)

@@ -21,13 +21,7 @@ from xcloudmask.stac.item_plan import ItemPlan, Source, ValidRule
 from xcloudmask.stac.match_assets import MatchedItem, match_item
 from xcloudmask.stac.offset import OffsetMode, baseline_text
 from xcloudmask.stac.place import is_known_crs, item_crs
-from xcloudmask.stac.profiles import (
-    Profile,
-    Quality,
-    coarse_level_of,
-    level_of,
-    unlisted_profile,
-)
+from xcloudmask.stac.profiles import Profile, Quality, coarse_level_of, level_of, unlisted_profile
 from xcloudmask.stac.view import ItemView, access_of
 from xcloudmask.types import Level
 

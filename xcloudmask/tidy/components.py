@@ -188,12 +188,7 @@ def examine(block: Codes, weights: Ints | None, rule: Rule) -> Examined:
         np.concatenate([nothing, size[at_edge]]), np.concatenate([nothing, bits[at_edge]]),
         tuple(number[edge] for edge in edges(labels)), edges(block),
     )  # fmt: skip
-    return Examined(
-        Packed.of(done),
-        border,
-        where[later],
-        number[label[later]],
-    )
+    return Examined(Packed.of(done), border, where[later], number[label[later]])
 
 
 def _touched(block: Codes, labels: Any, member: Bool, count: int, rule: Rule) -> Bits:
