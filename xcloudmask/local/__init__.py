@@ -7,7 +7,7 @@ headers and metadata and returns a `Scene`; `build` turns any scene into a lazy 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from importlib import import_module
 from os import PathLike
@@ -130,7 +130,8 @@ def open(
     from xcloudmask.local.files import list_files
     from xcloudmask.stac.opening import is_zarr
 
-    given = _overrides(bands, sensor, level, scale, offset, nodata, sun_elevation, date)
+    numbers = {"scale": scale, "offset": offset, "nodata": nodata, "sun_elevation": sun_elevation}
+    given = _overrides(bands, sensor, level, date, numbers)
     if is_zarr(str(path)):
         address = expanduser(str(path).removeprefix("file://"))
         return build(eopf.scene(address, given, resolution), resolution, chunks)
@@ -171,23 +172,16 @@ def _overrides(
     bands: str | Sequence[str],
     sensor: str | None,
     level: str | None,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
-    sun_elevation: float | None,
     when: str | date | datetime | None,
+    numbers: Mapping[str, float | None],
 ) -> Overrides:
     from xcloudmask import sensors
     from xcloudmask.local.scene import Overrides
 
-    for name, value in (
-        ("scale", scale),
-        ("offset", offset),
-        ("nodata", nodata),
-        ("sun_elevation", sun_elevation),
-    ):
+    for name, value in numbers.items():
         if value is not None:
             check_number(name, value)
+    scale, sun_elevation = numbers["scale"], numbers["sun_elevation"]
     if scale is not None and not scale > 0:
         raise OptionError("scale", scale, hint="reflectance = number * scale + offset: give a scale above 0.")
     if sun_elevation is not None and not 0 < sun_elevation <= 90:
@@ -201,12 +195,9 @@ def _overrides(
         bands=asked,
         sensor=sensors.get(sensor) if sensor is not None else None,
         level=parse_level(level) if level is not None else None,
-        scale=scale,
-        offset=offset,
-        nodata=nodata,
-        sun_elevation=sun_elevation,
         date=moment,
         date_only=day_only,
+        **numbers,
     )
 
 

@@ -6,7 +6,8 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -45,28 +46,29 @@ class _Part:
     resampling: str
 
 
-def grid_of(href: str, file: str) -> Grid:
-    """Return the grid of a raster file; reads its header only.
-
-    Parameters
-    ----------
-    href : str
-        What rasterio opens.
-    file : str
-        What messages call it.
-    """
+@contextmanager
+def opened(href: str, file: str, remedy: str) -> Iterator[Any]:
+    """Open a raster file, which messages call `file`; `remedy` says what to do where that fails."""
     from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with _TRANSPORT.environment(), open_raster(gdal_path(href)) as dataset:
-                crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
-    except RasterioIOError as error:
-        raise AssetError(
-            f"{file}: cannot be opened: {error}. The file may be missing, cut short or of another kind than"
-            " its name says: fetch the product again."
-        ) from error
+    with _TRANSPORT.environment():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                dataset = open_raster(gdal_path(href))
+        except RasterioIOError as error:
+            raise AssetError(
+                f"{file}: cannot be opened: {error}. The file may be missing, cut short or of another kind"
+                f" than its name says: {remedy}."
+            ) from error
+        with dataset:
+            yield dataset
+
+
+def grid_of(href: str, file: str) -> Grid:
+    """Return the grid of a raster file; reads its header only."""
+    with opened(href, file, "fetch the product again") as dataset:
+        crs, transform, shape = dataset.crs, dataset.transform, dataset.shape
     if crs is None:
         raise CloudMaskError(
             f"{file}: it has no coordinate reference system, so its pixels have no place on the ground. Write"
@@ -83,16 +85,7 @@ def grid_of(href: str, file: str) -> Grid:
 
 
 def build(scene: Scene, resolution: float | None, chunks: Any) -> xr.DataArray:
-    """Return the scene as a lazy DataArray (time, band, y, x).
-
-    Parameters
-    ----------
-    scene : Scene
-    resolution : float or None
-        Pixel size in units of the CRS; None takes the finest band's.
-    chunks : int, tuple or "auto"
-        Rows and columns of a chunk, in any form that Dask takes.
-    """
+    """Return the scene as a lazy DataArray (time, band, y, x); `chunks` in any form that Dask takes."""
     import dask.array as da
     import xarray as xr
     from dask.base import tokenize
@@ -109,7 +102,7 @@ def build(scene: Scene, resolution: float | None, chunks: Any) -> xr.DataArray:
         name=f"open-{tokenize(parts, grid, rows, columns, stamps)}",
         parts=parts,
         grid=grid,
-        starts=(_starts(rows), _starts(columns)),
+        starts=tuple(tuple(accumulate(sizes, initial=0)) for sizes in (rows, columns)),
     )
     array = xr.DataArray(
         data, dims=("time", "band", "y", "x"), coords={"y": grid.y, "x": grid.x}, name="reflectance"
@@ -121,14 +114,7 @@ def build(scene: Scene, resolution: float | None, chunks: Any) -> xr.DataArray:
 
 
 def target_grid(planes: Sequence[Plane], resolution: float | None) -> Grid:
-    """Return the grid that all bands are brought to: the finest band's, or one of `resolution` at its corner.
-
-    Parameters
-    ----------
-    planes : sequence of Plane
-    resolution : float or None
-        Pixel size in units of the CRS.
-    """
+    """Return the grid of all bands: the finest band's, or one of `resolution` at its corner."""
     finest = min((plane.grid for plane in planes), key=lambda grid: grid.res_x)
     others = {plane.grid.crs for plane in planes} - {finest.crs}
     if others:
@@ -184,10 +170,6 @@ def _chunks(chunks: Any, shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple
             "chunks", chunks, hint=f"{reason}. Give pixels: 1024, (1024, 2048), {{'y': 1024}} or 'auto'."
         ) from error
     return rows, columns
-
-
-def _starts(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(accumulate(sizes, initial=0))
 
 
 def _stamp(file: str) -> tuple[int, int] | None:

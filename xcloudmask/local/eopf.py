@@ -16,16 +16,7 @@ from xcloudmask.store.retry import is_io, messages
 
 
 def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
-    """Return the scene of a product.
-
-    Parameters
-    ----------
-    address : str
-        Path or URL of the store.
-    given : Overrides
-    resolution : float or None
-        Metres: of a band's copies, the nearest is read that is no coarser.
-    """
+    """Return the scene of a product, each band from its copy nearest to `resolution` and no coarser."""
     try:
         item = product_item(address, Transport())
     except Exception as error:

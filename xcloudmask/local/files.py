@@ -94,13 +94,7 @@ class Files:
 
 
 def list_files(path: str | Path) -> Files:
-    """Return the files at a path; only names are read.
-
-    Parameters
-    ----------
-    path : str or Path
-        Folder, .zip, .tar or single file.
-    """
+    """Return the files at a path (folder, .zip, .tar or single file); only names are read."""
     path = Path(path).expanduser().absolute()
     if not path.exists():
         near = path.parent if path.parent.is_dir() else None

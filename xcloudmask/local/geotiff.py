@@ -8,7 +8,6 @@ caller. What nobody tells is an error.
 from __future__ import annotations
 
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,8 @@ import numpy as np
 
 from xcloudmask import sensors
 from xcloudmask.engine.input_checks import OF_PICTURE, PICTURE
-from xcloudmask.errors import AssetError, BandError, CloudMaskError, Remedy, UnitError, Use
-from xcloudmask.local.build import grid_of
+from xcloudmask.errors import BandError, CloudMaskError, Remedy, UnitError, Use
+from xcloudmask.local.build import grid_of, opened
 from xcloudmask.local.dates import date_in_name, without_dates
 from xcloudmask.local.files import Files
 from xcloudmask.local.landsat import Numbers, raw_numbers
@@ -31,7 +30,6 @@ from xcloudmask.scene.sun import descending_pass, sun_position
 from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.item_plan import Source, ValidRule
-from xcloudmask.stac.opening import gdal_path, open_raster
 from xcloudmask.types import Band, Sensor
 
 _RASTERS = (".tif", ".tiff", ".jp2")
@@ -44,36 +42,18 @@ _NAMES: Sequence[tuple[re.Pattern[str], str]] = (
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One band of one file, as its header tells.
-
-    Parameters
-    ----------
-    label : str
-        What it is called.
-    href, file : str
-        What rasterio opens, and what the user knows.
-    index : int
-        Band of the file, from 1.
-    dtype : str
-    scale, offset : float
-        As the file states them; 1 and 0 mean nothing.
-    nodata : float or None
-    date : str or None
-        The file's own date.
-    is_named : bool
-        Whether `label` is more than the number of a band in its file.
-    """
+    """One band of one file, as its header tells."""
 
     label: str
-    href: str
-    file: str
-    index: int
+    href: str  # what rasterio opens
+    file: str  # as the user knows it
+    index: int  # band of the file, from 1
     dtype: str
-    scale: float
+    scale: float  # as the file states it, 1 and an offset of 0 mean nothing
     offset: float
     nodata: float | None
-    date: str | None = None
-    is_named: bool = True
+    date: str | None = None  # the file's own
+    is_named: bool = True  # `label` is more than the number of a band in its file
 
 
 def recognises(files: Files) -> bool:
@@ -83,13 +63,7 @@ def recognises(files: Files) -> bool:
 
 
 def scene(files: Files, given: Overrides) -> Scene:
-    """Return the scene of a raster file, or of a folder of them.
-
-    Parameters
-    ----------
-    files : Files
-    given : Overrides
-    """
+    """Return the scene of a raster file, or of a folder of them."""
     where = str(files.path)
     layers = read_layers(files)
     known = told_by_names(layers)
@@ -143,12 +117,7 @@ _SUN_REMEDY = Remedy(
 
 
 def read_layers(files: Files) -> list[Layer]:
-    """Return every band of every raster file; reads headers only.
-
-    Parameters
-    ----------
-    files : Files
-    """
+    """Return every band of every raster file; reads headers only."""
     if files.is_single:
         return _layers_of(str(files.path), str(files.path), alone=True)
     names = files.ending(*_RASTERS)
@@ -197,19 +166,8 @@ def _tagged(layers: Sequence[Layer]) -> str | None:
 
 
 def _layers_of(href: str, file: str, *, alone: bool = False) -> list[Layer]:
-    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = open_raster(gdal_path(href))
-    except RasterioIOError as error:
-        raise AssetError(
-            f"{file}: cannot be opened: {error}. The file may be cut short or of another kind than its name"
-            " says: fetch it again, or leave it out of the folder."
-        ) from error
     stem = file.replace("\\", "/").rpartition("/")[2].rpartition(".")[0]
-    with dataset:
+    with opened(href, file, "fetch it again, or leave it out of the folder") as dataset:
         if alone and {"flag_values", "flag_meanings"} <= set(dataset.tags()):
             raise BandError(f"{file} is a mask: predict takes the reflectance it was made from")
         return [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,18 +26,9 @@ _lock = threading.Lock()  # the HDF4 library is not made for threads
 
 
 def plane_shape(path: str) -> tuple[int, int]:
-    """Return rows and columns of a plane, reading no pixel.
-
-    Parameters
-    ----------
-    path : str
-    """
-    with _lock:
-        dataset, close = _open(path)
-        try:
-            _, _, shape, _, _ = dataset.info()
-        finally:
-            close()
+    """Return rows and columns of a plane, reading no pixel."""
+    with _opened(path) as dataset:
+        _, _, shape, _, _ = dataset.info()
     return int(shape[0]), int(shape[1])
 
 
@@ -61,12 +54,8 @@ def read_hdf4(source: Source, corner: tuple[int, int], shape: tuple[int, int]) -
 
 def _numbers(href: str, corner: tuple[int, int], shape: tuple[int, int]) -> Any:
     rows, columns = (slice(start, start + size) for start, size in zip(corner, shape, strict=True))
-    with _lock:
-        dataset, close = _open(href.removeprefix(HDF4))
-        try:
-            return np.asarray(dataset[rows, columns]).reshape(shape)
-        finally:
-            close()
+    with _opened(href.removeprefix(HDF4)) as dataset:
+        return np.asarray(dataset[rows, columns]).reshape(shape)
 
 
 def _names_others(path: str) -> bool:
@@ -91,8 +80,9 @@ def _names_others(path: str) -> bool:
     return False
 
 
-def _open(path: str) -> tuple[Any, Any]:
-    """Open the plane of a file; the caller holds the lock and calls what comes second."""
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """Open the plane of a file."""
     try:
         from pyhdf.error import HDF4Error
         from pyhdf.SD import SD
@@ -104,22 +94,21 @@ def _open(path: str) -> tuple[Any, Any]:
         ) from error
     if _names_others(path):
         raise AssetError(f"{path}: takes pixels from another file, which no product does: it is not opened.")
-    try:
-        file = SD(path)
-    except HDF4Error as error:
-        raise AssetError(f"{path}: cannot be opened as HDF4: {error}. Fetch the product again.") from error
-    names = file.datasets()
-    name = next((name for name in DATASETS if name in names), None)
-    if name is None:
-        file.end()
-        raise CloudMaskError(
-            f"{path}: no dataset named {' or '.join(map(repr, DATASETS))}; it holds"
-            f" {', '.join(names) or 'none'}. Give a SPOT-VGT product folder."
-        )
-    dataset = file.select(name)
-
-    def close() -> None:
-        dataset.endaccess()
-        file.end()
-
-    return dataset, close
+    with _lock, ExitStack() as to_close:
+        try:
+            file = SD(path)
+        except HDF4Error as error:
+            raise AssetError(
+                f"{path}: cannot be opened as HDF4: {error}. Fetch the product again."
+            ) from error
+        to_close.callback(file.end)
+        names = file.datasets()
+        name = next((name for name in DATASETS if name in names), None)
+        if name is None:
+            raise CloudMaskError(
+                f"{path}: no dataset named {' or '.join(map(repr, DATASETS))}; it holds"
+                f" {', '.join(names) or 'none'}. Give a SPOT-VGT product folder."
+            )
+        dataset = file.select(name)
+        to_close.callback(dataset.endaccess)
+        yield dataset

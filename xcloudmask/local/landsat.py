@@ -67,13 +67,7 @@ def recognises(files: Files) -> bool:
 
 
 def scene(files: Files, given: Overrides) -> Scene:
-    """Return the scene that an MTL file describes.
-
-    Parameters
-    ----------
-    files : Files
-    given : Overrides
-    """
+    """Return the scene that an MTL file describes."""
     name = _mtl_name(files)
     where = f"{files.path}/{name}"
     groups = parse_mtl(files.read_text(name), where=where)
@@ -93,7 +87,7 @@ def scene(files: Files, given: Overrides) -> Scene:
     named = [sensor.band(f"B{number}") for number, _ in _named_files(groups)]
     warn_of_absent(named, [band for band, _, _ in held], given, where)
     for band in choose([band for band, _, _ in held], given.bands, sensor):
-        number, file = next((number, file) for one, number, file in held if one == band)
+        number, file = next((number, file) for each, number, file in held if each == band)
         numbers = _numbers(groups, band, number, level, elevation, where, given)
         href = files.href(file)
         nodata = 0.0 if given.nodata is None else given.nodata
@@ -114,12 +108,7 @@ def scene(files: Files, given: Overrides) -> Scene:
 def raw_numbers(sensor: Sensor, band: Band, elevation: float) -> Numbers | None:
     """Return what the level-1 numbers of Landsat 8 and 9 mean where the MTL file is lost, None for others.
 
-    Parameters
-    ----------
-    sensor : Sensor
-    band : Band
-    elevation : float
-        Of the sun, in degrees.
+    `elevation` is the sun's, in degrees.
 
     Examples
     --------
@@ -186,14 +175,13 @@ def _named_files(groups: Groups) -> list[tuple[str, str]]:
 def _bands(files: Files, groups: Groups, sensor: Sensor, mtl_name: str) -> list[tuple[Band, str, str]]:
     """Return band, number and file of each band that is there, in the sensor's order."""
     folder = mtl_name.rpartition("/")[0]
-    here = {name.casefold(): name for name in files.names}
-    found = []
-    for number, file in _named_files(groups):
-        name = here.get(f"{folder}/{file}".lstrip("/").casefold())
-        if name is not None:
-            found.append((sensor.band(f"B{number}"), number, name))
-    order = [band.name for band in sensor.bands]
-    return sorted(found, key=lambda item: order.index(item[0].name))
+    names = {name.casefold(): name for name in files.names}
+    held = [
+        (sensor.band(f"B{number}"), number, names[path])
+        for number, file in _named_files(groups)
+        if (path := f"{folder}/{file}".lstrip("/").casefold()) in names
+    ]
+    return sorted(held, key=lambda each: sensor.bands.index(each[0]))
 
 
 def _numbers(
@@ -209,30 +197,19 @@ def _numbers(
     if given.scale is not None and not thermal:
         return Numbers(given.scale, given.offset or 0.0)
 
-    def coefficient(key: str, places: tuple[str, ...]) -> float:
+    def coefficients(places: tuple[str, ...], *keys: str) -> list[float]:
         remedy = f"Leave band {band.name} out, pass scale= and offset=, or fetch the scene as Collection 2."
-        return mtl_coefficient(groups, places, key, f"{where}: it", remedy)
+        return [mtl_coefficient(groups, places, key + number, f"{where}: it", remedy) for key in keys]
 
     if level == "boa" and thermal:
-        return Numbers(
-            coefficient(f"TEMPERATURE_MULT_BAND_ST_B{number}", _TEMPERATURE),
-            coefficient(f"TEMPERATURE_ADD_BAND_ST_B{number}", _TEMPERATURE),
-        )
+        keys = "TEMPERATURE_MULT_BAND_ST_B", "TEMPERATURE_ADD_BAND_ST_B"
+        return Numbers(*coefficients(_TEMPERATURE, *keys))
     if level == "boa":
-        return Numbers(
-            coefficient(f"REFLECTANCE_MULT_BAND_{number}", _SURFACE),
-            coefficient(f"REFLECTANCE_ADD_BAND_{number}", _SURFACE),
-        )
+        return Numbers(*coefficients(_SURFACE, "REFLECTANCE_MULT_BAND_", "REFLECTANCE_ADD_BAND_"))
     if thermal:
-        return Numbers(
-            coefficient(f"RADIANCE_MULT_BAND_{number}", RESCALING),
-            coefficient(f"RADIANCE_ADD_BAND_{number}", RESCALING),
-            coefficient(f"K1_CONSTANT_BAND_{number}", THERMAL),
-            coefficient(f"K2_CONSTANT_BAND_{number}", THERMAL),
-        )
+        radiance = coefficients(RESCALING, "RADIANCE_MULT_BAND_", "RADIANCE_ADD_BAND_")
+        return Numbers(*radiance, *coefficients(THERMAL, "K1_CONSTANT_BAND_", "K2_CONSTANT_BAND_"))
     sun = check_sun(elevation, where, Remedy("Pass it in degrees: {}", Use(sun_elevation=...)))
     sine = math.sin(math.radians(sun))
-    return Numbers(
-        coefficient(f"REFLECTANCE_MULT_BAND_{number}", RESCALING) / sine,
-        coefficient(f"REFLECTANCE_ADD_BAND_{number}", RESCALING) / sine,
-    )
+    scale, offset = coefficients(RESCALING, "REFLECTANCE_MULT_BAND_", "REFLECTANCE_ADD_BAND_")
+    return Numbers(scale / sine, offset / sine)

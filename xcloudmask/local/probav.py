@@ -79,13 +79,7 @@ def recognises(files: Files) -> bool:
 
 
 def scene(files: Files, given: Overrides) -> Scene:
-    """Return the scene of a Proba-V file.
-
-    Parameters
-    ----------
-    files : Files
-    given : Overrides
-    """
+    """Return the scene of a Proba-V file."""
     file = str(files.path)
     if '"' in file or "\n" in file:  # GDAL takes the name in quotes
         raise CloudMaskError(f"{file!r}: HDF5 is not read from a path with a quote in it. Rename it.")

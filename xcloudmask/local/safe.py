@@ -47,13 +47,7 @@ def recognises(files: Files) -> bool:
 
 
 def scene(files: Files, given: Overrides) -> Scene:
-    """Return the scene of a Sentinel-2 product.
-
-    Parameters
-    ----------
-    files : Files
-    given : Overrides
-    """
+    """Return the scene of a Sentinel-2 product."""
     name = files.only(_PRODUCT_XML, "Sentinel-2 products")
     where = f"{files.path}/{name}"
     product = _parse(files, name)

@@ -24,88 +24,43 @@ HDF4 = "hdf4:"
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the caller of `open` says; wins over what the product says.
-
-    Parameters
-    ----------
-    bands : "auto", "all" or tuple of str
-    sensor : Sensor or None
-    level : {"toa", "boa"} or None
-    scale, offset, nodata : float or None
-        Of the reflectance bands.
-    sun_elevation : float or None
-        Degrees.
-    date : datetime or None
-        UTC.
-    date_only : bool
-        Whether the date came without a time of day.
-    """
+    """What the caller of `open` says; wins over what the product says."""
 
     bands: BandsAsked = "auto"
     sensor: Sensor | None = None
     level: Level | None = None
-    scale: float | None = None
+    scale: float | None = None  # of the reflectance bands, as are the next two
     offset: float | None = None
     nodata: float | None = None
-    sun_elevation: float | None = None
-    date: datetime | None = None
-    date_only: bool = False
+    sun_elevation: float | None = None  # degrees
+    date: datetime | None = None  # UTC
+    date_only: bool = False  # it came without a time of day
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One band: where its numbers are, what they mean, on which pixels they lie.
+    """One band: where its numbers are, what they mean, on which pixels they lie."""
 
-    Parameters
-    ----------
-    source : Source
-        Its href is anything that rasterio opens, or ``hdf4:`` and a path.
-    file : str
-        The file as the user knows it, for messages.
-    grid : Grid
-    """
-
-    source: Source
-    file: str
+    source: Source  # its href is anything that rasterio opens, or ``hdf4:`` and a path
+    file: str  # as the user knows it, for messages
     grid: Grid
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A product on disk.
+    """A product on disk."""
 
-    Parameters
-    ----------
-    item_id : str
-        The product's own name.
-    sensor : Sensor
-    level : {"toa", "boa"}
-    planes : tuple of Plane
-    time : datetime or None
-        UTC; None where nobody told.
-    sun_elevation, sun_azimuth : float or None
-        Degrees; for information, the elevation is inside the planes' scale where that needs it.
-    """
-
-    item_id: str
+    item_id: str  # the product's own name
     sensor: Sensor
     level: Level
     planes: tuple[Plane, ...]
-    time: datetime | None = None
-    sun_elevation: float | None = None
+    time: datetime | None = None  # UTC; None where nobody told
+    sun_elevation: float | None = None  # degrees; inside the planes' scale already where that needs it
     sun_azimuth: float | None = None
 
 
 def choose(held: Sequence[Band], asked: BandsAsked, sensor: Sensor) -> list[Band]:
     """Return the bands to be opened out of those that the product holds, by the rules of `load_stac`.
-
-    Parameters
-    ----------
-    held : sequence of Band
-        What the product holds.
-    asked : "auto", "all" or tuple of str
-        ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that are there.
-    sensor : Sensor
 
     Examples
     --------
@@ -118,17 +73,7 @@ def choose(held: Sequence[Band], asked: BandsAsked, sensor: Sensor) -> list[Band
 
 
 def warn_of_absent(product: Sequence[Band], held: Sequence[Band], given: Overrides, where: str) -> None:
-    """Warn where ``bands="auto"`` goes without a band whose file the product should have.
-
-    Parameters
-    ----------
-    product : sequence of Band
-        What the product has when it is whole.
-    held : sequence of Band
-        Of these, the bands whose file is there.
-    given : Overrides
-    where : str
-    """
+    """Warn where ``bands="auto"`` goes without a band that the product has when it is whole."""
     if given.bands != "auto":
         return
     wanted = (next((b for b in product if b.common_name in names), None) for names in AUTO_BANDS)

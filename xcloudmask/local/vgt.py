@@ -44,43 +44,24 @@ def recognises(files: Files) -> bool:
 
 
 def scene(files: Files, given: Overrides) -> Scene:
-    """Return the scene of a SPOT-VGT product.
-
-    Parameters
-    ----------
-    files : Files
-    given : Overrides
-    """
+    """Return the scene of a SPOT-VGT product."""
     name = files.only(_LOG, "SPOT-VGT products")
     where = f"{files.path}/{name}"
-    log = _read_log(files.read_text(name))
+    lines = (line.split(None, 1) for line in files.read_text(name).splitlines())  # a key, blanks and a value
+    log = {line[0]: line[1].strip() for line in lines if len(line) == 2}
     product = log.get("PRODUCT_ID") or files.name
     planes = _planes(files)
     sensor = given.sensor or _sensor(log, product, where)
     level = settle_level(_level(log, product), given.level, where)
     held = [band for band in sensor.bands if band.name in planes]
-    status = planes.get("SM")
-    return Scene(
-        product,
-        sensor,
-        level,
-        tuple(
-            _plane(files, planes[band.name], status, band, log, where, given)
-            for band in choose(held, given.bands, sensor)
-        ),
-        given.date or parse_time(log.get("SYNTHESIS_FIRST_DATE") or _segment_date(log)),
+    status, day = planes.get("SM"), log.get("SYNTHESIS_FIRST_DATE")
+    if not day and "SEGM_FIRST_DATE" in log:
+        day = log["SEGM_FIRST_DATE"] + log.get("SEGM_FIRST_TIME", "000000")
+    chosen = tuple(
+        _plane(files, planes[band.name], status, band, log, where, given)
+        for band in choose(held, given.bands, sensor)
     )
-
-
-def _read_log(text: str) -> dict[str, str]:
-    """Return the LOG file's lines of a key, blanks and a value."""
-    pairs = (line.split(None, 1) for line in text.splitlines())
-    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
-
-
-def _segment_date(log: Mapping[str, str]) -> str | None:
-    day = log.get("SEGM_FIRST_DATE")
-    return f"{day}{log.get('SEGM_FIRST_TIME', '000000')}" if day else None
+    return Scene(product, sensor, level, chosen, given.date or parse_time(day))
 
 
 def _planes(files: Files) -> dict[str, str]:
@@ -160,7 +141,6 @@ def _place(files: Files, name: str, log: Mapping[str, str], where: str) -> tuple
             ("MAP_PROJ_RESOLUTION", "pixel size in degrees"),
         )
     )
-    step = 1 / max(
-        round(1 / step), 1
-    )  # the file rounds 1/112 of a degree: 40,000 columns later that is a pixel
+    # the file rounds 1/112 of a degree: 40,000 columns later that is a pixel
+    step = 1 / max(round(1 / step), 1)
     return HDF4 + href, Grid("EPSG:4326", left - step / 2, top + step / 2, step, step, plane_shape(href))
