@@ -156,7 +156,7 @@ def test_only_a_place_that_cannot_be_carried_over_leaves_the_kernel_to_gdal(file
 def test_a_bug_is_not_taken_for_a_crs_that_nobody_knows(monkeypatch):
     source = {"proj:bbox": [500_000, 0, 500_010, 10]}
     assert not place._lies_elsewhere("EPSG:1", source, (0, 0, 1, 1))
-    monkeypatch.setattr(place, "_to_lonlat", _fail(KeyError("a bug")))
+    monkeypatch.setattr(place, "transformer", _fail(KeyError("a bug")))
     with pytest.raises(KeyError, match="a bug"):
         place._lies_elsewhere("EPSG:32632", source, (0, 0, 1, 1))
 

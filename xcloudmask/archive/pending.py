@@ -11,7 +11,7 @@ import xarray as xr
 from xcloudmask.archive.index import UPDATED, Stored, encode
 from xcloudmask.errors import CloudMaskError, ContractError, StreamWarning, warn_user
 from xcloudmask.scene.sun_angles import AZIMUTH, ELEVATION
-from xcloudmask.stac.items import plain_items
+from xcloudmask.stac.items import plain_items, updated
 
 Item = Mapping[str, Any]
 
@@ -28,11 +28,6 @@ def find_items(
     return plain_items(given, modifier)
 
 
-def _updated(item: Item) -> str:
-    properties = item.get("properties") or {}
-    return str(properties.get("updated") or properties.get("created") or "")
-
-
 def _moment(text: str) -> Any:
     import pandas as pd
 
@@ -41,7 +36,7 @@ def _moment(text: str) -> Any:
 
 
 def _is_newer(item: Item, recorded: str | None) -> bool:
-    now = _updated(item)
+    now = updated(item)
     if not now or not recorded or now == recorded:
         return False
     try:
@@ -94,7 +89,7 @@ def select_steps(
     items = {str(item["id"]): item for item in found}
     scene = da.isel(time=[step for step, name in enumerate(loaded) if name in todo])
     names = [name for name in loaded if name in todo]
-    scene = scene.assign_coords({UPDATED: ("time", [_updated(items[name]) for name in names])})
+    scene = scene.assign_coords({UPDATED: ("time", [updated(items[name]) for name in names])})
     replaced: dict[str, str] = {}
     # load_stac leaves out what a later processing of the same scene is there for
     for old in [name for name in items if name in places and name not in loaded]:

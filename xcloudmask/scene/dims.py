@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,14 @@ def plain_axes(da: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
     """Return the array with ordinary coordinates of rows and columns in the place of rasterix's."""
     odd = [dim for dim in dims if dim in da.coords and not isinstance(da.xindexes.get(dim), PandasIndex)]
     return da.drop_indexes(odd, errors="ignore").assign_coords({dim: coordinate(da[dim]) for dim in odd})
+
+
+@lru_cache(maxsize=256)
+def transformer(source: Any, target: Any) -> Any:
+    """Return what turns x and y of one CRS into those of another."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def is_geographic(da: xr.DataArray, y: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, Use
-from xcloudmask.scene.dims import coordinate, crs_of, is_geographic, spatial_dims
+from xcloudmask.scene.dims import coordinate, crs_of, is_geographic, spatial_dims, transformer
 from xcloudmask.scene.sun import sun_position
 
 #: Names of coordinates, and degrees by which metadata and the almanac may differ: a scene is 200 km wide, and
@@ -171,14 +171,8 @@ def middle(da: xr.DataArray) -> tuple[float, float] | None:
     if not is_geographic(da, y):
         if crs_of(da) is None:
             return None
-        at = list(_geographic(da).transform(*at))
+        at = list(transformer(crs_of(da), "EPSG:4326").transform(*at))
     return at[1], at[0]
-
-
-def _geographic(da: xr.DataArray) -> Any:
-    from pyproj import Transformer
-
-    return Transformer.from_crs(crs_of(da), "EPSG:4326", always_xy=True)
 
 
 def grid_north(da: xr.DataArray) -> float:
@@ -198,6 +192,6 @@ def grid_north(da: xr.DataArray) -> float:
     from pyproj import Geod
 
     at = [float(np.mean(da[dim].values[[0, -1]])) for dim in (x, y)]
-    to = _geographic(da)
+    to = transformer(crs_of(da), "EPSG:4326")
     here, there = to.transform(*at), to.transform(at[0], at[1] + 1000)
     return float(Geod(ellps="WGS84").inv(*here, *there)[0])

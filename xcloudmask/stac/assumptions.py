@@ -13,21 +13,11 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something that was assumed of an item.
+    """Something that was assumed of an item."""
 
-    Parameters
-    ----------
-    reason : str
-        What was assumed and why: the same words for every item of which it is true.
-    evidence : str
-        What this item says.
-    remedy : str
-        What settles it.
-    """
-
-    reason: str
-    evidence: str
-    remedy: str
+    reason: str  # what was assumed and why: the same words for every item of which it is true
+    evidence: str  # what this item says
+    remedy: str  # what settles it
 
 
 def name_items(ids: Sequence[str]) -> str:

@@ -12,33 +12,16 @@ from xcloudmask.stac.match_assets import UNTOLD, MatchedItem
 from xcloudmask.types import Band
 
 #: What the models that come with the library can use; the first name of a group that is there is taken.
-AUTO_BANDS: tuple[tuple[str, ...], ...] = (
-    ("blue",),
-    ("green",),
-    ("red",),
-    ("nir", "nir08"),
-    ("swir16",),
-    ("swir22",),
-)
+AUTO_BANDS = (("blue",), ("green",), ("red",), ("nir", "nir08"), ("swir16",), ("swir22",))
 
 
 @dataclass(frozen=True, slots=True)
 class BandChoice:
-    """One band of the result.
+    """One band of the result."""
 
-    Parameters
-    ----------
-    band : Band
-        As it is described: of several sensors, the mean centre between the outermost edges.
-    label : str
-        Its label on the band dimension.
-    by_sensor : tuple of (str, Band)
-        The band of each sensor that it stands for.
-    """
-
-    band: Band
-    label: str
-    by_sensor: tuple[tuple[str, Band], ...]
+    band: Band  # as it is described: of several sensors, the mean centre between the outermost edges
+    label: str  # on the band dimension
+    by_sensor: tuple[tuple[str, Band], ...]  # the band of each sensor that it stands for
 
     def name_in(self, item: MatchedItem) -> str | None:
         """Return the name under which an item holds this band, None if it does not."""
@@ -139,18 +122,15 @@ def _auto(sensors: Mapping[str, Sequence[Band]]) -> list[tuple[str, dict[str, Ba
         # One band for all if there is one (Landsat has nir08 only: then Sentinel-2's nir08 is its match).
         shared = next((name for name in names if all(_find(b, (name,)) for b in sensors.values())), None)
         order = (shared,) if shared else names
-        by_sensor = {sensor: band for sensor, found in sensors.items() if (band := _find(found, order))}
+        by_sensor = {sensor: band for sensor, held in sensors.items() if (band := _find(held, order))}
         if len(by_sensor) == len(sensors):
             chosen.append((order[0], by_sensor))
     return chosen
 
 
 def _find(bands: Sequence[Band], common_names: Iterable[str]) -> Band | None:
-    for name in common_names:
-        for band in bands:
-            if band.common_name == name and band.kind == "reflectance":
-                return band
-    return None
+    by_name = {band.common_name: band for band in reversed(bands) if band.kind == "reflectance"}
+    return next((by_name[name] for name in common_names if name in by_name), None)
 
 
 def _all(sensors: Mapping[str, Sequence[Band]]) -> list[tuple[str, dict[str, Band]]]:
@@ -162,16 +142,12 @@ def _all(sensors: Mapping[str, Sequence[Band]]) -> list[tuple[str, dict[str, Ban
             continue
         match = {first: band}
         for other in others:
-            found = _find(sensors[other], (name,)) or _own(sensors[other], band.name)
-            if found is not None:
-                match[other] = found
+            own = (each for each in sensors[other] if each.name == band.name)
+            if same := _find(sensors[other], (name,)) or next(own, None):
+                match[other] = same
         if len(match) == len(sensors):
             chosen.append((name, match))
     return chosen
-
-
-def _own(bands: Sequence[Band], name: str) -> Band | None:
-    return next((band for band in bands if band.name == name), None)
 
 
 def _named(
@@ -179,8 +155,8 @@ def _named(
 ) -> tuple[str, dict[str, Band]]:
     by_sensor = {}
     for sensor, bands in sensors.items():
-        found = _match(bands, name) or _match(bands, keys.get(sensor, {}).get(name, ""))
-        if found is None:
+        band = _match(bands, name) or _match(bands, keys.get(sensor, {}).get(name, ""))
+        if band is None:
             names = dict.fromkeys(n for band in bands for n in (band.common_name, band.name) if n)
             if note:  # the nearest name would be no help: the band is there, and cannot be read
                 raise BandError(f"band {name!r} cannot be read: {note} Bands found: {', '.join(names)}.")
@@ -188,7 +164,7 @@ def _named(
                 "band" if sensor == UNTOLD else f"band of {sensor}", name, allowed=names,
                 hint="" if names else f"{_holder(sensor).capitalize()} has no band that is known.",
             )  # fmt: skip
-        by_sensor[sensor] = found
+        by_sensor[sensor] = band
     return name, by_sensor
 
 
@@ -200,10 +176,12 @@ def _match(bands: Sequence[Band], name: str) -> Band | None:
         [band for band in bands if (band.common_name or "").casefold() == wanted],
         [band for band in bands if wanted in (alias.casefold() for alias in band.aliases)],
     )
-    found = next((way for way in ways if way), [])
-    if len(found) > 1:
-        raise BandError(f"band {name!r} may be any of {', '.join(b.name for b in found)}: name one of these")
-    return found[0] if found else None
+    matches = next((way for way in ways if way), [])
+    if len(matches) > 1:
+        raise BandError(
+            f"band {name!r} may be any of {', '.join(b.name for b in matches)}: name one of these"
+        )
+    return matches[0] if matches else None
 
 
 def _listing(sensors: Mapping[str, Sequence[Band]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.scene.dims import transformer
 from xcloudmask.stac.view import to_box
 
 Bounds: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top
@@ -74,13 +75,6 @@ def in_degrees(box: Sequence[float], crs: str | None) -> bool:
     )
 
 
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> Any:
-    from pyproj import Transformer
-
-    return Transformer.from_crs(source, target, always_xy=True)
-
-
 @lru_cache(maxsize=4096)
 def transform_box(box: Bounds, source: str, target: str) -> Bounds:
     """Carry a box into another CRS, following its curved edges.
@@ -95,7 +89,7 @@ def transform_box(box: Bounds, source: str, target: str) -> Bounds:
     along_x, along_y = np.linspace(left, right, _EDGE_POINTS), np.linspace(bottom, top, _EDGE_POINTS)
     x = np.concatenate([along_x, along_x, np.full(_EDGE_POINTS, left), np.full(_EDGE_POINTS, right)])
     y = np.concatenate([np.full(_EDGE_POINTS, bottom), np.full(_EDGE_POINTS, top), along_y, along_y])
-    out_x, out_y = _transformer(source, target).transform(x, y)
+    out_x, out_y = transformer(source, target).transform(x, y)
     out_x, out_y = np.asarray(out_x), np.asarray(out_y)
     if not (np.isfinite(out_x).all() and np.isfinite(out_y).all()) or (
         is_geographic(source) and not _holds_inside(box, (out_x, out_y), source, target)
@@ -111,7 +105,7 @@ def transform_box(box: Bounds, source: str, target: str) -> Bounds:
 def _holds_inside(box: Bounds, edges: tuple[Any, Any], source: str, target: str) -> bool:
     """Tell if what is inside a box in degrees stays inside its edges: far from its zone UTM turns over."""
     x, y = np.meshgrid(np.linspace(box[0], box[2], 9)[1:-1], np.linspace(box[1], box[3], 9)[1:-1])
-    inside = [np.asarray(part) for part in _transformer(source, target).transform(x.ravel(), y.ravel())]
+    inside = [np.asarray(part) for part in transformer(source, target).transform(x.ravel(), y.ravel())]
     for values, edge in zip(inside, edges, strict=True):
         slack = 0.01 * (edge.max() - edge.min())
         if not ((values >= edge.min() - slack) & (values <= edge.max() + slack)).all():  # also for inf
@@ -126,16 +120,16 @@ def _antimeridian(box: Bounds, source: str) -> CloudMaskError:
     )
 
 
-def lonlat_box(geometry: Any, bbox: Any) -> Bounds | None:
+def lonlat_box(geometry: Mapping[str, Any], bbox: Any) -> Bounds | None:
     """Box of an item in degrees, from its geometry or else its bbox, east of west."""
-    points = np.array(list(_points(geometry or {})), dtype="float64").reshape(-1, 2)
+    points = np.array(list(_points(geometry)), dtype="float64").reshape(-1, 2)
     if len(points) and np.isfinite(points).all():
         return _unwrap(points)
     box = to_box(bbox)
     if box is None:
         return None
-    west, south, east, north = (box[0], box[1], box[2], box[3]) if len(box) == 4 else (*box[:2], *box[3:5])
-    return float(west), float(south), float(east + 360 if east < west else east), float(north)
+    west, south, east, north = box if len(box) == 4 else (*box[:2], *box[3:5])
+    return west, south, east + 360 if east < west else east, north
 
 
 def _unwrap(points: np.ndarray[Any, np.dtype[np.float64]]) -> Bounds:
@@ -145,11 +139,13 @@ def _unwrap(points: np.ndarray[Any, np.dtype[np.float64]]) -> Bounds:
     return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
 
 
-def _points(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
-    for member in [*(geometry.get("geometries") or ()), *(geometry.get("features") or ())]:
-        yield from _points(member.get("geometry", member))
-    if "geometry" in geometry:
-        yield from _points(geometry["geometry"])
+def _points(geometry: Any) -> Iterable[tuple[float, float]]:
+    if not isinstance(geometry, Mapping):
+        return
+    yield from _points(geometry.get("geometry"))
+    for members in (geometry.get("geometries"), geometry.get("features")):
+        for member in members if isinstance(members, (list, tuple)) else ():
+            yield from _points(member)
     stack = [geometry.get("coordinates")]
     while stack:
         value = stack.pop()
@@ -163,8 +159,7 @@ def _points(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
 
 def geometry_box(geometry: Any) -> Bounds:
     """Box in degrees of GeoJSON, or of anything with ``__geo_interface__``."""
-    mapping = getattr(geometry, "__geo_interface__", geometry)
-    points = np.array(list(_points(mapping)) if isinstance(mapping, Mapping) else [])
+    points = np.array(list(_points(getattr(geometry, "__geo_interface__", geometry))))
     if not len(points) or not np.isfinite(points).all():
         raise OptionError("geometry", geometry, hint="Give GeoJSON or a shapely geometry, in degrees.")
     if np.abs(points[:, 0]).max() > 360 or np.abs(points[:, 1]).max() > 90:

@@ -22,7 +22,14 @@ from xcloudmask.stac.assumptions import Assumption
 from xcloudmask.stac.figures import check_sun, figure
 from xcloudmask.stac.item_plan import Source
 from xcloudmask.stac.match_assets import Choice
-from xcloudmask.stac.offset import OffsetDecision, OffsetEvidence, OffsetMode, decide, gather
+from xcloudmask.stac.offset import (
+    SETTLE_OFFSET,
+    OffsetDecision,
+    OffsetEvidence,
+    OffsetMode,
+    decide,
+    gather,
+)
 from xcloudmask.stac.profiles import Numbers, Profile
 from xcloudmask.stac.view import ItemView
 
@@ -59,38 +66,23 @@ def calibrate(
     read_text: ReadText | None = None,
     every: bool = False,
 ) -> Calibrated:
-    """Return the plan of each chosen asset.
+    """Return the plan of each chosen asset; an error where what its numbers mean is not known.
 
-    Parameters
-    ----------
-    view : ItemView
-    choices : sequence of Choice
-    profile : Profile
-    offset : {"auto", "apply", "skip"}
-        For Sentinel-2, see `xcloudmask.stac.offset`.
-    sun_elevation : float, optional
-        Degrees; the caller's, or else the item's.
-    read_text : callable, optional
-        Fetches the MTL file of a Landsat level-1 scene, given its href.
-    every : bool
-        The bands are all the item has, and were not asked for by name: those that the MTL file says were
-        not recorded are left out.
-
-    Raises
-    ------
-    UnitError
-        Where scale or offset are neither stated nor known, or contradict each other.
+    `read_text` fetches the MTL file of a Landsat level-1 scene. If the bands are `every` one that the item
+    has, and were not asked for by name, those that this file says were not recorded are left out.
     """
     if profile.calibration == "landsat-mtl":
         key, groups = _read_mtl(view, choices, read_text)
         if every:
-            choices = [choice for choice in choices if not _not_recorded(choice, groups)]
+            names = [f"{_quantity(choice)}_MULT_BAND_{_band_number(choice)}" for choice in choices]
+            pairs = zip(choices, names, strict=True)
+            choices = [choice for choice, name in pairs if not mtl.is_null(groups, mtl.RESCALING, name)]
         return _from_mtl(view, choices, profile, sun_elevation, key, groups)
     plans = tuple(_stated(view, choice, profile) for choice in choices)
     if profile.calibration == "sentinel-2":
         return replace(_sentinel_2(view, choices, plans, profile, offset), sun_elevation=sun_elevation)
-    told = any(choice.entry.scale is not None for choice in choices)
-    source = "the item" if told else f"the product's definition ({profile.catalogue})"
+    is_stated = any(choice.entry.scale is not None for choice in choices)
+    source = "the item" if is_stated else f"the product's definition ({profile.catalogue})"
     return Calibrated(plans, f"scale and offset from {source}", (), sun_elevation)
 
 
@@ -155,16 +147,8 @@ def _sentinel_2(
             continue
         kind = (choice.entry.offset, choice.asset.is_jp2, plan.scale, _is_float(choice))
         if kind not in decided:
-            evidence = gather(
-                view,
-                choice.asset,
-                scale=_DIGITAL_STEP if _is_float(choice) else plan.scale,
-                stated=choice.entry.offset,
-                listed=profile.is_listed,
-                flagged=profile.flagged,
-                harmonised=profile.harmonised,
-                constant=profile.constant_offset,
-            )
+            scale = _DIGITAL_STEP if _is_float(choice) else plan.scale
+            evidence = gather(view, choice.asset, profile, scale=scale, stated=choice.entry.offset)
             decision = decide(evidence, mode)
             if _is_float(choice) and mode == "auto" and evidence.stated is None and decision.offset:
                 decision = OffsetDecision(
@@ -175,29 +159,22 @@ def _sentinel_2(
                 )
             if decision.warning:
                 remedy = 'sentinel2_offset="apply" or sentinel2_offset="skip" settles it.'
-                assumptions.append(Assumption(decision.warning, "; ".join(evidence.found), remedy))
+                assumptions.append(Assumption(decision.warning, "; ".join(evidence.facts), remedy))
             decided[kind] = (evidence, decision.offset, decision.rule)
         assets.append(replace(plan, offset=decided[kind][1]))
-    stated = {evidence.stated for evidence, _, _ in decided.values()}
-    if (
-        mode == "auto"
-        and len({bool(value) for value in stated}) > 1
-        and len({o for _, o, _ in decided.values()}) > 1
-    ):
-        _disagreeing_bands(view, choices)
+    differ = len({bool(evidence.stated) for evidence, _, _ in decided.values()}) > 1
+    if mode == "auto" and differ and len({taken for _, taken, _ in decided.values()}) > 1:
+        stated = ", ".join(
+            f"{c.asset.key} {'none' if c.entry.offset is None else format(c.entry.offset, 'g')}"
+            for c in choices
+        )
+        raise UnitError(
+            f"item {view.id!r}: the Sentinel-2 offset is contradictory: its bands state different ones:"
+            f" {stated}. Settle it {SETTLE_OFFSET}"
+        )
     rules = dict.fromkeys(rule for _, _, rule in decided.values()) or ("what the store's arrays state",)
-    found = dict.fromkeys(fact for evidence, _, _ in decided.values() for fact in evidence.found)
-    return Calibrated(tuple(assets), "; ".join(rules), tuple(found), assumptions=tuple(assumptions))
-
-
-def _disagreeing_bands(view: ItemView, choices: Sequence[Choice]) -> None:
-    told = ", ".join(
-        f"{c.asset.key} {'none' if c.entry.offset is None else format(c.entry.offset, 'g')}" for c in choices
-    )
-    raise UnitError(
-        f"item {view.id!r}: the Sentinel-2 offset is contradictory: its bands state different ones: {told}. "
-        'Settle it with sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
-    )
+    facts = dict.fromkeys(fact for evidence, _, _ in decided.values() for fact in evidence.facts)
+    return Calibrated(tuple(assets), "; ".join(rules), tuple(facts), assumptions=tuple(assumptions))
 
 
 def _from_mtl(
@@ -216,9 +193,8 @@ def _from_mtl(
     return Calibrated(assets, rule, (f"asset {key!r}", f"sun elevation = {elevation}"), elevation)
 
 
-def _not_recorded(choice: Choice, groups: mtl.Groups) -> bool:
-    quantity = "RADIANCE" if choice.band.kind == "brightness_temperature" else "REFLECTANCE"
-    return mtl.is_null(groups, mtl.RESCALING, f"{quantity}_MULT_BAND_{_band_number(choice)}")
+def _quantity(choice: Choice) -> str:
+    return "RADIANCE" if choice.band.kind == "brightness_temperature" else "REFLECTANCE"
 
 
 def _mtl_plan(
@@ -229,10 +205,8 @@ def _mtl_plan(
     mtl_key: str,
     elevation: float | None,
 ) -> Source:
-    band = choice.band
-    number = _band_number(choice)
-    thermal = band.kind == "brightness_temperature"
-    quantity = "RADIANCE" if thermal else "REFLECTANCE"
+    band, number, quantity = choice.band, _band_number(choice), _quantity(choice)
+    thermal = quantity == "RADIANCE"
 
     def coefficient(name: str, places: tuple[str, ...] = mtl.RESCALING) -> float:
         where = f"item {view.id!r}, asset {choice.asset.key!r}: the MTL file {mtl_key!r}"
@@ -275,12 +249,10 @@ def _read_mtl(
     key = min(keys, key=lambda k: _MTL_FORMS.index(next(f for f in _MTL_FORMS if k.lower().endswith(f))))
     radiance = next((c for c in choices if (c.entry.unit or "").startswith("watt")), None)
     if read_text is None:
-        told = (
-            f"asset {radiance.asset.key!r} states radiance only" if radiance else "the item states no scale"
-        )
+        why = f"asset {radiance.asset.key!r} states radiance only" if radiance else "the item states no scale"
         raise UnitError(
             f"item {view.id!r}: Landsat level 1 needs the coefficients of its MTL file (asset {key!r}; "
-            f"{told}). Give read_text=, a function that returns the text of an href."
+            f"{why}). Give read_text=, a function that returns the text of an href."
         )
     text = read_text(view.assets[key].href)
     try:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -26,33 +27,24 @@ Engine = Literal["stackstac", "odc"]
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """All that an engine is given.
+    """All that an engine is given."""
 
-    Parameters
-    ----------
-    times : array of datetime64
-        One a time step.
-    layers : tuple of tuple of Layer
-        ``layers[step][band]``.
-    grid : Grid
-        Where the pixels are.
-    chunks : tuple of int
-        Rows and columns of a chunk.
-    resampling : str
-        Name of rasterio's method.
-    transport : Transport
-        How files are fetched.
-    dtype : str
-        Of the values, and what they are calibrated in.
-    """
-
-    times: NDArray[np.datetime64]
-    layers: tuple[tuple[Layer, ...], ...]
+    times: NDArray[np.datetime64]  # one a time step
+    layers: tuple[tuple[Layer, ...], ...]  # layers[step][band]
     grid: Grid
-    chunks: tuple[int, int]
-    resampling: str
+    chunks: tuple[int, int]  # rows and columns
+    resampling: str  # name of rasterio's method
     transport: Transport
-    dtype: str
+    dtype: str  # of the values, and what they are calibrated in
+
+    def read(self, layer: Layer, corner: tuple[int, int], shape: tuple[int, int]) -> Float:
+        """Return rows and columns of the grid."""
+        return read_layer(layer, self.grid.part(*corner, shape), self.resampling, self.transport, self.dtype)
+
+    @property
+    def settings(self) -> Stack:
+        """What reading a layer depends on besides: small, as it travels with each task."""
+        return replace(self, times=self.times[:0], layers=())
 
 
 def build(stack: Stack, engine: Engine) -> Any:
@@ -67,23 +59,12 @@ def build(stack: Stack, engine: Engine) -> Any:
 class _StackstacReader:
     """What stackstac calls for each asset and window; it hands over the layer in the place of a URL."""
 
-    def __init__(
-        self,
-        *,
-        grid: Grid,
-        method: str,
-        transport: Transport,
-        url: Layer,
-        dtype: np.dtype[Any],
-        **_given_by_stackstac: object,
-    ) -> None:
-        self._layer, self._grid, self._method, self._transport = url, grid, method, transport
-        self._dtype = dtype
+    def __init__(self, *, settings: Stack, url: Layer, **_given_by_stackstac: object) -> None:
+        self._layer, self._settings = url, settings
 
     def read(self, window: Any) -> Float:
-        shape = (int(window.height), int(window.width))
-        part = self._grid.part(int(window.row_off), int(window.col_off), shape)
-        return read_layer(self._layer, part, self._method, self._transport, self._dtype)
+        corner = int(window.row_off), int(window.col_off)
+        return self._settings.read(self._layer, corner, (int(window.height), int(window.width)))
 
 
 def _with_stackstac(stack: Stack) -> Any:
@@ -119,7 +100,7 @@ def _with_stackstac(stack: Stack) -> Any:
         xy_coords=False,
         properties=False,
         band_coords=False,
-        reader=partial(_StackstacReader, grid=grid, method=stack.resampling, transport=stack.transport),
+        reader=partial(_StackstacReader, settings=stack.settings),
     )
     return data.data
 
@@ -127,27 +108,18 @@ def _with_stackstac(stack: Stack) -> Any:
 class _OdcReader:
     """Reads one time step: the bands that the chunk selects."""
 
-    def __init__(
-        self, layers: Sequence[Layer], grid: Grid, method: str, transport: Transport, dtype: str
-    ) -> None:
-        self._layers, self._grid, self._method, self._transport = layers, grid, method, transport
-        self._dtype = dtype
+    def __init__(self, layers: Sequence[Layer], settings: Stack) -> None:
+        self._layers, self._settings = layers, settings
 
     def read(
         self, cfg: Any, dst_geobox: Any, *, dst: Any = None, selection: slice | None = None
     ) -> tuple[tuple[slice, slice], Float]:
-        rows, columns = dst_geobox.shape.yx
+        grid, (rows, columns) = self._settings.grid, dst_geobox.shape.yx
         _, _, left, _, _, top = tuple(dst_geobox.transform)[:6]
         # From the whole grid's corner, not from the chunk's: the same floats as with the other engine.
-        row, column = (
-            round((self._grid.top - top) / self._grid.res_y),
-            round((left - self._grid.left) / self._grid.res_x),
-        )
-        part = self._grid.part(row, column, (rows, columns))
+        corner = round((grid.top - top) / grid.res_y), round((left - grid.left) / grid.res_x)
         chosen = self._layers if selection is None else self._layers[selection]
-        data = np.stack(
-            [read_layer(layer, part, self._method, self._transport, self._dtype) for layer in chosen]
-        )
+        data = np.stack([self._settings.read(layer, corner, (rows, columns)) for layer in chosen])
         return (slice(0, rows), slice(0, columns)), data
 
 
@@ -155,10 +127,7 @@ class _OdcReader:
 class _OdcDriver:
     """The driver that odc-loader asks for readers."""
 
-    grid: Grid
-    method: str
-    transport: Transport
-    dtype: str
+    settings: Stack
 
     md_parser = None
     dask_reader = None
@@ -177,7 +146,7 @@ class _OdcDriver:
         return nullcontext()
 
     def open(self, src: Any, ctx: Any) -> _OdcReader:
-        return _OdcReader(src.driver_data, self.grid, self.method, self.transport, self.dtype)
+        return _OdcReader(src.driver_data, self.settings)
 
 
 def _with_odc(stack: Stack) -> Any:
@@ -215,7 +184,7 @@ def _with_odc(stack: Stack) -> Any:
         tiles,
         [time.astype("datetime64[us]").item() for time in stack.times],
         {},
-        _OdcDriver(grid, stack.resampling, stack.transport, stack.dtype),
+        _OdcDriver(stack.settings),
         chunks={"time": 1, "band": 1, "y": stack.chunks[0], "x": stack.chunks[1]},
     )
     return dataset[name].data
@@ -225,22 +194,10 @@ def _bins(stack: Stack) -> dict[tuple[int, int, int], list[int]]:
     """Which time steps have something for which chunk; a chunk that is not named here is no data."""
     grid, (rows, columns) = stack.grid, stack.chunks
     bins: dict[tuple[int, int, int], list[int]] = {}
-    parts = [
-        (
-            y,
-            x,
-            grid.window(
-                y * rows,
-                x * columns,
-                (min(rows, grid.shape[0] - y * rows), min(columns, grid.shape[1] - x * columns)),
-            ),
-        )
-        for y in range(-(-grid.shape[0] // rows))
-        for x in range(-(-grid.shape[1] // columns))
-    ]
-    for step, row in enumerate(stack.layers):
-        boxes = {source.bounds for layer in row for source in layer.sources}
-        for y, x, part in parts:
-            if any(part.touches(box) for box in boxes):
-                bins[step, y, x] = [step]
+    boxes = [{source.bounds for layer in row for source in layer.sources} for row in stack.layers]
+    for top, left in product(range(0, grid.shape[0], rows), range(0, grid.shape[1], columns)):
+        part = grid.window(top, left, (min(rows, grid.shape[0] - top), min(columns, grid.shape[1] - left)))
+        for step, own in enumerate(boxes):
+            if any(part.touches(box) for box in own):
+                bins[step, top // rows, left // columns] = [step]
     return bins

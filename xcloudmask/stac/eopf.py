@@ -8,14 +8,13 @@ asked, and the rest of `xcloudmask.stac` sees assets as it knows them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from xcloudmask.errors import AssetError, CloudMaskError, UnitError
 from xcloudmask.scene.eopf import BAND, REFLECTANCE, Facts, facts_of, said
-from xcloudmask.stac.assumptions import name_items
 from xcloudmask.stac.opening import is_zarr
-from xcloudmask.stac.transport import Transport, explain, warn_anywhere
+from xcloudmask.stac.transport import Transport, explain, for_each, warn_anywhere
 from xcloudmask.stac.view import FROM_STORE, access_of, crs_of, view_item
 from xcloudmask.stac.zarr_store import (
     ArrayFacts,
@@ -41,46 +40,17 @@ def with_arrays(
 ) -> list[dict[str, Any]]:
     """Return the items, those of EOPF with an asset for each array of reflectance in the place of its groups.
 
-    Parameters
-    ----------
-    items : sequence of dict
-        Plain items; they are not changed.
-    transport : Transport
-        The store's metadata, x and y are read through it.
-    masks : bool
-        Whether the masks that came with the products become assets, too.
+    The plain items that are given are not changed. With `masks` those that came with the products become
+    assets, too.
     """
-    lost: dict[str, AssetError] = {}
-
-    def made(item: dict[str, Any]) -> dict[str, Any] | None:
-        try:
-            return _with_arrays(item, transport, masks)
-        except AssetError as error:
-            if transport.on_error == "raise":
-                raise
-            lost[str(item["id"])] = error
-            return None
-
     if not any(_store_of(item) for item in items):
         return list(items)
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        out = [item for item in pool.map(made, items) if item is not None]
-    if lost:
-        warn_anywhere(f"{name_items(sorted(lost))}: left out. {lost[min(lost)]}")
-    if not out:
-        raise CloudMaskError("no item is left: every one was left out, for the reasons in the warning")
-    return out
+    arranged = partial(_with_arrays, transport=transport, masks=masks)
+    return for_each(arranged, items, lambda item: str(item["id"]), transport.on_error)
 
 
 def product_item(root: str, transport: Transport) -> dict[str, Any] | None:
-    """Return an item for a product that no catalogue lists; None where the store is no Sentinel-2 product.
-
-    Parameters
-    ----------
-    root : str
-        Path or address of the store.
-    transport : Transport
-    """
+    """Return an item for a product that no catalogue lists; None where the store is no Sentinel-2 product."""
     group, arrays = _opened(root, transport, root, remote=False)
     facts = _facts(group, arrays, root)
     if facts is None:
@@ -100,14 +70,11 @@ def _store_of(item: Mapping[str, Any]) -> str | None:
     if not any(isinstance(a, Mapping) and is_zarr(str(a.get("href"))) for a in raw):
         return None  # most items have no Zarr, and need no second look
     for asset in view_item(item).assets.values():
-        if asset.is_zarr and is_zarr(asset.href) and _in_product(asset.href):
-            return split(asset.href)[0]
+        root, path = split(asset.href)
+        in_product = path.startswith(REFLECTANCE) or (not path and facts_of({}, source=root) is not None)
+        if asset.is_zarr and is_zarr(asset.href) and in_product:
+            return root
     return None
-
-
-def _in_product(href: str) -> bool:
-    root, path = split(href)
-    return path.startswith(REFLECTANCE) or (not path and facts_of({}, source=root) is not None)
 
 
 def _with_arrays(item: dict[str, Any], transport: Transport, masks: bool) -> dict[str, Any]:
@@ -136,28 +103,26 @@ def _opened(root: str, transport: Transport, what: str, *, remote: bool) -> tupl
 
     def opened() -> tuple[Any, dict[str, ArrayFacts]]:
         group = open_group(root, transport, remote=remote)
-        found = arrays_below(group, REFLECTANCE)
-        return group, {
-            path: array for path, array in found.items() if BAND.fullmatch(path.rpartition("/")[2])
-        }
+        arrays = arrays_below(group, REFLECTANCE).items()
+        return group, {path: array for path, array in arrays if BAND.fullmatch(path.rpartition("/")[2])}
 
     return repeat(opened, transport.retries, what)
 
 
 def _masks(group: Any) -> dict[str, ArrayFacts]:
     """Return the masks that came with a product, each at its finest size."""
-    found: dict[str, ArrayFacts] = {}
+    masks: dict[str, ArrayFacts] = {}
     for name, (place, own) in MASKS.items():
         for size in ("r10m", "r20m", "r60m"):
             path = f"{place}/{size}/{own}"
-            if name not in found and (array := group.get(path)) is not None:
-                found[name] = array_facts(path, array.metadata)
-    return found
+            if name not in masks and (array := group.get(path)) is not None:
+                masks[name] = array_facts(path, array.metadata)
+    return masks
 
 
 def _facts(group: Any, arrays: Mapping[str, ArrayFacts], root: str) -> Facts | None:
-    facts = facts_of(dict(group.attrs), [array.attrs for array in arrays.values()], root)
-    return facts if arrays else None
+    attrs = [array.attrs for array in arrays.values()]
+    return facts_of(dict(group.attrs), attrs, root) if arrays else None
 
 
 def _merged(
@@ -171,13 +136,13 @@ def _merged(
     """Return an item with the arrays as assets; what the store says of the scene fills the item's gaps."""
     raw = {k: a for k, a in item["assets"].items() if isinstance(a, Mapping)}
     keys = {str(asset.get("href", "")).rstrip("/"): key for key, asset in raw.items()}
-    shared = {
-        name: value
-        for asset in raw.values()
-        if split(str(asset.get("href", "")))[1].startswith(REFLECTANCE)
-        for name, value in asset.items()
-        if name.startswith(("storage:", "auth:"))
-    }
+    assets: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
+    for key, asset in raw.items():
+        if split(str(asset.get("href", "")))[1].startswith(REFLECTANCE):
+            shared |= {name: value for name, value in asset.items() if name.startswith(("storage:", "auth:"))}
+        else:
+            assets[key] = asset
     properties = dict(item.get("properties") or {})
     # in degrees beside the code of a UTM zone (eopf-stac before 0.12), or of one group of several
     for name in ("proj:bbox", "proj:shape", "proj:transform"):
@@ -198,18 +163,6 @@ def _merged(
     if crs is None:
         raise AssetError(f"neither the item nor the store tells the CRS of {REFLECTANCE}.")
     grids = {array.group: grid_of_group(group, array.group, crs, array.shape) for array in arrays.values()}
-    placeless = set()
-    for name, array in masks.items():
-        try:
-            grids[array.group] = grid_of_group(group, array.group, crs, array.shape)
-        except AssetError as error:
-            placeless.add(name)
-            warn_anywhere(f"item {item.get('id')!r}: its mask {name!r} is left out. {error}")
-    assets = {
-        key: asset
-        for key, asset in raw.items()
-        if not split(str(asset.get("href", "")))[1].startswith(REFLECTANCE)
-    }
 
     def placed(array: ArrayFacts) -> dict[str, Any]:
         grid = grids[array.group]
@@ -223,9 +176,12 @@ def _merged(
         own = {"roles": ["data", "reflectance"], "bands": [_band(path, array)]}
         assets[keys.get(join(root, path), path.removeprefix(f"{REFLECTANCE}/"))] = placed(array) | own
     for name, array in masks.items():
-        if name in placeless:
-            continue
-        assets[name] = placed(array) | {"roles": ["mask"]}
+        try:
+            grids[array.group] = grid_of_group(group, array.group, crs, array.shape)
+        except AssetError as error:
+            warn_anywhere(f"item {item.get('id')!r}: its mask {name!r} is left out. {error}")
+        else:
+            assets[name] = placed(array) | {"roles": ["mask"]}
     return {**item, "properties": properties, "assets": assets}
 
 

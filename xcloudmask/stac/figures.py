@@ -47,18 +47,7 @@ LEAST_SUN = 0.1
 def figure(value: Any, name: str, where: str, remedy: str | Remedy, *, range_of: str = "") -> float:
     """Return a number that metadata state, or say that it cannot be meant.
 
-    Parameters
-    ----------
-    value : object
-        A number, or its text.
-    name : str
-        Under which it is stated.
-    where : str
-        What states it, for the message.
-    remedy : str
-        What the user can do.
-    range_of : str
-        The entry of `RANGES`; by default `name`, what follows ``_BAND`` aside.
+    Its range is the entry `range_of` of `RANGES`; by default `name`, what follows ``_BAND`` aside.
 
     Examples
     --------

@@ -43,17 +43,6 @@ _LARGEST = 1e6
 class Grid:
     """A north-up grid of pixels.
 
-    Parameters
-    ----------
-    crs : str
-        ``"EPSG:32632"``, or WKT where there is no code.
-    left, top : float
-        Outer corner of the first pixel.
-    res_x, res_y : float
-        Pixel size in units of the CRS, both positive.
-    shape : tuple of int
-        Rows and columns.
-
     Examples
     --------
     >>> grid = Grid("EPSG:32632", 600000.0, 4900020.0, 10.0, 10.0, (2, 3))
@@ -63,12 +52,18 @@ class Grid:
     [600005.0, 600015.0, 600025.0]
     """
 
-    crs: str
-    left: float
+    crs: str  # "EPSG:32632", or WKT where there is no code
+    left: float  # outer corner of the first pixel, as is the top
     top: float
-    res_x: float
+    res_x: float  # pixel size in units of the CRS, both positive
     res_y: float
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # rows and columns
+
+    @classmethod
+    def of_centres(cls, crs: str, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> Grid:
+        """Return the grid of evenly spaced pixel centres, two or more each way; it may run either way."""
+        res_x, res_y = float(x[-1] - x[0]) / (x.size - 1), float(y[0] - y[-1]) / (y.size - 1)
+        return cls(crs, float(x[0]) - res_x / 2, float(y[0]) + res_y / 2, res_x, res_y, (y.size, x.size))
 
     @property
     def transform(self) -> Affine:
@@ -93,14 +88,8 @@ class Grid:
 
     def window(self, row: int, column: int, shape: tuple[int, int]) -> Grid:
         """Return the grid of a part of this one."""
-        return Grid(
-            self.crs,
-            self.left + column * self.res_x,
-            self.top - row * self.res_y,
-            self.res_x,
-            self.res_y,
-            shape,
-        )
+        left, top = self.left + column * self.res_x, self.top - row * self.res_y
+        return Grid(self.crs, left, top, self.res_x, self.res_y, shape)
 
     def part(self, row: int = 0, column: int = 0, shape: tuple[int, int] | None = None) -> Part:
         """Return a part of this grid, by default all of it."""
@@ -117,22 +106,12 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows and columns of a grid: what one chunk holds.
+    """Some rows and columns of a grid: what one chunk holds."""
 
-    Parameters
-    ----------
-    whole : Grid
-        What the pixels depend on.
-    row, column : int
-        Of the first pixel, counted from the whole grid's.
-    shape : tuple of int
-        Rows and columns.
-    """
-
-    whole: Grid
-    row: int
+    whole: Grid  # what the pixels depend on
+    row: int  # of the first pixel, counted from the whole grid's, as is the column
     column: int
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # rows and columns
 
     @property
     def grid(self) -> Grid:
@@ -142,33 +121,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class AssetGrid:
-    """What an item says of where an asset lies; anything may be missing.
+    """What an item says of where an asset lies; anything may be missing."""
 
-    Parameters
-    ----------
-    item_id : str
-        For messages.
-    crs : str or None
-        CRS of the file.
-    bounds : tuple of float or None
-        Box in that CRS.
-    res : tuple of float or None
-        Pixel size in x and y.
-    lonlat : tuple of float or None
-        Box in degrees; right of 180 where it crosses the antimeridian.
-    corner : tuple of float or None
-        Left and top of the first pixel, or of any other.
-    assumed : bool
-        Whether the corner is that of the sensor's products, and the item states none.
-    """
-
-    item_id: str
-    crs: str | None = None
-    bounds: Bounds | None = None
-    res: tuple[float, float] | None = None
-    lonlat: Bounds | None = None
-    corner: tuple[float, float] | None = None
-    assumed: bool = False
+    item_id: str  # for messages
+    crs: str | None = None  # of the file
+    bounds: Bounds | None = None  # in that CRS
+    res: tuple[float, float] | None = None  # pixel size in x and y
+    lonlat: Bounds | None = None  # in degrees; right of 180 where it crosses the antimeridian
+    corner: tuple[float, float] | None = None  # left and top of the first pixel, or of any other
+    assumed: bool = False  # the corner is that of the sensor's products, and the item states none
 
     def bounds_in(self, crs: str) -> Bounds | None:
         """Return the box in another CRS or None where it cannot be known."""
@@ -191,22 +152,8 @@ def asset_grid(
 ) -> AssetGrid:
     """Read where an asset of an item lies from the projection fields, on the asset first.
 
-    Parameters
-    ----------
-    item : ItemView
-    asset : AssetView
-    crs : str or None
-        CRS of the asset, as the plan tells it.
-    gsd : float or None
-        Pixel size in metres, used where the item tells no transform.
-    lonlat : tuple of float or None
-        Box of the item in degrees.
-    edges : float or None
-        Where an edge lies between pixels of the sensor's products, in metres.
-
-    Returns
-    -------
-    AssetGrid
+    Where the item tells no transform, pixels have a size of `gsd` metres, and their `edges`, in metres, are
+    those of the sensor's products.
 
     Examples
     --------
@@ -226,7 +173,8 @@ def asset_grid(
     bounds: Bounds | None = None
     res: tuple[float, float] | None = None
     corner: tuple[float, float] | None = None
-    if transform and _is_north_up(transform):
+    north_up = transform and not transform[1] and not transform[3] and transform[0] > 0 > transform[4]
+    if transform and north_up:
         step_x, _, left, _, step_y, top = transform[:6]
         res, corner = (step_x, -step_y), (left, top)
         if shape:
@@ -253,6 +201,7 @@ def make_grid(
     resolution: float | tuple[float, float] | None = None,
     bbox: Sequence[float] | None = None,
     geometry: Any = None,
+    like: Any = None,
     max_pixels: float = math.inf,
 ) -> Grid:
     """Work out the grid that a stack of assets shares.
@@ -266,7 +215,7 @@ def make_grid(
     ----------
     assets : sequence of AssetGrid
         One for each asset of each item that is to be loaded.
-    crs, resolution, bbox, geometry, max_pixels
+    crs, resolution, bbox, geometry, like, max_pixels
         As for :func:`xcloudmask.load_stac`.
 
     Returns
@@ -279,6 +228,11 @@ def make_grid(
     >>> make_grid([tile]).shape
     (2, 3)
     """
+    if like is not None:
+        given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
+        if clash := [name for name, value in given.items() if value is not None]:
+            raise CloudMaskError(f"like= sets the whole grid: leave out {', '.join(clash)}")
+        return grid_like(like)
     name = parse_crs(crs) if crs is not None else _common_crs(assets)
     res = _resolution(assets, name, resolution)
     anchor = _anchor(assets, name, res)
@@ -316,18 +270,13 @@ def grid_like(like: Any) -> Grid:
     x, y = (np.asarray(like[name].values, dtype="float64") for name in (like.rio.x_dim, like.rio.y_dim))
     if x.size < 2 or y.size < 2:
         raise CloudMaskError("like= needs at least two pixels along x and along y to tell their size")
-    res_x, res_y = float(x[-1] - x[0]) / (x.size - 1), float(y[0] - y[-1]) / (y.size - 1)
-    if res_x <= 0 or res_y <= 0:
+    grid = Grid.of_centres(parse_crs(crs), x, y)
+    if grid.res_x <= 0 or grid.res_y <= 0:
         raise CloudMaskError("like= must run west to east and north to south: sort it by x, and by y falling")
-    for axis, values, step in (("x", x, res_x), ("y", y, -res_y)):
+    for axis, values, step in (("x", x, grid.res_x), ("y", y, -grid.res_y)):
         if np.abs(values - (values[0] + np.arange(values.size) * step)).max() > 0.01 * abs(step):
             raise CloudMaskError(f"like= has an uneven {axis} axis; its pixels must be of one size")
-    left, top = float(x[0]) - res_x / 2, float(y[0]) + res_y / 2
-    return Grid(parse_crs(crs), left, top, res_x, res_y, (y.size, x.size))
-
-
-def _is_north_up(transform: Sequence[float]) -> bool:
-    return not transform[1] and not transform[3] and transform[0] > 0 and transform[4] < 0
+    return grid
 
 
 def _common_crs(assets: Sequence[AssetGrid]) -> str:
@@ -342,9 +291,9 @@ def _common_crs(assets: Sequence[AssetGrid]) -> str:
     counts = Counter(crs for _, crs in pairs)
     chosen = counts.most_common(1)[0][0]
     if len(counts) > 1:
-        found = ", ".join(f"{crs} ({number})" for crs, number in counts.most_common())
+        several = ", ".join(f"{crs} ({number})" for crs, number in counts.most_common())
         warn_user(
-            f"the items lie in several CRSs: {found}. All are brought to {chosen}, the most frequent one;"
+            f"the items lie in several CRSs: {several}. All are brought to {chosen}, the most frequent one;"
             f" pass crs={chosen!r} to accept that quietly, or another crs=",
             UserWarning,
         )
@@ -376,11 +325,8 @@ def check_resolution(resolution: Any, crs: str | None) -> tuple[float, float]:
     if not (res_x > 0 and res_y > 0 and math.isfinite(res_x + res_y)):
         raise OptionError("resolution", resolution, hint=hint)
     if max(res_x, res_y) > _LARGEST:
-        raise OptionError(
-            "resolution",
-            resolution,
-            hint=f"No image has pixels of that size, in units of {crs or 'its CRS'}.",
-        )
+        hint = f"No image has pixels of that size, in units of {crs or 'its CRS'}."
+        raise OptionError("resolution", resolution, hint=hint)
     if crs is not None and is_geographic(crs) and max(res_x, res_y) > _LARGEST_DEGREES:
         hint = f"Units of {crs} are degrees: 10 m are about 9e-5. Pass a crs= in metres, or degrees."
         raise OptionError("resolution", resolution, hint=hint)

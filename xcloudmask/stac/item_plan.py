@@ -34,59 +34,31 @@ class ValidRule:
 class Source:
     """One asset to read as one band: ``value = number * scale + offset``, then temperature if K1, K2.
 
-    Sun elevation and every other per-scene factor is already inside `scale` and `offset`.
-
-    Parameters
-    ----------
-    key, href : str
-        Which asset of its item, and where it is.
-    band : Band or None
-        What it is read as; left out of a task graph, which carries many sources.
-    scale, offset, nodata, k1, k2 : float or None
-        The calibration.
-    index : int
-        Band of the file, from 1.
-    dtype : str or None
-        What the file holds, as far as scale and offset rest on it.
-    good_bit : int or None
-        Which bit of `valid` tells of this band alone.
-    item_id : str
-        Of the item, for messages.
-    crs : str or None
-        CRS that the item declares for the file.
-    valid : ValidRule or None
-        Which pixels count.
-    place : AssetGrid or None
-        Where the item says that the file lies; left out of a task graph.
-    unplaced : bool
-        Whether the item does not say where its pixels begin, and the grid has those of the sensor's products.
-    bounds : tuple of float or None
-        Box on the CRS of the grid that is read, None if unknown.
-    remote : bool
-        Whether the item is from a catalogue elsewhere, so that it may name no path of this machine.
-    access : str
-        What the item says of storage and authentication, for messages.
+    Sun elevation and every other per-scene factor is already inside `scale` and `offset`. A task graph, which
+    carries many sources, does so without `band` and `place`.
     """
 
-    key: str
+    key: str  # which asset of its item
     href: str
-    band: Band | None = None
+    band: Band | None = None  # what it is read as
     scale: float = 1.0
     offset: float = 0.0
     nodata: float | None = None
     k1: float | None = None
     k2: float | None = None
-    index: int = 1
-    dtype: str | None = None
-    good_bit: int | None = None
-    item_id: str = ""
-    crs: str | None = None
-    valid: ValidRule | None = None
-    place: AssetGrid | None = None
-    unplaced: bool = False
-    bounds: Bounds | None = None
-    remote: bool = False
-    access: str = ""
+    index: int = 1  # band of the file, from 1
+    dtype: str | None = None  # what the file holds, as far as scale and offset rest on it
+    good_bit: int | None = None  # which bit of `valid` tells of this band alone
+    item_id: str = ""  # for messages
+    crs: str | None = None  # that the item declares for the file
+    valid: ValidRule | None = None  # which pixels count
+    place: AssetGrid | None = None  # where the item says that the file lies
+    unplaced: bool = (
+        False  # it does not say where its pixels begin: the grid is that of the sensor's products
+    )
+    bounds: Bounds | None = None  # on the CRS of the grid that is read, None if unknown
+    remote: bool = False  # of a catalogue elsewhere, so it may name no path of this machine
+    access: str = ""  # what the item says of storage and authentication, for messages
 
     def bounds_on(self, crs: str) -> Bounds | None:
         """Return the box on another CRS, None where it is not known."""

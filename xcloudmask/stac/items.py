@@ -19,31 +19,14 @@ _WHAT_IS_TAKEN = (
 _MOST_BYTES = 2**30
 #: Columns of a table that are an item's own; the others are its properties.
 _FIELDS = (
-    "type",
-    "stac_version",
-    "stac_extensions",
-    "id",
-    "geometry",
-    "bbox",
-    "links",
-    "assets",
-    "collection",
-)
+    "type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection",
+)  # fmt: skip
 
 
 def plain_items(items_or_search: Any, modifier: Callable[[Any], Any] | None = None) -> list[dict[str, Any]]:
-    """Return items as dictionaries that may be changed without harm to the caller's.
+    """Return items, of whatever `load_stac` takes, as dictionaries that may be changed without harm.
 
-    Parameters
-    ----------
-    items_or_search : object
-        Search, collection of items, item, table of items, JSON, or an iterable of items.
-    modifier : callable, optional
-        Called with each item, of pystac if it was one; changes it, or returns another.
-
-    Returns
-    -------
-    list of dict
+    `modifier` is called with each item, of pystac if it was one; it changes it, or returns another.
 
     Examples
     --------
@@ -65,12 +48,7 @@ def plain_items(items_or_search: Any, modifier: Callable[[Any], Any] | None = No
 def with_preferred(items: Sequence[dict[str, Any]], prefer: str | None) -> list[dict[str, Any]]:
     """Return the items with the addresses of their assets that are preferred, of those that they offer.
 
-    Parameters
-    ----------
-    items : sequence of dict
-        They are not changed.
-    prefer : str or None
-        A name among ``alternate`` of the assets, or a scheme of addresses: ``"s3"``, ``"https"``.
+    `prefer` is a name among ``alternate`` of the assets, or a scheme of addresses: ``"s3"``, ``"https"``.
 
     Examples
     --------
@@ -81,7 +59,7 @@ def with_preferred(items: Sequence[dict[str, Any]], prefer: str | None) -> list[
     if prefer is None:
         return list(items)
     offered: set[str] = set()
-    found = False
+    is_offered = False
     out = []
     for item in items:
         assets = dict(item["assets"])
@@ -95,15 +73,16 @@ def with_preferred(items: Sequence[dict[str, Any]], prefer: str | None) -> list[
             offered |= {*names, _scheme(asset)} - {""}
             if prefer in names:
                 assets[key] = {**asset, **names[prefer]}
-            found = found or prefer in names or _scheme(asset) == prefer
+            is_offered |= prefer in names or _scheme(asset) == prefer
         out.append({**item, "assets": assets})
-    if not found:
+    if not is_offered:
         raise OptionError("prefer", prefer, allowed=sorted(offered), hint="No asset offers that address.")
     return out
 
 
 def _scheme(asset: Mapping[str, Any]) -> str:
-    return str(asset.get("href") or "").partition("://")[0] if "://" in str(asset.get("href")) else ""
+    scheme, separator, _ = str(asset.get("href") or "").partition("://")
+    return scheme if separator else ""
 
 
 def _iterate(given: Any) -> Iterable[Any]:
@@ -300,8 +279,8 @@ def _unique(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         if other["assets"] == item["assets"] and other.get("properties") == item.get("properties"):
             continue
-        newest = max(other, item, key=_updated)
-        differing[str(item.get("id"))] = _updated(newest) or "undated"
+        newest = max(other, item, key=updated)
+        differing[str(item.get("id"))] = updated(newest) or "undated"
         kept[name] = newest
     if differing:
         warn_user(
@@ -312,6 +291,7 @@ def _unique(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(kept.values())
 
 
-def _updated(item: Mapping[str, Any]) -> str:
+def updated(item: Mapping[str, Any]) -> str:
+    """Return when an item was last changed, or made; "" where it does not tell."""
     properties = item.get("properties") or {}
     return str(properties.get("updated") or properties.get("created") or "")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,19 +14,19 @@ from xcloudmask.scene.describe import describe_bands, describe_scene, describe_t
 from xcloudmask.scene.dims import DEGREE
 from xcloudmask.scene.sun_angles import describe_sun
 from xcloudmask.stac.arrange import by_time_step, check_lacking, in_order, make_layers, newest, on_grid
-from xcloudmask.stac.assumptions import name_items, warn_about
+from xcloudmask.stac.assumptions import warn_about
 from xcloudmask.stac.bands import BandChoice, band_names, bands_by_sensor, choose_bands, keys_by_sensor
 from xcloudmask.stac.boxes import is_geographic, parse_crs
 from xcloudmask.stac.engines import Engine, Stack, build
 from xcloudmask.stac.eopf import with_arrays
-from xcloudmask.stac.grid import AssetGrid, Grid, check_resolution, grid_like, make_grid
+from xcloudmask.stac.grid import check_resolution, grid_like, make_grid
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items, with_preferred
 from xcloudmask.stac.match_assets import UNTOLD, MatchedItem, match_item, name_unreadable
 from xcloudmask.stac.offset import OffsetMode
 from xcloudmask.stac.options import LoadOptions
 from xcloudmask.stac.reader import with_places
-from xcloudmask.stac.transport import OnError, Transport, freeze_env, make_read_text, warn_anywhere
+from xcloudmask.stac.transport import OnError, Transport, for_each, freeze_env, make_read_text
 from xcloudmask.stac.view import view_item
 from xcloudmask.types import parse_level
 
@@ -184,26 +182,24 @@ def load_stac(
     pixel = _pixel(like, crs, resolution)
     names = band_names(bands)
     matched, others = split_items(items, partial(_matched, pixel=pixel, keys=names), masks=masks)
+    grid_of = partial(
+        make_grid, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry, like=like,
+        max_pixels=max_pixels,
+    )  # fmt: skip
     if not matched:
-        given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
-        grid_of = partial(_grid, like=like, max_pixels=max_pixels, **given)
-        return cast(
-            "xr.DataArray", masks_alone(others, transport, partial(_chunk_shape, chunks), grid_of, engine)
-        )
+        alone = masks_alone(others, transport, partial(_chunk_shape, chunks), grid_of, engine)
+        return cast("xr.DataArray", alone)
     keys = keys_by_sensor(matched)
     choices = choose_bands(bands_by_sensor(matched), bands, name_unreadable(matched), keys)
     plans = _plan(matched, choices, sentinel2_offset, sun_elevation, transport)
     warn_about((plan.item_id, assumption) for plan in plans for assumption in plan.assumptions)
-    if not plans:
-        raise CloudMaskError("no item is left: every one was left out, for the reasons in the warning")
     plans = in_order(_of_level(plans, level))
     check_lacking(plans, choices, on_error)
     if duplicates == "newest":
         plans = newest(plans)
     if like is None and crs is None:
         plans = with_places(plans, transport)
-    placed = [source.place for plan in plans for source in plan.assets if source.place is not None]
-    grid = _grid(placed, like, crs, resolution, bbox, geometry, max_pixels)
+    grid = grid_of([source.place for plan in plans for source in plan.assets if source.place is not None])
     groups = by_time_step(on_grid(plans, grid), mosaic)
     stack = Stack(
         np.array([group[0].time for group in groups], dtype="datetime64[ns]"),
@@ -217,30 +213,21 @@ def load_stac(
     array = _describe(build(stack, engine), stack, groups, choices, like)
     if not masks:
         return array
-    return cast(
-        "xr.DataArray",
-        with_masks(array.to_dataset(name="reflectance"), stack, groups, matched, others, engine),
-    )
+    scene = array.to_dataset(name="reflectance")
+    return cast("xr.DataArray", with_masks(scene, stack, groups, matched, others, engine))
 
 
 def _matched(item: Mapping[str, Any], **how: Any) -> MatchedItem:
-    with _naming(item["id"]):
-        return match_item(item, **how)
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Name the item at which an error came up: its entries may be of other kinds than STAC's."""
     try:
-        yield
-    except CloudMaskError:
-        raise
+        view = view_item(item)
+    # where an entry is of another kind than STAC's: a number for a list, a text that is no number
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise CloudMaskError(
-            f"item {name!r} is not understood: {error!r}",
+            f"item {item['id']!r} is not understood: {error!r}",
             "If an entry of it is wrong (item.validate() of pystac tells which), correct it or leave it out; "
             "else the fault is this library's: report it, with the item",
         ) from error
+    return match_item(view, **how)
 
 
 def _check_sun_elevation(given: Any, items: Sequence[Mapping[str, Any]]) -> None:
@@ -264,30 +251,20 @@ def _plan(
 
     read_text = make_read_text(transport)
 
-    lost: dict[str, AssetError] = {}
-
-    def plan(item: MatchedItem) -> ItemPlan | None:
+    def plan(item: MatchedItem) -> ItemPlan:
         name = item.view.id
         names = [own for choice in choices if (own := choice.name_in(item)) is not None]
         sun = sun_elevation.get(name) if isinstance(sun_elevation, Mapping) else sun_elevation
+        read = partial(read_text, remote=item.view.remote)
         try:
-            read = partial(read_text, remote=item.view.remote)
-            with _naming(name):
-                return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read)
+            return make_plan(item, bands=names, offset=offset, sun_elevation=sun, read_text=read)
         except AssetError as error:
-            if transport.on_error == "raise":
-                who = "" if repr(name) in str(error) else f"item {name!r}: "
-                raise AssetError(f"{who}{error} Leave it out, or pass on_error='skip'.") from error
-            lost[name] = error
-            return None
+            if transport.on_error == "skip":
+                raise
+            who = "" if repr(name) in str(error) else f"item {name!r}: "
+            raise AssetError(f"{who}{error} Leave it out, or pass on_error='skip'.") from error
 
-    # Threads, as items whose coefficients are in a file of their own cost a request each.
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        plans = [made for made in pool.map(plan, items) if made is not None]
-    if lost:
-        left_out = sorted(lost)
-        warn_anywhere(f"{name_items(left_out)}: left out. {lost[left_out[0]]}")
-    return plans
+    return for_each(plan, items, lambda item: item.view.id, transport.on_error)
 
 
 def _of_level(plans: Sequence[ItemPlan], level: str | None) -> Sequence[ItemPlan]:
@@ -306,26 +283,6 @@ def _of_level(plans: Sequence[ItemPlan], level: str | None) -> Sequence[ItemPlan
     if not kept:
         raise CloudMaskError(f"no item is of level={wanted!r}: all {len(plans)} are {', '.join(counts)}")
     return kept
-
-
-def _grid(
-    places: Sequence[AssetGrid],
-    like: Any,
-    crs: Any,
-    resolution: float | tuple[float, float] | None,
-    bbox: Sequence[float] | None,
-    geometry: Any,
-    max_pixels: int,
-) -> Grid:
-    if like is None:
-        return make_grid(
-            places, crs=crs, resolution=resolution, bbox=bbox, geometry=geometry, max_pixels=max_pixels
-        )
-    given = {"crs": crs, "resolution": resolution, "bbox": bbox, "geometry": geometry}
-    clash = [name for name, value in given.items() if value is not None]
-    if clash:
-        raise CloudMaskError(f"like= sets the whole grid: leave out {', '.join(clash)}")
-    return grid_like(like)
 
 
 def _pixel(like: Any, crs: Any, resolution: float | tuple[float, float] | None) -> float | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -44,50 +44,31 @@ class Choice:
         return self.asset.bands[self.index - 1]
 
 
-@dataclass(slots=True)
-class _Labels:
-    """The bands that labels mean, remembered: the items of a search repeat the same few dozen labels."""
-
-    sensor: Sensor
-    known: dict[str, Band | None] = field(default_factory=dict)
-
-    def band(self, label: str | None) -> Band | None:
-        if not label:
-            return None
-        if label not in self.known:
-            if len(self.known) > 4096:  # keys that are file names never repeat
-                self.known.clear()
-            try:
-                self.known[label] = match([label], self.sensor)[0]
-            except BandError:  # "rededge" may be any of three: another label of the asset decides
-                self.known[label] = None
-        return self.known[label]
+_BandOf = Callable[[str | None], Band | None]
 
 
 @lru_cache(maxsize=64)
-def _labels(sensor: Sensor) -> _Labels:
-    return _Labels(sensor)
+def _bands_by_label(sensor: Sensor) -> _BandOf:
+    """Return what tells the band that a label means; the items of a search repeat the same few dozen."""
+
+    @lru_cache(maxsize=4096)
+    def band_of(label: str | None) -> Band | None:
+        try:
+            return match([label], sensor)[0] if label else None
+        except BandError:  # "rededge" may be any of three: another label of the asset decides
+            return None
+
+    return band_of
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedItem:
-    """An item, read once: what it says, which product and sensor it is of, which asset holds which band.
-
-    Parameters
-    ----------
-    view : ItemView
-    profile : Profile or None
-        None where the catalogue is not listed.
-    sensor : Sensor or None
-        None where the item's instrument is not known: its own common names are the bands then.
-    choices : mapping of str to Choice
-        By name of the band, in the sensor's order.
-    """
+    """An item, read once: what it says, which product and sensor it is of, which asset holds which band."""
 
     view: ItemView
-    profile: Profile | None
-    sensor: Sensor | None
-    choices: Mapping[str, Choice]
+    profile: Profile | None  # None where the catalogue is not listed
+    sensor: Sensor | None  # None where it is not known: the item's own common names are the bands then
+    choices: Mapping[str, Choice]  # by name of the band, in the sensor's order
 
     @property
     def sensor_name(self) -> str:
@@ -102,15 +83,7 @@ class MatchedItem:
     def choose(self, bands: Sequence[str] | Literal["all"] | None = "all") -> tuple[Choice, ...]:
         """Return one asset for each band: of all the item has, or of those asked for, in that order.
 
-        Parameters
-        ----------
-        bands : sequence of str, or "all"
-            Names, aliases or common names of the sensor's bands.
-
-        Raises
-        ------
-        BandError
-            Where a band asked for is not among the item's assets, or is two bands by what they say of it.
+        A `BandError` tells of one that is not among the assets, or is two bands by what they say of it.
         """
         names = list(self.choices) if bands is None or bands == "all" else map(self._own_name, bands)
         return tuple(self._checked(self.choices[name]) for name in names)
@@ -118,7 +91,7 @@ class MatchedItem:
     def _checked(self, choice: Choice) -> Choice:
         """Refuse an asset whose common name is that of another band than its name."""
         common_name = choice.entry.common_name
-        common = _labels(self.sensor).band(common_name) if self.sensor else None
+        common = _bands_by_label(self.sensor)(common_name) if self.sensor else None
         if common is not None and common != choice.band:
             raise BandError(
                 f"item {self.view.id!r}, asset {choice.asset.key!r}: its name says band {choice.band.name},"
@@ -143,20 +116,10 @@ class MatchedItem:
 
 
 def match_item(item: Any, pixel: float | None = None, keys: Collection[str] = ()) -> MatchedItem:
-    """Read an item, and find the one asset that is read for each of its bands.
+    """Read an item, and find the one asset that is read for each of its bands; `BandError` if none is one.
 
-    Parameters
-    ----------
-    item : pystac.Item or mapping
-    pixel : float, optional
-        Size in metres that is wanted: of copies at several sizes, the nearest is read that is no coarser.
-    keys : collection of str
-        Of assets that are preferred, whatever their size.
-
-    Raises
-    ------
-    BandError
-        Where none of its assets is a band.
+    Of copies at several sizes, that nearest to `pixel` metres and no coarser is read; assets with one of the
+    `keys` are preferred, whatever their size.
 
     Examples
     --------
@@ -165,17 +128,17 @@ def match_item(item: Any, pixel: float | None = None, keys: Collection[str] = ()
     >>> item.sensor_name, [(choice.band.name, choice.asset.key) for choice in item.choose()]
     ('sentinel-2a', [('B04', 'red')])
     """
-    view = view_item(item)
+    view = item if isinstance(item, ItemView) else view_item(item)
     profile = find_profile(view)
     sensor = sensor_of(view, profile)
-    labels = _labels(sensor) if sensor else None
+    by_label = _bands_by_label(sensor) if sensor else None
     best: dict[str, Choice] = {}
     ranks: dict[str, tuple[object, ...]] = {}
     for asset in view.assets.values():
         if not _may_hold_bands(asset):
             continue
         for i, entry in enumerate(asset.bands):
-            band = _band_of(asset, i + 1, labels) if labels else _own_band(asset, entry)
+            band = _band_of(asset, i + 1, by_label) if by_label else _own_band(asset, entry)
             if band is None:
                 continue
             rank = (asset.key not in keys, *_rank(asset, entry, band, pixel))
@@ -223,33 +186,28 @@ def _no_band(view: ItemView, sensor: Sensor | None) -> str:
 
 
 def _may_hold_bands(asset: AssetView) -> bool:
-    if (
+    return not (
         (asset.is_zarr and not asset.is_zarr_array)
         or _NOT_DATA.intersection(asset.roles)
         or asset.media_type.startswith(_NOT_IMAGE)
-    ):
-        return False
-    return not _PICTURE.search(asset.key)
+        or _PICTURE.search(asset.key)
+    )
 
 
-def _band_of(asset: AssetView, index: int, labels: _Labels) -> Band | None:
+def _band_of(asset: AssetView, index: int, by_label: _BandOf) -> Band | None:
     """Return the band by the most telling label first: band name, key, common name, file name."""
     alone, entry = len(asset.bands) == 1, asset.bands[index - 1]
-    counts = _COUNTER.fullmatch(entry.name or "")  # rio-stac's b1, b2, ... count the bands of the file
+    name, band = entry.name, None
+    counts = _COUNTER.fullmatch(name or "")  # rio-stac's b1, b2, ... count the bands of the file
     if counts and int(counts[1]) == index:
-        entry = replace(entry, name=None if alone else entry.description)
-        return labels.band(entry.common_name) or _band_by_labels(asset, entry, labels, alone=alone)
-    return _band_by_labels(asset, entry, labels, alone=alone)
-
-
-def _band_by_labels(asset: AssetView, entry: BandEntry, labels: _Labels, *, alone: bool) -> Band | None:
-    band = labels.band(entry.name)
+        name, band = None if alone else entry.description, by_label(entry.common_name)
+    band = band or by_label(name)
     if band is None and alone:
-        band = labels.band(asset.key) or labels.band(entry.common_name)
-        if band is None and entry.name is None:  # an item that names its bands need not be guessed at
-            band = labels.band(_file_name(asset.href))
-        return band
-    return band or labels.band(entry.common_name)
+        band = by_label(asset.key)
+    band = band or by_label(entry.common_name)
+    if band is None and alone and name is None:  # an item that names its bands need not be guessed at
+        band = by_label(urlsplit(asset.href).path.rsplit("/", 1)[-1])
+    return band
 
 
 def _own_band(asset: AssetView, entry: BandEntry) -> Band | None:
@@ -259,16 +217,9 @@ def _own_band(asset: AssetView, entry: BandEntry) -> Band | None:
     kind: Kind = "brightness_temperature" if entry.common_name in _THERMAL else "reflectance"
     center = entry.center_um * 1000 if entry.center_um else None
     half = entry.fwhm_um * 500 if entry.fwhm_um and center else None
-    name = entry.name or asset.key
-    return Band(
-        name,
-        entry.common_name,
-        center - half if center and half else None,
-        center,
-        center + half if center and half else None,
-        gsd=asset.gsd or entry.gsd,
-        kind=kind,
-    )
+    low, high = (center - half, center + half) if center and half else (None, None)
+    name, gsd = entry.name or asset.key, asset.gsd or entry.gsd
+    return Band(name, entry.common_name, low, center, high, gsd=gsd, kind=kind)
 
 
 def _rank(asset: AssetView, entry: BandEntry, band: Band, pixel: float | None) -> tuple[object, ...]:
@@ -279,7 +230,8 @@ def _rank(asset: AssetView, entry: BandEntry, band: Band, pixel: float | None) -
     where pixels coarser than the band's own are asked for, those that come nearest and are no coarser still.
     """
     sampling = next((role for role in asset.roles if role.startswith("sampling:")), "sampling:original")
-    gsd, size = _gsd(asset, entry), band.gsd
+    in_key = _SIZE_IN_KEY.search(asset.key)
+    gsd, size = asset.gsd or entry.gsd or (float(in_key[1]) if in_key else None), band.gsd
     coarser = bool(pixel and size and pixel > size)
     if coarser:
         size = pixel
@@ -294,12 +246,3 @@ def _rank(asset: AssetView, entry: BandEntry, band: Band, pixel: float | None) -
         len(asset.key),
         asset.key,
     )
-
-
-def _gsd(asset: AssetView, entry: BandEntry) -> float | None:
-    in_key = _SIZE_IN_KEY.search(asset.key)
-    return asset.gsd or entry.gsd or (float(in_key[1]) if in_key else None)
-
-
-def _file_name(href: str) -> str:
-    return urlsplit(href).path.rsplit("/", 1)[-1]

@@ -24,13 +24,7 @@ _NULL = "NULL"
 
 
 def parse_mtl(text: str, *, where: str = "MTL") -> Groups:
-    r"""Return the groups of an MTL file, given as JSON, XML or ODL text.
-
-    Parameters
-    ----------
-    text : str
-    where : str
-        What the file is called in messages.
+    r"""Return the groups of an MTL file, which messages call `where`, given as JSON, XML or ODL text.
 
     Examples
     --------
@@ -42,7 +36,8 @@ def parse_mtl(text: str, *, where: str = "MTL") -> Groups:
         if start.startswith("{"):
             groups = _from_json(json.loads(start))
         elif start.startswith("<"):
-            groups = _from_xml(ElementTree.fromstring(start.encode("utf-8")))
+            root = ElementTree.fromstring(start.encode("utf-8"))
+            groups = {group.tag: {pair.tag: (pair.text or "").strip() for pair in group} for group in root}
         else:
             groups = _from_odl(start)
     except (ValueError, ElementTree.ParseError, AttributeError, RecursionError) as error:
@@ -54,11 +49,6 @@ def parse_mtl(text: str, *, where: str = "MTL") -> Groups:
 
 def mtl_number(groups: Groups, names: tuple[str, ...], key: str, where: str = "MTL") -> float | None:
     """Return `key` of the first of the named groups that has it; None where none does, or where it is NULL.
-
-    Raises
-    ------
-    UnitError
-        Where it is out of the range in which it can be meant.
 
     Examples
     --------
@@ -91,8 +81,7 @@ def is_null(groups: Groups, names: tuple[str, ...], key: str) -> bool:
 
 
 def _find(groups: Groups, names: tuple[str, ...], key: str) -> str | None:
-    found = (groups[name][key] for name in names if key in groups.get(name, {}))
-    return next(found, None)
+    return next((groups[name][key] for name in names if key in groups.get(name, {})), None)
 
 
 def _from_json(document: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -101,10 +90,6 @@ def _from_json(document: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         group: {key: str(value) for key, value in pairs.items() if not isinstance(value, dict)}
         for group, pairs in groups.items()
     }
-
-
-def _from_xml(root: ElementTree.Element) -> dict[str, dict[str, str]]:
-    return {group.tag: {pair.tag: (pair.text or "").strip() for pair in group} for group in root}
 
 
 def _from_odl(text: str) -> dict[str, dict[str, str]]:

@@ -55,9 +55,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
 
 from xcloudmask.errors import UnitError
+from xcloudmask.stac.profiles import Profile
 from xcloudmask.stac.view import AssetView, ItemView
 
 OffsetMode = Literal["auto", "apply", "skip"]
+#: What the caller can do, in an error.
+SETTLE_OFFSET = 'with sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
 
 #: ESA's first products with an offset, by the day of sensing.
 SWITCH_DATE = "2022-01-25"
@@ -93,7 +96,7 @@ class OffsetEvidence:
     flagged: bool = False  # the catalogue sets the flag on every item since 04.00
     harmonised: bool = False  # the catalogue is known to serve reflectance with no offset
     constant: bool = False  # the catalogue states -0.1 whatever the baseline
-    found: tuple[str, ...] = ()  # the same for people
+    facts: tuple[str, ...] = ()  # the same for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,38 +109,25 @@ class OffsetDecision:
 
 
 def gather(
-    view: ItemView,
-    asset: AssetView,
-    *,
-    scale: float,
-    stated: float | None,
-    listed: bool = False,
-    flagged: bool = False,
-    harmonised: bool = False,
-    constant: bool = False,
+    view: ItemView, asset: AssetView, profile: Profile, *, scale: float, stated: float | None
 ) -> OffsetEvidence:
-    """Collect what `view` says of the offset of `asset`."""
-    found = []
+    """Collect what an item, and what is known of its catalogue, say of the offset of an asset."""
     flag_name, flag = _flag(view)
-    if flag is not None:
-        found.append(f"{flag_name} = {flag}")
-    found.append(
-        f"offset of asset {asset.key!r} = {stated:g}"
-        if stated is not None
-        else f"asset {asset.key!r} states none"
-    )
+    facts = [] if flag is None else [f"{flag_name} = {flag}"]
+    own = "states none" if stated is None else None
+    facts.append(f"asset {asset.key!r} {own}" if own else f"offset of asset {asset.key!r} = {stated:g}")
     readings = _baselines(view)
     baseline = next(iter(readings.values()), None)
-    found += [f"{name}: processing baseline {a:02d}.{b:02d}" for name, (a, b) in readings.items()] or [
-        "no processing baseline"
-    ]
+    facts += [f"{name}: processing baseline {a:02d}.{b:02d}" for name, (a, b) in readings.items()]
+    if not readings:
+        facts.append("no processing baseline")
     sensed = view.text("datetime", "start_datetime")
     generated = view.text(*_GENERATED_PROPERTIES)
-    found.append(f"sensed {sensed[:10]}" if sensed else "no date of sensing")
+    facts.append(f"sensed {sensed[:10]}" if sensed else "no date of sensing")
     if generated and baseline is None:
-        found.append(f"generated {generated[:10]}")
+        facts.append(f"generated {generated[:10]}")
     if view.collection:
-        found.append(f"collection = {view.collection}")
+        facts.append(f"collection = {view.collection}")
     return OffsetEvidence(
         item_id=view.id,
         scale=scale,
@@ -148,11 +138,11 @@ def gather(
         disputed=len({value >= (4, 0) for value in readings.values()}) > 1,
         sensed=sensed,
         generated=generated,
-        listed=listed,
-        flagged=flagged,
-        harmonised=harmonised,
-        constant=constant,
-        found=tuple(found),
+        listed=profile.is_listed,
+        flagged=profile.flagged,
+        harmonised=profile.harmonised,
+        constant=profile.constant_offset,
+        facts=tuple(facts),
     )
 
 
@@ -190,8 +180,7 @@ def decide(evidence: OffsetEvidence, mode: OffsetMode = "auto") -> OffsetDecisio
         raise UnitError(
             f"item {evidence.item_id!r}: whether its pixels still carry the Sentinel-2 offset is told by"
             " boa_offset_applied, which Earth Search sets and this item lacks. The item says:"
-            f" {'; '.join(evidence.found)}. Search without fields=, or settle it with"
-            ' sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
+            f" {'; '.join(evidence.facts)}. Search without fields=, or settle it {SETTLE_OFFSET}"
         )
     return _since_0400(evidence, default, by_date=era == "new by date")
 
@@ -267,8 +256,7 @@ def _era(evidence: OffsetEvidence) -> Literal["old", "new", "new by date", "unkn
 def _contradiction(evidence: OffsetEvidence, why: str) -> NoReturn:
     raise UnitError(
         f"item {evidence.item_id!r}: the Sentinel-2 offset is contradictory: {why}. "
-        f"The item says: {'; '.join(evidence.found)}. "
-        'Settle it with sentinel2_offset="apply" (add the offset) or sentinel2_offset="skip" (add none).'
+        f"The item says: {'; '.join(evidence.facts)}. Settle it {SETTLE_OFFSET}"
     )
 
 

@@ -71,16 +71,8 @@ def is_local(address: str) -> bool:
 def gdal_path(address: str, *, private: bool = True) -> str:
     """Return the path under which GDAL knows an address, or refuse one that is not simply that of a file.
 
-    Parameters
-    ----------
-    address : str
-        A path, or a URL of http, https, s3, gs, az, abfs or file.
-    private : bool
-        Whether hosts of private addresses may be named, if the environment does not forbid them.
-
-    Raises
-    ------
-    AssetError
+    It may be a path, or a URL of http, https, s3, gs, az, abfs or file; with `private` of a host of a private
+    address, too, if the environment does not forbid that.
 
     Examples
     --------
@@ -145,10 +137,10 @@ def check_host(url: str, private: bool = True) -> None:
         return
     host = urlsplit(url).hostname or ""
     try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError) as error:
         raise AssetError(f"{host!r}: no such host ({error}).") from None
-    local = [text for text in found if not ip_address(str(text).partition("%")[0]).is_global]
+    local = [text for text in addresses if not ip_address(text.partition("%")[0]).is_global]
     if local:
         by = PRIVATE_HOSTS if private else "allow_private_hosts=False"
         why = f"{host} is {local[0]}, a private address, which {by} forbids"
@@ -158,14 +150,8 @@ def check_host(url: str, private: bool = True) -> None:
 def open_raster(path: str, *, filesystem: Any = None, own_vrt: bool = False) -> Any:
     """Open an image as GeoTIFF or JPEG 2000, whatever its name says: other formats may name other files.
 
-    Parameters
-    ----------
-    path : str
-        As `gdal_path` returns it, or an address of `filesystem`.
-    filesystem : fsspec file system, optional
-        Opens it in GDAL's place.
-    own_vrt : bool
-        Whether `path` may be the text of a VRT, as `xcloudmask.local` writes it for HDF5.
+    The path is as `gdal_path` returns it, or an address of the fsspec `filesystem`, which opens it in GDAL's
+    place; with `own_vrt` it may be the text of a VRT, as `xcloudmask.local` writes it for HDF5.
     """
     import rasterio
     from rasterio.errors import RasterioIOError
@@ -193,14 +179,6 @@ def open_raster(path: str, *, filesystem: Any = None, own_vrt: bool = False) -> 
 
 def read_bounded(file: Readable, what: str, seconds: float | None = None) -> bytes:
     """Return what is in a file of metadata, or refuse one that is too large, or comes too slowly, to be that.
-
-    Parameters
-    ----------
-    file : file opened for reading bytes
-    what : str
-        For the message.
-    seconds : float, optional
-        How long it may take.
 
     Examples
     --------

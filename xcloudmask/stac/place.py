@@ -11,9 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 from xcloudmask.errors import OptionError
+from xcloudmask.scene.dims import transformer
 from xcloudmask.stac.assumptions import Assumption
 from xcloudmask.stac.boxes import in_degrees, parse_crs
-from xcloudmask.stac.view import AssetView, ItemView, crs_of, to_numbers
+from xcloudmask.stac.view import AssetView, ItemView, to_numbers
 
 
 def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, Assumption | None]:
@@ -33,12 +34,13 @@ def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, A
     codes = {asset.crs for asset in assets}
     if len(codes) > 1:
         return None, None
-    code = next(iter(codes), None) or crs_of(view.properties) or _tile_crs(view)
+    code = next(iter(codes), None) or view.crs or _tile_crs(view)
     if code and not is_known_crs(code):
         return None, Assumption(
             f"{code} is no known CRS, so it is not used", "no other", "Correct proj:code in the item."
         )
-    if code and any(_lies_elsewhere(code, source, view.bbox) for source in _sources(view, assets)):
+    sources = (view.properties, *(asset.raw for asset in assets[:1]))
+    if code and any(_lies_elsewhere(code, source, view.bbox) for source in sources):
         return None, Assumption(
             f"{code} does not put the pixels where the bbox is; the CRS of the files is used",
             f"bbox {list(view.bbox or ())}",
@@ -57,10 +59,6 @@ def is_known_crs(code: str) -> bool:
     return True
 
 
-def _sources(view: ItemView, assets: Sequence[AssetView]) -> tuple[Mapping[str, Any], ...]:
-    return (view.properties, assets[0].raw) if assets else (view.properties,)
-
-
 def _tile_crs(view: ItemView) -> str | None:
     zone, band = view.number("mgrs:utm_zone"), (view.text("mgrs:latitude_band") or "").upper()
     if zone is None or len(band) != 1:
@@ -77,7 +75,7 @@ def _lies_elsewhere(code: str, source: Mapping[str, Any], bbox: tuple[float, ...
         return False
     west, south, east, north = bbox[0], bbox[1], bbox[len(bbox) // 2], bbox[len(bbox) // 2 + 1]
     try:
-        longitude, latitude = _to_lonlat(code).transform(*centre)
+        longitude, latitude = transformer(code, "EPSG:4326").transform(*centre)
     except ProjError:  # a code that pyproj does not know is left for whoever opens the files
         return False
     spare = 1 + north - south
@@ -97,10 +95,3 @@ def _native_centre(source: Mapping[str, Any], code: str) -> tuple[float, float] 
     if not transform or not shape or transform[1] or not transform[0]:
         return None
     return transform[2] + transform[0] * shape[1] / 2, transform[5] + transform[4] * shape[0] / 2
-
-
-@lru_cache(maxsize=256)
-def _to_lonlat(code: str) -> Any:
-    from pyproj import Transformer
-
-    return Transformer.from_crs(code, "EPSG:4326", always_xy=True)

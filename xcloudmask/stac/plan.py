@@ -113,11 +113,11 @@ def make_plan(
     level = _level(view, item.profile)
     profile = item.profile or unlisted_profile(sensor, level)
     lonlat = lonlat_box(view.geometry, view.bbox)
-    when = _datetime(view)
     time = item_time(view)
-    elevation = sun_elevation if sun_elevation is not None else _sun_elevation(view, lonlat, time)
-    if sun_elevation is not None:
-        check_sun(sun_elevation, f"item {view.id!r}", SUN_REMEDY)
+    if sun_elevation is None:
+        elevation = _sun_elevation(view, lonlat, time)
+    else:
+        elevation = check_sun(sun_elevation, f"item {view.id!r}", SUN_REMEDY)
     numbers = calibrate(
         view,
         choices,
@@ -138,7 +138,6 @@ def make_plan(
         if misplaced is None and crs is None and asset.crs and is_known_crs(asset.crs):
             own_crs = asset.crs  # the assets do not agree
         place = asset_grid(view, asset, own_crs, band.gsd if band else None, lonlat, edges)
-        good_bit = bits.get(band.name) if band else None
         return replace(
             source,
             item_id=view.id,
@@ -146,7 +145,7 @@ def make_plan(
             valid=valid,
             place=place,
             unplaced=place.assumed,
-            good_bit=good_bit,
+            good_bit=bits.get(band.name) if band else None,
             remote=view.remote,
             access=access_of(asset.raw, view.properties),
         )
@@ -157,7 +156,7 @@ def make_plan(
         catalogue=profile.catalogue,
         sensor=item.sensor_name,
         level=level,
-        datetime=when,
+        datetime=_datetime(view),
         time=time,
         assets=tuple(placed(source) for source in numbers.assets),
         valid=valid,
@@ -192,12 +191,12 @@ def _level(view: ItemView, profile: Profile | None) -> Level:
 
 
 def _datetime(view: ItemView) -> str:
-    told = view.text("datetime", "start_datetime")
-    if told is None:
+    when = view.text("datetime", "start_datetime")
+    if when is None:
         raise CloudMaskError(
             f"item {view.id!r}: it has neither datetime nor start_datetime. State one in its properties."
         )
-    return told
+    return when
 
 
 def item_time(view: ItemView) -> np.datetime64:
@@ -205,7 +204,6 @@ def item_time(view: ItemView) -> np.datetime64:
     import pandas as pd
 
     when = _datetime(view)
-
     try:
         if not _ISO_8601.match(when):
             raise ValueError("not ISO 8601")
@@ -238,16 +236,13 @@ def _valid_rule(view: ItemView, quality: Quality | None, assets: Sequence[Source
     if quality is None:
         return None
     asset = next((view.assets[key] for key in quality.keys if key in view.assets), None)
-    if asset is None:
-        asset = next((a for a in view.assets.values() if _ends_in(a.key, quality.keys)), None)
+    if asset is None:  # keys may be names of files
+        ends = tuple(f"_{key.upper()}" for key in quality.keys)
+        stems = ((a.key.rsplit(".", 1)[0].upper(), a) for a in view.assets.values())
+        asset = next((a for stem, a in stems if stem.endswith(ends)), None)
     if asset is None:
         return None
     if quality.mask is not None:
         return ValidRule(asset.key, asset.href, quality.mask, quality.expected)
     mask = sum(1 << quality.good_bits[source.band.name] for source in assets if source.band)
     return ValidRule(asset.key, asset.href, mask, mask)
-
-
-def _ends_in(key: str, names: Sequence[str]) -> bool:
-    """Whether a key that is a file's name ends in one of `names`, its ending aside."""
-    return key.rsplit(".", 1)[0].upper().endswith(tuple(f"_{name.upper()}" for name in names))

@@ -101,11 +101,6 @@ def unlisted_profile(sensor: Sensor | None, level: Level | None) -> Profile:
     return _profile(UNLISTED, _data()["products"].get(product, {}), level=level)
 
 
-def sensor_by_name(item_id: str) -> str | None:
-    """Return the sensor that an item's name begins with, ``"sentinel-2a"`` for ``"S2A_..."``."""
-    return next((s for pattern, s in _data()["sensors"].items() if fnmatchcase(item_id, pattern)), None)
-
-
 def sensor_of(view: ItemView, profile: Profile | None) -> Sensor | None:
     """Return the sensor of an item: its product's own, or by its properties, or by its name.
 
@@ -118,17 +113,18 @@ def sensor_of(view: ItemView, profile: Profile | None) -> Sensor | None:
     if profile and profile.sensor:
         return sensors.get(profile.sensor)
     instruments = view.first("instruments", "eo:instrument")
-    if isinstance(instruments, str):
-        instruments = (instruments,)
-    found = sensors.identify(
+    if not isinstance(instruments, (list, tuple)):
+        instruments = (instruments,) if instruments else ()
+    sensor = sensors.identify(
         view.text("platform", "eo:platform"),
-        [str(name) for name in instruments or ()],
+        list(map(str, instruments)),
         view.text("constellation", "eo:constellation"),
     )
-    if found is None or found.name == "sentinel-2":  # the family only: the name may tell which satellite
-        by_name = sensor_by_name(view.id)
-        found = sensors.get(by_name) if by_name else found
-    return found
+    if sensor is None or sensor.name == "sentinel-2":  # the family only: the name may tell which satellite
+        patterns = _data()["sensors"].items()
+        by_name = next((name for pattern, name in patterns if fnmatchcase(view.id, pattern)), None)
+        sensor = sensors.get(by_name) if by_name else sensor
+    return sensor
 
 
 _PRODUCT_TYPES: Mapping[str, Level] = {"S2MSI1C": "toa", "S2MSI2A": "boa", "MSIL1C": "toa", "MSIL2A": "boa"}
@@ -148,15 +144,13 @@ def level_of(view: ItemView) -> Level | None:
     'boa'
     """
     for name in ("s2:product_type", "sentinel2:product_type", "product:type"):
-        told = _PRODUCT_TYPES.get(view.text(name) or "")
-        if told:
-            return told
+        if level := _PRODUCT_TYPES.get(view.text(name) or ""):
+            return level
     stated = ("landsat:correction", "landsat:processing_level", "processing:level")
     names = ("s2:product_uri", "sentinel:product_id")
     for text in (*(view.text(name) for name in (*stated, *names)), view.collection, view.id):
-        told = _level_in(text or "")
-        if told:
-            return told
+        if level := _level_in(text or ""):
+            return level
     return None
 
 
@@ -176,9 +170,9 @@ def coarse_level_of(view: ItemView) -> Level | None:
 
 def _level_in(text: str) -> Level | None:
     words = _words(text)
-    told = {_LEVEL_WORDS[word] for word in words if word in _LEVEL_WORDS}
-    told |= {_PRODUCT_TYPES[word.upper()] for word in words if word.upper() in _PRODUCT_TYPES}
-    return told.pop() if len(told) == 1 else None
+    levels = {_LEVEL_WORDS[word] for word in words if word in _LEVEL_WORDS}
+    levels |= {_PRODUCT_TYPES[word.upper()] for word in words if word.upper() in _PRODUCT_TYPES}
+    return levels.pop() if len(levels) == 1 else None
 
 
 def _words(text: str) -> list[str]:

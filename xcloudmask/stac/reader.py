@@ -56,8 +56,12 @@ def read_layer(
     for source in layer.sources:
         if not own.touches(source.bounds):
             continue
-        values = _read_or_skip(source, part, resampling, transport, dtype)
-        if values is None:
+        try:
+            values = _read_source(source, part, resampling, transport, dtype)
+        except AssetError as error:
+            if transport.on_error == "raise":
+                raise
+            warn_anywhere(as_warning(error))
             continue
         if out is None:
             out = values
@@ -70,13 +74,16 @@ def read_layer(
 
 def with_places(plans: Sequence[ItemPlan], transport: Transport) -> list[ItemPlan]:
     """Return the plans, with places from the headers of the files of items that do not tell their CRS."""
-    silent = [plan for plan in plans if plan.assets and all(_crs_of(s) is None for s in plan.assets)]
+    silent = [
+        plan
+        for plan in plans
+        if plan.assets and all(source.place is None or source.place.crs is None for source in plan.assets)
+    ]
     if not silent:
         return list(plans)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        read = dict(
-            zip(map(id, silent), pool.map(partial(_from_headers, transport=transport), silent), strict=True)
-        )
+        placed = pool.map(partial(_from_headers, transport=transport), silent)
+        read = dict(zip(map(id, silent), placed, strict=True))
     ids = [plan.item_id for plan in silent if read[id(plan)] is not plan]
     if ids:
         warn_user(
@@ -86,10 +93,6 @@ def with_places(plans: Sequence[ItemPlan], transport: Transport) -> list[ItemPla
             UserWarning,
         )
     return [read.get(id(plan), plan) for plan in plans]
-
-
-def _crs_of(source: Source) -> str | None:
-    return source.place.crs if source.place else None
 
 
 def _from_headers(plan: ItemPlan, transport: Transport) -> ItemPlan:
@@ -111,18 +114,6 @@ def _from_headers(plan: ItemPlan, transport: Transport) -> ItemPlan:
             return plan
         sources.append(replace(source, place=place, crs=place.crs, unplaced=False))
     return replace(plan, assets=tuple(sources), crs=sources[0].crs)
-
-
-def _read_or_skip(
-    source: Source, part: Part, resampling: str, transport: Transport, dtype: Any
-) -> Float | None:
-    try:
-        return _read_source(source, part, resampling, transport, dtype)
-    except AssetError as error:
-        if transport.on_error == "raise":
-            raise
-        warn_anywhere(as_warning(error))
-        return None
 
 
 def _read_source(source: Source, part: Part, resampling: str, transport: Transport, dtype: Any) -> Float:
@@ -242,15 +233,15 @@ def _open_and_read(path: str, source: Source, part: Part, resampling: str, trans
 
 def _opened(path: str, source: Source, transport: Transport) -> Any:
     if is_zarr(path):
-        return open_array(path, source.crs, transport)
+        return nullcontext(open_array(path, source.crs, transport))
     return open_raster(path, filesystem=transport.filesystem, own_vrt=transport.own_vrt)
 
 
-def _check_crs(found: Any, declared: str | None) -> None:
-    if found is None or declared is None:
+def _check_crs(own: Any, declared: str | None) -> None:
+    if own is None or declared is None:
         return
-    name = parse_crs(found)
-    if name != declared and found != _rasterio_crs(declared):
+    name = parse_crs(own)
+    if name != declared and own != _rasterio_crs(declared):
         raise AssetError(
             f"the file is in {name[:60]}, the item says {declared}: its place on the grid would be wrong."
             " Correct the item's proj:code (modifier=), or leave it out."
@@ -405,11 +396,8 @@ def _kernel_scale(dataset: Any, crs: Any, whole: Grid) -> dict[str, str]:
     y = top + d * dataset.width / 2 + e * dataset.height / 2
     try:
         xs, ys = transform(crs, _rasterio_crs(whole.crs), [x, x + a, x + b], [y, y + d, y + e])
-    except (
-        CRSError,
-        RasterioError,
-        CPLE_BaseError,
-    ):  # the middle of the file lies nowhere on the grid's CRS: GDAL's estimate has to do
+    # the middle of the file lies nowhere on the grid's CRS: GDAL's estimate has to do
+    except (CRSError, RasterioError, CPLE_BaseError):
         return {}
     across, down = (
         math.hypot((xs[to] - xs[0]) / whole.res_x, (ys[to] - ys[0]) / whole.res_y) for to in (1, 2)

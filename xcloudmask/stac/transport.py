@@ -6,16 +6,20 @@ Authentication stays the user's: a function that patches URLs, GDAL's own settin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from xcloudmask.errors import AssetError, NoDataWarning, OptionError, warn_user
+from xcloudmask.errors import AssetError, CloudMaskError, NoDataWarning, OptionError, warn_user
+from xcloudmask.stac.assumptions import name_items
 from xcloudmask.stac.opening import check_host, gdal_path, is_local, open_raster, read_bounded
 from xcloudmask.store import retry
 
 OnError = Literal["raise", "skip"]
+T = TypeVar("T")
+R = TypeVar("R")
 
 _SKIP = "on_error='skip' makes it no data."
 _REMOTE = "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsiadls/"
@@ -35,36 +39,16 @@ _REMEDIES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """How assets are fetched; goes into the task graph, so it holds no open connection.
+    """How assets are fetched; goes into the task graph, so it holds no open connection."""
 
-    Parameters
-    ----------
-    retries : int
-        Attempts after the first, for faults that may pass (429, 5xx, broken connections).
-    timeout : float
-        Seconds that one request may take.
-    on_error : {"raise", "skip"}
-        What happens when an asset cannot be read at last.
-    patch_url : callable, optional
-        Called with each URL just before it is opened, so that signatures do not expire.
-    gdal_env : tuple of (name, value)
-        GDAL settings.
-    filesystem : fsspec file system, optional
-        Opens the assets in GDAL's place.
-    allow_private_hosts : bool
-        Whether hosts of private addresses may be read, if the environment does not forbid them.
-    own_vrt : bool
-        Whether an address may be the text of a VRT: those that `xcloudmask.local` writes.
-    """
-
-    retries: int = 4
-    timeout: float = 60.0
-    on_error: OnError = "raise"
-    patch_url: Callable[[str], str] | None = None
+    retries: int = 4  # after the first attempt, for faults that may pass (429, 5xx, broken connections)
+    timeout: float = 60.0  # seconds that one request may take
+    on_error: OnError = "raise"  # what happens when an asset cannot be read at last
+    patch_url: Callable[[str], str] | None = None  # of each URL just before it is opened: signatures expire
     gdal_env: tuple[tuple[str, str], ...] = ()
-    filesystem: Any = None
-    allow_private_hosts: bool = True
-    own_vrt: bool = False
+    filesystem: Any = None  # of fsspec; opens the assets in GDAL's place
+    allow_private_hosts: bool = True  # may be read, if the environment does not forbid them
+    own_vrt: bool = False  # an address may be the text of a VRT, as `xcloudmask.local` writes it
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
@@ -179,6 +163,33 @@ def warn_anywhere(message: str) -> None:
             warn_client(message, NoDataWarning)
             return
     warn_user(message, NoDataWarning)
+
+
+def for_each(
+    call: Callable[[T], R], items: Sequence[T], name_of: Callable[[T], str], on_error: OnError
+) -> list[R]:
+    """Return what `call` makes of each item, several at a time, as many cost a request each.
+
+    With ``on_error="skip"`` those are left out, with one warning, for which it raises an `AssetError`.
+    """
+    lost: dict[str, AssetError] = {}
+
+    def attempt(item: T) -> R | None:
+        try:
+            return call(item)
+        except AssetError as error:
+            if on_error == "raise":
+                raise
+            lost[name_of(item)] = error
+            return None
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        made = [result for result in pool.map(attempt, items) if result is not None]
+    if lost:
+        warn_anywhere(f"{name_items(sorted(lost))}: left out. {lost[min(lost)]}")
+    if not made:
+        raise CloudMaskError("no item is left: every one was left out, for the reasons in the warning")
+    return made
 
 
 def make_read_text(transport: Transport) -> Callable[..., str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from posixpath import dirname, normpath
 from typing import Any
 from urllib.parse import urlsplit
@@ -107,7 +106,8 @@ class ItemView:
     assets: Mapping[str, AssetView]
     links: tuple[str, ...] = ()
     bbox: tuple[float, ...] | None = None
-    geometry: Any = None
+    geometry: Mapping[str, Any] = field(default_factory=dict)
+    crs: str | None = None
     remote: bool = False  # from a catalogue elsewhere
     without_address: tuple[str, ...] = ()  # keys of assets that cannot be read
     address: str = ""  # of the item itself
@@ -170,7 +170,8 @@ def view_item(item: Any) -> ItemView:
         assets={key: _asset(key, raw, listed, shared, base) for key, raw in readable.items()},
         links=tuple(href for _, href in links),
         bbox=to_box(bbox),
-        geometry=geometry,
+        geometry=geometry if isinstance(geometry, Mapping) else {},
+        crs=crs_of(properties),
         address=base,
         without_address=tuple(key for key in raw_assets if key not in readable),
         remote=any(rel in _ORIGINS and _is_remote(href) for rel, href in links),
@@ -216,7 +217,8 @@ def access_of(raw: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
         refs = raw.get(f"{kind}:refs")
         if kind == "auth" and refs is None:  # what the item states holds for all of its assets
             refs = list(schemes)
-        named = [scheme for ref in refs or () if isinstance(scheme := schemes.get(ref), Mapping)]
+        refs = refs if isinstance(refs, (list, tuple)) else ()
+        named = [scheme for ref in refs if isinstance(scheme := schemes.get(str(ref)), Mapping)]
         # version 1 of the storage extension has its fields on the asset
         own = {
             k.partition(":")[2]: v for k, v in raw.items() if k.startswith(f"{kind}:") and k[-5:] != ":refs"
@@ -275,8 +277,9 @@ def _asset(
 ) -> AssetView:
     roles = tuple(str(role) for role in raw.get("roles") or ())
     gsd = to_number(raw.get("gsd", raw.get("eo:gsd")))
-    if gsd is None:
-        gsd = next((_role_gsd(role) for role in roles if role.startswith("gsd:")), None)
+    if gsd is None:  # the Copernicus Data Space has a role "gsd:20m"
+        sizes = (role.removeprefix("gsd:").removesuffix("m") for role in roles if role.startswith("gsd:"))
+        gsd = to_number(next(sizes, None))
     return AssetView(
         key=key,
         href=_absolute(str(raw.get("href", "")), base),
@@ -308,31 +311,28 @@ def _bands(raw: Mapping[str, Any], listed: Sequence[Any], shared: Mapping[str, A
 
 
 def _band(name: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> BandEntry:
-    found = {field: _stated(sources, keys) for field, keys in _NUMBERS.items()}
+    stated = {field: _stated(sources, keys) for field, keys in _NUMBERS.items()}
+    # in µm, as STAC has it; EOPF states nm, and no band is as long in µm
+    centre = to_number(_of_band("center_wavelength", name, sources[2]))
     return BandEntry(
         name=_text(name.get("name", name.get("id"))),
         common_name=_text(_of_band("common_name", name, sources[2])),
         description=_text(name.get("description")),
-        center_um=_micrometres(to_number(_of_band("center_wavelength", name, sources[2]))),
+        center_um=centre / 1000 if centre and centre > 100 else centre,
         fwhm_um=to_number(_of_band("full_width_half_max", name, sources[2])),
-        scale=to_number(found["scale"]),
-        offset=to_number(found["offset"]),
-        nodata=to_number(found["nodata"]),
-        unit=_text(found["unit"]),
-        data_type=_text(found["data_type"]),
-        gsd=to_number(found["spatial_resolution"]),
+        scale=to_number(stated["scale"]),
+        offset=to_number(stated["offset"]),
+        nodata=to_number(stated["nodata"]),
+        unit=_text(stated["unit"]),
+        data_type=_text(stated["data_type"]),
+        gsd=to_number(stated["spatial_resolution"]),
     )
 
 
 def _of_band(field: str, name: Mapping[str, Any], asset: Mapping[str, Any]) -> Any:
     """Return what a band entry says, in the words of either version; else what its asset says for all."""
-    found = _stated((name,), (f"eo:{field}", field))
-    return _stated((asset,), (f"eo:{field}",)) if found is None else found
-
-
-def _micrometres(centre: float | None) -> float | None:
-    """Return a wavelength in µm, as STAC has it; EOPF states nm, and no band is as long in µm."""
-    return centre / 1000 if centre is not None and centre > 100 else centre
+    own = _stated((name,), (f"eo:{field}", field))
+    return _stated((asset,), (f"eo:{field}",)) if own is None else own
 
 
 def _stated(sources: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Any:
@@ -346,12 +346,6 @@ def _stated(sources: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Any:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-@lru_cache(maxsize=256)
-def _role_gsd(role: str) -> float | None:
-    """Return 20 for the role ``"gsd:20m"`` of the Copernicus Data Space."""
-    return to_number(role.removeprefix("gsd:").removesuffix("m"))
 
 
 def _absolute(href: str, base: str) -> str:

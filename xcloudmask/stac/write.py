@@ -146,31 +146,32 @@ def describe_mask(
     within = "" if store is None else href.removeprefix(store).strip("/")
     if id is None and within:
         name += "-" + within.replace("/", "-")
+    links = [] if store is None else [{"rel": "store", "href": store, "type": ZARR, "title": "Zarr store"}]
     document: Document = {
         "stac_version": "1.1.0",
         "id": name,
         "stac_extensions": sorted(EXTENSIONS[extension] for extension in used),
-        "links": [*_store_link(store), *_sources(mask, items)],
+        "links": [*links, *_sources(mask, items)],
         "assets": {str(mask.name or "cloud_mask"): asset},
     }
     stamps = [_stamp(time) for time in (min(times), max(times))]
-    said = _software(mask)
+    software = _software(mask)
     cube = _cube(mask, (y, x), times) if zarr else {}
     if len(times) == 1:
         cloud = {"eo:cloud_cover": cover[0]} if cover else {}
         when = {"datetime": stamps[0]}
         document |= {"type": "Feature", **_geometry(place)}
-        document["properties"] = {**when, **_sensors(mask, one=True), **cloud, **said, **cube}
+        document["properties"] = {**when, **_sensors(mask, one=True), **cloud, **software, **cube}
         return pystac.Item.from_dict(document, migrate=False)
     summaries: Document = _sensors(mask, one=False)
     if cover:
         summaries["eo:cloud_cover"] = {"minimum": min(cover), "maximum": max(cover)}
-    asset |= said
+    asset |= software
     document |= {
         "type": "Collection",
-        "description": f"{said['processing:lineage']}: {len(times)} dates in one store",
+        "description": f"{software['processing:lineage']}: {len(times)} dates in one store",
         "license": "other",
-        "providers": [{"name": "xcloudmask", "roles": ["processor"], **said}],
+        "providers": [{"name": "xcloudmask", "roles": ["processor"], **software}],
         "extent": {"spatial": {"bbox": [_geometry(place)["bbox"]]}, "temporal": {"interval": [stamps]}},
         **({"summaries": summaries} if summaries else {}),
         **cube,
@@ -190,13 +191,7 @@ def where_and_when(mask: xr.DataArray) -> tuple[ImageGrid, list[Any]]:
 def save(document: Any, catalogue: str, storage_options: dict[str, Any] | None = None) -> str:
     """Write an Item or a Collection into a catalogue of JSON documents; return where to.
 
-    Parameters
-    ----------
-    document : pystac.Item or pystac.Collection
-    catalogue : path or URL
-        Its ``catalog.json`` is made, or given one more link.
-    storage_options : dict, optional
-        As of `stream`.
+    The ``catalog.json`` at that path or URL is made, or given one more link.
     """
     target = Target(open_store(catalogue, storage_options))
     kind = "item" if document.STAC_OBJECT_TYPE == "Feature" else "child"
@@ -215,7 +210,7 @@ def save(document: Any, catalogue: str, storage_options: dict[str, Any] | None =
             "links": [{"rel": "root", "href": "./catalog.json", "type": "application/json"}],
         }  # fmt: skip
         target.put_json(own, *path)
-        links = [one for one in root["links"] if one.get("href") != f"./{document.id}/{other}"]
+        links = [each for each in root["links"] if each.get("href") != f"./{document.id}/{other}"]
         if len(links) < len(root["links"]):  # one scene became several
             target.delete(document.id, other)
         if link not in links:
@@ -329,11 +324,10 @@ def _classes(codes: Mapping[str, int]) -> list[Document]:
     out: list[Document] = []
     for name, code in codes.items():
         word = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-        one = {"value": code, "name": word, "title": name.replace("_", " ").capitalize()}
-        one |= {"description": MEANINGS[name]} if name in MEANINGS else {}
-        out.append({**one, "color_hint": colours[name].lstrip("#").upper()})
-        if code == NO_DATA:
-            out[-1]["nodata"] = True
+        entry = {"value": code, "name": word, "title": name.replace("_", " ").capitalize()}
+        entry |= {"description": MEANINGS[name]} if name in MEANINGS else {}
+        nodata = {"nodata": True} if code == NO_DATA else {}
+        out.append({**entry, "color_hint": colours[name].lstrip("#").upper(), **nodata})
     return out
 
 
@@ -356,10 +350,6 @@ def _sensors(mask: xr.DataArray, *, one: bool) -> Document:
     return {"platform": names[0] if one else names}
 
 
-def _store_link(store: str | None) -> list[Document]:
-    return [] if store is None else [{"rel": "store", "href": store, "type": ZARR, "title": "Zarr store"}]
-
-
 def _sources(mask: xr.DataArray, items: Any) -> list[Document]:
     """Return links to the items of the scenes."""
     ids = [str(value) for value in np.ravel(mask["item_id"].values)] if "item_id" in mask.coords else []
@@ -369,8 +359,10 @@ def _sources(mask: xr.DataArray, items: Any) -> list[Document]:
             parts = joined.split("+") if "\n" in str(hrefs) else [joined]  # a mosaic's
             known |= dict(zip(parts, str(hrefs).split("\n"), strict=False))
     if items is not None:
-        given = plain_items(items)
-        known = {str(item["id"]): _self(item) for item in given}
+        known = {}
+        for item in plain_items(items):
+            addresses = [k["href"] for k in item.get("links") or () if k.get("rel") in ("self", "canonical")]
+            known[str(item["id"])] = str(addresses[0] if addresses else "")
         ids = ids or list(known)
         if not {part for name in ids for part in name.split("+")} & {*known}:
             raise OptionError("items", list(known)[:5], hint=f"The mask is of {', '.join(ids[:5])}.")
@@ -380,11 +372,6 @@ def _sources(mask: xr.DataArray, items: Any) -> list[Document]:
         for name in dict.fromkeys(parts)
         if known.get(name)
     ]
-
-
-def _self(item: Mapping[str, Any]) -> str:
-    links = item.get("links") or ()
-    return str(next((link["href"] for link in links if link.get("rel") in ("self", "canonical")), ""))
 
 
 def _cube(mask: xr.DataArray, dims: tuple[str, str], times: list[Any]) -> Document:

@@ -50,8 +50,8 @@ def split(href: str) -> tuple[str, str]:
     ('https://a/b.zarr?sig=1/2', 'r10m/b02')
     """
     address, query = _parted(href)
-    found = re.match(r"(.*?\.zarr)/+(.+?)/*$", address)
-    root, path = (found[1], found[2]) if found else (address.rstrip("/"), "")
+    match = re.match(r"(.*?\.zarr)/+(.+?)/*$", address)
+    root, path = (match[1], match[2]) if match else (address.rstrip("/"), "")
     return root + query, path
 
 
@@ -74,24 +74,13 @@ def _parted(href: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class ArrayFacts:
-    """What a store says of one array over rows and columns.
+    """What a store says of one array over rows and columns."""
 
-    Parameters
-    ----------
-    path : str
-        Within the store.
-    shape : (int, int)
-    dtype : str
-    fill : float or None
-    attrs : mapping
-        As they are stored.
-    """
-
-    path: str
+    path: str  # within the store
     shape: tuple[int, int]
     dtype: str
     fill: float | None
-    attrs: Mapping[str, Any]
+    attrs: Mapping[str, Any]  # as they are stored
 
     @property
     def group(self) -> str:
@@ -156,10 +145,10 @@ def read_only_store(url: str, transport: Transport) -> Any:
 def _profile(transport: Transport) -> str | None:
     """Return whose keys are in a file (AWS_PROFILE, ~/.aws), which s3fs reads and obstore does not."""
     settings = {**os.environ, **dict(transport.gdal_env)}
-    told = settings.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    keys = settings.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
     named = settings.get("AWS_PROFILE")
-    is_told = named is not None or os.path.exists(os.path.expanduser(told))
-    return (named or "default") if is_told and find_spec("s3fs") else None
+    has_keys = named is not None or os.path.exists(os.path.expanduser(keys))
+    return (named or "default") if has_keys and find_spec("s3fs") else None
 
 
 def _refuse_query(url: str, remedy: str) -> None:
@@ -187,33 +176,27 @@ def _obstore(url: str, scheme: str, transport: Transport) -> Any:
             "key": "access_key_id", "secret": "secret_access_key", "token": "session_token",
             "endpoint_url": "endpoint", "anon": "skip_signature", "requester_pays": "request_payer",
         }  # fmt: skip
-        told = s3_options(dict(transport.gdal_env))
-        config = {ours: told[theirs] for theirs, ours in names.items() if theirs in told}
+        options = s3_options(dict(transport.gdal_env))
+        config = {ours: options[theirs] for theirs, ours in names.items() if theirs in options}
         if region := {**os.environ, **dict(transport.gdal_env)}.get("AWS_REGION"):
             config["region"] = region
     return ObjectStore(from_url(url, **(limits | ({"config": config} if config else {}))), read_only=True)
 
 
 def arrays_below(group: Any, path: str) -> dict[str, ArrayFacts]:
-    """Return the two-dimensional arrays below a path, by path; from the metadata alone.
+    """Return the two-dimensional arrays below a path of a store's root, by path; from the metadata alone.
 
-    Parameters
-    ----------
-    group : zarr.Group
-        The root of a store. Where its metadata are not consolidated, and the store cannot be listed (HTTP),
-        the groups that a GeoZarr ``multiscales`` names are looked into.
-    path : str
+    Where these are not consolidated, and the store cannot be listed (HTTP), the groups that a GeoZarr
+    ``multiscales`` names are looked into.
     """
     known = group.metadata.consolidated_metadata
     if known is not None:
         nodes = {name: meta for name, meta in known.flattened_metadata.items() if name.startswith(f"{path}/")}
     else:
         nodes = dict(_probed(group, path))
-    found = {}
-    for name, meta in nodes.items():
-        if len(getattr(meta, "shape", ())) == 2:
-            found[name] = array_facts(name, meta)
-    return found
+    return {
+        name: array_facts(name, meta) for name, meta in nodes.items() if len(getattr(meta, "shape", ())) == 2
+    }
 
 
 def array_facts(path: str, meta: Any) -> ArrayFacts:
@@ -252,32 +235,28 @@ def grid_of_group(group: Any, path: str, crs: str, shape: tuple[int, int]) -> Gr
     """
     node = group[path]
     attrs = dict(node.attrs)
-    told = attrs.get("spatial:transform")
-    if told and len(told) >= 6 and told[0] > 0 > told[4] and not told[1] and not told[3]:
-        # of a pixel's corner, or of its middle
-        half = 0.5 if attrs.get("spatial:registration") == "node" else 0.0
-        return Grid(crs, told[2] - half * told[0], told[5] - half * told[4], told[0], -told[4], shape)
+    transform = attrs.get("spatial:transform")
+    if transform and len(transform) >= 6:
+        a, b, left, d, e, top = transform[:6]
+        if a > 0 > e and not b and not d:  # of a pixel's corner, or of its middle
+            half = 0.5 if attrs.get("spatial:registration") == "node" else 0.0
+            return Grid(crs, left - half * a, top - half * e, a, -e, shape)
     try:
         x, y = (np.asarray(node[name][:], "float64") for name in ("x", "y"))
     except KeyError as error:
         raise AssetError(f"{path}: it has no {error}, so nothing tells where its pixels lie.") from error
     if len(x) < 2 or len(y) < 2 or (len(y), len(x)) != shape:
         raise AssetError(f"{path}: its x and y have {len(x)} and {len(y)} values, its bands {shape} pixels.")
-    res_x, res_y = float(x[-1] - x[0]) / (len(x) - 1), float(y[0] - y[-1]) / (len(y) - 1)
-    if res_x <= 0 or res_y <= 0:
+    grid = Grid.of_centres(crs, x, y)
+    if grid.res_x <= 0 or grid.res_y <= 0:
         raise AssetError(f"{path}: its x and y do not run from west to east and from north to south.")
-    return Grid(crs, float(x[0]) - res_x / 2, float(y[0]) + res_y / 2, res_x, res_y, shape)
+    return grid
 
 
 class Raster:
     """One array of a store, with what the reader asks of a rasterio dataset.
 
-    Parameters
-    ----------
-    array : zarr.Array
-    grid : Grid
-    name : hashable
-        Of the array and its version, under which decoded pixels are kept.
+    Its decoded pixels are kept under `name`, that of the array and its version.
     """
 
     count = 1
@@ -356,19 +335,9 @@ def _span(low: float, high: float, length: int) -> slice:
     return slice(first, max(min(math.ceil(high), length), first + 1))
 
 
-@contextmanager
-def open_array(url: str, crs: str | None, transport: Transport) -> Iterator[Raster]:
-    """Give one array of a store, opened once for all its chunks.
-
-    Parameters
-    ----------
-    url : str
-        Of the array, patched already.
-    crs : str or None
-        Of its pixels.
-    transport : Transport
-    """
-    yield _raster(url, crs or "", transport, _stamp(split(url)[0]))
+def open_array(url: str, crs: str | None, transport: Transport) -> Raster:
+    """Return one array of a store, by its address (patched already), opened once for all its chunks."""
+    return _raster(url, crs or "", transport, _stamp(split(url)[0]))
 
 
 @lru_cache(maxsize=256)
