@@ -83,20 +83,10 @@ class Steps:
 
 
 def accumulate_block(array: Any, box: Box, steps: Steps, shape: Shape | None, labels: Ints | None) -> Column:
-    """Go through the steps of a block of the mask, a few at a time.
+    """Go through the steps of a block of the mask (time, y, x), a few at a time.
 
-    Parameters
-    ----------
-    array : zarr.Array or ndarray
-        (time, y, x): a stored mask, or the block itself.
-    box : (slice, slice)
-        Rows and columns of the block.
-    steps : Steps
-        When they were, and what counts.
-    shape : Shape, optional
-        What counts; without it all of the block.
-    labels : ndarray, optional
-        Number of the area of each pixel of the block, 0 and below outside.
+    The array is a stored mask, or the block itself. All of the block counts, or what lies within a shape, or
+    has a label above 0, the number of its area.
     """
     pixels, count = int(np.prod(_size(box))), len(steps.seconds)
     areas, number, within = _areas(box, shape, labels)

@@ -94,9 +94,7 @@ class Stored:
         """
         if not changes:
             return
-        lock = Lock(self.target)
-        lock.acquire()
-        try:
+        with Lock(self.target):
             if read_header(self.target) != self.header:
                 raise StoreLockedError(
                     f"{self.target.label} was changed by another process just now. Run the same call again"
@@ -110,8 +108,6 @@ class Stored:
             for step, label in changes.items():
                 for name, value in label.items():
                     self._write_label(name, step, value)
-        finally:
-            lock.release()
 
     def _write_label(self, name: str, step: int, value: Any) -> None:
         array = self.target.open_array(name)

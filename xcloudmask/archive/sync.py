@@ -21,7 +21,7 @@ from xcloudmask.archive.pending import (
     plan_change,
     select_steps,
     with_stored_labels,
-)  # fmt: skip
+)
 from xcloudmask.errors import CloudMaskError, ContractError, OptionError, names_checked
 from xcloudmask.predict.options import PredictOptions
 from xcloudmask.scene.aux_inputs import AuxLike, read_aux
@@ -166,8 +166,11 @@ def sync(
         kept["bands"] = record["bands"]
     da = load_stac(items, **{**loading.given(), "modifier": None, **kept, **_sun(loading, items)})
     _check_level(target, record, da)
-    if stored is not None:  # also where nothing is missing: other options are not taken in silence
-        _check_same(stored, da, asked, writing)
+    # What `stream` would refuse, before any label is changed, and also where nothing is missing: other
+    # options are not taken in silence.
+    if stored is not None:
+        asked_for = plan_output(from_reflectance(da, asked), writing)
+        check_contract(stored.header["contract"], asked_for.contract, target.label)
     scene, replaced = select_steps(da, found, todo, stored)
     if not scene.sizes["time"]:
         return SyncReport(target.label, skipped=skipped, left_out=tuple(todo))
@@ -190,12 +193,6 @@ def _check_aux(aux: AuxLike | None) -> None:
                 f"aux[{name!r}] has {array.sizes['time']} times, and sync takes one picture for all: "
                 "aux.median('time'). For a picture for each time use load_stac and stream"
             )
-
-
-def _check_same(stored: Stored, scene: xr.DataArray, asked: PredictOptions, writing: WriteOptions) -> None:
-    """Refuse what `stream` would refuse, before any label is changed for it."""
-    output = plan_output(from_reflectance(scene, asked), writing)
-    check_contract(stored.header["contract"], output.contract, stored.target.label)
 
 
 def _report(
@@ -268,10 +265,10 @@ _GRID = ("resolution", "crs", "bbox", "geometry")
 
 def _record(target: Target, stored: Stored | None) -> dict[str, Any] | None:
     """Return what the first sync noted of its settings, unless the store has been replaced since."""
-    found = (target.get_json(FOLDER, "sync", "zarr.json") or {}).get("attributes")
-    if found is None or stored is None or found["grid"] != _grid(stored.open()):
+    record = (target.get_json(FOLDER, "sync", "zarr.json") or {}).get("attributes")
+    if record is None or stored is None or record["grid"] != _grid(stored.open()):
         return None
-    return dict(found)
+    return dict(record)
 
 
 def _write_record(target: Target, settings: Mapping[str, Any], scene: xr.DataArray) -> None:

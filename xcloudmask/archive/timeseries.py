@@ -19,6 +19,7 @@ from xcloudmask.masks import apply
 from xcloudmask.masks.areas import shapes_on
 from xcloudmask.scene.dims import spatial_dims, transform_of
 from xcloudmask.scene.mask_classes import codes_of
+from xcloudmask.scene.same_grid import differ_along
 from xcloudmask.stac.boxes import check_bbox, geometry_box, parse_crs, transform_box
 from xcloudmask.store.header import read_header
 from xcloudmask.store.store import Target, open_existing
@@ -276,12 +277,7 @@ def _on_grid(mask: xr.DataArray, areas: xr.DataArray) -> xr.DataArray:
         )
     areas = areas.transpose(*dims)
     for dim in dims:
-        same = areas.sizes[dim] == mask.sizes[dim] and (
-            dim not in areas.coords
-            or dim not in mask.coords
-            or bool((areas[dim].values == mask[dim].values).all())
-        )
-        if not same:
+        if areas.sizes[dim] != mask.sizes[dim] or differ_along(areas, mask, dim):
             raise CloudMaskError(
                 f"areas= is on another grid than the masks along {dim!r} ({areas.sizes[dim]} and "
                 f"{mask.sizes[dim]} pixels): bring it there with areas.rio.reproject_match(mask)"
@@ -312,26 +308,24 @@ def _build(query: _Query) -> xr.Dataset:
         raise CloudMaskError(f"the masks span {days[0]} to {days[-1]}: more than 68 years; split them")
     steps = Steps(seconds, series.order, series.unit[0], query.codes)
     task, tiles = delayed(accumulate_block, pure=True), _tiles(query)
-    columns: list[list[Any]] = []
+    columns: dict[tuple[int, int], tuple[Box, Any]] = {}
     for i, line in enumerate(tiles):
-        columns.append([])
         for j, box in enumerate(line):
             labels = None if areas.labels is None else areas.labels[box].data
             pixels = series.mask.data[:, *box] if series.array is None else series.array
             name = f"xcloudmask-column-{query.token}-{i}-{j}"
-            columns[-1].append(task(pixels, box, steps, query.shape, labels, dask_key_name=name))
+            columns[i, j] = box, task(pixels, box, steps, query.shape, labels, dask_key_name=name)
+
+    def block_of(name: str, i: int, j: int) -> Any:
+        box, column = columns[i, j]
+        size = tuple(part.stop - part.start for part in box)
+        key = f"xcloudmask-{name}-{query.token}-{i}-{j}"
+        return arrays.from_delayed(getattr(column, name), size, np.int32, name=key)
 
     def as_map(name: str) -> Any:
-        blocks: list[list[Any]] = []
-        for i, (line, row) in enumerate(zip(tiles, columns, strict=True)):
-            blocks.append([])
-            for j, (box, column) in enumerate(zip(line, row, strict=True)):
-                size = tuple(part.stop - part.start for part in box)
-                key = f"xcloudmask-{name}-{query.token}-{i}-{j}"
-                blocks[-1].append(arrays.from_delayed(getattr(column, name), size, np.int32, name=key))
-        return arrays.block(blocks)
+        return arrays.block([[block_of(name, i, j) for j in range(len(tiles[0]))] for i in range(len(tiles))])
 
-    counts = [column.counts for line in columns for column in line]
+    counts = [column.counts for _, column in columns.values()]
     summed = delayed(add_counts, pure=True)(
         counts, areas.numbers, dask_key_name=f"xcloudmask-counts-{query.token}"
     )

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,16 +59,12 @@ def _sweep(folder: Path, prefix: str) -> None:
     """Remove what runs to the same output left that were killed on this machine."""
     import psutil  # type: ignore[import-untyped,unused-ignore]
 
-    for found in folder.iterdir():
-        match = re.fullmatch(re.escape(prefix) + r"(\d+)-\w+\.part", found.name)
-        if match and found not in _live:
+    for path in folder.iterdir():
+        match = re.fullmatch(re.escape(prefix) + r"(\d+)-\w+\.part", path.name)
+        if match and path not in _live:
             pid = int(match[1])
             if pid == os.getpid() or not psutil.pid_exists(pid):
-                shutil.rmtree(found, ignore_errors=True)
-
-
-def _sidecars(out: Path) -> Sequence[Path]:
-    return [out.with_name(out.name + end) for end in (".aux.xml", ".ovr", ".msk")]
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def install(work: Path, out: Path) -> None:
@@ -77,8 +73,8 @@ def install(work: Path, out: Path) -> None:
         if out.is_dir():  # a folder cannot be replaced in one step: the old one stands until the new is whole
             os.replace(out, work / "old")
         else:
-            for old in _sidecars(out):  # they speak of the old pixels
-                old.unlink(missing_ok=True)
+            for end in (".aux.xml", ".ovr", ".msk"):  # these speak of the old pixels
+                out.with_name(out.name + end).unlink(missing_ok=True)
         os.replace(work / out.name, out)
         sidecar = work / f"{out.name}.aux.xml"
         if sidecar.exists():

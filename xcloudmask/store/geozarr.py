@@ -146,22 +146,10 @@ def attributes(grid: ImageGrid) -> dict[str, Any]:
 def multiscales(
     name: str, ndim: int, grid: ImageGrid, levels: Mapping[int, str], method: str, said: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what a group says of an array and its overviews.
+    """Return what a group says of an array and its overviews, beside what it says already.
 
-    Parameters
-    ----------
-    name : str
-        The array.
-    ndim : int
-        Its number of dimensions: GDAL expects a figure for each.
-    grid : ImageGrid
-        Of the array.
-    levels : mapping of int to str
-        The path of each overview, by how many times coarser it is; each is made from the array itself.
-    method : str
-        How.
-    said : mapping
-        What the group says already.
+    `levels` are their paths, by how many times coarser each is, made from the array itself by a `method`.
+    Of the dimensions GDAL expects a figure for each.
     """
     layout: list[dict[str, Any]] = [{"asset": name, **_extent(grid)}]
     for factor, path in levels.items():

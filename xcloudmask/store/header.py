@@ -7,7 +7,7 @@ from typing import Any
 from xcloudmask.errors import ContractError
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.safety_copy import check_copy
-from xcloudmask.store.store import Target
+from xcloudmask.store.store import Target, group_document
 
 
 def read_any_header(target: Target) -> dict[str, Any] | None:
@@ -46,5 +46,4 @@ def write_header(target: Target, **attributes: Any) -> None:
 
 def put_group(target: Target, attributes: dict[str, Any], *names: str) -> None:
     """Write attributes as a Zarr group without members, so that the store stays a valid hierarchy."""
-    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    target.put_json(document, *names, "zarr.json")
+    target.put_json(group_document(attributes), *names, "zarr.json")

@@ -160,14 +160,10 @@ class BranchStore(WrapperStore[Any]):
 
 
 def open_branch(place: str, options: Mapping[str, Any] | None = None) -> BranchStore:
-    """Open a repository, or make it where there is none.
+    """Open a repository, or make it where there is none: in a folder, or at an address of ``s3`` or ``gs``.
 
-    Parameters
-    ----------
-    place : str
-        A folder, or ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
-    options : mapping, optional
-        ``branch``, and what `icechunk.s3_storage` or `icechunk.gcs_storage` takes (``endpoint_url``, ...).
+    The options are ``branch``, and what `icechunk.s3_storage` or `icechunk.gcs_storage` takes
+    (``endpoint_url``, ...).
 
     Examples
     --------
@@ -178,8 +174,8 @@ def open_branch(place: str, options: Mapping[str, Any] | None = None) -> BranchS
         import icechunk
     except ImportError as error:
         raise CloudMaskError(f"icechunk:{place} needs Icechunk: pip install icechunk ({error})") from error
-    told = dict(options or {})
-    branch = told.pop("branch", "main")
+    given = dict(options or {})
+    branch = given.pop("branch", "main")
     scheme, url, rest = place.partition("://")
     bucket, _, prefix = rest.partition("/")
     makers: dict[str, Callable[..., Any]] = {"s3": icechunk.s3_storage, "gs": icechunk.gcs_storage}
@@ -190,9 +186,9 @@ def open_branch(place: str, options: Mapping[str, Any] | None = None) -> BranchS
         )  # fmt: skip
     try:
         if url:
-            storage = makers[scheme](bucket=bucket, prefix=prefix or None, **told)
+            storage = makers[scheme](bucket=bucket, prefix=prefix or None, **given)
         else:
-            storage = icechunk.local_filesystem_storage(str(Path(place).expanduser().absolute()), **told)
+            storage = icechunk.local_filesystem_storage(str(Path(place).expanduser().absolute()), **given)
     except TypeError as error:
         raise CloudMaskError(f"storage_options for icechunk:{place}: {error}") from error
     try:

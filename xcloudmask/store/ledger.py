@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import zarr
 from zarr.codecs import ZstdCodec
 
 from xcloudmask.store.lock import FOLDER
@@ -47,8 +46,7 @@ class Ledger:
     def create(cls, target: Target, layout: Layout, dims: Iterable[str]) -> Ledger:
         """Write a ledger in which all regions are pending."""
         names = list(dims)
-        make = [partial(_create, target, layout, names, name) for name in (NAME, SIZES)]
-        return cls(target, *(call_with_retries(f"write to {target.label}", call) for call in make))
+        return cls(target, *(_create(target, layout, names, name) for name in (NAME, SIZES)))
 
     @classmethod
     def open(cls, target: Target, mode: Literal["r", "r+"] = "r+") -> Ledger:
@@ -163,9 +161,9 @@ def _create(target: Target, layout: Layout, dims: list[str], name: str) -> Any:
             "flag_meanings": "pending done failed without_overviews",
             "failures": {},
         }
-    return zarr.create_array(
-        target.store,
-        name=target.path(FOLDER, name),
+    return target.create_array(
+        FOLDER,
+        name,
         shape=layout.grid,
         chunks=chunks,
         dtype="uint8" if name == NAME else "int64",
@@ -173,6 +171,4 @@ def _create(target: Target, layout: Layout, dims: list[str], name: str) -> Any:
         fill_value=PENDING,
         dimension_names=[*(f"{dim}_block" for dim in dims[: len(lead)]), "region_row", "region_column"],
         attributes=about,
-        overwrite=True,
-        zarr_format=3,
     )

@@ -32,7 +32,7 @@ from typing import Any
 
 from xcloudmask.errors import StoreError, StoreLockedError
 from xcloudmask.store.retry import brief
-from xcloudmask.store.store import Target
+from xcloudmask.store.store import Target, group_document
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -44,13 +44,6 @@ FOLDER = "stream"
 def _read(path: str) -> str:
     try:
         return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
@@ -74,11 +67,14 @@ def _started(pid: int) -> str:
 
 def here() -> dict[str, Any]:
     """Return what tells this process from all others."""
+    namespace = ""
+    with contextlib.suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
     return {
         "host": socket.gethostname(),
         "machine": _read("/etc/machine-id") or f"{uuid.getnode():x}",
         "boot": _read("/proc/sys/kernel/random/boot_id"),
-        "pids": _namespace(),
+        "pids": namespace,
         "pid": os.getpid(),
         "started": _started(os.getpid()),
     }
@@ -88,8 +84,7 @@ def is_stale(lock: dict[str, Any], me: dict[str, Any], now: float) -> bool:
     """Whether the owner of a lock is surely gone."""
     if now - float(lock.get("renewed", 0)) > LEASE:
         return True
-    same_machine = all(lock.get(key) == me[key] for key in ("host", "machine"))
-    if not same_machine:
+    if any(lock.get(key) != me[key] for key in ("host", "machine")):
         return False
     if lock.get("boot") != me["boot"]:
         return True
@@ -114,18 +109,25 @@ class Lock:
             return
         me, number = here(), 1
         while True:
-            found = self._found(number)
-            if found is None:
+            holder = self._holder(number)
+            if holder is None:
                 if self.target.put_if_absent(self._document(), *self._names(number)):
                     break
                 continue
-            if not is_stale(found, me, time.time()):
-                raise StoreLockedError(_refusal(self.target, found))
-            log.warning("%s: taking over from a writer that is gone (%s)", self.target.label, _who(found))
+            if not is_stale(holder, me, time.time()):
+                raise StoreLockedError(_refusal(self.target, holder))
+            log.warning("%s: taking over from a writer that is gone (%s)", self.target.label, _who(holder))
             number += 1
         self.number = number
         self._thread = threading.Thread(target=self._renew, name="xcloudmask-lock", daemon=True)
         self._thread.start()
+
+    def __enter__(self) -> Lock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def check(self) -> None:
         """Raise if somebody else has taken over."""
@@ -147,31 +149,28 @@ class Lock:
             numbers = {int(name[5:]) for name in left if name.startswith("lock.") and name[5:].isdigit()}
             for number in sorted({*range(1, self.number + 1), *numbers}):
                 self.target.delete_tree(FOLDER, f"lock.{number}")
-            self._tidy()
+            # no empty folders are left where a refused call has written nothing
+            if self.target.local is not None:
+                with contextlib.suppress(OSError):  # not empty: the usual case
+                    (self.target.local / FOLDER).rmdir()
         self.number = 0
-
-    def _tidy(self) -> None:
-        """Leave no empty folders where a refused call has written nothing."""
-        if self.target.local is not None:
-            with contextlib.suppress(OSError):  # not empty: the usual case
-                (self.target.local / FOLDER).rmdir()
 
     def _names(self, number: int) -> tuple[str, ...]:
         return FOLDER, f"lock.{number}", "zarr.json"
 
-    def _found(self, number: int) -> dict[str, Any] | None:
+    def _holder(self, number: int) -> dict[str, Any] | None:
         document = self.target.get_json(*self._names(number))
         return None if document is None else dict(document.get("attributes", {}))
 
     def _document(self) -> bytes:
         attributes = {**here(), "owner": self._owner, "since": self._since, "renewed": time.time()}
-        return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}).encode()
+        return json.dumps(group_document(attributes)).encode()
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEWAL):
             try:
-                mine, next_one = self._found(self.number), self._found(self.number + 1)
-                if mine is None or mine.get("owner") != self._owner or next_one is not None:
+                mine, next_holder = self._holder(self.number), self._holder(self.number + 1)
+                if mine is None or mine.get("owner") != self._owner or next_holder is not None:
                     self.lost = (
                         f"{self.target.label}: another process has taken over this store, as this one did "
                         f"not answer for {LEASE:.0f} s (was the machine asleep?). What it recorded is kept; "

@@ -18,7 +18,7 @@ from xcloudmask.store import geozarr
 from xcloudmask.store.lock import FOLDER
 from xcloudmask.store.packing import Packing
 from xcloudmask.store.retry import call_with_retries
-from xcloudmask.store.store import Target, groups_within
+from xcloudmask.store.store import Target, group_document, groups_within
 
 log = logging.getLogger("xcloudmask.streaming")
 
@@ -53,11 +53,10 @@ def clean_attrs(attrs: Any, what: str) -> dict[str, Any]:
 def coordinates(template: xr.DataArray) -> xr.Dataset:
     """Return the coordinates that a store can hold, the CRS among them, ready to be written."""
     crs = template.rio.crs
-    array = (
-        template.drop_encoding()
-        if crs is None
-        else template.rio.write_crs(crs, grid_mapping_name="spatial_ref")
-    )
+    if crs is None:
+        array = template.drop_encoding()
+    else:
+        array = template.rio.write_crs(crs, grid_mapping_name="spatial_ref")
     ds = xr.Dataset(attrs={"Conventions": "CF-1.11", "title": str(template.name)})
     for name, coord in array.coords.items():
         variable = coord.variable.copy()
@@ -65,7 +64,7 @@ def coordinates(template: xr.DataArray) -> xr.Dataset:
         if values.dtype.kind == "M":
             values = values.astype("datetime64[us]")
         elif values.dtype.kind in "UST" or (
-            values.dtype == object and all(isinstance(one, str) for one in values.flat)
+            values.dtype == object and all(isinstance(value, str) for value in values.flat)
         ):
             values = values.astype(object)  # stored with any length, so that longer ones can be appended
         elif values.dtype.kind not in "uifb":
@@ -126,9 +125,8 @@ def array_attrs(template: xr.DataArray, packing: Packing, coords: xr.Dataset) ->
     if others:
         attrs["coordinates"] = " ".join(others)
     if template.rio.crs is not None:
-        attrs["grid_mapping"] = (
-            "spatial_ref"  # CF's way, which GDAL follows; its own, `_CRS`, no netCDF holds
-        )
+        # CF's way, which GDAL follows; its own, `_CRS`, no netCDF holds
+        attrs["grid_mapping"] = "spatial_ref"
     return attrs
 
 
@@ -144,20 +142,18 @@ def consolidate(target: Target, names: Sequence[str]) -> None:
 
 
 def _list(target: Target, names: Sequence[str]) -> None:
-    for inner in {
-        name.partition("/")[0] for name in names if "/" in name
-    }:  # overviews, which have a list too
+    for inner in {name.partition("/")[0] for name in names if "/" in name}:  # overviews have a list too
         own = [name.removeprefix(f"{inner}/") for name in names if name.startswith(f"{inner}/")]
         _list(replace(target, group=target.path(inner)), own)
-    document = target.get_json("zarr.json") or {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    document = target.get_json("zarr.json") or group_document({})
     # xarray notes the other coordinates here, those of the last call only; the mask's own note is complete.
     attrs = document.get("attributes", {})
     document["attributes"] = {key: attrs[key] for key in sorted(attrs) if key != "coordinates"}
     ours = groups_within(names)
     members = [name for name in target.children() if name not in ("zarr.json", FOLDER)]
     metadata = {name: target.get_json(name, "zarr.json") for name in sorted({*members, *names, *ours})}
-    for one in (document, *(metadata[name] or {} for name in ours)):
-        one.pop("consolidated_metadata", None)
+    for group in (document, *(metadata[name] or {} for name in ours)):
+        group.pop("consolidated_metadata", None)
     plain = all(meta and (meta["node_type"] == "array" or name in ours) for name, meta in metadata.items())
     if plain and not target.transactional:
         document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
@@ -171,6 +167,6 @@ def _open_up(target: Target) -> None:
         outer = replace(target, group="/".join(parts[:depth]))
         document = outer.get_json("zarr.json")
         if document is None:
-            outer.put_json({"zarr_format": 3, "node_type": "group", "attributes": {}}, "zarr.json")
+            outer.put_json(group_document({}), "zarr.json")
         elif document.pop("consolidated_metadata", None) is not None:
             outer.put_json(document, "zarr.json")

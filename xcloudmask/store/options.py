@@ -68,7 +68,8 @@ class WriteOptions(OptionSet):
                     name, value, hint="Give a " + ("mapping." if kind is Mapping else "string.")
                 )
         check_overviews(self.overviews)
-        if self.stac is not None and not _is_place(self.stac):
+        place = "" if self.stac is None else self.stac
+        if not isinstance(place, (str, os.PathLike)) or os.fspath(place).startswith("icechunk:"):
             raise OptionError(
                 "stac", self.stac, hint="Give a folder, or a URL such as s3://bucket/catalogue."
             )
@@ -78,10 +79,6 @@ class WriteOptions(OptionSet):
             value = getattr(self, name)
             if not (value is None or isinstance(value, (Mapping, tuple, list)) or value is False):
                 raise OptionError(name, value, hint="Give pixels by dimension: {'y': 512, 'x': 512}.")
-
-
-def _is_place(value: object) -> bool:
-    return isinstance(value, (str, os.PathLike)) and not os.fspath(value).startswith("icechunk:")
 
 
 def check_overviews(value: Overviews, name: str = "overviews") -> None:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 
 from xcloudmask.errors import CloudMaskError, ContractError, Remedy, Use, names_checked
 from xcloudmask.store import geozarr
@@ -31,7 +30,7 @@ from xcloudmask.store.regions import Index, Layout
 from xcloudmask.store.retry import call_with_retries
 from xcloudmask.store.safety_copy import drop_copy, is_open, write_copy
 from xcloudmask.store.sizes import storage_of
-from xcloudmask.store.store import Target, open_existing, settle_region
+from xcloudmask.store.store import Target, group_document, open_existing, settle_region
 
 Values = npt.NDArray[Any]
 
@@ -70,17 +69,10 @@ class Pyramid:
 
 
 def coarsen(values: Values, factors: Sequence[int], method: str, fill: Any) -> list[Values]:
-    """Return an image at several coarser sizes, each made of its own pixels.
+    """Return an image (..., y, x) at several coarser sizes, powers of two, each made of its own pixels.
 
-    Parameters
-    ----------
-    values : ndarray (..., y, x)
-    factors : sequence of int
-        Powers of two, ascending.
-    method : {"mode", "average"}
-        The most frequent value, of equally frequent ones the highest: no data, and cloud rather than clear;
-        or the mean of what is not `fill`.
-    fill : number
+    By method ``"mode"`` of the most frequent value, of equally frequent ones the highest: no data, and cloud
+    rather than clear; by ``"average"`` of the mean of what is not `fill`.
 
     Examples
     --------
@@ -245,7 +237,7 @@ def _make(target: Target, header: dict[str, Any], layout: Layout) -> dict[str, A
         level = replace(target, group=target.path(PLACE, str(factor)))
         made = _create(level, base, coords, grid.coarser(factor), factor, layout)
         arrays += [f"{PLACE}/{factor}/{array}" for array in made]
-    document = target.get_json("zarr.json") or {"zarr_format": 3, "node_type": "group"}
+    document = target.get_json("zarr.json") or group_document({})
     levels = {factor: f"{PLACE}/{factor}/{name}" for factor in said["factors"]}
     attrs = {**document.get("attributes", {}), **geozarr.attributes(grid)}
     attrs |= geozarr.multiscales(name, base.ndim, grid, levels, said["method"], attrs)
@@ -277,23 +269,17 @@ def _create(
     chunks = base.chunks if whole else (*base.chunks[:-2], *part)
     shards = (*base.shards[:-2], *part) if base.shards else None
 
-    def make() -> Any:
-        return zarr.create_array(
-            level.store,
-            name=level.path(name),
-            shape=(*base.shape[:-2], *grid.shape),
-            chunks=chunks,
-            shards=None if shards == chunks else shards,
-            dtype=base.dtype,
-            compressors=base.compressors,
-            fill_value=base.fill_value,
-            dimension_names=base.metadata.dimension_names,
-            attributes=attrs,
-            overwrite=True,
-            zarr_format=3,
-        )
-
-    call_with_retries(f"create {name} in {level.label}", make)
+    level.create_array(
+        name,
+        shape=(*base.shape[:-2], *grid.shape),
+        chunks=chunks,
+        shards=None if shards == chunks else shards,
+        dtype=base.dtype,
+        compressors=base.compressors,
+        fill_value=base.fill_value,
+        dimension_names=base.metadata.dimension_names,
+        attributes=attrs,
+    )
     return [name, *(str(coord) for coord in ds.coords)]
 
 
@@ -369,19 +355,15 @@ def add_overviews(
     """
     check_overviews(factors, "factors")
     target = Target(open_existing(store, storage_options), group or "")
-    lock = Lock(target)
-    lock.acquire()
-    try:
+    with Lock(target) as lock:
         header = header_of(target)
         array, ledger = target.open_array(str(header["contract"]["name"])), Ledger.open(target)
         layout = storage_of(header, array.shape).layout
         pyramid = settle_overviews(target, array, ledger, layout, factors, lock.check)
         header = read_raw_header(target) or header
         if is_open(target):
-            write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))
+            write_copy(target, header)
         if isinstance(target.store, BranchStore):
             message = f"overviews of {header['contract']['name']}"
             target.store.commit(message, {"group": target.group}, target.group, None)
-    finally:
-        lock.release()
     return pyramid.factors if pyramid else ()

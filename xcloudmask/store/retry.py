@@ -33,24 +33,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A kind of error.
+    """A kind of error."""
 
-    Parameters
-    ----------
-    kind : {"passes", "absent", "final"}
-        Whether trying again may help, the file is not there, or neither.
-    name : str
-        ``"full"``, ``"denied"``, ``"refused"``, ``"busy"``, ...
-    reason : str
-        What to tell the user, and the remedy.
-    retries : int
-        How often at most it is worth trying again.
-    """
-
-    kind: Literal["passes", "absent", "final"]
-    name: str
-    reason: str = ""
-    retries: int = 0
+    kind: Literal["passes", "absent", "final"]  # trying again may help, the file is not there, or neither
+    name: str  # "full", "denied", "refused", "busy", ...
+    reason: str = ""  # what to tell the user, and the remedy
+    retries: int = 0  # how often at most it is worth trying again
 
 
 _FULL = Fault("final", "full", "the disk is full. Free some space")
@@ -158,13 +146,6 @@ def messages(error: BaseException) -> str:
     return "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in _chain(error)))
 
 
-def _of_numbers(error: BaseException) -> Fault | None:
-    for each in _chain(error):
-        if isinstance(each, OSError) and each.errno in _BY_NUMBER:
-            return _BY_NUMBER[each.errno]
-    return None
-
-
 def classify(error: BaseException) -> Fault:
     """Return what kind of fault an error is, by the words of GDAL, curl, the servers and the clients.
 
@@ -180,8 +161,9 @@ def classify(error: BaseException) -> Fault:
     """
     if isinstance(error, AssetError):  # it explains a fault already, and may quote its words
         return _OTHER
-    if (fault := _of_numbers(error)) is not None:
-        return fault
+    for each in _chain(error):
+        if isinstance(each, OSError) and each.errno in _BY_NUMBER:
+            return _BY_NUMBER[each.errno]
     text = "; ".join(f"{type(each).__name__} {each}" for each in _chain(error))
     for words, fault in _BY_WORDS:
         if words.search(text):
@@ -230,14 +212,7 @@ def is_io(error: BaseException) -> bool:
 def call_with_retries(what: str, call: Callable[[], T], patience: float | None = None) -> T:
     """Call until it works: an error that may pass is waited out, a final one becomes a `StoreError`.
 
-    Parameters
-    ----------
-    what : str
-        What is being done, for the message: ``"write region ... to s3://..."``.
-    call : callable
-        Must be safe to repeat.
-    patience : float, optional
-        Seconds to wait in all; `PATIENCE` by default.
+    `what` is being done by the call, which must be safe to repeat; `PATIENCE` seconds are waited in all.
     """
     began, pause = time.monotonic(), 0.25
     while True:
@@ -248,16 +223,16 @@ def call_with_retries(what: str, call: Callable[[], T], patience: float | None =
         except Exception as error:
             fault = classify(error)
             if _is_final(error, fault):
-                raise StoreError(f"cannot {what}: {fault.reason}, {_RESUME}. ({_brief(error)})") from error
+                raise StoreError(f"cannot {what}: {fault.reason}, {_RESUME}. ({brief(error)})") from error
             if not is_transient(error):
                 raise
             waited = time.monotonic() - began
             if waited + pause > (PATIENCE if patience is None else patience):
                 raise StoreError(
                     f"cannot {what}: the store did not answer for {waited:.0f} s. Check that it runs and can "
-                    f"be reached, {_RESUME}. ({_brief(error)})"
+                    f"be reached, {_RESUME}. ({brief(error)})"
                 ) from error
-            log.warning("cannot %s; trying again in %.1f s (%s)", what, pause, _brief(error))
+            log.warning("cannot %s; trying again in %.1f s (%s)", what, pause, brief(error))
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -267,17 +242,8 @@ def repeat(
 ) -> T:
     """Call until it works, its fault is one that stays, or `retries` are used up: then raise its error.
 
-    Parameters
-    ----------
-    call : callable
-        Must be safe to repeat.
-    retries : int
-        Attempts after the first.
-    what : str
-        For the log.
-    before_retry : callable, optional
-        Called before each further attempt. Where it is given, GDAL is at work, which has repeated by itself
-        each request to which the server answered that it is busy.
+    The call must be safe to repeat. Where `before_retry` is given, which is called before each further
+    attempt, GDAL is at work, which has repeated by itself each request of a busy server.
     """
     for attempt in range(retries + 1):
         try:
@@ -306,14 +272,6 @@ def _asked_pause(error: Exception) -> float:
         return 0.0
 
 
-def _brief(error: BaseException) -> str:
-    text = str(error)
-    if "See previous exception" in text and error.__cause__ is not None:  # rasterio's way of saying nothing
-        text = str(error.__cause__)
-    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) < 300 else text[:297] + "..."
-
-
 def brief(error: BaseException) -> str:
     """Return an error as one short line.
 
@@ -322,4 +280,8 @@ def brief(error: BaseException) -> str:
     >>> brief(ValueError("no such item"))
     'ValueError: no such item'
     """
-    return " ".join(_brief(error).split())
+    text = str(error)
+    if "See previous exception" in text and error.__cause__ is not None:  # rasterio's way of saying nothing
+        text = str(error.__cause__)
+    text = " ".join(f"{type(error).__name__}: {text}".split()) if text else type(error).__name__
+    return text if len(text) < 300 else text[:297] + "..."

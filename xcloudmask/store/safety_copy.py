@@ -19,7 +19,7 @@ from typing import Any
 
 from xcloudmask.errors import StoreError
 from xcloudmask.store.lock import FOLDER
-from xcloudmask.store.store import REMEDY, Target, groups_within, to_json
+from xcloudmask.store.store import REMEDY, Target, group_document, groups_within, to_json
 
 PATH = (FOLDER, "copy", "zarr.json")
 #: Files above that many bytes (coordinates by row and column) are not copied, only known by their checksum.
@@ -38,24 +38,14 @@ def entry_of(data: bytes | None) -> Entry:
 
 def _encode(files: Mapping[str, Entry]) -> bytes:
     attributes = {"files": files, "crc32": zlib.crc32(json.dumps(files, sort_keys=True).encode())}
-    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    return json.dumps(document, sort_keys=True).encode()
+    return json.dumps(group_document(attributes), sort_keys=True).encode()
 
 
-def write_copy(target: Target, arrays: list[str], name: str) -> None:
-    """Copy what is there: the call that wrote it has ended.
-
-    Parameters
-    ----------
-    target : Target
-        The group.
-    arrays : list of str
-        All arrays of the group.
-    name : str
-        The one among them whose chunks are not copied, nor those of its overviews: the mask.
-    """
+def write_copy(target: Target, header: Mapping[str, Any]) -> None:
+    """Copy what a call that has ended wrote, but for the chunks of the mask and its overviews."""
     if target.transactional:
         return
+    arrays, name = header["arrays"], str(header["contract"]["name"])
     paths = ["zarr.json", f"{FOLDER}/zarr.json", f"{FOLDER}/sync/zarr.json"]
     paths += [f"{inner}/zarr.json" for inner in groups_within(arrays)]
     for array in (*arrays, f"{FOLDER}/status", f"{FOLDER}/sizes"):

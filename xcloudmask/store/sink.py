@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import xarray as xr
-import zarr
 
 from xcloudmask.errors import ContractError, Remedy, StoreError, Use
 from xcloudmask.store.fingerprint import check_contract
@@ -109,10 +108,10 @@ def _members(target: Target) -> list[str]:
 
 
 def _refuse_other_kinds(target: Target) -> None:
-    found = target.get_json("zarr.json")
-    if found is not None and found.get("node_type") == "array":
+    document = target.get_json("zarr.json")
+    if document is not None and document.get("node_type") == "array":
         raise ContractError(f"{target.label} is an array, not a group;", _ELSEWHERE)
-    if target.transactional or found is not None:
+    if target.transactional or document is not None:
         return
     if any(target.get(name) is not None for name in (".zgroup", ".zarray")):
         raise ContractError(f"{target.label} is in Zarr format 2;", _ELSEWHERE)
@@ -128,10 +127,9 @@ def _refuse_strangers(target: Target, output: Output) -> None:
             f"{target.label} holds arrays that stream did not write: {', '.join(names)}.{shapes}",
             Remedy(
                 "Name another {}, or pass {} to replace those of this call's names",
-                Use(group=...),
-                Use(overwrite=True),
+                Use(group=...), Use(overwrite=True),
             ),
-        )
+        )  # fmt: skip
 
 
 def _remove(target: Target, output: Output, header: Mapping[str, Any] | None) -> None:
@@ -156,23 +154,17 @@ def _create(target: Target, output: Output) -> Sink:
     write_coordinates(target, coords, output.append_dim)
     template, storage = output.template, output.storage
 
-    def make() -> Any:
-        return zarr.create_array(
-            target.store,
-            name=target.path(output.name),
-            shape=template.shape,
-            chunks=storage.chunks,
-            shards=storage.shards,
-            dtype=output.packing.dtype,
-            compressors=with_checksum(output.compressors, output.packing, storage.shards is not None),
-            fill_value=output.packing.fill,
-            dimension_names=[str(dim) for dim in template.dims],
-            attributes=array_attrs(template, output.packing, coords),
-            overwrite=True,
-            zarr_format=3,
-        )
-
-    array = call_with_retries(f"create {output.name} in {target.label}", make)
+    array = target.create_array(
+        output.name,
+        shape=template.shape,
+        chunks=storage.chunks,
+        shards=storage.shards,
+        dtype=output.packing.dtype,
+        compressors=with_checksum(output.compressors, output.packing, storage.shards is not None),
+        fill_value=output.packing.fill,
+        dimension_names=[str(dim) for dim in template.dims],
+        attributes=array_attrs(template, output.packing, coords),
+    )
     ledger = Ledger.create(target, storage.layout, _lead_dims(output))
     _ready(target, output.contract, names, output.steps)
     return Sink(target, array, ledger, storage, tuple(range(output.steps)))
@@ -222,8 +214,8 @@ def _extend(target: Target, output: Output, header: Mapping[str, Any]) -> Sink:
             padded = {name: coord.pad({output.append_dim: (have, 0)}) for name, coord in late.items()}
             write_coordinates(target, xr.Dataset(coords=padded), output.append_dim)
             attrs = target.open_array(output.name).attrs
-            told = " ".join(sorted({*str(attrs.get("coordinates", "")).split(), *late}))
-            call_with_retries(f"describe {target.label}", partial(attrs.update, {"coordinates": told}))
+            listed = " ".join(sorted({*str(attrs.get("coordinates", "")).split(), *late}))
+            call_with_retries(f"describe {target.label}", partial(attrs.update, {"coordinates": listed}))
             names = sorted([*names, *late])
         ledger.resize(_resized(output, total).layout.grid)
         more = {key: header[key] for key in ("overviews",) if key in header}
@@ -269,15 +261,9 @@ def _match(target: Target, output: Output, have: int) -> tuple[int, ...]:
     stored = target.attempt(f"read {dim}", lambda: _labels(target.open_dataset(), dim))
     asked = _labels(coordinates(output.template), dim)
     places = {label: step for step, label in enumerate(stored)}
-    out, next_one = [], have
-    for label in asked:
-        if label in places:
-            out.append(places[label])
-            continue
-        places[label] = next_one
-        out.append(next_one)
-        next_one += 1
-    return tuple(out)
+    fresh = [label for label in asked if label not in places]
+    places |= {label: step for step, label in enumerate(fresh, have)}
+    return tuple(places[label] for label in asked)
 
 
 def _refuse_repeats(output: Output) -> None:
@@ -299,5 +285,5 @@ def _labels(ds: xr.Dataset, dim: str) -> list[tuple[Any, str]]:
         labels = labels.astype("datetime64[us]")
     items = ds["item_id"].values if "item_id" in ds and ds["item_id"].dims == (dim,) else [""] * len(labels)
     # NaT differs from itself, and a scene without a date must be found again.
-    told = [NO_DATE if label != label else label for label in np.asarray(labels)]
-    return [(label, str(item)) for label, item in zip(told, items, strict=True)]
+    named = [NO_DATE if label != label else label for label in np.asarray(labels)]
+    return [(label, str(item)) for label, item in zip(named, items, strict=True)]

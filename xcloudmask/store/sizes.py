@@ -48,9 +48,11 @@ def choose_sizes(
     inner = _by_dim("chunks", dims, chunks, default)
     outer: dict[str, int] | None = None
     if shards is not False:
-        outer = _by_dim(
-            "shards", dims, shards, {dim: _shard(dim in spatial, inner[dim], size[dim]) for dim in dims}
-        )
+        default = dict(inner)
+        for dim in spatial:
+            chunk = inner[dim]
+            default[dim] = min(chunk * max(1, REGION // chunk), -(-size[dim] // chunk) * chunk)
+        outer = _by_dim("shards", dims, shards, default)
         for dim in dims:
             if outer[dim] % inner[dim]:
                 near = max(inner[dim], outer[dim] // inner[dim] * inner[dim])
@@ -68,12 +70,8 @@ def choose_sizes(
         block=tuple(unit[dim] for dim in lead),
         region=(unit[spatial[0]], unit[spatial[1]]),
     )
-    one = outer is None or outer == inner
-    return Storage(
-        tuple(inner[dim] for dim in dims),
-        None if one or outer is None else tuple(outer[dim] for dim in dims),
-        layout,
-    )
+    sharded = None if outer in (None, inner) else tuple(unit[dim] for dim in dims)
+    return Storage(tuple(inner[dim] for dim in dims), sharded, layout)
 
 
 def storage_of(header: Mapping[str, Any], shape: Index) -> Storage:
@@ -82,12 +80,6 @@ def storage_of(header: Mapping[str, Any], shape: Index) -> Storage:
     dims = contract["dims"]
     spatial, class_dim = (dims[-2], dims[-1]), "class" if "class" in dims else None
     return choose_sizes(dims, shape, spatial, class_dim, contract["chunks"], contract["shards"] or False)
-
-
-def _shard(spatial: bool, chunk: int, size: int) -> int:
-    if not spatial:
-        return chunk
-    return min(chunk * max(1, REGION // chunk), -(-size // chunk) * chunk)
 
 
 def _by_dim(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, product
@@ -61,18 +61,8 @@ def open_store(store: Any, storage_options: dict[str, Any] | None = None) -> Sto
         return ObjectStore(store)
     if module == "fsspec":
         return FsspecStore.from_mapper(store)
-    raise OptionError(
-        "store",
-        type(store).__name__,
-        allowed=(
-            "a path",
-            "a URL",
-            "icechunk:PATH",
-            "a zarr Store",
-            "an obstore store",
-            "an Icechunk repository or session",
-        ),
-    )
+    kinds = "a path", "a URL", "icechunk:PATH", "a zarr Store", "an obstore store"
+    raise OptionError("store", type(store).__name__, allowed=(*kinds, "an Icechunk repository or session"))
 
 
 def open_existing(store: Any, storage_options: dict[str, Any] | None = None) -> Store:
@@ -121,12 +111,11 @@ class Target:
     def get(self, *names: str) -> bytes | None:
         """Read one key; None if there is none."""
         key = self.path(*names)
+        return call_with_retries(f"read {key} of {self.label}", lambda: sync(self._get(key)), self.patience)
 
-        def read() -> bytes | None:
-            found = sync(self.store.get(key, default_buffer_prototype()))
-            return None if found is None else bytes(found.to_bytes())
-
-        return call_with_retries(f"read {key} of {self.label}", read, self.patience)
+    async def _get(self, key: str) -> bytes | None:
+        value = await self.store.get(key, default_buffer_prototype())
+        return None if value is None else bytes(value.to_bytes())
 
     def get_all(self, paths: Sequence[str]) -> dict[str, bytes | None]:
         """Read several keys at a time, named from the group on."""
@@ -134,12 +123,11 @@ class Target:
         async def read() -> list[bytes | None]:
             gate = asyncio.Semaphore(REQUESTS)
 
-            async def one(path: str) -> bytes | None:
+            async def get(path: str) -> bytes | None:
                 async with gate:
-                    value = await self.store.get(self.path(path), default_buffer_prototype())
-                return None if value is None else bytes(value.to_bytes())
+                    return await self._get(self.path(path))
 
-            return list(await asyncio.gather(*map(one, paths)))
+            return list(await asyncio.gather(*map(get, paths)))
 
         values = call_with_retries(f"read {self.label}", lambda: sync(read()), self.patience)
         return dict(zip(paths, values, strict=True))
@@ -214,6 +202,13 @@ class Target:
             f"open {path}", lambda: zarr.open_array(self.store, path=path, mode=mode, zarr_format=3)
         )
 
+    def create_array(self, *names: str, **form: Any) -> Any:
+        """Create an array of the group, in the place of one that may be there; `form` as of Zarr."""
+        create = partial(
+            zarr.create_array, self.store, name=self.path(*names), overwrite=True, zarr_format=3, **form
+        )
+        return call_with_retries(f"create {'/'.join(names)} in {self.label}", create)
+
     def open_dataset(self) -> xr.Dataset:
         """Open the group with xarray, unread."""
         group = self.group or None
@@ -224,17 +219,14 @@ class Target:
 
     def settle(self, *keys: str) -> None:
         """Wait until keys (paths within the store) are on the disk, where the store is one."""
-        root = getattr(_innermost(self.store), "root", None)
-        if isinstance(root, Path):
-            _flush(root, [root / key for key in keys])
+        _settle(self.store, keys)
 
     def sweep(self, *trees: str) -> None:
         """Delete what a killed writer of a local store left half written, here and in the trees named."""
         if self.local is not None:
-            for left in chain(
-                self.local.glob("*.partial"), *(self.local.joinpath(t).rglob("*.partial") for t in trees)
-            ):
-                left.unlink(missing_ok=True)
+            below = (self.local.joinpath(tree).rglob("*.partial") for tree in trees)
+            for half_written in chain(self.local.glob("*.partial"), *below):
+                half_written.unlink(missing_ok=True)
 
 
 def groups_within(arrays: Sequence[str]) -> list[str]:
@@ -249,6 +241,11 @@ def groups_within(arrays: Sequence[str]) -> list[str]:
     return sorted({"/".join(names[: depth + 1]) for names in parts for depth in range(len(names))})
 
 
+def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of a Zarr group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
 def to_json(document: dict[str, Any]) -> bytes:
     """Return a document as it is written."""
     return json.dumps(document, indent=2).encode()
@@ -256,10 +253,7 @@ def to_json(document: dict[str, Any]) -> bytes:
 
 def settle_region(array: Any, selection: tuple[slice, ...]) -> None:
     """Wait until the chunks (or shards) of an array that a selection touches are on the disk."""
-    root = getattr(_innermost(array.store_path.store), "root", None)
-    if not isinstance(root, Path):
-        return
-    _flush(root, [root / key for key in region_keys(array, selection)])
+    _settle(array.store_path.store, region_keys(array, selection))
 
 
 def region_keys(array: Any, selection: tuple[slice, ...]) -> list[str]:
@@ -298,8 +292,9 @@ def stored_sizes(array: Any, selections: Sequence[tuple[slice, ...]]) -> list[in
 _settled: set[tuple[str, int]] = set()
 
 
-def _flush(root: Path, files: list[Path]) -> None:
-    for path in files:
+def _settle(store: Any, keys: Sequence[str]) -> None:
+    root = getattr(_innermost(store), "root", None)
+    for path in [root / key for key in keys] if isinstance(root, Path) else ():
         if not path.exists():  # a chunk of nothing but fill is not stored
             continue
         _fsync(path)

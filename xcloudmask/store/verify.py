@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -141,23 +141,8 @@ def verify(
     1 True
     """
     target = Target(open_existing(store, storage_options), group or "")
-    with _locked(target) if repair else _unlocked():
+    with Lock(target) if repair else nullcontext():
         return _verify(target, repair)
-
-
-@contextmanager
-def _locked(target: Target) -> Iterator[None]:
-    lock = Lock(target)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _unlocked() -> Iterator[None]:
-    yield
 
 
 def _verify(target: Target, repair: bool) -> VerifyReport:
@@ -231,10 +216,10 @@ class _Arrays:
             return {}, self._wrong_overviews(values, where)
 
         with ThreadPoolExecutor(THREADS) as pool:
-            found = dict(zip(regions, pool.map(read, regions), strict=True))
+            read_regions = list(zip(regions, pool.map(read, regions), strict=True))
         return (
-            {at: wrong for at, (wrong, _) in found.items() if wrong},
-            {at: wrong for at, (_, wrong) in found.items() if wrong},
+            {at: wrong for at, (wrong, _) in read_regions if wrong},
+            {at: wrong for at, (_, wrong) in read_regions if wrong},
         )
 
     def _wrong_overviews(self, values: Any, where: tuple[slice, ...]) -> dict[str, str]:
@@ -262,18 +247,18 @@ def _repair(
     coarse: list[Index],
 ) -> int:
     """Put back what was copied, have broken regions made anew; return how many are to be made."""
-    for path in damaged:
-        if files is not None and path in files:
-            data = restored(files[path])
-            if data is None and files[path] is not None:
-                raise StoreError(
-                    f"{target.label}/{path} is damaged, and too large to have been copied: make the store "
-                    "anew with overwrite=True"
-                )
-            if data is None:
-                target.delete(path)
-            else:
-                target.put(data, path)
+    for path in {*damaged} & {*(files or {})}:
+        entry = (files or {})[path]
+        data = restored(entry)
+        if data is not None:
+            target.put(data, path)
+        elif entry is None:
+            target.delete(path)
+        else:
+            raise StoreError(
+                f"{target.label}/{path} is damaged, and too large to have been copied: make the store "
+                "anew with overwrite=True"
+            )
     drop_copy(target)
     ledger, array = Ledger.open(target), target.open_array(str(header["contract"]["name"]))
     layout = storage_of(header, array.shape).layout
@@ -285,7 +270,7 @@ def _repair(
     fill_overviews(target, array, ledger, layout, open_pyramid(target, header))
     if not target.transactional:
         consolidate(target, header["arrays"])  # others may have added arrays of theirs
-    write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))
+    write_copy(target, header)
     if isinstance(target.store, BranchStore):
         message = f"{len(broken)} damaged regions are to be made anew"
         target.store.commit(message, {"group": target.group}, target.group, None)

@@ -165,7 +165,10 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
         if run.batch is not None:
             run.batch.commit()
     finally:
-        _release(lock)
+        try:
+            lock.release()
+        except StoreError as error:  # the store does not answer
+            log.warning("the lock could not be given back, and lapses in a while: %s", brief(error))
     report = StreamReport(
         target.label, output.name, len(run.regions), run.written, run.skipped, tuple(run.failures),
         run.pixels / 1e6, run.seconds,
@@ -193,14 +196,6 @@ def plan_output(source: Source, options: WriteOptions) -> Output:
     grows = options.append_dim if options.append_dim in lead else None
     contract = describe_contract(template, source.spatial, grows, storage, packing, source.plan)
     return Output(template, grows, storage, packing, choose_compressors(packing, options.encoding), contract)
-
-
-def _release(lock: Lock) -> None:
-    """Give the lock back; where the store does not answer, it lapses by itself."""
-    try:
-        lock.release()
-    except StoreError as error:
-        log.warning("the lock could not be given back, and lapses in a while: %s", brief(error))
 
 
 def _sweep(target: Target, output: Output) -> None:

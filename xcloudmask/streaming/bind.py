@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import xarray as xr
-import zarr
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.store.icechunk import Batch, BranchStore
@@ -105,7 +104,7 @@ def _steps(source: Source, work: Work, pool: Pool, sink: Sink, source_of: Callab
 
     return Steps(
         start=start,
-        finish=lambda at, found: pool.then(finish, found, work, at),
+        finish=lambda at, inferred: pool.then(finish, inferred, work, at),
         producers=lambda at: [(*at[:-2], *tile) for tile in windows.producers(at[-2:])],
         scene_done=scene_done,
     )
@@ -162,31 +161,24 @@ def _scene_names(
 
 def _strips(target: Target, windows: WindowLayout) -> Any:
     """Open or make the array of strips: one line for each region."""
-    path = target.path(FOLDER, "strips")
+    from zarr.codecs import BloscCodec
+
     grid = windows.layout.grid
     shape = (*grid, windows.longest)
-
-    def make() -> Any:
-        from zarr.codecs import BloscCodec
-
-        if target.get_json(FOLDER, "strips", "zarr.json") is not None:
-            array = zarr.open_array(target.store, path=path, mode="r+")
-            if array.shape != shape:
-                array.resize(shape)
-            return array
-        return zarr.create_array(
-            target.store,
-            name=path,
-            shape=shape,
-            chunks=(*(1,) * len(grid), windows.longest),
-            dtype="float32",
-            compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=4),),
-            fill_value=float("nan"),
-            overwrite=True,
-            zarr_format=3,
-        )
-
-    return call_with_retries(f"write to {target.label}", make)
+    if target.get_json(FOLDER, "strips", "zarr.json") is not None:
+        array = target.open_array(FOLDER, "strips")
+        if array.shape != shape:
+            call_with_retries(f"write to {target.label}", lambda: array.resize(shape))
+        return array
+    return target.create_array(
+        FOLDER,
+        "strips",
+        shape=shape,
+        chunks=(*(1,) * len(grid), windows.longest),
+        dtype="float32",
+        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=4),),
+        fill_value=float("nan"),
+    )
 
 
 def _tell_of_rereading(source: Source, sink: Sink) -> None:

@@ -105,8 +105,8 @@ class ClusterPool:
         if handle.status == "cancelled":  # for which Dask's own `exception` is None
             return CancelledError("the cluster dropped it: it was restarted, or its scheduler was")
         # Or finished. If its worker has died since, what needs the result waits for another.
-        found: BaseException | None = handle.exception() if handle.status == "error" else None
-        return found
+        error: BaseException | None = handle.exception() if handle.status == "error" else None
+        return error
 
     def forget(self, handle: Any) -> None:
         """See `Pool`."""

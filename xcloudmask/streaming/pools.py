@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 import dask
@@ -85,11 +86,6 @@ class _Gathered:
             self.pixels[where] = block
 
 
-def _readers() -> ThreadPoolExecutor:
-    count = dask.config.get("num_workers", None) or CPU_COUNT
-    return ThreadPoolExecutor(count, thread_name_prefix="xcloudmask-read")
-
-
 class LocalPool:
     """Threads of this process."""
 
@@ -98,7 +94,12 @@ class LocalPool:
         # One pool reads for all regions. Dask would have one for each of our threads: as many more blocks in
         # memory, and as many more heaps that keep what was freed.
         self._given = dask.config.get("pool", None)
-        self._readers = None if inline else self._given or _readers()
+        threads = dask.config.get("num_workers", None) or CPU_COUNT
+        self._readers = (
+            None
+            if inline
+            else self._given or ThreadPoolExecutor(threads, thread_name_prefix="xcloudmask-read")
+        )
         # One region is read at a time, and another inferred: without a bound, all of them may hold pixels.
         self._reading = threading.Lock()
         self._holding = threading.Semaphore(max(self.size - 1, min(self.size, 2)))
@@ -119,8 +120,7 @@ class LocalPool:
 
     def then(self, function: Callable[..., Any], before: Future[Any], *args: Any) -> Future[Any]:
         """See `Pool`."""
-        found = before.result()
-        return self._start(lambda: function(*args, found))
+        return self._start(partial(function, *args, before.result()))
 
     def _start(self, run: Callable[[], Any]) -> Future[Any]:
         def run_and_trim() -> Any:
@@ -135,7 +135,13 @@ class LocalPool:
 
     def wait(self, timeout: float | None) -> list[Future[Any]]:
         """See `Pool`."""
-        return _taken(self._done, timeout)
+        try:
+            ended = [self._done.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        while not self._done.empty():
+            ended.append(self._done.get())
+        return ended
 
     def error(self, handle: Future[Any]) -> BaseException | None:
         """See `Pool`."""
@@ -149,17 +155,6 @@ class LocalPool:
         self._threads.shutdown(wait=True, cancel_futures=abort)
         if self._readers is not None and self._given is None:
             self._readers.shutdown()
-
-
-def _taken(done: queue.SimpleQueue[Any], timeout: float | None) -> list[Any]:
-    """Wait for one entry, and take all that are there; none if time runs out."""
-    try:
-        out = [done.get(timeout=timeout)]
-    except queue.Empty:
-        return []
-    while not done.empty():
-        out.append(done.get())
-    return out
 
 
 def choose_pool(size: int | None, in_memory: bool, in_process: bool) -> Pool:
@@ -176,6 +171,5 @@ def choose_pool(size: int | None, in_memory: bool, in_process: bool) -> Pool:
             return ClusterPool(get_client(), size)
         except ValueError:  # there is no client
             pass
-    chosen = dask.config.get("scheduler", None)
-    inline = chosen in ("sync", "synchronous", "single-threaded")
-    return LocalPool(size, inline)
+    scheduler = dask.config.get("scheduler", None)
+    return LocalPool(size, inline=scheduler in ("sync", "synchronous", "single-threaded"))

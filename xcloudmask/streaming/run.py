@@ -53,7 +53,7 @@ class _Region:
     attempt: int = 0
     stage: Literal["infer", "waiting", "finish"] = "infer"
     handle: Any = None
-    found: Any = None
+    inferred: Any = None  # the handle of its first stage
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._todo = deque(at for at in self.regions if self.ledger[at] != DONE)
-        self._skipped = len(self.regions) - len(self._todo)
+        self.skipped = len(self.regions) - len(self._todo)  # regions that an earlier run did
         self._left = sum(self.layout.area(at) for at in self._todo)
         self._held: dict[Index, _Region] = {}
         self._by_handle: dict[Any, _Region] = {}
@@ -109,7 +109,11 @@ class Run:
         while self._todo or self._held:
             self.lock.check()
             self._start_more()
-            handles = self.pool.wait(self._pause())
+            if self._by_handle:
+                pause = 0.5
+            else:
+                pause = max(min((due for due, _ in self._later), default=0.0) - time.monotonic(), 0.001)
+            handles = self.pool.wait(pause)
             for handle in handles:
                 self._settle(self._by_handle.pop(handle))
             self._finish_ready()
@@ -119,7 +123,7 @@ class Run:
             if self.batch is not None:
                 self.batch.commit_if_due()
         if is_open(target) and (header := read_header(target)) is not None:
-            write_copy(target, list(header["arrays"]), str(header["contract"]["name"]))
+            write_copy(target, header)
         self._tell("end")
 
     def _save_what_is_done(self) -> None:
@@ -155,12 +159,6 @@ class Run:
         else:
             self._by_handle[region.handle] = region
 
-    def _pause(self) -> float | None:
-        if not self._by_handle:
-            due = min((due for due, _ in self._later), default=0.0)
-            return max(due - time.monotonic(), 0.001)
-        return 0.5
-
     def _settle(self, region: _Region) -> None:
         """Take note that a stage of a region has ended."""
         error = self.pool.error(region.handle)
@@ -169,7 +167,7 @@ class Run:
         if error is not None:
             self._fail(region, error)
         elif region.stage == "infer" and self.steps.finish is not None:
-            region.stage, region.found, region.handle = "waiting", region.handle, None
+            region.stage, region.inferred, region.handle = "waiting", region.handle, None
             self._inferred.add(region.at)
         else:
             self._done(region)
@@ -178,7 +176,7 @@ class Run:
         """Finish the regions that have all they need, and give up those that never will."""
         if self.steps.finish is None or self.steps.producers is None:
             return
-        for region in [one for one in self._held.values() if one.stage == "waiting"]:
+        for region in [region for region in self._held.values() if region.stage == "waiting"]:
             needed = [at for at in self.steps.producers(region.at) if at not in self._inferred]
             missing = [at for at in needed if self.ledger[at] != DONE]
             lost = [at for at in missing if at in self._failed]
@@ -186,7 +184,7 @@ class Run:
                 self._give_up(region, f"waits for region {lost[0]}, which failed")
             elif not missing:
                 region.stage = "finish"
-                self._launch(region, partial(self.steps.finish, region.at, region.found))
+                self._launch(region, partial(self.steps.finish, region.at, region.inferred))
 
     def _fail(self, region: _Region, error: BaseException) -> None:
         message = brief(error)
@@ -229,10 +227,10 @@ class Run:
         self._let_go(region)
 
     def _let_go(self, region: _Region) -> None:
-        for handle in (region.found, region.handle):
+        for handle in (region.inferred, region.handle):
             if handle is not None:
                 self.pool.forget(handle)
-        region.found = region.handle = None
+        region.inferred = region.handle = None
 
     def _close_scenes(self, ended: Iterable[Any]) -> None:
         if not ended:
@@ -254,23 +252,18 @@ class Run:
     ) -> None:
         event = ProgressEvent(
             kind=kind,
-            done=self._skipped + self.written,
+            done=self.skipped + self.written,
             total=len(self.regions),
             failed=len(self.failures),
-            skipped=self._skipped,
+            skipped=self.skipped,
             megapixels=self.pixels / 1e6,
-            seconds=time.monotonic() - self._began,
+            seconds=self.seconds,
             left=self._left / 1e6,
             scene="" if region is None else self._scene(region),
             region=None if region is None else region.at,
             message=message,
         )
         self.display(event)
-
-    @property
-    def skipped(self) -> int:
-        """Regions that an earlier run did."""
-        return self._skipped
 
     @property
     def seconds(self) -> float:
