@@ -7,6 +7,7 @@ the network was trained on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,30 +15,58 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.engine.arrays import Bool, Float
-from xcloudmask.errors import UnitError
+from xcloudmask.errors import Remedy, UnitError, Use
 from xcloudmask.types import THERMAL_EDGES, AuxInput, AuxName
 
 RADAR = ("vv", "vh")
 #: So many pixels are never all brighter than 0 dB; ratios that are called decibels are.
 MANY = 64
-
 #: Heights that mean no data in most terrain models, and so are no height in one that does not say it.
 NO_HEIGHT = (-9999.0, -32768.0)
+DECIBELS = ("db", "decibel", "decibels")
 
-#: In each unit of a plane: what the middle of a window's values cannot be below or above.
-BELIEVABLE: dict[str, tuple[float, float]] = {
-    "elevation": (-12_000, 10_000),
-    "radar": (-1.0, 50.0),  # where noise was taken away, calm water may be a little less than nothing
-    "angle": (5, 90),
-    "thermal": (150, 360),
-}
-_EXPECTED: dict[str, str] = {
-    "elevation": "metres: aux=dem * 0.3048 for feet",
-    "radar": "backscatter (sigma or gamma nought): say how it is stored with attrs units='dB' or "
-    "units='linear' (a ratio of powers, neither amplitude nor digital numbers)",
-    "angle": "degrees: numpy.degrees(angle) for radians",
-    "thermal": "brightness temperature in kelvin: + 273.15 for degrees Celsius",
-}
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What is known of an aux input beside its names and its scaling."""
+
+    units: tuple[str, ...]  # which the attribute `units` may name, in lower case; "" where it may be left out
+    unit: str  # in words
+    remedy: Remedy  # where it is another unit
+    low: float  # the middle of a window's values cannot be below this, or above the next
+    high: float
+    expected: str  # what the values are, and what to do where they are not
+
+
+def _set(units: str) -> Use:
+    return Use("assign_attrs", units=units)
+
+
+_BACKSCATTER = Quantity(
+    (*DECIBELS, "linear", "power", "1", "natural", "m2 m-2", "m2/m2", "m^2/m^2"),
+    "decibels or a ratio of powers", Remedy("say {} or {}", _set("dB"), _set("linear")),
+    -1.0, 50.0,  # where noise was taken away, calm water may be a little less than nothing
+    "backscatter (sigma or gamma nought): say how it is stored with attrs units='dB' or units='linear' (a "
+    "ratio of powers, neither amplitude nor digital numbers)",
+)  # fmt: skip
+_TEMPERATURE = Quantity(
+    ("", "k", "kelvin"), "kelvin",
+    Remedy("convert it, + 273.15 for degrees Celsius, and say {}", _set("K")), 150, 360,
+    "brightness temperature in kelvin: + 273.15 for degrees Celsius",
+)  # fmt: skip
+QUANTITIES: Mapping[AuxName, Quantity] = {
+    "elevation": Quantity(
+        ("", "1", "m", "metre", "metres", "meter", "meters"), "metres",
+        Remedy("convert it, dem * 0.3048 for feet, and say {}", _set("m")), -12_000, 10_000,
+        "metres: aux=dem * 0.3048 for feet",
+    ),
+    "angle": Quantity(
+        ("", "1", "deg", "degree", "degrees", "°"), "degrees",
+        Remedy("convert it, numpy.degrees(angle), and say {}", _set("degrees")), 5, 90,
+        "degrees: numpy.degrees(angle) for radians",
+    ),
+    "vv": _BACKSCATTER, "vh": _BACKSCATTER, "lwir11": _TEMPERATURE, "lwir12": _TEMPERATURE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +112,16 @@ class Cleaner:
 
     def _check_heights(self, stored: npt.NDArray[Any], values: Float) -> None:
         """Refuse numbers that are no heights: a few of them among others would be interpolated unseen."""
-        low, high = BELIEVABLE["elevation"]
-        strange = (values < low) | (values > high)
+        height = QUANTITIES["elevation"]
+        strange = (values < height.low) | (values > height.high)
         for number in NO_HEIGHT:
             strange |= (stored == number) & np.isfinite(values)
         if not strange.any():
             return
-        raw, height = stored[strange][0], float(values[strange][0])
-        kept = "" if raw == height else f" (stored as {raw:.9g})"
+        raw, metres = stored[strange][0], float(values[strange][0])
+        kept = "" if raw == metres else f" (stored as {raw:.9g})"
         raise UnitError(
-            f"aux input 'elevation' holds {height:.9g} m{kept}, which is no height: say which number is no "
+            f"aux input 'elevation' holds {metres:.9g} m{kept}, which is no height: say which number is no "
             f"data: dem.attrs['_FillValue'] = {raw:.9g}. Heights in feet: dem * 0.3048; depths, if this is "
             "one: dem.clip(min=-9000)"
         )
@@ -128,14 +157,13 @@ def check(values: Float, name: AuxName) -> None:
     """
     if not values.size:
         return
-    kind = "radar" if name in RADAR else "thermal" if name in THERMAL_EDGES else name
-    low, high = BELIEVABLE[kind]
+    quantity = QUANTITIES[name]
     middle = float(np.median(values))
     oddity = f"the middle of the values is {middle:.5g}"
-    if kind == "radar":
+    if name in RADAR:
         oddity += " as a ratio of powers"
-    if low <= middle <= high:
-        if kind != "radar" or values.size < MANY or values.min() < 1:
+    if quantity.low <= middle <= quantity.high:
+        if name not in RADAR or values.size < MANY or values.min() < 1:
             return
         oddity = "all values are above 0 dB"
-    raise UnitError(f"aux input {name!r}: {oddity}, which cannot be {_EXPECTED[kind]}")
+    raise UnitError(f"aux input {name!r}: {oddity}, which cannot be {quantity.expected}")

@@ -111,16 +111,14 @@ class ChunkedAxis:
                 producers.append(number)
                 starts.append(first)
                 stops.append(stop)
-                covered = self.pixel_span(
-                    windows
-                )  # which may begin after the chunk's first pixel, never before
+                covered = self.pixel_span(windows)  # may begin after the chunk's first pixel, never before
                 reads, box = _parts(covered, edges), (pixels[0], max(pixels[1], covered[1]))
             sums = []
-            for at in range(bisect_right(stops, needs[0]), bisect_left(starts, needs[1])):
-                lo, hi = starts[at], stops[at]
+            for k in range(bisect_right(stops, needs[0]), bisect_left(starts, needs[1])):
+                lo, hi = starts[k], stops[k]
                 first, stop = max(lo, needs[0]), min(hi, needs[1])
                 whole = (first, stop) == (lo, hi)
-                sums.append(Piece(producers[at], first - lo, stop - lo, first - needs[0], whole))
+                sums.append(Piece(producers[k], first - lo, stop - lo, first - needs[0], whole))
             out.append(AxisChunk(pixels, windows, reads, box, needs, tuple(sums)))
         return tuple(out)
 

@@ -93,14 +93,10 @@ def check_units(raw: Array, calibration: Calibration) -> None:
         offset = np.asarray(calibration.offset or (0.0,), np.float32)
         spread = float(np.abs(sample - offset[:, None]).max())
         if 0 < spread < 1e-3:
-            found = (
-                f"no value is above {spread:.2g} after the declared scale was applied"
-                if not offset.any()
-                else f"the values lie within {spread:.2g} of the declared offset"
-            )
-            raise UnitError(
-                f"{found}: reflectance is 0 to 1, so {APPLIED_TWICE}", Remedy(HOW_STORED, *STORED)
-            )
+            what = f"no value is above {spread:.2g} after the declared scale was applied"
+            if offset.any():
+                what = f"the values lie within {spread:.2g} of the declared offset"
+            raise UnitError(f"{what}: reflectance is 0 to 1, so {APPLIED_TWICE}", Remedy(HOW_STORED, *STORED))
 
 
 def to_reflectance(raw: Array, calibration: Calibration) -> Float:

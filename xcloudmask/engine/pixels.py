@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -173,25 +175,27 @@ def cells_of(raw: Array, calibration: Calibration, factors: tuple[int, int]) -> 
     return cells, cell_valid, gaps
 
 
-def coarsen(values: Float, valid: Bool, factors: tuple[int, int]) -> tuple[Float, Bool]:
-    """Mean of the valid pixels of each cell; a cell is valid if any of its pixels is.
+def coarsen(
+    values: Array, valid: Bool, factors: tuple[int, int], dtype: Any = np.float32
+) -> tuple[Array, Bool]:
+    """Mean of the valid pixels (..., y, x) of each cell, 0 if there are none; and which cells have any.
 
     Added up pixel by pixel in a fixed order, so a cell's mean never depends on what lies around it.
     """
     if factors == (1, 1):
         return values, valid
     fy, fx = factors
-    rows, cols = -(-valid.shape[0] // fy), -(-valid.shape[1] // fx)
-    total = np.zeros((values.shape[0], rows, cols), np.float32)
-    count = np.zeros((rows, cols), np.float32)
+    rows, cols = -(-valid.shape[-2] // fy), -(-valid.shape[-1] // fx)
+    total = np.zeros((*values.shape[:-2], rows, cols), dtype)
+    count = np.zeros((*valid.shape[:-2], rows, cols), dtype)
     if not valid.all():
-        values = np.where(valid, values, np.float32(0))
-    for dy in range(min(fy, valid.shape[0])):
-        for dx in range(min(fx, valid.shape[1])):
-            part, there = values[:, dy::fy, dx::fx], valid[dy::fy, dx::fx]
-            total[:, : part.shape[1], : part.shape[2]] += part
-            count[: there.shape[0], : there.shape[1]] += there
-    total /= np.maximum(count, np.float32(1))
+        values = np.where(valid, values, dtype(0))
+    for dy, dx in product(range(min(fy, valid.shape[-2])), range(min(fx, valid.shape[-1]))):
+        part, there = values[..., dy::fy, dx::fx], valid[..., dy::fy, dx::fx]
+        within = ..., slice(part.shape[-2]), slice(part.shape[-1])
+        total[within] += part
+        count[within] += there
+    total /= np.maximum(count, dtype(1))
     return total, count > 0
 
 

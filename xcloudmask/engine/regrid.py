@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from xcloudmask.engine.arrays import Float
 from xcloudmask.engine.chunks import Range
+from xcloudmask.engine.pixels import coarsen
 from xcloudmask.errors import CloudMaskError
 
 Places = npt.NDArray[np.float64]
@@ -155,7 +156,9 @@ class Regrid:
             near = block[
                 ..., top - corner[0] : box[0][1] - corner[0], left - corner[1] : box[1][1] - corner[1]
             ]
-            values, weights = _means(near, self.shrink)
+            valid = np.isfinite(near)
+            values, known = coarsen(np.where(valid, near, np.float64(0)), valid, self.shrink, np.float64)
+            weights = known.astype(np.float64)
             start = top // self.shrink[0], left // self.shrink[1]
             if self.closed and values.shape[-1] == self.cells[1].size:  # as `boxes` has it near the seam
                 values, weights = (
@@ -243,21 +246,6 @@ class Regrid:
             return y, x
 
         return [[box(i, j) for j in range(len(cols))] for i in range(len(rows))]
-
-
-def _means(block: npt.NDArray[Any], shrink: tuple[int, int]) -> tuple[Places, Places]:
-    """Return the mean of the valid pixels of each cell, 0 if there is none, and whether there is any."""
-    height, width = block.shape[-2:]
-    total: Places = np.zeros((*block.shape[:-2], -(-height // shrink[0]), -(-width // shrink[1])))
-    count = np.zeros(total.shape)
-    for dy, dx in product(*map(range, shrink)):
-        part = block[..., dy :: shrink[0], dx :: shrink[1]]
-        valid = np.isfinite(part)
-        at = (..., slice(part.shape[-2]), slice(part.shape[-1]))
-        total[at] += np.where(valid, part, 0.0)
-        count[at] += valid
-    total /= np.maximum(count, 1)
-    return total, (count > 0).astype(np.float64)
 
 
 def _within(count: int) -> list[float]:

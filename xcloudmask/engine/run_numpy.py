@@ -6,7 +6,6 @@ Memory beyond input and output is that of a few rows of windows, whatever the sc
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -31,16 +30,13 @@ def run(plan: Plan, raw: Array, tell: Tell = tell_nobody) -> Array:
     windows = plan.tiles.count
     total = windows * len(scenes)
     for scene, pixels in enumerate(scenes):
-        _run_scene(plan, pixels, out[scene], partial(_tell, tell, scene * windows, total))
+        _run_scene(plan, pixels, out[scene], _after(scene * windows, lambda done: tell(done, total)))
     return out.reshape(*lead, *classes, height, width)
 
 
-def _tell(tell: Tell, before: int, total: int, done: int) -> None:
-    tell(before + done, total)
-
-
-def _add(tell: Callable[[int], None], before: int, done: int) -> None:
-    tell(before + done)
+def _after(before: int, tell: Callable[[int], None]) -> Callable[[int], None]:
+    """Return what tells of windows that come after so many others."""
+    return lambda done: tell(before + done)
 
 
 def _run_scene(plan: Plan, pixels: Array, out: Array, tell: Callable[[int], None]) -> None:
@@ -52,9 +48,8 @@ def _run_scene(plan: Plan, pixels: Array, out: Array, tell: Callable[[int], None
             (top, bottom), (first, stop) = band.windows, plan.y.pixel_span(band.windows)
             across = plan.tiles.x.count
             sums[number] = infer_windows(
-                plan, pixels[:, first:stop], band.windows, col.windows,
-                partial(_add, tell, top * across),
-            )  # fmt: skip
+                plan, pixels[:, first:stop], band.windows, col.windows, _after(top * across, tell)
+            )
             tell(bottom * across)  # with those that held no data
         # A band is made from its own sums and those of earlier bands, which no later one may need any more.
         for old in [key for key in sums if key < band.sums[0].chunk]:

@@ -176,9 +176,8 @@ def _distances(cube: Pixels, good: Pixels) -> Pixels:
     seen = np.where(good[:, None], cube, 0)
     total = np.where(good, np.asarray(0, cube.dtype), np.inf)
     for one, other in combinations(range(len(seen)), 2):
-        squares = sum(
-            (a - b) ** 2 for a, b in zip(seen[one], seen[other], strict=True)
-        )  # in one order always
+        # in one order always
+        squares = sum((a - b) ** 2 for a, b in zip(seen[one], seen[other], strict=True))
         apart = np.where(good[one] & good[other], np.sqrt(squares), 0)
         total[one] += apart
         total[other] += apart

@@ -121,14 +121,6 @@ def check_output(
 ) -> Path:
     """Return the output's path if it can be written; else an error, before anything is computed.
 
-    Parameters
-    ----------
-    path : str or path-like
-    endings : tuple of str
-        What it may end in.
-    overwrite : bool
-        Whether an output of that name may be replaced.
-
     Examples
     --------
     >>> check_output("mask.tif").name

@@ -106,7 +106,10 @@ def plot(
     ['clear', 'cloud', 'cloud shadow', 'no data']
     >>> import matplotlib.pyplot as plt; plt.close(ax.figure)
     """
-    _need_matplotlib()
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'xcloudmask[plot]'") from error
     if alpha is not None and not 0 <= alpha <= 1:
         raise CloudMaskError(f"alpha={alpha!r} must lie between 0 (unseen) and 1 (opaque)")
     scene, mask = check_pair(scene_or_mask, mask)
@@ -131,13 +134,6 @@ def plot(
         )
     across = len(panels) if several is None else max(1, min(columns, len(panels)))
     return _draw(panels, key if legend else {}, frame, when, axes, size, across)
-
-
-def _need_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'xcloudmask[plot]'") from error
 
 
 def _panels(

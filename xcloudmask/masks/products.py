@@ -57,17 +57,10 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What each number of a product's mask says.
-
-    Parameters
-    ----------
-    fields : tuple of Field
-    otherwise : {"clear", "no_data"}
-        What a number is of which no field says anything.
-    """
+    """What each number of a product's mask says."""
 
     fields: tuple[Field, ...]
-    otherwise: str = "clear"
+    otherwise: str = "clear"  # or "no_data": a number of which no field says anything
 
     def table(self, bits: int) -> npt.NDArray[np.uint8]:
         """Return the place in `ORDER` of each number of so many bits."""

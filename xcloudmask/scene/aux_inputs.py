@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from xcloudmask.engine.aux_planes import RADAR, Cleaner
+from xcloudmask.engine.aux_planes import DECIBELS, QUANTITIES, Cleaner
 from xcloudmask.engine.regrid import Axis, Regrid
 from xcloudmask.errors import CloudMaskError, OptionError, Remedy, UnitError, Use
 from xcloudmask.scene.bands import labels_of
@@ -35,22 +34,8 @@ ALIASES: Mapping[AuxName, tuple[str, ...]] = {
     "lwir11": ("lwir11", "lwir1"),
     "lwir12": ("lwir12", "lwir2"),
 }
-_METRES = ("", "1", "m", "metre", "metres", "meter", "meters")
-_DEGREES = ("", "1", "deg", "degree", "degrees", "°")
-_KELVIN = ("", "k", "kelvin")
-_DECIBELS = ("db", "decibel", "decibels")
-_POWER = ("linear", "power", "1", "natural", "m2 m-2", "m2/m2", "m^2/m^2")
 #: Rows and columns of a chunk, where an array in memory meets lazy ones.
 CHUNK = 2048
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SceneGrid:
-    """Where rows and columns of a scene lie."""
-
-    da: xr.DataArray
-    y: str
-    x: str
 
 
 def take_aux(aux: AuxLike | None, spec: ModelSpec) -> dict[AuxInput, xr.DataArray]:
@@ -68,10 +53,13 @@ def take_aux(aux: AuxLike | None, spec: ModelSpec) -> dict[AuxInput, xr.DataArra
     taken = {each.name: each for each in spec.aux}
     strange = [name for name in given if name not in taken]
     if strange:
+        from xcloudmask.models.lookup import readable
+
         own = f"it takes {', '.join(taken)}" if taken else "it takes none"
+        others = [each.name for each in readable() if {*strange} <= {aux.name for aux in each.aux}]
         raise CloudMaskError(
-            f"model {spec.name!r} has no use for the aux input {', '.join(strange)}: {own}. "
-            f"{_others(strange)}"
+            f"model {spec.name!r} has no use for the aux input {', '.join(strange)}: {own}.",
+            f"Models that take it: {', '.join(others)}" if others else "No model that is known here takes it",
         )
     lacking = [each.name for each in spec.aux if each.required and each.name not in given]
     if lacking:
@@ -80,14 +68,6 @@ def take_aux(aux: AuxLike | None, spec: ModelSpec) -> dict[AuxInput, xr.DataArra
             Remedy("{}", Use(aux=dict.fromkeys(lacking, ...))),
         )
     return {each: given[each.name] for each in spec.aux if each.name in given}
-
-
-def _others(names: list[AuxName]) -> str:
-    """Say which models take these inputs."""
-    from xcloudmask.models.lookup import readable
-
-    found = [spec.name for spec in readable() if set(names) <= {each.name for each in spec.aux}]
-    return f"Models that take it: {', '.join(found)}" if found else "No model that is known here takes it"
 
 
 def read_aux(aux: AuxLike | None) -> dict[AuxName, xr.DataArray]:
@@ -130,9 +110,8 @@ def read_aux(aux: AuxLike | None) -> dict[AuxName, xr.DataArray]:
                 else "Give it one: aux={'elevation': dem}, or dem.rename('elevation')."
             )
             if isinstance(aux, xr.Dataset):
-                hint = (
-                    f"Leave it out, aux[['elevation']], or rename it: aux.rename({{{label!r}: 'elevation'}})."
-                )
+                renamed = f"aux.rename({{{label!r}: 'elevation'}})"
+                hint = f"Leave it out, aux[['elevation']], or rename it: {renamed}."
             raise OptionError("name of an aux input", label, allowed=sum(ALIASES.values(), ()), hint=hint)
         if name in out:
             raise CloudMaskError(
@@ -152,10 +131,8 @@ def known(name: object) -> AuxName | None:
     >>> known("DEM"), known("red")
     ('elevation', None)
     """
-    for own, others in ALIASES.items():
-        if isinstance(name, str) and name.casefold() in others:
-            return own
-    return None
+    folded = name.casefold() if isinstance(name, str) else name
+    return next((own for own, others in ALIASES.items() if folded in others), None)
 
 
 def add_planes(
@@ -163,19 +140,11 @@ def add_planes(
 ) -> xr.DataArray:
     """Return bands (..., band, y, x) with a plane for each aux input behind them; lazy if any of it is.
 
-    Parameters
-    ----------
-    picked : DataArray
-        Stored numbers of the bands.
-    planes : mapping
-        From `take_aux`.
-    da : DataArray
-        The scene, which has the coordinates.
+    The bands are `picked` from a scene `da`, which has the coordinates; the planes are those of `take_aux`.
     """
-    y, x = (str(dim) for dim in picked.dims[-2:])
-    grid = SceneGrid(da, y, x)
-    arranged = {each: _arranged(each.name, plane, picked, grid) for each, plane in planes.items()}
-    lazy = _unread(picked) or any(array.chunks is not None for array in (picked, *arranged.values()))
+    arranged = {each: _arranged(each.name, plane, picked, da) for each, plane in planes.items()}
+    unread = picked.chunks is None and not picked.variable._in_memory  # in a file, without Dask
+    lazy = unread or any(array.chunks is not None for array in (picked, *arranged.values()))
     if lazy:
         picked = _chunked(picked)
     ready = []
@@ -183,13 +152,8 @@ def add_planes(
         if lazy:
             plane = _chunked(plane).chunk({dim: picked.chunksizes[dim] for dim in plane.dims[:-2]})
         plane = plane.copy(data=_cleaned(plane, _cleaner(each.name, plane)))
-        ready.append(_on_grid(each.name, plane, picked, grid))
+        ready.append(_on_grid(each.name, plane, picked, da))
     return _stacked(picked, ready)
-
-
-def _unread(da: xr.DataArray) -> bool:
-    """Whether pixels lie in a file that is read as they are asked for, without Dask."""
-    return da.chunks is None and not da.variable._in_memory
 
 
 def _chunked(da: xr.DataArray) -> xr.DataArray:
@@ -199,7 +163,7 @@ def _chunked(da: xr.DataArray) -> xr.DataArray:
     return da.chunk({**{dim: -1 if dim in BAND_DIMS else 1 for dim in da.dims}, **last})
 
 
-def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: SceneGrid) -> xr.DataArray:
+def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, scene: xr.DataArray) -> xr.DataArray:
     """Return an aux input as (some leading dimensions of the scene, y, x), in the scene's names."""
     pair = next((pair for pair in SPATIAL if set(pair) <= set(array.dims)), None)
     if pair is None:
@@ -213,9 +177,7 @@ def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: SceneG
     for dim in array.dims:
         if dim in pair:
             continue
-        fits = dim in lead and array.sizes[dim] == picked.sizes[dim]
-        fits = fits and not differ_along(array, grid.da, dim)
-        if not fits:
+        if dim not in lead or array.sizes[dim] != picked.sizes[dim] or differ_along(array, scene, dim):
             raise CloudMaskError(
                 f"aux[{name!r}] has a dimension {dim!r} that is not that of the scene: bring it to the "
                 f"scene's steps, aux.sel({dim}=da.{dim}, method='nearest').assign_coords({dim}=da.{dim}), or "
@@ -224,11 +186,7 @@ def _arranged(name: str, array: xr.DataArray, picked: xr.DataArray, grid: SceneG
     array = array.transpose(*lead, *pair)
     if (crs := _crs(array)) is not None:  # under the scene's names of dimensions it would be lost
         array = array.rio.write_crs(crs)
-    return array.rename({old: new for old, new in zip(pair, (grid.y, grid.x), strict=True) if old != new})
-
-
-def _set(units: str) -> Use:
-    return Use("assign_attrs", units=units)
+    return array.rename({old: new for old, new in zip(pair, picked.dims[-2:], strict=True) if old != new})
 
 
 def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
@@ -241,25 +199,11 @@ def _cleaner(name: AuxName, array: xr.DataArray) -> Cleaner:
             f"aux[{name!r}] holds {array.dtype} and its attributes say scale_factor={scale:g}, "
             f"add_offset={offset:g}: apply them, or delete them if they were applied"
         )
-    kelvin = (_KELVIN, "kelvin", Remedy("convert it, + 273.15 for degrees Celsius, and say {}", _set("K")))
-    allowed, unit, remedy = {
-        "elevation": (_METRES, "metres", Remedy("convert it, dem * 0.3048 for feet, and say {}", _set("m"))),
-        "angle": (
-            _DEGREES, "degrees", Remedy("convert it, numpy.degrees(angle), and say {}", _set("degrees")),
-        ),
-        "lwir11": kelvin,
-        "lwir12": kelvin,
-    }.get(
-        name,
-        (
-            (*_DECIBELS, *_POWER), "decibels or a ratio of powers",
-            Remedy("say {} or {}", _set("dB"), _set("linear")),
-        ),
-    )  # fmt: skip
-    if units not in allowed or (name in RADAR and not units):
+    quantity = QUANTITIES[name]
+    if units not in quantity.units:
         stated = f"units={units!r}" if units else "no attribute units"
-        raise UnitError(f"aux[{name!r}] has {stated}; it must be in {unit}:", remedy)
-    return Cleaner(declared_nodata(attrs), scale, offset, name in RADAR and units in _DECIBELS, name)
+        raise UnitError(f"aux[{name!r}] has {stated}; it must be in {quantity.unit}:", quantity.remedy)
+    return Cleaner(declared_nodata(attrs), scale, offset, units in DECIBELS, name)
 
 
 def _cleaned(plane: xr.DataArray, cleaner: Cleaner) -> Any:
@@ -269,30 +213,25 @@ def _cleaned(plane: xr.DataArray, cleaner: Cleaner) -> Any:
     return plane.data.map_blocks(cleaner, dtype=np.float32, meta=meta)
 
 
-def _on_grid(name: str, plane: xr.DataArray, picked: xr.DataArray, grid: SceneGrid) -> Any:
+def _on_grid(name: str, plane: xr.DataArray, picked: xr.DataArray, scene: xr.DataArray) -> Any:
     """Return the plane's data on the scene's rows and columns."""
-    crs = _crs(plane), _crs(grid.da)
-    if _coincides(plane, grid, crs):
+    y, x = plane.dims[-2:]
+    crs = _crs(plane), _crs(scene)
+    if (None in crs or crs[0] == crs[1]) and not any(
+        plane.sizes[dim] != scene.sizes[dim] or differ_along(plane, scene, dim) for dim in (y, x)
+    ):
         if plane.chunks is None:
             return plane.dims, plane.values
-        return plane.dims, plane.chunk({dim: picked.chunksizes[dim] for dim in (grid.y, grid.x)}).data
-    regrid = _regrid(name, plane, grid, crs)
-    rows, cols = picked.sizes[grid.y], picked.sizes[grid.x]
+        return plane.dims, plane.chunk({dim: picked.chunksizes[dim] for dim in (y, x)}).data
+    regrid = _regrid(name, plane, scene, crs)
+    rows, cols = picked.sizes[y], picked.sizes[x]
     _check_overlap(name, regrid, crs, (rows, cols))
     if plane.chunks is None:
         return plane.dims, regrid(plane.values, (0, 0), (0, rows), (0, cols))
     from xcloudmask.engine import run_dask
 
     chunks = picked.chunksizes
-    return plane.dims, run_dask.regrid(regrid, plane.data, (chunks[grid.y], chunks[grid.x]))
-
-
-def _coincides(plane: xr.DataArray, grid: SceneGrid, crs: tuple[Any, Any]) -> bool:
-    """Whether the plane's pixels are those of the scene."""
-    for dim in (grid.y, grid.x):
-        if plane.sizes[dim] != grid.da.sizes[dim] or differ_along(plane, grid.da, dim):
-            return False
-    return None in crs or bool(crs[0] == crs[1])
+    return plane.dims, run_dask.regrid(regrid, plane.data, (chunks[y], chunks[x]))
 
 
 def _crs(da: xr.DataArray) -> Any:
@@ -305,12 +244,11 @@ def _crs(da: xr.DataArray) -> Any:
     return crs
 
 
-def _regrid(name: str, plane: xr.DataArray, grid: SceneGrid, crs: tuple[Any, Any]) -> Regrid:
-    source, target = (
-        _axes(array, grid, what) for array, what in ((plane, f"aux[{name!r}]"), (grid.da, "the scene"))
-    )
-    for what, one, other in ((f"aux[{name!r}]", *crs), ("the scene", *crs[::-1])):
-        if one is None and other is not None:
+def _regrid(name: str, plane: xr.DataArray, scene: xr.DataArray, crs: tuple[Any, Any]) -> Regrid:
+    y, x = map(str, plane.dims[-2:])
+    source, target = _axes(plane, y, x, f"aux[{name!r}]"), _axes(scene, y, x, "the scene")
+    for what, own, other in ((f"aux[{name!r}]", *crs), ("the scene", *crs[::-1])):
+        if own is None and other is not None:
             raise CloudMaskError(
                 f"{what} has no CRS, and lies on another grid than the other, whose CRS is "
                 f"{other.to_string()}: say it with .rio.write_crs(...)"
@@ -320,14 +258,14 @@ def _regrid(name: str, plane: xr.DataArray, grid: SceneGrid, crs: tuple[Any, Any
     return Regrid.plan(source, target, pair, period)
 
 
-def _axes(array: xr.DataArray, grid: SceneGrid, what: str) -> tuple[Axis, Axis]:
-    y, x = _axis(array, grid.y, what), _axis(array, grid.x, what)
+def _axes(array: xr.DataArray, y: str, x: str, what: str) -> tuple[Axis, Axis]:
+    rows, columns = _axis(array, y, what), _axis(array, x, what)
     # an axis of one pixel takes the other's spacing, as in pixel_size
-    if y.size == 1:
-        y = Axis(y.first, abs(x.step), 1)
-    elif x.size == 1:
-        x = Axis(x.first, abs(y.step), 1)
-    return y, x
+    if rows.size == 1:
+        rows = Axis(rows.first, abs(columns.step), 1)
+    elif columns.size == 1:
+        columns = Axis(columns.first, abs(rows.step), 1)
+    return rows, columns
 
 
 def _axis(da: xr.DataArray, dim: str, what: str) -> Axis:
@@ -390,9 +328,9 @@ def join(bands: Any, *planes: Any, places: tuple[tuple[int, ...], ...]) -> Any:
     >>> join(np.zeros((3, 2, 4, 4), "u2"), np.ones((4, 4), "f4"), places=((2, 3),)).shape
     (3, 3, 4, 4)
     """
-    one = (*bands.shape[:-3], 1, *bands.shape[-2:])
+    one_band = (*bands.shape[:-3], 1, *bands.shape[-2:])
     parts = [bands]
     for plane, place in zip(planes, places, strict=True):
-        shape = [length if axis in place else 1 for axis, length in enumerate(one)]
-        parts.append(np.broadcast_to(plane.reshape(shape), one))
+        shape = [length if axis in place else 1 for axis, length in enumerate(one_band)]
+        parts.append(np.broadcast_to(plane.reshape(shape), one_band))
     return np.concatenate(parts, axis=-3)

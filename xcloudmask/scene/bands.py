@@ -12,6 +12,7 @@ import xarray as xr
 
 from xcloudmask import sensors
 from xcloudmask.errors import BandError, OptionError, Remedy, UnitError, UnitWarning, Use, warn_user
+from xcloudmask.scene.describe import BAND_COORDS
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.types import KINDS, Band, ModelSpec, Sensor
 
@@ -77,26 +78,24 @@ def sensor_of(da: xr.DataArray | xr.Dataset) -> Sensor | None:
 
 def name_bands(names: Sequence[str | Band], sensor: Sensor | None) -> list[Band]:
     """Turn names, as a user gives them, into bands: the sensor's where it has them."""
-    found: Sequence[Band | None] = [None] * len(names)
+    matches: Sequence[Band | None] = [None] * len(names)
     if sensor is not None:
-        found = sensors.match([n.name if isinstance(n, Band) else str(n) for n in names], sensor)
+        matches = sensors.match([n.name if isinstance(n, Band) else str(n) for n in names], sensor)
     out = []
-    for name, band in zip(names, found, strict=True):
+    for name, band in zip(names, matches, strict=True):
         if isinstance(name, Band):
             out.append(name)
         elif band is not None:
             out.append(band)
         else:
-            out.append(Band(str(name), common_name(str(name))))
-            _warn_of_typo(str(name), sensor)
+            common = common_name(str(name))
+            out.append(Band(str(name), common))
+            known = [*COMMON, *(band.name for band in sensor.bands)] if sensor else COMMON
+            near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.75)
+            if near and common is None:
+                text = f"band {str(name)!r} is none that is known by that name; did you mean {near[0]!r}?"
+                warn_user(text, UnitWarning)
     return out
-
-
-def _warn_of_typo(name: str, sensor: Sensor | None) -> None:
-    known = [*COMMON, *(band.name for band in sensor.bands)] if sensor is not None else list(COMMON)
-    near = get_close_matches(name.lower(), known, n=1, cutoff=0.75)
-    if near and common_name(name) is None:
-        warn_user(f"band {name!r} is none that is known by that name; did you mean {near[0]!r}?", UnitWarning)
 
 
 def common_name(label: str) -> str | None:
@@ -111,8 +110,8 @@ def labels_of(da: xr.DataArray, dim: str) -> list[str]:
     """
     count = da.sizes[dim]
     labels = [str(v) for v in coordinate(da[dim])] if dim in da.coords else [str(i) for i in range(count)]
-    said = da.attrs.get("long_name")
-    texts = [said] if isinstance(said, str) and count == 1 else said
+    long_name = da.attrs.get("long_name")
+    texts = [long_name] if isinstance(long_name, str) and count == 1 else long_name
     if not isinstance(texts, list | tuple) or len(texts) != count or not all(map(sensors.is_counter, labels)):
         return labels
     return [str(text) or label for text, label in zip(texts, labels, strict=True)]
@@ -121,18 +120,7 @@ def labels_of(da: xr.DataArray, dim: str) -> list[str]:
 def read_bands(da: xr.DataArray, dim: str) -> tuple[Band, ...]:
     """Return what is known of each band of `da`: from its coordinates, else its sensor, else its label."""
     labels = labels_of(da, dim)
-    columns = {
-        name: _column(da, dim, name)
-        for name in (
-            "common_name",
-            "center_wavelength",
-            "full_width_half_max",
-            "min_nm",
-            "max_nm",
-            "gsd",
-            "kind",
-        )
-    }
+    columns = {name: _column(da, dim, name) for name in BAND_COORDS if name != "band_name"}
     told = [any(column[i] is not None for column in columns.values()) for i in range(len(labels))]
     sensor = sensor_of(da)
     known: Sequence[Band | None] = [None] * len(labels)
@@ -219,9 +207,9 @@ def _check_same_colour(label: str, name: str, band: Band) -> None:
 
 def _check_wavelength(label: str, name: str, value: object, nm: float, expected: str) -> None:
     if not SHORTEST <= nm <= LONGEST:
-        found = "nm" if nm > LONGEST else "µm"
+        unit = "nm" if nm > LONGEST else "µm"
         raise UnitError(
-            f"band {label!r} has {name}={value}: expected {expected}, found what looks like {found}; "
+            f"band {label!r} has {name}={value}: expected {expected}, found what looks like {unit}; "
             f"convert the coordinate {name!r},",
             Remedy("or use {}", _SENSOR),
         )
@@ -237,7 +225,7 @@ def match_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[int, ...]:
             f"model {spec.name!r} needs {spec.needs}; missing: {', '.join(missing)}. The array has {have}",
             Remedy("Name its bands with {} or {}", _SENSOR, _BANDS),
         )
-    return tuple(at for at in places if at is not None)
+    return tuple(place for place in places if place is not None)
 
 
 def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...], tuple[Band, ...]]:
@@ -247,16 +235,12 @@ def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...
     fills in what is missing gets those of its bands that are there, in its own order.
     """
     if not spec.any_bands:
-        found, absent = match_bands(bands, spec), lacking(bands, spec)
+        places, absent = match_bands(bands, spec), lacking(bands, spec)
         given = [need for need in spec.bands if need not in absent]
-        return found, tuple(Band(need, need) for need in given) if absent else ()
+        return places, tuple(Band(need, need) for need in given) if absent else ()
     usable = sorted(
-        (
-            (band.center_nm or 0.0, i, band)
-            for i, old in enumerate(bands)
-            if (band := with_edges(old)) is not None
-        ),
-        key=lambda found: (found[0], found[2].min_nm or 0.0, found[2].name),
+        ((i, band) for i, old in enumerate(bands) if (band := with_edges(old)) is not None),
+        key=lambda pair: (pair[1].center_nm or 0.0, pair[1].min_nm or 0.0, pair[1].name),
     )
     if len(usable) < spec.min_bands:
         have = ", ".join(b.common_name or b.name for b in bands) or "no bands"
@@ -264,7 +248,7 @@ def choose_bands(bands: Sequence[Band], spec: ModelSpec) -> tuple[tuple[int, ...
             f"model {spec.name!r} needs {spec.needs}; the array has {len(usable)} ({have})",
             Remedy("Say what they are with {} or {}", _SENSOR, _BANDS),
         )
-    return tuple(i for _, i, _ in usable), tuple(band for _, _, band in usable)
+    return tuple(i for i, _ in usable), tuple(band for _, band in usable)
 
 
 def with_edges(band: Band) -> Band | None:

@@ -34,10 +34,7 @@ def texts(values: Iterable[str]) -> Any:
     >>> texts(["red", "nir"]).tolist()
     ['red', 'nir']
     """
-    found = [str(value) for value in values]
-    out = np.empty(len(found), dtype=object)
-    out[:] = found
-    return out
+    return np.array([str(value) for value in values], dtype=object)
 
 
 def band_labels(bands: Sequence[Band]) -> list[str]:
@@ -196,14 +193,14 @@ def describe(
         out = describe_bands(out, name_bands(bands, known), dim=dim)
     elif sensor is not None and known is not None:
         labels = labels_of(da, dim)
-        found = name_bands(labels, known)
-        if not any(band in known.bands for band in found):
+        named = name_bands(labels, known)
+        if not any(band in known.bands for band in named):
             raise BandError(
                 f"none of the labels {', '.join(labels)} is a band of {known.name} "
                 f"({', '.join(band.name for band in known.bands)}); say which they are",
                 Remedy("with {}, in order", Use("describe", sensor=..., bands=[...])),
             )
-        out = describe_bands(out, found, dim=dim, labels=labels)
+        out = describe_bands(out, named, dim=dim, labels=labels)
     if known is not None:
         out.attrs["sensor"] = known.name
     if level is not None:
@@ -218,12 +215,11 @@ def describe(
     if offset is None and not said_before and known is not None and known.name.startswith("sentinel-2"):
         warn_of_no_offset(out)
     # The one of the two that is not said now stays as it was said before.
-    figures = {
-        "scale": scale if scale is not None else out.coords.get("scale", out.attrs.get("scale_factor", 1.0)),
-        "offset": offset
-        if offset is not None
-        else out.coords.get("offset", out.attrs.get("add_offset", 0.0)),
-    }
+    if scale is None:
+        scale = out.coords.get("scale", out.attrs.get("scale_factor", 1.0))
+    if offset is None:
+        offset = out.coords.get("offset", out.attrs.get("add_offset", 0.0))
+    figures = {"scale": scale, "offset": offset}
     full = {name: _one_each(name, value, count) for name, value in figures.items()}
     check_figures(full["scale"], full["offset"])
     out = out.assign_coords({name: (dim, values) for name, values in full.items()})

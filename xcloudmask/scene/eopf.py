@@ -44,31 +44,15 @@ _LONG_NAME = re.compile(r"(TOA|BOA) reflectance from MSI acquisition at spectral
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a product says of itself; None where it does not.
+    """What a product says of itself; None where it does not."""
 
-    Parameters
-    ----------
-    name : str or None
-        Of the product, without ``.SAFE``.
-    sensor : str or None
-        Canonical name, such as ``"sentinel-2b"``.
-    level : {"toa", "boa"} or None
-    time : str or None
-        ISO 8601, UTC, without a zone.
-    baseline : str or None
-        Processing baseline, ``"05.11"``.
-    sun_elevation, sun_azimuth : float or None
-        Degrees: 90 less the mean zenith angle; the mean azimuth.
-    crs : str or None
-    """
-
-    name: str | None = None
-    sensor: str | None = None
+    name: str | None = None  # of the product, without ``.SAFE``
+    sensor: str | None = None  # canonical name, such as "sentinel-2b"
     level: Level | None = None
-    time: str | None = None
-    baseline: str | None = None
-    sun_elevation: float | None = None
-    sun_azimuth: float | None = None
+    time: str | None = None  # ISO 8601, UTC, without a zone
+    baseline: str | None = None  # of processing, "05.11"
+    sun_elevation: float | None = None  # degrees: 90 less the mean zenith angle
+    sun_azimuth: float | None = None  # the mean
     crs: str | None = None
 
 
@@ -77,14 +61,8 @@ def facts_of(
 ) -> Facts | None:
     """Return what a product says of itself; None for anything that is no Sentinel-2 product of EOPF.
 
-    Parameters
-    ----------
-    attrs : mapping
-        Attributes of the product's root, or of one of its groups.
-    arrays : iterable of mapping
-        Attributes of arrays of reflectance.
-    source : object
-        Where it was opened from: its name tells satellite and level, too.
+    It is asked in the attributes of its root, or of one of its groups, in those of its arrays of reflectance,
+    and in the name of the source that it was opened from.
 
     Examples
     --------
@@ -97,7 +75,7 @@ def facts_of(
     stac, other = (_mapping(attrs.get(name)) for name in ("stac_discovery", "other_metadata"))
     properties = _mapping(stac.get("properties"))
     named = _NAME.search(str(stac.get("id") or "")) or _NAME.search(str(source))
-    described = [found for a in arrays if (found := _LONG_NAME.match(str(a.get("long_name", ""))))]
+    described = [match for a in arrays if (match := _LONG_NAME.match(str(a.get("long_name", ""))))]
     if not (described or named) and not str(properties.get("product:type")).startswith("S02MSI"):
         return None
     level = (named and named[2]) or (described and described[0][1]) or said(properties, "processing:level")
@@ -111,13 +89,13 @@ def facts_of(
         for angle in ("zenith", "azimuth")
     )
     stated = (re.search(r"(?:^|_N)(\d\d\.\d\d)$", said(properties, name) or "") for name in _BASELINES)
-    baseline = next((found[1] for found in stated if found), None)
+    baseline = next((match[1] for match in stated if match), None)
     stamp = named and f"{named[3][:4]}-{named[3][4:6]}-{named[3][6:11]}:{named[3][11:13]}:{named[3][13:]}"
     return Facts(
         name=named[0] if named else None,
         sensor=sensor.name if sensor else "sentinel-2",
         level=parse_level(level) if level else None,
-        time=_naive(said(properties, "datetime", "start_datetime")) or stamp,
+        time=re.sub(r"(Z|\+00:00)$", "", said(properties, "datetime", "start_datetime") or "") or stamp,
         baseline=baseline or (f"{named[4]}.{named[5]}" if named else None),
         sun_elevation=None if zenith is None else 90 - float(zenith),
         sun_azimuth=None if azimuth is None else float(azimuth),
@@ -143,16 +121,12 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _naive(stamp: str | None) -> str | None:
-    return re.sub(r"(Z|\+00:00)$", "", stamp) if stamp else None
-
-
 def _by_wavelengths(described: Iterable[re.Match[str]]) -> Any:
     """Return the satellite whose centres are nearest to those that the arrays' names state.
 
     Whole numbers, as CPM 3 has them, are the mission's and tell no satellite.
     """
-    centres = {f"B{found[2].upper()}": float(found[3]) for found in described if "." in found[3]}
+    centres = {f"B{match[2].upper()}": float(match[3]) for match in described if "." in match[3]}
 
     def away(name: str) -> float:
         return sum(abs((sensors.get(name).band(band).center_nm or 0) - nm) for band, nm in centres.items())
@@ -178,14 +152,8 @@ def _crs(
 def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> xr.Dataset:
     """Return a dataset of a product's bands with sensor, level, CRS and time written on it.
 
-    Any other dataset comes back as it is; what a user has described stays.
-
-    Parameters
-    ----------
-    ds : Dataset
-        A group of a product, or what xarray-eopf's analysis mode makes of one.
-    root : mapping, optional
-        Attributes of the product's root, where those of the dataset are not.
+    Any other dataset comes back as it is; what a user has described stays. `root` has the attributes of the
+    product's root, where those of the dataset are not.
     """
     bands = {str(name): v for name, v in ds.data_vars.items() if BAND.fullmatch(str(name))}
     if not bands or "sensor" in ds.attrs:
@@ -213,14 +181,12 @@ def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> x
             # text as an object: NumPy's own fixed-length text has no place in Zarr 3
             out = out.assign_coords({name: np.array(value, object) if isinstance(value, str) else value})
     out = out.drop_vars(["spatial_ref"], errors="ignore")
-    return out if facts.crs is None else _with_crs(out, facts.crs)
-
-
-def _with_crs(ds: xr.Dataset, crs: str) -> xr.Dataset:
+    if facts.crs is None:
+        return out
     import rioxarray  # noqa: F401  registers .rio
 
     # of an empty dataset: write_crs copies what it is called on, pixels and encoding, too
-    return ds.assign_coords(spatial_ref=xr.Dataset().rio.write_crs(crs)["spatial_ref"])
+    return out.assign_coords(spatial_ref=xr.Dataset().rio.write_crs(facts.crs)["spatial_ref"])
 
 
 def _with_fill(var: xr.DataArray) -> xr.DataArray:
@@ -236,13 +202,7 @@ def _with_fill(var: xr.DataArray) -> xr.DataArray:
 
 
 def reflectance_groups(tree: Any) -> dict[str, xr.Dataset]:
-    """Return the groups of a tree that hold reflectance, by name; an error where there are none.
-
-    Parameters
-    ----------
-    tree : DataTree
-        A product from its root, or from its group of reflectance.
-    """
+    """Return the groups of a product, from its root or its group of reflectance, that hold reflectance."""
     for path in (REFLECTANCE, "."):
         groups = {
             name: child.to_dataset(inherit=False)
@@ -266,15 +226,10 @@ def _children(tree: Any, path: str) -> Mapping[str, Any]:
 
 
 def on_one_grid(tree: Any, read_at: float | None = None) -> xr.Dataset:
-    """Return all bands of a product on the grid of its finest group; lazy, nothing is read.
+    """Return all bands of a product, decoded or not, on the grid of its finest group; lazy, nothing is read.
 
-    Parameters
-    ----------
-    tree : DataTree
-        As `xr.open_datatree` gives it, decoded or not.
-    read_at : float, optional
-        Metres. Each band is taken from its group that comes nearest and is no coarser; without it, from its
-        finest.
+    Each is taken from its group that comes nearest to `read_at` metres and is no coarser; by default from its
+    finest.
     """
     if read_at is not None:
         check_number("read_at", read_at, above=0)
@@ -295,15 +250,7 @@ def on_one_grid(tree: Any, read_at: float | None = None) -> xr.Dataset:
 
 
 def quality(tree: Any, like: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Return where pixels are valid and where they are saturated, by the product's own quality masks; lazy.
-
-    Parameters
-    ----------
-    tree : DataTree
-        A product from its root.
-    like : Dataset or DataArray
-        The grid.
-    """
+    """Return where pixels of a grid are valid, and saturated, by the product's own quality masks; lazy."""
     groups = [child.to_dataset(inherit=False) for child in _children(tree, QUALITY).values()]
     masks: dict[str, xr.DataArray] = {}
     for group in sorted((group for group in groups if {"x", "y"} <= set(group.coords)), key=step):

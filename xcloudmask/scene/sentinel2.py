@@ -21,16 +21,9 @@ SAY = "say da.cloudmask.describe(scale=0.0001, offset=-0.1), or offset=0"
 
 
 def check_offset(da: xr.DataArray, offset: Any, *, as_stored: bool) -> None:
-    """Warn where what catalogues noted in coordinates contradicts the offset that is declared.
+    """Warn where what catalogues noted in coordinates of a scene contradicts the offset that is declared.
 
-    Parameters
-    ----------
-    da : DataArray
-        The scene.
-    offset : array
-        What is added after scaling.
-    as_stored : bool
-        Whether nothing is scaled: floats then are reflectance, as their loader made it.
+    If numbers are taken `as_stored`, floats are reflectance, as their loader made it.
     """
     if BASELINE not in da.coords or (as_stored and da.dtype.kind == "f"):
         return

@@ -55,17 +55,9 @@ def calibration_of(
 ) -> Calibration:
     """Return how the numbers of some of a scene's bands become reflectance; an error where nothing tells.
 
-    Parameters
-    ----------
-    scene : Scene
-        From `xcloudmask.scene.scene.read_scene`.
-    places : tuple of int
-        The bands that are wanted.
-    nodata : "auto", float or None
-        What means no data beside what the attributes declare. ``"auto"``: the product's fill value, or, where
-        the sensor is not known and nothing is declared, 0 in every band. None: nothing.
-    saturation : "auto", float, mapping or None
-        See `saturation_of`.
+    `nodata` means no data beside what the attributes declare. ``"auto"``: the product's fill value, or, where
+    the sensor is not known and nothing is declared, 0 in every band. None: nothing. For `saturation` see
+    `saturation_of`.
     """
     dtype = scene.da.dtype
     if dtype.kind not in "fiu":
@@ -142,7 +134,7 @@ def declared_nodata(attrs: Mapping[Any, Any]) -> tuple[float, ...]:
     >>> declared_nodata({"_FillValue": 0, "nodata": -9999, "units": "1"})
     (0.0, -9999.0)
     """
-    found: dict[float, None] = {}
+    numbers: dict[float, None] = {}
     for name in NODATA_ATTRS:
         for value in np.atleast_1d(attrs.get(name, [])):
             try:
@@ -153,8 +145,8 @@ def declared_nodata(attrs: Mapping[Any, Any]) -> tuple[float, ...]:
                     Remedy("delete it, or say what means no data with {}", Use(DESCRIBE, nodata=...)),
                 ) from None
             if number == number:
-                found[number] = None
-    return tuple(found)
+                numbers[number] = None
+    return tuple(numbers)
 
 
 def _checked_nodata(nodata: Any, dtype: Any) -> float:

@@ -44,33 +44,15 @@ _SHIFTED = (slice(1, None), slice(None, -1))
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which areas are too small, and what becomes of them.
+    """Which areas are too small, and what becomes of them."""
 
-    Parameters
-    ----------
-    members : tuple of int
-        Codes of the pixels that make an area.
-    least : float
-        Pixels of the middle row that an area must have to stay.
-    becomes : int
-        Their new code; of holes, see `walls`.
-    walls : tuple of int
-        Codes that a hole must be surrounded by; it takes the first of them that it touches.
-    beside : tuple of int
-        Further codes that may lie beside an area without making it one whose extent is not known.
-    seeds : tuple of int
-        Members of which an area must have one to stay, whatever its size.
-    grounds : tuple of int
-        What each of the 256 codes becomes, in place of `becomes`.
-    """
-
-    members: tuple[int, ...]
-    least: float
-    becomes: int = NO_DATA
-    walls: tuple[int, ...] = ()
-    beside: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = ()
-    grounds: tuple[int, ...] = ()
+    members: tuple[int, ...]  # codes of the pixels that make an area
+    least: float  # pixels of the middle row that an area must have to stay
+    becomes: int = NO_DATA  # their new code; of holes, see `walls`
+    walls: tuple[int, ...] = ()  # codes around a hole, which takes the first of them that it touches
+    beside: tuple[int, ...] = ()  # codes that may lie beside an area, too, and its extent is still known
+    seeds: tuple[int, ...] = ()  # members of which an area must have one to stay, whatever its size
+    grounds: tuple[int, ...] = ()  # what each of the 256 codes becomes, in place of `becomes`
 
     def kinds(self) -> Bits:
         """Return the bit of each code that may lie beside an area."""
@@ -106,40 +88,22 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """Areas of a chunk that reach its edge, numbered from 1, and the four edges.
+    """Areas of a chunk that reach its edge, numbered from 1, and the four edges."""
 
-    Parameters
-    ----------
-    size : array of int
-        Of each; the first is that of none.
-    bits : array of uint16
-        Which walls each touches within the chunk.
-    areas, codes : tuple of arrays
-        Number of the area, and code, of the pixels at the top, bottom, left and right.
-    """
-
-    size: Ints
-    bits: Bits
-    areas: tuple[npt.NDArray[np.int32], ...]
-    codes: tuple[Codes, ...]
+    size: Ints  # of each; the first is that of none
+    bits: Bits  # which walls each touches within the chunk
+    areas: tuple[npt.NDArray[np.int32], ...]  # of the pixels at the top, bottom, left and right
+    codes: tuple[Codes, ...]  # of the same
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A chunk after the first pass: its pixels, compressed, and what is open yet.
-
-    Parameters
-    ----------
-    packed : Packed
-    border : Border
-    where, which : array of int
-        Pixels whose area may be too small, and the number of that.
-    """
+    """A chunk after the first pass: its pixels, compressed, and what is open yet."""
 
     packed: Packed
     border: Border
-    where: npt.NDArray[np.int32]
-    which: npt.NDArray[np.int32]
+    where: npt.NDArray[np.int32]  # pixels whose area may be too small
+    which: npt.NDArray[np.int32]  # the number of that
 
     def paint(self, rule: Rule, verdict: Codes) -> Codes:
         """Return the chunk with each open area as the verdict has it."""
@@ -211,15 +175,7 @@ def _touched(block: Codes, labels: Any, member: Bool, count: int, rule: Rule) ->
 def settle(rule: Rule, parts: int, across: int, *borders: Border) -> tuple[Codes, ...]:
     """Return, for each chunk, what becomes of the areas that reach its edge.
 
-    Parameters
-    ----------
-    rule : Rule
-    parts : int
-        Of a pixel, that sizes count.
-    across : int
-        Chunks in a row.
-    *borders : Border
-        Of all chunks, row by row.
+    Sizes count `parts` of a pixel; the borders are those of all chunks, row by row, `across` in each.
     """
     from scipy import sparse
 
@@ -286,13 +242,9 @@ def over_chunks(data: Any, rule: Rule, scale: Floats | None) -> Any:
                 tuple(sizes[k] for sizes, k in zip(data.chunks, here, strict=True)),
             )  # fmt: skip
         borders = [TaskRef((border, *lead, i, j)) for i, j in product(range(down), range(across))]
+        parts_a_pixel = 1 if scale is None else PARTS
         graph[(verdict, *lead)] = Task(
-            (verdict, *lead),
-            _settle_planes,
-            TaskRef(rule_key),
-            1 if scale is None else PARTS,
-            across,
-            *borders,
+            (verdict, *lead), _settle_planes, TaskRef(rule_key), parts_a_pixel, across, *borders
         )
     return array_of(name, graph, data, np.uint8)
 

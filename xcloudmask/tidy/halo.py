@@ -24,27 +24,20 @@ BLOCK = 2048
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A block, compressed, and its edges by themselves: masks shrink to a few per cent.
+    """A block, compressed, and its edges by themselves: masks shrink to a few per cent."""
 
-    Parameters
-    ----------
-    pieces : dict
-        By rows and columns (-1 the first, 1 the last, 0 all): bytes and shape.
-    dtype : dtype
-    """
-
+    #: By rows and columns (-1 the first, 1 the last, 0 all): bytes and shape.
     pieces: Mapping[tuple[int, int], tuple[bytes, tuple[int, ...]]]
     dtype: np.dtype[Any]
 
     @classmethod
     def of(cls, block: Array, depth: tuple[int, int] = (0, 0)) -> Packed:
         """Pack a block and edges of so many rows and columns."""
+        sides = [(0, 0)]
+        sides += [(-1, 0), (1, 0)] if depth[0] else []
+        sides += [(0, -1), (0, 1)] if depth[1] else []
         pieces = {}
-        for side in (
-            (0, 0),
-            *(((-1, 0), (1, 0)) if depth[0] else ()),
-            *(((0, -1), (0, 1)) if depth[1] else ()),
-        ):
+        for side in sides:
             part = block[..., _span(side[0], depth[0]), _span(side[1], depth[1])]
             pieces[side] = zlib.compress(part.tobytes(), 1), part.shape
         return cls(pieces, block.dtype)
@@ -93,17 +86,9 @@ def with_halo(data: Any, kernel: Kernel, depth: tuple[int, int], scale: Floats |
     around it the edges. Dask makes many chunks of the source before it needs their neighbours: with
     `dask.array.overlap`, whose slices keep whole chunks alive, it held half of a scene at a time.
 
-    Parameters
-    ----------
-    data : dask array
-    kernel : callable
-        Its answer may be wrong within `depth` of a block's edge; that is cut off.
-    depth : tuple of int
-        Rows and columns around a block.
-    scale : array, optional
-        Of the rows, as `PixelSize.scale`; beyond the first and the last row as in these.
-    outside : scalar
-        What lies beyond the array.
+    The kernel's answer may be wrong within `depth` (rows, columns) of a block's edge: that is cut off. Rows
+    have a `scale`, as `PixelSize.scale`, beyond the first and the last one as in these; what lies `outside`
+    of the array has one value.
     """
     from dask.array.overlap import ensure_minimum_chunksize
     from dask.base import tokenize

@@ -27,18 +27,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PixelSize:
-    """How large pixels are: metres along rows and columns, and how the latter change from row to row.
+    """How large pixels are: metres along rows and columns, and how the latter change from row to row."""
 
-    Parameters
-    ----------
-    size : tuple of float, optional
-        Height and width in metres, in the middle row; None where nothing tells them.
-    scale : array, optional
-        The width of each row's pixels by that; None where all are as wide.
-    """
-
-    size: tuple[float, float] | None
-    scale: Floats | None = None
+    size: tuple[float, float] | None  # height and width in the middle row; None where nothing tells them
+    scale: Floats | None = None  # the width of each row's pixels by that; None where all are as wide
 
     @classmethod
     def of(cls, da: xr.DataArray) -> PixelSize:

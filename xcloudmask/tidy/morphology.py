@@ -21,18 +21,11 @@ class Disc:
     On latitude and longitude it is wider in columns towards the poles. Two pixels are as far from each other
     as the pixels are wide half-way between them, so that each is in the other's disc, or neither is: opening
     and closing rest on this.
-
-    Parameters
-    ----------
-    rows, columns : float
-        The distance in either; in columns that of the middle row.
-    scaled : bool
-        Whether pixels of other rows are as wide as `scale` of `dilate` says.
     """
 
-    rows: float
-    columns: float
-    scaled: bool = False
+    rows: float  # the distance in rows
+    columns: float  # and in columns, of the middle row
+    scaled: bool = False  # pixels of other rows are as wide as `scale` of `dilate` says
 
     def depth(self, scale: Floats | None) -> tuple[int, int]:
         """Return the pixels that it reaches along rows and columns, at most."""
@@ -43,14 +36,8 @@ class Disc:
 def dilate(taken: Bool, disc: Disc, scale: Floats | None = None) -> Bool:
     """Return which pixels lie within a disc of one that is taken.
 
-    Each row knows how far the next taken pixel along it is; a pixel looks into the rows within reach.
-
-    Parameters
-    ----------
-    taken : array of bool, (..., rows, columns)
-    disc : Disc
-    scale : array of float, (rows,)
-        How wide each row's pixels are, by those of the middle row.
+    Each row knows how far the next taken pixel along it is; a pixel looks into the rows within reach. The
+    `scale` is how wide each row's pixels are, by those of the middle row.
 
     Examples
     --------

@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -58,27 +59,15 @@ Own = Literal["replace", "match", "keep"]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What shadows are made from, for all chunks of a mask.
+    """What shadows are made from, for all chunks of a mask."""
 
-    Parameters
-    ----------
-    clouds, ground, shadow : tuple of int
-        Codes of clouds, of ground on which a shadow can fall (with the mask's own), of the mask's shadow.
-    becomes, lit : int
-        Codes of what is found to be shadow, and of a shadow that is none.
-    own : {"replace", "match", "keep"}
-        What becomes of the mask's own shadows.
-    factors : (int, int)
-        Pixels in a cell, rows and columns.
-    """
-
-    clouds: tuple[int, ...]
-    ground: tuple[int, ...]
-    shadow: tuple[int, ...]
-    becomes: int
-    lit: int
-    own: Own
-    factors: tuple[int, int]
+    clouds: tuple[int, ...]  # codes
+    ground: tuple[int, ...]  # of ground on which a shadow can fall, with the mask's own shadow
+    shadow: tuple[int, ...]  # of the mask's own
+    becomes: int  # code of what is found to be shadow
+    lit: int  # of a shadow that is none
+    own: Own  # what becomes of the mask's own shadows
+    factors: tuple[int, int]  # pixels in a cell, rows and columns
 
     def cells(self, counted: npt.NDArray[Any]) -> Ints:
         """Add up a chunk's pixels cell by cell; the last may be cut off."""
@@ -94,23 +83,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Rays:
-    """Where shadows fall: cells along rows and columns for each metre of height, and the heights to try.
+    """Where shadows fall: cells along rows and columns for each metre of height, and the heights to try."""
 
-    Parameters
-    ----------
-    per_metre : (float, float)
-        On latitude and longitude, columns of the middle row.
-    heights : (float, float)
-    scale : array, optional
-        Of rows of cells, as `PixelSize.scale`.
-    around : (int, int)
-        Cells on each side with which one is compared.
-    """
-
-    per_metre: tuple[float, float]
+    per_metre: tuple[float, float]  # on latitude and longitude, columns of the middle row
     heights: tuple[float, float]
-    scale: Floats | None
-    around: tuple[int, int]
+    scale: Floats | None  # of rows of cells, as `PixelSize.scale`
+    around: tuple[int, int]  # cells on each side with which one is compared
 
     def tried(self, across: int) -> Floats:
         """Return heights by which a shadow moves a cell at a time, lowest first; none beyond the scene."""
@@ -198,7 +176,8 @@ def cast_shadow(
 
 def _light(scene: Scene) -> tuple[xr.DataArray, Any]:
     """Return the band in which shadows are sought, and how its numbers become reflectance."""
-    place = next((at for at in (find_band(scene.bands, name) for name in BANDS) if at is not None), None)
+    places = (find_band(scene.bands, name) for name in BANDS)
+    place = next((place for place in places if place is not None), None)
     if place is None:
         raise BandError(
             f"shadows are dark in {', '.join(BANDS)}, and the scene has none of them: name its bands with "
@@ -285,7 +264,7 @@ def _three_passes(codes: Any, light: Any, look: Look, calibration: Any, rays: Se
                 (seen, *here), _see, TaskRef((codes.name, *here)), TaskRef((light.name, *here)),
                 TaskRef(look_key), TaskRef(light_key),
             )  # fmt: skip
-            graph[(sums, *here)] = Task((sums, *here), _sums, TaskRef((seen, *here)))
+            graph[(sums, *here)] = Task((sums, *here), attrgetter("sums"), TaskRef((seen, *here)))
             graph[f"part-{name}", *here] = Task((f"part-{name}", *here), _cut, TaskRef((found, *lead)), box)
             graph[(name, *here)] = Task(
                 (name, *here), _paint, TaskRef((seen, *here)), TaskRef((f"part-{name}", *here)),
@@ -308,10 +287,6 @@ def _see(block: Codes, raw: npt.NDArray[Any], look: Look, calibration: Any) -> S
         any_of(codes, look.shadow) & ground & (look.own != "replace"),
     )  # fmt: skip
     return Seen(Packed.of(codes), Packed.of(light), np.stack([look.cells(plane) for plane in planes]))
-
-
-def _sums(seen: Seen) -> Ints:
-    return seen.sums
 
 
 def _match(rays: Rays, across: int, *sums: Ints) -> npt.NDArray[np.uint8]:

@@ -57,23 +57,15 @@ class Thresholds:
 class Step:
     """One step: what is done, how far or how large, and to which class, if one is named.
 
-    Parameters
-    ----------
-    name : {"hysteresis", "close", "open", "buffer", "sieve", "fill"}
-    size : Size or Thresholds
-        Of `sieve` and `fill` an area, of `hysteresis` two probabilities, else a length.
-    word : str
-        The class; empty for all that hide the ground.
-
     Examples
     --------
     >>> print(*read_steps({"close": 2, "buffer": {"cloud": "150 m"}}), sep="; ")
     close=2 px; buffer(cloud)=150 m
     """
 
-    name: str
-    size: Any
-    word: str = ""
+    name: str  # one of `NAMES`
+    size: Any  # of sieve and fill an area, of hysteresis two probabilities, else a length
+    word: str = ""  # the class; empty for all that hide the ground
 
     def __str__(self) -> str:
         return f"{self.name}{f'({self.word})' if self.word else ''}={self.size}"
@@ -90,11 +82,8 @@ class Step:
 def read_steps(given: Steps | Sequence[Step]) -> tuple[Step, ...]:
     """Return the steps in the order in which they are given; an error for what is none.
 
-    Parameters
-    ----------
-    given : mapping, sequence of pairs, or text
-        Size of each step, or a mapping of classes to sizes, which are steps in turn. As text,
-        ``"close=2; buffer(cloud)=150 m"``, as `Step` prints.
+    The size of each step may be a mapping of classes to sizes, which are steps in turn. Text is
+    ``"close=2; buffer(cloud)=150 m"``, as `Step` prints.
 
     Examples
     --------
