@@ -192,9 +192,9 @@ def coarsen(
         values = np.where(valid, values, dtype(0))
     for dy, dx in product(range(min(fy, valid.shape[-2])), range(min(fx, valid.shape[-1]))):
         part, there = values[..., dy::fy, dx::fx], valid[..., dy::fy, dx::fx]
-        within = ..., slice(part.shape[-2]), slice(part.shape[-1])
-        total[within] += part
-        count[within] += there
+        place = ..., slice(part.shape[-2]), slice(part.shape[-1])
+        total[place] += part
+        count[place] += there
     total /= np.maximum(count, dtype(1))
     return total, count > 0
 
