@@ -70,6 +70,27 @@ def test_a_place_that_is_told_badly_does_not_matter_where_the_files_tell_it(scen
 
 @pytest.mark.parametrize(
     "change",
+    [{"geometry": "none"}, {"geometry": [1]}, {"geometry": {"type": "GeometryCollection", "geometries": 5}},
+     {"properties": {"instruments": 5}}, {"properties": {"auth:schemes": {"a": 5}, "auth:refs": 5}}],
+    ids=str,
+)  # fmt: skip
+def test_entries_of_another_kind_than_stacs_that_do_not_matter_are_passed_over(scene, item, change):
+    properties = item["properties"] | change.get("properties", {})
+    equal(red([item | change | {"properties": properties}])[0, 0], scene.expected["red"])
+
+
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, ValueError])
+def test_a_bug_in_planning_is_not_laid_at_the_item(item, error, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error("a bug")
+
+    monkeypatch.setattr("xcloudmask.stac.plan.calibrate", fail)
+    with pytest.raises(error, match="a bug"):
+        red([item])
+
+
+@pytest.mark.parametrize(
+    "change",
     [{"proj:transform": [10, 0, 0]}, {"proj:transform": ["a"] * 6}, {"proj:transform": [0] * 9},
      {"proj:shape": [float("nan"), 3]}, {"proj:shape": [0, 0]},
      {"proj:bbox": [None] * 4, "proj:shape": None}],

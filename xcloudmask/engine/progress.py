@@ -117,6 +117,15 @@ def in_notebook() -> bool:
     return type(tools.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
+def is_shown(progress: bool | str) -> bool:
+    """Whether a value of ``progress=`` that is no function asks for a bar: "auto" where somebody looks."""
+    if isinstance(progress, bool):
+        return progress
+    if progress != "auto":
+        raise OptionError("progress", progress, allowed=("auto", True, False, "a function of an event"))
+    return sys.stderr.isatty() or in_notebook()
+
+
 class Line:
     """A file for a bar in a notebook without ipywidgets: one line of the cell's output, written over.
 
@@ -172,12 +181,10 @@ def progress_bar(progress: Progress, title: str, unit: str) -> Iterator[Tell]:
 
         yield event
         return
-    if not isinstance(progress, bool) and progress != "auto":
-        raise OptionError("progress", progress, allowed=("auto", True, False, "a function of an event"))
-    auto = progress == "auto"
-    if not (sys.stderr.isatty() or in_notebook() if auto else progress):
+    if not is_shown(progress):
         yield tell_nobody
         return
+    auto = progress == "auto"
     with tqdm_class()(
         desc=title, unit=unit, unit_scale=unit == "px", file=bar_file(), dynamic_ncols=True, leave=not auto,
         delay=float(auto),

@@ -11,7 +11,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from dask.base import compute
 
@@ -29,7 +28,6 @@ from xcloudmask.masks.picture import (
     paint,
     picture_of,
     rgb_of,
-    stretch_colours,
     thin,
 )
 from xcloudmask.masks.thumbnail import data_uri
@@ -100,7 +98,7 @@ def explore(
     pixels: tuple[xr.DataArray, ...] = compute(*lazy)  # type: ignore[no-untyped-call]
     picture, over, names, legend = "", "", {}, []
     if scene is not None:
-        picture = data_uri(over_gaps(np.round(255 * stretch_colours(pixels[0].values, stretch)).astype("u1")))
+        picture = data_uri(over_gaps(pixels[0].values, stretch))
     if mask is not None:
         codes = class_codes(arrays[-1])
         untinted = UNTINTED if scene is not None else frozenset()

@@ -343,8 +343,9 @@ def paint(
     return out
 
 
-def over_gaps(picture: Bytes) -> Bytes:
-    """Return a picture whose transparent pixels are hatched."""
+def over_gaps(bands: Pixels, percentiles: tuple[float, float]) -> Bytes:
+    """Return (y, x, 4) bytes of `stretch_colours`, transparent pixels hatched."""
+    picture = np.round(255 * stretch_colours(bands, percentiles)).astype(np.uint8)
     return np.where(picture[..., 3:] > 0, picture, _hatching(picture.shape[:2]))
 
 

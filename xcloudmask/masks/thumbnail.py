@@ -20,7 +20,6 @@ from xcloudmask.masks.picture import (
     over_gaps,
     paint,
     picture_of,
-    stretch_colours,
     thin,
 )
 from xcloudmask.scene.mask_classes import as_mask
@@ -57,7 +56,7 @@ def thumbnail(array: Callable[[], xr.DataArray], limit: int = 96) -> str:
         kind = kind_of(da)
         if kind == "scene":
             shown = thin(picture_of(da, TRUE_COLOUR)[0], limit).values
-            return data_uri(over_gaps(np.round(255 * stretch_colours(shown, (2, 98))).astype(np.uint8)))
+            return data_uri(over_gaps(shown, (2, 98)))
         if kind == "probabilities":
             return ""
         return data_uri(paint(thin(da, limit).values, class_codes(da), gaps=True))

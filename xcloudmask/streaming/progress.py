@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
-from xcloudmask.engine.progress import ProgressEvent, bar_file, in_notebook, tqdm_class
-from xcloudmask.errors import OptionError
+from xcloudmask.engine.progress import Progress, ProgressEvent, bar_file, in_notebook, is_shown, tqdm_class
 
 Display = Callable[[ProgressEvent], None]
 
@@ -44,11 +43,8 @@ class Bar:
             self._bar.close()
 
 
-def choose_display(progress: bool | Literal["auto"] | Callable[[ProgressEvent], None], title: str) -> Display:
+def choose_display(progress: Progress, title: str) -> Display:
     """Return what shows the events for a value of ``progress=``; ``"auto"``: a bar where somebody looks."""
     if callable(progress):
         return progress
-    if not isinstance(progress, bool) and progress != "auto":
-        raise OptionError("progress", progress, allowed=("auto", True, False, "a function of an event"))
-    shown = sys.stderr.isatty() or in_notebook() if progress == "auto" else progress
-    return Bar(title) if shown else lambda event: None
+    return Bar(title) if is_shown(progress) else lambda event: None
