@@ -14,6 +14,17 @@ import numpy as np
 ENGINES = ("stackstac", "odc")
 
 
+def plan_item(item, **how):
+    """Plan one item as `load_stac` does, with its warnings."""
+    from xcloudmask.stac.assumptions import warn_about
+    from xcloudmask.stac.match_assets import match_item
+    from xcloudmask.stac.plan import make_plan
+
+    plan = make_plan(match_item(item), **how)
+    warn_about((plan.item_id, assumption) for assumption in plan.assumptions)
+    return plan
+
+
 def equal(loaded, expected, atol=1e-6):
     np.testing.assert_allclose(loaded, expected, rtol=0, atol=atol)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.stac.helpers import plan_item
 from tests.stac.test_items import table
 from tests.stac.test_plan import CASES, MATERIAL, _item, _read_mtl, needs_material
 from xcloudmask import sensors
@@ -20,7 +21,6 @@ from xcloudmask.errors import CloudMaskError, UnitWarning
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.item_plan import ItemPlan
 from xcloudmask.stac.items import plain_items
-from xcloudmask.stac.plan import plan_item
 from xcloudmask.testing import TOY
 
 EOPF = MATERIAL.parent / "eopf"

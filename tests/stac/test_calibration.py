@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.stac.helpers import plan_item
 from xcloudmask.errors import AssetError, UnitError, UnitWarning
 from xcloudmask.stac.mtl import IMAGE, RESCALING, THERMAL, mtl_number, parse_mtl
-from xcloudmask.stac.plan import plan_item
 
 MATERIAL = Path(__file__).parents[3] / "shared" / "stac-items" / "usgs-mtl"
 needs_material = pytest.mark.skipif(

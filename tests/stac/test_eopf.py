@@ -16,11 +16,11 @@ from rasterio.transform import from_origin
 
 import xcloudmask
 from tests.eopf_stores import CPM3, EOPF, GEOZARR, L1C, L2A, layer, needs_eopf, pixels, write
+from tests.stac.helpers import plan_item
 from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.scene.eopf import Facts
 from xcloudmask.stac import load_stac, reader
 from xcloudmask.stac.eopf import _sun, product_item, with_arrays
-from xcloudmask.stac.plan import plan_item
 from xcloudmask.stac.transport import Transport
 from xcloudmask.store import retry
 from xcloudmask.testing import TOY

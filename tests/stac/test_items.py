@@ -194,7 +194,7 @@ def test_keys_of_earth_search_that_are_null_are_no_mark(site):
     item["properties"] |= {"earthsearch:boa_offset_applied": None, "earthsearch:payload_id": None}
     want = red(sentinel2(site, "planetary-computer").item)
     assert red(item).compute().identical(want.compute())
-    from xcloudmask.stac.plan import plan_item
+    from tests.stac.helpers import plan_item
 
     assert plan_item(item).catalogue == "planetary-computer"
 

@@ -18,11 +18,11 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.scenes import calls
+from tests.stac.helpers import plan_item
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, UnitError, UnitWarning
 from xcloudmask.scene.sun import sun_position
 from xcloudmask.stac import load_stac
 from xcloudmask.stac.item_plan import ItemPlan, ValidRule
-from xcloudmask.stac.plan import plan_item
 
 HERE = Path(__file__).parent
 MATERIAL = HERE.parents[2] / "shared" / "stac-items"

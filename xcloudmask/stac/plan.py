@@ -5,96 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError
 from xcloudmask.scene.sun import sun_position
 from xcloudmask.scene.sun_angles import AZIMUTH, ELEVATION, ZENITH, is_zenith
-from xcloudmask.stac.assumptions import warn_about
 from xcloudmask.stac.boxes import Bounds, lonlat_box
 from xcloudmask.stac.calibration import SUN_REMEDY, ReadText, calibrate
 from xcloudmask.stac.figures import check_sun
 from xcloudmask.stac.grid import asset_grid
 from xcloudmask.stac.item_plan import ItemPlan, Source, ValidRule
-from xcloudmask.stac.match_assets import MatchedItem, match_item
+from xcloudmask.stac.match_assets import MatchedItem
 from xcloudmask.stac.offset import OffsetMode, baseline_text
 from xcloudmask.stac.place import is_known_crs, item_crs
 from xcloudmask.stac.profiles import Profile, Quality, coarse_level_of, level_of, unlisted_profile
 from xcloudmask.stac.view import ItemView, access_of
 from xcloudmask.types import Level
 
-__all__ = ["make_plan", "plan_item"]
-
 _ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d(?![^T ])[^/]*$")
-
-
-def plan_item(
-    item: Any,
-    *,
-    bands: Sequence[str] | Literal["all"] | None = "all",
-    offset: OffsetMode = "auto",
-    sun_elevation: float | None = None,
-    read_text: ReadText | None = None,
-) -> ItemPlan:
-    """Return everything that is needed to load an item as calibrated reflectance.
-
-    Parameters
-    ----------
-    item : pystac.Item or mapping
-        A STAC item of any version; pystac is not needed for a mapping.
-    bands : sequence of str, or "all"
-        Common names, names or aliases of the sensor's bands; "all" or None takes every band there is.
-    offset : {"auto", "apply", "skip"}
-        Whether Sentinel-2's offset is added. "auto" decides by what the item says
-        (`xcloudmask.stac.offset` lists the rules).
-    sun_elevation : float, optional
-        Degrees above the horizon; wins over the item's own. Landsat level 1 needs it.
-    read_text : callable, optional
-        Returns the text behind an href. Landsat level 1 needs it for the MTL file.
-
-    Returns
-    -------
-    ItemPlan
-
-    Raises
-    ------
-    UnitError
-        Where scale, offset, level or the sun's elevation are unknown or contradict each other.
-    BandError, OptionError
-        Where a band is unknown or the item does not hold it.
-
-    Warns
-    -----
-    UnitWarning
-        Where the offset rests on metadata that is known to be wrong at times.
-
-    Examples
-    --------
-    >>> item = {
-    ...     "id": "S2A_T34RCT_20240517T091933_L2A",
-    ...     "collection": "sentinel-2-c1-l2a",
-    ...     "properties": {
-    ...         "platform": "sentinel-2a",
-    ...         "datetime": "2024-05-17T09:19:33Z",
-    ...         "s2:processing_baseline": "05.10",
-    ...         "proj:epsg": 32634,
-    ...     },
-    ...     "assets": {
-    ...         "red": {"href": "B04.tif", "raster:bands": [{"scale": 0.0001, "offset": -0.1, "nodata": 0}]}
-    ...     },
-    ... }
-    >>> plan = plan_item(item, bands=["red"])
-    >>> plan.sensor, plan.level, plan.crs
-    ('sentinel-2a', 'boa', 'EPSG:32634')
-    >>> plan.assets[0].band.name, plan.assets[0].scale, plan.assets[0].offset
-    ('B04', 0.0001, -0.1)
-    """
-    matched = match_item(item)
-    plan = make_plan(matched, bands=bands, offset=offset, sun_elevation=sun_elevation, read_text=read_text)
-    warn_about((plan.item_id, assumption) for assumption in plan.assumptions)
-    return plan
 
 
 def make_plan(
@@ -105,7 +35,26 @@ def make_plan(
     sun_elevation: float | None = None,
     read_text: ReadText | None = None,
 ) -> ItemPlan:
-    """Do what `plan_item` does, but leave the warnings to the caller, who may plan many items."""
+    """Return everything that is needed to load an item as calibrated reflectance.
+
+    What had to be assumed is in the plan; who plans many items warns of it once. The bands are names, aliases
+    or common names of the sensor's, or all; whether Sentinel-2's offset is added, `xcloudmask.stac.offset`
+    tells. A sun elevation that is given wins over the item's own; `read_text` returns the text behind an
+    href: Landsat level 1 needs it for the MTL file.
+
+    Examples
+    --------
+    >>> from xcloudmask.stac.match_assets import match_item
+    >>> numbers = {"raster:bands": [{"scale": 0.0001, "offset": -0.1, "nodata": 0}]}
+    >>> item = {
+    ...     "id": "S2A_T34RCT_20240517T091933_L2A", "collection": "sentinel-2-c1-l2a",
+    ...     "properties": {"datetime": "2024-05-17T09:19:33Z", "s2:processing_baseline": "05.10"},
+    ...     "assets": {"red": {"href": "B04.tif", **numbers}},
+    ... }
+    >>> plan = make_plan(match_item(item), bands=["red"])
+    >>> plan.sensor, plan.level, plan.assets[0].band.name, plan.assets[0].offset
+    ('sentinel-2a', 'boa', 'B04', -0.1)
+    """
     if offset not in get_args(OffsetMode):
         raise OptionError("offset", offset, allowed=get_args(OffsetMode))
     view, sensor = item.view, item.sensor
