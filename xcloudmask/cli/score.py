@@ -25,8 +25,8 @@ from xcloudmask.errors import CloudMaskError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from xcloudmask.metrics.cases import Case
     from xcloudmask.metrics.codes import Undeclared
-    from xcloudmask.metrics.report import Case
     from xcloudmask.train.samples import Sample
 
 EXAMPLES = """examples:
@@ -92,7 +92,8 @@ def _classes(text: str) -> dict[int, str]:
 def run(args: Namespace) -> None:
     """Score, print the table, write the report."""
     from xcloudmask.cli.text import paragraph, print_facts, say
-    from xcloudmask.metrics.report import Case, score_cases, write_report
+    from xcloudmask.metrics.cases import Case, Collected
+    from xcloudmask.metrics.report import write
 
     if args.dataset:
         from xcloudmask.cli.score_dataset import run as run_dataset
@@ -110,23 +111,18 @@ def run(args: Namespace) -> None:
     notes = _left_out(cases, args)
     for note in notes:
         say(f"warning: {note}")
+    collected = Collected.of(cases, asked, worst=args.worst if args.report else 0)
     if args.report:
         title = f"{Path(args.mask).name} against {Path(args.reference).name}"
-        found = write_report(
-            cases,
-            args.report,
-            title=title,
-            questions=asked,
-            worst=args.worst,
-            samples=args.samples,
-            notes=notes,
-        )
+        scores = write(collected, args.report, title=title, samples=args.samples, notes=notes)
     else:
-        found = score_cases(cases, asked, samples=args.samples)[0]
-    lines = [table_of(found), *(f"\n{paragraph(note)}" for note in found.notes if note not in notes)]
+        scores = collected.scores(samples=args.samples)
+    lines = [table_of(scores), *(f"\n{paragraph(note)}" for note in scores.notes if note not in notes)]
     lines += [f"\n{Path(args.report) / 'report.html'}"] if args.report else []
-    worst = dict(zip(found.questions, found.worst_scenes, strict=True))
-    facts = {"scenes": found.scenes, "scores": found.to_dict(), "worst_scenes": worst, "notes": found.notes}
+    worst = dict(zip(scores.questions, scores.worst_scenes, strict=True))
+    facts = {
+        "scenes": scores.scenes, "scores": scores.to_dict(), "worst_scenes": worst, "notes": scores.notes
+    }  # fmt: skip
     print_facts(args, facts, "\n".join(lines), head=True)
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def run(args: Namespace) -> None:
     """Mask each scene with each model, and print a table a model; counts and the worst scenes are kept."""
     from xcloudmask import datasets
-    from xcloudmask.metrics.report import Case, Collected
+    from xcloudmask.metrics.cases import Case, Collected
+    from xcloudmask.metrics.report import write
 
     asked = None if args.questions is None else [word.strip() for word in args.questions.split(",")]
     found = {model: Collected(asked, worst=args.worst if args.report else 0) for model in args.model}
@@ -33,7 +34,7 @@ def run(args: Namespace) -> None:
         scores = collected.scores(samples=args.samples)
         if args.report:
             title = f"{model} on {declared.name}"
-            scores = collected.write(Path(args.report) / model, title=title, samples=args.samples)
+            scores = write(collected, Path(args.report) / model, title=title, samples=args.samples)
         print(f"{model} on {declared.name}: scenes {scores.scenes:,}, images {patches:,}")
         print(table_of(scores, AS_PAPERS))
         print("\nLabels (rows) and answers, in % of the label's pixels")

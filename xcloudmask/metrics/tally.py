@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.metrics.labels import EVERY, WORDS, Question, answers, elementary, open_classes
+from xcloudmask.metrics.labels import EVERY, WORDS, Question, answers, certain, elementary, open_classes
 
 LABELS = 128  # values of a bit mask
 NARROWEST_FIRST = (
@@ -145,7 +145,7 @@ def class_counts(table: NDArray[np.int64], legend: Iterable[tuple[int, str]]) ->
 def decided_by(classes: Mapping[str, tuple[int, int]]) -> list[NDArray[np.bool_]]:
     """Return for each class of `classes_of` which labels say it: those that leave nothing else open."""
     open_bits = elementary(np.arange(LABELS, dtype=np.uint8))
-    return [(open_bits > 0) & ((open_bits & ~np.uint8(bits)) == 0) for _, bits in classes.values()]
+    return [certain(open_bits, bits) for _, bits in classes.values()]
 
 
 def classes_of(legend: Mapping[int, str]) -> dict[str, tuple[int, int]]:

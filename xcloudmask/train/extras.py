@@ -32,15 +32,6 @@ class Recovery(nn.Module):
     From the descriptor a small network makes a direction in the space of the embedding and an offset; the
     estimate is linear in the embedding, so that what is recovered must lie open in it.
 
-    Parameters
-    ----------
-    channels : int
-        Of the embedding.
-    described : int
-        Length of a descriptor.
-    width : int
-        Of the hidden layer.
-
     Examples
     --------
     >>> Recovery(8, 72)(torch.zeros(2, 8, 4, 4), torch.zeros(2, 3, 72)).shape
@@ -61,18 +52,9 @@ class Recovery(nn.Module):
 class Taught(nn.Module):
     """A network to train with a further loss; called in training it returns logits and that loss.
 
-    Parameters
-    ----------
-    network : nn.Module
-        The one to train, a set network.
-    recovery : float
-        Weight of `band_recovery`; needs a network with an ``encoder`` that takes any bands.
-    teacher : nn.Module, optional
-        Called as the network is; its classes are the network's.
-    distil : float
-        Weight of `distillation` from it.
-    temperature : float
-        Of the distillation.
+    `recovery` is the weight of `band_recovery`, and needs a network with an ``encoder`` that takes any bands.
+    `distil` is that of `distillation` from the teacher, which is called as the network is and has its
+    classes.
 
     Examples
     --------
@@ -149,14 +131,8 @@ class Taught(nn.Module):
 class Asked:
     """A teacher that is asked about each image with all its bands, whichever of them the network gets.
 
-    Parameters
-    ----------
-    model : str or ModelSpec
-        Which, as `xcloudmask.train.pseudo.teach` understands it.
-    weight, temperature : float
-        Of the distillation.
-    device : str
-        Where it runs.
+    `model` is understood as `xcloudmask.train.pseudo.teach` does, `weight` and `temperature` are of the
+    distillation.
 
     Examples
     --------
@@ -192,18 +168,8 @@ def with_extras(
     """Return what to train, with the terms `recovery` and `distil` of the loss if it has them.
 
     A teacher that takes the network's bands and has its classes is asked about batches, with the bands the
-    network gets. Any other is asked about images with all their bands: for cloud, shadow or neither.
-
-    Parameters
-    ----------
-    begun : Begun
-        The network.
-    loss : Loss
-        The table [loss] of a config.
-    classes : sequence of str
-        Of the network.
-    device : str
-        Where a teacher runs that is asked about images.
+    network gets. Any other is asked about images with all their bands, on `device`: for cloud, shadow or
+    neither.
 
     Examples
     --------

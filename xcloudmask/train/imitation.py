@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, OptionError, names_checked
-from xcloudmask.metrics.labels import BITS, QUESTIONS
-from xcloudmask.train.samples import Image, Labels, Sample
+from xcloudmask.metrics.labels import QUESTIONS
+from xcloudmask.train.samples import Image, Labels, Sample, coarse_labels
 from xcloudmask.types import Band
 
 #: Metres of a degree on the equator.
@@ -197,14 +197,7 @@ def seen(size: int, count: int, pixel: float, sigma: float) -> NDArray[np.float3
 
 
 def area_weights(size: int, count: int, pixel: float) -> NDArray[np.float32]:
-    """Return ``[coarse, fine]``: what share of a row of coarse pixels each fine one is.
-
-    Parameters
-    ----------
-    size, count : int
-        Fine pixels, and coarse ones.
-    pixel : float
-        Fine pixels that a coarse one is wide.
+    """Return ``[coarse, fine]``: what share of a row of coarse pixels, `pixel` wide, each fine one is.
 
     Examples
     --------
@@ -226,16 +219,12 @@ def _labels(labels: Labels, counts: Sequence[int], pixel: float) -> tuple[Labels
         share: Image = down @ where.astype(np.float32) @ across.T
         return share
 
-    labelled = area(labels > 0)
-    possible = np.zeros(labelled.shape, np.uint8)
-    for bit in BITS.values():
-        possible[area((labels & bit) > 0) * 3 > labelled] |= bit
-    possible[labelled < 0.5] = 0
     cover = []
     for name in ("cloud", "cloud_shadow"):
         truth = QUESTIONS[name].truth(labels)
-        told = area(truth >= 0)
+        decided = area(truth >= 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            cover.append(np.where(told >= 0.5, area(truth == 1) / told, np.float32(np.nan)))
+            cover.append(np.where(decided >= 0.5, area(truth == 1) / decided, np.float32(np.nan)))
     cloud, shadow = cover
-    return possible, np.stack([1 - cloud - np.nan_to_num(shadow), cloud, shadow]).astype(np.float32)
+    cover_of = np.stack([1 - cloud - np.nan_to_num(shadow), cloud, shadow]).astype(np.float32)
+    return coarse_labels(labels, area, 1.0), cover_of

@@ -61,16 +61,7 @@ LOGGERS: Mapping[str, Callable[[Path, str], Logger]] = {"tensorboard": tensorboa
 
 
 def open_loggers(names: Iterable[str], folder: str | Path, name: str) -> list[Logger]:
-    """Return the loggers of these names; an error names what to install.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Of `LOGGERS`.
-    folder : path
-        Of the training.
-    name : str
-        Of the model.
+    """Return the loggers of these names for a model in the folder of its training, or say what to install.
 
     Examples
     --------

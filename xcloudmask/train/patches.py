@@ -54,20 +54,9 @@ _warned: PerProcessCache[None] = PerProcessCache()
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Patch:
-    """What a patch holds, as it is stored.
+    """What a patch holds, as it is stored (see `FORM`): without `possible` it is not labelled.
 
-    Parameters
-    ----------
-    image : array of uint16, (band, y, x)
-        Reflectance x 10,000, kelvin x 100, 65535 for no data.
-    bands, kinds : tuple of str
-        STAC common name and kind of each band.
-    meta : mapping
-        At least what `META` names.
-    possible : array of uint8, (y, x), optional
-        Bit masks; None if the patch is not labelled.
-    aux : mapping of str to array of float32, (y, x)
-        Height in metres, backscatter as a ratio of powers, angle in degrees; NaN where not known.
+    Aux planes have backscatter as a ratio of powers; NaN where not known.
 
     Examples
     --------

@@ -135,14 +135,7 @@ def _warn_of_thresholds(record: Mapping[str, Any]) -> None:
 def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Logger] = ()) -> dict[str, Any]:
     """Train one stage, and return its record.
 
-    Parameters
-    ----------
-    plan : Plan
-        Of the stage.
-    root, folder, taught : path
-        The data, where results go, and where what a teacher labelled lies.
-    loggers : sequence of callable
-        See `train`.
+    The data lie in `root`, results go to `folder`, and what a teacher labelled lies in `taught`.
     """
     classes, data, settings = plan.network.classes, plan.data, plan.loop
     if plan.recipe.hard and plan.network.start is None:
