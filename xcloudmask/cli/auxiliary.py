@@ -5,12 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import xarray as xr
+
+from xcloudmask.cli import source
 from xcloudmask.cli.parse import UsageError
-
-if TYPE_CHECKING:
-    import xarray as xr
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.scene.aux_inputs import known
 
 
 def add_arguments(group: Any) -> None:
@@ -53,14 +55,11 @@ def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _open(name: str, path: str) -> xr.DataArray:
-    from xcloudmask.cli import source
 
     local = None if "://" in path or path.startswith("/vsi") else Path(path).expanduser()
     if local is not None and source.is_store(local):
         return _in_store(name, local)
     from rasterio.errors import RasterioIOError
-
-    from xcloudmask.errors import CloudMaskError
 
     try:
         da = source.open_image(path if local is None else local)
@@ -77,9 +76,6 @@ def _open(name: str, path: str) -> xr.DataArray:
 
 def _in_store(name: str, path: Path) -> xr.DataArray:
     """Return the variable of that name, or the only one."""
-    from xcloudmask.cli import source
-    from xcloudmask.scene.aux_inputs import known
-
     ds = source.open_dataset(path)
     arrays = {str(label): array for label, array in ds.data_vars.items() if array.ndim > 1}
     named = [array for label, array in arrays.items() if known(label) == known(name)]

@@ -6,11 +6,14 @@ test, where the dataset is published with a split), patch by patch: `xcloudmask 
 
 from __future__ import annotations
 
+import gzip
 import textwrap
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.source import positive
@@ -100,7 +103,6 @@ def _words(bits: int) -> str:
 
 
 def _convert(args: Namespace) -> None:
-    import numpy as np
 
     from xcloudmask import datasets
     from xcloudmask.train.patches import read
@@ -150,8 +152,6 @@ def _rows(one: Labelled, group: int) -> list[list[str]]:
 
 def _write_table(path: Path, declared: Declared, rows: list[list[str]]) -> int:
     """Write a table of pixels as `xcloudmask.train.files.read_pixels` reads it, and return its rows."""
-    import gzip
-
     from xcloudmask.train.files import COLUMNS, GROUP
 
     column = {band: name for name, band in COLUMNS[declared.sensor].items()}
@@ -166,7 +166,6 @@ def _against(count: int, whole: int | None) -> str:
 
 
 def _count(bits: Any) -> Counter[int]:
-    import numpy as np
 
     codes, counts = np.unique(bits[bits > 0], return_counts=True)
     return Counter(dict(zip(codes.tolist(), counts.tolist(), strict=True)))

@@ -9,6 +9,7 @@ ESTIMATE from the lengths of shadows, good to about 5 degrees, so its reflectanc
 
 from __future__ import annotations
 
+import textwrap
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -16,16 +17,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.text import print_facts
 from xcloudmask.errors import CloudMaskError, OptionError
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 #: Degrees; an estimate, see above.
 SUN_ELEVATION = 35.0
@@ -146,7 +145,6 @@ def make(out: str | PathLike[str] = "xcloudmask-demo") -> DemoResult:
 
 
 def _mask(name: str, folder: Path) -> DemoScene:
-    import xarray as xr
 
     from xcloudmask.masks.write import write
 
@@ -210,7 +208,6 @@ def report(result: DemoResult) -> str:
 
 
 def _wrapped(words: str, start: str) -> list[str]:
-    import textwrap
 
     return textwrap.wrap(words, 80, initial_indent=start, subsequent_indent=" " * len(start))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from xcloudmask.cli import source
+from xcloudmask.cli import source, written
 from xcloudmask.cli.flags import in_flags
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.text import print_facts, table
@@ -18,7 +18,6 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     """Print."""
-    from xcloudmask.cli import written
     from xcloudmask.predict.summary import summary
 
     path = Path(args.path).expanduser()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from xcloudmask import models
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.text import paragraph, print_facts, table
-
-if TYPE_CHECKING:
-    from xcloudmask.types import ModelSpec
-
+from xcloudmask.models import card, lookup
+from xcloudmask.models.network import load_network
+from xcloudmask.models.published import known
+from xcloudmask.models.sources import plugins
+from xcloudmask.predict.choose_model import default_model
+from xcloudmask.types import ModelSpec
 
 #: What auto, which predict takes where none is named, stands for.
 _DEFAULT = (
@@ -53,11 +55,6 @@ def run(args: Namespace) -> None:
 
 
 def _list(args: Namespace) -> None:
-    from xcloudmask import models
-    from xcloudmask.models import card
-    from xcloudmask.models.published import known
-    from xcloudmask.models.sources import plugins
-    from xcloudmask.predict.choose_model import default_model
 
     if args.published:
         entries = known.models().values()
@@ -97,9 +94,6 @@ def _list(args: Namespace) -> None:
 
 
 def _show(args: Namespace) -> None:
-    from xcloudmask import models
-    from xcloudmask.models import card, lookup
-    from xcloudmask.predict.choose_model import default_model
 
     if args.what[0] in ("auto", "default"):
         _print_card(args, default_model(), f"The {_DEFAULT}")
@@ -113,8 +107,6 @@ def _show(args: Namespace) -> None:
 
 
 def _load(args: Namespace) -> None:
-    from xcloudmask import models
-    from xcloudmask.models.network import load_network
 
     one = len(args.what) == 1
     spec = models.load(args.what[0] if one else args.what, **({"sha256": args.sha256} if args.sha256 else {}))
@@ -127,8 +119,6 @@ def _load(args: Namespace) -> None:
 
 
 def _print_card(args: Namespace, spec: ModelSpec, note: str = "") -> None:
-    from xcloudmask.models import card
-    from xcloudmask.models.sources import plugins
 
     rows = card.rows_of(spec)
     if remedy := plugins.missing(spec):
@@ -142,15 +132,12 @@ def _print_card(args: Namespace, spec: ModelSpec, note: str = "") -> None:
 
 
 def _export(args: Namespace) -> None:
-    from xcloudmask import models
 
     paths = list(models.export(*args.what))
     print_facts(args, paths, "\n".join(map(str, paths)))
 
 
 def _fetch(args: Namespace) -> None:
-    from xcloudmask import models
-    from xcloudmask.models.network import load_network
 
     spec = models.get(args.what[0])
     load_network(spec)

@@ -26,6 +26,7 @@ from xcloudmask.cli.text import paragraph, plain, print_facts, say, show
 from xcloudmask.engine.progress import progress_bar
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
+from xcloudmask.predict.prepare import predict
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -220,7 +221,6 @@ def _name(path: Path) -> str:
 def _mask(
     args: Namespace, path: str, out: Path, asked: PredictOptions, log: logging.Logger
 ) -> dict[str, Any]:
-    from xcloudmask.predict.prepare import predict
 
     result = predict(source.open_scene(args, path), asked)
     log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks or ())))

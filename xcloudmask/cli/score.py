@@ -16,10 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcloudmask.cli import datasets
+import xarray as xr
+
+from xcloudmask.cli import datasets, source
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.score_table import table_of
 from xcloudmask.cli.source import open_image, positive
+from xcloudmask.cli.text import paragraph, print_facts, say
+from xcloudmask.cli.written import find_mask
 from xcloudmask.errors import CloudMaskError
 
 if TYPE_CHECKING:
@@ -91,7 +95,6 @@ def _classes(text: str) -> dict[int, str]:
 
 def run(args: Namespace) -> None:
     """Score, print the table, write the report."""
-    from xcloudmask.cli.text import paragraph, print_facts, say
     from xcloudmask.metrics.cases import Case, Collected
     from xcloudmask.metrics.report import write
 
@@ -177,8 +180,6 @@ def pairs(args: Namespace) -> list[tuple[str, Path, Path, Path | None]]:
         )
     lone = sorted(masks.keys() ^ references.keys())
     if lone:
-        from xcloudmask.cli.text import say
-
         say(f"warning: {len(lone)} without a counterpart are left out: {_some(lone)}")
     return [(name, masks[name], references[name], images.get(name)) for name in both]
 
@@ -232,8 +233,6 @@ def _opened(
 
 def _array(path: Path) -> xr.DataArray:
     """Return a mask or class map, lazy."""
-    import xarray as xr
-
     if path.suffix.lower() in (".tif", ".tiff"):
         with _named(path, "GeoTIFF"):
             raster = open_image(path)
@@ -263,8 +262,6 @@ def _array(path: Path) -> xr.DataArray:
 
 def _probability(given: str, mask: Path) -> xr.DataArray:
     """Return the probabilities that go with a mask, as ``predict --proba`` writes them."""
-    from xcloudmask.cli.written import find_mask
-
     path = Path(given)
     if not path.exists():
         raise CloudMaskError(f"{path}: there is no such file or folder")
@@ -291,7 +288,6 @@ def _told(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: st
 def _scene(path: Path) -> xr.DataArray:
     if path.suffix == ".npz":
         return _patch(path)[1]
-    from xcloudmask.cli import source
 
     parser = Parser("image")
     source.add_arguments(parser)

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xcloudmask import models
 from xcloudmask.cli.score_table import AS_PAPERS, confusion_of, table_of
 from xcloudmask.cli.text import paragraph
 from xcloudmask.errors import CloudMaskError
@@ -48,8 +49,6 @@ def run(args: Namespace) -> None:
 
 def trained_on(model: str) -> str:
     """Return what a model's card says of its training, so that a reader knows what is no test of it."""
-    from xcloudmask import models
-
     try:
         spec = models.get(model)
     except CloudMaskError:  # auto and its like choose by the scene
@@ -59,7 +58,6 @@ def trained_on(model: str) -> str:
 
 def _mask(one: Labelled, model: str) -> xr.DataArray:
     import xcloudmask  # noqa: F401  registers the accessor
-    from xcloudmask import models
 
     if one.spatial:
         mask: xr.DataArray = one.image.cloudmask.predict(model)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import xarray as xr
 
 from xcloudmask.cli.parse import Parser, UsageError, nearest
 from xcloudmask.errors import CloudMaskError
-
-if TYPE_CHECKING:
-    import xarray as xr
+from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 
 _STORES = ("zarr.json", ".zgroup", ".zmetadata")
 _NETCDF = (".nc", ".nc4", ".cdf")
@@ -91,8 +92,6 @@ def open_scene(args: Namespace, path: str | Path | None = None) -> xr.DataArray:
 
 def _check_name(scene: xr.DataArray, path: Path, date: str | None) -> None:
     """Refuse a date in the name that --date or the time coordinate of a store contradicts."""
-    import numpy as np
-
     from xcloudmask.local.dates import date_in_name
 
     named = date_in_name(path.name)
@@ -249,8 +248,6 @@ def _with_transform(scene: xr.DataArray, path: Path) -> xr.DataArray:
 
 def open_dataset(path: Path) -> xr.Dataset:
     """Open a Zarr store or netCDF file."""
-    import xarray as xr
-
     engine = "zarr" if path.is_dir() else None
     if not path.exists():
         raise CloudMaskError(f"{path}: there is no such file or folder. Check the path.")
@@ -263,7 +260,6 @@ def open_dataset(path: Path) -> xr.Dataset:
 
 
 def _open_store(path: Path, args: Namespace) -> xr.DataArray:
-    from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 
     ds = open_dataset(path)
     arrays = [str(name) for name, v in ds.data_vars.items() if set(BAND_DIMS) & set(v.dims)]

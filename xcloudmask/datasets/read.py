@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from xcloudmask import sensors
@@ -20,9 +21,7 @@ from xcloudmask.datasets.folder import Tree
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError, UnitWarning, warn_user
 from xcloudmask.metrics.labels import BITS
 from xcloudmask.models.weights.hdf5 import import_h5py
-
-if TYPE_CHECKING:
-    import xarray as xr
+from xcloudmask.scene.describe import describe
 
 Bits = NDArray[np.uint8]
 #: Rows and columns of a chunk of a whole scene.
@@ -320,8 +319,6 @@ def _labelled(
     spatial: bool = True,
 ) -> Labelled:
     """Return an image with its description, and codes as bit masks on its grid."""
-    from xcloudmask.scene.describe import describe
-
     if codes.shape != image.shape[1:]:
         raise CloudMaskError(f"{path}: labels {codes.shape} do not fit the image {image.shape[1:]}")
     if "level" not in image.attrs:
@@ -377,7 +374,6 @@ def _open_product(declared: Declared, path: Path, resolution: float) -> xr.DataA
 
 
 def _stack(layers: list[xr.DataArray]) -> xr.DataArray:
-    import xarray as xr
 
     if len({layer.shape[1:] for layer in layers}) > 1:
         raise CloudMaskError(f"bands differ in rows and columns: {[layer.shape[1:] for layer in layers]}")
@@ -388,7 +384,6 @@ def _stack(layers: list[xr.DataArray]) -> xr.DataArray:
 
 
 def _array(values: NDArray[Any]) -> xr.DataArray:
-    import xarray as xr
 
     return xr.DataArray(values, dims=("band", "y", "x"))
 

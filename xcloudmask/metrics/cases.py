@@ -17,6 +17,7 @@ from xcloudmask.metrics.scores import CLASSES, Scores, questions_of, score
 from xcloudmask.metrics.statistics import metrics
 from xcloudmask.metrics.tally import Tally
 from xcloudmask.metrics.xarray_scores import legend_of, possible_of, tally_mask
+from xcloudmask.scene.dims import spatial_dims
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,8 +51,6 @@ class Case:
         >>> [one.name for one in Case("a", two, two).scenes()]
         ['a, time 0', 'a, time 1']
         """
-        from xcloudmask.scene.dims import spatial_dims
-
         over = [dim for dim in self.mask.dims if dim not in spatial_dims(self.mask)]
         if not over:
             return [self]

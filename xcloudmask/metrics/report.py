@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xcloudmask.classes import COLOURS, GAP_FACE
 from xcloudmask.metrics.calibration import Histogram, reliability
 from xcloudmask.metrics.cases import Case, Collected, overall_accuracy, ranked_by
 from xcloudmask.metrics.labels import BITS, question
@@ -140,7 +141,6 @@ def draw(case: Case, asked: str = "cloud") -> bytes:
     from matplotlib.colors import to_rgb
     from matplotlib.image import imsave
 
-    from xcloudmask.classes import GAP_FACE
     from xcloudmask.masks.picture import picture_of, stretch_colours, thin
     from xcloudmask.masks.plot import tint
 
@@ -225,7 +225,6 @@ def _page(title: str, scores: Scores, collected: Collected, pictures: dict[str, 
 
 
 def _key() -> str:
-    from xcloudmask.classes import COLOURS, GAP_FACE
 
     colours = {
         name: COLOURS[name] for name in ("clear", "cloud", "thin_cloud", "cloud_shadow", "snow", "water")

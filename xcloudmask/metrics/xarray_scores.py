@@ -13,6 +13,7 @@ from xcloudmask.metrics.labels import BITS, possible_from_classes
 from xcloudmask.metrics.scores import counts_for, questions_of
 from xcloudmask.metrics.statistics import METRICS, STATISTICS, summary
 from xcloudmask.metrics.tally import ANSWERS, LABELS, check_legend, count
+from xcloudmask.scene.dims import spatial_dims
 
 #: How a reference is marked as bit masks.
 BIT_MASKS = (
@@ -62,8 +63,6 @@ def score_mask(
     >>> float(score_mask(mask, truth).sel(question="cloud", metric="oa", statistic="pooled"))
     0.5
     """
-    from xcloudmask.scene.dims import spatial_dims
-
     legend = legend_of(mask, "mask")
     asked = questions_of(legend, questions)
     if not asked:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from xcloudmask import types
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
-from xcloudmask.models import card, published
+from xcloudmask.models import arch, card, published
 from xcloudmask.models.card_fields import CardKeywords, checked, plain_name, with_units
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.members import ENSEMBLE, joined
@@ -346,7 +346,6 @@ def _with_architecture(given: Mapping[str, Any], notes: Mapping[str, str], href:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(f"{href}: its note on the architecture is damaged: {error!r}") from error
         given = {**given, "architecture": name, "config": given.get("config") or settings}
-    from xcloudmask.models import arch
 
     if "architecture" not in given:
         raise WeightsError(

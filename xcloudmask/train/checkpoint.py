@@ -7,6 +7,7 @@ with ``weights_only=True``: tensors, numbers and strings, no code.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,8 +50,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the state of a training: nested dicts and lists of tensors, numbers and strings."""
-    import io
-
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     replace_file(folder / STATE, buffer.getvalue())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ def tensorboard(folder: Path, name: str) -> Logger:
 
 def mlflow(folder: Path, name: str) -> Logger:
     """Return a logger that writes into one run of the experiment `name`, at MLFLOW_TRACKING_URI."""
-    from importlib import import_module
-
     ml: Any = import_module("mlflow")  # it may be missing, and has no types
 
     ml.set_experiment(name)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import arch
 from xcloudmask.models.arch.descriptors import BandInput
@@ -164,7 +165,6 @@ def model_of(start: str | Path | ModelSpec) -> ModelSpec:
     """Return the card of a model by its name, or of weights that a training wrote, by their path."""
     if isinstance(start, ModelSpec):
         return start
-    from xcloudmask import models
 
     path = Path(start)
     return models.get(str(path.with_suffix(".json") if path.suffix in (".safetensors", ".onnx") else start))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xcloudmask import models
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import ASKED, BITS, EVERY, GROUND, WORDS, open_classes
 from xcloudmask.train import patches
@@ -158,7 +159,6 @@ def ask(
 
 
 def _resolved(model: str | ModelSpec, level: str) -> ModelSpec:
-    from xcloudmask import models
     from xcloudmask.train.networks import model_of
 
     named = models.for_level(model, "boa" if level == "boa" else "toa") if isinstance(model, str) else model

@@ -14,6 +14,9 @@ from xcloudmask.engine.aux_planes import encode
 from xcloudmask.engine.pixels import calibrate, fill_gaps
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import BITS, elementary
+from xcloudmask.scene.describe import describe
+from xcloudmask.scene.scene import read_scene
+from xcloudmask.scene.units import calibration_of
 from xcloudmask.types import AuxInput, AuxName, Band
 
 Image = NDArray[np.float32]
@@ -151,8 +154,6 @@ def to_xarray(sample: Sample) -> xr.DataArray:
     """
     import rioxarray  # noqa: F401  registers .rio
 
-    from xcloudmask.scene.describe import describe
-
     y, x = ((np.arange(size) + 0.5) * sample.gsd for size in sample.possible.shape)
     da = xr.DataArray(sample.image, dims=("band", "y", "x"), coords={"y": -y, "x": x})
     da = describe(da, bands=list(sample.bands), level=sample.level or None)
@@ -175,9 +176,6 @@ def from_xarray(
     >>> [band.common_name for band in from_xarray(da, gsd=10).bands]
     ['red', 'nir']
     """
-    from xcloudmask.scene.scene import read_scene
-    from xcloudmask.scene.units import calibration_of
-
     read = read_scene(da)
     if gsd is None:
         if read.pixel is None:

@@ -16,7 +16,9 @@ from xcloudmask.engine.aux_planes import RADAR
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, names_checked
 from xcloudmask.metrics.labels import elementary, possible_from_classes
 from xcloudmask.metrics.xarray_scores import possible_of
-from xcloudmask.scene.aux_inputs import AuxLike
+from xcloudmask.scene.aux_inputs import AuxLike, add_planes, read_aux
+from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.scene import read_scene
 from xcloudmask.train import patches
 from xcloudmask.train.files import NO_DATA, sensor_band
 from xcloudmask.train.samples import AUX_NAMES, from_xarray
@@ -118,9 +120,6 @@ def write_patch(
 
 def _aux_planes(scene: xr.DataArray, aux: AuxLike | None) -> dict[str, NDArray[np.float32]]:
     """Return aux inputs on the scene's grid in the units of a patch: metres, decibels, degrees."""
-    from xcloudmask.scene.aux_inputs import add_planes, read_aux
-    from xcloudmask.scene.scene import read_scene
-
     given = {AuxInput(name): array for name, array in read_aux(aux).items()}
     for each in given:
         if each.name not in AUX_NAMES:
@@ -137,8 +136,6 @@ def _aux_planes(scene: xr.DataArray, aux: AuxLike | None) -> dict[str, NDArray[n
 
 def _bit_masks(scene: xr.DataArray, labels: Any, classes: Mapping[int, str] | None) -> xr.DataArray | None:
     """Return labels as bit masks on the scene's grid."""
-    from xcloudmask.scene.dims import spatial_dims
-
     if labels is None:
         return None
     rows = spatial_dims(scene)

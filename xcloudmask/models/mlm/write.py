@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from importlib.util import find_spec
@@ -139,8 +140,6 @@ def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
 
     Most networks compute others from that size while they are traced.
     """
-    import warnings
-
     import torch
 
     if find_spec("onnx") is None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.errors import WeightsError
+from xcloudmask.models import arch
 from xcloudmask.models.weights.safety import fields
 
 #: (windows, bands or classes, rows, columns); None where any number will do.
@@ -85,8 +86,6 @@ def configured(architecture: str, config: Mapping[str, object], inputs: int | No
     >>> configured("unet", {"bands": 4, "classes": 3}, 3).input
     (None, 4, None, None)
     """
-    from xcloudmask.models import arch
-
     if architecture not in arch.NAMES:
         return Shapes()
     numbers = dict(config)
