@@ -83,12 +83,7 @@ class DemoResult:
 
 
 def scene(name: str = "landsat-8") -> xr.DataArray:
-    """Return one of the demo's scenes, lazy and calibrated.
-
-    Parameters
-    ----------
-    name : {"landsat-8", "sentinel-2"}
-        Landsat 8 has cloud; its sun elevation is an estimate, see the module. Sentinel-2 is clear.
+    """Return one of the demo's scenes, lazy and calibrated; see the module.
 
     Examples
     --------
@@ -115,20 +110,10 @@ def clip_folder(name: str) -> Path:
 
 
 def make(out: str | PathLike[str] = "xcloudmask-demo") -> DemoResult:
-    """Mask the demo's scenes; write a Zarr store and a picture of each.
+    """Mask the demo's scenes; write a Zarr store and a picture of each into a folder.
 
-    The sun's elevation of the Landsat clip is an ESTIMATE (35 degrees, give or take 5), as nobody tells its
-    date; the output says so.
-
-    Parameters
-    ----------
-    out : str or path-like
-        Folder to write to; what an earlier demo wrote there is replaced.
-
-    Returns
-    -------
-    DemoResult
-        Paths, the share of each class, the model and the seconds, for each scene.
+    What an earlier demo wrote there is replaced. The sun's elevation of the Landsat clip is an ESTIMATE (35
+    degrees, give or take 5), as nobody tells its date; the output says so.
 
     Examples
     --------

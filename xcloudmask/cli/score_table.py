@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from xcloudmask.cli.text import paragraph, table
@@ -31,25 +31,21 @@ AS_PAPERS = {
 }  # fmt: skip
 
 
-def table_of(found: Scores, heads: Mapping[str, str] = SHOWN) -> str:
+def table_of(scores: Scores, heads: Mapping[str, str] = SHOWN) -> str:
     """Return pooled scores, and where there are several scenes intervals, the median and the worst one."""
     from xcloudmask.metrics.scores import figure
 
     rows = [["", "pixels", *heads.values()]]
-    several = found.scenes > 1
-    for q, asked in enumerate(found.questions):
+    several = scores.scenes > 1
+    for q, asked in enumerate(scores.questions):
         shown = {"pooled": asked, **(BELOW if several else {})}
         for statistic, label in shown.items():
-            pixels = str(sum(found.confusions[q].as_tuple()[:4])) if statistic == "pooled" else ""
-            rows.append([label, pixels, *(figure(found.get(asked, metric, statistic)) for metric in heads)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [
-        [row[0], *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))] for row in rows
-    ]
-    lines = table(aligned)
+            pixels = str(sum(scores.confusions[q].as_tuple()[:4])) if statistic == "pooled" else ""
+            rows.append([label, pixels, *(figure(scores.get(asked, metric, statistic)) for metric in heads)])
+    lines = _aligned(rows)
     if several:
         worst: dict[str, list[str]] = {}
-        for asked, name in zip(found.questions, found.worst_scenes, strict=True):
+        for asked, name in zip(scores.questions, scores.worst_scenes, strict=True):
             worst.setdefault(name or "none", []).append(asked)
         told = ", ".join(
             f"{name} ({', '.join(of)})" if worst.keys() - {name} else name for name, of in worst.items()
@@ -67,7 +63,10 @@ def confusion_of(tallies: Iterable[Tally]) -> str:
     for word, row in zip(rows, counts, strict=True):
         whole = row.sum()
         lines.append([word, f"{whole}", *(f"{100 * count / whole:.1f}" for count in row)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return table(
-        [[line[0], *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))] for line in lines]
-    )
+    return _aligned(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose numbers, all but the first column, end below one another."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return table([[row[0], *map(str.rjust, row[1:], widths[1:])] for row in rows])

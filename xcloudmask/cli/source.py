@@ -75,15 +75,7 @@ def check_date(args: Namespace, paths: Sequence[str]) -> None:
 
 
 def open_scene(args: Namespace, path: str | Path | None = None) -> xr.DataArray:
-    """Return the input as a lazy array with a band dimension, described.
-
-    Parameters
-    ----------
-    args : Namespace
-        With what `add_arguments` declares.
-    path : str or Path, optional
-        The input, where it is one of several.
-    """
+    """Return the input, ``args.path`` or one of several, as a lazy array with a band dimension, described."""
     path = Path(args.path if path is None else path).expanduser()
     scene = _open(args, path)
     _check_name(scene, path, args.date)
@@ -182,10 +174,7 @@ def bands_unnamed(path: Path) -> bool:
 def open_image(path: str | Path, chunk: int = CHUNKS) -> Any:
     """Return a GeoTIFF or JPEG 2000 as a lazy array, in bands; other formats could name any file to be read.
 
-    Raises
-    ------
-    rasterio.errors.RasterioIOError
-        Where the file is neither, whatever its name says.
+    Where the file is neither, whatever its name says, that is a RasterioIOError.
     """
     import rioxarray
 

@@ -24,16 +24,9 @@ from xcloudmask.scene.dims import spatial_dims
 class Case:
     """One scene: its mask, its reference, and the image if there is one; lazy ones stay so.
 
-    Parameters
-    ----------
-    name : str
-        Of the scene.
-    mask, reference : DataArray
-        As `xcloudmask.metrics.xarray_scores.score_mask` takes them.
-    image : DataArray, optional
-        With bands, on the same grid, for the pictures.
-    probability : DataArray, optional
-        Of cloud, on the same grid, for the reliability curve; or of classes along ``class``.
+    Mask and reference are as `xcloudmask.metrics.xarray_scores.score_mask` takes them; on the same grid lie
+    an image with bands, for the pictures, and the probability of cloud, or of classes along ``class``, for
+    the curve of reliability.
     """
 
     name: str
@@ -93,12 +86,7 @@ class Case:
 class Collected:
     """Counts of scenes that come one by one, and the worst few of them for pictures; the others are let go.
 
-    Parameters
-    ----------
-    questions : iterable of str, optional
-        Of `xcloudmask.metrics.QUESTIONS`, and ``"classes"``; by default each that the masks can answer.
-    worst : int
-        How many cases are kept, those of lowest overall accuracy in the first question.
+    `worst` is how many are kept, those of lowest overall accuracy in the first question.
 
     Examples
     --------

@@ -23,14 +23,7 @@ _SHOWN = 6  # codes that a message lists
 class Undeclared:
     """Codes without a class in class maps, and how many pixels hold each.
 
-    Parameters
-    ----------
-    codes : mapping of number to int
-        Pixels of each such code.
-    seen : frozenset of number
-        All codes there are, no data left out.
-    pixels : int
-        Of all the maps.
+    `seen` are all codes there are, no data left out, `pixels` those of all the maps.
 
     Examples
     --------
@@ -121,14 +114,7 @@ def check_scored(
 ) -> None:
     """Raise an error that says why, if not one pixel could be scored.
 
-    Parameters
-    ----------
-    scores : Scores
-        From `xcloudmask.metrics.score`.
-    tallies : mapping of str to Tally
-        What they were made from.
-    masks, references : iterable of DataArray
-        Of the tallies, to name codes that are not declared.
+    Masks and references are those of the tallies, to name codes that are not declared.
 
     Examples
     --------

@@ -129,15 +129,7 @@ def _numbers(scores: Scores, collected: Collected) -> dict[str, Any]:
 
 
 def draw(case: Case, asked: str = "cloud") -> bytes:
-    """Draw image (if there is one), reference, mask and errors of a scene side by side; return it as PNG.
-
-    Parameters
-    ----------
-    case : Case
-        The scene.
-    asked : str
-        The question whose errors are shown.
-    """
+    """Return a PNG of image (if there is one), reference, mask and errors in a question, side by side."""
     from matplotlib.colors import to_rgb
     from matplotlib.image import imsave
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask import models
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import ASKED, BITS, EVERY, GROUND, WORDS, open_classes
+from xcloudmask.models import for_level
 from xcloudmask.train import patches
 from xcloudmask.train.augment import places
 from xcloudmask.train.files import Entry, find
@@ -161,7 +161,7 @@ def ask(
 def _resolved(model: str | ModelSpec, level: str) -> ModelSpec:
     from xcloudmask.train.networks import model_of
 
-    named = models.for_level(model, "boa" if level == "boa" else "toa") if isinstance(model, str) else model
+    named = for_level(model, "boa" if level == "boa" else "toa") if isinstance(model, str) else model
     return model_of(named)
 
 

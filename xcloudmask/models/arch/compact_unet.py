@@ -34,14 +34,8 @@ class Residual(nn.Module):
 class CompactUNet(nn.Module):
     """Logits at the input's size.
 
-    Parameters
-    ----------
-    channels, classes : int
-        Channels in and out.
-    widths : tuple of int
-        Channels at 1/2, 1/4, 1/8, ... of the input's size.
-    depth : int
-        Residual layers a level on the way down.
+    `widths` are the channels at 1/2, 1/4, 1/8, ... of it, `depth` the residual layers a level on the way
+    down.
 
     Examples
     --------

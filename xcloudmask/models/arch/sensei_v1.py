@@ -54,14 +54,7 @@ class JointNorm(nn.Module):
 class DenseBlock(nn.Module):
     """Layers on each band, or pair of bands: linear, LeakyReLU, `JointNorm`; then one that is linear alone.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Of the input and after each layer with a norm.
-    out : int
-        Of the last layer.
-    adds : bool
-        Whether a layer whose width is that of its input adds it.
+    With `adds`, a layer whose width is that of its input adds it.
 
     Examples
     --------

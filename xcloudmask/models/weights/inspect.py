@@ -74,12 +74,8 @@ class Shapes:
 def configured(architecture: str, config: Mapping[str, object], inputs: int | None) -> Shapes:
     """Return how many channels an architecture with these settings takes and gives.
 
-    Parameters
-    ----------
-    architecture, config
-        See `xcloudmask.models.arch.build`, which checks them; what is wrong with them is passed over here.
-    inputs : int or None
-        How many input channels the caller names; None if any number is taken.
+    What is wrong with the settings is passed over here: `xcloudmask.models.arch.build` checks them. `inputs`
+    is how many channels the caller names; None if any number is taken.
 
     Examples
     --------
