@@ -107,7 +107,6 @@ def _run(words: list[str], prog: str) -> int:
 
 
 def _top() -> Parser:
-
     rows = table([(f"  {name}", about) for name, (_, about) in COMMANDS.items()])
     parser = Parser(
         "xcloudmask",

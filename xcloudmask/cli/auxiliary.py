@@ -55,7 +55,6 @@ def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _open(name: str, path: str) -> xr.DataArray:
-
     local = None if "://" in path or path.startswith("/vsi") else Path(path).expanduser()
     if local is not None and source.is_store(local):
         return _in_store(name, local)

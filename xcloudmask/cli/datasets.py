@@ -13,8 +13,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, print_facts, table, width
@@ -103,7 +101,6 @@ def _words(bits: int) -> str:
 
 
 def _convert(args: Namespace) -> None:
-
     from xcloudmask import datasets
     from xcloudmask.train.patches import read
     from xcloudmask.train.write import write_patch
@@ -111,11 +108,11 @@ def _convert(args: Namespace) -> None:
     name, folder = args.what
     declared, out = datasets.get(name), Path(args.out)
     scenes: set[str] = set()
-    patches, labelled, written = 0, Counter[int](), Counter[int]()
+    patches, labelled, written = 0, Counter[float](), Counter[float]()
     pixels: list[list[str]] = []
     for one in datasets.read(name, folder, split=args.split, scale=args.scale):
         scenes.add(one.scene)
-        labelled.update(_count(np.asarray(one.labels.values)))
+        labelled.update(_labels(one.labels.values))
         if not one.spatial:
             pixels += _rows(one, len(scenes))
             continue
@@ -123,14 +120,14 @@ def _convert(args: Namespace) -> None:
             path = out / (one.split or "train") / name / f"{one.name}{place}.npz"
             write_patch(path, image, labels, name=one.scene, pixel_size=declared.gsd)
             patches += 1
-            written.update(_count(read(path).possible))
+            written.update(_labels(read(path).possible))
     found = {"scenes": len(scenes), "patches": patches, "pixels": sum(labelled.values())}
     if pixels:
         found["written"] = _write_table(out / "train" / name / f"{declared.sensor}.csv.gz", declared, pixels)
     elif labelled != written:
         raise CloudMaskError(f"labels were lost on their way: {labelled - written}", "Report it, please.")
     whole = {} if args.split else declared.published
-    kinds = {_words(bits): count for bits, count in sorted(labelled.items())}
+    kinds = {_words(int(bits)): count for bits, count in sorted(labelled.items())}
     parts = [
         table([(what, _against(count, whole.get(what))) for what, count in found.items()]),
         table([(f"  {words}", f"{count:,} pixels") for words, count in kinds.items()]),
@@ -165,10 +162,10 @@ def _against(count: int, whole: int | None) -> str:
     return f"{count:,}" + ("" if whole is None else f" of {whole:,} published")
 
 
-def _count(bits: Any) -> Counter[int]:
+def _labels(bits: Any) -> Counter[float]:
+    from xcloudmask.metrics.codes import counted
 
-    codes, counts = np.unique(bits[bits > 0], return_counts=True)
-    return Counter(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+    return counted(bits[bits > 0])
 
 
 def _cut(one: Labelled, size: int) -> Any:

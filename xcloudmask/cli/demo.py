@@ -130,7 +130,6 @@ def make(out: str | PathLike[str] = "xcloudmask-demo") -> DemoResult:
 
 
 def _mask(name: str, folder: Path) -> DemoScene:
-
     from xcloudmask.masks.write import write
 
     data, store = scene(name), folder / f"{name}-mask.zarr"
@@ -188,13 +187,9 @@ def report(result: DemoResult) -> str:
             *(f"  picture  {picture}" for picture in found.pictures),
         ]
         if clip.note:
-            lines += _wrapped(clip.note, "  note     ")
+            start = "  note     "
+            lines += textwrap.wrap(clip.note, 80, initial_indent=start, subsequent_indent=" " * len(start))
     return "\n".join(lines)
-
-
-def _wrapped(words: str, start: str) -> list[str]:
-
-    return textwrap.wrap(words, 80, initial_indent=start, subsequent_indent=" " * len(start))
 
 
 def _percent(share: float | None) -> str:

@@ -177,7 +177,6 @@ def _installed(name: str) -> bool:
 
 
 def _model() -> Iterator[Finding]:
-
     spec = default_model()
     load_network(spec)  # raises unless the SHA-256 is right
     yield Finding("ok", spec.name, f"weights are there, SHA-256 {spec.sha256[:12]}... is right")

@@ -55,7 +55,6 @@ def run(args: Namespace) -> None:
 
 
 def _list(args: Namespace) -> None:
-
     if args.published:
         entries = known.models().values()
         heads = ("model", "licence", "system")
@@ -94,7 +93,6 @@ def _list(args: Namespace) -> None:
 
 
 def _show(args: Namespace) -> None:
-
     if args.what[0] in ("auto", "default"):
         _print_card(args, default_model(), f"The {_DEFAULT}")
         return
@@ -107,7 +105,6 @@ def _show(args: Namespace) -> None:
 
 
 def _load(args: Namespace) -> None:
-
     one = len(args.what) == 1
     spec = models.load(args.what[0] if one else args.what, **({"sha256": args.sha256} if args.sha256 else {}))
     load_network(spec)  # so that a file whose network does not run is not called loaded
@@ -119,7 +116,6 @@ def _load(args: Namespace) -> None:
 
 
 def _print_card(args: Namespace, spec: ModelSpec, note: str = "") -> None:
-
     rows = card.rows_of(spec)
     if remedy := plugins.missing(spec):
         rows.insert(0, ("install", f"{remedy} (its package is not here)"))
@@ -132,13 +128,11 @@ def _print_card(args: Namespace, spec: ModelSpec, note: str = "") -> None:
 
 
 def _export(args: Namespace) -> None:
-
     paths = list(models.export(*args.what))
     print_facts(args, paths, "\n".join(map(str, paths)))
 
 
 def _fetch(args: Namespace) -> None:
-
     spec = models.get(args.what[0])
     load_network(spec)
     print_facts(

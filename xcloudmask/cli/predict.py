@@ -221,7 +221,6 @@ def _name(path: Path) -> str:
 def _mask(
     args: Namespace, path: str, out: Path, asked: PredictOptions, log: logging.Logger
 ) -> dict[str, Any]:
-
     result = predict(source.open_scene(args, path), asked)
     log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks or ())))
     start = time.monotonic()

@@ -253,11 +253,7 @@ def _array(path: Path) -> xr.DataArray:
                 f"{path} holds {len(names)} arrays that may be masks: {_some(map(str, names))}"
             )
         da = ds[names[0]].drop_vars("spatial_ref", errors="ignore")
-    da.attrs = dict(da.attrs)
-    for key in ("flag_values", "flag_masks"):  # a GeoTIFF's tags are text
-        if isinstance(da.attrs.get(key), str):
-            da.attrs[key] = [int(float(word)) for word in da.attrs[key].replace(",", " ").split()]
-    return da
+    return da.assign_attrs()
 
 
 def _probability(given: str, mask: Path) -> xr.DataArray:

@@ -57,7 +57,6 @@ def trained_on(model: str) -> str:
 
 
 def _mask(one: Labelled, model: str) -> xr.DataArray:
-
     if one.spatial:
         mask: xr.DataArray = one.image.cloudmask.predict(model)
     else:

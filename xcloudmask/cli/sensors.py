@@ -32,7 +32,6 @@ def run(args: Namespace) -> None:
 
 
 def _list(args: Namespace) -> None:
-
     every = [sensors.get(name) for name in sensors.names()]
     rows = [("sensor", "bands", "what it is")]
     rows += [(sensor.name, f"{len(sensor.bands):>5}", sensor.title) for sensor in every]
@@ -41,7 +40,6 @@ def _list(args: Namespace) -> None:
 
 
 def _show(args: Namespace, name: str) -> None:
-
     sensor = sensors.get(name)
     lines = [paragraph(f"{sensor.name}: {sensor.title}")]
     if sensor.aliases:

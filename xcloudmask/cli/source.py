@@ -9,7 +9,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,9 @@ import xarray as xr
 from xcloudmask.cli.parse import Parser, UsageError, nearest
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
+
+if TYPE_CHECKING:
+    from xcloudmask.local.geotiff import Layer
 
 _STORES = ("zarr.json", ".zgroup", ".zmetadata")
 _NETCDF = (".nc", ".nc4", ".cdf")
@@ -106,9 +109,9 @@ def _open(args: Namespace, path: Path) -> xr.DataArray:
         return _open_store(path, args)
     if args.variable is not None:
         raise UsageError(f"--variable is for Zarr stores and netCDF files, and {path} is neither")
-    if args.sensor is None and _bears_no_sensor(path):
+    if args.sensor is None and (layers := _without_sensor(path)) is not None:
         _check_sun_unsaid(path, args)
-        return _open_raster(path, args)
+        return _open_raster(path, layers, args)
     import xcloudmask
 
     scene = xcloudmask.open(
@@ -146,15 +149,16 @@ def _check_sun_unsaid(path: Path, args: Namespace) -> None:
             )
 
 
-def _bears_no_sensor(path: Path) -> bool:
-    """Whether this is one raster file whose name tells no sensor."""
+def _without_sensor(path: Path) -> list[Layer] | None:
+    """Return the layers of one raster file whose name tells no sensor; None of anything else."""
     from xcloudmask.local import geotiff
     from xcloudmask.local.files import list_files
 
     files = list_files(path)
     if not (files.is_single and geotiff.recognises(files)):
-        return False
-    return not geotiff.told_by_names(geotiff.read_layers(files))
+        return None
+    layers = geotiff.read_layers(files)
+    return None if geotiff.told_by_names(layers) else layers
 
 
 def _nameless(path: Path, names: Sequence[str]) -> bool:
@@ -163,12 +167,8 @@ def _nameless(path: Path, names: Sequence[str]) -> bool:
 
 def bands_unnamed(path: Path) -> bool:
     """Whether this is a raster file, of no sensor in particular, whose bands bear no names."""
-    from xcloudmask.local import geotiff
-    from xcloudmask.local.files import list_files
-
-    if not path.is_file() or is_store(path) or not _bears_no_sensor(path):
-        return False
-    return _nameless(path, [layer.label for layer in geotiff.read_layers(list_files(path))])
+    layers = None if not path.is_file() or is_store(path) else _without_sensor(path)
+    return layers is not None and _nameless(path, [layer.label for layer in layers])
 
 
 def open_image(path: str | Path, chunk: int = CHUNKS) -> Any:
@@ -188,11 +188,7 @@ def open_image(path: str | Path, chunk: int = CHUNKS) -> Any:
     )
 
 
-def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
-    from xcloudmask.local import geotiff
-    from xcloudmask.local.files import list_files
-
-    layers = geotiff.read_layers(list_files(path))
+def _open_raster(path: Path, layers: list[Layer], args: Namespace) -> xr.DataArray:
     da = open_image(path, args.chunks)
     names = [layer.label for layer in layers]
     if args.bands is None and _nameless(path, names):
@@ -249,7 +245,6 @@ def open_dataset(path: Path) -> xr.Dataset:
 
 
 def _open_store(path: Path, args: Namespace) -> xr.DataArray:
-
     ds = open_dataset(path)
     arrays = [str(name) for name, v in ds.data_vars.items() if set(BAND_DIMS) & set(v.dims)]
     if args.variable is not None:

@@ -75,7 +75,7 @@ def wrs2_centre(path: int, row: int) -> tuple[float, float]:
     return math.degrees(latitude), (longitude + 180) % 360 - 180
 
 
-def from_radiance(bands: Sequence[Band], text: str, where: str) -> Figures:
+def from_radiance(sensor: Sensor, bands: Sequence[Band], text: str, where: str) -> Figures:
     """Return scale and offset of each band of a Landsat 7 scene with an MTL file of before 2012.
 
     Such a file has the radiances that the lowest and the highest number stand for, and no reflectance.

@@ -217,7 +217,6 @@ def _page(title: str, scores: Scores, collected: Collected, pictures: dict[str, 
 
 
 def _key() -> str:
-
     colours = {
         name: COLOURS[name] for name in ("clear", "cloud", "thin_cloud", "cloud_shadow", "snow", "water")
     }

@@ -14,6 +14,7 @@ from xcloudmask.metrics.scores import counts_for, questions_of
 from xcloudmask.metrics.statistics import METRICS, STATISTICS, summary
 from xcloudmask.metrics.tally import ANSWERS, LABELS, check_legend, count
 from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.mask_classes import numbers_of
 
 #: How a reference is marked as bit masks.
 BIT_MASKS = (
@@ -171,7 +172,7 @@ def legend_of(da: xr.DataArray, what: str) -> dict[int, str]:
             "(keep those that predict wrote: xr.set_options(keep_attrs=True)), for instance "
             "flag_values=[0, 1], flag_meanings='clear cloud'" + (BIT_MASKS if what == "reference" else "")
         )
-    values = np.atleast_1d(da.attrs["flag_values"]).tolist()
+    values = numbers_of(da.attrs["flag_values"])
     words = str(da.attrs["flag_meanings"]).split()
     if len(values) != len(words):
         raise CloudMaskError(
@@ -184,7 +185,7 @@ def legend_of(da: xr.DataArray, what: str) -> dict[int, str]:
 def possible_of(reference: xr.DataArray) -> xr.DataArray:
     """Return the reference as bit masks."""
     if "flag_masks" in reference.attrs:
-        masks = np.atleast_1d(reference.attrs["flag_masks"]).tolist()
+        masks = numbers_of(reference.attrs["flag_masks"])
         words = str(reference.attrs.get("flag_meanings", " ".join(BITS))).split()
         given: Mapping[str, int] = dict(zip(words, map(int, masks), strict=False))
         if any(BITS.get(word) != bit for word, bit in given.items()):

@@ -22,9 +22,7 @@ from xcloudmask.models.weights.atomic import replace_file
 STATE = "state.pt"
 
 
-def write_weights(
-    path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write weights as safetensors, in one order, so that equal weights give equal bytes.
 
     Examples
@@ -38,7 +36,7 @@ def write_weights(
     from safetensors.torch import save
 
     tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
-    replace_file(path, save(tensors, dict(metadata) if metadata else None))
+    replace_file(path, save(tensors))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

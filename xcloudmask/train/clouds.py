@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from xcloudmask.metrics.labels import BITS, GROUND, certain
 from xcloudmask.train.samples import Sample
@@ -139,7 +140,7 @@ def simulate(sample: Sample, rng: np.random.Generator, sky: Sky | None = None) -
     rank = field(rng, sample.possible.shape, sky.roughness)
     above = np.clip((rank - (1 - sky.cover)) / max(sky.cover, 1e-6), 0, 1)
     thickness = sky.thickest * above**2
-    shade = _shifted(thickness, sky.shift)
+    shade = ndimage.shift(thickness, sky.shift, order=0)  # nothing is known beyond the edge: no shade
     image = np.empty_like(sample.image)
     for i, band in enumerate(sample.bands):
         ground = sample.image[i].astype(np.float64)
@@ -174,15 +175,4 @@ def _labels(before: NDArray[np.uint8], thickness: Floats, shade: Floats) -> NDAr
     thin, thick = thickness > THIN, thickness > THICK
     out[thin & (clear | (before == 0))] = BITS["thin_cloud"]
     out[thick] = BITS["thick_cloud"]
-    return out
-
-
-def _shifted(thickness: Floats, shift: tuple[int, int]) -> Floats:
-    """Return the field moved by whole pixels; nothing is known beyond the edge: no shade comes from there."""
-    out = np.zeros_like(thickness)
-    (dy, dx), (height, width) = shift, thickness.shape
-    if abs(dy) < height and abs(dx) < width:
-        out[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = thickness[
-            max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
-        ]
     return out

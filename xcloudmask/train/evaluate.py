@@ -22,6 +22,7 @@ from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places
 from xcloudmask.train.files import Entry
 from xcloudmask.train.losses import ambiguous_cross_entropy, open_to
+from xcloudmask.train.pseudo import ask
 from xcloudmask.train.samples import AUX_KINDS, Sample, with_aux
 from xcloudmask.types import ModelSpec, Scheme
 
@@ -229,7 +230,6 @@ def run_model(
     another level. ``"ukis-4band"`` means ukis-4band-l1c or ukis-4band-l2a, as each sample's level asks.
     Pixels are averaged to `coarser` times their size first.
     """
-    from xcloudmask.train.pseudo import ask
 
     def answer(sample: Sample) -> Answer | None:
         with warnings.catch_warnings():

@@ -17,7 +17,9 @@ from xcloudmask.errors import CloudMaskError, ModelWarning, names_checked, warn_
 from xcloudmask.metrics import Histogram, Scores, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights import fetch
+from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.models.weights.fetch import digest
+from xcloudmask.models.weights.formats import packed
 from xcloudmask.train import checkpoint, losses, pseudo
 from xcloudmask.train.calibrate import divide_head, fit_temperature
 from xcloudmask.train.config_tables import Score
@@ -299,8 +301,10 @@ def finish(
         }  # fmt: skip
         total = histogram if total is None else total + histogram
     threshold = None if total is None else choose_threshold(total, metric)[0]
-    path = write_kept(begun, folder / plan.name)
-    sha256 = digest(path.read_bytes())
+    path = folder / f"{plan.name}.safetensors"
+    weights = packed(begun.kept.state_dict(), begun.architecture, begun.config)
+    replace_file(path, weights)
+    sha256 = digest(weights)
     spec = card_of(plan, begun, path.name, sha256, threshold)
     path.with_suffix(".json").write_text(card.to_json(spec))
     record = {
@@ -337,15 +341,6 @@ def card_of(plan: Plan, begun: Begun, weights: str, sha256: str, threshold: floa
         config=json.dumps(begun.config, sort_keys=True), threshold=threshold,
         **{**entries, **plan.card.given()},
     )  # fmt: skip
-
-
-def write_kept(begun: Begun, stem: Path) -> Path:
-    """Write what is kept of a training, and return where."""
-    path = stem.with_name(f"{stem.name}.safetensors")
-    note = json.dumps({"architecture": begun.architecture, "config": begun.config}, sort_keys=True)
-    # one entry: safetensors writes several in an order of its own, and equal weights shall be equal bytes
-    checkpoint.write_weights(path, begun.kept.state_dict(), {"network": note})
-    return path
 
 
 def curve_of(histogram: Histogram | None) -> list[list[float]]:
