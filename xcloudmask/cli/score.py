@@ -284,7 +284,6 @@ def _told(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: st
 def _scene(path: Path) -> xr.DataArray:
     if path.suffix == ".npz":
         return _patch(path)[1]
-
     parser = Parser("image")
     source.add_arguments(parser)
     return source.open_scene(parser.parse_args([str(path)]))

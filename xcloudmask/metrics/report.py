@@ -40,42 +40,10 @@ PICTURES = "From left to right: image (if there is one), reference, mask, errors
 
 
 def write_report(
-    cases: Sequence[Case],
-    folder: str | Path,
-    *,
-    title: str = "Scores",
-    questions: Iterable[str] | None = None,
-    worst: int = 4,
-    samples: int = 1000,
-    seed: int = 0,
-    notes: Iterable[str] = (),
+    cases: Sequence[Case], folder: str | Path, *, title: str = "Scores", worst: int = 4
 ) -> Scores:
-    """Score scenes and write ``report.html`` and ``scores.json``; pictures need matplotlib.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-        One a scene.
-    folder : path
-        Where to; it is made.
-    title : str
-        Of the page.
-    questions : iterable of str, optional
-        Of `xcloudmask.metrics.QUESTIONS`; by default each that the masks can answer. Scenes are ranked by
-        the first.
-    worst : int
-        How many scenes are drawn, those of lowest overall accuracy.
-    samples, seed : int
-        See `xcloudmask.metrics.bootstrap`.
-    notes : iterable of str
-        Sentences to put below the scores, besides those on the questions.
-
-    Returns
-    -------
-    Scores
-    """
-    collected = Collected.of(cases, questions, worst=worst)
-    return write(collected, folder, title=title, samples=samples, seed=seed, notes=notes)
+    """Score scenes and `write` it; an error says why, if nothing can be scored."""
+    return write(Collected.of(cases, worst=worst), folder, title=title)
 
 
 def write(
@@ -87,7 +55,11 @@ def write(
     seed: int = 0,
     notes: Iterable[str] = (),
 ) -> Scores:
-    """Write what `write_report` does, of scenes that were collected."""
+    """Write ``report.html`` and ``scores.json`` into a folder, and return the scores; needs matplotlib.
+
+    The worst scenes are drawn. Samples and seed are those of `xcloudmask.metrics.bootstrap`; notes stand below
+    the scores, behind those on the questions.
+    """
     scores = collected.scores(samples=samples, seed=seed)
     scores = replace(scores, notes=(*scores.notes, *notes))
     asked = ranked_by(scores.questions)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,11 +156,7 @@ class Asked:
 
     def loss(self, classes: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss of logits of these classes against what it predicted."""
-
-        def weighed(logits: Tensor, soft_labels: Tensor) -> Tensor:
-            return self.weight * teaching(logits, soft_labels, classes, temperature=self.temperature)
-
-        return weighed
+        return partial(teaching, classes=classes, temperature=self.temperature, weight=self.weight)
 
 
 def with_extras(

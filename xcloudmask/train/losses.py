@@ -143,7 +143,12 @@ def distillation(
 
 
 def teaching(
-    logits: Tensor, soft_labels: Tensor, classes: Sequence[str], *, temperature: float = 1.0
+    logits: Tensor,
+    soft_labels: Tensor,
+    classes: Sequence[str],
+    *,
+    temperature: float = 1.0,
+    weight: float = 1.0,
 ) -> Tensor:
     """Return `distillation` from a teacher of clear, cloud and shadow, whatever classes the network has.
 
@@ -180,7 +185,7 @@ def teaching(
             summed = [torch.logsumexp(rows[where][:, group.to(rows.device)], dim=1) for group in groups]
             loss = distillation(torch.stack(summed, 1), truth[where], temperature=temperature)
             total = total + loss * where.sum() / known.sum()
-    return total
+    return weight * total
 
 
 def band_recovery(estimate: Tensor, pixels: Tensor, present: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Lo
     if asked:
         teaching = asked.loss(classes)
     elif weight := plan.loss.cover:  # of what a sample's own soft labels say
-        teaching = lambda logits, soft: weight * losses.teaching(logits, soft, classes)  # noqa: E731
+        teaching = partial(losses.teaching, classes=classes, weight=weight)
     trainer = Trainer(
         begun.called, classes, combined(plan.loss.terms, classes, smoothing=plan.loss.smoothing), stream,
         settings, folder,

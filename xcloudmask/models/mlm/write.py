@@ -124,8 +124,8 @@ def _beside(spec: ModelSpec, network: Network, files: Mapping[str, bytes]) -> Mo
     )
 
 
-def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
-    """Return a network as an ONNX graph; it takes any number of windows of one size, by default the model's.
+def onnx(spec: ModelSpec, network: Network) -> bytes:
+    """Return a network as an ONNX graph; it takes any number of windows of the model's size.
 
     Most networks compute others from that size while they are traced.
     """
@@ -136,7 +136,7 @@ def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
             "writing an ONNX graph needs the package onnx, which the extra 'train' brings: "
             "pip install 'xcloudmask[train]'"
         )
-    size = size or spec.patch
+    size = spec.patch
     body = network.body.cpu().eval()
     file = io.BytesIO()
     with warnings.catch_warnings():
