@@ -17,6 +17,8 @@ from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, print_facts, table, width
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.codes import counted
+from xcloudmask.metrics.labels import BITS, GROUND, QUESTIONS
 
 if TYPE_CHECKING:
     from xcloudmask.datasets import Declared, Labelled
@@ -94,8 +96,6 @@ def _show(args: Namespace) -> None:
 
 def _words(bits: int) -> str:
     """Return what a label leaves open: land, and not "clear or land"."""
-    from xcloudmask.metrics.labels import BITS, GROUND
-
     words = [word for word, bit in BITS.items() if bits & bit and (word != "clear" or not bits & GROUND)]
     return " or ".join(words).replace("_", " ")
 
@@ -140,8 +140,6 @@ def _convert(args: Namespace) -> None:
 
 def _rows(one: Labelled, group: int) -> list[list[str]]:
     """Return single pixels as rows of a table: bands, whether it is cloud, and a number for the scene."""
-    from xcloudmask.metrics.labels import QUESTIONS
-
     truth = QUESTIONS["cloud"].truth(one.labels.values[:, 0])
     rows = zip(one.image.values[:, :, 0].T, truth, strict=True)
     return [[*(f"{v:.5g}" for v in values), str(cloud), str(group)] for values, cloud in rows if cloud >= 0]
@@ -163,7 +161,6 @@ def _against(count: int, whole: int | None) -> str:
 
 
 def _labels(bits: Any) -> Counter[float]:
-    from xcloudmask.metrics.codes import counted
 
     return counted(bits[bits > 0])
 

@@ -32,10 +32,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--published", action="store_true", help="list: models of others that load fetches")
     parser.add_argument("--sha256", default="", help="load, convert: of what comes from an address")
-    parser.add_argument(
-        "--keymap",
-        help="convert: whose names they are (smp, transformers-segformer, ...)",
-    )
+    parser.add_argument("--keymap", help="convert: whose names they are (smp, transformers-segformer, ...)")
     parser.add_argument(
         "--prefix", default="", help="convert: what names begin with and shall not ('module.')"
     )

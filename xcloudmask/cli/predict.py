@@ -121,8 +121,8 @@ def keep_cache_small() -> None:
     os.environ.setdefault("GDAL_CACHEMAX", "128")
 
 
-class _Said(logging.Handler):
-    """Tells what the library logs."""
+class _Lines(logging.Handler):
+    """Says what the library logs, a line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
@@ -130,9 +130,9 @@ class _Said(logging.Handler):
 
 
 @contextmanager
-def said(level: int) -> Iterator[logging.Logger]:
+def logged(level: int) -> Iterator[logging.Logger]:
     """Tell what the library logs at a level or above."""
-    log, handler = logging.getLogger("xcloudmask"), _Said()
+    log, handler = logging.getLogger("xcloudmask"), _Lines()
     before = log.level
     log.addHandler(handler)
     log.setLevel(level)
@@ -145,7 +145,7 @@ def said(level: int) -> Iterator[logging.Logger]:
 
 def run(args: Namespace) -> int:
     """Run it."""
-    with said(logging.INFO) if args.verbose else nullcontext(logging.getLogger("xcloudmask")) as log:
+    with logged(logging.INFO) if args.verbose else nullcontext(logging.getLogger("xcloudmask")) as log:
         return _run(args, log)
 
 

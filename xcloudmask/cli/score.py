@@ -20,11 +20,15 @@ import xarray as xr
 
 from xcloudmask.cli import datasets, source
 from xcloudmask.cli.parse import Parser, UsageError
+from xcloudmask.cli.score_dataset import run as run_dataset
 from xcloudmask.cli.score_table import table_of
 from xcloudmask.cli.source import open_image, positive
 from xcloudmask.cli.text import paragraph, print_facts, say
 from xcloudmask.cli.written import find_mask
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.cases import Case, Collected
+from xcloudmask.metrics.codes import Undeclared
+from xcloudmask.metrics.report import write
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,12 +67,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--classes", metavar="C", type=_classes, help="of masks that do not tell: 0=clear,1=cloud"
     )
-    told = parser.add_mutually_exclusive_group()
-    told.add_argument(
+    legend = parser.add_mutually_exclusive_group()
+    legend.add_argument(
         "--reference-classes", metavar="C", type=_classes, help="of references that do not tell"
     )
-    told.add_argument("--partial", action="store_true", help="references are bit masks: 1 clear, 2 thick, 4 "
-                      "thin cloud, 8 shadow, 16 land, 32 water, 64 snow")  # fmt: skip
+    legend.add_argument("--partial", action="store_true", help="references are bit masks: 1 clear, 2 thick, "
+                        "4 thin cloud, 8 shadow, 16 land, 32 water, 64 snow")  # fmt: skip
     parser.add_argument(
         "--questions", metavar="Q", help="cloud,invalid,cloud_shadow,land ...; classes: all at once"
     )
@@ -82,25 +86,20 @@ def add_arguments(parser: Parser) -> None:
 
 def _classes(text: str) -> dict[int, str]:
     try:
-        told = [(int(code), word.strip()) for code, word in (part.split("=") for part in text.split(","))]
+        pairs = [(int(code), word.strip()) for code, word in (part.split("=") for part in text.split(","))]
     except ValueError:
         raise ArgumentTypeError(f"{text!r} must be codes and classes: 0=clear,1=cloud,255=no_data") from None
-    found: dict[int, str] = {}
-    for code, word in told:
-        if code in found:
-            raise ArgumentTypeError(f"{text!r} has code {code} twice, as {found[code]} and as {word}")
-        found[code] = word.replace(" ", "_")
-    return found
+    classes: dict[int, str] = {}
+    for code, word in pairs:
+        if code in classes:
+            raise ArgumentTypeError(f"{text!r} has code {code} twice, as {classes[code]} and as {word}")
+        classes[code] = word.replace(" ", "_")
+    return classes
 
 
 def run(args: Namespace) -> None:
     """Score, print the table, write the report."""
-    from xcloudmask.metrics.cases import Case, Collected
-    from xcloudmask.metrics.report import write
-
     if args.dataset:
-        from xcloudmask.cli.score_dataset import run as run_dataset
-
         run_dataset(args)
         return
     if args.reference is None:
@@ -108,8 +107,8 @@ def run(args: Namespace) -> None:
     cases: list[Case] = []
     for name, mask, reference, image in pairs(args):
         opened = _opened(mask, reference, image, args)
-        said = _probability(args.probability, mask) if args.probability else None
-        cases += Case(name, *opened, said).scenes()
+        probability = _probability(args.probability, mask) if args.probability else None
+        cases += Case(name, *opened, probability).scenes()
     asked = None if args.questions is None else [word.strip() for word in args.questions.split(",")]
     notes = _left_out(cases, args)
     for note in notes:
@@ -131,8 +130,6 @@ def run(args: Namespace) -> None:
 
 def _left_out(cases: list[Case], args: Namespace) -> list[str]:
     """Say which codes of masks and references no class is declared for; those pixels do not count."""
-    from xcloudmask.metrics.codes import Undeclared
-
     masks = Undeclared.of(case.mask for case in cases if case.mask.dtype == "u1")  # others are refused later
     references = Undeclared.of(case.reference for case in cases)
     notes = []
@@ -210,24 +207,24 @@ def _some(names: Any) -> str:
 def _opened(
     mask: Path, reference: Path, image: Path | None, args: Namespace
 ) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray | None]:
-    said = _told(_array(mask), args.classes, mask, "--classes 0=clear,1=cloud")
+    codes = _with_classes(_array(mask), args.classes, mask, "--classes 0=clear,1=cloud")
     if reference.suffix != ".npz":
         truth = _array(reference)
         if args.partial:
             truth.attrs["flag_masks"] = MASKS
             truth.attrs.pop("flag_meanings", None)
         hint = "--reference-classes 0=clear,1=cloud, or --partial"
-        truth = _told(truth, args.reference_classes, reference, hint)
-        return said, truth, None if image is None else _scene(image)
+        truth = _with_classes(truth, args.reference_classes, reference, hint)
+        return codes, truth, None if image is None else _scene(image)
     sample, picture = _patch(reference)
     truth = picture.isel(band=0, drop=True).copy(data=sample.possible)
     truth.attrs = {"flag_masks": MASKS}
-    if said.shape != truth.shape:
+    if codes.shape != truth.shape:
         raise CloudMaskError(
-            f"{mask.name} has {said.shape} rows and columns, {reference.name} {truth.shape}: a patch has no "
+            f"{mask.name} has {codes.shape} rows and columns, {reference.name} {truth.shape}: a patch has no "
             "coordinates, so its mask must have its pixels"
         )
-    bare = said.drop_vars(list(said.coords)).rename(dict(zip(said.dims, ("y", "x"), strict=True)))
+    bare = codes.drop_vars(list(codes.coords)).rename(dict(zip(codes.dims, ("y", "x"), strict=True)))
     return bare, truth.drop_vars(list(truth.coords)), picture if image is None else _scene(image)
 
 
@@ -266,13 +263,13 @@ def _probability(given: str, mask: Path) -> xr.DataArray:
         if mask.stem not in found:
             raise CloudMaskError(f"{path} holds no probabilities called {mask.stem} ({_some(found)})")
         path = found[mask.stem]
-    said = find_mask(path)
-    if said is None or "class" not in said.dims:
+    probability = find_mask(path)
+    if probability is None or "class" not in probability.dims:
         raise CloudMaskError(f"{path} holds no probabilities; write them with xcloudmask predict --proba")
-    return said
+    return probability
 
 
-def _told(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: str) -> xr.DataArray:
+def _with_classes(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: str) -> xr.DataArray:
     if classes is not None:
         da.attrs |= {"flag_values": list(classes), "flag_meanings": " ".join(classes.values())}
         da.attrs.pop("flag_masks", None)

@@ -10,6 +10,8 @@ from xcloudmask import models
 from xcloudmask.cli.score_table import AS_PAPERS, confusion_of, table_of
 from xcloudmask.cli.text import paragraph
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.cases import Case, Collected
+from xcloudmask.metrics.report import write
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 def run(args: Namespace) -> None:
     """Mask each scene with each model, and print a table a model; counts and the worst scenes are kept."""
     from xcloudmask import datasets
-    from xcloudmask.metrics.cases import Case, Collected
-    from xcloudmask.metrics.report import write
 
     asked = None if args.questions is None else [word.strip() for word in args.questions.split(",")]
     found = {model: Collected(asked, worst=args.worst if args.report else 0) for model in args.model}

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from xcloudmask.cli.text import paragraph, table
-
-if TYPE_CHECKING:
-    from xcloudmask.metrics import Scores, Tally
+from xcloudmask.metrics import Scores, Tally
+from xcloudmask.metrics.scores import figure
+from xcloudmask.metrics.tally import cross_table
 
 #: Scores that the table shows, and their heads.
 SHOWN = {
-    "oa": "OA",
-    "balanced_accuracy": "balanced acc.",
-    "f1": "F1",
-    "f2": "F2",
-    "iou": "IoU",
-    "kappa": "kappa",
-}
+    "oa": "OA", "balanced_accuracy": "balanced acc.", "f1": "F1", "f2": "F2", "iou": "IoU", "kappa": "kappa",
+}  # fmt: skip
 #: Rows below the pooled scores of a question, where there are several scenes.
 BELOW = {
     "low": "  95 % from", "high": "  95 % to", "mean": "  mean of scenes", "median": "  median scene",
@@ -33,8 +27,6 @@ AS_PAPERS = {
 
 def table_of(scores: Scores, heads: Mapping[str, str] = SHOWN) -> str:
     """Return pooled scores, and where there are several scenes intervals, the median and the worst one."""
-    from xcloudmask.metrics.scores import figure
-
     rows = [["", "pixels", *heads.values()]]
     several = scores.scenes > 1
     for q, asked in enumerate(scores.questions):
@@ -56,8 +48,6 @@ def table_of(scores: Scores, heads: Mapping[str, str] = SHOWN) -> str:
 
 def confusion_of(tallies: Iterable[Tally]) -> str:
     """Return labels against answers, in percent of the pixels of each label."""
-    from xcloudmask.metrics.tally import cross_table
-
     rows, columns, counts = cross_table(tallies)
     lines = [["", "pixels", *(word.removesuffix("_cloud").replace("cloud_", "") for word in columns)]]
     for word, row in zip(rows, counts, strict=True):

@@ -38,13 +38,9 @@ def add_arguments(parser: Parser) -> None:
     predict.add_volume(parser)
 
 
+@store.resumable
 def run(args: Namespace) -> int:
     """Run it."""
-    with store.resumable(verbose=args.verbose):
-        return _run(args)
-
-
-def _run(args: Namespace) -> int:
     asked = predict.model_options(args)
     source.check_date(args, args.paths)
     store.options(args)  # what is wrong is said before anything is opened

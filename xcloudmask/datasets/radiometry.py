@@ -67,9 +67,8 @@ def wrs2_centre(path: int, row: int) -> tuple[float, float]:
     along = math.radians((row - 60) * 360 / 248)
     tilt = math.radians(180 - 98.2)
     latitude = -math.asin(math.sin(along) * math.sin(tilt))
-    latitude = math.atan(
-        math.tan(latitude) / 0.9933056
-    )  # from the earth's centre to upright on the ellipsoid
+    # from the earth's centre to upright on the ellipsoid
+    latitude = math.atan(math.tan(latitude) / 0.9933056)
     west = math.atan2(math.sin(along) * math.cos(tilt), math.cos(along)) + along * 16 / 233
     longitude = -64.6 - (path - 1) * 360 / 233 - math.degrees(west)
     return math.degrees(latitude), (longitude + 180) % 360 - 180

@@ -57,8 +57,8 @@ def write(
 ) -> Scores:
     """Write ``report.html`` and ``scores.json`` into a folder, and return the scores; needs matplotlib.
 
-    The worst scenes are drawn. Samples and seed are those of `xcloudmask.metrics.bootstrap`; notes stand below
-    the scores, behind those on the questions.
+    The worst scenes are drawn. Samples and seed are those of `xcloudmask.metrics.bootstrap`; notes stand
+    below the scores, behind those on the questions.
     """
     scores = collected.scores(samples=samples, seed=seed)
     scores = replace(scores, notes=(*scores.notes, *notes))

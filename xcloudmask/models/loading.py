@@ -203,11 +203,8 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
         "sha256": sha256,
         "weights": str(path.resolve()) if path is not None and not href.startswith(fetch.PACKAGE) else href,
     }
-    defaults = {
-        "name": plain_name(PurePosixPath(urlsplit(href).path).stem),
-        "bands": (),
-        "overlap": patch // 4,
-    }
+    name = plain_name(PurePosixPath(known.file_name(href)).stem)
+    defaults = {"name": name, "bands": (), "overlap": patch // 4}
     return types.ModelSpec(**{**defaults, **with_units(given), **made})
 
 

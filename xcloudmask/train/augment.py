@@ -158,10 +158,8 @@ def radiometry(
     """Scale and shift reflectance: once for all bands (sun, calibration), and a little for each band."""
     count = len(sample.bands)
     scale = np.exp(rng.normal(0, gain / 2) + rng.normal(0, gain / 4, count)).astype(np.float32)
-    shift = (rng.normal(0, offset / 2) + rng.normal(0, offset / 2, count)).astype(np.float32) * scale_of(
-        sample
-    )
-    changed = sample.image * scale[:, None, None] + shift[:, None, None]
+    shift = (rng.normal(0, offset / 2) + rng.normal(0, offset / 2, count)).astype(np.float32)
+    changed = sample.image * scale[:, None, None] + (shift * scale_of(sample))[:, None, None]
     return replace(sample, image=_only_reflectance(sample, changed))
 
 
@@ -221,9 +219,7 @@ def gaps(sample: Sample, rng: np.random.Generator) -> Sample:
         gone = (along + rng.uniform(0, period)) % period < period * rng.uniform(0.05, 0.35)
     else:
         gone = along > np.quantile(along, rng.uniform(0.5, 0.95))
-    own = np.array(
-        [band.kind not in AUX_KINDS for band in sample.bands]
-    )  # not what others saw: height, radar
+    own = np.array([band.kind not in AUX_KINDS for band in sample.bands])  # not what others saw
     image = np.where(gone & own[:, None, None], np.float32(np.nan), sample.image)
     return replace(sample, image=image, possible=np.where(gone, np.uint8(0), sample.possible))
 

@@ -221,10 +221,8 @@ def read_patch(path: str | Path) -> Sample:
     path = Path(path)
     held = patches.read(path)
     no_data = held.image == NO_DATA
-    unit = np.array(
-        [100.0 if kind == "brightness_temperature" else 10_000.0 for kind in held.kinds], np.float32
-    )
-    image = np.where(no_data, np.nan, held.image / unit[:, None, None]).astype(np.float32)
+    unit = patches.units(held.kinds).astype(np.float32)
+    image = np.where(no_data, np.nan, held.image / unit).astype(np.float32)
     labels = np.zeros(image.shape[1:], np.uint8) if held.possible is None else held.possible
     possible = np.where(no_data.any(axis=0), np.uint8(0), labels)
     name = held.meta["sensor"]

@@ -53,16 +53,14 @@ def ambiguous_cross_entropy(logits: Tensor, possible: Tensor, *, smoothing: floa
     0.6931
     """
     logits, weight = _prepared(logits, possible)
-    whole = torch.logsumexp(logits, dim=1)
-    inside = torch.logsumexp(
-        logits.masked_fill(~possible, -torch.inf).where(_decides(possible), logits), dim=1
-    )
-    loss = whole - inside
+    whole, decides = torch.logsumexp(logits, dim=1), _decides(possible)
+
+    def without(classes: Tensor) -> Tensor:
+        return torch.logsumexp(logits.masked_fill(classes, -torch.inf).where(decides, logits), dim=1)
+
+    loss = whole - without(~possible)
     if smoothing:
-        outside = torch.logsumexp(
-            logits.masked_fill(possible, -torch.inf).where(_decides(possible), logits), dim=1
-        )
-        loss = (1 - smoothing) * loss + smoothing * (whole - outside)
+        loss = (1 - smoothing) * loss + smoothing * (whole - without(possible))
     return _mean(loss, weight)
 
 
@@ -171,10 +169,7 @@ def teaching(
             + ("all are cloud" if kinds[1].any() else "none is cloud alone")
         )
     whole = kinds[0].any() and kinds[2].any() and (kinds[0] | kinds[1] | kinds[2]).all()
-    rows, soft = (
-        logits.float().movedim(1, -1).flatten(0, -2),
-        soft_labels.float().movedim(1, -1).flatten(0, -2),
-    )
+    rows, soft = (each.float().movedim(1, -1).flatten(0, -2) for each in (logits, soft_labels))
     known = ~torch.isnan(soft[:, 1])
     three = known & ~torch.isnan(soft[:, 2]) & bool(whole)
     cloud_or_not = torch.stack([1 - soft[:, 1], soft[:, 1]], dim=1)
@@ -248,9 +243,8 @@ def combined(
     }
 
     def total(logits: Tensor, possible: Tensor) -> Tensor:
-        return torch.stack(
-            [weight * functions[name](logits, possible) for name, weight in terms.items()]
-        ).sum()
+        values = [weight * functions[name](logits, possible) for name, weight in terms.items()]
+        return torch.stack(values).sum()
 
     return total
 

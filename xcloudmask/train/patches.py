@@ -100,6 +100,12 @@ def read(path: Path) -> Patch:
     return Patch(parts["image"], bands, kinds, meta, parts.get("possible"), aux)
 
 
+def units(kinds: Iterable[str]) -> NDArray[np.float64]:
+    """Return by what numbers of bands of these kinds are multiplied, (band, 1, 1)."""
+    factors = [100.0 if kind == "brightness_temperature" else 10_000.0 for kind in kinds]
+    return np.array(factors)[:, None, None]
+
+
 def aux_of(path: Path) -> set[str]:
     """Return the names of the aux inputs that a patch holds."""
     return set(_load(path, AUX_NAMES))

@@ -329,18 +329,13 @@ def finish(
 
 def card_of(plan: Plan, begun: Begun, weights: str, sha256: str, threshold: float | None) -> ModelSpec:
     """Return the card of what is trained."""
-    least = plan.recipe.least_bands
     some = begun.entries["any_bands"] or begun.entries.get("fills")
-    entries = {
-        **begun.entries,
-        "min_bands": least if some else begun.entries.get("min_bands", 1),
-        "version": "1",
-    }
+    least = plan.recipe.least_bands if some else begun.entries.get("min_bands", 1)
     return ModelSpec(
         name=plan.name, classes=plan.network.classes, loader=LOADER, sha256=sha256,
         weights=weights, licence=plan.licence, description=plan.description, architecture=begun.architecture,
         config=json.dumps(begun.config, sort_keys=True), threshold=threshold,
-        **{**entries, **plan.card.given()},
+        **{**begun.entries, "min_bands": least, "version": "1", **plan.card.given()},
     )  # fmt: skip
 
 

@@ -103,8 +103,7 @@ def write_patch(
             )
         sensor_band(known, band.common_name)
     kinds = [band.kind for band in sample.bands]
-    unit = np.array([100.0 if kind == "brightness_temperature" else 10_000.0 for kind in kinds])
-    stored = np.clip(np.round(sample.image * unit[:, None, None]), 0, NO_DATA - 1)
+    stored = np.clip(np.round(sample.image * patches.units(kinds)), 0, NO_DATA - 1)
     meta = {"sensor": sensor, "level": LEVELS[parse_level(level)], "gsd_m": sample.gsd, "scene": sample.scene}
     patches.write(
         path,

@@ -54,13 +54,9 @@ class CompactUNet(nn.Module):
         super().__init__()
         levels: list[nn.Module] = []
         for at, width in enumerate(widths):
-            enter = (
-                conv_norm(channels, width, stride=2)
-                if at == 0
-                else separable_conv(widths[at - 1], width, stride=2)
-            )
-            repeat = depth if at else 1
-            levels.append(nn.Sequential(enter, *(Residual(width) for _ in range(repeat))))
+            enter, source = (separable_conv, widths[at - 1]) if at else (conv_norm, channels)
+            blocks = (Residual(width) for _ in range(depth if at else 1))
+            levels.append(nn.Sequential(enter(source, width, stride=2), *blocks))
         self.down = nn.ModuleList(levels)
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
         self.narrow = nn.ModuleList(conv_norm(deep, low, 1) for deep, low in pairs)
