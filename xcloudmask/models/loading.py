@@ -68,10 +68,6 @@ def load(
         - ``units``, in which `mean` and `std` are and the network wants its input: ``"reflectance"`` (0 to 1,
           the default) or such as ``"reflectance*10000"``.
 
-    Returns
-    -------
-    ModelSpec
-
     Examples
     --------
     >>> import tempfile

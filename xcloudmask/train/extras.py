@@ -18,7 +18,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
 from xcloudmask.models.network import load_network
-from xcloudmask.train.config_tables import Loss
+from xcloudmask.train.config_tables import Distil, Loss
 from xcloudmask.train.fixed import Estimated
 from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
@@ -54,8 +54,7 @@ class Taught(nn.Module):
     """A network to train with a further loss; called in training it returns logits and that loss.
 
     `recovery` is the weight of `band_recovery`, and needs a network with an ``encoder`` that takes any bands.
-    `distil` is that of `distillation` from the teacher, which is called as the network is and has its
-    classes.
+    `distil` says how it learns from the teacher, which is called as the network is and has its classes.
 
     Examples
     --------
@@ -73,16 +72,16 @@ class Taught(nn.Module):
         *,
         recovery: float = 0.0,
         teacher: nn.Module | None = None,
-        distil: float = 0.0,
-        temperature: float = 1.0,
+        distil: Distil | None = None,
     ) -> None:
         super().__init__()
         self.network, self.weight = network, recovery
         # what validation looks at
         self.window, self.takes = getattr(network, "window", None), getattr(network, "takes", ())
         self.aux, self.bands = getattr(network, "aux", ()), getattr(network, "bands", ())
-        self.distil, self.temperature = distil, temperature
-        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()  # no submodule
+        self._teaching: tuple[tuple[nn.Module, Distil], ...] = ()  # in a tuple a teacher is no submodule
+        if teacher is not None and distil is not None:
+            self._teaching = ((teacher.eval().requires_grad_(False), distil),)
         self._embedding: Tensor | None = None
         if recovery:
             encoder = getattr(network, "encoder", None)
@@ -117,10 +116,11 @@ class Taught(nn.Module):
         if self.weight and self._embedding is not None:
             estimate = self.recovery(self._embedding, descriptors)
             extra = extra + self.weight * band_recovery(estimate, pixels, present, valid)
-        for teacher in self._teacher:
+        for teacher, distil in self._teaching:
             with torch.no_grad():
                 target = torch.softmax(teacher.to(pixels.device)(pixels, descriptors, present).float(), dim=1)
-            extra = extra + self.distil * distillation(logits, target, valid, temperature=self.temperature)
+            loss = distillation(logits, target, valid, temperature=distil.temperature)
+            extra = extra + distil.weight * loss
         self._embedding = None
         return logits, extra
 
@@ -187,13 +187,7 @@ def with_extras(
         asked = Asked(named, distil.weight, distil.temperature, device)
     if not loss.recovery and teacher is None:
         return begun, asked
-    called = Taught(
-        begun.called,
-        recovery=loss.recovery,
-        teacher=teacher,
-        distil=0.0 if distil is None else distil.weight,
-        temperature=1.0 if distil is None else distil.temperature,
-    )
+    called = Taught(begun.called, recovery=loss.recovery, teacher=teacher, distil=distil)
     return replace(begun, called=called), asked
 
 

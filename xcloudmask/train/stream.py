@@ -231,13 +231,8 @@ class Stream:
             sample = self._in_space(sample, rng, real=drawn.spatial, shrink=shrink)
         if recipe.pixels:
             sample = draw_pixels(sample, rng, recipe.pixels)
-        for share, change in (
-            (recipe.air, augment.air),
-            (recipe.radiometry, augment.radiometry),
-            (recipe.noise, augment.noise),
-            (recipe.salt_pepper, augment.salt_pepper),
-            (recipe.saturate, augment.saturate),
-        ):
+        for change in (augment.air, augment.radiometry, augment.noise, augment.salt_pepper, augment.saturate):
+            share = getattr(recipe, change.__name__)  # the entry is named after what is done
             if share and rng.random() < share:
                 sample = change(sample, rng)
         bands, planes = sample.parted()
