@@ -66,30 +66,15 @@ def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 class Trainer:
     """Fits a set network to a stream.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Called as ``network(pixels, descriptors, present)``, with ``describe`` for its descriptors; see
-        `xcloudmask.models.arch.setnet.SetNetwork`. In training it may return a further loss beside logits.
-    classes : tuple of str
-        What its channels mean.
-    loss : callable
-        Of logits and possible classes; see `xcloudmask.train.losses`.
-    stream : Stream
-        Where batches come from.
-    settings : Settings
-        How to train.
-    folder : path
-        Where checkpoints, the log and the best weights go. A training that was stopped there is resumed.
-    validate : callable, optional
-        Scores the network after each epoch.
-    about : mapping, optional
-        What the training is of besides, as JSON can hold it: network, recipe, data. It is kept with the
-        state, and a training of something else is not resumed there.
-    teaching : callable, optional
-        Loss of logits and the stream's teacher's predictions; see `xcloudmask.train.losses.teaching`.
-    loggers : sequence of callable
-        Given the steps made and the numbers of each row of the log; see `xcloudmask.train.loggers`.
+    The network is called as ``network(pixels, descriptors, present)``, with ``describe`` for its descriptors
+    (see `xcloudmask.models.arch.setnet.SetNetwork`); in training it may return a further loss beside logits.
+    `loss` is of logits and possible classes, `teaching` of logits and the predictions of the stream's teacher
+    (see `xcloudmask.train.losses`).
+
+    Checkpoints, the log and the best weights go to `folder`, where a training that was stopped is resumed.
+    `about` is what it is of besides, as JSON can hold it: network, recipe, data. It is kept with the state,
+    and a training of something else is not resumed there. `validate` scores the network after each epoch;
+    `loggers` are given the steps made and the numbers of each row of the log.
     """
 
     def __init__(
