@@ -110,31 +110,31 @@ def _convert(args: Namespace) -> None:
     scenes: set[str] = set()
     patches, labelled, written = 0, Counter[float](), Counter[float]()
     pixels: list[list[str]] = []
-    for one in datasets.read(name, folder, split=args.split, scale=args.scale):
-        scenes.add(one.scene)
-        labelled.update(_labels(one.labels.values))
-        if not one.spatial:
-            pixels += _rows(one, len(scenes))
+    for scene in datasets.read(name, folder, split=args.split, scale=args.scale):
+        scenes.add(scene.scene)
+        labelled.update(_labels(scene.labels.values))
+        if not scene.spatial:
+            pixels += _rows(scene, len(scenes))
             continue
-        for place, image, labels in _cut(one, args.size):
-            path = out / (one.split or "train") / name / f"{one.name}{place}.npz"
-            write_patch(path, image, labels, name=one.scene, pixel_size=declared.gsd)
+        for place, image, labels in _cut(scene, args.size):
+            path = out / (scene.split or "train") / name / f"{scene.name}{place}.npz"
+            write_patch(path, image, labels, name=scene.scene, pixel_size=declared.gsd)
             patches += 1
             written.update(_labels(read(path).possible))
-    found = {"scenes": len(scenes), "patches": patches, "pixels": sum(labelled.values())}
+    counts = {"scenes": len(scenes), "patches": patches, "pixels": sum(labelled.values())}
     if pixels:
-        found["written"] = _write_table(out / "train" / name / f"{declared.sensor}.csv.gz", declared, pixels)
+        counts["written"] = _write_table(out / "train" / name / f"{declared.sensor}.csv.gz", declared, pixels)
     elif labelled != written:
         raise CloudMaskError(f"labels were lost on their way: {labelled - written}", "Report it, please.")
     whole = {} if args.split else declared.published
     kinds = {_words(int(bits)): count for bits, count in sorted(labelled.items())}
     parts = [
-        table([(what, _against(count, whole.get(what))) for what, count in found.items()]),
+        table([(what, _against(count, whole.get(what))) for what, count in counts.items()]),
         table([(f"  {words}", f"{count:,} pixels") for words, count in kinds.items()]),
         f"\nTrain on them: xcloudmask train CONFIG --data {out}\n",
         paragraph(f"Please cite: {declared.citation}. Licence: {declared.licence}. {declared.note}"),
     ]
-    facts = {"dataset": name, "out": out, **found, "labels": kinds, "citation": declared.citation}
+    facts = {"dataset": name, "out": out, **counts, "labels": kinds, "citation": declared.citation}
     print_facts(args, facts, "\n".join(parts))
 
 

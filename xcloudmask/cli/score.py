@@ -188,15 +188,15 @@ def _is_one(path: Path) -> bool:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
-            if path.stem in found:
+            if path.stem in paths:
                 raise CloudMaskError(
-                    f"{folder} holds {path.name} and {found[path.stem].name}: which is meant?"
+                    f"{folder} holds {path.name} and {paths[path.stem].name}: which is meant?"
                 )
-            found[path.stem] = path
-    return found
+            paths[path.stem] = path
+    return paths
 
 
 def _some(names: Any) -> str:
@@ -259,10 +259,10 @@ def _probability(given: str, mask: Path) -> xr.DataArray:
     if not path.exists():
         raise CloudMaskError(f"{path}: there is no such file or folder")
     if not _is_one(path):
-        found = _by_stem(path)
-        if mask.stem not in found:
-            raise CloudMaskError(f"{path} holds no probabilities called {mask.stem} ({_some(found)})")
-        path = found[mask.stem]
+        paths = _by_stem(path)
+        if mask.stem not in paths:
+            raise CloudMaskError(f"{path} holds no probabilities called {mask.stem} ({_some(paths)})")
+        path = paths[mask.stem]
     probability = find_mask(path)
     if probability is None or "class" not in probability.dims:
         raise CloudMaskError(f"{path} holds no probabilities; write them with xcloudmask predict --proba")

@@ -131,8 +131,8 @@ def is_store(path: Path) -> bool:
 
 def _describe(data: Any, args: Namespace, **figures: Any) -> xr.DataArray:
     """Write on a DataArray or Dataset what the options say."""
-    said = {"bands": args.bands, "scale": args.scale, "offset": args.offset, **figures}
-    out: xr.DataArray = data.cloudmask.describe(args.sensor, level=args.level, nodata=args.nodata, **said)
+    options = {"bands": args.bands, "scale": args.scale, "offset": args.offset, **figures}
+    out: xr.DataArray = data.cloudmask.describe(args.sensor, level=args.level, nodata=args.nodata, **options)
     return out
 
 

@@ -79,9 +79,9 @@ def shares(mask: xr.DataArray) -> tuple[str, dict[str, int]]:
 
     step = max(1, math.ceil(math.sqrt(mask.size / _COUNTED)))
     seen = np.bincount(mask.isel({dim: slice(None, None, step) for dim in spatial_dims(mask)}).values.ravel())
-    found = {name: int(seen[code]) if code < len(seen) else 0 for name, code in codes_of(mask).items()}
-    text = str(Written(Path(), found)).partition(": ")[2]
-    return text if step == 1 else f"{text} (of every {step}th row and column)", found
+    counts = {name: int(seen[code]) if code < len(seen) else 0 for name, code in codes_of(mask).items()}
+    text = str(Written(Path(), counts)).partition(": ")[2]
+    return text if step == 1 else f"{text} (of every {step}th row and column)", counts
 
 
 def unnamed(path: Path) -> tuple[str, list[tuple[str, str]]]:

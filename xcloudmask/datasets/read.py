@@ -160,9 +160,9 @@ def _warn_of_absent(declared: Declared, tree: Tree, absent: list[str]) -> None:
 
 def _arrays(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read arrays of NumPy, rows by columns by bands, with labels as one plane a class and tags of scenes."""
-    found = tree.find(declared.labels)
-    tags = {row["scene"]: row for row in _rows(tree, declared.more["tags"])} if found else {}
-    for path, fields in found:
+    files = tree.find(declared.labels)
+    tags = {row["scene"]: row for row in _rows(tree, declared.more["tags"])} if files else {}
+    for path, fields in files:
         marked = tags[fields["scene"]]
         with tree.open(tree.one(str(declared.images), fields)) as file:
             image = _array(np.moveaxis(np.load(file, allow_pickle=False), -1, 0))

@@ -39,10 +39,10 @@ def fit_temperature(
             sample = take(entry.read(), bands)
             if sample is None:
                 continue
-            at = np.flatnonzero((sample.possible > 0) & sample.valid)
-            at = at[:: max(1, at.size // MOST)]
-            scores.append(logits(network, sample).reshape(len(classes), -1)[:, at].T)
-            labels.append(open_to(sample.possible.ravel()[at], classes))
+            places = np.flatnonzero((sample.possible > 0) & sample.valid)
+            places = places[:: max(1, places.size // MOST)]
+            scores.append(logits(network, sample).reshape(len(classes), -1)[:, places].T)
+            labels.append(open_to(sample.possible.ravel()[places], classes))
     if not scores:
         raise CloudMaskError("no scene kept for choosing has the bands that a temperature is fitted with")
     possible = np.concatenate(labels)

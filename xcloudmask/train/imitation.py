@@ -76,7 +76,7 @@ class Imitation:
         NaN where that is less than half. Without a generator there is no noise. A pixel that gets less than
         half its light from data is none.
         """
-        at, name = self.instrument, self.instrument.sensor
+        product, name = self.instrument, self.instrument.sensor
         ours = tuple(band for band in sample.bands if band.kind == "reflectance")
         bands = sensors.get(name).bands if name else ours
         weights = [
@@ -85,11 +85,12 @@ class Imitation:
         ]
         if any(each is None for each in weights):
             return None
-        if at.pixel < 1.5 * sample.gsd:
+        if product.pixel < 1.5 * sample.gsd:
             raise CloudMaskError(
-                f"{sample.scene}: pixels of {sample.gsd:g} m are too coarse to imitate {at.pixel:.0f} m by"
+                f"{sample.scene}: pixels of {sample.gsd:g} m are too coarse to imitate {product.pixel:.0f} m "
+                "by"
             )
-        size = at.pixel / sample.gsd
+        size = product.pixel / sample.gsd
         counts = [int(length / size) for length in sample.possible.shape]
         if not all(counts):
             return None
@@ -97,12 +98,13 @@ class Imitation:
         mixed = np.tensordot(np.asarray(weights, np.float32), fine, axes=1)
         swir = np.array([(band.center_nm or 0) > 1400 for band in bands])
         image = np.empty((len(bands), *counts), np.float32)
-        for native, chosen in ((at.native, ~swir), (at.native_swir, swir)):
+        for native, chosen in ((product.native, ~swir), (product.native_swir, swir)):
             image[chosen] = self._sampled(mixed[chosen], valid, native / sample.gsd, counts, size)
         if rng is not None:
             image += rng.normal(0, self.noise, image.shape).astype(np.float32)
         possible, cover = _labels(sample.possible, counts, size)
-        return replace(sample, image=image, bands=bands, possible=possible, gsd=at.pixel, soft_labels=cover)
+        gsd = product.pixel
+        return replace(sample, image=image, bands=bands, possible=possible, gsd=gsd, soft_labels=cover)
 
     def _sampled(
         self, planes: Image, valid: NDArray[np.bool_], native: float, counts: Sequence[int], size: float
