@@ -92,7 +92,7 @@ class Collected:
     --------
     >>> flags = {"flag_values": [0, 1], "flag_meanings": "clear cloud"}
     >>> mask = xr.DataArray(np.array([[0, 1]], "u1"), dims=("y", "x"), attrs=flags)
-    >>> collected = Collected.of([Case("a", mask, mask)])
+    >>> collected = Collected.of([Case("a", mask, mask)], worst=1)
     >>> collected.scores().get("cloud", "oa"), [case.name for case in collected.worst_cases]
     (1.0, ['a'])
     """
