@@ -13,7 +13,8 @@ import rasterio.transform
 import xarray as xr
 
 from xcloudmask.cli import main
-from xcloudmask.metrics.report import Case, write_report
+from xcloudmask.metrics.cases import Case
+from xcloudmask.metrics.report import write_report
 
 SIZE = 12
 PLAIN = ["--classes", "0=clear,1=cloud", "--reference-classes", "0=clear,1=cloud"]

@@ -20,7 +20,8 @@ from xcloudmask.cli import main
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks.write import write
 from xcloudmask.metrics import Tally, score
-from xcloudmask.metrics.report import Case, display, draw, score_cases, write_report
+from xcloudmask.metrics.cases import Case, Collected
+from xcloudmask.metrics.report import display, draw, write_report
 
 FLAGS = {"flag_values": [0, 1, 3, 255], "flag_meanings": "clear cloud cloud_shadow no_data"}
 LEGEND = {0: "clear", 1: "cloud", 3: "cloud_shadow", 255: "no_data"}
@@ -208,7 +209,8 @@ def test_pictures_show_what_was_missed_and_what_was_no_cloud() -> None:
 
 def test_scenes_of_one_name_are_one_and_none_is_an_error() -> None:
     mask = placed(mask_of(1))
-    tallies = score_cases([Case("a", mask, mask), Case("a", mask, mask), Case("b", mask, mask)])[1]
+    cases = [Case("a", mask, mask), Case("a", mask, mask), Case("b", mask, mask)]
+    tallies = Collected.of(cases).tallies
     assert tallies["a"].table.sum() == 2 * tallies["b"].table.sum()
     with pytest.raises(CloudMaskError, match="no scene"):
         write_report([], "unused")

@@ -13,6 +13,7 @@ import xarray as xr
 from tests.train.conftest import BANDS, write_table
 from xcloudmask.errors import BandError, CloudMaskError, OptionError
 from xcloudmask.train import fine_tune, write_patch
+from xcloudmask.train.config_tables import Recipe
 from xcloudmask.train.evaluate import probabilities, run_model
 from xcloudmask.train.files import find, read_patch
 from xcloudmask.train.networks import begin, model_of
@@ -21,7 +22,7 @@ from xcloudmask.train.pseudo import ask
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import to_xarray
 from xcloudmask.train.split import check_aux
-from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.stream import Stream
 from xcloudmask.types import AuxInput
 
 CLASSES = ["clear", "cloud"]

@@ -18,8 +18,8 @@ from pydantic import Field
 from tests.train.conftest import write_patch
 from xcloudmask.errors import CloudMaskError, OptionError, UnitWarning
 from xcloudmask.train.config_base import Table, one_of
+from xcloudmask.train.config_tables import Recipe
 from xcloudmask.train.files import LeakError, check_no_leak, find, read_patch
-from xcloudmask.train.stream import Recipe
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 SIZE = 48

@@ -11,6 +11,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import QUESTIONS
 from xcloudmask.train import imitate
 from xcloudmask.train.augment import flip_rotate, mirrored
+from xcloudmask.train.config_tables import Recipe
 from xcloudmask.train.evaluate import probabilities, share_of
 from xcloudmask.train.files import find
 from xcloudmask.train.networks import Begun, begin, model_of
@@ -18,7 +19,7 @@ from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import Sample
 from xcloudmask.train.split import entries_of, seen_by
-from xcloudmask.train.stream import VARIANTS, Recipe, Stream
+from xcloudmask.train.stream import VARIANTS, Stream
 
 CLASSES = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
 

@@ -13,10 +13,11 @@ import xarray as xr
 from tests.train.conftest import write_patch, write_table
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import augment, clouds
+from xcloudmask.train.config_tables import Recipe
 from xcloudmask.train.files import LeakError, check_no_leak, find, read_patch, read_pixels, split
 from xcloudmask.train.mosaic import mosaic
 from xcloudmask.train.samples import Sample, from_xarray
-from xcloudmask.train.stream import Recipe, Stream, collate
+from xcloudmask.train.stream import Stream, collate
 from xcloudmask.types import Band
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"

@@ -20,16 +20,16 @@ from xcloudmask.metrics import Histogram, reliability, temperature
 from xcloudmask.models import arch
 from xcloudmask.train import checkpoint
 from xcloudmask.train.calibrate import divide_head, fit_temperature
-from xcloudmask.train.config_tables import Distil, Loss
+from xcloudmask.train.config_tables import Distil, Loss, Recipe, Settings
 from xcloudmask.train.evaluate import logits, probabilities
 from xcloudmask.train.extras import Recovery, Taught, with_extras
 from xcloudmask.train.files import find
-from xcloudmask.train.loop import Settings, Trainer
+from xcloudmask.train.loop import Trainer
 from xcloudmask.train.losses import combined, distillation
 from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
-from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.stream import Stream
 from xcloudmask.types import ModelSpec
 
 CLASSES = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]

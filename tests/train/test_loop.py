@@ -21,14 +21,15 @@ from xcloudmask.cli import main
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
 from xcloudmask.models import arch
 from xcloudmask.train import checkpoint
+from xcloudmask.train.config_tables import Recipe, Settings
 from xcloudmask.train.evaluate import SETS, classify, probabilities, run_on, take
 from xcloudmask.train.files import LeakError, find
-from xcloudmask.train.loop import Settings, Trainer
+from xcloudmask.train.loop import Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.optim import moving_average, rate
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
-from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.stream import Stream
 
 CLASSES = ("clear", "cloud", "cloud_shadow")
 

@@ -17,9 +17,8 @@ from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import config_tables as tables
 from xcloudmask.train.config_base import Table
-from xcloudmask.train.loop import Settings
+from xcloudmask.train.config_tables import Recipe, Settings
 from xcloudmask.train.plan import STAGED, TABLES, Plan
-from xcloudmask.train.stream import Recipe
 
 ROOT = Path(xcloudmask.__file__).parent.parent
 #: The tables of a config; "" is what stands above all of them.

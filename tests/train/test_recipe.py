@@ -18,15 +18,16 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.statistics import METRICS, metrics
 from xcloudmask.models import arch
 from xcloudmask.train import augment, checkpoint, fine_tune
+from xcloudmask.train.config_tables import Recipe, Settings
 from xcloudmask.train.evaluate import losses_of
 from xcloudmask.train.files import LeakError, find, read_patch
-from xcloudmask.train.loop import Settings, Trainer
+from xcloudmask.train.loop import Trainer
 from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import begin, model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import to_xarray
-from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.stream import Stream
 
 ROOT = Path(xcloudmask.__file__).parent.parent
 CLASSES = ["clear", "cloud"]

@@ -20,15 +20,16 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import BITS, QUESTIONS
 from xcloudmask.models import arch
 from xcloudmask.train import ground, losses
+from xcloudmask.train.config_tables import Recipe, Settings
 from xcloudmask.train.evaluate import probabilities
 from xcloudmask.train.extras import Asked
 from xcloudmask.train.files import find
-from xcloudmask.train.loop import Settings, Trainer
+from xcloudmask.train.loop import Trainer
 from xcloudmask.train.networks import begin
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
 from xcloudmask.train.samples import Image, Sample, to_xarray
-from xcloudmask.train.stream import Recipe, Stream
+from xcloudmask.train.stream import Stream
 from xcloudmask.types import Band
 
 NAN = math.nan

@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from xcloudmask._version import __version__
 from xcloudmask.cli import completion
 from xcloudmask.cli.flags import in_flags
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.text import say, table
+from xcloudmask.errors import CloudMaskError, ModelWarning, NoDataWarning, OptionError, UnitWarning
 
 __all__ = ["COMMANDS", "main"]
 
@@ -105,8 +107,6 @@ def _run(words: list[str], prog: str) -> int:
 
 
 def _top() -> Parser:
-    from xcloudmask._version import __version__
-
     rows = table([(f"  {name}", about) for name, (_, about) in COMMANDS.items()])
     parser = Parser(
         "xcloudmask",
@@ -122,8 +122,6 @@ def _top() -> Parser:
 
 def _report(error: Exception) -> int:
     """Tell what went wrong in one line; return the exit code."""
-    from xcloudmask.errors import CloudMaskError, OptionError
-
     text = in_flags(error) or type(error).__name__
     if isinstance(error, (UsageError, CloudMaskError, OSError, MemoryError, ImportError)):
         say(text)
@@ -135,8 +133,6 @@ def _report(error: Exception) -> int:
 @contextmanager
 def _told_warnings(*, every: bool) -> Iterator[None]:
     """Show the library's own warnings as single lines, once each; those of others only with --debug."""
-    from xcloudmask.errors import ModelWarning, NoDataWarning, UnitWarning
-
     told: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:

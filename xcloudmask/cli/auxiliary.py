@@ -5,12 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import xarray as xr
+
+from xcloudmask.cli import source
 from xcloudmask.cli.parse import UsageError
-
-if TYPE_CHECKING:
-    import xarray as xr
+from xcloudmask.errors import CloudMaskError
+from xcloudmask.scene.aux_inputs import known
 
 
 def add_arguments(group: Any) -> None:
@@ -32,8 +34,8 @@ def open_aux(args: Namespace) -> dict[str, xr.DataArray] | None:
     for name in units.keys() - files.keys():
         raise UsageError(f"--aux-units {name}={units[name]}: there is no --aux {name}=FILE")
     opened = {name: _open(name, path) for name, path in files.items()}
-    for name, said in units.items():
-        opened[name] = opened[name].assign_attrs(units=said)
+    for name, unit in units.items():
+        opened[name] = opened[name].assign_attrs(units=unit)
     return opened or None
 
 
@@ -45,22 +47,18 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    found = dict(pairs)
-    for name in found:
+    values = dict(pairs)
+    for name in values:
         if sum(name == other for other, _ in pairs) > 1:
             raise UsageError(f"{option} {name}=... is said twice: leave one out")
-    return found
+    return values
 
 
 def _open(name: str, path: str) -> xr.DataArray:
-    from xcloudmask.cli import source
-
     local = None if "://" in path or path.startswith("/vsi") else Path(path).expanduser()
     if local is not None and source.is_store(local):
         return _in_store(name, local)
     from rasterio.errors import RasterioIOError
-
-    from xcloudmask.errors import CloudMaskError
 
     try:
         da = source.open_image(path if local is None else local)
@@ -77,16 +75,13 @@ def _open(name: str, path: str) -> xr.DataArray:
 
 def _in_store(name: str, path: Path) -> xr.DataArray:
     """Return the variable of that name, or the only one."""
-    from xcloudmask.cli import source
-    from xcloudmask.scene.aux_inputs import known
-
     ds = source.open_dataset(path)
     arrays = {str(label): array for label, array in ds.data_vars.items() if array.ndim > 1}
     named = [array for label, array in arrays.items() if known(label) == known(name)]
-    found = named if named else list(arrays.values())
-    if len(found) != 1:
+    candidates = named if named else list(arrays.values())
+    if len(candidates) != 1:
         raise UsageError(
             f"--aux {name}: {path} holds {', '.join(arrays) or 'no pictures'}: give a file with one "
             f"variable, or one that is called {name!r}"
         )
-    return found[0]
+    return candidates[0]

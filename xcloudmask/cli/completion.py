@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from xcloudmask import models, sensors
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.text import paragraph, show
 
@@ -40,8 +41,6 @@ def run(words: Sequence[str], commands: Mapping[str, tuple[str, str]]) -> int:
 def script(shell: str, commands: Mapping[str, tuple[str, str]]) -> str:
     """Return what completes every command, its flags, and the models, sensors and actions that there are."""
     import shtab
-
-    from xcloudmask import models, sensors
 
     top = ArgumentParser("xcloudmask")
     parts = top.add_subparsers(parser_class=Parser, dest="command")

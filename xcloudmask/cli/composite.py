@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import xarray as xr
 
 from xcloudmask.cli import predict, source, stream, written
 from xcloudmask.cli.parse import Parser, UsageError
 from xcloudmask.cli.text import paragraph, print_facts
 from xcloudmask.errors import CloudMaskError
-
-if TYPE_CHECKING:
-    import xarray as xr
+from xcloudmask.predict.prepare import predict as mask_scene
 
 EXAMPLES = """examples:
   xcloudmask composite 2026-0*.tif summer.tif --sensor landsat-8 --level L2
@@ -44,10 +44,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> int:
     """Open, mask, compose, write."""
-    import xarray as xr
-
     from xcloudmask.masks.write import check_output
-    from xcloudmask.predict.prepare import predict as mask_scene
 
     asked = predict.model_options(args)
     if asked.output != "classes":

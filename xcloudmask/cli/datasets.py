@@ -6,6 +6,7 @@ test, where the dataset is published with a split), patch by patch: `xcloudmask 
 
 from __future__ import annotations
 
+import gzip
 import textwrap
 from argparse import Namespace
 from collections import Counter
@@ -16,6 +17,8 @@ from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, print_facts, table, width
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.codes import counted
+from xcloudmask.metrics.labels import BITS, GROUND, QUESTIONS
 
 if TYPE_CHECKING:
     from xcloudmask.datasets import Declared, Labelled
@@ -93,15 +96,11 @@ def _show(args: Namespace) -> None:
 
 def _words(bits: int) -> str:
     """Return what a label leaves open: land, and not "clear or land"."""
-    from xcloudmask.metrics.labels import BITS, GROUND
-
     words = [word for word, bit in BITS.items() if bits & bit and (word != "clear" or not bits & GROUND)]
     return " or ".join(words).replace("_", " ")
 
 
 def _convert(args: Namespace) -> None:
-    import numpy as np
-
     from xcloudmask import datasets
     from xcloudmask.train.patches import read
     from xcloudmask.train.write import write_patch
@@ -109,40 +108,38 @@ def _convert(args: Namespace) -> None:
     name, folder = args.what
     declared, out = datasets.get(name), Path(args.out)
     scenes: set[str] = set()
-    patches, labelled, written = 0, Counter[int](), Counter[int]()
+    patches, labelled, written = 0, Counter[float](), Counter[float]()
     pixels: list[list[str]] = []
-    for one in datasets.read(name, folder, split=args.split, scale=args.scale):
-        scenes.add(one.scene)
-        labelled.update(_count(np.asarray(one.labels.values)))
-        if not one.spatial:
-            pixels += _rows(one, len(scenes))
+    for scene in datasets.read(name, folder, split=args.split, scale=args.scale):
+        scenes.add(scene.scene)
+        labelled.update(_labels(scene.labels.values))
+        if not scene.spatial:
+            pixels += _rows(scene, len(scenes))
             continue
-        for place, image, labels in _cut(one, args.size):
-            path = out / (one.split or "train") / name / f"{one.name}{place}.npz"
-            write_patch(path, image, labels, name=one.scene, pixel_size=declared.gsd)
+        for place, image, labels in _cut(scene, args.size):
+            path = out / (scene.split or "train") / name / f"{scene.name}{place}.npz"
+            write_patch(path, image, labels, name=scene.scene, pixel_size=declared.gsd)
             patches += 1
-            written.update(_count(read(path).possible))
-    found = {"scenes": len(scenes), "patches": patches, "pixels": sum(labelled.values())}
+            written.update(_labels(read(path).possible))
+    counts = {"scenes": len(scenes), "patches": patches, "pixels": sum(labelled.values())}
     if pixels:
-        found["written"] = _write_table(out / "train" / name / f"{declared.sensor}.csv.gz", declared, pixels)
+        counts["written"] = _write_table(out / "train" / name / f"{declared.sensor}.csv.gz", declared, pixels)
     elif labelled != written:
         raise CloudMaskError(f"labels were lost on their way: {labelled - written}", "Report it, please.")
     whole = {} if args.split else declared.published
-    kinds = {_words(bits): count for bits, count in sorted(labelled.items())}
+    kinds = {_words(int(bits)): count for bits, count in sorted(labelled.items())}
     parts = [
-        table([(what, _against(count, whole.get(what))) for what, count in found.items()]),
+        table([(what, _against(count, whole.get(what))) for what, count in counts.items()]),
         table([(f"  {words}", f"{count:,} pixels") for words, count in kinds.items()]),
         f"\nTrain on them: xcloudmask train CONFIG --data {out}\n",
         paragraph(f"Please cite: {declared.citation}. Licence: {declared.licence}. {declared.note}"),
     ]
-    facts = {"dataset": name, "out": out, **found, "labels": kinds, "citation": declared.citation}
+    facts = {"dataset": name, "out": out, **counts, "labels": kinds, "citation": declared.citation}
     print_facts(args, facts, "\n".join(parts))
 
 
 def _rows(one: Labelled, group: int) -> list[list[str]]:
     """Return single pixels as rows of a table: bands, whether it is cloud, and a number for the scene."""
-    from xcloudmask.metrics.labels import QUESTIONS
-
     truth = QUESTIONS["cloud"].truth(one.labels.values[:, 0])
     rows = zip(one.image.values[:, :, 0].T, truth, strict=True)
     return [[*(f"{v:.5g}" for v in values), str(cloud), str(group)] for values, cloud in rows if cloud >= 0]
@@ -150,8 +147,6 @@ def _rows(one: Labelled, group: int) -> list[list[str]]:
 
 def _write_table(path: Path, declared: Declared, rows: list[list[str]]) -> int:
     """Write a table of pixels as `xcloudmask.train.files.read_pixels` reads it, and return its rows."""
-    import gzip
-
     from xcloudmask.train.files import COLUMNS, GROUP
 
     column = {band: name for name, band in COLUMNS[declared.sensor].items()}
@@ -165,11 +160,9 @@ def _against(count: int, whole: int | None) -> str:
     return f"{count:,}" + ("" if whole is None else f" of {whole:,} published")
 
 
-def _count(bits: Any) -> Counter[int]:
-    import numpy as np
+def _labels(bits: Any) -> Counter[float]:
 
-    codes, counts = np.unique(bits[bits > 0], return_counts=True)
-    return Counter(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+    return counted(bits[bits > 0])
 
 
 def _cut(one: Labelled, size: int) -> Any:

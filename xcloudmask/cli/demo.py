@@ -9,6 +9,7 @@ ESTIMATE from the lengths of shadows, good to about 5 degrees, so its reflectanc
 
 from __future__ import annotations
 
+import textwrap
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -16,16 +17,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.text import print_facts
 from xcloudmask.errors import CloudMaskError, OptionError
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 #: Degrees; an estimate, see above.
 SUN_ELEVATION = 35.0
@@ -84,12 +83,7 @@ class DemoResult:
 
 
 def scene(name: str = "landsat-8") -> xr.DataArray:
-    """Return one of the demo's scenes, lazy and calibrated.
-
-    Parameters
-    ----------
-    name : {"landsat-8", "sentinel-2"}
-        Landsat 8 has cloud; its sun elevation is an estimate, see the module. Sentinel-2 is clear.
+    """Return one of the demo's scenes, lazy and calibrated; see the module.
 
     Examples
     --------
@@ -116,20 +110,10 @@ def clip_folder(name: str) -> Path:
 
 
 def make(out: str | PathLike[str] = "xcloudmask-demo") -> DemoResult:
-    """Mask the demo's scenes; write a Zarr store and a picture of each.
+    """Mask the demo's scenes; write a Zarr store and a picture of each into a folder.
 
-    The sun's elevation of the Landsat clip is an ESTIMATE (35 degrees, give or take 5), as nobody tells its
-    date; the output says so.
-
-    Parameters
-    ----------
-    out : str or path-like
-        Folder to write to; what an earlier demo wrote there is replaced.
-
-    Returns
-    -------
-    DemoResult
-        Paths, the share of each class, the model and the seconds, for each scene.
+    What an earlier demo wrote there is replaced. The sun's elevation of the Landsat clip is an ESTIMATE (35
+    degrees, give or take 5), as nobody tells its date; the output says so.
 
     Examples
     --------
@@ -146,8 +130,6 @@ def make(out: str | PathLike[str] = "xcloudmask-demo") -> DemoResult:
 
 
 def _mask(name: str, folder: Path) -> DemoScene:
-    import xarray as xr
-
     from xcloudmask.masks.write import write
 
     data, store = scene(name), folder / f"{name}-mask.zarr"
@@ -205,14 +187,9 @@ def report(result: DemoResult) -> str:
             *(f"  picture  {picture}" for picture in found.pictures),
         ]
         if clip.note:
-            lines += _wrapped(clip.note, "  note     ")
+            start = "  note     "
+            lines += textwrap.wrap(clip.note, 80, initial_indent=start, subsequent_indent=" " * len(start))
     return "\n".join(lines)
-
-
-def _wrapped(words: str, start: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(words, 80, initial_indent=start, subsequent_indent=" " * len(start))
 
 
 def _percent(share: float | None) -> str:

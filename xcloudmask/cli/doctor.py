@@ -11,8 +11,15 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
+import numpy as np
+import xarray as xr
+
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.text import print_facts, show, table
+from xcloudmask.engine.devices import cpu_threads
+from xcloudmask.engine.predictor import get_predictor
+from xcloudmask.models.network import load_network
+from xcloudmask.predict.choose_model import default_model
 
 #: Distributions that the core cannot do without, in the order in which they are shown.
 NEEDED = (
@@ -87,8 +94,6 @@ def _versions() -> Iterator[Finding]:
 
 def _machine() -> Iterator[Finding]:
     import psutil  # type: ignore[import-untyped,unused-ignore]
-
-    from xcloudmask.engine.devices import cpu_threads
 
     memory = psutil.virtual_memory()
     yield Finding("ok", "cpu", f"{os.cpu_count()} cores, {cpu_threads()} threads an inference")
@@ -172,17 +177,10 @@ def _installed(name: str) -> bool:
 
 
 def _model() -> Iterator[Finding]:
-    import numpy as np
-
-    from xcloudmask.engine.predictor import get_predictor
-    from xcloudmask.models.network import load_network
-    from xcloudmask.predict.choose_model import default_model
-
     spec = default_model()
     load_network(spec)  # raises unless the SHA-256 is right
     yield Finding("ok", spec.name, f"weights are there, SHA-256 {spec.sha256[:12]}... is right")
     # One window through the whole way, bright as a cloud.
-    import xarray as xr
 
     pixels = np.full((len(spec.bands), spec.patch, spec.patch), 0.6, np.float32)
     scene = xr.DataArray(pixels, dims=("band", "y", "x"))

@@ -9,15 +9,14 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xcloudmask.cli import source
 from xcloudmask.cli.text import paragraph, print_facts, table
-
-if TYPE_CHECKING:
-    from xcloudmask.predict.job import Job
-    from xcloudmask.predict.options import PredictOptions
-    from xcloudmask.types import ModelSpec
+from xcloudmask.predict.job import Job
+from xcloudmask.predict.options import PredictOptions
+from xcloudmask.predict.prepare import prepare
+from xcloudmask.types import ModelSpec
 
 #: Windows a side of the made-up scene that the estimate of seconds is measured on.
 SIDE = 2
@@ -25,8 +24,6 @@ SIDE = 2
 
 def run(args: Namespace, outputs: Mapping[str, Path], asked: PredictOptions) -> int:
     """Print it; pixels of the scenes are not read, nothing is written."""
-    from xcloudmask.predict.prepare import prepare
-
     each: dict[tuple[str, int], float] = {}
     rows, facts = [("scene", "windows", "Mpx", "time", "memory", "model and output")], []
     for path, out in outputs.items():

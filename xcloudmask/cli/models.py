@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from xcloudmask import models
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.text import paragraph, print_facts, table
-
-if TYPE_CHECKING:
-    from xcloudmask.types import ModelSpec
-
+from xcloudmask.models import card, lookup
+from xcloudmask.models.network import load_network
+from xcloudmask.models.published import known
+from xcloudmask.models.sources import plugins
+from xcloudmask.predict.choose_model import default_model
+from xcloudmask.types import ModelSpec
 
 #: What auto, which predict takes where none is named, stands for.
 _DEFAULT = (
@@ -30,10 +32,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--published", action="store_true", help="list: models of others that load fetches")
     parser.add_argument("--sha256", default="", help="load, convert: of what comes from an address")
-    parser.add_argument(
-        "--keymap",
-        help="convert: whose names they are (smp, transformers-segformer, ...)",
-    )
+    parser.add_argument("--keymap", help="convert: whose names they are (smp, transformers-segformer, ...)")
     parser.add_argument(
         "--prefix", default="", help="convert: what names begin with and shall not ('module.')"
     )
@@ -53,12 +52,6 @@ def run(args: Namespace) -> None:
 
 
 def _list(args: Namespace) -> None:
-    from xcloudmask import models
-    from xcloudmask.models import card
-    from xcloudmask.models.published import known
-    from xcloudmask.models.sources import plugins
-    from xcloudmask.predict.choose_model import default_model
-
     if args.published:
         entries = known.models().values()
         heads = ("model", "licence", "system")
@@ -97,10 +90,6 @@ def _list(args: Namespace) -> None:
 
 
 def _show(args: Namespace) -> None:
-    from xcloudmask import models
-    from xcloudmask.models import card, lookup
-    from xcloudmask.predict.choose_model import default_model
-
     if args.what[0] in ("auto", "default"):
         _print_card(args, default_model(), f"The {_DEFAULT}")
         return
@@ -113,9 +102,6 @@ def _show(args: Namespace) -> None:
 
 
 def _load(args: Namespace) -> None:
-    from xcloudmask import models
-    from xcloudmask.models.network import load_network
-
     one = len(args.what) == 1
     spec = models.load(args.what[0] if one else args.what, **({"sha256": args.sha256} if args.sha256 else {}))
     load_network(spec)  # so that a file whose network does not run is not called loaded
@@ -127,9 +113,6 @@ def _load(args: Namespace) -> None:
 
 
 def _print_card(args: Namespace, spec: ModelSpec, note: str = "") -> None:
-    from xcloudmask.models import card
-    from xcloudmask.models.sources import plugins
-
     rows = card.rows_of(spec)
     if remedy := plugins.missing(spec):
         rows.insert(0, ("install", f"{remedy} (its package is not here)"))
@@ -142,16 +125,11 @@ def _print_card(args: Namespace, spec: ModelSpec, note: str = "") -> None:
 
 
 def _export(args: Namespace) -> None:
-    from xcloudmask import models
-
     paths = list(models.export(*args.what))
     print_facts(args, paths, "\n".join(map(str, paths)))
 
 
 def _fetch(args: Namespace) -> None:
-    from xcloudmask import models
-    from xcloudmask.models.network import load_network
-
     spec = models.get(args.what[0])
     load_network(spec)
     print_facts(

@@ -26,6 +26,7 @@ from xcloudmask.cli.text import paragraph, plain, print_facts, say, show
 from xcloudmask.engine.progress import progress_bar
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.predict.options import PredictOptions
+from xcloudmask.predict.prepare import predict
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -120,8 +121,8 @@ def keep_cache_small() -> None:
     os.environ.setdefault("GDAL_CACHEMAX", "128")
 
 
-class _Said(logging.Handler):
-    """Tells what the library logs."""
+class _Lines(logging.Handler):
+    """Says what the library logs, a line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
@@ -129,9 +130,9 @@ class _Said(logging.Handler):
 
 
 @contextmanager
-def said(level: int) -> Iterator[logging.Logger]:
+def logged(level: int) -> Iterator[logging.Logger]:
     """Tell what the library logs at a level or above."""
-    log, handler = logging.getLogger("xcloudmask"), _Said()
+    log, handler = logging.getLogger("xcloudmask"), _Lines()
     before = log.level
     log.addHandler(handler)
     log.setLevel(level)
@@ -144,7 +145,7 @@ def said(level: int) -> Iterator[logging.Logger]:
 
 def run(args: Namespace) -> int:
     """Run it."""
-    with said(logging.INFO) if args.verbose else nullcontext(logging.getLogger("xcloudmask")) as log:
+    with logged(logging.INFO) if args.verbose else nullcontext(logging.getLogger("xcloudmask")) as log:
         return _run(args, log)
 
 
@@ -220,8 +221,6 @@ def _name(path: Path) -> str:
 def _mask(
     args: Namespace, path: str, out: Path, asked: PredictOptions, log: logging.Logger
 ) -> dict[str, Any]:
-    from xcloudmask.predict.prepare import predict
-
     result = predict(source.open_scene(args, path), asked)
     log.info("model %s, %d chunks", result.attrs["model"], math.prod(map(len, result.chunks or ())))
     start = time.monotonic()

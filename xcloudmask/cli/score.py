@@ -16,17 +16,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcloudmask.cli import datasets
+import xarray as xr
+
+from xcloudmask.cli import datasets, source
 from xcloudmask.cli.parse import Parser, UsageError
+from xcloudmask.cli.score_dataset import run as run_dataset
 from xcloudmask.cli.score_table import table_of
 from xcloudmask.cli.source import open_image, positive
+from xcloudmask.cli.text import paragraph, print_facts, say
+from xcloudmask.cli.written import find_mask
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.cases import Case, Collected
+from xcloudmask.metrics.codes import Undeclared
+from xcloudmask.metrics.report import write
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from xcloudmask.metrics.cases import Case
     from xcloudmask.metrics.codes import Undeclared
-    from xcloudmask.metrics.report import Case
     from xcloudmask.train.samples import Sample
 
 EXAMPLES = """examples:
@@ -59,12 +67,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--classes", metavar="C", type=_classes, help="of masks that do not tell: 0=clear,1=cloud"
     )
-    told = parser.add_mutually_exclusive_group()
-    told.add_argument(
+    legend = parser.add_mutually_exclusive_group()
+    legend.add_argument(
         "--reference-classes", metavar="C", type=_classes, help="of references that do not tell"
     )
-    told.add_argument("--partial", action="store_true", help="references are bit masks: 1 clear, 2 thick, 4 "
-                      "thin cloud, 8 shadow, 16 land, 32 water, 64 snow")  # fmt: skip
+    legend.add_argument("--partial", action="store_true", help="references are bit masks: 1 clear, 2 thick, "
+                        "4 thin cloud, 8 shadow, 16 land, 32 water, 64 snow")  # fmt: skip
     parser.add_argument(
         "--questions", metavar="Q", help="cloud,invalid,cloud_shadow,land ...; classes: all at once"
     )
@@ -78,25 +86,20 @@ def add_arguments(parser: Parser) -> None:
 
 def _classes(text: str) -> dict[int, str]:
     try:
-        told = [(int(code), word.strip()) for code, word in (part.split("=") for part in text.split(","))]
+        pairs = [(int(code), word.strip()) for code, word in (part.split("=") for part in text.split(","))]
     except ValueError:
         raise ArgumentTypeError(f"{text!r} must be codes and classes: 0=clear,1=cloud,255=no_data") from None
-    found: dict[int, str] = {}
-    for code, word in told:
-        if code in found:
-            raise ArgumentTypeError(f"{text!r} has code {code} twice, as {found[code]} and as {word}")
-        found[code] = word.replace(" ", "_")
-    return found
+    classes: dict[int, str] = {}
+    for code, word in pairs:
+        if code in classes:
+            raise ArgumentTypeError(f"{text!r} has code {code} twice, as {classes[code]} and as {word}")
+        classes[code] = word.replace(" ", "_")
+    return classes
 
 
 def run(args: Namespace) -> None:
     """Score, print the table, write the report."""
-    from xcloudmask.cli.text import paragraph, print_facts, say
-    from xcloudmask.metrics.report import Case, score_cases, write_report
-
     if args.dataset:
-        from xcloudmask.cli.score_dataset import run as run_dataset
-
         run_dataset(args)
         return
     if args.reference is None:
@@ -104,36 +107,29 @@ def run(args: Namespace) -> None:
     cases: list[Case] = []
     for name, mask, reference, image in pairs(args):
         opened = _opened(mask, reference, image, args)
-        said = _probability(args.probability, mask) if args.probability else None
-        cases += Case(name, *opened, said).scenes()
+        probability = _probability(args.probability, mask) if args.probability else None
+        cases += Case(name, *opened, probability).scenes()
     asked = None if args.questions is None else [word.strip() for word in args.questions.split(",")]
     notes = _left_out(cases, args)
     for note in notes:
         say(f"warning: {note}")
+    collected = Collected.of(cases, asked, worst=args.worst if args.report else 0)
     if args.report:
         title = f"{Path(args.mask).name} against {Path(args.reference).name}"
-        found = write_report(
-            cases,
-            args.report,
-            title=title,
-            questions=asked,
-            worst=args.worst,
-            samples=args.samples,
-            notes=notes,
-        )
+        scores = write(collected, args.report, title=title, samples=args.samples, notes=notes)
     else:
-        found = score_cases(cases, asked, samples=args.samples)[0]
-    lines = [table_of(found), *(f"\n{paragraph(note)}" for note in found.notes if note not in notes)]
+        scores = collected.scores(samples=args.samples)
+    lines = [table_of(scores), *(f"\n{paragraph(note)}" for note in scores.notes if note not in notes)]
     lines += [f"\n{Path(args.report) / 'report.html'}"] if args.report else []
-    worst = dict(zip(found.questions, found.worst_scenes, strict=True))
-    facts = {"scenes": found.scenes, "scores": found.to_dict(), "worst_scenes": worst, "notes": found.notes}
+    worst = dict(zip(scores.questions, scores.worst_scenes, strict=True))
+    facts = {
+        "scenes": scores.scenes, "scores": scores.to_dict(), "worst_scenes": worst, "notes": scores.notes
+    }  # fmt: skip
     print_facts(args, facts, "\n".join(lines), head=True)
 
 
 def _left_out(cases: list[Case], args: Namespace) -> list[str]:
     """Say which codes of masks and references no class is declared for; those pixels do not count."""
-    from xcloudmask.metrics.codes import Undeclared
-
     masks = Undeclared.of(case.mask for case in cases if case.mask.dtype == "u1")  # others are refused later
     references = Undeclared.of(case.reference for case in cases)
     notes = []
@@ -181,8 +177,6 @@ def pairs(args: Namespace) -> list[tuple[str, Path, Path, Path | None]]:
         )
     lone = sorted(masks.keys() ^ references.keys())
     if lone:
-        from xcloudmask.cli.text import say
-
         say(f"warning: {len(lone)} without a counterpart are left out: {_some(lone)}")
     return [(name, masks[name], references[name], images.get(name)) for name in both]
 
@@ -194,15 +188,15 @@ def _is_one(path: Path) -> bool:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
-            if path.stem in found:
+            if path.stem in paths:
                 raise CloudMaskError(
-                    f"{folder} holds {path.name} and {found[path.stem].name}: which is meant?"
+                    f"{folder} holds {path.name} and {paths[path.stem].name}: which is meant?"
                 )
-            found[path.stem] = path
-    return found
+            paths[path.stem] = path
+    return paths
 
 
 def _some(names: Any) -> str:
@@ -213,31 +207,29 @@ def _some(names: Any) -> str:
 def _opened(
     mask: Path, reference: Path, image: Path | None, args: Namespace
 ) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray | None]:
-    said = _told(_array(mask), args.classes, mask, "--classes 0=clear,1=cloud")
+    codes = _with_classes(_array(mask), args.classes, mask, "--classes 0=clear,1=cloud")
     if reference.suffix != ".npz":
         truth = _array(reference)
         if args.partial:
             truth.attrs["flag_masks"] = MASKS
             truth.attrs.pop("flag_meanings", None)
         hint = "--reference-classes 0=clear,1=cloud, or --partial"
-        truth = _told(truth, args.reference_classes, reference, hint)
-        return said, truth, None if image is None else _scene(image)
+        truth = _with_classes(truth, args.reference_classes, reference, hint)
+        return codes, truth, None if image is None else _scene(image)
     sample, picture = _patch(reference)
     truth = picture.isel(band=0, drop=True).copy(data=sample.possible)
     truth.attrs = {"flag_masks": MASKS}
-    if said.shape != truth.shape:
+    if codes.shape != truth.shape:
         raise CloudMaskError(
-            f"{mask.name} has {said.shape} rows and columns, {reference.name} {truth.shape}: a patch has no "
+            f"{mask.name} has {codes.shape} rows and columns, {reference.name} {truth.shape}: a patch has no "
             "coordinates, so its mask must have its pixels"
         )
-    bare = said.drop_vars(list(said.coords)).rename(dict(zip(said.dims, ("y", "x"), strict=True)))
+    bare = codes.drop_vars(list(codes.coords)).rename(dict(zip(codes.dims, ("y", "x"), strict=True)))
     return bare, truth.drop_vars(list(truth.coords)), picture if image is None else _scene(image)
 
 
 def _array(path: Path) -> xr.DataArray:
     """Return a mask or class map, lazy."""
-    import xarray as xr
-
     if path.suffix.lower() in (".tif", ".tiff"):
         with _named(path, "GeoTIFF"):
             raster = open_image(path)
@@ -258,32 +250,26 @@ def _array(path: Path) -> xr.DataArray:
                 f"{path} holds {len(names)} arrays that may be masks: {_some(map(str, names))}"
             )
         da = ds[names[0]].drop_vars("spatial_ref", errors="ignore")
-    da.attrs = dict(da.attrs)
-    for key in ("flag_values", "flag_masks"):  # a GeoTIFF's tags are text
-        if isinstance(da.attrs.get(key), str):
-            da.attrs[key] = [int(float(word)) for word in da.attrs[key].replace(",", " ").split()]
-    return da
+    return da.assign_attrs()
 
 
 def _probability(given: str, mask: Path) -> xr.DataArray:
     """Return the probabilities that go with a mask, as ``predict --proba`` writes them."""
-    from xcloudmask.cli.written import find_mask
-
     path = Path(given)
     if not path.exists():
         raise CloudMaskError(f"{path}: there is no such file or folder")
     if not _is_one(path):
-        found = _by_stem(path)
-        if mask.stem not in found:
-            raise CloudMaskError(f"{path} holds no probabilities called {mask.stem} ({_some(found)})")
-        path = found[mask.stem]
-    said = find_mask(path)
-    if said is None or "class" not in said.dims:
+        paths = _by_stem(path)
+        if mask.stem not in paths:
+            raise CloudMaskError(f"{path} holds no probabilities called {mask.stem} ({_some(paths)})")
+        path = paths[mask.stem]
+    probability = find_mask(path)
+    if probability is None or "class" not in probability.dims:
         raise CloudMaskError(f"{path} holds no probabilities; write them with xcloudmask predict --proba")
-    return said
+    return probability
 
 
-def _told(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: str) -> xr.DataArray:
+def _with_classes(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: str) -> xr.DataArray:
     if classes is not None:
         da.attrs |= {"flag_values": list(classes), "flag_meanings": " ".join(classes.values())}
         da.attrs.pop("flag_masks", None)
@@ -295,8 +281,6 @@ def _told(da: xr.DataArray, classes: dict[int, str] | None, path: Path, hint: st
 def _scene(path: Path) -> xr.DataArray:
     if path.suffix == ".npz":
         return _patch(path)[1]
-    from xcloudmask.cli import source
-
     parser = Parser("image")
     source.add_arguments(parser)
     return source.open_scene(parser.parse_args([str(path)]))

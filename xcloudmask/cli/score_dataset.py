@@ -6,9 +6,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xcloudmask import models
 from xcloudmask.cli.score_table import AS_PAPERS, confusion_of, table_of
 from xcloudmask.cli.text import paragraph
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.metrics.cases import Case, Collected
+from xcloudmask.metrics.report import write
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 def run(args: Namespace) -> None:
     """Mask each scene with each model, and print a table a model; counts and the worst scenes are kept."""
     from xcloudmask import datasets
-    from xcloudmask.metrics.report import Case, Collected
 
     asked = None if args.questions is None else [word.strip() for word in args.questions.split(",")]
     found = {model: Collected(asked, worst=args.worst if args.report else 0) for model in args.model}
@@ -33,7 +35,7 @@ def run(args: Namespace) -> None:
         scores = collected.scores(samples=args.samples)
         if args.report:
             title = f"{model} on {declared.name}"
-            scores = collected.write(Path(args.report) / model, title=title, samples=args.samples)
+            scores = write(collected, Path(args.report) / model, title=title, samples=args.samples)
         print(f"{model} on {declared.name}: scenes {scores.scenes:,}, images {patches:,}")
         print(table_of(scores, AS_PAPERS))
         print("\nLabels (rows) and answers, in % of the label's pixels")
@@ -47,8 +49,6 @@ def run(args: Namespace) -> None:
 
 def trained_on(model: str) -> str:
     """Return what a model's card says of its training, so that a reader knows what is no test of it."""
-    from xcloudmask import models
-
     try:
         spec = models.get(model)
     except CloudMaskError:  # auto and its like choose by the scene
@@ -57,9 +57,6 @@ def trained_on(model: str) -> str:
 
 
 def _mask(one: Labelled, model: str) -> xr.DataArray:
-    import xcloudmask  # noqa: F401  registers the accessor
-    from xcloudmask import models
-
     if one.spatial:
         mask: xr.DataArray = one.image.cloudmask.predict(model)
     else:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 from xcloudmask.cli.text import paragraph, table
-
-if TYPE_CHECKING:
-    from xcloudmask.metrics import Scores, Tally
+from xcloudmask.metrics import Scores, Tally
+from xcloudmask.metrics.scores import figure
+from xcloudmask.metrics.tally import cross_table
 
 #: Scores that the table shows, and their heads.
 SHOWN = {
-    "oa": "OA",
-    "balanced_accuracy": "balanced acc.",
-    "f1": "F1",
-    "f2": "F2",
-    "iou": "IoU",
-    "kappa": "kappa",
-}
+    "oa": "OA", "balanced_accuracy": "balanced acc.", "f1": "F1", "f2": "F2", "iou": "IoU", "kappa": "kappa",
+}  # fmt: skip
 #: Rows below the pooled scores of a question, where there are several scenes.
 BELOW = {
     "low": "  95 % from", "high": "  95 % to", "mean": "  mean of scenes", "median": "  median scene",
@@ -31,25 +25,19 @@ AS_PAPERS = {
 }  # fmt: skip
 
 
-def table_of(found: Scores, heads: Mapping[str, str] = SHOWN) -> str:
+def table_of(scores: Scores, heads: Mapping[str, str] = SHOWN) -> str:
     """Return pooled scores, and where there are several scenes intervals, the median and the worst one."""
-    from xcloudmask.metrics.scores import figure
-
     rows = [["", "pixels", *heads.values()]]
-    several = found.scenes > 1
-    for q, asked in enumerate(found.questions):
+    several = scores.scenes > 1
+    for q, asked in enumerate(scores.questions):
         shown = {"pooled": asked, **(BELOW if several else {})}
         for statistic, label in shown.items():
-            pixels = str(sum(found.confusions[q].as_tuple()[:4])) if statistic == "pooled" else ""
-            rows.append([label, pixels, *(figure(found.get(asked, metric, statistic)) for metric in heads)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [
-        [row[0], *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))] for row in rows
-    ]
-    lines = table(aligned)
+            pixels = str(sum(scores.confusions[q].as_tuple()[:4])) if statistic == "pooled" else ""
+            rows.append([label, pixels, *(figure(scores.get(asked, metric, statistic)) for metric in heads)])
+    lines = _aligned(rows)
     if several:
         worst: dict[str, list[str]] = {}
-        for asked, name in zip(found.questions, found.worst_scenes, strict=True):
+        for asked, name in zip(scores.questions, scores.worst_scenes, strict=True):
             worst.setdefault(name or "none", []).append(asked)
         told = ", ".join(
             f"{name} ({', '.join(of)})" if worst.keys() - {name} else name for name, of in worst.items()
@@ -60,14 +48,15 @@ def table_of(found: Scores, heads: Mapping[str, str] = SHOWN) -> str:
 
 def confusion_of(tallies: Iterable[Tally]) -> str:
     """Return labels against answers, in percent of the pixels of each label."""
-    from xcloudmask.metrics.tally import cross_table
-
     rows, columns, counts = cross_table(tallies)
     lines = [["", "pixels", *(word.removesuffix("_cloud").replace("cloud_", "") for word in columns)]]
     for word, row in zip(rows, counts, strict=True):
         whole = row.sum()
         lines.append([word, f"{whole}", *(f"{100 * count / whole:.1f}" for count in row)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return table(
-        [[line[0], *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))] for line in lines]
-    )
+    return _aligned(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose numbers, all but the first column, end below one another."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return table([[row[0], *map(str.rjust, row[1:], widths[1:])] for row in rows])

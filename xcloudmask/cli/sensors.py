@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from xcloudmask import sensors
 from xcloudmask.cli.parse import Parser, UsageError, pick
 from xcloudmask.cli.text import paragraph, print_facts, table
 from xcloudmask.types import Band
@@ -31,8 +32,6 @@ def run(args: Namespace) -> None:
 
 
 def _list(args: Namespace) -> None:
-    from xcloudmask import sensors
-
     every = [sensors.get(name) for name in sensors.names()]
     rows = [("sensor", "bands", "what it is")]
     rows += [(sensor.name, f"{len(sensor.bands):>5}", sensor.title) for sensor in every]
@@ -41,8 +40,6 @@ def _list(args: Namespace) -> None:
 
 
 def _show(args: Namespace, name: str) -> None:
-    from xcloudmask import sensors
-
     sensor = sensors.get(name)
     lines = [paragraph(f"{sensor.name}: {sensor.title}")]
     if sensor.aliases:

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import xarray as xr
+
 from xcloudmask.cli.parse import Parser, UsageError, nearest
 from xcloudmask.errors import CloudMaskError
+from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from xcloudmask.local.geotiff import Layer
 
 _STORES = ("zarr.json", ".zgroup", ".zmetadata")
 _NETCDF = (".nc", ".nc4", ".cdf")
@@ -74,15 +78,7 @@ def check_date(args: Namespace, paths: Sequence[str]) -> None:
 
 
 def open_scene(args: Namespace, path: str | Path | None = None) -> xr.DataArray:
-    """Return the input as a lazy array with a band dimension, described.
-
-    Parameters
-    ----------
-    args : Namespace
-        With what `add_arguments` declares.
-    path : str or Path, optional
-        The input, where it is one of several.
-    """
+    """Return the input, ``args.path`` or one of several, as a lazy array with a band dimension, described."""
     path = Path(args.path if path is None else path).expanduser()
     scene = _open(args, path)
     _check_name(scene, path, args.date)
@@ -91,8 +87,6 @@ def open_scene(args: Namespace, path: str | Path | None = None) -> xr.DataArray:
 
 def _check_name(scene: xr.DataArray, path: Path, date: str | None) -> None:
     """Refuse a date in the name that --date or the time coordinate of a store contradicts."""
-    import numpy as np
-
     from xcloudmask.local.dates import date_in_name
 
     named = date_in_name(path.name)
@@ -115,9 +109,9 @@ def _open(args: Namespace, path: Path) -> xr.DataArray:
         return _open_store(path, args)
     if args.variable is not None:
         raise UsageError(f"--variable is for Zarr stores and netCDF files, and {path} is neither")
-    if args.sensor is None and _bears_no_sensor(path):
+    if args.sensor is None and (layers := _without_sensor(path)) is not None:
         _check_sun_unsaid(path, args)
-        return _open_raster(path, args)
+        return _open_raster(path, layers, args)
     import xcloudmask
 
     scene = xcloudmask.open(
@@ -137,8 +131,8 @@ def is_store(path: Path) -> bool:
 
 def _describe(data: Any, args: Namespace, **figures: Any) -> xr.DataArray:
     """Write on a DataArray or Dataset what the options say."""
-    said = {"bands": args.bands, "scale": args.scale, "offset": args.offset, **figures}
-    out: xr.DataArray = data.cloudmask.describe(args.sensor, level=args.level, nodata=args.nodata, **said)
+    options = {"bands": args.bands, "scale": args.scale, "offset": args.offset, **figures}
+    out: xr.DataArray = data.cloudmask.describe(args.sensor, level=args.level, nodata=args.nodata, **options)
     return out
 
 
@@ -155,15 +149,16 @@ def _check_sun_unsaid(path: Path, args: Namespace) -> None:
             )
 
 
-def _bears_no_sensor(path: Path) -> bool:
-    """Whether this is one raster file whose name tells no sensor."""
+def _without_sensor(path: Path) -> list[Layer] | None:
+    """Return the layers of one raster file whose name tells no sensor; None of anything else."""
     from xcloudmask.local import geotiff
     from xcloudmask.local.files import list_files
 
     files = list_files(path)
     if not (files.is_single and geotiff.recognises(files)):
-        return False
-    return not geotiff.told_by_names(geotiff.read_layers(files))
+        return None
+    layers = geotiff.read_layers(files)
+    return None if geotiff.told_by_names(layers) else layers
 
 
 def _nameless(path: Path, names: Sequence[str]) -> bool:
@@ -172,21 +167,14 @@ def _nameless(path: Path, names: Sequence[str]) -> bool:
 
 def bands_unnamed(path: Path) -> bool:
     """Whether this is a raster file, of no sensor in particular, whose bands bear no names."""
-    from xcloudmask.local import geotiff
-    from xcloudmask.local.files import list_files
-
-    if not path.is_file() or is_store(path) or not _bears_no_sensor(path):
-        return False
-    return _nameless(path, [layer.label for layer in geotiff.read_layers(list_files(path))])
+    layers = None if not path.is_file() or is_store(path) else _without_sensor(path)
+    return layers is not None and _nameless(path, [layer.label for layer in layers])
 
 
 def open_image(path: str | Path, chunk: int = CHUNKS) -> Any:
     """Return a GeoTIFF or JPEG 2000 as a lazy array, in bands; other formats could name any file to be read.
 
-    Raises
-    ------
-    rasterio.errors.RasterioIOError
-        Where the file is neither, whatever its name says.
+    Where the file is neither, whatever its name says, that is a RasterioIOError.
     """
     import rioxarray
 
@@ -200,11 +188,7 @@ def open_image(path: str | Path, chunk: int = CHUNKS) -> Any:
     )
 
 
-def _open_raster(path: Path, args: Namespace) -> xr.DataArray:
-    from xcloudmask.local import geotiff
-    from xcloudmask.local.files import list_files
-
-    layers = geotiff.read_layers(list_files(path))
+def _open_raster(path: Path, layers: list[Layer], args: Namespace) -> xr.DataArray:
     da = open_image(path, args.chunks)
     names = [layer.label for layer in layers]
     if args.bands is None and _nameless(path, names):
@@ -249,8 +233,6 @@ def _with_transform(scene: xr.DataArray, path: Path) -> xr.DataArray:
 
 def open_dataset(path: Path) -> xr.Dataset:
     """Open a Zarr store or netCDF file."""
-    import xarray as xr
-
     engine = "zarr" if path.is_dir() else None
     if not path.exists():
         raise CloudMaskError(f"{path}: there is no such file or folder. Check the path.")
@@ -263,8 +245,6 @@ def open_dataset(path: Path) -> xr.Dataset:
 
 
 def _open_store(path: Path, args: Namespace) -> xr.DataArray:
-    from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
-
     ds = open_dataset(path)
     arrays = [str(name) for name, v in ds.data_vars.items() if set(BAND_DIMS) & set(v.dims)]
     if args.variable is not None:

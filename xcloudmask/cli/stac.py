@@ -61,13 +61,9 @@ def add_arguments(parser: Parser) -> None:
     predict.add_volume(parser)
 
 
+@store.resumable
 def run(args: Namespace) -> int:
     """Run it."""
-    with store.resumable(verbose=args.verbose):
-        return _run(args)
-
-
-def _run(args: Namespace) -> int:
     asked, writing = predict.model_options(args), store.options(args)
     loading = given(args, LoadOptions, BY_HAND)
     LoadOptions.read(loading)  # what is wrong is said before anything is searched

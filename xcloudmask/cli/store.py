@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 
 from xcloudmask.cli.flags import add_flags, given
 from xcloudmask.cli.parse import Parser, UsageError
-from xcloudmask.cli.predict import said
+from xcloudmask.cli.predict import logged
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, print_facts, say
 from xcloudmask.store.options import WriteOptions
@@ -111,16 +112,20 @@ def connected(args: Namespace) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def resumable(*, verbose: bool) -> Iterator[None]:
-    """Tell what goes on and, when a run is interrupted, how it is carried on."""
-    try:
-        with said(logging.INFO if verbose else logging.WARNING):
-            yield
-    except BaseException as error:
-        if not isinstance(error, (Exception, SystemExit, GeneratorExit)):
-            say("stopped. What is done is recorded: run the same command again, and it goes on there")
-        raise
+def resumable(run: Callable[[Namespace], int]) -> Callable[[Namespace], int]:
+    """Have a command tell what goes on and, when it is interrupted, how it is carried on."""
+
+    @wraps(run)
+    def command(args: Namespace) -> int:
+        try:
+            with logged(logging.INFO if args.verbose else logging.WARNING):
+                return run(args)
+        except BaseException as error:
+            if not isinstance(error, (Exception, SystemExit)):
+                say("stopped. What is done is recorded: run the same command again, and it goes on there")
+            raise
+
+    return command
 
 
 def finish(args: Namespace, reports: Sequence[Any]) -> int:

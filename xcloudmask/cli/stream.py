@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
 
 from xcloudmask.cli import predict, source, store
 from xcloudmask.cli.parse import Parser, UsageError
-
-if TYPE_CHECKING:
-    import xarray as xr
+from xcloudmask.scene.describe import describe_times
+from xcloudmask.scene.dims import spatial_dims
 
 EXAMPLES = """examples:
   xcloudmask stream S2B_MSIL1C_....SAFE masks.zarr
@@ -37,18 +38,13 @@ def add_arguments(parser: Parser) -> None:
     predict.add_volume(parser)
 
 
+@store.resumable
 def run(args: Namespace) -> int:
     """Run it."""
-    with store.resumable(verbose=args.verbose):
-        return _run(args)
-
-
-def _run(args: Namespace) -> int:
     asked = predict.model_options(args)
     source.check_date(args, args.paths)
     store.options(args)  # what is wrong is said before anything is opened
     predict.keep_cache_small()
-    from xcloudmask.scene.dims import spatial_dims
     from xcloudmask.streaming import stream
 
     scenes = in_order([open_dated(args, path) for path in args.paths], args.paths)
@@ -66,7 +62,6 @@ def _run(args: Namespace) -> int:
 def open_dated(args: Namespace, path: str) -> xr.DataArray:
     """Open a scene; one without a time gets that of its name."""
     from xcloudmask.local.dates import date_in_name
-    from xcloudmask.scene.describe import describe_times
 
     scene, file = source.open_scene(args, path), Path(path)
     named = date_in_name(file.name)
@@ -79,8 +74,6 @@ def open_dated(args: Namespace, path: str) -> xr.DataArray:
 
 def in_order(scenes: list[xr.DataArray], paths: list[str]) -> list[xr.DataArray]:
     """Sort scenes by time, as they are stored; several must have one."""
-    import numpy as np
-
     if len(scenes) == 1:
         return scenes
     for scene, path in zip(scenes, paths, strict=True):

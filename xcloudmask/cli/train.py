@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from xcloudmask.cli.parse import Parser
+from xcloudmask.cli.score_table import table_of
 from xcloudmask.cli.source import positive
 from xcloudmask.cli.text import paragraph, print_facts, say, show
 
@@ -51,8 +52,6 @@ def run(args: Namespace) -> None:
     facts = {key: record[key] for key in ("name", "threshold", "chosen_on", "sha256")}
     lines = [json.dumps(facts, indent=2)]
     if "scored" in record:
-        from xcloudmask.cli.score_table import table_of
-
         facts["scored"] = record["scored"].to_dict()
         lines.append(f"scored on {record['scored'].scenes} scenes of [score]:\n{table_of(record['scored'])}")
     card = Path(args.out or Path("runs") / record["name"]) / f"{record['name']}.json"

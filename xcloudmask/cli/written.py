@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import xarray as xr
 
 from xcloudmask.cli import source
 from xcloudmask.predict.options import PredictOptions
+from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.mask_classes import codes_of
 from xcloudmask.stac.opening import gdal_path, open_raster
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 #: Pixels up to which a mask is counted; a bigger one is sampled to about that many.
 _COUNTED = 20_000_000
@@ -72,19 +75,13 @@ def _number(text: str) -> float | str:
 
 def shares(mask: xr.DataArray) -> tuple[str, dict[str, int]]:
     """Return how much of a mask each class takes, and its pixels, of a sample of them where it is big."""
-    import math
-
-    import numpy as np
-
     from xcloudmask.masks.write import Written
-    from xcloudmask.scene.dims import spatial_dims
-    from xcloudmask.scene.mask_classes import codes_of
 
     step = max(1, math.ceil(math.sqrt(mask.size / _COUNTED)))
     seen = np.bincount(mask.isel({dim: slice(None, None, step) for dim in spatial_dims(mask)}).values.ravel())
-    found = {name: int(seen[code]) if code < len(seen) else 0 for name, code in codes_of(mask).items()}
-    text = str(Written(Path(), found)).partition(": ")[2]
-    return text if step == 1 else f"{text} (of every {step}th row and column)", found
+    counts = {name: int(seen[code]) if code < len(seen) else 0 for name, code in codes_of(mask).items()}
+    text = str(Written(Path(), counts)).partition(": ")[2]
+    return text if step == 1 else f"{text} (of every {step}th row and column)", counts
 
 
 def unnamed(path: Path) -> tuple[str, list[tuple[str, str]]]:

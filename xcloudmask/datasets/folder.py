@@ -14,18 +14,11 @@ from xcloudmask.errors import CloudMaskError
 
 
 class Tree:
-    """A folder, with the contents of some zips as if they were unpacked there.
+    """A folder, with the contents of some zips in it, by their names, as if they were unpacked there.
 
     A template is a path below the folder: ``{scene}`` stands for a name without a slash, ``{folder}`` for any
     folders or none, ``{scene:LC08_.*}`` for what a regular expression takes, ``*`` for anything without a
     slash, ``**/`` for any folders. Case does not matter.
-
-    Parameters
-    ----------
-    root : path
-        The folder.
-    zips : sequence of str
-        Names of zips in it that are looked into.
 
     Examples
     --------

@@ -67,15 +67,14 @@ def wrs2_centre(path: int, row: int) -> tuple[float, float]:
     along = math.radians((row - 60) * 360 / 248)
     tilt = math.radians(180 - 98.2)
     latitude = -math.asin(math.sin(along) * math.sin(tilt))
-    latitude = math.atan(
-        math.tan(latitude) / 0.9933056
-    )  # from the earth's centre to upright on the ellipsoid
+    # from the earth's centre to upright on the ellipsoid
+    latitude = math.atan(math.tan(latitude) / 0.9933056)
     west = math.atan2(math.sin(along) * math.cos(tilt), math.cos(along)) + along * 16 / 233
     longitude = -64.6 - (path - 1) * 360 / 233 - math.degrees(west)
     return math.degrees(latitude), (longitude + 180) % 360 - 180
 
 
-def from_radiance(bands: Sequence[Band], text: str, where: str) -> Figures:
+def from_radiance(sensor: Sensor, bands: Sequence[Band], text: str, where: str) -> Figures:
     """Return scale and offset of each band of a Landsat 7 scene with an MTL file of before 2012.
 
     Such a file has the radiances that the lowest and the highest number stand for, and no reflectance.

@@ -6,11 +6,12 @@ import csv
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from xcloudmask import sensors
@@ -20,9 +21,7 @@ from xcloudmask.datasets.folder import Tree
 from xcloudmask.errors import CloudMaskError, OptionError, UnitError, UnitWarning, warn_user
 from xcloudmask.metrics.labels import BITS
 from xcloudmask.models.weights.hdf5 import import_h5py
-
-if TYPE_CHECKING:
-    import xarray as xr
+from xcloudmask.scene.describe import describe
 
 Bits = NDArray[np.uint8]
 #: Rows and columns of a chunk of a whole scene.
@@ -96,43 +95,43 @@ def read(
         raise CloudMaskError(
             f"{name} is published without a split, so it has no part {split!r}", "Leave split= out."
         )
-    if scale is None and declared.scale is None and not declared.figures:
+    declared = declared if scale is None else replace(declared, scale=scale)
+    if declared.scale is None and not declared.figures:
         raise UnitError(
             f"{name} holds numbers of which it does not tell what reflectance they stand for", declared.note
         )
     tree = Tree(folder, declared.more.get("zips", ()))
-    found = False
-    for one in READERS[declared.reader](declared, tree, scale):
-        if split in (None, one.split):
-            found = True
-            yield one
-    if not found:
+    count = 0
+    for labelled in READERS[declared.reader](declared, tree):
+        if split in (None, labelled.split):
+            count += 1
+            yield labelled
+    if not count:
         part = "" if split is None else f"the part {split!r} of "
         raise CloudMaskError(f"{folder} holds nothing of {part}{name}. Expected is\n{declared.layout}")
 
 
-def _rasters(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:
+def _rasters(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read images and labels that GDAL opens."""
     bands = _bands(declared)
     for path, fields in tree.find(declared.labels):
         templates = [declared.images] if isinstance(declared.images, str) else declared.images
         layers = [_open_raster(tree.gdal(tree.one(template, fields))) for template in templates]
         image = _stack(layers).isel(band=declared.more.get("take", slice(None)))
-        if declared.figures == "mtl":
-            mtl = tree.one(declared.mtl, fields)
-            figures = radiometry.from_mtl(sensors.get(declared.sensor), bands, tree.text(mtl), mtl)
-        elif declared.figures == "radiance":
-            mtl = tree.one(declared.mtl, fields)
-            figures = radiometry.from_radiance(bands, tree.text(mtl), mtl)
-        elif declared.figures == "scene":
+        figures = None
+        if declared.figures == "scene":
             figures = radiometry.from_scene(sensors.get(declared.sensor), bands, fields["scene"])
-        else:
-            figures = None
+        elif declared.figures:
+            mtl = tree.one(declared.mtl, fields)
+            read_figures = {"mtl": radiometry.from_mtl, "radiance": radiometry.from_radiance}[
+                declared.figures
+            ]
+            figures = read_figures(sensors.get(declared.sensor), bands, tree.text(mtl), mtl)
         codes = _open_raster(tree.gdal(path)).isel(band=0, drop=True).values
-        yield _labelled(declared, path, fields, image, codes, scale=scale, figures=figures)
+        yield _labelled(declared, path, fields, image, codes, figures=figures)
 
 
-def _products(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:
+def _products(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read labels of whole products, which `xcloudmask.local.open` opens."""
     absent = []
     for path, fields in tree.find(declared.labels):
@@ -159,11 +158,11 @@ def _warn_of_absent(declared: Declared, tree: Tree, absent: list[str]) -> None:
         )
 
 
-def _arrays(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:
+def _arrays(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read arrays of NumPy, rows by columns by bands, with labels as one plane a class and tags of scenes."""
-    found = tree.find(declared.labels)
-    tags = {row["scene"]: row for row in _rows(tree, declared.more["tags"])} if found else {}
-    for path, fields in found:
+    files = tree.find(declared.labels)
+    tags = {row["scene"]: row for row in _rows(tree, declared.more["tags"])} if files else {}
+    for path, fields in files:
         marked = tags[fields["scene"]]
         with tree.open(tree.one(str(declared.images), fields)) as file:
             image = _array(np.moveaxis(np.load(file, allow_pickle=False), -1, 0))
@@ -185,7 +184,7 @@ def _narrowed(declared: Declared, bits: int, tags: Mapping[str, str]) -> int:
     return bits
 
 
-def _netcdf(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:
+def _netcdf(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read netCDF 4 with one variable a band, rows from the bottom up."""
     h5py = import_h5py(declared.name)
     for path, fields in tree.find(declared.labels):
@@ -199,7 +198,7 @@ def _netcdf(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Lab
         yield _labelled(declared, path, fields, _array(image), codes)
 
 
-def _memmaps(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:
+def _memmaps(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read raw arrays, one file a band for all patches of a split, and a table with a row a patch."""
     side = declared.more["side"]
     for path, fields in tree.find(declared.labels):
@@ -224,7 +223,7 @@ def _memmaps(declared: Declared, tree: Tree, scale: float | None) -> Iterator[La
             yield _labelled(declared, f"{fields['split']}/{at:05}", own, image, np.array(labels[at]))
 
 
-def _taco(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:
+def _taco(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read TACO of the first version with tacoreader, the patches that experts labelled whole."""
     parts = [str(tree.root / path) for path, _ in tree.find(declared.labels)]
     if not parts:
@@ -244,7 +243,7 @@ def _taco(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Label
         yield _labelled(declared, row["tortilla:id"], fields, image, codes)
 
 
-def _spectra(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:
+def _spectra(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read labelled single pixels from HDF5, those of a product together."""
     h5py, sensor = import_h5py(declared.name), sensors.get(declared.sensor)
     for path, _ in tree.find(declared.labels):
@@ -261,7 +260,7 @@ def _spectra(declared: Declared, tree: Tree, scale: float | None) -> Iterator[La
                 )
 
 
-def _points(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Labelled]:
+def _points(declared: Declared, tree: Tree) -> Iterator[Labelled]:
     """Read a table of labelled places in products; pixels between them are not labelled."""
     from rasterio.warp import transform
 
@@ -300,7 +299,7 @@ def _points(declared: Declared, tree: Tree, scale: float | None) -> Iterator[Lab
     _warn_of_absent(declared, tree, absent)
 
 
-Reader = Callable[[Declared, Tree, float | None], Iterator[Labelled]]
+Reader = Callable[[Declared, Tree], Iterator[Labelled]]
 READERS: Mapping[str, Reader] = {
     "rasters": _rasters, "products": _products, "arrays": _arrays, "netcdf": _netcdf, "memmaps": _memmaps,
     "taco": _taco, "spectra": _spectra, "points": _points,
@@ -315,13 +314,10 @@ def _labelled(
     codes: NDArray[Any],
     *,
     classes: Mapping[int, int] | None = None,
-    scale: float | None = None,
     figures: radiometry.Figures | None = None,
     spatial: bool = True,
 ) -> Labelled:
     """Return an image with its description, and codes as bit masks on its grid."""
-    from xcloudmask.scene.describe import describe
-
     if codes.shape != image.shape[1:]:
         raise CloudMaskError(f"{path}: labels {codes.shape} do not fit the image {image.shape[1:]}")
     if "level" not in image.attrs:
@@ -329,10 +325,10 @@ def _labelled(
             raise CloudMaskError(
                 f"{path}: the image has {image.sizes['band']} bands, expected are {', '.join(declared.bands)}"
             )
-        own = (declared.scale if scale is None else scale, declared.offset) if figures is None else figures
+        scale, offset = (declared.scale, declared.offset) if figures is None else figures
         image = describe(
             _placed(image, declared.gsd), declared.sensor, bands=list(_bands(declared)),
-            level=declared.level, scale=own[0], offset=own[1], nodata=declared.nodata,
+            level=declared.level, scale=scale, offset=offset, nodata=declared.nodata,
         )  # fmt: skip
     bits = _bit_masks(codes, declared.classes if classes is None else classes)
     for word, hiding in declared.open_where_unused.items():
@@ -377,8 +373,6 @@ def _open_product(declared: Declared, path: Path, resolution: float) -> xr.DataA
 
 
 def _stack(layers: list[xr.DataArray]) -> xr.DataArray:
-    import xarray as xr
-
     if len({layer.shape[1:] for layer in layers}) > 1:
         raise CloudMaskError(f"bands differ in rows and columns: {[layer.shape[1:] for layer in layers]}")
     if len(layers) == 1:
@@ -388,8 +382,6 @@ def _stack(layers: list[xr.DataArray]) -> xr.DataArray:
 
 
 def _array(values: NDArray[Any]) -> xr.DataArray:
-    import xarray as xr
-
     return xr.DataArray(values, dims=("band", "y", "x"))
 
 

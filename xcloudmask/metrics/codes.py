@@ -15,6 +15,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import elementary, question
 from xcloudmask.metrics.scores import CLASSES, Scores
 from xcloudmask.metrics.tally import ANSWERS, LABELS, Tally
+from xcloudmask.scene.mask_classes import numbers_of
 
 _SHOWN = 6  # codes that a message lists
 
@@ -23,14 +24,7 @@ _SHOWN = 6  # codes that a message lists
 class Undeclared:
     """Codes without a class in class maps, and how many pixels hold each.
 
-    Parameters
-    ----------
-    codes : mapping of number to int
-        Pixels of each such code.
-    seen : frozenset of number
-        All codes there are, no data left out.
-    pixels : int
-        Of all the maps.
+    `seen` are all codes there are, no data left out, `pixels` those of all the maps.
 
     Examples
     --------
@@ -56,7 +50,7 @@ class Undeclared:
             if "flag_masks" in da.attrs:
                 continue
             none = {255, _number(da.attrs.get("_FillValue")), _number(da.encoding.get("_FillValue"))}
-            declared = set(np.atleast_1d(da.attrs.get("flag_values", [])).tolist())
+            declared = set(numbers_of(da.attrs.get("flag_values", [])))
             there = {code: count for code, count in _counts(da).items() if code not in none}
             seen |= there.keys()
             codes.update({code: count for code, count in there.items() if code not in declared})
@@ -94,16 +88,17 @@ def _number(value: object) -> float | None:
 def _counts(da: xr.DataArray) -> Counter[float]:
     """Return how often each value occurs, chunk by chunk."""
     if da.chunks is None:
-        return _counted(np.asarray(da.values))
+        return counted(np.asarray(da.values))
     import dask
 
     blocks = da.data.to_delayed().ravel()
-    counted: Any = dask.delayed(_counted)  # type: ignore[attr-defined]
-    parts: Any = dask.compute(*map(counted, blocks))  # type: ignore[attr-defined,no-untyped-call]
+    delayed: Any = dask.delayed(counted)  # type: ignore[attr-defined]
+    parts: Any = dask.compute(*map(delayed, blocks))  # type: ignore[attr-defined,no-untyped-call]
     return sum(parts, start=Counter())
 
 
-def _counted(values: NDArray[Any]) -> Counter[float]:
+def counted(values: NDArray[Any]) -> Counter[float]:
+    """Return how often each value occurs in an array."""
     if values.dtype == np.uint8:  # much quicker than to sort them
         counts = np.bincount(values.ravel(), minlength=256)
         codes: NDArray[Any] = np.flatnonzero(counts)
@@ -121,14 +116,7 @@ def check_scored(
 ) -> None:
     """Raise an error that says why, if not one pixel could be scored.
 
-    Parameters
-    ----------
-    scores : Scores
-        From `xcloudmask.metrics.score`.
-    tallies : mapping of str to Tally
-        What they were made from.
-    masks, references : iterable of DataArray
-        Of the tallies, to name codes that are not declared.
+    Masks and references are those of the tallies, to name codes that are not declared.
 
     Examples
     --------

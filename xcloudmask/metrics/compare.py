@@ -55,10 +55,10 @@ def compare(mask: xr.DataArray, other: xr.DataArray) -> xr.Dataset:
     )
     left = 1 - chance / total**2
     kappa = (agreement - chance / total**2) / left.where(left > 0)
+    codes = _differences(ours, theirs)
     difference = xr.apply_ufunc(
-        _differ, *places, kwargs={"codes": _differences(ours, theirs)}, dask="parallelized",
-        output_dtypes=[np.uint8],
-    )  # fmt: skip
+        lambda here, there: codes[here, there], *places, dask="parallelized", output_dtypes=[np.uint8]
+    )
     difference.attrs = {
         "long_name": "where two masks differ", "flag_values": [*range(len(DIFFERENCES)), NO_DATA],
         "flag_meanings": " ".join([*DIFFERENCES, "no_data"]), "nodata": NO_DATA,
@@ -108,17 +108,11 @@ def _places(mask: xr.DataArray, codes: Sequence[int]) -> xr.DataArray:
 
 
 def _differences(ours: Sequence[str], theirs: Sequence[str]) -> Places:
-    """Return the code of each pair of classes, and 255 behind the last of either."""
-    out = np.full((len(ours) + 1, len(theirs) + 1), NO_DATA, np.uint8)
+    """Return the code of each pair of `_places`, 255 where there is none."""
+    out = np.full((LABELS, LABELS), NO_DATA, np.uint8)
     for i, here in enumerate(ours):
         for j, there in enumerate(theirs):
             masked = here in DROP, there in DROP
             kind = {(True, False): "masked_only_here", (False, True): "masked_only_there"}.get(masked)
             out[i, j] = DIFFERENCES.index("same" if here == there else kind or "other_class")
-    return out
-
-
-def _differ(here: Places, there: Places, codes: Places) -> Places:
-    last = [size - 1 for size in codes.shape]
-    out: Places = codes[np.minimum(here, last[0]), np.minimum(there, last[1])]
     return out

@@ -112,6 +112,28 @@ def answers(open_classes: NDArray[np.uint8], positive: int) -> NDArray[np.int8]:
     return np.where(yes == no, -1, yes).astype(np.int8)
 
 
+def certain(labels: NDArray[np.uint8], bits: int) -> NDArray[np.bool_]:
+    """Return where there is a label, and it leaves nothing open but these classes.
+
+    Examples
+    --------
+    >>> certain(np.array([2, 6, 7, 0], "u1"), CLOUD).tolist()
+    [True, True, False, False]
+    """
+    return np.asarray((labels != 0) & ((labels & ~np.uint8(bits)) == 0))
+
+
+def within(legend: Mapping[str, int], bits: int) -> list[bool]:
+    """Return which words of a legend, as `open_classes` gives it, mean nothing but these classes.
+
+    Examples
+    --------
+    >>> within(open_classes(["clear", "cloud", "thin_cloud"]), CLOUD)
+    [False, True, True]
+    """
+    return [bool(own) and not own & ~bits for own in legend.values()]
+
+
 def covers_all(words: Mapping[str, int]) -> bool:
     """Whether a legend, as `open_classes` gives it, has a class for every pixel.
 

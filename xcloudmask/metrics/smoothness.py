@@ -82,10 +82,10 @@ def smoothness(
         raise CloudMaskError("masks must be given by name: {'a': mask_a, 'b': mask_b}")
     sorted_scene, good, known = scene, [], []
     for mask in masks.values():
-        one, sorted_scene, dim, _ = dated(mask, scene)
-        one = one.drop_vars(one.coords)
-        good.append(one_of(one, clear))
-        known.append(holds_class(one))
+        own, sorted_scene, dim, _ = dated(mask, scene)
+        own = own.drop_vars(own.coords)
+        good.append(one_of(own, clear))
+        known.append(holds_class(own))
     times = sorted_scene[dim].values
     if len(times) < 3:
         raise CloudMaskError(f"the scene has {len(times)} dates: smoothness needs three, and better many")
@@ -95,8 +95,8 @@ def smoothness(
     lazy = any(part.chunks is not None for part in (pixels, views, holds))
     when = (times - times[0]) / np.timedelta64(1, "D")
     counts = _in_chunks(partial(_count, when=when, days=float(days)), pixels, views, holds.all("mask"))
-    found = _summarised(counts.assign_coords(mask=list(masks)))
-    return found if lazy else found.compute(scheduler="synchronous")
+    result = _summarised(counts.assign_coords(mask=list(masks)))
+    return result if lazy else result.compute(scheduler="synchronous")
 
 
 def _in_chunks(count: Any, pixels: xr.DataArray, views: xr.DataArray, known: xr.DataArray) -> xr.DataArray:

@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.metrics.labels import EVERY, WORDS, Question, answers, elementary, open_classes
+from xcloudmask.metrics.labels import (
+    EVERY,
+    WORDS,
+    Question,
+    answers,
+    certain,
+    elementary,
+    open_classes,
+    within,
+)  # fmt: skip
 
 LABELS = 128  # values of a bit mask
 NARROWEST_FIRST = (
@@ -145,7 +154,7 @@ def class_counts(table: NDArray[np.int64], legend: Iterable[tuple[int, str]]) ->
 def decided_by(classes: Mapping[str, tuple[int, int]]) -> list[NDArray[np.bool_]]:
     """Return for each class of `classes_of` which labels say it: those that leave nothing else open."""
     open_bits = elementary(np.arange(LABELS, dtype=np.uint8))
-    return [(open_bits > 0) & ((open_bits & ~np.uint8(bits)) == 0) for _, bits in classes.values()]
+    return [certain(open_bits, bits) for _, bits in classes.values()]
 
 
 def classes_of(legend: Mapping[int, str]) -> dict[str, tuple[int, int]]:
@@ -205,16 +214,12 @@ def answers_by_code(legend: Mapping[int, str], question: Question) -> NDArray[np
     that says clear is taken at its word.
     """
     answer_of = np.full(ANSWERS, 2, np.int8)
-    words = open_classes(word for word in legend.values())
+    words = open_classes(legend.values())
+    yes = dict(zip(words, within(words, question.positive), strict=True))
     for code, word in legend.items():
-        bits = words[word]
-        if bits:
-            answer_of[code] = int((bits & question.positive) > 0 and (bits & EVERY & ~question.positive) == 0)
-    # "clear" of a mask without shadow may hide one, yet it is an answer: clear.
-    if "clear" in words and question.name == "clear":
-        for code, word in legend.items():
-            if word == "clear":
-                answer_of[code] = 1
+        if words[word]:
+            # "clear" of a mask without shadow may hide one, yet it is an answer: clear.
+            answer_of[code] = yes[word] or word == question.name == "clear"
     return answer_of
 
 

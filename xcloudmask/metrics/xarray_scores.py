@@ -13,6 +13,8 @@ from xcloudmask.metrics.labels import BITS, possible_from_classes
 from xcloudmask.metrics.scores import counts_for, questions_of
 from xcloudmask.metrics.statistics import METRICS, STATISTICS, summary
 from xcloudmask.metrics.tally import ANSWERS, LABELS, check_legend, count
+from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.mask_classes import numbers_of
 
 #: How a reference is marked as bit masks.
 BIT_MASKS = (
@@ -62,8 +64,6 @@ def score_mask(
     >>> float(score_mask(mask, truth).sel(question="cloud", metric="oa", statistic="pooled"))
     0.5
     """
-    from xcloudmask.scene.dims import spatial_dims
-
     legend = legend_of(mask, "mask")
     asked = questions_of(legend, questions)
     if not asked:
@@ -130,46 +130,37 @@ def tally_mask(mask: xr.DataArray, reference: xr.DataArray, *, scene_dims: list[
 
 
 def counted(mask: xr.DataArray, reference: xr.DataArray, over: list[Any]) -> xr.DataArray:
-    """Count each label against each code along the dimensions `over`, chunk by chunk if either is lazy."""
-    if mask.chunks is None and reference.chunks is None:
-        return _counted(mask, reference, over)
-    return _counted_in_chunks(mask, reference, over)
+    """Count each label against each code along the dimensions `over`.
 
-
-def _counted(mask: xr.DataArray, reference: xr.DataArray, over: list[Any]) -> xr.DataArray:
-    out: xr.DataArray = xr.apply_ufunc(
-        count, reference.drop_vars(list(reference.coords)), mask.drop_vars(list(mask.coords)),
-        input_core_dims=[over, over], output_core_dims=[["label", "answer"]], vectorize=True,
-    )  # fmt: skip
-    return out
-
-
-def _counted_in_chunks(mask: xr.DataArray, reference: xr.DataArray, over: list[Any]) -> xr.DataArray:
-    """Count each chunk by itself and add up: no scene need fit in memory."""
-    import dask.array as da
-
-    if mask.chunks is None:
-        mask = mask.chunk(dict(zip(reference.dims, reference.chunks or (), strict=True)))
-    reference = reference.chunk(dict(zip(mask.dims, mask.chunks or (), strict=True)))
+    If either is lazy, each chunk is counted by itself and added up: no scene need fit in memory.
+    """
     scenes = [dim for dim in mask.dims if dim not in over]
     order = [*scenes, *over]
-    mask, reference = mask.transpose(*order), reference.transpose(*order)
 
     def block(labels: np.ndarray[Any, Any], codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         lead = labels.shape[: len(scenes)]
         out = np.empty((*lead, LABELS, ANSWERS), np.int64)
-        for at in np.ndindex(lead):
-            out[at] = count(labels[at], codes[at])
+        for place in np.ndindex(lead):
+            out[place] = count(labels[place], codes[place])
         return out.reshape(*lead, *(1 for _ in over), LABELS, ANSWERS)
 
-    chunks = mask.chunks or ()
-    kept = chunks[: len(scenes)]
-    ones = tuple((1,) * len(c) for c in chunks[len(scenes) :])
-    counted = da.map_blocks(  # type: ignore[no-untyped-call]
-        block, reference.data, mask.data, dtype=np.int64, chunks=(*kept, *ones, (LABELS,), (ANSWERS,)),
-        new_axis=[len(order), len(order) + 1], meta=np.empty((0,) * (len(order) + 2), np.int64),
-    )  # fmt: skip
-    total = counted.sum(axis=tuple(range(len(scenes), len(order))))
+    if mask.chunks is None and reference.chunks is None:
+        tables: Any = block(reference.transpose(*order).values, mask.transpose(*order).values)
+    else:
+        import dask.array as da
+
+        if mask.chunks is None:
+            mask = mask.chunk(dict(zip(reference.dims, reference.chunks or (), strict=True)))
+        reference = reference.chunk(dict(zip(mask.dims, mask.chunks or (), strict=True)))
+        mask, reference = mask.transpose(*order), reference.transpose(*order)
+        chunks = mask.chunks or ()
+        ones = tuple((1,) * len(sizes) for sizes in chunks[len(scenes) :])
+        tables = da.map_blocks(  # type: ignore[no-untyped-call]
+            block, reference.data, mask.data, dtype=np.int64,
+            chunks=(*chunks[: len(scenes)], *ones, (LABELS,), (ANSWERS,)),
+            new_axis=[len(order), len(order) + 1], meta=np.empty((0,) * (len(order) + 2), np.int64),
+        )  # fmt: skip
+    total = tables.sum(axis=tuple(range(len(scenes), len(order))))
     return xr.DataArray(total, dims=(*scenes, "label", "answer"))
 
 
@@ -181,7 +172,7 @@ def legend_of(da: xr.DataArray, what: str) -> dict[int, str]:
             "(keep those that predict wrote: xr.set_options(keep_attrs=True)), for instance "
             "flag_values=[0, 1], flag_meanings='clear cloud'" + (BIT_MASKS if what == "reference" else "")
         )
-    values = np.atleast_1d(da.attrs["flag_values"]).tolist()
+    values = numbers_of(da.attrs["flag_values"])
     words = str(da.attrs["flag_meanings"]).split()
     if len(values) != len(words):
         raise CloudMaskError(
@@ -194,7 +185,7 @@ def legend_of(da: xr.DataArray, what: str) -> dict[int, str]:
 def possible_of(reference: xr.DataArray) -> xr.DataArray:
     """Return the reference as bit masks."""
     if "flag_masks" in reference.attrs:
-        masks = np.atleast_1d(reference.attrs["flag_masks"]).tolist()
+        masks = numbers_of(reference.attrs["flag_masks"])
         words = str(reference.attrs.get("flag_meanings", " ".join(BITS))).split()
         given: Mapping[str, int] = dict(zip(words, map(int, masks), strict=False))
         if any(BITS.get(word) != bit for word, bit in given.items()):

@@ -83,10 +83,10 @@ def checked(card: Mapping[str, Any], *, without: Iterable[str] = ()) -> dict[str
         if name not in allowed:
             raise OptionError("keyword", name, allowed=allowed)
     by_name = {entry.name: entry for entry in fields(types.ModelSpec)}
-    given = {name: value for name, value in card.items() if value is not None}
     return {
         name: types.card_value(by_name[name], value) if name in by_name else value
-        for name, value in given.items()
+        for name, value in card.items()
+        if value is not None
     }
 
 

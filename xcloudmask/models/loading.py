@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from xcloudmask import types
 from xcloudmask.errors import CloudMaskError, OptionError, WeightsError
-from xcloudmask.models import card, published
+from xcloudmask.models import arch, card, published
 from xcloudmask.models.card_fields import CardKeywords, checked, plain_name, with_units
 from xcloudmask.models.imputation import imputer_for
 from xcloudmask.models.members import ENSEMBLE, joined
@@ -67,10 +67,6 @@ def load(
           are joined; of an item by their maximum if not given;
         - ``units``, in which `mean` and `std` are and the network wants its input: ``"reflectance"`` (0 to 1,
           the default) or such as ``"reflectance*10000"``.
-
-    Returns
-    -------
-    ModelSpec
 
     Examples
     --------
@@ -203,11 +199,8 @@ def make(href: str, given: Mapping[str, Any]) -> ModelSpec:
         "sha256": sha256,
         "weights": str(path.resolve()) if path is not None and not href.startswith(fetch.PACKAGE) else href,
     }
-    defaults = {
-        "name": plain_name(PurePosixPath(urlsplit(href).path).stem),
-        "bands": (),
-        "overlap": patch // 4,
-    }
+    name = plain_name(PurePosixPath(known.file_name(href)).stem)
+    defaults = {"name": name, "bands": (), "overlap": patch // 4}
     return types.ModelSpec(**{**defaults, **with_units(given), **made})
 
 
@@ -346,7 +339,6 @@ def _with_architecture(given: Mapping[str, Any], notes: Mapping[str, str], href:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(f"{href}: its note on the architecture is damaged: {error!r}") from error
         given = {**given, "architecture": name, "config": given.get("config") or settings}
-    from xcloudmask.models import arch
 
     if "architecture" not in given:
         raise WeightsError(

@@ -154,13 +154,6 @@ def cards() -> Iterator[tuple[str, ModelSpec | CloudMaskError]]:
             yield name, error
 
 
-class _Shown(str):
-    """Text that a console and a notebook show as it is, not as a literal."""
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
 def show(name: str) -> str:
     """Return the card of a model as text; of a family, those of its models.
 
@@ -172,7 +165,7 @@ def show(name: str) -> str:
     >>> xcloudmask.models.show("ukis-6band-l1c")
     ukis-6band-l1c ...
     """
-    return _Shown("\n\n".join(_card.text(get(each)) for each in of_family(name)))
+    return _card.Card("\n\n".join(_card.text(get(each)) for each in of_family(name)))
 
 
 def of_family(name: str) -> list[str]:

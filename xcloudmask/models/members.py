@@ -64,10 +64,8 @@ def joined(
         )
     parts = [*(f"{each.name} {each.version} {each.sha256}" for each in specs), weights, reduce, uncertainty]
     digest = sha256(repr(parts).encode()).hexdigest()
-    runtimes, on_gpu = (
-        {each.runtime for each in specs},
-        {each.gpu_runtime or each.runtime for each in specs},
-    )
+    runtimes = {each.runtime for each in specs}
+    on_gpu = {each.gpu_runtime or each.runtime for each in specs}
     largest = min(spec.largest_patch or 0 for spec in specs)
     return replace(
         first,

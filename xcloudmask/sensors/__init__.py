@@ -124,10 +124,6 @@ def get(name: str) -> Sensor:
     name : str
         Case does not matter, nor do ``-``, ``_``, ``/``, ``.`` and blanks.
 
-    Returns
-    -------
-    Sensor
-
     Raises
     ------
     OptionError
@@ -158,10 +154,6 @@ def register(path: str | PathLike[str]) -> Sensor:
     ----------
     path : str or path-like
         The file; the module's documentation shows its form.
-
-    Returns
-    -------
-    Sensor
 
     Examples
     --------

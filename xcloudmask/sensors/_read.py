@@ -74,14 +74,7 @@ def fold_instruments(instruments: Iterable[str]) -> frozenset[str]:
 
 
 def read(text: str, file: str) -> Entry:
-    r"""Read one sensor from the text of a TOML file.
-
-    Parameters
-    ----------
-    text : str
-        The file's content.
-    file : str
-        What messages call it.
+    r"""Read one sensor from the text of a TOML file, which messages call `file`.
 
     Examples
     --------

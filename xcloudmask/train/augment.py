@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from xcloudmask.engine.tiling import reflect_indices
-from xcloudmask.metrics.labels import BITS, CLOUD
-from xcloudmask.train.samples import AUX_KINDS, Image, Labels, Sample
+from xcloudmask.metrics.labels import BITS, CLOUD, certain
+from xcloudmask.train.samples import AUX_KINDS, Image, Sample, coarse_labels
 
 #: Bands of whole instruments, by common name, for subsets that exist in orbit.
 INSTRUMENTS: dict[str, tuple[str, ...]] = {
@@ -26,7 +26,8 @@ INSTRUMENTS: dict[str, tuple[str, ...]] = {
     "six": ("blue", "green", "red", "nir", "swir16", "swir22"),
     "no-rgb": ("nir", "swir16", "swir22"),
 }
-SAME = {"nir": ("nir", "nir08"), "swir16": ("swir16",), "swir22": ("swir22",)}
+#: Bands that serve for others.
+SAME = {"nir": ("nir", "nir08")}
 
 
 def places(sample: Sample, names: Iterable[str]) -> list[int] | None:
@@ -39,13 +40,13 @@ def places(sample: Sample, names: Iterable[str]) -> list[int] | None:
     >>> places(one, ["nir"]), places(one, ["red"])
     ([0], None)
     """
-    names_ = [band.common_name for band in sample.bands]
+    has = [band.common_name for band in sample.bands]
     out = []
     for wanted in names:
-        at = [names_.index(name) for name in SAME.get(wanted, (wanted,)) if name in names_]
-        if not at:
+        there = [has.index(name) for name in SAME.get(wanted, (wanted,)) if name in has]
+        if not there:
             return None
-        out.append(at[0])
+        out.append(there[0])
     return out
 
 
@@ -60,8 +61,7 @@ def among(sample: Sample, names: Iterable[str]) -> Sample:
     >>> [band.name for band in among(one, ["red", "nir"]).bands]
     ['red']
     """
-    kept = [places(sample, [name]) for name in names]
-    return sample.select([at[0] for at in kept if at])
+    return sample.select([place for name in names for place in places(sample, [name]) or ()])
 
 
 def count_of(sample: Sample, names: Iterable[str]) -> int:
@@ -72,16 +72,7 @@ def count_of(sample: Sample, names: Iterable[str]) -> int:
 def band_subset(sample: Sample, rng: np.random.Generator, *, least: int = 3, whole: float = 0.25) -> Sample:
     """Keep all bands (with probability `whole`), one instrument's, or a random few; in random order.
 
-    Parameters
-    ----------
-    sample : Sample
-        At least `least` bands of reflectance.
-    rng : Generator
-        Source of chance.
-    least : int
-        Fewest bands kept.
-    whole : float
-        Share of samples that keep all; the rest is halved between instruments and random subsets.
+    The rest is halved between instruments and random subsets of `least` bands or more.
     """
     count = len(sample.bands)
     draw = rng.random()
@@ -101,12 +92,11 @@ def flip_rotate(sample: Sample, rng: np.random.Generator) -> Sample:
     """Turn by a multiple of 90 degrees and mirror, one of eight ways."""
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
 
-    def moved(a: Image | Labels) -> Any:
-        a = np.rot90(a, turns, axes=(-2, -1))
-        return a[..., ::-1] if mirrored else a
+    def move(plane: Any) -> Any:
+        plane = np.rot90(plane, turns, axes=(-2, -1))
+        return plane[..., ::-1] if mirrored else plane
 
-    soft = None if sample.soft_labels is None else moved(sample.soft_labels)
-    return replace(sample, image=moved(sample.image), possible=moved(sample.possible), soft_labels=soft)
+    return sample.moved(move)
 
 
 def crop(sample: Sample, rng: np.random.Generator, size: int) -> Sample:
@@ -132,13 +122,7 @@ def mirrored(sample: Sample, size: int) -> Sample:
     [[1, 6, 1], [1, 6, 1], [1, 6, 1]]
     """
     y, x = np.ix_(*(reflect_indices(length, max(size, length))[:size] for length in sample.possible.shape))
-    soft = sample.soft_labels
-    return replace(
-        sample,
-        image=sample.image[:, y, x],
-        possible=sample.possible[y, x],
-        soft_labels=None if soft is None else soft[:, y, x],
-    )
+    return sample.moved(lambda plane: plane[..., y, x])
 
 
 def scale_of(sample: Sample) -> Image:
@@ -174,10 +158,8 @@ def radiometry(
     """Scale and shift reflectance: once for all bands (sun, calibration), and a little for each band."""
     count = len(sample.bands)
     scale = np.exp(rng.normal(0, gain / 2) + rng.normal(0, gain / 4, count)).astype(np.float32)
-    shift = (rng.normal(0, offset / 2) + rng.normal(0, offset / 2, count)).astype(np.float32) * scale_of(
-        sample
-    )
-    changed = sample.image * scale[:, None, None] + shift[:, None, None]
+    shift = (rng.normal(0, offset / 2) + rng.normal(0, offset / 2, count)).astype(np.float32)
+    changed = sample.image * scale[:, None, None] + (shift * scale_of(sample))[:, None, None]
     return replace(sample, image=_only_reflectance(sample, changed))
 
 
@@ -223,12 +205,7 @@ def coarsen(sample: Sample, factor: int) -> Sample:
     blocks = sample.image[(slice(None), *cut)].reshape(-1, rows, factor, columns, factor)
     image = blocks.mean(axis=(2, 4), dtype=np.float64).astype(np.float32)
     labels = sample.possible[cut].reshape(rows, factor, columns, factor)
-    labelled = (labels > 0).sum(axis=(1, 3))
-    possible = np.zeros((rows, columns), np.uint8)
-    for bit in BITS.values():
-        share = ((labels & bit) > 0).sum(axis=(1, 3))
-        possible[share * 3 > labelled] |= bit
-    possible[labelled * 2 < factor * factor] = 0
+    possible = coarse_labels(labels, lambda where: where.sum(axis=(1, 3)), factor * factor)
     return replace(sample, image=image, possible=possible, gsd=sample.gsd * factor)
 
 
@@ -242,9 +219,7 @@ def gaps(sample: Sample, rng: np.random.Generator) -> Sample:
         gone = (along + rng.uniform(0, period)) % period < period * rng.uniform(0.05, 0.35)
     else:
         gone = along > np.quantile(along, rng.uniform(0.5, 0.95))
-    own = np.array(
-        [band.kind not in AUX_KINDS for band in sample.bands]
-    )  # not what others saw: height, radar
+    own = np.array([band.kind not in AUX_KINDS for band in sample.bands])  # not what others saw
     image = np.where(gone & own[:, None, None], np.float32(np.nan), sample.image)
     return replace(sample, image=image, possible=np.where(gone, np.uint8(0), sample.possible))
 
@@ -262,7 +237,7 @@ def mix_cloud(ground: Sample, cloud: Sample, rng: np.random.Generator) -> Sample
     if len(mine) < 2 or ground.possible.shape != cloud.possible.shape:
         return ground
     below, above = ground.select(mine), cloud.select(theirs)
-    is_cloud = (above.possible > 0) & ((above.possible & ~np.uint8(CLOUD)) == 0) & above.valid
+    is_cloud = certain(above.possible, CLOUD) & above.valid
     if not is_cloud.any():
         return ground
     light = above.image.mean(axis=0)  # NaN where a band is; no cloud is taken from there

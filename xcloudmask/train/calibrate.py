@@ -15,7 +15,7 @@ from torch import nn
 
 from xcloudmask.errors import CloudMaskError, ModelWarning, warn_user
 from xcloudmask.metrics import temperature
-from xcloudmask.metrics.labels import CLOUD, open_classes
+from xcloudmask.metrics.labels import CLOUD, open_classes, within
 from xcloudmask.train.evaluate import logits, take
 from xcloudmask.train.files import Entry
 from xcloudmask.train.losses import open_to
@@ -31,19 +31,7 @@ def fit_temperature(
     entries: Iterable[Entry],
     sets: Iterable[str | tuple[str, ...]],
 ) -> float:
-    """Return the temperature that suits the samples best, over all sets of bands at once.
-
-    Parameters
-    ----------
-    network : nn.Module
-        A set network.
-    classes : sequence of str
-        Its classes.
-    entries : iterable of Entry
-        Scenes kept for choosing.
-    sets : iterable of str or tuple of str
-        Sets of bands; see `xcloudmask.train.evaluate.take`.
-    """
+    """Return the temperature that suits the samples best, over all sets of bands (see `take`) at once."""
     entries = list(entries)
     scores, labels = [], []
     for bands in sets:
@@ -51,14 +39,14 @@ def fit_temperature(
             sample = take(entry.read(), bands)
             if sample is None:
                 continue
-            at = np.flatnonzero((sample.possible > 0) & sample.valid)
-            at = at[:: max(1, at.size // MOST)]
-            scores.append(logits(network, sample).reshape(len(classes), -1)[:, at].T)
-            labels.append(open_to(sample.possible.ravel()[at], classes))
+            places = np.flatnonzero((sample.possible > 0) & sample.valid)
+            places = places[:: max(1, places.size // MOST)]
+            scores.append(logits(network, sample).reshape(len(classes), -1)[:, places].T)
+            labels.append(open_to(sample.possible.ravel()[places], classes))
     if not scores:
         raise CloudMaskError("no scene kept for choosing has the bands that a temperature is fitted with")
     possible = np.concatenate(labels)
-    cloudy = np.array([bool(bits & CLOUD) for bits in open_classes(classes).values()])
+    cloudy = np.array(within(open_classes(classes), CLOUD))
     decided = possible.any(axis=1) & (possible[:, cloudy].any(axis=1) != possible[:, ~cloudy].any(axis=1))
     clouds = possible[decided][:, cloudy].any(axis=1)
     if not clouds.any() or clouds.all():
@@ -72,16 +60,7 @@ def fit_temperature(
 
 
 def divide_head(network: nn.Module, architecture: str, config: Mapping[str, Any], by: float) -> None:
-    """Divide the logits of a network by a number, by way of its last layer.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Changed in place.
-    architecture, config
-        What it is; see `xcloudmask.models.arch.build`.
-    by : float
-        The temperature.
+    """Divide the logits of a network of an architecture by a number, by way of its last layer, in place.
 
     Examples
     --------

@@ -7,6 +7,7 @@ with ``weights_only=True``: tensors, numbers and strings, no code.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,9 +22,7 @@ from xcloudmask.models.weights.atomic import replace_file
 STATE = "state.pt"
 
 
-def write_weights(
-    path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write weights as safetensors, in one order, so that equal weights give equal bytes.
 
     Examples
@@ -37,7 +36,7 @@ def write_weights(
     from safetensors.torch import save
 
     tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
-    replace_file(path, save(tensors, dict(metadata) if metadata else None))
+    replace_file(path, save(tensors))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -49,8 +48,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the state of a training: nested dicts and lists of tensors, numbers and strings."""
-    import io
-
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     replace_file(folder / STATE, buffer.getvalue())

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from xcloudmask.metrics.labels import BITS, GROUND
+from xcloudmask.metrics.labels import BITS, GROUND, certain
 from xcloudmask.train.samples import Sample
 
 Floats = NDArray[np.float64]
@@ -71,14 +72,9 @@ class Sky:
 
 
 def layer(thickness: Floats, lost: float) -> tuple[Floats, Floats]:
-    """Return reflectance and transmittance of a layer.
+    """Return reflectance and transmittance of a layer of this optical thickness.
 
-    Parameters
-    ----------
-    thickness : array of float
-        Optical thickness.
-    lost : float
-        Share of light absorbed at one scattering (one minus the single-scattering albedo).
+    `lost` is the share of light absorbed at one scattering (one minus the single-scattering albedo).
 
     Examples
     --------
@@ -126,19 +122,10 @@ def field(rng: np.random.Generator, shape: tuple[int, int], roughness: float) ->
 
 
 def simulate(sample: Sample, rng: np.random.Generator, sky: Sky | None = None) -> Sample:
-    """Lay a simulated cloud field and its shadow over the sample.
+    """Lay a simulated cloud field and its shadow over the sample; the sky is drawn if not given.
 
     Only what the label says is clear (or clear or shadow) takes the new label; over a cloud, a cloud stays
     one. Ground without labels gets cloud and no claim elsewhere.
-
-    Parameters
-    ----------
-    sample : Sample
-        The ground; spatial.
-    rng : Generator
-        Draws field and sky.
-    sky : Sky, optional
-        By default drawn.
 
     Examples
     --------
@@ -153,7 +140,7 @@ def simulate(sample: Sample, rng: np.random.Generator, sky: Sky | None = None) -
     rank = field(rng, sample.possible.shape, sky.roughness)
     above = np.clip((rank - (1 - sky.cover)) / max(sky.cover, 1e-6), 0, 1)
     thickness = sky.thickest * above**2
-    shade = _shifted(thickness, sky.shift)
+    shade = ndimage.shift(thickness, sky.shift, order=0)  # nothing is known beyond the edge: no shade
     image = np.empty_like(sample.image)
     for i, band in enumerate(sample.bands):
         ground = sample.image[i].astype(np.float64)
@@ -180,8 +167,7 @@ def _seen(ground: Floats, nm: float, thickness: Floats, shade: Floats, sky: Sky)
 
 
 def _labels(before: NDArray[np.uint8], thickness: Floats, shade: Floats) -> NDArray[np.uint8]:
-    ground_or_shadow = BITS["clear"] | GROUND | BITS["cloud_shadow"]
-    clear = (before != 0) & ((before & ~np.uint8(ground_or_shadow)) == 0)
+    clear = certain(before, BITS["clear"] | GROUND | BITS["cloud_shadow"])
     out = before.copy()
     out[clear & (shade > SHADE / 2)] |= BITS["cloud_shadow"]
     out[clear & (shade > SHADE)] = BITS["cloud_shadow"]
@@ -189,15 +175,4 @@ def _labels(before: NDArray[np.uint8], thickness: Floats, shade: Floats) -> NDAr
     thin, thick = thickness > THIN, thickness > THICK
     out[thin & (clear | (before == 0))] = BITS["thin_cloud"]
     out[thick] = BITS["thick_cloud"]
-    return out
-
-
-def _shifted(thickness: Floats, shift: tuple[int, int]) -> Floats:
-    """Return the field moved by whole pixels; nothing is known beyond the edge: no shade comes from there."""
-    out = np.zeros_like(thickness)
-    (dy, dx), (height, width) = shift, thickness.shape
-    if abs(dy) < height and abs(dx) < width:
-        out[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = thickness[
-            max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
-        ]
     return out

@@ -117,6 +117,93 @@ class Network(Table):
         return self
 
 
+class Recipe(Table):
+    """What is done to a sample on its way into a batch, the table [recipe]; the shares are probabilities.
+
+    Parameters
+    ----------
+    seed : int
+        Of everything random: the first weights, samples, dropout.
+    size : int
+        Rows and columns of a crop.
+    resize : tuple of int
+        Progressive resizing: with ``(4, 2, 1)`` crops are averaged 4 by 4 in the first third of the epochs,
+        to a quarter of `size`, then 2 by 2, and in the last third left as they are.
+    hard : float
+        Hard fine-tuning: this share of the samples is drawn from files in proportion to the loss that the
+        network has there as the training starts, which must be a trained one; the rest as ever.
+    pixels : int
+        If not 0, this many labelled pixels are drawn from each crop or table, for pixel-wise networks.
+    least_bands, whole : int, float
+        Fewest bands of a random subset, and the share of samples that keep all bands.
+    mix, simulate, coarsen, flip, gaps : float
+        Shares of samples with cloud laid over from another, simulated cloud, larger pixels, turns, gaps.
+    radiometry, air, noise, salt_pepper, saturate, bright : float
+        Shares of samples with gain and offset, more or less air light, noise, single pixels turned black or
+        white, clipping, and with clear ground turned into snow or sand.
+    hide_aux : float
+        Share of samples from which an aux input is hidden, so that the network learns to do without.
+    coarsest : float
+        Largest pixel size made, in metres.
+    imitate, finest : float
+        Share of patches seen by an imitated instrument (`xcloudmask.train.imitation`) of pixels from `finest`
+        metres to `coarsest`, half of them with Proba-V's bands if they can be made; others keep their bands.
+        `size` then counts its pixels, and the share of each that is cloud can be learnt: ``cover`` in [loss].
+        Of each patch `xcloudmask.train.stream.VARIANTS` imitations are made, when first drawn, and kept.
+    reflectance_only : bool
+        Whether thermal and other bands are left out.
+    bands : tuple of str
+        If any, these by common name, in this order, and no subsets: for a network of fixed bands.
+    among : tuple of str
+        If any, only these by common name are kept, as many as there are, before subsets are drawn: for a
+        network of fixed bands that estimates those that are missing.
+    mosaic : bool
+        Whether tables of pixels become patches, for a network that looks at neighbours.
+
+    Examples
+    --------
+    >>> Recipe(size=64).pixels
+    0
+    """
+
+    section = "recipe"
+    seed: Count = 0
+    size: AtLeast1 = 128
+    resize: tuple[AtLeast1, ...] = ()
+    hard: Share = 0.0
+    pixels: Count = 0
+    least_bands: AtLeast1 = 3
+    whole: Share = 0.25
+    mix: Share = 0.0
+    simulate: Share = 0.0
+    coarsen: Share = 0.0
+    coarsest: Above0 = 1000.0
+    imitate: Share = 0.0
+    finest: Above0 = 100.0
+    flip: Share = 1.0
+    gaps: Share = 0.0
+    radiometry: Share = 0.0
+    air: Share = 0.0
+    noise: Share = 0.0
+    salt_pepper: Share = 0.0
+    saturate: Share = 0.0
+    bright: Share = 0.0
+    hide_aux: Share = 0.25
+    reflectance_only: bool = True
+    bands: tuple[str, ...] = ()
+    among: tuple[str, ...] = ()
+    mosaic: bool = False
+
+    @model_validator(mode="after")
+    def _sizes_are_whole(self) -> Self:
+        for factor in self.resize:
+            if self.size % factor:
+                raise CloudMaskError(
+                    f"resize = {list(self.resize)} in [recipe]: size = {self.size} is no multiple of {factor}"
+                )
+        return self
+
+
 class Distil(Table):
     """A model to learn from: the table [loss.distil]."""
 
@@ -143,6 +230,78 @@ class Loss(Table):
     def _something_to_learn(self) -> Self:
         if not (any(self.terms.values()) or self.recovery or self.cover or self.distil):
             raise CloudMaskError("all terms in [loss] are 0: nothing would be learnt")
+        return self
+
+
+class Settings(Table):
+    """How to train: the table [loop] of a config.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes of ``stream.length`` batches.
+    optimiser : {"adamw", "adam", "sgd"}
+        How weights follow the gradient.
+    rate, weight_decay : float
+        Learning rate, and what pulls weights toward 0.
+    momentum : float
+        With ``"sgd"``, the share of the last step that the next one keeps.
+    warmup : int
+        Steps in which the rate rises from nothing.
+    schedule : {"cosine", "plateau", "constant"}
+        What it does afterwards.
+    patience : int
+        With ``"plateau"``, validations without a better score after which the rate is divided by 5.
+    ema : float
+        Decay of the mean of the weights, which is what is validated and kept; 0 for none.
+    clip : float
+        Largest norm of the gradient; 0 for none.
+    autocast : {"off", "bf16", "fp16"}
+        Precision inside the network.
+    stop_after : int
+        Epochs without a better score after which training stops; 0 for never.
+    watch : str
+        The score of the validation that is watched, higher being better; without validation, minus the loss.
+    save_every : int
+        Steps between checkpoints within an epoch; 0 for one a minute.
+    workers : int
+        Threads that make batches ahead.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``...
+    deterministic : bool
+        Whether to refuse operations that may differ from run to run.
+
+    Examples
+    --------
+    >>> Settings(epochs=3).schedule
+    'cosine'
+    """
+
+    section = "loop"
+    epochs: AtLeast1 = Field(examples=[10])
+    optimiser: Annotated[str, one_of(("adamw", "adam", "sgd"))] = "adamw"
+    rate: Above0 = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: From0 = 1e-4
+    warmup: Count = 0
+    schedule: Annotated[str, one_of(("cosine", "plateau", "constant"))] = "cosine"
+    patience: AtLeast1 = 5
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: From0 = 0.0
+    autocast: Annotated[str, one_of(("off", "bf16", "fp16"))] = "off"
+    stop_after: Count = 0
+    watch: str = ""
+    save_every: Count = 0
+    workers: Count = 0
+    device: str = "auto"
+    deterministic: bool = True
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> Self:
+        if self.momentum and self.optimiser != "sgd":
+            raise CloudMaskError(
+                f"momentum = {self.momentum} in [loop] is of optimiser = 'sgd', not {self.optimiser!r}"
+            )
         return self
 
 

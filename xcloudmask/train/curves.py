@@ -11,18 +11,7 @@ from xcloudmask.train.loggers import COUNTS
 
 
 def draw(folder: str | Path) -> Path:
-    """Draw loss and scores of a training over its epochs, as ``curves.png`` beside the log; needs matplotlib.
-
-    Parameters
-    ----------
-    folder : path
-        Of the training.
-
-    Returns
-    -------
-    Path
-        The picture.
-    """
+    """Draw loss and scores of a training over its epochs, as ``curves.png`` beside the log."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

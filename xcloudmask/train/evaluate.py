@@ -17,11 +17,12 @@ from xcloudmask.engine.classify import decide_classes, to_scheme
 from xcloudmask.engine.tiling import TilePlan, reflect_indices
 from xcloudmask.errors import OptionError
 from xcloudmask.metrics import QUESTIONS, Histogram, Scores, Tally, score
-from xcloudmask.metrics.labels import open_classes
+from xcloudmask.metrics.labels import open_classes, within
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.train.augment import INSTRUMENTS, among, coarsen, places
 from xcloudmask.train.files import Entry
 from xcloudmask.train.losses import ambiguous_cross_entropy, open_to
+from xcloudmask.train.pseudo import ask
 from xcloudmask.train.samples import AUX_KINDS, Sample, with_aux
 from xcloudmask.types import ModelSpec, Scheme
 
@@ -112,15 +113,8 @@ def losses_of(
 ) -> list[float]:
     """Return the mean ambiguous cross-entropy of each entry: how hard it is for the network.
 
-    What cannot be told, such as that of a table of pixels for a network that looks at neighbours, is the mean
+    What cannot be told, such as that of a table of pixels for a network that is not `pixelwise`, is the mean
     of the rest.
-
-    Parameters
-    ----------
-    network, classes, entries, bands
-        As for `run_on`.
-    pixelwise : bool
-        Whether the network looks at single pixels.
     """
     out = []
     for entry in entries:
@@ -149,11 +143,7 @@ def share_of(p: NDArray[np.float32], classes: Sequence[str], question: str) -> N
     >>> share_of(np.array([0.5, 0.25, 0.25]), ("clear", "thick_cloud", "thin_cloud"), "cloud").item()
     0.5
     """
-    positive = QUESTIONS[question].positive
-    yes = [
-        i for i, bits in enumerate(open_classes(classes).values()) if bits & positive and not bits & ~positive
-    ]
-    return np.asarray(p[yes].sum(axis=0))
+    return np.asarray(p[within(open_classes(classes), QUESTIONS[question].positive)].sum(axis=0))
 
 
 def classify(
@@ -224,20 +214,9 @@ def run_on(
     bands: str | tuple[str, ...],
     threshold: float | None = 0.5,
 ) -> dict[str, Outcome]:
-    """Return the outcome by source, for the samples that have the bands.
+    """Return the outcome of a set network by source, for the samples that have the bands; see `take`.
 
-    Parameters
-    ----------
-    network : nn.Module
-        A set network.
-    classes : sequence of str
-        Its classes.
-    entries : iterable of Entry
-        What to score on.
-    bands : str or tuple of str
-        One of `SETS`, or common names.
-    threshold : float or None
-        Of the probability of cloud; None for the likeliest class.
+    Without a threshold of the probability of cloud the likeliest class counts.
     """
     return tallied(entries, bands, lambda sample: (probabilities(network, sample), classes, threshold, None))
 
@@ -247,21 +226,10 @@ def run_model(
 ) -> dict[str, Outcome]:
     """Return a model's outcome by source as users get it: through the engine, with its own threshold.
 
-    Tables of pixels, which have no neighbours, are passed over, and so are samples that lack a band or are
-    of another level.
-
-    Parameters
-    ----------
-    model : str or ModelSpec
-        The model. ``"ukis-4band"`` means ukis-4band-l1c or ukis-4band-l2a, as each sample's level asks.
-    entries : iterable of Entry
-        What to score on.
-    bands : str or tuple of str
-        One of `SETS`, or common names.
-    coarser : int
-        Average pixels to so many times their size first.
+    Tables of pixels, which have no neighbours, are passed over, and so are samples that lack a band or are of
+    another level. ``"ukis-4band"`` means ukis-4band-l1c or ukis-4band-l2a, as each sample's level asks.
+    Pixels are averaged to `coarser` times their size first.
     """
-    from xcloudmask.train.pseudo import ask
 
     def answer(sample: Sample) -> Answer | None:
         with warnings.catch_warnings():
@@ -281,16 +249,7 @@ def tallied(
 ) -> dict[str, Outcome]:
     """Return by source the answers to the samples that have the bands, held against their labels.
 
-    Parameters
-    ----------
-    entries : iterable of Entry
-        What to score on.
-    bands : str or tuple of str
-        One of `SETS`, or common names.
-    answer : callable
-        Returns probabilities, their classes and a threshold, or None to pass a sample over.
-    coarser : int
-        Average pixels to so many times their size first.
+    `answer` returns None to pass a sample over.
     """
     out: dict[str, Outcome] = {}
     for entry in entries:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.arch.descriptors import BandInput, Float
 from xcloudmask.models.arch.setnet import prepare
 from xcloudmask.models.network import load_network
-from xcloudmask.train.config_tables import Loss
+from xcloudmask.train.config_tables import Distil, Loss
 from xcloudmask.train.fixed import Estimated
 from xcloudmask.train.losses import band_recovery, distillation, teaching
 from xcloudmask.train.networks import Begun, begin, model_of
@@ -31,15 +32,6 @@ class Recovery(nn.Module):
 
     From the descriptor a small network makes a direction in the space of the embedding and an offset; the
     estimate is linear in the embedding, so that what is recovered must lie open in it.
-
-    Parameters
-    ----------
-    channels : int
-        Of the embedding.
-    described : int
-        Length of a descriptor.
-    width : int
-        Of the hidden layer.
 
     Examples
     --------
@@ -61,18 +53,8 @@ class Recovery(nn.Module):
 class Taught(nn.Module):
     """A network to train with a further loss; called in training it returns logits and that loss.
 
-    Parameters
-    ----------
-    network : nn.Module
-        The one to train, a set network.
-    recovery : float
-        Weight of `band_recovery`; needs a network with an ``encoder`` that takes any bands.
-    teacher : nn.Module, optional
-        Called as the network is; its classes are the network's.
-    distil : float
-        Weight of `distillation` from it.
-    temperature : float
-        Of the distillation.
+    `recovery` is the weight of `band_recovery`, and needs a network with an ``encoder`` that takes any bands.
+    `distil` says how it learns from the teacher, which is called as the network is and has its classes.
 
     Examples
     --------
@@ -90,16 +72,16 @@ class Taught(nn.Module):
         *,
         recovery: float = 0.0,
         teacher: nn.Module | None = None,
-        distil: float = 0.0,
-        temperature: float = 1.0,
+        distil: Distil | None = None,
     ) -> None:
         super().__init__()
         self.network, self.weight = network, recovery
         # what validation looks at
         self.window, self.takes = getattr(network, "window", None), getattr(network, "takes", ())
         self.aux, self.bands = getattr(network, "aux", ()), getattr(network, "bands", ())
-        self.distil, self.temperature = distil, temperature
-        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()  # no submodule
+        self._teaching: tuple[tuple[nn.Module, Distil], ...] = ()  # in a tuple a teacher is no submodule
+        if teacher is not None and distil is not None:
+            self._teaching = ((teacher.eval().requires_grad_(False), distil),)
         self._embedding: Tensor | None = None
         if recovery:
             encoder = getattr(network, "encoder", None)
@@ -134,10 +116,11 @@ class Taught(nn.Module):
         if self.weight and self._embedding is not None:
             estimate = self.recovery(self._embedding, descriptors)
             extra = extra + self.weight * band_recovery(estimate, pixels, present, valid)
-        for teacher in self._teacher:
+        for teacher, distil in self._teaching:
             with torch.no_grad():
                 target = torch.softmax(teacher.to(pixels.device)(pixels, descriptors, present).float(), dim=1)
-            extra = extra + self.distil * distillation(logits, target, valid, temperature=self.temperature)
+            loss = distillation(logits, target, valid, temperature=distil.temperature)
+            extra = extra + distil.weight * loss
         self._embedding = None
         return logits, extra
 
@@ -149,14 +132,8 @@ class Taught(nn.Module):
 class Asked:
     """A teacher that is asked about each image with all its bands, whichever of them the network gets.
 
-    Parameters
-    ----------
-    model : str or ModelSpec
-        Which, as `xcloudmask.train.pseudo.teach` understands it.
-    weight, temperature : float
-        Of the distillation.
-    device : str
-        Where it runs.
+    `model` is understood as `xcloudmask.train.pseudo.teach` does, `weight` and `temperature` are of the
+    distillation.
 
     Examples
     --------
@@ -179,11 +156,7 @@ class Asked:
 
     def loss(self, classes: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss of logits of these classes against what it predicted."""
-
-        def weighed(logits: Tensor, soft_labels: Tensor) -> Tensor:
-            return self.weight * teaching(logits, soft_labels, classes, temperature=self.temperature)
-
-        return weighed
+        return partial(teaching, classes=classes, temperature=self.temperature, weight=self.weight)
 
 
 def with_extras(
@@ -192,18 +165,8 @@ def with_extras(
     """Return what to train, with the terms `recovery` and `distil` of the loss if it has them.
 
     A teacher that takes the network's bands and has its classes is asked about batches, with the bands the
-    network gets. Any other is asked about images with all their bands: for cloud, shadow or neither.
-
-    Parameters
-    ----------
-    begun : Begun
-        The network.
-    loss : Loss
-        The table [loss] of a config.
-    classes : sequence of str
-        Of the network.
-    device : str
-        Where a teacher runs that is asked about images.
+    network gets. Any other is asked about images with all their bands, on `device`: for cloud, shadow or
+    neither.
 
     Examples
     --------
@@ -224,13 +187,7 @@ def with_extras(
         asked = Asked(named, distil.weight, distil.temperature, device)
     if not loss.recovery and teacher is None:
         return begun, asked
-    called = Taught(
-        begun.called,
-        recovery=loss.recovery,
-        teacher=teacher,
-        distil=0.0 if distil is None else distil.weight,
-        temperature=1.0 if distil is None else distil.temperature,
-    )
+    called = Taught(begun.called, recovery=loss.recovery, teacher=teacher, distil=distil)
     return replace(begun, called=called), asked
 
 

@@ -114,12 +114,7 @@ def _in(name: str, part: tuple[float, float]) -> bool:
 def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry]:
     """List the samples under a folder, sorted by path; the subfolder's name is the source.
 
-    Parameters
-    ----------
-    folder : path
-        Holds ``<source>/<name>.npz`` and ``pixels/<name>.csv.gz``.
-    sources : sequence of str, optional
-        Only these; tables of pixels are ``pixels/<name>``.
+    The folder holds ``<source>/<name>.npz`` and ``pixels/<name>.csv.gz``, whose source is ``pixels/<name>``.
 
     Examples
     --------
@@ -162,13 +157,6 @@ def find(folder: str | Path, sources: Sequence[str] | None = None) -> list[Entry
 
 def check_no_leak(training: Iterable[Entry], held_out: Iterable[Entry] = ()) -> None:
     """Raise LeakError if training input lies in a held-out place, or shares a scene or pixels with one.
-
-    Parameters
-    ----------
-    training : iterable of Entry
-        What weights would be fitted to.
-    held_out : iterable of Entry
-        What scores are reported on.
 
     Examples
     --------
@@ -218,12 +206,7 @@ def _hashes(entries: Iterable[Entry]) -> dict[bytes, Path]:
 
 
 def read_patch(path: str | Path) -> Sample:
-    """Read one patch.
-
-    Parameters
-    ----------
-    path : path
-        A ``.npz`` in the form that the module's documentation gives.
+    """Read one patch, a ``.npz`` in the form that the module's documentation gives.
 
     Examples
     --------
@@ -238,10 +221,8 @@ def read_patch(path: str | Path) -> Sample:
     path = Path(path)
     held = patches.read(path)
     no_data = held.image == NO_DATA
-    unit = np.array(
-        [100.0 if kind == "brightness_temperature" else 10_000.0 for kind in held.kinds], np.float32
-    )
-    image = np.where(no_data, np.nan, held.image / unit[:, None, None]).astype(np.float32)
+    unit = patches.units(held.kinds).astype(np.float32)
+    image = np.where(no_data, np.nan, held.image / unit).astype(np.float32)
     labels = np.zeros(image.shape[1:], np.uint8) if held.possible is None else held.possible
     possible = np.where(no_data.any(axis=0), np.uint8(0), labels)
     name = held.meta["sensor"]

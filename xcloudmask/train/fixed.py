@@ -21,23 +21,10 @@ FARTHEST = 0.14
 class Fixed(nn.Module):
     """A network for fixed bands with its normalisation, called as a set network is.
 
-    Aux inputs come behind the bands, scaled already: they are not normalised again.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Maps (n, bands, y, x) to (n, classes, y, x).
-    bands : sequence of str
-        What it takes, in order.
-    mean, std : sequence of float, optional
-        It is given (value - mean) / std.
-    one_logit : bool
-        Whether its only channel is the logit of cloud; not cloud then gets a channel of zeros, which makes
-        the softmax of both the sigmoid of it.
-    window : int, optional
-        Rows and columns that it takes, if no others.
-    aux : sequence of AuxInput
-        What it takes behind its bands.
+    It maps (n, bands, y, x), as (value - mean) / std, to (n, classes, y, x). Aux inputs come behind the
+    bands, scaled already: they are not normalised again. With `one_logit` its only channel is the logit of
+    cloud; not cloud then gets a channel of zeros, which makes the softmax of both the sigmoid of it. `window`
+    is the one size that it takes, if it takes no others.
 
     Examples
     --------
@@ -84,12 +71,7 @@ class Fixed(nn.Module):
 class Estimated(Fixed):
     """The same for any of its bands: those that a sample lacks are estimated from those it has.
 
-    Parameters
-    ----------
-    imputer : BandImputer
-        How; see `xcloudmask.models.imputation`. Its bands are the network's, in order.
-    network, mean, std, window
-        As for `Fixed`.
+    The imputer's bands are the network's, in order; see `xcloudmask.models.imputation`.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.metrics.labels import BITS, GROUND
+from xcloudmask.metrics.labels import BITS, GROUND, certain
 from xcloudmask.train.clouds import field
 from xcloudmask.train.samples import Image, Sample
 from xcloudmask.types import Band
@@ -38,15 +38,8 @@ def brighten(sample: Sample, rng: np.random.Generator) -> Sample:
     """Turn clear ground into snow or sand, some of it or all; there the label says clear, and snow or land.
 
     Only what a label says is clear is changed, or clear or shadow; where nothing is labelled, nothing is, nor
-    where clouds are many, as thin ones would keep the dark ground that they were seen over.
-    What a teacher predicted stays as it is: the ground is no more cloud than it was.
-
-    Parameters
-    ----------
-    sample : Sample
-        Spatial, with reflectance at the top of the atmosphere or the surface.
-    rng : Generator
-        Source of chance.
+    where clouds are many, as thin ones would keep the dark ground that they were seen over. What a teacher
+    predicted stays as it is: the ground is no more cloud than it was.
 
     Examples
     --------
@@ -57,7 +50,7 @@ def brighten(sample: Sample, rng: np.random.Generator) -> Sample:
     >>> bool(bright.image[0].max() > 0.4), bool((bright.possible & 1).all())
     (True, True)
     """
-    clear = (sample.possible != 0) & ((sample.possible & ~np.uint8(_CLEAR)) == 0) & sample.valid
+    clear = certain(sample.possible, BITS["clear"] | GROUND | BITS["cloud_shadow"]) & sample.valid
     seen = [i for i, band in enumerate(sample.bands) if band.kind == "reflectance" and _shows_ground(band)]
     if clear.sum() <= MOSTLY * ((sample.possible != 0) & sample.valid).sum() or not seen:
         return sample
@@ -77,9 +70,6 @@ def brighten(sample: Sample, rng: np.random.Generator) -> Sample:
     kind = BITS["clear"] | (BITS["snow"] if snow else BITS["land"])
     possible = np.where(changed, sample.possible & ~np.uint8(GROUND) | kind, sample.possible)
     return replace(sample, image=image, possible=possible.astype(np.uint8))
-
-
-_CLEAR = BITS["clear"] | GROUND | BITS["cloud_shadow"]
 
 
 def _shows_ground(band: Band) -> bool:

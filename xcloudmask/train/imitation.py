@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, OptionError, names_checked
-from xcloudmask.metrics.labels import BITS, QUESTIONS
-from xcloudmask.train.samples import Image, Labels, Sample
+from xcloudmask.metrics.labels import QUESTIONS
+from xcloudmask.train.samples import Image, Labels, Sample, coarse_labels
 from xcloudmask.types import Band
 
 #: Metres of a degree on the equator.
@@ -76,7 +76,7 @@ class Imitation:
         NaN where that is less than half. Without a generator there is no noise. A pixel that gets less than
         half its light from data is none.
         """
-        at, name = self.instrument, self.instrument.sensor
+        product, name = self.instrument, self.instrument.sensor
         ours = tuple(band for band in sample.bands if band.kind == "reflectance")
         bands = sensors.get(name).bands if name else ours
         weights = [
@@ -85,11 +85,12 @@ class Imitation:
         ]
         if any(each is None for each in weights):
             return None
-        if at.pixel < 1.5 * sample.gsd:
+        if product.pixel < 1.5 * sample.gsd:
             raise CloudMaskError(
-                f"{sample.scene}: pixels of {sample.gsd:g} m are too coarse to imitate {at.pixel:.0f} m by"
+                f"{sample.scene}: pixels of {sample.gsd:g} m are too coarse to imitate {product.pixel:.0f} m "
+                "by"
             )
-        size = at.pixel / sample.gsd
+        size = product.pixel / sample.gsd
         counts = [int(length / size) for length in sample.possible.shape]
         if not all(counts):
             return None
@@ -97,12 +98,13 @@ class Imitation:
         mixed = np.tensordot(np.asarray(weights, np.float32), fine, axes=1)
         swir = np.array([(band.center_nm or 0) > 1400 for band in bands])
         image = np.empty((len(bands), *counts), np.float32)
-        for native, chosen in ((at.native, ~swir), (at.native_swir, swir)):
+        for native, chosen in ((product.native, ~swir), (product.native_swir, swir)):
             image[chosen] = self._sampled(mixed[chosen], valid, native / sample.gsd, counts, size)
         if rng is not None:
             image += rng.normal(0, self.noise, image.shape).astype(np.float32)
         possible, cover = _labels(sample.possible, counts, size)
-        return replace(sample, image=image, bands=bands, possible=possible, gsd=at.pixel, soft_labels=cover)
+        gsd = product.pixel
+        return replace(sample, image=image, bands=bands, possible=possible, gsd=gsd, soft_labels=cover)
 
     def _sampled(
         self, planes: Image, valid: NDArray[np.bool_], native: float, counts: Sequence[int], size: float
@@ -197,14 +199,7 @@ def seen(size: int, count: int, pixel: float, sigma: float) -> NDArray[np.float3
 
 
 def area_weights(size: int, count: int, pixel: float) -> NDArray[np.float32]:
-    """Return ``[coarse, fine]``: what share of a row of coarse pixels each fine one is.
-
-    Parameters
-    ----------
-    size, count : int
-        Fine pixels, and coarse ones.
-    pixel : float
-        Fine pixels that a coarse one is wide.
+    """Return ``[coarse, fine]``: what share of a row of coarse pixels, `pixel` wide, each fine one is.
 
     Examples
     --------
@@ -226,16 +221,12 @@ def _labels(labels: Labels, counts: Sequence[int], pixel: float) -> tuple[Labels
         share: Image = down @ where.astype(np.float32) @ across.T
         return share
 
-    labelled = area(labels > 0)
-    possible = np.zeros(labelled.shape, np.uint8)
-    for bit in BITS.values():
-        possible[area((labels & bit) > 0) * 3 > labelled] |= bit
-    possible[labelled < 0.5] = 0
     cover = []
     for name in ("cloud", "cloud_shadow"):
         truth = QUESTIONS[name].truth(labels)
-        told = area(truth >= 0)
+        decided = area(truth >= 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            cover.append(np.where(told >= 0.5, area(truth == 1) / told, np.float32(np.nan)))
+            cover.append(np.where(decided >= 0.5, area(truth == 1) / decided, np.float32(np.nan)))
     cloud, shadow = cover
-    return possible, np.stack([1 - cloud - np.nan_to_num(shadow), cloud, shadow]).astype(np.float32)
+    cover_of = np.stack([1 - cloud - np.nan_to_num(shadow), cloud, shadow]).astype(np.float32)
+    return coarse_labels(labels, area, 1.0), cover_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ def tensorboard(folder: Path, name: str) -> Logger:
 
 def mlflow(folder: Path, name: str) -> Logger:
     """Return a logger that writes into one run of the experiment `name`, at MLFLOW_TRACKING_URI."""
-    from importlib import import_module
-
     ml: Any = import_module("mlflow")  # it may be missing, and has no types
 
     ml.set_experiment(name)
@@ -61,16 +60,7 @@ LOGGERS: Mapping[str, Callable[[Path, str], Logger]] = {"tensorboard": tensorboa
 
 
 def open_loggers(names: Iterable[str], folder: str | Path, name: str) -> list[Logger]:
-    """Return the loggers of these names; an error names what to install.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Of `LOGGERS`.
-    folder : path
-        Of the training.
-    name : str
-        Of the model.
+    """Return the loggers of these names for a model in the folder of its training, or say what to install.
 
     Examples
     --------

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -24,7 +23,7 @@ from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.arch.descriptors import BandInput
 from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.train import checkpoint
-from xcloudmask.train.config_base import Above0, AtLeast1, Count, From0, Table, one_of
+from xcloudmask.train.config_tables import Settings
 from xcloudmask.train.loggers import Logger
 from xcloudmask.train.losses import open_to
 from xcloudmask.train.optim import moving_average, rate, train_mode
@@ -37,80 +36,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module], Mapping[str, float]]
 #: Seconds between checkpoints where no number of steps is given.
 SECONDS = 60.0
-SCHEDULES = ("cosine", "plateau", "constant")
 AUTOCAST: dict[str, torch.dtype | None] = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Settings(Table):
-    """How to train: the table [loop] of a config.
-
-    Parameters
-    ----------
-    epochs : int
-        Passes of ``stream.length`` batches.
-    optimiser : {"adamw", "adam", "sgd"}
-        How weights follow the gradient.
-    rate, weight_decay : float
-        Learning rate, and what pulls weights toward 0.
-    momentum : float
-        With ``"sgd"``, the share of the last step that the next one keeps.
-    warmup : int
-        Steps in which the rate rises from nothing.
-    schedule : {"cosine", "plateau", "constant"}
-        What it does afterwards.
-    patience : int
-        With ``"plateau"``, validations without a better score after which the rate is divided by 5.
-    ema : float
-        Decay of the mean of the weights, which is what is validated and kept; 0 for none.
-    clip : float
-        Largest norm of the gradient; 0 for none.
-    autocast : {"off", "bf16", "fp16"}
-        Precision inside the network.
-    stop_after : int
-        Epochs without a better score after which training stops; 0 for never.
-    watch : str
-        The score of the validation that is watched, higher being better; without validation, minus the loss.
-    save_every : int
-        Steps between checkpoints within an epoch; 0 for one a minute.
-    workers : int
-        Threads that make batches ahead.
-    device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"``...
-    deterministic : bool
-        Whether to refuse operations that may differ from run to run.
-
-    Examples
-    --------
-    >>> Settings(epochs=3).schedule
-    'cosine'
-    """
-
-    section = "loop"
-    epochs: AtLeast1 = Field(examples=[10])
-    optimiser: Annotated[str, one_of(("adamw", "adam", "sgd"))] = "adamw"
-    rate: Above0 = 1e-3
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: From0 = 1e-4
-    warmup: Count = 0
-    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
-    patience: AtLeast1 = 5
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip: From0 = 0.0
-    autocast: Annotated[str, one_of(AUTOCAST)] = "off"
-    stop_after: Count = 0
-    watch: str = ""
-    save_every: Count = 0
-    workers: Count = 0
-    device: str = "auto"
-    deterministic: bool = True
-
-    @model_validator(mode="after")
-    def _momentum_is_of_sgd(self) -> Self:
-        if self.momentum and self.optimiser != "sgd":
-            raise CloudMaskError(
-                f"momentum = {self.momentum} in [loop] is of optimiser = 'sgd', not {self.optimiser!r}"
-            )
-        return self
 
 
 @dataclass(slots=True)
@@ -140,30 +66,15 @@ def _optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 class Trainer:
     """Fits a set network to a stream.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Called as ``network(pixels, descriptors, present)``, with ``describe`` for its descriptors; see
-        `xcloudmask.models.arch.setnet.SetNetwork`. In training it may return a further loss beside logits.
-    classes : tuple of str
-        What its channels mean.
-    loss : callable
-        Of logits and possible classes; see `xcloudmask.train.losses`.
-    stream : Stream
-        Where batches come from.
-    settings : Settings
-        How to train.
-    folder : path
-        Where checkpoints, the log and the best weights go. A training that was stopped there is resumed.
-    validate : callable, optional
-        Scores the network after each epoch.
-    about : mapping, optional
-        What the training is of besides, as JSON can hold it: network, recipe, data. It is kept with the
-        state, and a training of something else is not resumed there.
-    teaching : callable, optional
-        Loss of logits and the stream's teacher's predictions; see `xcloudmask.train.losses.teaching`.
-    loggers : sequence of callable
-        Given the steps made and the numbers of each row of the log; see `xcloudmask.train.loggers`.
+    The network is called as ``network(pixels, descriptors, present)``, with ``describe`` for its descriptors
+    (see `xcloudmask.models.arch.setnet.SetNetwork`); in training it may return a further loss beside logits.
+    `loss` is of logits and possible classes, `teaching` of logits and the predictions of the stream's teacher
+    (see `xcloudmask.train.losses`).
+
+    Checkpoints, the log and the best weights go to `folder`, where a training that was stopped is resumed.
+    `about` is what it is of besides, as JSON can hold it: network, recipe, data. It is kept with the state,
+    and a training of something else is not resumed there. `validate` scores the network after each epoch;
+    `loggers` are given the steps made and the numbers of each row of the log.
     """
 
     def __init__(
@@ -223,27 +134,29 @@ class Trainer:
 
     def _epoch(self, wrapped: nn.Module, stop_at: int | None) -> bool:
         """Train for the rest of an epoch; False if it was stopped within it."""
-        at, every = self.progress, self.settings.save_every
+        progress, every = self.progress, self.settings.save_every
         saved = began = time.perf_counter()
-        for batch in self.stream.batches(at.epoch, start=at.step, workers=self.settings.workers):
+        for batch in self.stream.batches(progress.epoch, start=progress.step, workers=self.settings.workers):
             loss, norm = self._step(wrapped, batch)
-            at.step, at.total = at.step + 1, at.total + 1
-            at.loss, at.norm = at.loss + loss, at.norm + norm
+            progress.step += 1
+            progress.total += 1
+            progress.loss += loss
+            progress.norm += norm
             now = time.perf_counter()
-            at.seconds, began = at.seconds + now - began, now
-            if stop_at is not None and at.total >= stop_at:
+            progress.seconds, began = progress.seconds + now - began, now
+            if stop_at is not None and progress.total >= stop_at:
                 self._save()
                 return False
-            due = at.step % every == 0 if every else now - saved > SECONDS
-            if due and at.step < self.stream.length:
+            due = progress.step % every == 0 if every else now - saved > SECONDS
+            if due and progress.step < self.stream.length:
                 self._save()
                 saved = now
         self._end_epoch()
         return True
 
     def _step(self, wrapped: nn.Module, batch: Batch) -> tuple[float, float]:
-        settings, at = self.settings, self.progress
-        at.rate = self.optimiser.param_groups[0]["lr"]
+        settings, progress = self.settings, self.progress
+        progress.rate = self.optimiser.param_groups[0]["lr"]
         train_mode(wrapped)
         dtype = AUTOCAST[settings.autocast]
         with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
@@ -252,7 +165,7 @@ class Trainer:
         possible = torch.from_numpy(open_to(batch.possible, self.classes)).to(self.device)
         loss = self.loss(logits, possible) + extra
         if self.teaching is not None and batch.soft_labels is not None:
-            at.taught += 1
+            progress.taught += 1
             loss = loss + self.teaching(logits, torch.from_numpy(batch.soft_labels).to(self.device))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -262,14 +175,14 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise CloudMaskError(
-                f"the loss is {value} at epoch {at.epoch}, batch {at.step}: lower the rate, clip the "
-                "gradient, or look at the samples of that batch (stream.batch_at)"
+                f"the loss is {value} at epoch {progress.epoch}, batch {progress.step}: lower the rate, clip "
+                "the gradient, or look at the samples of that batch (stream.batch_at)"
             )
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         skipped = self.scaler.get_scale() < scale  # in fp16, a step whose gradient overflowed
-        if not skipped and (settings.schedule == "cosine" or at.total < settings.warmup):
+        if not skipped and (settings.schedule == "cosine" or progress.total < settings.warmup):
             self.rates.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
@@ -289,47 +202,43 @@ class Trainer:
         return np.asarray(self.network.describe([BandInput.from_band(b) for b in bands]))  # type: ignore[operator]
 
     def _end_epoch(self) -> None:
-        at, count = self.progress, max(self.stream.length, 1)
-        scores = dict(self._validated())
-        score = scores.get(self.settings.watch, -at.loss / count) if scores else -at.loss / count
-        if scores and self.settings.watch and self.settings.watch not in scores:
-            raise OptionError("score to watch", self.settings.watch, allowed=scores)
-        if self.settings.schedule == "plateau" and at.total >= self.settings.warmup:
+        progress, count, watch = self.progress, max(self.stream.length, 1), self.settings.watch
+        scores: dict[str, float] = {}
+        if self.validate is not None:
+            with torch.no_grad():
+                scores = dict(self.validate(self.kept().eval()))
+        if scores and watch and watch not in scores:
+            raise OptionError("score to watch", watch, allowed=scores)
+        score = scores.get(watch, -progress.loss / count)
+        if self.settings.schedule == "plateau" and progress.total >= self.settings.warmup:
             self.plateau.step(score)
-        row = {"epoch": at.epoch, "steps": at.total, "rate": at.rate, "loss": at.loss / count,
-               "gradient": at.norm / count, "seconds": round(at.seconds, 2), **scores}  # fmt: skip
+        row = {"epoch": progress.epoch, "steps": progress.total, "rate": progress.rate,
+               "loss": progress.loss / count, "gradient": progress.norm / count,
+               "seconds": round(progress.seconds, 2), **scores}  # fmt: skip
         if self.teaching is not None:
-            row["taught"] = at.taught / count
-            if not at.taught:
+            row["taught"] = progress.taught / count
+            if not progress.taught:
                 raise CloudMaskError(
                     "distil, or cover, in [loss] had nothing to learn from in any image of an epoch: the "
                     "teacher does not take their bands, level or pixel size, or clouds were laid over all of "
                     "them (simulate, mix); cover needs imitate in [recipe]"
                 )
-        if score > at.best:
-            at.best, at.best_epoch = score, at.epoch
+        if score > progress.best:
+            progress.best, progress.best_epoch = score, progress.epoch
             self._write("best.safetensors")
         self._log(row)
-        at.epoch, at.step, at.loss, at.norm = at.epoch + 1, 0, 0.0, 0.0
-        at.seconds = at.taught = 0.0
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.loss = progress.norm = progress.seconds = progress.taught = 0.0
         self._write("last.safetensors")
         self._save()
-
-    def _validated(self) -> Mapping[str, float]:
-        """Score the network that would be kept."""
-        if self.validate is None:
-            return {}
-        network = self.kept().eval()
-        with torch.no_grad():
-            return self.validate(network)
 
     def kept(self) -> nn.Module:
         """Return the network that would be kept: of mean weights, or as it is where no mean is taken."""
         return self.network if self.average is None else self.average.module
 
     def _is_stale(self) -> bool:
-        after, at = self.settings.stop_after, self.progress
-        return bool(after) and at.best_epoch >= 0 and at.epoch - at.best_epoch > after
+        after, progress = self.settings.stop_after, self.progress
+        return bool(after) and progress.best_epoch >= 0 and progress.epoch - progress.best_epoch > after
 
     def _write(self, name: str) -> None:
         if self.rank == 0:
@@ -349,11 +258,7 @@ class Trainer:
         state = checkpoint.read_state(self.folder)
         if state is None:
             return
-        settings = {
-            k: v
-            for k, v in self.settings.model_dump().items()
-            if k not in ("workers", "device", "save_every")
-        }
+        settings = self.settings.model_dump(exclude={"workers", "device", "save_every"})
         if not isinstance(state.get("settings"), dict):
             raise checkpoint.unusable(self.folder)
         other = [k for k, v in settings.items() if state["settings"].get(k) != v]

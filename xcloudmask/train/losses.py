@@ -22,18 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xcloudmask.errors import CloudMaskError, OptionError
-from xcloudmask.metrics.labels import ASKED, covers_all, elementary, open_classes
+from xcloudmask.metrics.labels import ASKED, covers_all, elementary, open_classes, within
 
 
 def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which classes of a network each label leaves open, (n, classes, ...).
-
-    Parameters
-    ----------
-    possible : array of uint8, (n, ...)
-        Bit masks.
-    classes : sequence of str
-        The network's classes, words of `xcloudmask.classes.VOCABULARY`.
+    """Return which classes of a network each label (n, ...), a bit mask, leaves open: (n, classes, ...).
 
     Examples
     --------
@@ -50,16 +43,8 @@ def open_to(possible: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.b
 def ambiguous_cross_entropy(logits: Tensor, possible: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Return the mean of -log(sum of the possible classes' probabilities).
 
-    Where labels leave one class open it is torch's cross-entropy.
-
-    Parameters
-    ----------
-    logits : Tensor
-        (n, classes, ...).
-    possible : Tensor of bool
-        Of the same shape.
-    smoothing : float
-        Share of probability that labels are trusted not to have: coarse masks err at cloud edges.
+    Where labels leave one class open it is torch's cross-entropy. `smoothing` is the share of probability
+    that labels are trusted not to have: coarse masks err at cloud edges.
 
     Examples
     --------
@@ -68,16 +53,14 @@ def ambiguous_cross_entropy(logits: Tensor, possible: Tensor, *, smoothing: floa
     0.6931
     """
     logits, weight = _prepared(logits, possible)
-    whole = torch.logsumexp(logits, dim=1)
-    inside = torch.logsumexp(
-        logits.masked_fill(~possible, -torch.inf).where(_decides(possible), logits), dim=1
-    )
-    loss = whole - inside
+    whole, decides = torch.logsumexp(logits, dim=1), _decides(possible)
+
+    def without(classes: Tensor) -> Tensor:
+        return torch.logsumexp(logits.masked_fill(classes, -torch.inf).where(decides, logits), dim=1)
+
+    loss = whole - without(~possible)
     if smoothing:
-        outside = torch.logsumexp(
-            logits.masked_fill(possible, -torch.inf).where(_decides(possible), logits), dim=1
-        )
-        loss = (1 - smoothing) * loss + smoothing * (whole - outside)
+        loss = (1 - smoothing) * loss + smoothing * (whole - without(possible))
     return _mean(loss, weight)
 
 
@@ -117,17 +100,9 @@ def dice(logits: Tensor, possible: Tensor, *, eps: float = 1.0) -> Tensor:
 def bce_dice(logits: Tensor, possible: Tensor, cloudy: Sequence[bool], *, eps: float = 1.0) -> Tensor:
     """Return binary cross-entropy of cloud plus one minus its Dice coefficient, the loss of CNES's CloudDL.
 
-    The probability of cloud is the sum over its classes; pixels whose label leaves cloud open do not count.
-    Dice looks at cloud alone, so that rare clouds weigh as much as frequent ones.
-
-    Parameters
-    ----------
-    logits, possible
-        (n, classes, ...).
-    cloudy : sequence of bool
-        Which classes are cloud: some, not all.
-    eps : float
-        Added to numerator and denominator of Dice, which is then 1 where there is no cloud at all.
+    The probability of cloud is the sum over the classes that `cloudy` marks, some, not all; pixels whose
+    label leaves cloud open do not count. Dice looks at cloud alone, so that rare clouds weigh as much as
+    frequent ones; `eps` makes it 1 where there is no cloud at all.
 
     Examples
     --------
@@ -149,18 +124,9 @@ def bce_dice(logits: Tensor, possible: Tensor, cloudy: Sequence[bool], *, eps: f
 def distillation(
     logits: Tensor, teacher: Tensor, labelled: Tensor | None = None, *, temperature: float = 1.0
 ) -> Tensor:
-    """Return the cross-entropy against a teacher's probabilities, softened by a temperature.
+    """Return the cross-entropy against a teacher's probabilities, where it is believed (`labelled`).
 
-    Parameters
-    ----------
-    logits : Tensor
-        (n, classes, ...).
-    teacher : Tensor
-        Its probabilities, of the same shape.
-    labelled : Tensor of bool, optional
-        (n, ...), where the teacher is believed.
-    temperature : float
-        Above 1, small probabilities count more.
+    Both are softened by a temperature: above 1, small probabilities count more.
 
     Examples
     --------
@@ -175,21 +141,17 @@ def distillation(
 
 
 def teaching(
-    logits: Tensor, soft_labels: Tensor, classes: Sequence[str], *, temperature: float = 1.0
+    logits: Tensor,
+    soft_labels: Tensor,
+    classes: Sequence[str],
+    *,
+    temperature: float = 1.0,
+    weight: float = 1.0,
 ) -> Tensor:
     """Return `distillation` from a teacher of clear, cloud and shadow, whatever classes the network has.
 
-    Parameters
-    ----------
-    logits : Tensor
-        (n, classes, ...).
-    soft_labels : Tensor
-        (n, 3, ...), as `xcloudmask.train.pseudo.opinion` gives it: NaN where there is none; where only
-        shadow is NaN, clear means not cloud.
-    classes : sequence of str
-        The network's.
-    temperature : float
-        Of the distillation.
+    `soft_labels` are (n, 3, ...), as `xcloudmask.train.pseudo.opinion` gives them: NaN where there is none;
+    where only shadow is NaN, clear means not cloud.
 
     Examples
     --------
@@ -199,18 +161,15 @@ def teaching(
     >>> round(teaching(logits, soft_labels, classes).item(), 4)  # of 0.2 and 0.8 against themselves
     0.5004
     """
-    bits = np.array(list(open_classes(classes).values()))
-    kinds = [torch.from_numpy((bits & asked > 0) & (bits & ~asked == 0)) for asked in ASKED.values()]
+    legend = open_classes(classes)
+    kinds = [torch.tensor(within(legend, asked)) for asked in ASKED.values()]
     if not kinds[1].any() or kinds[1].all():
         raise CloudMaskError(
             f"a teacher predicts cloud or not, and of the classes {', '.join(classes)} "
             + ("all are cloud" if kinds[1].any() else "none is cloud alone")
         )
     whole = kinds[0].any() and kinds[2].any() and (kinds[0] | kinds[1] | kinds[2]).all()
-    rows, soft = (
-        logits.float().movedim(1, -1).flatten(0, -2),
-        soft_labels.float().movedim(1, -1).flatten(0, -2),
-    )
+    rows, soft = (each.float().movedim(1, -1).flatten(0, -2) for each in (logits, soft_labels))
     known = ~torch.isnan(soft[:, 1])
     three = known & ~torch.isnan(soft[:, 2]) & bool(whole)
     cloud_or_not = torch.stack([1 - soft[:, 1], soft[:, 1]], dim=1)
@@ -221,20 +180,13 @@ def teaching(
             summed = [torch.logsumexp(rows[where][:, group.to(rows.device)], dim=1) for group in groups]
             loss = distillation(torch.stack(summed, 1), truth[where], temperature=temperature)
             total = total + loss * where.sum() / known.sum()
-    return total
+    return weight * total
 
 
 def band_recovery(estimate: Tensor, pixels: Tensor, present: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the mean squared error of band values recovered from an embedding, over present bands.
 
-    Parameters
-    ----------
-    estimate, pixels : Tensor
-        (n, bands, y, x).
-    present : Tensor of bool
-        (n, bands).
-    valid : Tensor of bool, optional
-        (n, y, x).
+    `estimate` and `pixels` are (n, bands, y, x), `present` (n, bands), `valid` (n, y, x).
 
     Examples
     --------
@@ -263,14 +215,7 @@ def combined(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the weighted sum of losses named in `LOSSES`, for a network of these classes.
 
-    Parameters
-    ----------
-    terms : mapping of str to float
-        The weight of each loss.
-    classes : sequence of str
-        The network's.
-    smoothing : float
-        Of ``"ambiguous-ce"``.
+    `smoothing` is that of ``"ambiguous-ce"``.
 
     Examples
     --------
@@ -285,7 +230,7 @@ def combined(
     for name in terms:
         if name not in LOSSES:
             raise OptionError("loss", name, allowed=LOSSES)
-    cloudy = [not bits & ~ASKED["cloud"] for bits in open_classes(classes).values()]
+    cloudy = within(open_classes(classes), ASKED["cloud"])
     if "bce-dice" in terms and (not any(cloudy) or (len(terms) == 1 and len(cloudy) > 2)):
         raise CloudMaskError(
             f"bce-dice in [loss] tells cloud from the rest, and the classes are {', '.join(classes)}: name "
@@ -298,9 +243,8 @@ def combined(
     }
 
     def total(logits: Tensor, possible: Tensor) -> Tensor:
-        return torch.stack(
-            [weight * functions[name](logits, possible) for name, weight in terms.items()]
-        ).sum()
+        values = [weight * functions[name](logits, possible) for name, weight in terms.items()]
+        return torch.stack(values).sum()
 
     return total
 

@@ -14,19 +14,9 @@ from xcloudmask.train.samples import Sample
 def mosaic(table: Sample, scenes: Sequence[str], rng: np.random.Generator, size: int) -> Sample:
     """Return a patch of a few regions, each of one pixel's spectrum, all of one scene.
 
-    Regions are the levels of a random field; light and shade vary smoothly over all bands alike. What a
-    mosaic teaches is which spectra are cloud; its shapes are not those of clouds.
-
-    Parameters
-    ----------
-    table : Sample
-        Single pixels, (band, pixel, 1).
-    scenes : sequence of str
-        The scene of each pixel.
-    rng : Generator
-        Source of chance.
-    size : int
-        Rows and columns.
+    `scenes` names that of each pixel of the table, (band, pixel, 1). Regions are the levels of a random
+    field; light and shade vary smoothly over all bands alike. What a mosaic teaches is which spectra are
+    cloud; its shapes are not those of clouds.
 
     Examples
     --------

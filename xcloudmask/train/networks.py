@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xcloudmask import models
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models import arch
 from xcloudmask.models.arch.descriptors import BandInput
@@ -22,24 +23,17 @@ from xcloudmask.train.pretraining import set_encoder
 from xcloudmask.types import AuxInput, ModelSpec
 
 LOADER = "xcloudmask.models.loading:network"
+#: Of the card of a model to start from, what stays.
+KEPT = (
+    "bands", "any_bands", "aux", "min_bands", "fills", "level", "gsd", "patch", "overlap", "patch_fixed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Begun:
-    """A network to train.
+    """A network to train: `called`, a set network, and `kept`, what is written: itself or what it wraps.
 
-    Parameters
-    ----------
-    called : nn.Module
-        A set network, to be trained.
-    kept : nn.Module
-        What is written at the end: itself, or what a `Fixed` wraps.
-    architecture : str
-        Its name.
-    config : dict
-        Its settings.
-    entries : dict
-        Of its card: bands, aux inputs, normalisation, pixel size.
+    `entries` are those of its card: bands, aux inputs, normalisation, pixel size.
     """
 
     called: nn.Module
@@ -128,19 +122,7 @@ def _built(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
 def _started(table: Mapping[str, Any], classes: Sequence[str], seed: int) -> Made:
     """Take a network that was trained before."""
     spec = model_of(table["start"])
-    kept = (
-        "bands",
-        "any_bands",
-        "aux",
-        "min_bands",
-        "fills",
-        "level",
-        "gsd",
-        "patch",
-        "overlap",
-        "patch_fixed",
-    )
-    entries = {name: getattr(spec, name) for name in kept}
+    entries = {name: getattr(spec, name) for name in KEPT}
     names = tuple(table.get("aux", ())) or tuple(each.name for each in spec.aux)
     if spec.any_bands:
         had = {each.name: each for each in spec.aux}
@@ -183,26 +165,16 @@ def model_of(start: str | Path | ModelSpec) -> ModelSpec:
     """Return the card of a model by its name, or of weights that a training wrote, by their path."""
     if isinstance(start, ModelSpec):
         return start
-    from xcloudmask import models
 
     path = Path(start)
     return models.get(str(path.with_suffix(".json") if path.suffix in (".safetensors", ".onnx") else start))
 
 
 def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a model's network and its settings, with a head for these classes.
+    """Return a model's network, of an architecture known here, and its settings, for these classes.
 
-    Where the classes are the model's own it is as it was. Otherwise the last layer is new, except for what
-    it holds of classes with the same name.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        The model; its weights belong to one of `xcloudmask.models.arch.NAMES`.
-    classes : sequence of str
-        What the channels shall mean.
-    seed : int
-        Of the new weights.
+    Where the classes are the model's own it is as it was. Otherwise the last layer is new, with weights drawn
+    from `seed`, except for what it holds of classes with the same name.
 
     Examples
     --------
@@ -228,35 +200,32 @@ def with_head(spec: ModelSpec, classes: Sequence[str], *, seed: int = 0) -> tupl
         return old, config
     config["classes"] = len(classes)
     network = arch.build(spec.architecture, config, seed=seed)
-    state, head = network.state_dict(), sized_by(spec.architecture, config, "classes")
-    for name, value in old.state_dict().items():
-        if name not in head:
-            state[name] = value
-        elif value.shape[head[name]] == len(spec.classes):
-            for at, word in enumerate(classes):
-                if word in spec.classes:
-                    row = value.select(head[name], spec.classes.index(word))
-                    state[name].select(head[name], at).copy_(row)
-    network.load_state_dict(state)
+    _copy_weights(old, network, sized_by(spec.architecture, config, "classes"), spec.classes, classes)
     return network, config
+
+
+def _copy_weights(
+    old: nn.Module, new: nn.Module, axes: Mapping[str, int], before: Sequence[str], after: Sequence[str]
+) -> None:
+    """Copy weights; of those that have an entry a class or band along `axes`, what both networks have."""
+    state = new.state_dict()
+    for name, value in old.state_dict().items():
+        if name not in axes:
+            state[name].copy_(value)
+        elif value.shape[axes[name]] == len(before):
+            for place, word in enumerate(after):
+                if word in before:
+                    own = value.select(axes[name], before.index(word))
+                    state[name].select(axes[name], place).copy_(own)
 
 
 def with_bands(
     network: nn.Module, config: Mapping[str, Any], spec: ModelSpec, bands: tuple[str, ...]
 ) -> tuple[nn.Module, dict[str, Any], ModelSpec]:
-    """Return a network for other bands, its settings, and a card that has them.
+    """Return a network for other bands, in this order, its settings, and a card that has them.
 
     Weights of the bands that it took before stay; those of new ones are zero at first, and what they are
     given is normalised by what `xcloudmask.models.imputation` knows.
-
-    Parameters
-    ----------
-    network, config
-        What `with_head` returns.
-    spec : ModelSpec
-        Its card.
-    bands : tuple of str
-        What it shall take, in order.
 
     Examples
     --------
@@ -271,17 +240,9 @@ def with_bands(
     layers = sized_by(spec.architecture, config, "bands")
     config = {**config, "bands": len(bands)}
     other = arch.build(spec.architecture, config)
-    state = other.state_dict()
-    for name, value in network.state_dict().items():
-        if name not in layers:
-            state[name] = value
-            continue
-        state[name].zero_()
-        for at, band in enumerate(bands):
-            if band in spec.bands:
-                old = value.select(layers[name], spec.bands.index(band))
-                state[name].select(layers[name], at).copy_(old)
-    other.load_state_dict(state)
+    for name in layers:
+        other.state_dict()[name].zero_()
+    _copy_weights(network, other, layers, spec.bands, bands)
     numbers = {"mean": spec.mean, "std": spec.std}
     if any(values is not None and len(values) > 1 for values in numbers.values()):
         how = imputer_for(bands)

@@ -54,20 +54,9 @@ _warned: PerProcessCache[None] = PerProcessCache()
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Patch:
-    """What a patch holds, as it is stored.
+    """What a patch holds, as it is stored (see `FORM`): without `possible` it is not labelled.
 
-    Parameters
-    ----------
-    image : array of uint16, (band, y, x)
-        Reflectance x 10,000, kelvin x 100, 65535 for no data.
-    bands, kinds : tuple of str
-        STAC common name and kind of each band.
-    meta : mapping
-        At least what `META` names.
-    possible : array of uint8, (y, x), optional
-        Bit masks; None if the patch is not labelled.
-    aux : mapping of str to array of float32, (y, x)
-        Height in metres, backscatter as a ratio of powers, angle in degrees; NaN where not known.
+    Aux planes have backscatter as a ratio of powers; NaN where not known.
 
     Examples
     --------
@@ -109,6 +98,12 @@ def read(path: Path) -> Patch:
         _check_labels(path, parts["possible"], parts["image"].shape)
     aux = {str(name): _aux_plane(path, name, parts) for name in AUX_NAMES if name in parts}
     return Patch(parts["image"], bands, kinds, meta, parts.get("possible"), aux)
+
+
+def units(kinds: Iterable[str]) -> NDArray[np.float64]:
+    """Return by what numbers of bands of these kinds are multiplied, (band, 1, 1)."""
+    factors = [100.0 if kind == "brightness_temperature" else 10_000.0 for kind in kinds]
+    return np.array(factors)[:, None, None]
 
 
 def aux_of(path: Path) -> set[str]:

@@ -15,23 +15,10 @@ import torch
 from pydantic import Field, PrivateAttr, model_validator
 
 from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.train import config_tables as tables
 from xcloudmask.train.config_base import Table
-from xcloudmask.train.config_tables import (
-    Card,
-    Data,
-    Entries,
-    Log,
-    Loss,
-    Network,
-    Score,
-    Stage,
-    Teacher,
-    Validation,
-)
-from xcloudmask.train.loop import Settings
 from xcloudmask.train.losses import combined
 from xcloudmask.train.networks import begin
-from xcloudmask.train.stream import Recipe
 from xcloudmask.types import ModelSpec
 
 #: Tables that a stage may change, entry by entry.
@@ -75,17 +62,17 @@ class Plan(Table):
     name: str = Field(title="name = '...', which its files will bear")
     description: str = ""
     licence: str = ""
-    data: Data = Field(title="table [data]")
-    recipe: Recipe = Recipe()
-    network: Network = Field(title="table [network]")
-    loss: Loss = Loss()
-    loop: Settings = Field(title="table [loop]")
-    validation: Validation = Validation()
-    score: Score | None = None
-    card: Card = Card()
-    teacher: Teacher | None = None
-    search: Entries = Field(default_factory=dict)
-    log: Log = Log()
+    data: tables.Data = Field(title="table [data]")
+    recipe: tables.Recipe = tables.Recipe()
+    network: tables.Network = Field(title="table [network]")
+    loss: tables.Loss = tables.Loss()
+    loop: tables.Settings = Field(title="table [loop]")
+    validation: tables.Validation = tables.Validation()
+    score: tables.Score | None = None
+    card: tables.Card = tables.Card()
+    teacher: tables.Teacher | None = None
+    search: tables.Entries = Field(default_factory=dict)
+    log: tables.Log = tables.Log()
     stage: tuple[()] = ()  # what stages change is in the plans of `each_stage`
     _config: Mapping[str, Any] = PrivateAttr(default_factory=dict)
     _sha256: str = PrivateAttr("")
@@ -204,7 +191,7 @@ def _each_stage(config: Mapping[str, Any], alone: Mapping[str, Any]) -> Iterator
         yield "", dict(alone)
     names: list[str] = [str(config.get("name"))]
     for number, given in enumerate(stages, 1):
-        stage = Stage(**given)
+        stage = tables.Stage(**given)
         _check_name(given["name"], "name of a [[stage]]", tuple(names), TAKEN_BY_FILES)
         names.append(stage.name)
         changed = dict(alone)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.metrics.labels import ASKED, BITS, EVERY, GROUND, WORDS, open_classes
+from xcloudmask.models import for_level
 from xcloudmask.train import patches
 from xcloudmask.train.augment import places
 from xcloudmask.train.files import Entry, find
@@ -31,14 +32,7 @@ UNITS = {"elevation": "m", "angle": "degrees"}
 def confident_labels(probabilities: Floats, classes: Sequence[str], confident: float = 0.9) -> Labels:
     """Return the bit mask of the likeliest classes that together reach a probability of `confident`.
 
-    Parameters
-    ----------
-    probabilities : array of float, (classes, y, x)
-        NaN for no data, which gives 0.
-    classes : sequence of str
-        Words of `xcloudmask.metrics.labels.WORDS`.
-    confident : float
-        Probability from which a teacher is believed, above 0.5.
+    Probabilities are (classes, y, x); NaN, for no data, gives 0.
 
     Examples
     --------
@@ -65,19 +59,8 @@ def teach(
     """Return labels for a sample from the mean answer of the models that fit it, or None if none does.
 
     A model fits if the sample has its bands and level, and pixels that it was made for or finer ones. Its
-    labels are clear, cloud (of any thickness) and shadow; a model without the class shadow leaves clear
-    and shadow open.
-
-    Parameters
-    ----------
-    sample : Sample
-        The image; what it is labelled does not matter.
-    models : sequence of str or ModelSpec
-        Teachers. ``"ukis-4band"`` means ukis-4band-l1c or ukis-4band-l2a, as the sample's level asks.
-    confident : float
-        See `confident_labels`.
-    tta : bool
-        Whether each is asked about the eight turns and mirrors of every window.
+    labels are clear, cloud (of any thickness) and shadow; a model without the class shadow leaves clear and
+    shadow open. ``"ukis-4band"`` means ukis-4band-l1c or ukis-4band-l2a, as the sample's level asks.
 
     Examples
     --------
@@ -98,20 +81,10 @@ def teach(
 def opinion(
     sample: Sample, models: Sequence[str | ModelSpec], *, tta: bool = False, device: str = "auto"
 ) -> Floats | None:
-    """Return the mean answer of the models that fit a sample, or None if none does.
+    """Return the mean answer of the models that fit a sample (see `teach`), or None if none does.
 
-    Parameters
-    ----------
-    sample, models, tta
-        See `teach`.
-    device : str
-        Where, as `predict` takes it.
-
-    Returns
-    -------
-    array of float32, (3, y, x)
-        Probabilities of clear, cloud and shadow; NaN where there is no data. If no model has shadow, that
-        is NaN everywhere and clear means not cloud.
+    That is probabilities of clear, cloud and shadow, (3, y, x), NaN where there is no data. If no model has
+    shadow, that is NaN everywhere and clear means not cloud.
 
     Examples
     --------
@@ -151,17 +124,6 @@ def ask(
 
     None if the sample lacks one of its bands, or is of another level.
 
-    Parameters
-    ----------
-    sample : Sample
-        The image.
-    model : str or ModelSpec
-        The model; see `teach`.
-    tta : bool
-        Whether to ask about the eight turns and mirrors of every window.
-    device : str
-        Where, as `predict` takes it.
-
     Examples
     --------
     >>> from xcloudmask.types import Band
@@ -197,10 +159,9 @@ def ask(
 
 
 def _resolved(model: str | ModelSpec, level: str) -> ModelSpec:
-    from xcloudmask import models
     from xcloudmask.train.networks import model_of
 
-    named = models.for_level(model, "boa" if level == "boa" else "toa") if isinstance(model, str) else model
+    named = for_level(model, "boa" if level == "boa" else "toa") if isinstance(model, str) else model
     return model_of(named)
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from xcloudmask.errors import CloudMaskError, ModelWarning, names_checked, warn_
 from xcloudmask.metrics import Histogram, Scores, choose_threshold, reliability
 from xcloudmask.models import card
 from xcloudmask.models.weights import fetch
+from xcloudmask.models.weights.atomic import replace_file
 from xcloudmask.models.weights.fetch import digest
+from xcloudmask.models.weights.formats import packed
 from xcloudmask.train import checkpoint, losses, pseudo
 from xcloudmask.train.calibrate import divide_head, fit_temperature
 from xcloudmask.train.config_tables import Score
@@ -135,14 +138,7 @@ def _warn_of_thresholds(record: Mapping[str, Any]) -> None:
 def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Logger] = ()) -> dict[str, Any]:
     """Train one stage, and return its record.
 
-    Parameters
-    ----------
-    plan : Plan
-        Of the stage.
-    root, folder, taught : path
-        The data, where results go, and where what a teacher labelled lies.
-    loggers : sequence of callable
-        See `train`.
+    The data lie in `root`, results go to `folder`, and what a teacher labelled lies in `taught`.
     """
     classes, data, settings = plan.network.classes, plan.data, plan.loop
     if plan.recipe.hard and plan.network.start is None:
@@ -180,7 +176,7 @@ def fit(plan: Plan, root: Path, folder: Path, taught: Path, loggers: Sequence[Lo
     if asked:
         teaching = asked.loss(classes)
     elif weight := plan.loss.cover:  # of what a sample's own soft labels say
-        teaching = lambda logits, soft: weight * losses.teaching(logits, soft, classes)  # noqa: E731
+        teaching = partial(losses.teaching, classes=classes, weight=weight)
     trainer = Trainer(
         begun.called, classes, combined(plan.loss.terms, classes, smoothing=plan.loss.smoothing), stream,
         settings, folder,
@@ -306,8 +302,10 @@ def finish(
         }  # fmt: skip
         total = histogram if total is None else total + histogram
     threshold = None if total is None else choose_threshold(total, metric)[0]
-    path = write_kept(begun, folder / plan.name)
-    sha256 = digest(path.read_bytes())
+    path = folder / f"{plan.name}.safetensors"
+    weights = packed(begun.kept.state_dict(), begun.architecture, begun.config)
+    replace_file(path, weights)
+    sha256 = digest(weights)
     spec = card_of(plan, begun, path.name, sha256, threshold)
     path.with_suffix(".json").write_text(card.to_json(spec))
     record = {
@@ -331,28 +329,14 @@ def finish(
 
 def card_of(plan: Plan, begun: Begun, weights: str, sha256: str, threshold: float | None) -> ModelSpec:
     """Return the card of what is trained."""
-    least = plan.recipe.least_bands
     some = begun.entries["any_bands"] or begun.entries.get("fills")
-    entries = {
-        **begun.entries,
-        "min_bands": least if some else begun.entries.get("min_bands", 1),
-        "version": "1",
-    }
+    least = plan.recipe.least_bands if some else begun.entries.get("min_bands", 1)
     return ModelSpec(
         name=plan.name, classes=plan.network.classes, loader=LOADER, sha256=sha256,
         weights=weights, licence=plan.licence, description=plan.description, architecture=begun.architecture,
         config=json.dumps(begun.config, sort_keys=True), threshold=threshold,
-        **{**entries, **plan.card.given()},
+        **{**begun.entries, "min_bands": least, "version": "1", **plan.card.given()},
     )  # fmt: skip
-
-
-def write_kept(begun: Begun, stem: Path) -> Path:
-    """Write what is kept of a training, and return where."""
-    path = stem.with_name(f"{stem.name}.safetensors")
-    note = json.dumps({"architecture": begun.architecture, "config": begun.config}, sort_keys=True)
-    # one entry: safetensors writes several in an order of its own, and equal weights shall be equal bytes
-    checkpoint.write_weights(path, begun.kept.state_dict(), {"network": note})
-    return path
 
 
 def curve_of(histogram: Histogram | None) -> list[list[float]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from xcloudmask.engine.aux_planes import encode
 from xcloudmask.engine.pixels import calibrate, fill_gaps
 from xcloudmask.errors import CloudMaskError
-from xcloudmask.metrics.labels import elementary
+from xcloudmask.metrics.labels import BITS, elementary
+from xcloudmask.scene.describe import describe
+from xcloudmask.scene.scene import read_scene
+from xcloudmask.scene.units import calibration_of
 from xcloudmask.types import AuxInput, AuxName, Band
 
 Image = NDArray[np.float32]
@@ -84,6 +88,11 @@ class Sample:
         """Return the sample with only the bands at these positions, in this order."""
         return replace(self, image=self.image[at], bands=tuple(self.bands[i] for i in at))
 
+    def moved(self, move: Callable[[Any], Any]) -> Sample:
+        """Return the sample with image, labels and soft labels moved alike, along their last two axes."""
+        soft = None if self.soft_labels is None else move(self.soft_labels)
+        return replace(self, image=move(self.image), possible=move(self.possible), soft_labels=soft)
+
     def parted(self) -> tuple[Sample, dict[str, Image]]:
         """Return the sample without aux planes, and these by their names."""
         bands = [i for i, band in enumerate(self.bands) if band.kind not in AUX_KINDS]
@@ -94,14 +103,8 @@ class Sample:
 def with_aux(sample: Sample, planes: Mapping[str, Image], aux: Sequence[AuxInput], *, always: bool) -> Sample:
     """Return a sample with aux planes behind its bands as the engine gives them: scaled, and gaps filled.
 
-    Parameters
-    ----------
-    sample, planes
-        From `Sample.parted`.
-    aux : sequence of AuxInput
-        What the network takes, in its order; other planes are left out.
-    always : bool
-        Whether it gets a plane of zeros for each that is not given, as networks of fixed bands do.
+    `sample` and `planes` are from `Sample.parted`; planes that the network does not take are left out. With
+    `always` it gets a plane of zeros for each that is not given, as networks of fixed bands do.
 
     Examples
     --------
@@ -122,6 +125,20 @@ def with_aux(sample: Sample, planes: Mapping[str, Image], aux: Sequence[AuxInput
     return replace(sample, image=np.concatenate(layers), bands=tuple(bands))
 
 
+def coarse_labels(labels: Labels, area: Callable[[NDArray[np.bool_]], NDArray[Any]], whole: float) -> Labels:
+    """Return labels of larger pixels; `area` gives how much of each is true, out of `whole`.
+
+    A class stays possible where a third of the labelled area leaves it open; what is less than half labelled
+    is not labelled.
+    """
+    labelled = area(labels > 0)
+    possible = np.zeros(labelled.shape, np.uint8)
+    for bit in BITS.values():
+        possible[area((labels & bit) > 0) * 3 > labelled] |= bit
+    possible[labelled * 2 < whole] = 0
+    return possible
+
+
 def to_xarray(sample: Sample) -> xr.DataArray:
     """Return a sample's image as a described DataArray with its pixel size, as `predict` takes it.
 
@@ -137,8 +154,6 @@ def to_xarray(sample: Sample) -> xr.DataArray:
     """
     import rioxarray  # noqa: F401  registers .rio
 
-    from xcloudmask.scene.describe import describe
-
     y, x = ((np.arange(size) + 0.5) * sample.gsd for size in sample.possible.shape)
     da = xr.DataArray(sample.image, dims=("band", "y", "x"), coords={"y": -y, "x": x})
     da = describe(da, bands=list(sample.bands), level=sample.level or None)
@@ -151,16 +166,8 @@ def from_xarray(
 ) -> Sample:
     """Return a described DataArray and its labels as a sample; reads its pixels, and scales them if need be.
 
-    Parameters
-    ----------
-    da : DataArray, (band, y, x)
-        Reflectance as ``load_stac`` gives it, or described by ``da.cloudmask.describe``.
-    possible : DataArray of uint8, (y, x), optional
-        Bit masks; without it nothing is labelled.
-    gsd : float, optional
-        Pixel size in metres; by default that of the coordinates.
-    scene : str
-        Name of the scene.
+    `possible` holds bit masks; without it nothing is labelled. The pixel size is that of the coordinates if
+    not given.
 
     Examples
     --------
@@ -169,9 +176,6 @@ def from_xarray(
     >>> [band.common_name for band in from_xarray(da, gsd=10).bands]
     ['red', 'nir']
     """
-    from xcloudmask.scene.scene import read_scene
-    from xcloudmask.scene.units import calibration_of
-
     read = read_scene(da)
     if gsd is None:
         if read.pixel is None:

@@ -13,12 +13,11 @@ import numpy as np
 from xcloudmask import sensors
 from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, warn_user
 from xcloudmask.train.augment import count_of
-from xcloudmask.train.config_tables import Data
+from xcloudmask.train.config_tables import Data, Recipe
 from xcloudmask.train.files import Entry, find, split
 from xcloudmask.train.imitation import INSTRUMENTS, imitate, shared
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.samples import AUX_NAMES, Sample
-from xcloudmask.train.stream import Recipe
 from xcloudmask.types import AuxInput
 
 #: Scenes below which a fixed number of them is kept for choosing.

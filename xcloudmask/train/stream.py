@@ -13,15 +13,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.train import augment, clouds, ground
-from xcloudmask.train.config_base import Above0, AtLeast1, Count, Share, Table
+from xcloudmask.train.config_tables import Recipe
 from xcloudmask.train.files import Entry
 from xcloudmask.train.imitation import as_seen
 from xcloudmask.train.mosaic import mosaic
@@ -32,109 +30,14 @@ from xcloudmask.types import KINDS, AuxInput, Band
 VARIANTS = 16
 
 
-class Recipe(Table):
-    """What is done to a sample on its way into a batch, the table [recipe]; the shares are probabilities.
-
-    Parameters
-    ----------
-    seed : int
-        Of everything random: the first weights, samples, dropout.
-    size : int
-        Rows and columns of a crop.
-    resize : tuple of int
-        Progressive resizing: with ``(4, 2, 1)`` crops are averaged 4 by 4 in the first third of the epochs,
-        to a quarter of `size`, then 2 by 2, and in the last third left as they are.
-    hard : float
-        Hard fine-tuning: this share of the samples is drawn from files in proportion to the loss that the
-        network has there as the training starts, which must be a trained one; the rest as ever.
-    pixels : int
-        If not 0, this many labelled pixels are drawn from each crop or table, for pixel-wise networks.
-    least_bands, whole : int, float
-        Fewest bands of a random subset, and the share of samples that keep all bands.
-    mix, simulate, coarsen, flip, gaps : float
-        Shares of samples with cloud laid over from another, simulated cloud, larger pixels, turns, gaps.
-    radiometry, air, noise, salt_pepper, saturate, bright : float
-        Shares of samples with gain and offset, more or less air light, noise, single pixels turned black or
-        white, clipping, and with clear ground turned into snow or sand.
-    hide_aux : float
-        Share of samples from which an aux input is hidden, so that the network learns to do without.
-    coarsest : float
-        Largest pixel size made, in metres.
-    imitate, finest : float
-        Share of patches seen by an imitated instrument (`xcloudmask.train.imitation`) of pixels from `finest`
-        metres to `coarsest`, half of them with Proba-V's bands if they can be made; others keep their bands.
-        `size` then counts its pixels, and the share of each that is cloud can be learnt: ``cover`` in [loss].
-        Of each patch `VARIANTS` imitations are made, when first drawn, and kept.
-    reflectance_only : bool
-        Whether thermal and other bands are left out.
-    bands : tuple of str
-        If any, these by common name, in this order, and no subsets: for a network of fixed bands.
-    among : tuple of str
-        If any, only these by common name are kept, as many as there are, before subsets are drawn: for a
-        network of fixed bands that estimates those that are missing.
-    mosaic : bool
-        Whether tables of pixels become patches, for a network that looks at neighbours.
-
-    Examples
-    --------
-    >>> Recipe(size=64).pixels
-    0
-    """
-
-    section = "recipe"
-    seed: Count = 0
-    size: AtLeast1 = 128
-    resize: tuple[AtLeast1, ...] = ()
-    hard: Share = 0.0
-    pixels: Count = 0
-    least_bands: AtLeast1 = 3
-    whole: Share = 0.25
-    mix: Share = 0.0
-    simulate: Share = 0.0
-    coarsen: Share = 0.0
-    coarsest: Above0 = 1000.0
-    imitate: Share = 0.0
-    finest: Above0 = 100.0
-    flip: Share = 1.0
-    gaps: Share = 0.0
-    radiometry: Share = 0.0
-    air: Share = 0.0
-    noise: Share = 0.0
-    salt_pepper: Share = 0.0
-    saturate: Share = 0.0
-    bright: Share = 0.0
-    hide_aux: Share = 0.25
-    reflectance_only: bool = True
-    bands: tuple[str, ...] = ()
-    among: tuple[str, ...] = ()
-    mosaic: bool = False
-
-    @model_validator(mode="after")
-    def _sizes_are_whole(self) -> Self:
-        for factor in self.resize:
-            if self.size % factor:
-                raise CloudMaskError(
-                    f"resize = {list(self.resize)} in [recipe]: size = {self.size} is no multiple of {factor}"
-                )
-        return self
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class Batch:
     """Samples of any bands, padded to the most bands among them.
 
-    Parameters
-    ----------
-    pixels : array of float32, (n, bands, y, x)
-        0 where a band is padding or a pixel has no data.
-    bands : tuple of tuple of Band
-        The bands of each sample.
-    present : array of bool, (n, bands)
-        False for padding.
-    possible : array of uint8, (n, y, x)
-        Bit masks, 0 where not labelled or no data.
-    soft_labels : array of float32, (n, 3, y, x), optional
-        What a teacher predicts, NaN where it does not; see `xcloudmask.train.pseudo.opinion`.
+    `pixels`, (n, bands, y, x), are 0 where a band is padding or a pixel has no data; `present`, (n, bands),
+    is False for padding. `possible`, (n, y, x), holds bit masks, 0 where not labelled or no data.
+    `soft_labels`, (n, 3, y, x), are what a teacher predicts, NaN where it does not; see
+    `xcloudmask.train.pseudo.opinion`.
     """
 
     pixels: NDArray[np.float32]
@@ -328,13 +231,8 @@ class Stream:
             sample = self._in_space(sample, rng, real=drawn.spatial, shrink=shrink)
         if recipe.pixels:
             sample = draw_pixels(sample, rng, recipe.pixels)
-        for share, change in (
-            (recipe.air, augment.air),
-            (recipe.radiometry, augment.radiometry),
-            (recipe.noise, augment.noise),
-            (recipe.salt_pepper, augment.salt_pepper),
-            (recipe.saturate, augment.saturate),
-        ):
+        for change in (augment.air, augment.radiometry, augment.noise, augment.salt_pepper, augment.saturate):
+            share = getattr(recipe, change.__name__)  # the entry is named after what is done
             if share and rng.random() < share:
                 sample = change(sample, rng)
         bands, planes = sample.parted()
@@ -436,13 +334,11 @@ def draw_pixels(sample: Sample, rng: np.random.Generator, count: int) -> Sample:
     >>> drawn.image.shape, drawn.possible.ravel().tolist()
     ((1, 5, 1), [1, 1, 1, 1, 1])
     """
-    at = np.flatnonzero((sample.possible > 0) & sample.valid)
-    if at.size == 0:
+    labelled = np.flatnonzero((sample.possible > 0) & sample.valid)
+    if labelled.size == 0:
         empty = np.zeros((count, 1), np.uint8)
         image = np.zeros((len(sample.bands), count, 1), np.float32)
         return replace(sample, image=image, possible=empty, soft_labels=None, spatial=False)
-    chosen = rng.choice(at, count, replace=at.size < count)
-    image = sample.image.reshape(len(sample.bands), -1)[:, chosen, None]
-    soft_labels = None if sample.soft_labels is None else sample.soft_labels.reshape(3, -1)[:, chosen, None]
-    labels = sample.possible.ravel()[chosen, None]
-    return replace(sample, image=image, possible=labels, soft_labels=soft_labels, spatial=False)
+    chosen = rng.choice(labelled, count, replace=labelled.size < count)
+    drawn = sample.moved(lambda plane: plane.reshape(*plane.shape[:-2], -1)[..., chosen, None])
+    return replace(drawn, spatial=False)

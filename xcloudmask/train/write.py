@@ -16,7 +16,9 @@ from xcloudmask.engine.aux_planes import RADAR
 from xcloudmask.errors import BandError, CloudMaskError, OptionError, names_checked
 from xcloudmask.metrics.labels import elementary, possible_from_classes
 from xcloudmask.metrics.xarray_scores import possible_of
-from xcloudmask.scene.aux_inputs import AuxLike
+from xcloudmask.scene.aux_inputs import AuxLike, add_planes, read_aux
+from xcloudmask.scene.dims import spatial_dims
+from xcloudmask.scene.scene import read_scene
 from xcloudmask.train import patches
 from xcloudmask.train.files import NO_DATA, sensor_band
 from xcloudmask.train.samples import AUX_NAMES, from_xarray
@@ -101,8 +103,7 @@ def write_patch(
             )
         sensor_band(known, band.common_name)
     kinds = [band.kind for band in sample.bands]
-    unit = np.array([100.0 if kind == "brightness_temperature" else 10_000.0 for kind in kinds])
-    stored = np.clip(np.round(sample.image * unit[:, None, None]), 0, NO_DATA - 1)
+    stored = np.clip(np.round(sample.image * patches.units(kinds)), 0, NO_DATA - 1)
     meta = {"sensor": sensor, "level": LEVELS[parse_level(level)], "gsd_m": sample.gsd, "scene": sample.scene}
     patches.write(
         path,
@@ -118,9 +119,6 @@ def write_patch(
 
 def _aux_planes(scene: xr.DataArray, aux: AuxLike | None) -> dict[str, NDArray[np.float32]]:
     """Return aux inputs on the scene's grid in the units of a patch: metres, decibels, degrees."""
-    from xcloudmask.scene.aux_inputs import add_planes, read_aux
-    from xcloudmask.scene.scene import read_scene
-
     given = {AuxInput(name): array for name, array in read_aux(aux).items()}
     for each in given:
         if each.name not in AUX_NAMES:
@@ -137,8 +135,6 @@ def _aux_planes(scene: xr.DataArray, aux: AuxLike | None) -> dict[str, NDArray[n
 
 def _bit_masks(scene: xr.DataArray, labels: Any, classes: Mapping[int, str] | None) -> xr.DataArray | None:
     """Return labels as bit masks on the scene's grid."""
-    from xcloudmask.scene.dims import spatial_dims
-
     if labels is None:
         return None
     rows = spatial_dims(scene)

@@ -34,14 +34,8 @@ class Residual(nn.Module):
 class CompactUNet(nn.Module):
     """Logits at the input's size.
 
-    Parameters
-    ----------
-    channels, classes : int
-        Channels in and out.
-    widths : tuple of int
-        Channels at 1/2, 1/4, 1/8, ... of the input's size.
-    depth : int
-        Residual layers a level on the way down.
+    `widths` are the channels at 1/2, 1/4, 1/8, ... of it, `depth` the residual layers a level on the way
+    down.
 
     Examples
     --------
@@ -60,13 +54,9 @@ class CompactUNet(nn.Module):
         super().__init__()
         levels: list[nn.Module] = []
         for at, width in enumerate(widths):
-            enter = (
-                conv_norm(channels, width, stride=2)
-                if at == 0
-                else separable_conv(widths[at - 1], width, stride=2)
-            )
-            repeat = depth if at else 1
-            levels.append(nn.Sequential(enter, *(Residual(width) for _ in range(repeat))))
+            enter, source = (separable_conv, widths[at - 1]) if at else (conv_norm, channels)
+            blocks = (Residual(width) for _ in range(depth if at else 1))
+            levels.append(nn.Sequential(enter(source, width, stride=2), *blocks))
         self.down = nn.ModuleList(levels)
         pairs = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
         self.narrow = nn.ModuleList(conv_norm(deep, low, 1) for deep, low in pairs)

@@ -23,14 +23,7 @@ STRIDES = (8, 16)
 class Pyramid(nn.Module):
     """Atrous spatial pyramid pooling: the same features seen at several distances and as one mean.
 
-    Parameters
-    ----------
-    channels, out : int
-        Of the input, and of each branch and the output.
-    rates : tuple of int
-        Dilation of each 3x3 branch; beside them stand a 1x1 branch and the mean over the window.
-    separable : bool
-        Whether the 3x3 branches filter each channel on its own first.
+    Beside a 3x3 branch for each dilation stand a 1x1 branch and the mean over the window.
 
     Examples
     --------

@@ -61,14 +61,8 @@ Float = npt.NDArray[np.float32]
 class BandInput:
     """One input of a set network: small, hashable, sortable, so that options and graphs may carry it.
 
-    Parameters
-    ----------
-    signal : {"optical", "thermal", "sar_vv", "sar_vh", "sar_angle", "elevation"}
-        Reflectance is optical, brightness temperature thermal.
-    min_nm, max_nm : float
-        Edges of an optical or thermal band at half its maximum, in nanometres; 0 for the others.
-    center_nm : float
-        Its centre; SEnSeI v1 asks for it. Midway if not given.
+    Reflectance is optical, brightness temperature thermal. The edges of such a band are at half its maximum,
+    in nanometres, 0 for the others; its centre, which SEnSeI v1 asks for, lies midway if not given.
 
     Examples
     --------

@@ -50,18 +50,9 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """The encoder: features at a quarter of the input's size, and at ``1 / output_stride``.
 
-    Stages past the output stride keep their size; their 3x3 convolutions are dilated instead.
-
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-    output_stride : {8, 16, 32}
-        How much smaller the deep features are than the input.
-    last : bool
-        Whether the deep features pass the last 1x1 convolution, to 1280 channels. If not, they are the 320
-        that DeepLab for mobile devices takes, where the first block of a stage that keeps its size is dilated
-        as the blocks before it are.
+    Stages past the output stride keep their size; their 3x3 convolutions are dilated instead. Without the
+    `last` 1x1 convolution, to 1280 channels, the deep features are the 320 that DeepLab for mobile devices
+    takes, where the first block of a stage that keeps its size is dilated as the blocks before it are.
 
     Examples
     --------

@@ -61,16 +61,8 @@ class YBlock(nn.Module):
 class RegNetY(nn.Module):
     """The encoder: features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size.
 
-    Parameters
-    ----------
-    bands : int
-        Input channels.
-    stem : int
-        Channels at 1/2.
-    stages : sequence of (int, int)
-        Channels and blocks of each stage; each halves the size.
-    group : int
-        How many channels a 3x3 filter sees.
+    `stem` are the channels at 1/2, `stages` channels and blocks of each stage, `group` how many channels a
+    3x3 filter sees.
 
     Examples
     --------

@@ -54,14 +54,7 @@ class JointNorm(nn.Module):
 class DenseBlock(nn.Module):
     """Layers on each band, or pair of bands: linear, LeakyReLU, `JointNorm`; then one that is linear alone.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Of the input and after each layer with a norm.
-    out : int
-        Of the last layer.
-    adds : bool
-        Whether a layer whose width is that of its input adds it.
+    With `adds`, a layer whose width is that of its input adds it.
 
     Examples
     --------
@@ -110,10 +103,7 @@ class SenseiV1(nn.Module):
     def with_pairs(self, own: Tensor, share: Tensor) -> Tensor:
         """Return what each band makes of its pairs with all bands, on average, and its own features: 128."""
         n, bands, _ = own.shape
-        each, other = (
-            own.unsqueeze(1).expand(n, bands, bands, -1),
-            own.unsqueeze(2).expand(n, bands, bands, -1),
-        )
+        each, other = (own.unsqueeze(axis).expand(n, bands, bands, -1) for axis in (1, 2))
         pairs = torch.cat([each, other], dim=3).flatten(1, 2)  # the pair of j and i at i * bands + j
         both = (share.unsqueeze(2) * share.unsqueeze(1)).flatten(1)
         mixed = self.permuted_descriptor_block(pairs, both).reshape(n, bands, bands, -1)

@@ -72,16 +72,10 @@ def percentiles(pixels: Tensor, step: int = 1) -> Tensor:
 
 
 class FullyConnected(nn.Module):
-    """Layers of layer norm, ReLU and linear.
+    """Layers of layer norm, ReLU and linear, of these widths from the input on.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Of the input and of each layer's output.
-    skip : {"input", "output", "none"}
-        What is added to a layer's output: its input where widths agree, or the output once more.
-    plain_entry : bool
-        Whether the first layer is linear only: ReLU on raw sinusoids would lose their lower half.
+    `skip` says what is added to a layer's output: its input where widths agree, or the output once more. With
+    `plain_entry` the first layer is linear only: ReLU on raw sinusoids would lose their lower half.
 
     Examples
     --------
@@ -113,15 +107,8 @@ class FullyConnected(nn.Module):
 class BandAttention(nn.Module):
     """One transformer layer (Vaswani et al. 2017, arXiv 1706.03762), norm after each part.
 
-    Parameters
-    ----------
-    width, heads, hidden : int
-        Features; heads that share them; width of the feed-forward part.
-    alone : bool
-        Whether each band sees itself only. The published network attends over the windows of a batch, and is
-        run on one window at a time; here the answer never depends on a window's neighbours in the batch.
-    dropout : float
-        While training.
+    With `alone` each band sees itself only. The published network attends over the windows of a batch, and is
+    run on one window at a time; here the answer never depends on a window's neighbours in the batch.
 
     Examples
     --------

@@ -295,17 +295,13 @@ def _threshold(hyper: Mapping[str, Any], result: Mapping[str, Any]) -> float | N
         (result, "standard_threshold"),
     ):  # fmt: skip
         value = place.get(key)
-        if (share := _share(value)) is not None:
-            return share
         if isinstance(value, int | float):
+            if 0 < value < 1:
+                return float(value)
             warn_user(
                 f"{key} = {value} of the item is passed over: a threshold lies between 0 and 1", ModelWarning
             )
     return None
-
-
-def _share(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and 0 < value < 1 else None
 
 
 def _patch(source: Mapping[str, Any], href: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ from xcloudmask.models.members import ENSEMBLE
 from xcloudmask.models.network import Network, load_network
 from xcloudmask.models.weights import fetch
 from xcloudmask.models.weights.atomic import replace_file
-from xcloudmask.models.weights.formats import vetted
+from xcloudmask.models.weights.formats import packed, vetted
 from xcloudmask.types import ModelSpec
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
@@ -94,7 +95,8 @@ def _files(spec: ModelSpec, network: Network) -> tuple[dict[str, bytes], int | N
         return {f"{spec.name}.pt2": program}, None
     files: dict[str, bytes] = {}
     if spec.architecture:
-        files[f"{spec.name}.safetensors"] = safetensors(spec, network)
+        state, config = network.body.state_dict(), json.loads(spec.config or "{}")
+        files[f"{spec.name}.safetensors"] = packed(state, spec.architecture, config)
     if not spec.any_bands:
         files[f"{spec.name}.onnx"] = onnx(spec, network)
     if not files:
@@ -122,25 +124,11 @@ def _beside(spec: ModelSpec, network: Network, files: Mapping[str, bytes]) -> Mo
     )
 
 
-def safetensors(spec: ModelSpec, network: Network) -> bytes:
-    """Return a network's tensors with a note on its architecture; equal ones give equal bytes."""
-    from safetensors.torch import save
-
-    tensors = network.body.state_dict()
-    # one note, as safetensors writes several in any order
-    notes = {
-        "network": json.dumps({"architecture": spec.architecture, "config": json.loads(spec.config or "{}")})
-    }
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, notes)
-
-
-def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
-    """Return a network as an ONNX graph; it takes any number of windows of one size, by default the model's.
+def onnx(spec: ModelSpec, network: Network) -> bytes:
+    """Return a network as an ONNX graph; it takes any number of windows of the model's size.
 
     Most networks compute others from that size while they are traced.
     """
-    import warnings
-
     import torch
 
     if find_spec("onnx") is None:
@@ -148,7 +136,7 @@ def onnx(spec: ModelSpec, network: Network, size: int | None = None) -> bytes:
             "writing an ONNX graph needs the package onnx, which the extra 'train' brings: "
             "pip install 'xcloudmask[train]'"
         )
-    size = size or spec.patch
+    size = spec.patch
     body = network.body.cpu().eval()
     file = io.BytesIO()
     with warnings.catch_warnings():

@@ -130,15 +130,9 @@ def spec_of(model: object) -> ModelSpec:
 def send(model: str | ModelSpec, client: Client | None = None) -> None:
     """Send a model's weights to every worker of a cluster, also to those that come later.
 
-    predict does it for modules and functions that were registered, where a cluster's Client exists.
-    Weights in a file are sent where this is called: for workers that do not see the file.
-
-    Parameters
-    ----------
-    model : str or ModelSpec
-        Which.
-    client : distributed.Client, optional
-        To which cluster; that of the current client if not given.
+    predict does it for modules and functions that were registered, where a cluster's Client exists. Weights
+    in a file are sent where this is called: for workers that do not see the file. The cluster is that of the
+    current client if none is given.
     """
     from distributed import default_client
 

@@ -22,20 +22,10 @@ MAX_SETTINGS = 2**16
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A published model.
+    """A published model, by the name that `xcloudmask.models.load` takes, and the system it belongs to.
 
-    Parameters
-    ----------
-    name : str
-        As `xcloudmask.models.load` takes it.
-    system : str
-        The system it belongs to.
-    files : tuple of mapping
-        ``href`` of each file, and its ``sha256`` where that was published. Several are an ensemble.
-    licence : str
-        Of the weights.
-    source : str
-        Where it is published.
+    `files` have the ``href`` of each, and its ``sha256`` where that was published; several are an ensemble.
+    `source` is where they are published, under which licence the weights are.
     """
 
     name: str

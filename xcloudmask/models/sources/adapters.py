@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xcloudmask.errors import WeightsError
 from xcloudmask.models import loading
 from xcloudmask.models.network import Network, carried
@@ -78,7 +80,6 @@ OMNICLOUDMASK = ModelSpec(
 
 def s2cloudless(spec: ModelSpec) -> Network:
     """Load the trees that the package s2cloudless carries."""
-    import numpy as np
     import torch
 
     data, _ = carried(spec, "pip install s2cloudless")

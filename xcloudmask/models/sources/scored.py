@@ -33,12 +33,8 @@ def scores(family: str, level: Level | None) -> str:
     """
     if family not in _scored():
         return ""
-    told = [
-        f"{one['on']}: {one['score']} ({one['seen']})"
-        for one in _scored()[family]
-        if level in (None, one["level"])
-    ]
-    if not told:
+    entries = [entry for entry in _scored()[family] if level in (None, entry["level"])]
+    if not entries:
         return "None at this level: no labelled scene with its bands was at hand"
     head = "Balanced accuracy of cloud [95 % over scenes], and accuracy in the worst scene. "
-    return head + "; ".join(told)
+    return head + "; ".join(f"{entry['on']}: {entry['score']} ({entry['seen']})" for entry in entries)

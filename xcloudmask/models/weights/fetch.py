@@ -93,14 +93,9 @@ def local_path(href: str) -> Path | None:
 
 
 def read(href: str, sha256: str) -> bytes:
-    """Return the weights at `href` after comparing their hash.
+    """Return the weights at `href` after comparing their hash, which may be empty for a local file only.
 
-    Parameters
-    ----------
-    href : str
-        A path, or an address: http(s), or what fsspec has a file system for (s3, gs, hf).
-    sha256 : str
-        What their SHA-256 must be. It may be empty for a local file only.
+    An address is http(s), or what fsspec has a file system for (s3, gs, hf).
     """
     if sha256.lower() in _held:
         return _held[sha256.lower()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,6 +66,16 @@ def tensors(data: bytes, form: Form, origin: str) -> tuple[dict[str, Tensor], di
     read = importlib.import_module(f"xcloudmask.models.weights.{_READERS[form]}").tensors
     result: tuple[dict[str, Tensor], dict[str, Any]] = read(data, origin)
     return result
+
+
+def packed(state: Mapping[str, Tensor], architecture: str, config: Mapping[str, Any]) -> bytes:
+    """Return tensors as a safetensors file with a note on their network; equal ones give equal bytes."""
+    from safetensors.torch import save
+
+    # one note: safetensors writes several in an order of its own
+    note = json.dumps({"architecture": architecture, "config": dict(config)}, sort_keys=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return save(tensors, {"network": note})
 
 
 #: The module that reads the tensors of a form.

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcloudmask.errors import WeightsError
+from xcloudmask.models import arch
 from xcloudmask.models.weights.safety import fields
 
 #: (windows, bands or classes, rows, columns); None where any number will do.
@@ -73,20 +74,14 @@ class Shapes:
 def configured(architecture: str, config: Mapping[str, object], inputs: int | None) -> Shapes:
     """Return how many channels an architecture with these settings takes and gives.
 
-    Parameters
-    ----------
-    architecture, config
-        See `xcloudmask.models.arch.build`, which checks them; what is wrong with them is passed over here.
-    inputs : int or None
-        How many input channels the caller names; None if any number is taken.
+    What is wrong with the settings is passed over here: `xcloudmask.models.arch.build` checks them. `inputs`
+    is how many channels the caller names; None if any number is taken.
 
     Examples
     --------
     >>> configured("unet", {"bands": 4, "classes": 3}, 3).input
     (None, 4, None, None)
     """
-    from xcloudmask.models import arch
-
     if architecture not in arch.NAMES:
         return Shapes()
     numbers = dict(config)

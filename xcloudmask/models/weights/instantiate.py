@@ -103,8 +103,5 @@ def _size(tensor: torch.Tensor) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return (
-        "nothing"
-        if not names
-        else ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-    )
+    more = f" and {len(names) - 3} more" if names[3:] else ""
+    return ", ".join(names[:3]) + more if names else "nothing"

@@ -24,20 +24,10 @@ MOST_OBJECTS, DEEPEST = 10_000, 16
 
 
 def tensors(data: bytes, origin: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a Keras file by their path below ``model_weights``, and no notes.
+    """Return the tensors of a Keras file by their path below ``model_weights``, in float32, and no notes.
 
-    Returns
-    -------
-    dict of str to Tensor
-        In float32, such as ``"layer/layer/kernel"``: Keras' ``:0`` is left out.
-    dict
-        Empty.
-
-    Raises
-    ------
-    WeightsError
-        Where links or numbers lead out of the file, a group lies within itself, or tensors are larger than
-        the file: Keras writes none of these.
+    Keras' ``:0`` is left out. Links or numbers that lead out of the file, a group within itself, and tensors
+    larger than the file, none of which Keras writes, are refused.
     """
     import torch
 

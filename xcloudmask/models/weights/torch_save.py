@@ -88,12 +88,8 @@ class Storage:
 def tensors(data: bytes, origin: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the weights of a pickled state dict or module by the names of its state dict, and notes.
 
-    Returns
-    -------
-    tensors : dict of str to Tensor
-        Parameters and buffers, and nothing else that lies in the pickle.
-    notes : dict
-        ``"classes"``: the names of all classes and functions that the pickle names.
+    Those are parameters and buffers, and nothing else that lies in the pickle; the note ``"classes"`` has the
+    names of all classes and functions that the pickle names.
 
     Examples
     --------
