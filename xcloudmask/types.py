@@ -537,8 +537,12 @@ class Options:
         given = [band for band in self.inputs if band.kind == "reflectance"]
         names = [band.common_name or band.name for band in given] or self.spec.bands
         pairs = zip(names, self.calibration.saturation, strict=True)
-        said = ", ".join(f"{name} {value:g}" for name, value in pairs if math.isfinite(value))
-        return f"{said}, all alike" if self.calibration.alike else said
+        return ", ".join(f"{name} {value:g}" for name, value in pairs if math.isfinite(value))
+
+    @property
+    def saturation_alike(self) -> int | None:
+        """1 if, as unasked, these bands must also hold one and the same reflectance; None if not."""
+        return 1 if self.calibration.saturation is not None and self.calibration.alike else None
 
     @property
     def aux_names(self) -> str | None:

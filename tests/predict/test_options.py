@@ -135,7 +135,7 @@ def test_every_recorded_option_is_in_attributes_and_fingerprint(da: xr.DataArray
     }  # fmt: skip
     mask = da.cloudmask.predict(**how)
     contract = plan_output(from_reflectance(da, PredictOptions(**how)), WriteOptions()).contract
-    settled_otherwise = {"shadow_threshold", "bands", "uncertainty", "aux"}  # TOY and classes have none
+    settled_otherwise = {"shadow_threshold", "bands", "uncertainty", "aux", "saturation_alike"}  # TOY: none
     recorded = set(PredictOptions.recorded()) - settled_otherwise
     assert {"model", "threshold", "scheme", "tta", "patch_size", "overlap", "working_factors"} < recorded
     for name in recorded:

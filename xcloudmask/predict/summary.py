@@ -396,8 +396,8 @@ def _made_with(da: xr.DataArray, options: type[PredictOptions] = PredictOptions)
         parts.append(", ".join(limits))
     elsewhere = {"model", "model_version", "model_sha256", "scheme", "uncertainty"}  # rows of their own
     worded = {"patch_size", "overlap", "working_factors", "threshold", "shadow_threshold"} | elsewhere
-    if str(attrs.get("saturation", "")).endswith(", all alike"):  # as it is unasked
-        worded |= {"saturation"}
+    if attrs.get("saturation_alike"):  # as it is unasked
+        worded |= {"saturation", "saturation_alike"}
     if attrs.get("cleaned"):
         parts.append(f"cleaned: {attrs['cleaned']}")
     if attrs.get("bands_estimated"):
