@@ -199,8 +199,19 @@ def _time_name(da: xr.DataArray, index: int, count: int) -> str:
         return str(da.attrs["composite_of"])
     name = ""
     if coord is not None and coord.ndim == 0 and coord.dtype.kind == "M" and not np.isnat(coord.values):
-        name = np.datetime_as_string(coord.values, unit="m").replace("T", " ")
+        name = _period_name(coord.values.astype("M8[m]"), str(da.attrs.get("composite_by", "")))
     return f"{name} ({index + 1} of {count})".strip() if count > 1 else name
+
+
+def _period_name(first: np.datetime64, by: str) -> str:
+    """Return what a period of a composite is called, by its first day; a time, if it is of no composite."""
+    if by in ("day", "month", "year"):
+        return str(np.datetime_as_string(first, unit=by[0].upper()))
+    if by == "season":
+        return f"{first.astype('M8[M]')} to {first.astype('M8[M]') + 2}"
+    if by:
+        return f"{by} from {first.astype('M8[D]')}"
+    return str(first).replace("T", " ")
 
 
 def thin(da: xr.DataArray, limit: int = LIMIT) -> xr.DataArray:
