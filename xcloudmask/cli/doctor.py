@@ -19,12 +19,23 @@ NEEDED = (
     "numpy", "xarray", "dask", "torch", "onnxruntime", "ukis-csmask", "rioxarray", "rasterio", "zarr",
     "pystac-client", "stackstac",
 )  # fmt: skip
-#: What the extras of pyproject.toml are for; those for developers are left out.
+#: What the extras of pyproject.toml are for, as in docs/howto/install.md; those for developers are left out.
 EXTRAS = {
     "odc": "load_stac(engine='odc')",
-    "local": "Proba-V HDF5 and SPOT-VGT files",
-    "openvino": "device='openvino', on Intel's hardware",
+    "s3": "stores and items on S3",
+    "local": "Proba-V and SPOT-VGT products, Keras weights",
     "plot": "pictures",
+    "eopf": "EOPF's Zarr stores over http and S3",
+    "geoparquet": "files of STAC items in stac-geoparquet",
+    "areas": "clear_fraction(areas=), rank(area=)",
+    "datasets": "published labelled datasets",
+    "icechunk": "stores in Icechunk",
+    "gateway": "Dask Gateway",
+    "openvino": "device='openvino', on Intel's hardware",
+    "train": "training, fine-tuning, ONNX export",
+    "omnicloudmask": "that model, under its own licence",
+    "s2cloudless": "that model, under its own licence",
+    "cloudsen12": "those models, under their own licence",
     "demo": "xcloudmask demo",
 }
 #: GDAL drivers, what they are for, and whether the command line cannot do without them.
