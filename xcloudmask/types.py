@@ -258,6 +258,9 @@ class ModelSpec:
         Processing level it was trained on; None if either.
     gsd : (float, float)
         Pixel sizes it was trained on, in metres, from and to.
+    finest_pixel : float or None
+        Where pixels are smaller than so many metres, ``auto`` asks models that were made for them first. For
+        one that was trained on coarse pixels and is of use on others as they are; `gsd` has them averaged.
     patch, overlap : int
         Window size and overlap, in its own pixels, unless the caller asks for others.
     patch_fixed : bool
@@ -317,6 +320,7 @@ class ModelSpec:
     uncertainty: bool = False
     level: Level | None = None
     gsd: tuple[float, float] | None = field(default=None, metadata={"label": "pixel"})
+    finest_pixel: float | None = field(default=None, metadata={"label": ""})
     patch: int = field(default=256, metadata={"label": "window", "mlm": ""})
     overlap: int = field(default=64, metadata={"label": ""})
     patch_fixed: bool = field(default=False, metadata=_MADE)
@@ -454,6 +458,8 @@ def _contradiction(spec: ModelSpec) -> str:
         return "loader must read 'package.module:function'"
     if spec.gsd is not None and (len(spec.gsd) != 2 or not 0 < spec.gsd[0] <= spec.gsd[1]):
         return f"gsd must be (from, to) in metres, got {spec.gsd}"
+    if spec.finest_pixel is not None and not spec.finest_pixel > 0:
+        return f"finest_pixel must be above 0 metres, got {spec.finest_pixel:g}"
     for name, numbers in (("mean", spec.mean), ("std", spec.std)):
         if numbers is not None and len(numbers) not in (1, count or 1):
             return f"{name} has {len(numbers)} numbers; one, or one a band"

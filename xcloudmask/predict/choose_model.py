@@ -31,6 +31,7 @@ class Candidate:
     missing: tuple[str, ...]
     other_level: bool
     too_coarse: bool = False  # the pixels are larger than any it was trained on: others are asked first
+    too_fine: bool = False  # likewise, where they are smaller
 
     @property
     def fits(self) -> bool:
@@ -118,7 +119,8 @@ def candidates(bands: Sequence[Band], level: Level | None, pixel: float | None =
     Models that were scored with the most of these bands go first, in the order that docs/scores.md tells. The
     scores are of top-of-atmosphere scenes; for surface reflectance, of which there are too few, they serve
     too, but where no band is lacking one network alone goes before several. Models that were trained on
-    finer pixels than these go behind all that take any: there, networks that look at shapes do worse.
+    finer pixels than these go behind all that take any: there, networks that look at shapes do worse. So do
+    those that were trained on coarser ones alone.
     """
     wanted = level or "toa"
     known = evidence_for(bands)
@@ -129,10 +131,11 @@ def candidates(bands: Sequence[Band], level: Level | None, pixel: float | None =
             tuple(missing_bands(bands, spec)),
             spec.level not in (None, wanted),
             pixel is not None and too_coarse(pixel, spec),
+            pixel is not None and too_fine(pixel, spec),
         )
         for spec in models.automatic()
     ]
-    found.sort(key=lambda c: (c.too_coarse, order.get(family(c.spec), len(order))))
+    found.sort(key=lambda c: (c.too_coarse or c.too_fine, order.get(family(c.spec), len(order))))
     first = next((c for c in found if c.fits), None)
     if wanted == "boa" and first is not None and first.spec.fills:
         alone = [c for c in found if c.fits and not c.spec.fills and made_for(c.spec, bands)]
@@ -150,6 +153,18 @@ def too_coarse(pixel: float, spec: ModelSpec) -> bool:
     (False, True)
     """
     return spec.gsd is not None and pixel > 1.5 * spec.gsd[1]
+
+
+def too_fine(pixel: float, spec: ModelSpec) -> bool:
+    """Whether pixels of so many metres are smaller than a model was made for.
+
+    Examples
+    --------
+    >>> spec = models.get("sensei")
+    >>> too_fine(30, spec), too_fine(300, spec)
+    (True, False)
+    """
+    return spec.finest_pixel is not None and 1.5 * pixel < spec.finest_pixel
 
 
 def _named(model: Any, level: Level | None) -> ModelSpec:

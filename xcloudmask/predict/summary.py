@@ -136,7 +136,7 @@ def summary(data: xr.DataArray | xr.Dataset) -> tuple[str, list[Row]]:
         data = as_mask(data)
         kind = _kind(data)
         sizes = ", ".join(f"{dim}: {size}" for dim, size in data.sizes.items())
-        name = f"{data.name} " if data.name is not None else ""
+        name = f"{data.name} " if data.name not in (None, kind) else ""
         rows = _mask_rows(data) if kind != "scene" else _scene_rows(data)
     return f"{kind} {name}({sizes})", rows
 
@@ -279,7 +279,7 @@ def _model(da: xr.DataArray) -> Row:
 
 def _less(other: Candidate, chosen: ModelSpec, bands: tuple[Band, ...]) -> str:
     """Say why another model that fits was not taken."""
-    if other.too_coarse:
+    if other.too_coarse or other.too_fine:
         return f"for pixels of {pixels(other.spec).partition(';')[0]}"
     fewer = made_for(other.spec, bands) and len(other.spec.bands) < len(chosen.bands)
     return "fewer bands" if fewer else "comes after it, see docs/scores.md"
