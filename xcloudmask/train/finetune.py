@@ -24,6 +24,7 @@ def fine_tune(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     bands: Sequence[str] | None = None,
+    aux: Sequence[str] | None = None,
     epochs: int = 10,
     length: int = 50,
     batch: int = 8,
@@ -52,6 +53,9 @@ def fine_tune(
     bands : sequence of str, optional
         Other bands than the model's, if its bands are fixed: weights of those that it took stay, and those of
         new ones are zero at first.
+    aux : sequence of str, optional
+        Other aux inputs than the model's, ``["elevation", "vv"]``, which the patches hold
+        (``write_patch(..., aux={...})``); for a model that takes any bands.
     epochs, length, batch : int
         Rounds, batches a round, samples a batch.
     rate : float
@@ -103,6 +107,7 @@ def fine_tune(
             "only": [only] if isinstance(only, str) else list(only),
             **({"estimate": True} if estimate else {}),
             **({"bands": list(bands)} if bands else {}),
+            **({"aux": list(aux)} if aux else {}),
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0},
         "card": {
