@@ -51,7 +51,7 @@ class Finding(NamedTuple):
 
     state: Literal["ok", "missing", "BROKEN"]
     what: str
-    told: str
+    detail: str
 
 
 def add_arguments(parser: Parser) -> None:
@@ -200,8 +200,8 @@ def _model() -> Iterator[Finding]:
     scene = scene.cloudmask.describe(bands=list(spec.bands), level=spec.level)
     get_predictor(spec)
     start = time.monotonic()
-    found = scene.cloudmask.predict_proba(spec.name, working_resolution="native")
-    total = float(abs(found.sum("class") - 1).max())
+    odds = scene.cloudmask.predict_proba(spec.name, working_resolution="native")
+    total = float(abs(odds.sum("class") - 1).max())
     if not total < 1e-3:
         yield Finding("BROKEN", "one window", f"probabilities do not add up to 1 (off by {total:g})")
     else:

@@ -34,9 +34,9 @@ def texts(values: Iterable[str]) -> Any:
     >>> texts(["red", "nir"]).tolist()
     ['red', 'nir']
     """
-    found = [str(value) for value in values]
-    out = np.empty(len(found), dtype=object)
-    out[:] = found
+    words = [str(value) for value in values]
+    out = np.empty(len(words), dtype=object)
+    out[:] = words
     return out
 
 
@@ -198,14 +198,14 @@ def describe(
         out = describe_bands(out, named, dim=dim)
     elif sensor is not None and known is not None:
         labels = labels_of(da, dim)
-        found = name_bands(labels, known)
-        if not any(band in known.bands for band in found):
+        named = name_bands(labels, known)
+        if not any(band in known.bands for band in named):
             raise BandError(
                 f"none of the labels {', '.join(labels)} is a band of {known.name} "
                 f"({', '.join(band.name for band in known.bands)}); say which they are",
                 Remedy("with {}, in order", Use("describe", sensor=..., bands=[...])),
             )
-        out = describe_bands(out, found, dim=dim, labels=labels)
+        out = describe_bands(out, named, dim=dim, labels=labels)
     if known is not None:
         out.attrs["sensor"] = known.name
     if level is not None:
