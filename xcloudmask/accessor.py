@@ -739,12 +739,7 @@ class CloudMask:
         return to_zarr(self._mask(), store, **options)
 
     def to_stac(
-        self,
-        href: str | PathLike[str],
-        *,
-        id: str | None = None,
-        items: Any = None,
-        cloud_cover: bool = True,
+        self, href: str | PathLike[str], *, id: str | None = None, items: Any = None, cloud_cover: bool = True
     ) -> Any:
         """Return what STAC says of this mask, which lies at an address, a GeoTIFF or a Zarr group.
 
@@ -859,14 +854,8 @@ class CloudMask:
 
         Parameters
         ----------
-        mask : DataArray, optional
-            Classes of the scene, on the same grid.
-        rgb : sequence of str, or str
-            Three bands for red, green and blue, or one for grey.
-        time : int, str or datetime, optional
-            Which time, by position or label. The first by default.
-        stretch : (float, float)
-            Percentiles of each band that become black and full colour.
+        mask, rgb, time, stretch
+            As of `xcloudmask.masks.plot.plot`, for one time; of probabilities there is no map.
         alpha : float
             How opaque the classes are at first: 0 to 1.
         limit : int

@@ -328,10 +328,13 @@ def _bytes(count: float) -> str:
 
 
 def _mask_rows(da: xr.DataArray) -> list[Row]:
+    try:
+        classes = _class_rows(da)
+    except Exception as error:
+        classes = [_failed("Classes", error)]
     return [
         _guarded("Model", lambda: _made_by(da)),
-        _guarded("Classes", lambda: _classes(da)),
-        *_clear(da),
+        *classes,
         _guarded("Made with", lambda: _made_with(da)),
         _guarded("Pixels", lambda: _pixels(da)),
         _guarded("Data", lambda: _chunks(da)),
@@ -346,27 +349,24 @@ def _made_by(da: xr.DataArray) -> str:
     return f"{attrs['model']} {attrs.get('model_version', '')}" + (f", sha256 {sha[:12]}…" if sha else "")
 
 
-def _classes(da: xr.DataArray) -> str:
+def _class_rows(da: xr.DataArray) -> list[Row]:
+    """Return the classes and, of a mask that lies in memory, their shares and that of clear."""
     scheme = f"; scheme {da.attrs['scheme']}" if da.attrs.get("scheme") else ""
     if "flag_values" not in da.attrs:
         labels = map(str, np.atleast_1d(coordinate(da["class"])).tolist())
         names = [label for label in labels if label != "uncertainty"]  # which comes with them and is none
-        return f"{', '.join(names)}; NaN for no data{scheme}"
+        return [Row("Classes", f"{', '.join(names)}; NaN for no data{scheme}")]
     codes = codes_of(da)
     if NO_DATA not in codes.values():
         codes["no_data"] = NO_DATA
-    shares = {name: f" {100 * count / da.size:.3g} %" for name, count in _counts(da, codes).items()}
-    return ", ".join(f"{code} {name}{shares.get(name, '')}" for name, code in codes.items()) + scheme
-
-
-def _clear(da: xr.DataArray) -> list[Row]:
-    """Return a row with the clear share of what holds data, of a mask that lies in memory."""
-    try:
-        counts = _counts(da, {name: code for name, code in codes_of(da).items() if code != NO_DATA})
-    except Exception:  # another row says it
-        return []
-    seen, clear = sum(counts.values()), sum(count for name, count in counts.items() if name in CLEAR)
-    return [Row("Clear", f"{100 * clear / seen:.3g} % of {seen:,} pixels that hold data")] if seen else []
+    counts = _counts(da, codes)
+    shares = {name: f" {100 * count / da.size:.3g} %" for name, count in counts.items()}
+    words = [f"{code} {name}{shares.get(name, '')}" for name, code in codes.items()]
+    rows = [Row("Classes", ", ".join(words) + scheme)]
+    if seen := sum(count for name, count in counts.items() if codes[name] != NO_DATA):
+        clear = sum(count for name, count in counts.items() if name in CLEAR)
+        rows.append(Row("Clear", f"{100 * clear / seen:.3g} % of {seen:,} pixels that hold data"))
+    return rows
 
 
 def _counts(da: xr.DataArray, codes: dict[str, int]) -> dict[str, int]:
