@@ -20,7 +20,7 @@ from xcloudmask.scene.dataset import band_names, mask_of
 from xcloudmask.scene.dataset import stack as stack_bands
 from xcloudmask.scene.describe import describe
 from xcloudmask.scene.dims import band_dim
-from xcloudmask.scene.eopf import describe_dataset
+from xcloudmask.scene.eopf import describe_dataset, on_one_grid, quality
 from xcloudmask.tidy.steps import Steps
 from xcloudmask.types import Band, ModelLike, Sensor
 
@@ -55,17 +55,13 @@ def typed(function: Callable[P, xr.DataArray]) -> Callable[P, DataArray]:
 class CloudMask:
     """What an array and a dataset of bands have in common."""
 
-    def _array(self) -> xr.DataArray:
-        """Return the data as an array with a band dimension."""
-        raise NotImplementedError
+    _array: Callable[[], xr.DataArray]  # the data as an array with a band dimension
+    _mask: Callable[[], xr.DataArray]  # as the mask that it is
+    _scene: Callable[[], xr.DataArray | xr.Dataset]  # as what it is, described as far as its product tells
 
     def _array_for(self, asked: PredictOptions) -> xr.DataArray:
         """Return the array that a call is about."""
         return self._array()
-
-    def _mask(self) -> xr.DataArray:
-        """Return the data as the mask that it is."""
-        raise NotImplementedError
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -77,10 +73,6 @@ class CloudMask:
     def sensor(self) -> Sensor | None:
         """The sensor that the data names, if it names one."""
         return sensor_of(self._array())
-
-    def _scene(self) -> xr.DataArray | xr.Dataset:
-        """Return the data as what it is, described as far as its product tells."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         from xcloudmask.predict import summary
@@ -225,10 +217,7 @@ class CloudMask:
         >>> mask.dtype, mask.attrs["model"]
         (dtype('uint8'), 'ukis-4band-l1c')
         """
-        options = dict(locals())  # exactly what the signature spells out
-        del options["self"], options["progress"]
-        asked = PredictOptions(**options)
-        return typed(predict)(self._array_for(asked), asked, progress)
+        return self._predict("classes", progress, locals())
 
     def predict_proba(
         self,
@@ -272,9 +261,12 @@ class CloudMask:
         >>> bool((odds.sel({"class": "uncertainty"}) <= 0.5).all())
         True
         """
-        options = dict(locals())
-        del options["self"], options["progress"]
-        asked = PredictOptions(output="probabilities", **options)
+        return self._predict("probabilities", progress, locals())
+
+    def _predict(self, output: Any, progress: Progress, spelled_out: dict[str, Any]) -> DataArray:
+        """Predict with the options that a signature spells out."""
+        options = {name: spelled_out[name] for name in PredictOptions.names() if name in spelled_out}
+        asked = PredictOptions(output=output, **options)
         return typed(predict)(self._array_for(asked), asked, progress)
 
     def clear_fraction(
@@ -740,20 +732,14 @@ class CloudMask:
         StreamReport
             What was written, skipped and failed; `xcloudmask.stream` lists the errors.
         """
+        options = dict(locals())
+        del options["self"], options["store"]
         from xcloudmask.streaming import to_zarr
 
-        options = {
-            name: value for name, value in locals().items() if name not in ("self", "store", "to_zarr")
-        }
         return to_zarr(self._mask(), store, **options)
 
     def to_stac(
-        self,
-        href: str | PathLike[str],
-        *,
-        id: str | None = None,
-        items: Any = None,
-        cloud_cover: bool = True,
+        self, href: str | PathLike[str], *, id: str | None = None, items: Any = None, cloud_cover: bool = True
     ) -> Any:
         """Return what STAC says of this mask, which lies at an address, a GeoTIFF or a Zarr group.
 
@@ -868,14 +854,8 @@ class CloudMask:
 
         Parameters
         ----------
-        mask : DataArray, optional
-            Classes of the scene, on the same grid.
-        rgb : sequence of str, or str
-            Three bands for red, green and blue, or one for grey.
-        time : int, str or datetime, optional
-            Which time, by position or label. The first by default.
-        stretch : (float, float)
-            Percentiles of each band that become black and full colour.
+        mask, rgb, time, stretch
+            As of `xcloudmask.masks.plot.plot`, for one time; of probabilities there is no map.
         alpha : float
             How opaque the classes are at first: 0 to 1.
         limit : int
@@ -938,9 +918,6 @@ class DataTreeAccessor(CloudMask):
     def __init__(self, tree: xr.DataTree) -> None:
         self._tree = tree
 
-    def _array(self) -> xr.DataArray:
-        return self.to_array()
-
     def _mask(self) -> xr.DataArray:
         raise CloudMaskError("the tree is a scene and no mask: tree.cloudmask.predict() gives its mask")
 
@@ -984,9 +961,9 @@ class DataTreeAccessor(CloudMask):
         >>> dict(da.sizes), da.attrs["sensor"], da.attrs["level"]
         ({'band': 2, 'y': 6, 'x': 6}, 'sentinel-2b', 'toa')
         """
-        from xcloudmask.scene.eopf import on_one_grid
-
         return stack_bands(on_one_grid(self._tree, read_at))
+
+    _array = to_array
 
     def quality(self, like: xr.DataArray | None = None) -> xr.Dataset:
         """Return what the product's quality masks tell: ``valid`` and, for each band, ``saturated``; lazy.
@@ -1002,8 +979,6 @@ class DataTreeAccessor(CloudMask):
             ``valid`` is False where any band was lost or its detector is defective: give it to
             ``predict(valid=...)``. ``saturated`` is True where a band's detector was saturated.
         """
-        from xcloudmask.scene.eopf import quality
-
         return quality(self._tree, self._array() if like is None else like)
 
     def apply(
@@ -1023,11 +998,7 @@ class DataArrayAccessor(CloudMask):
     def _array(self) -> xr.DataArray:
         return self._da
 
-    def _scene(self) -> xr.DataArray:
-        return self._da
-
-    def _mask(self) -> xr.DataArray:
-        return self._da
+    _mask = _scene = _array
 
     def apply(
         self, mask: xr.DataArray, drop: Sequence[str] = DROP, buffer: str | float | None = None

@@ -223,7 +223,7 @@ def names_checked(function: Call) -> Call:
     def call(*args: Any, **options: Any) -> Any:
         for option in options:
             if option not in known:
-                raise wrong(f"option of {name}", option, allowed=[one for one in known if one != "self"])
+                raise wrong(f"option of {name}", option, allowed=[each for each in known if each != "self"])
         for option, value in (*zip(known, args, strict=False), *options.items()):
             kinds = needed.get(option)
             if not kinds or (value is None and "None" in kinds):

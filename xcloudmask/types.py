@@ -258,6 +258,9 @@ class ModelSpec:
         Processing level it was trained on; None if either.
     gsd : (float, float)
         Pixel sizes it was trained on, in metres, from and to.
+    finest_pixel : float or None
+        Where pixels are smaller than so many metres, ``auto`` asks models that were made for them first. For
+        one that was trained on coarse pixels and is of use on others as they are; `gsd` has them averaged.
     patch, overlap : int
         Window size and overlap, in its own pixels, unless the caller asks for others.
     patch_fixed : bool
@@ -317,6 +320,7 @@ class ModelSpec:
     uncertainty: bool = False
     level: Level | None = None
     gsd: tuple[float, float] | None = field(default=None, metadata={"label": "pixel"})
+    finest_pixel: float | None = field(default=None, metadata={"label": ""})
     patch: int = field(default=256, metadata={"label": "window", "mlm": ""})
     overlap: int = field(default=64, metadata={"label": ""})
     patch_fixed: bool = field(default=False, metadata=_MADE)
@@ -454,6 +458,8 @@ def _contradiction(spec: ModelSpec) -> str:
         return "loader must read 'package.module:function'"
     if spec.gsd is not None and (len(spec.gsd) != 2 or not 0 < spec.gsd[0] <= spec.gsd[1]):
         return f"gsd must be (from, to) in metres, got {spec.gsd}"
+    if spec.finest_pixel is not None and not spec.finest_pixel > 0:
+        return f"finest_pixel must be above 0 metres, got {spec.finest_pixel:g}"
     for name, numbers in (("mean", spec.mean), ("std", spec.std)):
         if numbers is not None and len(numbers) not in (1, count or 1):
             return f"{name} has {len(numbers)} numbers; one, or one a band"
@@ -524,21 +530,28 @@ class Options:
     )  # what attributes and stores tell of it
 
     @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands of reflectance that the model is given, in its order."""
+        given = tuple(band.common_name or band.name for band in self.inputs if band.kind == "reflectance")
+        return given or self.spec.bands
+
+    @property
     def input_band_names(self) -> str | None:
         """Names of the bands that were given, where the model's card does not tell; None where it does."""
-        given = [band for band in self.inputs if band.kind == "reflectance"]
-        return " ".join(band.common_name or band.name for band in given) or None
+        return " ".join(self.band_names) if self.inputs else None
 
     @property
     def saturation(self) -> str | None:
         """Which bands are saturated, and from where on: ``"blue 0.4, red 0.4"``; None if none is."""
         if self.calibration.saturation is None:
             return None
-        given = [band for band in self.inputs if band.kind == "reflectance"]
-        names = [band.common_name or band.name for band in given] or self.spec.bands
-        pairs = zip(names, self.calibration.saturation, strict=True)
-        said = ", ".join(f"{name} {value:g}" for name, value in pairs if math.isfinite(value))
-        return f"{said}, all alike" if self.calibration.alike else said
+        pairs = zip(self.band_names, self.calibration.saturation, strict=True)
+        return ", ".join(f"{name} {value:g}" for name, value in pairs if math.isfinite(value))
+
+    @property
+    def saturation_alike(self) -> int | None:
+        """1 if, as unasked, these bands must also hold one and the same reflectance; None if not."""
+        return 1 if self.calibration.saturation is not None and self.calibration.alike else None
 
     @property
     def aux_names(self) -> str | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -625,7 +626,7 @@ def test_a_store_that_holds_a_scene_beside_its_mask_is_a_scene(
     assert main(["info", str(tmp_path / "b.zarr")]) == 0
     assert ": scene pixels" in capsys.readouterr().out
     assert main(["info", str(tmp_path / "b.zarr"), "--variable", "mask"]) == 0
-    assert ": mask mask" in capsys.readouterr().out
+    assert ": mask (" in capsys.readouterr().out, "and not 'mask mask'"
 
 
 def test_demo_calls_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -656,6 +657,17 @@ def test_doctor_finds_what_is_broken(
     assert re.search(r"BROKEN +NoSuchDriver", told)
     assert re.search(r"BROKEN +model +WeightsError: altered", told)
     assert "3 needed parts are broken" in told
+
+
+def test_doctor_and_the_page_on_installing_list_every_extra() -> None:
+    """Those of pyproject.toml but for those that only developers install."""
+    root = Path(__file__).parents[2]
+    declared = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (root / "docs" / "howto" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*`) \|", page.partition("## Environment variables")[0], re.M)
+    expected = set(declared["optional-dependencies"]) - {"docs", "test", "dev"}
+    assert set(re.findall(r"`([\w-]+)`", "".join(rows))) == expected
+    assert set(doctor.EXTRAS) == expected
 
 
 def test_the_extras_of_the_doctor_are_those_declared() -> None:

@@ -58,8 +58,26 @@ def test_a_composite_is_titled_with_all_of_its_dates():
     for data in (many, many.to_dataset("band")):
         ax = data.cloudmask.composite(masks).cloudmask.plot()
         assert ax.figure.get_suptitle() == "6 dates, 2024-05-03 to 2024-06-07"
-    monthly = many.cloudmask.composite(masks, by="month")
-    assert monthly.cloudmask.plot(time=1).figure.get_suptitle() == "2024-06-01 00:00 (2 of 2)"
+
+
+@pytest.mark.parametrize(
+    ("by", "title"),
+    [
+        ("day", "2024-05-10 (2 of 6)"),
+        ("week", "week from 2024-05-06 (2 of 6)"),
+        ("month", "2024-06 (2 of 2)"),
+        ("season", "2024-06 to 2024-08 (2 of 2)"),
+        ("year", "2024"),
+        ("20D", "20D from 2024-05-23 (2 of 2)"),
+    ],
+)
+def test_a_composite_is_titled_with_the_period_and_not_with_its_first_day(by: str, title: str) -> None:
+    days = np.datetime64("2024-05-03", "ns") + 7 * np.arange(6) * np.timedelta64(1, "D")
+    many = scene().expand_dims(time=days)
+    masks = xr.zeros_like(many.isel(band=0, drop=True), np.uint8).assign_attrs(FLAGS)
+    for data in (many, many.to_dataset("band")):
+        periods = data.cloudmask.composite(masks, by=by)
+        assert periods.cloudmask.plot(time=min(1, periods.time.size - 1)).figure.get_suptitle() == title
 
 
 def canvas(ax) -> np.ndarray:

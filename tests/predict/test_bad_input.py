@@ -20,6 +20,7 @@ from xcloudmask.errors import (
     UnitWarning,
 )
 from xcloudmask.models import get
+from xcloudmask.types import Band
 
 NAMES = ["blue", "green", "red", "nir"]
 #: A graph that onnxruntime runs wherever it runs.
@@ -57,7 +58,10 @@ TABLE = {
     "complex": (lambda: scene(GOOD).astype("c8"), {}, UnitError, r"da\.real"),
     "booleans": (lambda: scene(GOOD) > 0.5, {}, UnitError, "astype"),
     "one band": (lambda: scene(GOOD[:1], ["red"]), {}, BandError, "missing: blue, green, nir"),
-    "two bands of a name": (lambda: scene(GOOD, ["red", "red", "green", "nir"]), {}, BandError, "select"),
+    "two bands of a name": (
+        lambda: scene(GOOD).assign_coords(common_name=("band", ["red", "red", "green", "nir"])),
+        {}, BandError, "select",
+    ),
     "wavelengths in nm": (
         lambda: wavelengths("center_wavelength", [490.0, 560, 665, 842]), {}, UnitError, "expected µm"
     ),
@@ -210,6 +214,26 @@ def test_bands_are_found_by_wavelength_and_by_the_sensors_names():
         scene(GOOD, list("klmn")).cloudmask.describe("sentinel-2")
     with pytest.raises(CloudMaskError, match="the array has 4"):
         scene(GOOD).cloudmask.describe(bands=["red"])
+
+
+@pytest.mark.parametrize(
+    "bands",
+    [
+        ["red", "red", "green", "nir"],
+        ["Red", "red", "green", "nir"],
+        [Band("b"), "red", "RED", "red"],
+        [Band("red"), "b", "c", "red"],
+    ],
+)
+def test_bands_that_are_named_twice_are_refused(bands) -> None:
+    bare = xr.DataArray(GOOD, dims=("band", "y", "x"))
+    with pytest.raises(
+        BandError,
+        match=r"^bands=\[.*\] names '[Rr]ed' (twice|several times): give each band a name of its own",
+    ):
+        bare.cloudmask.describe(bands=bands)
+    reddish = [Band("5", "rededge"), Band("6", "rededge"), "red", "nir"]  # two of a colour, not of a name
+    assert bare.cloudmask.describe(bands=reddish).band.values.tolist() == ["5", "6", "red", "nir"]
 
 
 def test_what_describe_says_of_nodata_replaces_the_attributes():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -156,6 +157,22 @@ def test_pixels_coarser_than_a_network_knows_are_left_to_those_for_any() -> None
         assert found[:2] == ["sensei", "spectral"]
     for names, first in (("blue red nir swir16", "sensei"), ("blue green red", "spectral")):
         assert choose_model.candidates(bands_of(names), "toa", 300.0)[0].spec.name == first
+
+
+def test_pixels_finer_than_a_network_knows_are_left_to_those_for_any() -> None:
+    odd = bands_of("rededge071 rededge078 nir09")
+    assert choose_model.evidence_for(odd) is None
+    for pixel, first in ((10.0, "spectral"), (30.0, "spectral"), (100.0, "sensei"), (1000.0, "sensei")):
+        fitting = [c.spec.name for c in choose_model.candidates(odd, "toa", pixel) if c.fits]
+        assert fitting[0] == first
+        known = [c.spec.name for c in choose_model.candidates(bands_of("blue red nir swir16"), "toa", pixel)]
+        assert known[0] == ("ukis-any-l1c" if pixel < 60 else "sensei")
+    assert models.get("sensei").gsd is None, "named, it answers on the pixels as they are"
+    said = repr(scene("rededge071 rededge078 nir09").cloudmask)
+    assert "auto is spectral" in said
+    assert "not sensei: for pixels of 100 m or more" in said
+    with pytest.raises(ValueError, match="finest_pixel must be above 0 metres, got 0"):
+        replace(models.get("sensei"), finest_pixel=0)
 
 
 def test_the_warning_on_coarse_pixels_names_them() -> None:

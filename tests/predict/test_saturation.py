@@ -18,7 +18,7 @@ from xcloudmask.testing import ANY_BANDS, TOY
 
 NAMES = ["blue", "green", "red", "nir"]
 SNOW = "val/l8_38cloud/54_3_by_10_LC08_L1TP_064017_20160420_20170223_01_T1.npz"
-UNASKED = "blue 1.2, green 1.2, red 1.2, all alike"
+VISIBLE = "blue 1.2, green 1.2, red 1.2"
 PUBLISHED = Path(__file__).parents[2] / "../shared/published"
 SHADOWS = Path(__file__).parents[2] / "../shared/data/train/s2_shadow_alberta"
 #: Visible bands that end at 0.4, and one that does not.
@@ -53,7 +53,9 @@ def test_saturated_pixels_are_cloud_and_no_other_pixel_changes(dtype: str, how: 
     assert (as_it_was.values[FULL] != cloud).any(), "the toy sees cloud there anyway: this shows nothing"
     np.testing.assert_array_equal(mask.values[~FULL], as_it_was.values[~FULL])
     assert mask.attrs["saturation"] == "blue 0.4, green 0.4, red 0.4"
-    assert as_it_was.attrs["saturation"] == UNASKED
+    assert as_it_was.attrs["saturation"] == VISIBLE
+    assert as_it_was.attrs["saturation_alike"] == 1
+    assert "saturation_alike" not in mask.attrs
 
 
 def test_probabilities_move_to_thick_cloud_but_snow_stays_snow() -> None:
@@ -153,7 +155,8 @@ def test_unasked_only_what_is_alike_in_all_visible_bands_is_cloud(dtype: str) ->
     da, full = flat(dtype)
     alone = da.cloudmask.predict(FOUR, saturation=None)
     mask = da.cloudmask.predict(FOUR)
-    assert (alone.attrs.get("saturation"), mask.attrs["saturation"]) == (None, UNASKED)
+    assert (alone.attrs.get("saturation"), mask.attrs["saturation"]) == (None, VISIBLE)
+    assert mask.attrs["saturation_alike"] == 1
     assert (alone.values[full] != 1).any(), "the toy sees cloud there anyway: this shows nothing"
     assert (mask.values[full] == 1).all()
     np.testing.assert_array_equal(mask.values[~full], alone.values[~full])
@@ -202,7 +205,7 @@ def test_a_model_that_came_as_a_file_answers_as_it_is(
     assert "saturation" not in da.cloudmask.predict(str(path)).attrs
     assert da.cloudmask.predict(spec, saturation=1.2).attrs["saturation"].startswith("blue 1.2")
     if place == "exported":
-        assert da.cloudmask.predict("sensei").attrs["saturation"] == UNASKED
+        assert da.cloudmask.predict("sensei").attrs["saturation_alike"] == 1
 
 
 @pytest.mark.parametrize("number", [32_767, 65_535])

@@ -13,6 +13,7 @@ import xarray as xr
 
 import xcloudmask
 from xcloudmask import models
+from xcloudmask.cli import written
 from xcloudmask.errors import ModelWarning
 from xcloudmask.predict import summary
 from xcloudmask.testing import COUNTING, loads
@@ -110,6 +111,19 @@ def test_a_mask_tells_how_it_was_made():
     proba = scene(level="toa").cloudmask.predict_proba()
     assert summary.summary(proba)[0].startswith("probabilities")
     assert rows(proba)["Classes"].value == "clear, cloud, cloud_shadow; NaN for no data; scheme default"
+
+
+def test_saturation_is_told_where_it_was_asked_for(tmp_path):
+    """Asked or not stands in the attributes, also of a file; nothing is read out of a text."""
+    unasked, asked = (scene(level="toa").cloudmask.predict(saturation=each) for each in ("auto", 1.2))
+    assert unasked.attrs["saturation"] == asked.attrs["saturation"] == "blue 1.2, green 1.2, red 1.2"
+    assert "saturation" not in rows(unasked)["Made with"].value
+    assert rows(asked)["Made with"].value.endswith("; saturation blue 1.2, green 1.2, red 1.2")
+    file = unasked.isel(y=slice(32), x=slice(32)).copy(data=np.zeros((32, 32), "u1"))
+    file.cloudmask.to_geotiff(tmp_path / "mask.tif")
+    mask = written.find_mask(tmp_path / "mask.tif")
+    assert mask is not None
+    assert "saturation" not in rows(mask)["Made with"].value
 
 
 def test_a_mask_read_back_from_zarr_tells_the_same(tmp_path):

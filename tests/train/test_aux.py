@@ -105,6 +105,18 @@ def test_answers_hang_on_height_and_radar(network: dict[str, Any], names: list[s
     assert more.aux == spec.aux
 
 
+def test_fine_tuning_takes_other_aux_inputs(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path / "train" / "a" / f"{seed}.npz", seed, "elevation", "vv")
+    how: dict[str, Any] = {"epochs": 1, "length": 2, "batch": 2, "dev": 0, "recipe": {"size": 16}}
+    data = tmp_path / "train"
+    tuned = fine_tune("spectral", data, tmp_path / "out", bands=["elevation"], progress=False, **how)
+    assert tuned.aux == (AuxInput("elevation"),)
+    assert fine_tune("spectral", data, tmp_path / "plain", progress=False, **how).aux == ()
+    with pytest.raises(CloudMaskError, match="other bands, and other aux"):
+        fine_tune("ukis-4band-l1c", data, tmp_path / "fixed", bands=["vv"], progress=False, **how)
+
+
 def test_files_without_what_the_network_takes_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "train" / "a" / "flat.npz", 0)
     for seed in (1, 2):

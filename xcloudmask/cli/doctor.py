@@ -26,12 +26,23 @@ NEEDED = (
     "numpy", "xarray", "dask", "torch", "onnxruntime", "ukis-csmask", "rioxarray", "rasterio", "zarr",
     "pystac-client", "stackstac",
 )  # fmt: skip
-#: What the extras of pyproject.toml are for; those for developers are left out.
+#: What the extras of pyproject.toml are for, as in docs/howto/install.md; those for developers are left out.
 EXTRAS = {
     "odc": "load_stac(engine='odc')",
-    "local": "Proba-V HDF5 and SPOT-VGT files",
-    "openvino": "device='openvino', on Intel's hardware",
+    "s3": "stores and items on S3",
+    "local": "Proba-V and SPOT-VGT products, Keras weights",
     "plot": "pictures",
+    "eopf": "EOPF's Zarr stores over http and S3",
+    "geoparquet": "files of STAC items in stac-geoparquet",
+    "areas": "clear_fraction(areas=), rank(area=)",
+    "datasets": "published labelled datasets",
+    "icechunk": "stores in Icechunk",
+    "gateway": "Dask Gateway",
+    "openvino": "device='openvino', on Intel's hardware",
+    "train": "training, fine-tuning, ONNX export",
+    "omnicloudmask": "that model, under its own licence",
+    "s2cloudless": "that model, under its own licence",
+    "cloudsen12": "those models, under their own licence",
     "demo": "xcloudmask demo",
 }
 #: GDAL drivers, what they are for, and whether the command line cannot do without them.
@@ -47,7 +58,7 @@ class Finding(NamedTuple):
 
     state: Literal["ok", "missing", "BROKEN"]
     what: str
-    told: str
+    detail: str
 
 
 def add_arguments(parser: Parser) -> None:
@@ -187,8 +198,8 @@ def _model() -> Iterator[Finding]:
     scene = scene.cloudmask.describe(bands=list(spec.bands), level=spec.level)
     get_predictor(spec)
     start = time.monotonic()
-    found = scene.cloudmask.predict_proba(spec.name, working_resolution="native")
-    total = float(abs(found.sum("class") - 1).max())
+    odds = scene.cloudmask.predict_proba(spec.name, working_resolution="native")
+    total = float(abs(odds.sum("class") - 1).max())
     if not total < 1e-3:
         yield Finding("BROKEN", "one window", f"probabilities do not add up to 1 (off by {total:g})")
     else:

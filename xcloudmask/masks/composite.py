@@ -91,6 +91,8 @@ def composite(
         days = mask[dim].values[kept].astype("M8[D]")
         span = f", {days[0]} to {days[-1]}" if len(days) else ""
         made = made.assign_attrs(composite_of=f"{len(days)} dates{span}")
+    elif isinstance(by, str):  # so that a picture is titled with the period, not with its first day
+        made = made.assign_attrs(composite_by=by)
     if not sources:
         return made  # type: ignore[no-any-return]
     maps = {"views": count.transpose(dim, ...).assign_attrs(long_name="clear views")}

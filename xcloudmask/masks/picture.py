@@ -77,10 +77,10 @@ def bands_to_show(da: xr.DataArray, dim: str, rgb: str | Sequence[str]) -> tuple
         raise CloudMaskError(f"rgb={rgb!r} must name three bands, or one for a grey picture")
     tries = (wanted, *FALSE_COLOURS) if wanted == TRUE_COLOUR else (wanted,)
     for names in tries:
-        found = [_position(bands, labels, name) for name in names]
-        if None not in found:
+        positions = [_position(bands, labels, name) for name in names]
+        if None not in positions:
             title = "true colour" if names == TRUE_COLOUR else ", ".join(names)
-            return [i for i in found if i is not None], title
+            return [i for i in positions if i is not None], title
     if len(tries) == 1:
         missing = [n for n in wanted if _position(bands, labels, n) is None]
         there = dict.fromkeys([*(b.common_name or b.name for b in bands), *labels])
@@ -134,7 +134,7 @@ def times_of(arrays: Sequence[xr.DataArray], time: Any) -> list[int] | None:
     elif isinstance(time, slice):
         places = places[time]
     elif not isinstance(time, str):
-        places = np.array([_time_index(timed, len(places), one) for one in time], int)
+        places = np.array([_time_index(timed, len(places), each) for each in time], int)
     if not 0 < len(places) <= MOST_TIMES:
         raise CloudMaskError(
             f"time={time!r} is {len(places)} times, and a picture shows 1 to {MOST_TIMES}",
@@ -186,8 +186,7 @@ def _time_index(da: xr.DataArray, count: int, time: Any, call: str = "plot") -> 
     try:
         if index is None:
             raise KeyError(time)
-        at = np.atleast_1d(np.arange(count)[index.get_loc(time)])
-        return int(at[0])
+        return int(np.atleast_1d(np.arange(count)[index.get_loc(time)])[0])
     except (KeyError, TypeError, ValueError):
         names = [] if index is None else [str(label) for label in index[:12]]
         raise OptionError("time", time, allowed=names, hint=f"Or a position, 0 to {count - 1}.") from None
@@ -199,8 +198,19 @@ def _time_name(da: xr.DataArray, index: int, count: int) -> str:
         return str(da.attrs["composite_of"])
     name = ""
     if coord is not None and coord.ndim == 0 and coord.dtype.kind == "M" and not np.isnat(coord.values):
-        name = np.datetime_as_string(coord.values, unit="m").replace("T", " ")
+        name = _period_name(coord.values.astype("M8[m]"), str(da.attrs.get("composite_by", "")))
     return f"{name} ({index + 1} of {count})".strip() if count > 1 else name
+
+
+def _period_name(first: np.datetime64, by: str) -> str:
+    """Return what a period of a composite is called, by its first day; a time, if it is of no composite."""
+    if by in ("day", "month", "year"):
+        return str(first.astype(f"M8[{by[0].upper()}]"))
+    if by == "season":
+        return f"{first.astype('M8[M]')} to {first.astype('M8[M]') + 2}"
+    if by:
+        return f"{by} from {first.astype('M8[D]')}"
+    return str(first).replace("T", " ")
 
 
 def thin(da: xr.DataArray, limit: int = LIMIT) -> xr.DataArray:

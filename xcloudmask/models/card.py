@@ -74,7 +74,7 @@ def pixels(spec: ModelSpec) -> str:
     'any'
     """
     if spec.gsd is None:
-        return "any"
+        return "any" if spec.finest_pixel is None else f"{spec.finest_pixel:g} m or more"
     low, high = spec.gsd
     size = f"{low:g} m" if low == high else f"{low:g}-{high:g} m"
     return f"{size}; finer input is averaged to it, and the mask brought back"

@@ -34,6 +34,7 @@ class CardKeywords(TypedDict, total=False):
     uncertainty: bool | None
     level: str | None
     gsd: tuple[float, float] | None
+    finest_pixel: float | None
     patch: int | None
     largest_patch: int | None
     overlap: int | None

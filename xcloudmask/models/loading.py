@@ -53,9 +53,9 @@ def load(
     **card
         Fields of `ModelSpec`, which describes each: ``name`` (the file's if not given), ``bands`` (not for
         architectures that take any), ``classes``, ``aux``, ``min_bands``, ``fills``, ``spare``, ``mean``,
-        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``patch``, ``largest_patch``,
-        ``overlap``, ``gaps``, ``threshold``, ``shadow_threshold``, ``training_data``, ``chosen``, ``scores``,
-        ``limits``, ``cost``, ``licence``, ``citation``, ``description``; and
+        ``std``, ``activation``, ``uncertainty``, ``level``, ``gsd``, ``finest_pixel``, ``patch``,
+        ``largest_patch``, ``overlap``, ``gaps``, ``threshold``, ``shadow_threshold``, ``training_data``,
+        ``chosen``, ``scores``, ``limits``, ``cost``, ``licence``, ``citation``, ``description``; and
 
         - ``sha256`` of the weights: needed where they come over a network and no item gives it;
         - ``architecture`` (`xcloudmask.models.arch.NAMES`) and ``config``, its settings: for

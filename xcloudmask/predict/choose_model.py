@@ -31,6 +31,7 @@ class Candidate:
     missing: tuple[str, ...]
     other_level: bool
     too_coarse: bool = False  # the pixels are larger than any it was trained on: others are asked first
+    too_fine: bool = False  # likewise, where they are smaller
 
     @property
     def fits(self) -> bool:
@@ -80,25 +81,24 @@ def evidence() -> tuple[Evidence, ...]:
     >>> evidence()[0].bands
     ('blue', 'green', 'red', 'nir', 'swir16', 'swir22')
     """
-    told = json.loads(Path(__file__).with_name("evidence.json").read_text(encoding="utf-8"))
-    found = [
+    stored = json.loads(Path(__file__).with_name("evidence.json").read_text(encoding="utf-8"))
+    by_bands = [
         Evidence(
-            tuple(one["bands"]),
-            tuple(one["order"]),
-            {model: (low[0], low[1], low[2]) for model, low in one["balanced_accuracy"].items()},
-            one["scenes"],
-            tuple(told["settings_chosen_there"]),
+            tuple(scored["bands"]),
+            tuple(scored["order"]),
+            {model: (mean, low, high) for model, (mean, low, high) in scored["balanced_accuracy"].items()},
+            scored["scenes"],
+            tuple(stored["settings_chosen_there"]),
         )
-        for one in told["sets"].values()
+        for scored in stored["sets"].values()
     ]
-    return tuple(sorted(found, key=lambda one: -len(one.bands)))
+    return tuple(sorted(by_bands, key=lambda known: -len(known.bands)))
 
 
 def evidence_for(bands: Sequence[Band]) -> Evidence | None:
     """Return the evidence for the most of these bands; None where there is none."""
-    return next(
-        (one for one in evidence() if all(find_band(bands, name) is not None for name in one.bands)), None
-    )
+    fitting = (known for known in evidence() if all(find_band(bands, n) is not None for n in known.bands))
+    return next(fitting, None)
 
 
 def family(spec: ModelSpec) -> str:
@@ -118,26 +118,28 @@ def candidates(bands: Sequence[Band], level: Level | None, pixel: float | None =
     Models that were scored with the most of these bands go first, in the order that docs/scores.md tells. The
     scores are of top-of-atmosphere scenes; for surface reflectance, of which there are too few, they serve
     too, but where no band is lacking one network alone goes before several. Models that were trained on
-    finer pixels than these go behind all that take any: there, networks that look at shapes do worse.
+    finer pixels than these go behind all that take any: there, networks that look at shapes do worse. So do
+    those that were trained on coarser ones alone.
     """
     wanted = level or "toa"
     known = evidence_for(bands)
-    order = {} if known is None else {name: at for at, name in enumerate(known.order)}
-    found = [
+    order = {} if known is None else {name: place for place, name in enumerate(known.order)}
+    asked = [
         Candidate(
             spec,
             tuple(missing_bands(bands, spec)),
             spec.level not in (None, wanted),
             pixel is not None and too_coarse(pixel, spec),
+            pixel is not None and too_fine(pixel, spec),
         )
         for spec in models.automatic()
     ]
-    found.sort(key=lambda c: (c.too_coarse, order.get(family(c.spec), len(order))))
-    first = next((c for c in found if c.fits), None)
+    asked.sort(key=lambda c: (c.too_coarse or c.too_fine, order.get(family(c.spec), len(order))))
+    first = next((c for c in asked if c.fits), None)
     if wanted == "boa" and first is not None and first.spec.fills:
-        alone = [c for c in found if c.fits and not c.spec.fills and made_for(c.spec, bands)]
-        found = [*alone[:1], *(c for c in found if c not in alone[:1])]
-    return found
+        alone = [c for c in asked if c.fits and not c.spec.fills and made_for(c.spec, bands)]
+        asked = [*alone[:1], *(c for c in asked if c not in alone[:1])]
+    return asked
 
 
 def too_coarse(pixel: float, spec: ModelSpec) -> bool:
@@ -150,6 +152,18 @@ def too_coarse(pixel: float, spec: ModelSpec) -> bool:
     (False, True)
     """
     return spec.gsd is not None and pixel > 1.5 * spec.gsd[1]
+
+
+def too_fine(pixel: float, spec: ModelSpec) -> bool:
+    """Whether pixels of so many metres are smaller than a model was made for.
+
+    Examples
+    --------
+    >>> spec = models.get("sensei")
+    >>> too_fine(30, spec), too_fine(300, spec)
+    (True, False)
+    """
+    return spec.finest_pixel is not None and 1.5 * pixel < spec.finest_pixel
 
 
 def _named(model: Any, level: Level | None) -> ModelSpec:
@@ -191,18 +205,18 @@ def choose_model(model: Any, bands: Sequence[Band], level: str | None, pixel: fl
         return spec
     if level is None:
         _warn_of_no_level()
-    found = candidates(bands, wanted, pixel)
-    for candidate in found:
+    known = candidates(bands, wanted, pixel)
+    for candidate in known:
         if candidate.fits:
             if not made_for(candidate.spec, bands):
-                finer = next((c.spec for c in found if c.fits and c.too_coarse), None)
+                finer = next((c.spec for c in known if c.fits and c.too_coarse), None)
                 doubt = _doubt(candidate.spec, bands, finer, pixel, surface=wanted == "boa")
                 warn_user(doubt, ModelWarning)
             return candidate.spec
     have = ", ".join(band.common_name or band.name for band in bands)
     needs = "".join(
         f"\n  {c.spec.name} needs {c.spec.needs}; missing: {', '.join(c.missing)}"
-        for c in found
+        for c in known
         if not c.other_level
     )
     raise BandError(

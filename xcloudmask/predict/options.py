@@ -97,7 +97,7 @@ class PredictOptions(OptionSet):
         default="auto",
         metadata=about(
             "pixels whose visible bands all reach this reflectance are cloud", "X",
-            settled={"saturation": "saturation"},
+            settled={"saturation": "saturation", "saturation_alike": "saturation_alike"},
         ),
     )  # fmt: skip
     valid: xr.DataArray | None = field(

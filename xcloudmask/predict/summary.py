@@ -68,12 +68,13 @@ def text(data: xr.DataArray | xr.Dataset) -> str:
     for row in rows:
         mark = "!" if row.problem else " "
         margin = " " * (label + 4)
-        for at, paragraph in enumerate(row.value.splitlines() or [""]):
-            start = f"{mark} {row.label:<{label}}  " if at == 0 else margin
+        start = f"{mark} {row.label:<{label}}  "
+        for paragraph in row.value.splitlines() or [""]:
             lines.append(
                 textwrap.fill(paragraph, WIDTH, initial_indent=start, subsequent_indent=margin,
                               break_long_words=False, break_on_hyphens=False)
             )  # fmt: skip
+            start = margin
     return "\n".join(lines)
 
 
@@ -132,11 +133,11 @@ def summary(data: xr.DataArray | xr.Dataset) -> tuple[str, list[Row]]:
             try:
                 data = stack(data)
             except Exception as error:
-                return "dataset", [Row("Bands", _said(error), True)]
+                return "dataset", [_failed("Bands", error)]
         data = as_mask(data)
         kind = _kind(data)
         sizes = ", ".join(f"{dim}: {size}" for dim, size in data.sizes.items())
-        name = f"{data.name} " if data.name is not None else ""
+        name = f"{data.name} " if data.name not in (None, kind) else ""
         rows = _mask_rows(data) if kind != "scene" else _scene_rows(data)
     return f"{kind} {name}({sizes})", rows
 
@@ -153,23 +154,22 @@ def _kind(da: xr.DataArray) -> str:
 def _guarded(label: str, value: Callable[[], str | Remedy | Row]) -> Row:
     """Return the row or, where it cannot be had, the message that names the remedy: a repr must not fail."""
     try:
-        found = value()
+        content = value()
     except Exception as error:
-        return Row(label, _said(error), True)
-    return found if isinstance(found, Row) else Row(label, found)
+        return _failed(label, error)
+    return content if isinstance(content, Row) else Row(label, content)
 
 
-def _said(error: Exception) -> str | Worded:
-    return error if isinstance(error, Worded) else str(error) or type(error).__name__
+def _failed(label: str, error: Exception) -> Row:
+    return Row(label, error if isinstance(error, Worded) else str(error) or type(error).__name__, True)
 
 
 def _scene_rows(da: xr.DataArray) -> list[Row]:
-    sensor = _guarded("Sensor", lambda: _sensor(da))
+    sensor, data = _guarded("Sensor", lambda: _sensor(da)), _guarded("Data", lambda: _chunks(da))
     try:
         scene = read_scene(da, measured=False)
     except Exception as error:
-        rows = [sensor] if sensor.value != str(error) else []
-        return [*rows, Row("Bands", _said(error), True), _guarded("Data", lambda: _chunks(da))]
+        return [*([sensor] if sensor.value != str(error) else []), _failed("Bands", error), data]
     rows = [
         sensor,
         _guarded("Bands", lambda: _band_row(scene.bands)),
@@ -181,11 +181,10 @@ def _scene_rows(da: xr.DataArray) -> list[Row]:
         job = prepare(da, PredictOptions())
     except Exception as error:
         explained = any(row.problem and row.label in ("Units", "Model") for row in rows)
-        rows += [_guarded("Pixels", lambda: _pixels(da))]
-        rows += [] if explained else [Row("Windows", _said(error), True)]
+        rows += [_guarded("Pixels", lambda: _pixels(da)), *([] if explained else [_failed("Windows", error)])]
     else:
         rows += [_guarded("Pixels", lambda: _pixels(da, job)), _guarded("Windows", lambda: _windows(job))]
-    return [*rows, _guarded("Data", lambda: _chunks(da))]
+    return [*rows, data]
 
 
 def _sensor(da: xr.DataArray) -> str | Remedy:
@@ -221,8 +220,7 @@ def _band_name(band: Band) -> str:
 
 
 def _missing_for_richest(bands: tuple[Band, ...]) -> tuple[str, ...]:
-    found = candidates(bands, None)
-    return max(found, key=lambda c: len(c.spec.bands) * (not c.spec.fills)).missing if found else ()
+    return max(candidates(bands, None), key=lambda c: len(c.spec.bands) * (not c.spec.fills)).missing
 
 
 def _level(scene: Scene) -> str | Row:
@@ -259,14 +257,14 @@ def _units(scene: Scene) -> str:
 def _model(da: xr.DataArray) -> Row:
     scene = read_scene(da)
     bands, level = scene.bands, scene.level
-    found = candidates(bands, None if level is None else parse_level(level), scene.pixel and max(scene.pixel))
-    chosen = next((c.spec for c in found if c.fits), None)
-    lines = [f"not {c.spec.name}: {c.reason}" for c in found if not c.fits]
+    known = candidates(bands, None if level is None else parse_level(level), scene.pixel and max(scene.pixel))
+    chosen = next((c.spec for c in known if c.fits), None)
+    lines = [f"not {c.spec.name}: {c.reason}" for c in known if not c.fits]
     if chosen is None:
         return Row("Model", "\n".join(["none fits", *lines]), True)
     lines += [
         f"not {c.spec.name}: {_less(c, chosen, bands)}"
-        for c in found
+        for c in known
         if c.fits and c.spec is not chosen and (made_for(c.spec, bands) or not made_for(chosen, bands))
     ]
     why = f"takes {chosen.needs}"
@@ -279,7 +277,7 @@ def _model(da: xr.DataArray) -> Row:
 
 def _less(other: Candidate, chosen: ModelSpec, bands: tuple[Band, ...]) -> str:
     """Say why another model that fits was not taken."""
-    if other.too_coarse:
+    if other.too_coarse or other.too_fine:
         return f"for pixels of {pixels(other.spec).partition(';')[0]}"
     fewer = made_for(other.spec, bands) and len(other.spec.bands) < len(chosen.bands)
     return "fewer bands" if fewer else "comes after it, see docs/scores.md"
@@ -290,16 +288,13 @@ def _pixels(da: xr.DataArray, job: Job | None = None) -> str | Row:
     size = pixel_size(da, y, x)
     if size is None:
         return Row("Pixels", "size not known: give y and x coordinates in metres or degrees", True)
-    value = f"{_metres(size)}"
-    if job is not None:
-        factors = job.options.factors
-        worked = (size[0] * factors[0], size[1] * factors[1])
-        value += (
-            ", inferred as they are"
-            if factors == (1, 1)
-            else f", inferred at {_metres(worked)} (means of {factors[0]} × {factors[1]})"
-        )
-    return value
+    if job is None:
+        return _metres(size)
+    rows, columns = job.options.factors
+    if (rows, columns) == (1, 1):
+        return f"{_metres(size)}, inferred as they are"
+    worked = _metres((size[0] * rows, size[1] * columns))
+    return f"{_metres(size)}, inferred at {worked} (means of {rows} × {columns})"
 
 
 def _metres(size: tuple[float, float]) -> str:
@@ -333,10 +328,13 @@ def _bytes(count: float) -> str:
 
 
 def _mask_rows(da: xr.DataArray) -> list[Row]:
+    try:
+        classes = _class_rows(da)
+    except Exception as error:
+        classes = [_failed("Classes", error)]
     return [
         _guarded("Model", lambda: _made_by(da)),
-        _guarded("Classes", lambda: _classes(da)),
-        *_clear(da),
+        *classes,
         _guarded("Made with", lambda: _made_with(da)),
         _guarded("Pixels", lambda: _pixels(da)),
         _guarded("Data", lambda: _chunks(da)),
@@ -351,27 +349,24 @@ def _made_by(da: xr.DataArray) -> str:
     return f"{attrs['model']} {attrs.get('model_version', '')}" + (f", sha256 {sha[:12]}…" if sha else "")
 
 
-def _classes(da: xr.DataArray) -> str:
+def _class_rows(da: xr.DataArray) -> list[Row]:
+    """Return the classes and, of a mask that lies in memory, their shares and that of clear."""
     scheme = f"; scheme {da.attrs['scheme']}" if da.attrs.get("scheme") else ""
     if "flag_values" not in da.attrs:
         labels = map(str, np.atleast_1d(coordinate(da["class"])).tolist())
         names = [label for label in labels if label != "uncertainty"]  # which comes with them and is none
-        return f"{', '.join(names)}; NaN for no data{scheme}"
+        return [Row("Classes", f"{', '.join(names)}; NaN for no data{scheme}")]
     codes = codes_of(da)
     if NO_DATA not in codes.values():
         codes["no_data"] = NO_DATA
-    shares = {name: f" {100 * count / da.size:.3g} %" for name, count in _counts(da, codes).items()}
-    return ", ".join(f"{code} {name}{shares.get(name, '')}" for name, code in codes.items()) + scheme
-
-
-def _clear(da: xr.DataArray) -> list[Row]:
-    """Return a row with the clear share of what holds data, of a mask that lies in memory."""
-    try:
-        counts = _counts(da, {name: code for name, code in codes_of(da).items() if code != NO_DATA})
-    except Exception:  # another row says it
-        return []
-    seen, clear = sum(counts.values()), sum(count for name, count in counts.items() if name in CLEAR)
-    return [Row("Clear", f"{100 * clear / seen:.3g} % of {seen:,} pixels that hold data")] if seen else []
+    counts = _counts(da, codes)
+    shares = {name: f" {100 * count / da.size:.3g} %" for name, count in counts.items()}
+    words = [f"{code} {name}{shares.get(name, '')}" for name, code in codes.items()]
+    rows = [Row("Classes", ", ".join(words) + scheme)]
+    if seen := sum(count for name, count in counts.items() if codes[name] != NO_DATA):
+        clear = sum(count for name, count in counts.items() if name in CLEAR)
+        rows.append(Row("Clear", f"{100 * clear / seen:.3g} % of {seen:,} pixels that hold data"))
+    return rows
 
 
 def _counts(da: xr.DataArray, codes: dict[str, int]) -> dict[str, int]:
@@ -396,8 +391,8 @@ def _made_with(da: xr.DataArray, options: type[PredictOptions] = PredictOptions)
         parts.append(", ".join(limits))
     elsewhere = {"model", "model_version", "model_sha256", "scheme", "uncertainty"}  # rows of their own
     worded = {"patch_size", "overlap", "working_factors", "threshold", "shadow_threshold"} | elsewhere
-    if str(attrs.get("saturation", "")).endswith(", all alike"):  # as it is unasked
-        worded |= {"saturation"}
+    if attrs.get("saturation_alike"):  # as it is unasked
+        worded |= {"saturation", "saturation_alike"}
     if attrs.get("cleaned"):
         parts.append(f"cleaned: {attrs['cleaned']}")
     if attrs.get("bands_estimated"):

@@ -190,7 +190,9 @@ def describe(
                 + (f" ({', '.join(labels_of(da, dim))})" if dim in da.coords else ""),
                 option=Use(bands=bands),
             )
-        out = describe_bands(out, name_bands(bands, known), dim=dim)
+        named = name_bands(bands, known)
+        _check_none_twice(bands, named)
+        out = describe_bands(out, named, dim=dim)
     elif sensor is not None and known is not None:
         labels = labels_of(da, dim)
         named = name_bands(labels, known)
@@ -226,6 +228,17 @@ def describe(
     for name in ("scale_factor", "add_offset"):  # what was said just now replaces them
         out.attrs.pop(name, None)
     return out
+
+
+def _check_none_twice(given: Sequence[str | Band], bands: Sequence[Band]) -> None:
+    """Refuse bands of one name: nothing could tell which of them a model is to be given."""
+    names = Counter(band.name.casefold() for band in bands)
+    if again := next((band for band in bands if names[band.name.casefold()] > 1), None):
+        raise BandError(
+            f" names {again.name!r} {'twice' if names[again.name.casefold()] == 2 else 'several times'}:",
+            "give each band a name of its own, in order; those of no use to a model any, such as 'other1'",
+            option=Use(bands=[band.name if isinstance(band, Band) else band for band in given]),
+        )
 
 
 def _one_each(name: str, value: Any, count: int) -> Any:

@@ -12,7 +12,7 @@ from xcloudmask.train.loggers import print_epoch
 from xcloudmask.train.networks import model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
-from xcloudmask.types import ModelSpec
+from xcloudmask.types import AUX_SCALING, ModelSpec
 
 
 @names_checked
@@ -51,7 +51,8 @@ def fine_tune(
         Other classes than the model's; its last layer is then replaced.
     bands : sequence of str, optional
         Other bands than the model's, if its bands are fixed: weights of those that it took stay, and those of
-        new ones are zero at first.
+        new ones are zero at first. If it takes any, the aux inputs that it is to take beside them,
+        ``["elevation", "vv"]``: the patches hold them (``write_patch(..., aux={...})``).
     epochs, length, batch : int
         Rounds, batches a round, samples a batch.
     rate : float
@@ -102,7 +103,8 @@ def fine_tune(
             "start": spec, "classes": list(classes or spec.classes),
             "only": [only] if isinstance(only, str) else list(only),
             **({"estimate": True} if estimate else {}),
-            **({"bands": list(bands)} if bands else {}),
+            "bands": [name for name in bands or () if name not in AUX_SCALING],
+            "aux": [name for name in bands or () if name in AUX_SCALING],
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0},
         "card": {

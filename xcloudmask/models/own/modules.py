@@ -52,9 +52,9 @@ def register(
         with a method ``describe`` (`xcloudmask.models.arch.setnet.SetNetwork`), ``bands``. Besides:
         ``name`` (that of its class or function if not given), ``aux``, ``min_bands``, ``fills``, ``spare``,
         ``units`` and ``activation`` (as for `load`; softmax if not given), ``mean``, ``std``,
-        ``uncertainty``, ``level``, ``gsd``, ``patch`` (256), ``largest_patch``, ``overlap`` (a quarter),
-        ``gaps``, ``threshold``, ``shadow_threshold``, ``training_data``, ``chosen``, ``scores``, ``limits``,
-        ``cost``, ``licence``, ``citation``, ``description``.
+        ``uncertainty``, ``level``, ``gsd``, ``finest_pixel``, ``patch`` (256), ``largest_patch``,
+        ``overlap`` (a quarter), ``gaps``, ``threshold``, ``shadow_threshold``, ``training_data``, ``chosen``,
+        ``scores``, ``limits``, ``cost``, ``licence``, ``citation``, ``description``.
 
     Examples
     --------
