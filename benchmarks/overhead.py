@@ -185,7 +185,7 @@ def growth(size: Size) -> dict[str, Any]:
         figures[f"time a pixel, {writer}, {chunk}"] = max(nanos) / min(nanos)
     told = "\n".join(f"  {ratio:.2f}  {what}" for what, ratio in figures.items())
     return {
-        "title": "Growth: a network that costs nothing, a scene of 16-bit counts that is made as it is read",
+        "title": "Growth: a network that costs nothing, 16-bit counts made as they are read",
         "head": ["way", "chunk", "side", "ns/px", "cpu ns", "peak MiB", "before", "answer"], "rows": rows,
         "figures": figures, "note": f"The most over the first (memory), the least (cpu time):\n{told}",
     }  # fmt: skip

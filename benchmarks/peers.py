@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -78,7 +79,28 @@ def _network(standardise: bool = False) -> Any:
     ).eval()
 
 
-def _ours(name: str, pixels: Any) -> Callable[[], Any]:
+def _convolutions(standardise: bool = False) -> Any:
+    """Return a network that answers alike wherever a window begins, and sees 63 pixels around each."""
+    import torch
+    from torch import nn
+
+    from xcloudmask.models.arch.unet import z_scores
+
+    class Standardised(nn.Sequential):
+        def forward(self, pixels: Any) -> Any:
+            return super().forward(z_scores(pixels))
+
+    torch.manual_seed(0)
+    layers: list[Any] = []
+    for width, step in ((3, 1), (8, 2), (8, 4), (8, 8), (8, 16), (8, 32)):
+        layers += [nn.Conv2d(width, 8, 3, padding=step, dilation=step), nn.ReLU()]
+    layers.append(nn.Conv2d(8, 4, 1))
+    for layer in layers[::2]:
+        nn.init.kaiming_normal_(layer.weight)
+    return (Standardised if standardise else nn.Sequential)(*layers).eval()
+
+
+def _ours(name: str, pixels: Any, network: Callable[..., Any] = _network) -> Callable[[], Any]:
     import xarray as xr
 
     from xcloudmask import models
@@ -92,7 +114,7 @@ def _ours(name: str, pixels: Any) -> Callable[[], Any]:
     patch, overlap = map(int, name.partition(", ")[2].split("/"))
     bands = ("red", "green", "nir")
     models.register(
-        _network(standardise=patch == 1000), name="beside-peers", bands=bands, patch=patch, overlap=overlap,
+        network(standardise=patch == 1000), name="beside-peers", bands=bands, patch=patch, overlap=overlap,
         classes=("clear", "thick_cloud", "thin_cloud", "cloud_shadow"), activation="softmax",
         overwrite=True,
     )  # fmt: skip
@@ -207,21 +229,22 @@ def seam(side: int, threads: int) -> dict[str, Any]:
 
     found = {}
     noise = np.random.default_rng(0).normal(0.3, 0.05, (3, side, side)).clip(0.01).astype(np.float32)
-    for name, pixels in (("clouds", cases.image(side, 3)), ("noise", noise)):
+    images = {"clouds": cases.image(side, 3), "noise": noise}
+    networks = {"U-Net": _network, "convolutions": _convolutions}
+    for (kind, network), (name, pixels) in itertools.product(networks.items(), images.items()):
         with torch.inference_mode():
-            whole = _network(standardise=True)(torch.from_numpy(pixels)[None]).softmax(1)[0].numpy()
-        theirs = predict_from_array(
-            pixels, custom_models=_network(), inference_device="cpu", export_confidence=True
-        )
-        answers = {"omnicloudmask": theirs} | {
-            f"ours, {windows}": _ours(f"odds, {windows}", pixels)() for windows in ("1000/300", "1000/100")
+            whole = network(standardise=True)(torch.from_numpy(pixels)[None]).softmax(1)[0].numpy()
+        answers = {
+            "theirs": predict_from_array(
+                pixels, custom_models=network(), inference_device="cpu", export_confidence=True
+            ),
+            "ours": _ours("odds, 1000/300", pixels, network)(),
         }
         for who, answer in answers.items():
             apart = np.abs(answer - whole).max(axis=0)
+            far = (apart.max(), np.quantile(apart, 0.99), apart.mean())
             same = (answer.argmax(0) == whole.argmax(0)).mean()
-            found[f"{who}, {name}"] = [
-                *map(float, (apart.max(), np.quantile(apart, 0.99), apart.mean(), same))
-            ]
+            found[f"{kind}, {name}, {who}"] = [*map(float, (*far, same))]
     return found
 
 
