@@ -1,9 +1,10 @@
 """The benchmarks there are, one after the other, each in a process of its own.
 
-    python -m benchmarks                  # those that need no data: a quarter of an hour on two idle cores
+    python -m benchmarks                  # those that need no data: an hour on two idle cores
     python -m benchmarks --quick          # only that they run: what is printed means nothing
     python -m benchmarks --data FOLDER    # those that compare masks with labels, too
     python -m benchmarks windows --table  # any of them, with its own options
+    python -m benchmarks history          # a chart of what was measured by date, results/history.svg
 
 `peers` installs the peers into an environment of their own.
 """

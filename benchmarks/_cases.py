@@ -1,4 +1,4 @@
-"""What is measured: scenes, the bare network, ours on Dask, ours to Zarr, and the peer."""
+"""What is measured: scenes, networks, the bare network, and each way of ours to a mask."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from _measure import peak_mib
+from _measure import clocked, peak_mib
 
 import xcloudmask  # noqa: F401  registers the accessor
 from xcloudmask import models, testing
-from xcloudmask.engine.devices import cpu_threads
+from xcloudmask.classes import NO_DATA
+from xcloudmask.engine.devices import cpu_lanes, cpu_threads
 from xcloudmask.engine.tiling import AxisPlan
 from xcloudmask.models.sources import ukis
 from xcloudmask.types import ModelSpec
@@ -29,10 +30,44 @@ Pixels = npt.NDArray[np.float32]
 CHEAP = replace(testing.TOY, name="cheap", bands=ukis.BANDS, patch=256, overlap=48)
 #: The same, small enough for a test.
 TINY = replace(CHEAP, name="tiny", patch=64, overlap=16)
+#: Sleeps as long for each window as a network on a device of its own would keep its worker waiting.
+ASLEEP = replace(CHEAP, name="asleep", loader=f"{__name__}:load_asleep", sha256="")
+#: What every mask here is asked for with.
+HOW: dict[str, Any] = {"working_resolution": "native", "device": "cpu"}
+NAP = 0.1  # seconds
 
 
 def model(name: str) -> ModelSpec:
+    if name == "free":
+        free_of_cost()
+        name = "ukis-6band-l1c"
     return {"cheap": CHEAP, "tiny": TINY}.get(name) or models.get(name)
+
+
+def free_of_cost() -> None:
+    """Put three of the bands in the place of what onnxruntime would answer, in this process."""
+    from xcloudmask.engine.onnx import OnnxBackend
+
+    def opened(self: OnnxBackend, body: bytes) -> None:
+        self.lanes = cpu_lanes()
+
+    def answer(self: OnnxBackend, pixels: Pixels) -> Pixels:
+        return np.ascontiguousarray(pixels[:, :3])
+
+    OnnxBackend.open, OnnxBackend.run = opened, answer  # type: ignore[method-assign]
+
+
+def load_asleep(spec: ModelSpec) -> Any:
+    from torch import Tensor, nn
+
+    from xcloudmask.models.network import Network
+
+    class Asleep(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            time.sleep(NAP * len(pixels))
+            return pixels[:, : len(spec.classes)]
+
+    return Network(Asleep())
 
 
 def field(rows: npt.NDArray[Any], cols: npt.NDArray[Any], bands: int) -> Pixels:
@@ -67,6 +102,21 @@ def lazy_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
     chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
     pixels = da.map_blocks(block, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))
     return described(pixels, spec)
+
+
+def lazy_counts(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
+    """Return a scene of 10 m as files hold it, 16-bit counts, whose making costs a copy and no more."""
+    block = np.round(field(np.arange(chunk), np.arange(chunk), len(spec.bands)) * 1e4).astype(np.uint16)
+
+    def copied(block_info: Any = None) -> npt.NDArray[np.uint16]:
+        _, rows, cols = block_info[None]["chunk-shape"]
+        return block[:, :rows, :cols].copy()
+
+    chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
+    pixels = da.map_blocks(copied, chunks=chunks, dtype=np.uint16, meta=np.empty((0, 0, 0), np.uint16))
+    coords = {"y": -10.0 * np.arange(size), "x": 10.0 * np.arange(size)}
+    plain = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords)
+    return plain.cloudmask.describe(bands=list(spec.bands), level="L1C", scale=1e-4, offset=0.0)
 
 
 def window_count(size: int, spec: ModelSpec, overlap: int | None = None) -> int:
@@ -132,83 +182,76 @@ class Bare:
 def predict(scene: xr.DataArray, spec: ModelSpec, workers: int) -> npt.NDArray[np.uint8]:
     """Mask a Dask-backed scene on the threaded scheduler."""
     with dask.config.set(scheduler="threads", num_workers=workers):
-        mask = scene.cloudmask.predict(spec, working_resolution="native", device="cpu")
-        return np.asarray(mask.data.compute())
+        return np.asarray(scene.cloudmask.predict(spec, **HOW).data.compute())
 
 
-def memory(size: int, chunk: int, name: str, workers: int, writer: str) -> dict[str, Any]:
-    """Mask a scene that is made on the fly and write it to Zarr chunk by chunk; for a process of its own."""
-    spec = model(name)
-    predict(lazy_scene(2 * spec.patch, spec.patch, spec), spec, workers)  # imports and loads
-    mask = lazy_scene(size, chunk, spec).cloudmask.predict(spec, working_resolution="native", device="cpu")
-    before, start = peak_mib(), time.perf_counter()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        dask.config.set(scheduler="threads", num_workers=workers),
-    ):
-        store = Path(folder) / "mask.zarr"
-        WRITERS[writer](mask.rename("mask"), store)
-        seconds = time.perf_counter() - start
-        corner = int(xr.open_zarr(store, consolidated=False)["mask"][-1, -1])
-    return {
-        "size": size, "chunk": chunk, "writer": writer, "seconds": seconds,
-        "before_mib": before, "peak_mib": peak_mib(), "corner": corner,
-    }  # fmt: skip
-
-
-def _by_xarray(mask: xr.DataArray, store: Path) -> None:
-    mask.to_dataset().to_zarr(store, consolidated=False, zarr_format=3)
-
-
-def _by_us(mask: xr.DataArray, store: Path) -> None:
-    from xcloudmask.masks.write import write
-
-    write(mask, store)
-
-
-def _by_stream(mask: xr.DataArray, store: Path) -> None:
+def streamed(mask: xr.DataArray, store: Path, side: int) -> None:
+    """Write a lazy mask to Zarr in regions of `side`."""
     from xcloudmask.streaming import to_zarr
 
-    side = max(mask.chunks[-1]) if mask.chunks else 1024  # regions as large as the chunks
-    size = {"y": side, "x": side}
-    to_zarr(mask, store, chunks={"y": min(side, 512), "x": min(side, 512)}, shards=size, progress=False)
+    chunks, shards = ({"y": each, "x": each} for each in (min(side, 512), side))
+    to_zarr(mask, store, chunks=chunks, shards=shards, progress=False)
 
 
-#: Ways to write a lazy mask: they decide in which order the scene is walked over.
-WRITERS = {"stream": _by_stream, "write": _by_us, "xarray": _by_xarray}
+def masked(
+    size: int, chunk: int, name: str, workers: int, writer: str, counts: bool = False
+) -> dict[str, Any]:
+    """Mask a scene in one of the ways to a mask; for a process of its own.
 
-
-def ours(size: int, repeat: int, name: str) -> dict[str, Any]:
-    """Mask one NumPy image as a user would, cold and again; for a process of its own."""
+    It is made as it is asked for and held by nobody; but for ``numpy``, which holds it.
+    """
     spec = model(name)
-    scene = described(image(size, len(spec.bands)), spec)
-    before = peak_mib()
-    seconds = []
-    for _ in range(1 + repeat):
-        start = time.perf_counter()
-        mask = scene.cloudmask.predict(spec, working_resolution="native").values
-        seconds.append(time.perf_counter() - start)
+    make, how = (lazy_counts, {"device": "cpu"}) if counts else (lazy_scene, HOW)
+    predict(make(2 * spec.patch, spec.patch, spec), spec, workers)  # imports and loads
+    scene = make(size, chunk, spec) if writer != "numpy" else described(image(size, len(spec.bands)), spec)
+    before, kept = peak_mib(), []
+    with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="threads", num_workers=workers):
+        path = Path(folder)
+
+        def work() -> None:
+            mask = scene.cloudmask.predict(spec, **how)
+            if writer == "stream":
+                streamed(mask.rename("mask"), path / "mask.zarr", chunk)
+                kept.append(xr.open_zarr(path / "mask.zarr", consolidated=False)["mask"][-1:, -1:].values)
+            elif writer == "geotiff":
+                mask.cloudmask.to_geotiff(path / "mask.tif")
+            else:
+                kept.append(mask.values)
+
+        spent = clocked(work)
+    if kept and kept[0][-1, -1] == NO_DATA:
+        raise RuntimeError(f"{writer}: the last pixel has no answer")
     return {
-        "seconds": seconds, "peak_mib": peak_mib(), "before_mib": before, "windows": window_count(size, spec),
-        "shares": [int((mask == code).sum()) for code in (0, 1, 3)],
+        "size": size, "chunk": chunk, "writer": writer, "seconds": spent.wall, "cpu": spent.cpu,
+        "before_mib": before, "peak_mib": peak_mib(),
+        "answer_mib": sum(each.nbytes for each in kept) / 2**20,
     }  # fmt: skip
 
 
-def peer(size: int, repeat: int, threads: int) -> dict[str, Any]:
-    """Do the same with ukis-csmask's own class; for a process of its own."""
-    pixels = np.ascontiguousarray(np.moveaxis(image(size, 6), 0, -1))
-    before = peak_mib()
-    seconds = []
-    for _ in range(1 + repeat):
-        start = time.perf_counter()
-        from ukis_csmask.mask import CSmask
+def first_calls(repeat: int) -> dict[str, Any]:
+    """Call `predict` with the default model on one window, again and again; for a process of its own."""
+    import psutil
 
-        found = CSmask(
-            pixels, list(ukis.BANDS), product_level="l1c", providers=["CPUExecutionProvider"],
-            intra_op_num_threads=threads,
-        )  # fmt: skip
-        seconds.append(time.perf_counter() - start)
-    shares = [int((found.csm == code).sum()) for code in (0, 1, 2)]
-    return {
-        "seconds": seconds, "peak_mib": peak_mib(), "before_mib": before, "windows": 121, "shares": shares
-    }  # fmt: skip
+    from xcloudmask.cli.bench import made_up
+    from xcloudmask.engine.onnx import OnnxBackend
+    from xcloudmask.predict.choose_model import default_model
+
+    inside, run = [0.0], OnnxBackend.run
+
+    def noted(self: OnnxBackend, pixels: Pixels) -> Pixels:
+        start = time.perf_counter()
+        answer = run(self, pixels)
+        inside[0] += time.perf_counter() - start
+        return answer
+
+    OnnxBackend.run = noted  # type: ignore[method-assign]
+    spec = default_model()
+    scene = made_up(spec, spec.patch)
+    calls = []
+    for _ in range(1 + repeat):
+        inside[0] = 0.0
+        spent = clocked(lambda: scene.cloudmask.predict(spec).values)
+        calls.append((spent.wall, spent.wall - inside[0]))
+        if len(calls) == 1:
+            since_start = time.time() - psutil.Process().create_time()
+    return {"model": spec.name, "since_start": since_start, "calls": calls}

@@ -63,6 +63,12 @@ def in_child(script: str, case: str, arguments: dict[str, Any], limit: float = 9
     return found
 
 
+def answered(asked: Sequence[str], cases: dict[str, Callable[..., dict[str, Any]]]) -> None:
+    """Do what `in_child` asks for, and print the answer."""
+    case, words = asked
+    print(json.dumps(cases[case](**json.loads(words))))
+
+
 def median(values: Iterable[float]) -> float:
     return statistics.median(list(values))
 
@@ -185,6 +191,31 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
     return str(value)
+
+
+def runs_in(path: Path) -> list[dict[str, Any]]:
+    """Return what a result file holds by date and machine, oldest first."""
+    runs: list[dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else []
+    return runs
+
+
+def shown(run: dict[str, Any]) -> str:
+    """Return a run as text: what was measured, its table, when and on what."""
+    note = f"\n{run['note']}" if run.get("note") else ""
+    told = in_words(run["circumstances"])
+    return f"{run['title']}\n{table(run['head'], run['rows'])}{note}\nMeasured {told}"
+
+
+def keep(path: Path | None, run: dict[str, Any]) -> None:
+    """Print a run, and add it to a result file at once: what is cut off later takes nothing with it.
+
+    A run is its section, title, circumstances, head, rows and figures: numbers by name, whose history
+    ``python -m benchmarks history`` draws.
+    """
+    run["circumstances"]["load_average_at_end"] = load_average()
+    print(f"\n{shown(run)}", flush=True)
+    if path is not None:
+        save(path, {"runs": [*runs_in(path), run]})
 
 
 def save(path: Path, found: dict[str, Any]) -> None:

@@ -1,46 +1,44 @@
-"""What the library costs beside the bare network, what memory it holds, and how it does beside its peer.
+"""What the library costs beside the network: time, memory, their growth, the first call, more workers.
 
-    python benchmarks/overhead.py            # all of it: about ten minutes on two cores
-    python benchmarks/overhead.py --quick    # a toy network and small images: seconds; shows that it works
-    python benchmarks/overhead.py --only overhead peer       # keeps the other sections of the result file
-    python benchmarks/overhead.py --table    # measures nothing: prints the result file as tables
+    python benchmarks/overhead.py                        # all of it: a quarter of an hour on two idle cores
+    python benchmarks/overhead.py --only beside first    # some sections
+    python benchmarks/overhead.py --quick                # toy networks and small images: that it runs
+    python benchmarks/overhead.py --table                # measures nothing: prints the result file
+    PYTHONPATH=OTHER_TREE python benchmarks/overhead.py --only calls    # the same calls of another checkout
 
-Seconds mean little while others use the machine. So what is compared is run in turns within one process or
-one after the other, the comparison is of medians, and processor seconds, which others hardly touch, stand
-beside the seconds of the clock. Where the same work took times too far apart, no ratio of seconds is stated.
+Seconds mean little while others use the machine. So what is compared is run in turns, the comparison is of
+medians, and processor seconds, which others hardly touch, stand beside the seconds of the clock. Each section
+adds its run to the result file as soon as it is done.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from itertools import product
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import _cases as cases
+import dask
 from _measure import (
     RESULTS,
+    Spent,
+    answered,
     arguments,
     circumstances,
     clocked,
     in_child,
-    in_words,
-    load_average,
+    keep,
     median,
-    save,
+    runs_in,
+    shown,
     spread,
-    table,
 )
 
-from xcloudmask.engine.devices import cpu_lanes
-
-SECTIONS = ("overhead", "memory", "peer")
-#: The bars of the issue.
-OVERHEAD_BAR = 0.90
-FLAT_BAR = 0.15
+SCRIPT = str(Path(__file__).resolve())
 #: Seconds of the bare network that differ by more from round to round say more of the machine than of us.
 SPREAD_LIMIT = 0.15
 
@@ -50,233 +48,243 @@ class Size:
     """How large everything is."""
 
     network: str = "ukis-6band-l1c"
-    image: int = 4096
-    chunks: tuple[int, ...] = (1024, 2048)
-    rounds: int = 3
-    bare_windows: int = 100
-    cheap: str = "cheap"
-    sides: tuple[int, ...] = (4096, 8192, 16384)
-    writers: tuple[str, ...] = ("stream", "write")
-    #: Not ours: in whose order Dask walks over the scene. At the first side and chunk only.
-    extra_writer: str = "xarray"
-    peer_image: int = 2048
-    repeat: int = 2
-    workers: int = 2
-    with_peer: bool = True
+    image: int = 2560
+    chunk: int = 1024
+    rounds: int = 5
+    bare_windows: int = 60
+    free: str = "free"
+    growth: tuple[tuple[str, int, tuple[int, ...]], ...] = (
+        ("stream", 1024, (2048, 4096, 8192, 16384, 32768)),
+        ("stream", 2048, (4096, 16384)),
+        ("compute", 1024, (4096, 16384)),
+        ("geotiff", 1024, (4096, 16384)),
+    )
+    calls: tuple[tuple[str, int], ...] = (("cheap", 3072), ("ukis-6band-l1c", 1536))
+    fresh: int = 5
+    workers: tuple[int, ...] = (1, 2, 4, 8)
+    asleep: int = 24  # windows a side
 
 
 QUICK = Size(
-    network="tiny", image=320, chunks=(96,), rounds=1, bare_windows=8, cheap="tiny", sides=(256,),
-    peer_image=256, repeat=1, with_peer=False,
+    network="tiny", image=320, chunk=96, rounds=1, bare_windows=8, free="tiny",
+    growth=(("stream", 192, (256, 320)), ("geotiff", 192, (256,))), calls=(("tiny", 256),), fresh=1,
+    workers=(2,), asleep=4,
 )  # fmt: skip
 
 
-def overhead(size: Size) -> dict[str, Any]:
-    """Windows a second through predict, over those of the bare network, in turns."""
+# --- beside the bare network
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[Any]:
+    """Processes of one thread each."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(workers)
+        yield client
+
+
+def beside(size: Size) -> dict[str, Any]:
+    """Windows a second in each way to a mask, over those of the bare network right before and after."""
     spec = cases.model(size.network)
     pixels = cases.image(size.image, len(spec.bands))
-    scene = cases.described(pixels, spec)
-    bare = cases.Bare(spec, pixels, size.bare_windows)
-    spinning = cases.Bare(spec, pixels, size.bare_windows, spinning=True)
-    beside = cases.Bare(spec, pixels, size.bare_windows, lanes=cpu_lanes())
+    plain = cases.described(pixels, spec)
+    cut = plain.chunk(y=size.chunk, x=size.chunk)
+    bare = cases.Bare(spec, pixels, size.bare_windows, lanes=cases.cpu_lanes())
     windows = cases.window_count(size.image, spec)
-    bare(), cases.predict(scene[:, : 2 * spec.patch, : 2 * spec.patch].chunk(), spec, size.workers)  # warm
 
-    bare_each: list[dict[str, float]] = []
-    ours: dict[int, list[dict[str, float]]] = {chunk: [] for chunk in size.chunks}
-    load = []
-    for _ in range(size.rounds):
-        for chunk in size.chunks:
-            bare_each.append(_each(clocked(bare), size.bare_windows))
-            cut = scene.chunk(y=chunk, x=chunk)
-            spent = clocked(lambda cut=cut: cases.predict(cut, spec, size.workers))
-            ours[chunk].append(_each(spent, windows))
-            load.append(load_average())
-    bare_each.append(_each(clocked(bare), size.bare_windows))
-    by_default, in_lanes = (
-        [_each(clocked(other), size.bare_windows) for _ in range(3)] for other in (spinning, beside)
-    )
+    def stream() -> None:
+        with tempfile.TemporaryDirectory() as folder, dask.config.set(num_workers=2):
+            mask = cut.cloudmask.predict(spec, **cases.HOW).rename("mask")
+            cases.streamed(mask, Path(folder) / "mask.zarr", size.chunk)
 
-    found: dict[str, Any] = {
-        "network": spec.name, "image": size.image, "windows": windows, "rounds": size.rounds,
-        "bare": _middle(bare_each), "bare_onnxruntime_default_spinning": _middle(by_default),
-        "bare_side_by_side": _middle(in_lanes),
-        "load_averages": load, "bar": OVERHEAD_BAR, "spread_limit": SPREAD_LIMIT,
-    }  # fmt: skip
-    return found | with_ratios(found["bare"], {str(chunk): _middle(runs) for chunk, runs in ours.items()})
-
-
-def with_ratios(bare: dict[str, Any], ours: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return our figures over those of the bare network; None for seconds that vary too much to tell."""
-    apart = spread(bare["wall_ms_all"])
-    chunks = {
-        chunk: run | {
-            "ratio_wall_ms": bare["wall_ms"] / run["wall_ms"] if apart <= SPREAD_LIMIT else None,
-            "ratio_cpu_ms": bare["cpu_ms"] / run["cpu_ms"],
+    with cluster(2) as client:
+        lazy = cases.lazy_scene(size.image, size.chunk, spec)  # each worker makes its own pixels
+        ways: dict[str, Callable[[], Any]] = {
+            "NumPy": lambda: plain.cloudmask.predict(spec, **cases.HOW).values,
+            "Dask threads": lambda: cases.predict(cut, spec, 2),
+            "2 workers": lambda: client.compute(lazy.cloudmask.predict(spec, **cases.HOW).data).result(),
+            "stream": stream,
         }
-        for chunk, run in ours.items()
-    }  # fmt: skip
-    return {"spread_of_bare": apart, "chunks": chunks}
-
-
-def _each(spent: Any, windows: int) -> dict[str, float]:
-    return {"wall_ms": 1000 * spent.wall / windows, "cpu_ms": 1000 * spent.cpu / windows}
-
-
-def _middle(runs: list[dict[str, float]]) -> dict[str, Any]:
-    walls = [run["wall_ms"] for run in runs]
+        bare()
+        for way in ways.values():
+            way()  # all is loaded
+        ours: dict[str, list[Spent]] = {name: [] for name in ways}
+        bares = [clocked(bare)]
+        for _ in range(size.rounds):
+            for name, way in ways.items():
+                ours[name].append(clocked(way))
+                bares.append(clocked(bare))
     return {
-        "wall_ms": median(walls), "cpu_ms": median(run["cpu_ms"] for run in runs),
-        "windows_per_s": 1000 / median(walls), "wall_ms_all": [round(wall, 3) for wall in walls],
-    }  # fmt: skip
-
-
-def show_overhead(found: dict[str, Any]) -> str:
-    rows = [
-        ["bare, a loop", found["bare"]],
-        ["bare, spinning", found["bare_onnxruntime_default_spinning"]],
-        ["bare, side by side", found["bare_side_by_side"]],
-    ]
-    rows += [[f"predict, chunks of {chunk}", run] for chunk, run in found["chunks"].items()]
-    fields = ("windows_per_s", "wall_ms", "cpu_ms", "ratio_wall_ms", "ratio_cpu_ms")
-    best = min(found["bare"]["wall_ms_all"])
-    lines = [
-        [name, *(run.get(field) for field in fields), best / max(run["wall_ms_all"]) if at > 2 else None]
-        for at, (name, run) in enumerate(rows)
-    ]
-    head = ["", "windows/s", "ms", "cpu ms", "ratio", "cpu ratio", "at least"]
-    apart = found["spread_of_bare"]
-    told = f"Rounds of the bare network lie {apart:.0%} apart"
-    if apart > found["spread_limit"]:
-        told += (
-            f": over {found['spread_limit']:.0%},\nso no ratio of seconds is stated, only what it is at "
-            "least:\nour slowest round over the fastest of the loop"
-        )
-    return (
-        f"Overhead: {found['network']}, {found['image']} x {found['image']}, {found['windows']} windows, "
-        f"medians of {found['rounds']} rounds\n{table(head, lines)}\n{told}\n"
-        f"Bar: ratio >= {found['bar']:.2f}. Loads: {found['load_averages']}"
-    )
-
-
-def memory(size: Size, script: str) -> dict[str, Any]:
-    """Peak memory while a scene made on the fly is masked and written to Zarr, by the scene's side."""
-    common = {"name": size.cheap, "workers": size.workers}
-    runs = [
-        in_child(script, "memory", {"size": side, "chunk": chunk, "writer": writer} | common)
-        for writer in size.writers
-        for chunk in size.chunks
-        for side in size.sides
-    ]
-    growth = {}
-    for writer, chunk in product(size.writers, size.chunks):
-        peaks = {r["size"]: r["peak_mib"] for r in runs if (r["writer"], r["chunk"]) == (writer, chunk)}
-        growth[f"{writer}, {chunk}"] = max(peaks.values()) / peaks[min(peaks)] - 1
-    other = {"size": size.sides[0], "chunk": size.chunks[0], "writer": size.extra_writer}
-    extra = [in_child(script, "memory", other | common)]
-    return {"network": size.cheap, "runs": runs, "extra": extra, "growth": growth, "bar": FLAT_BAR}
-
-
-def show_memory(found: dict[str, Any]) -> str:
-    named = [(run["writer"], run) for run in found["runs"]]
-    named += [(f"{run['writer']} (not ours)", run) for run in found.get("extra", [])]
-    lines = [
-        [name, run["chunk"], run["size"], f"{run['peak_mib']:.0f}", f"{run['before_mib']:.0f}",
-         f"{run['peak_mib'] - run['before_mib']:.0f}", run["seconds"]]
-        for name, run in named
-    ]  # fmt: skip
-    head = ["written by", "chunk", "side", "peak MiB", "before", "added", "seconds"]
-    growth = "\n".join(f"  {share:+.1%}  {what}" for what, share in found["growth"].items())
-    return (
-        f"Memory: network {found['network']!r}, scene made on the fly, mask written to Zarr\n"
-        f"{table(head, lines)}\nGrowth of the peak (bar: within {found['bar']:.0%}):\n{growth}"
-    )
-
-
-def beside_peer(size: Size, script: str) -> dict[str, Any]:
-    """Seconds and memory of ours and of ukis-csmask on one image, each in its own process, in turns."""
-    from xcloudmask.engine.devices import cpu_threads
-
-    work = {"size": size.peer_image, "repeat": size.repeat}
-    ours, peers = [], []
-    for _ in range(size.rounds - 1 or 1):
-        ours.append(in_child(script, "ours", work | {"name": size.network}))
-        if size.with_peer:
-            peers.append(in_child(script, "peer", work | {"threads": cpu_threads()}))
-    found = {"image": size.peer_image, "ours": _cold_and_warm(ours)}
-    return found | ({"ukis-csmask": _cold_and_warm(peers)} if peers else {})
-
-
-def _cold_and_warm(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "windows": runs[0]["windows"],
-        "cold_s": median(run["seconds"][0] for run in runs),
-        "warm_s": median(s for run in runs for s in run["seconds"][1:]),
-        "peak_mib": median(run["peak_mib"] for run in runs),
-        "before_mib": median(run["before_mib"] for run in runs),
-        "pixels_clear_cloud_shadow": runs[0]["shares"],
-        "seconds_all": [[round(s, 2) for s in run["seconds"]] for run in runs],
+        "title": f"Beside the bare network: {spec.name}, {size.image} x {size.image}, {windows} windows, "
+        f"{size.rounds} rounds",
+        **compared(bares, ours, size.bare_windows, windows),
     }
 
 
-def show_peer(found: dict[str, Any]) -> str:
-    lines = [
-        [name, run["windows"], run["cold_s"], run["warm_s"], f"{run['peak_mib']:.0f}",
-         f"{run['before_mib']:.0f}"]
-        for name, run in found.items()
-        if isinstance(run, dict)
-    ]  # fmt: skip
-    head = ["", "windows", "first s", "again s", "peak MiB", "before"]
-    side = found["image"]
-    return f"Beside the peer: one image of {side} x {side} x 6, in memory as float32\n{table(head, lines)}"
+def compared(bares: list[Spent], ours: dict[str, list[Spent]], few: int, windows: int) -> dict[str, Any]:
+    """Return each way's rate over that of the bare network, which ran `few` windows before and after each."""
+    apart = spread(run.wall for run in bares)
+    rows: list[list[object]] = [["bare, side by side", *_each(bares, few), *[None] * 4]]
+    figures = {}
+    for index, (name, spent) in enumerate(ours.items()):
+        pairs = [bares[round_ * len(ours) + index :][:2] for round_ in range(len(spent))]
+        walls, cpus = (
+            [windows / few * median(getattr(bare, field) for bare in pair) / getattr(run, field)
+             for pair, run in zip(pairs, spent, strict=True)]
+            for field in ("wall", "cpu")
+        )  # fmt: skip
+        wall, cpu = _each(spent, windows)
+        row: list[object] = [name, wall, cpu, None, min(walls), max(walls), median(cpus)]
+        if name == "2 workers":  # whose processor time is not this process's
+            row[2] = row[6] = None
+        if apart <= SPREAD_LIMIT:
+            row[3] = figures[f"{name} / bare"] = median(walls)
+        rows.append(row)
+    note = f"Rounds of the bare network lie {apart:.0%} apart"
+    if apart > SPREAD_LIMIT:
+        note += f": over {SPREAD_LIMIT:.0%}, so no ratio is stated,\nonly the least and the most"
+    return {
+        "head": ["", "ms/window", "cpu ms", "ratio", "least", "most", "by cpu"], "rows": rows,
+        "figures": figures,
+        "note": f"{note}\nBars: 0.95 (NumPy), 0.93 (Dask threads), 0.90 (2 workers), 0.90 (stream)",
+    }  # fmt: skip
 
 
-SHOW: dict[str, Callable[[dict[str, Any]], str]] = {
-    "overhead": show_overhead, "memory": show_memory, "peer": show_peer,
+def _each(spent: list[Spent], windows: int) -> list[float]:
+    return [1000 * median(getattr(each, field) for each in spent) / windows for field in ("wall", "cpu")]
+
+
+# --- growth with the scene, and single calls: each in a process of its own
+
+
+def growth(size: Size) -> dict[str, Any]:
+    """Time a pixel and peak memory by the scene's side, with a network that costs nothing."""
+    rows, figures = [], {}
+    for writer, chunk, sides in size.growth:
+        work = {
+            "name": size.free,
+            "workers": 2,
+            "writer": writer,
+            "chunk": chunk,
+            "counts": size.free == "free",
+        }
+        runs = [in_child(SCRIPT, "memory", {"size": side} | work, limit=1800) for side in sides]
+        nanos = [1e9 * run["cpu"] / run["size"] ** 2 for run in runs]
+        peaks = [run["peak_mib"] for run in runs]
+        rows += [
+            [writer, chunk, run["size"], 1e9 * run["seconds"] / run["size"] ** 2, each,
+             *(f"{run[key]:.0f}" for key in ("peak_mib", "before_mib", "answer_mib"))]
+            for run, each in zip(runs, nanos, strict=True)
+        ]  # fmt: skip
+        figures[f"peak memory, {writer}, {chunk}"] = max(peaks) / peaks[0]
+        figures[f"time a pixel, {writer}, {chunk}"] = max(nanos) / min(nanos)
+    told = "\n".join(f"  {ratio:.2f}  {what}" for what, ratio in figures.items())
+    return {
+        "title": "Growth: a network that costs nothing, 16-bit counts made as they are read",
+        "head": ["way", "chunk", "side", "ns/px", "cpu ns", "peak MiB", "before", "answer"], "rows": rows,
+        "figures": figures, "note": f"The most over the first (memory), the least (cpu time):\n{told}",
+    }  # fmt: skip
+
+
+def calls(size: Size) -> dict[str, Any]:
+    """Seconds and memory of one call each, of whichever xcloudmask is imported."""
+    rows, figures = [], {}
+    for name, side in size.calls:
+        for writer in ("numpy", "compute", "stream"):
+            work = {
+                "size": side,
+                "chunk": min(side, size.chunk),
+                "name": name,
+                "workers": 2,
+                "writer": writer,
+            }
+            run = in_child(SCRIPT, "memory", work)
+            added = run["peak_mib"] - run["before_mib"]
+            rows.append(
+                [name, side, writer, run["seconds"], run["cpu"], f"{run['peak_mib']:.0f}", f"{added:.0f}"]
+            )
+            figures[f"cpu ns/px, {name}, {writer}"] = 1e9 * run["cpu"] / side**2
+    return {
+        "title": "Calls: one each, after a small one that loads",
+        "head": ["network", "side", "way", "s", "cpu s", "peak MiB", "added"], "rows": rows,
+        "figures": figures,
+    }  # fmt: skip
+
+
+# --- the first call, and more workers
+
+
+def first(size: Size) -> dict[str, Any]:
+    """First and second call of the default model on one window."""
+    runs = [in_child(SCRIPT, "first", {"repeat": 2}) for _ in range(size.fresh)]
+    fields = {
+        "from the start of the process": [run["since_start"] for run in runs],
+        "first call": [run["calls"][0][0] for run in runs],
+        "second call": [run["calls"][1][0] for run in runs],
+        "second call, without the network": [run["calls"][1][1] for run in runs],
+        "third call, without the network": [run["calls"][2][1] for run in runs],
+    }
+    figures = {f"{name}, s": median(values) for name, values in fields.items()}
+    return {
+        "title": f"First call: {runs[0]['model']}, a scene of one window, {size.fresh} fresh processes",
+        "head": ["", "s", "least", "most"], "figures": figures,
+        "rows": [[name, median(values), min(values), max(values)] for name, values in fields.items()],
+        "note": "Bars: 3 s for the first call, 0.1 s for what the second takes beside the network",
+    }  # fmt: skip
+
+
+def workers(size: Size) -> dict[str, Any]:
+    """How much faster more workers are where each waits for a device of its own."""
+    spec = cases.ASLEEP
+    step = spec.patch - spec.overlap
+    side = size.asleep * step + spec.overlap
+    rows, figures, alone = [], {}, 0.0
+    for count in size.workers:
+        with cluster(count) as client:
+            client.run(_load_asleep)
+            mask = cases.lazy_scene(side, 2 * step, spec).cloudmask.predict(spec, **cases.HOW)
+            spent = clocked(lambda client=client, mask=mask: client.compute(mask.data).result())
+        alone = alone or count * spent.wall
+        ratio = alone / (count * spent.wall)
+        beside = 1000 * (count * spent.wall / size.asleep**2 - cases.NAP)
+        rows.append([count, spent.wall, size.asleep**2 / spent.wall, ratio, beside])
+        figures[f"efficiency of {count}"] = ratio
+    return {
+        "title": f"Workers: {size.asleep**2} windows, for each of which the network sleeps {cases.NAP} s",
+        "head": ["workers", "s", "windows/s", "efficiency", "ms beside"], "rows": rows, "figures": figures,
+        "note": "Bar: 0.9. Beside: what each worker spends on a window, or idle, beside its sleep",
+    }  # fmt: skip
+
+
+def _load_asleep() -> None:
+    spec = cases.ASLEEP
+    cases.described(cases.image(spec.patch, len(spec.bands)), spec).cloudmask.predict(spec, **cases.HOW)
+
+
+SECTIONS: dict[str, Callable[[Size], dict[str, Any]]] = {
+    "beside": beside, "growth": growth, "first": first, "workers": workers, "calls": calls,
 }  # fmt: skip
-
-
-def show(found: dict[str, Any]) -> str:
-    """Return a result file as tables, each with when and at which commit it was measured."""
-    told = [in_words(found["circumstances"])]
-    for name, section in SHOW.items():
-        if name in found:
-            when = found["measured"][name]
-            told.append(f"{section(found[name])}\nMeasured {when['date']} at commit {when['commit']}")
-    return "\n\n".join([*told, *([found["note"]] if "note" in found else [])])
-
-
-def child(case: str, arguments: str) -> None:
-    work = {"memory": cases.memory, "ours": cases.ours, "peer": cases.peer}[case]
-    print(json.dumps(work(**json.loads(arguments))))
 
 
 def main() -> None:
     args = arguments(
         __doc__, "quick", "table", "out", "child",
-        only={"nargs": "+", "choices": SECTIONS, "default": SECTIONS, "metavar": "SECTION"},
+        only={"nargs": "+", "choices": SECTIONS, "default": list(SECTIONS), "metavar": "SECTION"},
     )  # fmt: skip
     if args.child:
-        return child(*args.child)
+        return answered(args.child, {"memory": cases.masked, "first": cases.first_calls})
     out = args.out or (None if args.quick else RESULTS / "overhead.json")
-    found: dict[str, Any] = json.loads(out.read_text()) if out is not None and out.exists() else {}
     if args.table:
-        print(show(found))
+        print("\n\n".join(map(shown, runs_in(out or RESULTS / "overhead.json"))))
         return None
-    size, script = QUICK if args.quick else Size(), str(Path(__file__).resolve())
-    found |= {"circumstances": circumstances(), "size": asdict(size)}
-    print(in_words(found["circumstances"]), flush=True)
-    sections: dict[str, Callable[[], dict[str, Any]]] = {
-        "overhead": lambda: overhead(size),
-        "memory": lambda: memory(size, script),
-        "peer": lambda: beside_peer(size, script),
-    }
     for name in args.only:
-        found[name] = sections[name]()
-        found.setdefault("measured", {})[name] = {k: found["circumstances"][k] for k in ("date", "commit")}
-        print("\n" + SHOW[name](found[name]), flush=True)
-    if out:
-        save(out, found)
+        when = circumstances()
+        keep(out, {"section": name, "circumstances": when} | SECTIONS[name](QUICK if args.quick else Size()))
     return None
 
 

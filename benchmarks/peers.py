@@ -2,19 +2,22 @@
 
     python -m benchmarks peers                        # five rounds of each pair: an hour on two idle cores
     python -m benchmarks peers --quick                # small images, one round: that it runs
-    python -m benchmarks peers --only monai terratorch
+    python -m benchmarks peers --only monai terratorch --rounds 3
     python -m benchmarks peers --table                # prints the result file, measures nothing
 
 The peers are installed, without what they ask for beside it, into an environment of their own, which sees
 the packages of this one; torchvision, which omnicloudmask imports through timm and does not use here, is
 replaced by empty names, as its wheel does not fit every torch. terratorch's tiled inference is read from its
 file, as importing terratorch needs a dozen packages more. Weights are random: what is compared is time and
-memory, and how far the answers lie from those of the network on the whole image at once.
+memory and, of omnicloudmask (``--only seam``), how far the answers lie from those of the network on the whole
+image at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
 import os
 import subprocess
@@ -41,7 +44,9 @@ PAIRS = {
     "monai": ("ours, 256/64",),
     "terratorch": ("ours, 256/64",),
 }
-SIDES = {"ukis-csmask": 2048, "omnicloudmask": 4096, "monai": 2048, "terratorch": 2048}
+SIDES = {"ukis-csmask": 2048, "omnicloudmask": 4096, "monai": 2048, "terratorch": 2048, "seam": 1536}
+#: No larger image is masked twice: the first time is on so much of it.
+WARM = 2048
 
 
 def environment(folder: Path) -> Path:
@@ -74,7 +79,28 @@ def _network(standardise: bool = False) -> Any:
     ).eval()
 
 
-def _ours(name: str, pixels: Any) -> Callable[[], Any]:
+def _convolutions(standardise: bool = False) -> Any:
+    """Return a network that answers alike wherever a window begins, and sees 63 pixels around each."""
+    import torch
+    from torch import nn
+
+    from xcloudmask.models.arch.unet import z_scores
+
+    class Standardised(nn.Sequential):
+        def forward(self, pixels: Any) -> Any:
+            return super().forward(z_scores(pixels))
+
+    torch.manual_seed(0)
+    layers: list[Any] = []
+    for width, step in ((3, 1), (8, 2), (8, 4), (8, 8), (8, 16), (8, 32)):
+        layers += [nn.Conv2d(width, 8, 3, padding=step, dilation=step), nn.ReLU()]
+    layers.append(nn.Conv2d(8, 4, 1))
+    for layer in layers[::2]:
+        nn.init.kaiming_normal_(layer.weight)
+    return (Standardised if standardise else nn.Sequential)(*layers).eval()
+
+
+def _ours(name: str, pixels: Any, network: Callable[..., Any] = _network) -> Callable[[], Any]:
     import xarray as xr
 
     from xcloudmask import models
@@ -85,14 +111,16 @@ def _ours(name: str, pixels: Any) -> Callable[[], Any]:
 
         scene = scene.cloudmask.describe(bands=list(ukis.BANDS), level="L1C")
         return lambda: scene.cloudmask.predict("ukis-6band-l1c", working_resolution="native").values
-    patch, overlap = map(int, name.removeprefix("ours, ").split("/"))
+    patch, overlap = map(int, name.partition(", ")[2].split("/"))
     bands = ("red", "green", "nir")
     models.register(
-        _network(standardise=patch == 1000), name="beside-peers", bands=bands, patch=patch, overlap=overlap,
+        network(standardise=patch == 1000), name="beside-peers", bands=bands, patch=patch, overlap=overlap,
         classes=("clear", "thick_cloud", "thin_cloud", "cloud_shadow"), activation="softmax",
+        overwrite=True,
     )  # fmt: skip
     scene = scene.cloudmask.describe(bands=list(bands), level="L1C")
-    return lambda: scene.cloudmask.predict("beside-peers", working_resolution="native", device="cpu").values
+    ask = scene.cloudmask.predict_proba if name.startswith("odds") else scene.cloudmask.predict
+    return lambda: ask("beside-peers", working_resolution="native", device="cpu").values
 
 
 def _ukis(pixels: Any, threads: int) -> Callable[[], Any]:
@@ -189,8 +217,39 @@ def _without_torchvision() -> None:
     sys.meta_path.insert(0, Finder())
 
 
+def seam(side: int, threads: int) -> dict[str, Any]:
+    """Return how far probabilities by windows lie from those of the whole image in one, by who cut it."""
+    import _cases as cases
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(threads)
+    _without_torchvision()
+    from omnicloudmask import predict_from_array
+
+    found = {}
+    noise = np.random.default_rng(0).normal(0.3, 0.05, (3, side, side)).clip(0.01).astype(np.float32)
+    images = {"clouds": cases.image(side, 3), "noise": noise}
+    networks = {"U-Net": _network, "convolutions": _convolutions}
+    for (kind, network), (name, pixels) in itertools.product(networks.items(), images.items()):
+        with torch.inference_mode():
+            whole = network(standardise=True)(torch.from_numpy(pixels)[None]).softmax(1)[0].numpy()
+        answers = {
+            "theirs": predict_from_array(
+                pixels, custom_models=network(), inference_device="cpu", export_confidence=True
+            ),
+            "ours": _ours("odds, 1000/300", pixels, network)(),
+        }
+        for who, answer in answers.items():
+            apart = np.abs(answer - whole).max(axis=0)
+            far = (apart.max(), np.quantile(apart, 0.99), apart.mean())
+            same = (answer.argmax(0) == whole.argmax(0)).mean()
+            found[f"{kind}, {name}, {who}"] = [*map(float, (*far, same))]
+    return found
+
+
 def child(name: str, side: int, threads: int) -> dict[str, Any]:
-    """Do the work once to warm up and once more; return what both took."""
+    """Do the work once to warm up, on less of a large image, and once more; return what both took."""
     import _cases as cases
     import numpy as np
     from _measure import clocked, peak_mib
@@ -201,9 +260,12 @@ def child(name: str, side: int, threads: int) -> dict[str, Any]:
         torch.set_num_threads(threads)
     pixels = cases.image(side, 6 if "ukis" in name else 3)
     before = peak_mib()
+    make = (
+        functools.partial(PEERS[name], threads=threads) if name in PEERS else functools.partial(_ours, name)
+    )
     start = time.perf_counter()
-    work = PEERS[name](pixels, threads) if name in PEERS else _ours(name, pixels)
-    work()
+    work = make(pixels)
+    (work if side <= WARM else make(pixels[:, :WARM, :WARM].copy()))()
     first = time.perf_counter() - start
     answers: list[Any] = []
     spent = clocked(lambda: answers.append(work()))
@@ -217,6 +279,28 @@ def child(name: str, side: int, threads: int) -> dict[str, Any]:
 # --- the pairs, in turns
 
 
+def asked(python: Path, name: str, side: int, threads: int) -> dict[str, Any]:
+    """Run a child in the peers' environment, return its answer."""
+    done = subprocess.run(
+        [python, HERE, "--child", name, str(side), str(threads)], capture_output=True, text=True, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(HERE.parent.parent)},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{name} failed:\n{done.stderr[-3000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def seams(python: Path, side: int, threads: int) -> dict[str, Any]:
+    """How far masks made window by window lie from the whole image in one window."""
+    found = asked(python, "seam", side, threads)
+    return {
+        "title": f"Beside the whole image in one window: {side} x {side}, the same network, probabilities",
+        "head": ["", "furthest", "99 %", "mean", "same class"], "rows": [[k, *v] for k, v in found.items()],
+        "figures": {f"furthest, {name}": values[0] for name, values in found.items()},
+    }  # fmt: skip
+
+
 def beside(peer: str, python: Path, side: int, rounds: int, threads: int) -> dict[str, Any]:
     """Return medians of a peer and of ours, run in turns."""
     from _measure import load_average, median
@@ -227,48 +311,28 @@ def beside(peer: str, python: Path, side: int, rounds: int, threads: int) -> dic
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else names[::-1]:
             loads.append(load_average())
-            done = subprocess.run(
-                [python, HERE, "--child", name, str(side), str(threads)],
-                capture_output=True, text=True, check=False,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(HERE.parent.parent)},
-            )  # fmt: skip
-            if done.returncode:
-                raise RuntimeError(f"{name} failed:\n{done.stderr[-3000:]}")
-            runs[name].append(json.loads(done.stdout.splitlines()[-1]))
-    fields = ("first_s", "again_s", "cpu_s", "peak_mib", "before_mib")
-    found: dict[str, Any] = {
-        name: {field: median(run[field] for run in each) for field in fields}
-        | {"again_s_all": [round(run["again_s"], 2) for run in each], "shares": each[0]["shares"]}
-        for name, each in runs.items()
-    }
-    for ours in PAIRS[peer]:
+            runs[name].append(asked(python, name, side, threads))
+    fields = ("first_s", "again_s", "cpu_s", "peak_mib")
+    rows, figures = [], {}
+    for name, each in runs.items():
+        row: list[object] = [name, *(median(run[field] for run in each) for field in fields)]
         for field in ("again_s", "cpu_s"):
-            ratios = [a[field] / b[field] for a, b in zip(runs[peer], runs[ours], strict=True)]
-            found[ours][f"{field}_ratio"] = [median(ratios), min(ratios), max(ratios)]
-    return {"side": side, "rounds": rounds, "threads": threads, "loads": loads, "runs": found}
-
-
-def show(found: dict[str, Any]) -> str:
-    from _measure import in_words, table
-
-    lines = [in_words(found["circumstances"])]
-    for peer, section in found["peers"].items():
-        rows = [
-            [name, run["first_s"], run["again_s"], run["cpu_s"], f"{run['peak_mib']:.0f}",
-             *(_ratio(run.get(f"{field}_ratio")) for field in ("again_s", "cpu_s"))]
-            for name, run in section["runs"].items()
-        ]  # fmt: skip
-        head = ["", "first s", "again s", "cpu s", "MiB", "x faster", "x cpu"]
-        loads = f"loads {min(section['loads'])} to {max(section['loads'])}"
-        lines.append(
-            f"{peer} {found['versions'][peer]}: {section['side']} x {section['side']}, medians of "
-            f"{section['rounds']} rounds, {section['threads']} threads, {loads}\n{table(head, rows)}"
-        )
-    return "\n\n".join(lines)
-
-
-def _ratio(found: list[float] | None) -> str | None:
-    return None if found is None else "{:.2f} ({:.2f}-{:.2f})".format(*found)
+            ratios = [a[field] / b[field] for a, b in zip(runs[peer], each, strict=True)]
+            told = f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+            row.append(None if name == peer else told)
+            if name != peer:
+                figures[f"{peer} / {name}, {field}"] = median(ratios)
+        if name != peer:
+            sizes = zip(each, runs[peer], strict=True)
+            figures[f"{name} / {peer}, memory"] = median(a["peak_mib"] / b["peak_mib"] for a, b in sizes)
+        rows.append(row)
+    return {
+        "title": f"{peer} {PINS[peer]}: {side} x {side}, {rounds} rounds, {threads} threads",
+        "head": ["", "first s", "again s", "cpu s", "MiB", "x faster", "x cpu"], "rows": rows,
+        "figures": figures,
+        "shares": {name: each[0]["shares"] for name, each in runs.items()}, "loads": loads,
+        "again_s_all": {name: [round(run["again_s"], 2) for run in each] for name, each in runs.items()},
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -277,9 +341,10 @@ def main() -> None:
         prog="python -m benchmarks peers", description=__doc__, formatter_class=plain
     )
     parser.add_argument("--quick", action="store_true", help="small images, one round")
-    parser.add_argument("--only", nargs="+", choices=list(PAIRS), default=list(PAIRS), metavar="PEER")
+    parser.add_argument("--only", nargs="+", choices=list(SIDES), default=list(SIDES), metavar="PEER")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side", type=int, help="pixels a side, other than the usual")
     usual = Path.home() / ".cache" / "xcloudmask-benchmarks" / "peers"
     parser.add_argument("--env", type=Path, default=usual, help="where the peers are installed")
     parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
@@ -287,25 +352,27 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         name, side, threads = args.child
-        print(json.dumps(child(name, int(side), int(threads))))
+        work = seam if name == "seam" else functools.partial(child, name)
+        print(json.dumps(work(int(side), int(threads))))
         return
-    from _measure import RESULTS, circumstances, save
+    from _measure import RESULTS, circumstances, keep, runs_in, shown
 
     out = RESULTS / "peers.json"
-    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() and not args.quick else {"peers": {}}
     if args.table:
-        print(show(found))
+        print("\n\n".join(map(shown, runs_in(out))))
         return
     python = environment(args.env)
-    found |= {"circumstances": circumstances(), "versions": PINS}
     for peer in args.only:
-        side, rounds = (
-            (1100 if peer == "omnicloudmask" else 320, 1) if args.quick else (SIDES[peer], args.rounds)
+        when = circumstances() | {"peers": PINS}
+        side = args.side or SIDES[peer]
+        if args.quick:
+            side = {"omnicloudmask": 1100, "seam": 1024}.get(peer, 320)
+        run = (
+            seams(python, side, args.threads)
+            if peer == "seam"
+            else beside(peer, python, side, 1 if args.quick else args.rounds, args.threads)
         )
-        found["peers"][peer] = beside(peer, python, side, rounds, args.threads)
-        if not args.quick:
-            save(out, found)
-    print(show(found))
+        keep(None if args.quick else out, {"section": peer, "circumstances": when} | run)
 
 
 if __name__ == "__main__":

@@ -19,24 +19,31 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     out = tmp_path_factory.mktemp("benchmarks") / "quick.json"
     command = [sys.executable, str(FOLDER / "overhead.py"), "--quick", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads(out.read_text())
+    return done.stdout, {run["section"]: run for run in json.loads(out.read_text())["runs"]}
+
+
+def columns(run: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
+    """Return some columns of a run's table."""
+    places = [run["head"].index(name) for name in names]
+    return [tuple(row[place] for place in places) for row in run["rows"]]
 
 
 def test_what_is_printed_fits_a_terminal(quick: tuple[str, dict[str, Any]]) -> None:
-    printed, _ = quick
+    printed, found = quick
+    assert list(found) == ["beside", "growth", "first", "workers", "calls"]
     assert [line for line in printed.splitlines() if len(line) > 80] == []
-    for title in ("Overhead:", "Memory:", "Beside the peer:"):
-        assert title in printed
+    for run in found.values():
+        assert run["title"] in printed
 
 
-def test_the_overhead_is_ours_over_the_bare_network(quick: tuple[str, dict[str, Any]]) -> None:
-    found = quick[1]["overhead"]
-    assert found["windows"] == 7 * 7  # 320 pixels, windows of 64 every 48
-    assert list(found["chunks"]) == ["96"]
-    for run in found["chunks"].values():
-        assert run["ratio_cpu_ms"] == pytest.approx(found["bare"]["cpu_ms"] / run["cpu_ms"])
+def test_each_way_to_a_mask_is_timed_beside_the_bare_network(quick: tuple[str, dict[str, Any]]) -> None:
+    found = quick[1]["beside"]
+    assert "49 windows" in found["title"]  # 320 pixels, windows of 64 every 48
+    ways = ["bare, side by side", "NumPy", "Dask threads", "2 workers", "stream"]
+    assert [name for (name,) in columns(found, "")] == ways
+    assert all(least > 0 for (least,) in columns(found, "least")[1:])
 
 
 def test_the_entry_runs_a_benchmark_with_its_own_options() -> None:
@@ -51,39 +58,121 @@ def test_the_entry_runs_a_benchmark_with_its_own_options() -> None:
     masks = dict(line.rsplit(maxsplit=4)[::4] for line in rows)
     assert masks["float32, 30 m"] == masks["float32, 30 m, Dask"] != masks["float32, 30 m, gaps"]
     assert max(map(len, done.stdout.splitlines())) <= 80
+    parts = [line.rsplit(maxsplit=3) for line in done.stdout.partition("Parts,")[2].splitlines()]
+    named = {words[0]: words[1:] for words in parts if len(words) == 4}
+    for part in ("read (Zarr, 6 bands)", "cut and normalise windows", "blend", "decide", "write (GeoTIFF)"):
+        spent, floor, times = map(float, named[part])
+        assert times == pytest.approx(spent / floor, rel=0.02), part
     wrong = subprocess.run([*command[:3], "--quik"], capture_output=True, cwd=FOLDER.parent, check=False)
     assert wrong.returncode == 2
 
 
-@pytest.mark.parametrize(("walls", "told"), [((99.0, 100.0, 113.0), 2.0), ((92.0, 100.0, 108.0), None)])
+def test_a_part_that_another_calls_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import engine
+
+    class Work:
+        now = 0
+
+        def inner(self) -> None:
+            Work.now += 5
+
+        def outer(self) -> None:
+            Work.now += 2
+            self.inner()
+            self.inner()
+
+    monkeypatch.setattr(engine.time, "thread_time_ns", lambda: Work.now)
+    parts = engine.Parts()
+    parts.note("in", (Work, "inner"))
+    parts.note("out", (Work, "outer"))
+    Work().outer()
+    Work().inner()
+    assert parts.ns == {"in": 15, "out": 2}
+
+
+@pytest.mark.parametrize(("walls", "told"), [((0.99, 1.0, 1.13), 2.0), ((0.92, 1.0, 1.08), None)])
 def test_no_ratio_of_seconds_is_stated_where_the_bare_network_varies(
     walls: tuple[float, ...], told: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     import overhead
+    from _measure import Spent
 
-    bare = {"wall_ms": 100.0, "cpu_ms": 60.0, "windows_per_s": 10.0, "wall_ms_all": list(walls)}
-    ours = {"96": {"wall_ms": 50.0, "cpu_ms": 80.0, "windows_per_s": 20.0, "wall_ms_all": [40.0, 64.0]}}
-    found = overhead.with_ratios(bare, ours)
-    assert found["chunks"]["96"]["ratio_wall_ms"] == told
-    assert found["chunks"]["96"]["ratio_cpu_ms"] == 0.75
-    found |= {"bare": bare, "bare_onnxruntime_default_spinning": bare, "bare_side_by_side": bare}
-    found |= {"spread_limit": overhead.SPREAD_LIMIT}
-    found |= {"network": "n", "image": 1, "windows": 1, "rounds": 3, "bar": 0.9, "load_averages": []}
-    shown = overhead.show_overhead(found)
-    assert ("no ratio of seconds is stated" in shown) == (told is None)
-    assert ("2.000" in shown) == (told is not None)
-    assert f"{min(walls) / 64:.3f}" in shown, "our slowest round over its fastest"
+    # Before and after each run of ours, which has twice the windows of the bare network
+    bares = [Spent(wall, 1.0) for wall in (*walls, 1.0, 1.0)]
+    ours = {name: [Spent(bares[at].wall + bares[at + 1].wall, 4.0) for at in places]
+            for name, places in (("NumPy", (0, 2)), ("2 workers", (1, 3)))}  # fmt: skip
+    ours["NumPy"][1] = Spent(4 / 3 * ours["NumPy"][1].wall, 4.0)
+    found = overhead.compared(bares, ours, few=10, windows=20)
+    rows = dict(zip(("bare", *ours), columns(found, "ratio", "least", "most", "by cpu"), strict=True))
+    assert rows["2 workers"] == (
+        None if told is None else pytest.approx(1.0),
+        *[pytest.approx(1.0)] * 2,
+        None,
+    )
+    assert rows["NumPy"][1:] == (pytest.approx(0.75), pytest.approx(1.0), pytest.approx(0.5))
+    assert rows["NumPy"][0] == (None if told is None else pytest.approx(0.875))
+    assert set(found["figures"]) == (set() if told is None else {"NumPy / bare", "2 workers / bare"})
+    assert ("no ratio is stated" in found["note"]) == (told is None)
 
 
-@pytest.mark.parametrize("script", ["overhead", "choices", "imitation"])
+def test_what_was_measured_before_is_kept_and_drawn_by_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import _measure
+
+    out = tmp_path / "some.json"
+    for figure in (1.0, 2.0):
+        run = {"section": "s", "title": "Title", "head": ["", "x"], "rows": [["row", figure]]}
+        _measure.keep(out, run | {"circumstances": _measure.circumstances(), "figures": {"x": figure}})
+    assert [run["figures"]["x"] for run in _measure.runs_in(out)] == [1.0, 2.0]
+    assert "load_average_at_end" in _measure.runs_in(out)[0]["circumstances"]
+    assert "2.000" in capsys.readouterr().out
+    drawn = tmp_path / "history.svg"
+    command = [sys.executable, str(FOLDER / "history.py"), "--out", str(drawn)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("overhead", "engine", "peers"):
+        for run in _measure.runs_in(FOLDER / "results" / f"{name}.json"):
+            assert run["circumstances"]["date"][:10] in drawn.read_text()
+            assert all(f">{figure}<" in drawn.read_text() for figure in run["figures"])
+
+
+def test_a_peer_is_timed_in_turns_with_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import peers
+
+    turns = []
+
+    def asked(python: Path, name: str, side: int, threads: int) -> dict[str, Any]:
+        turns.append(name)
+        took = {"monai": 3.0, "ours, 256/64": 2.0}[name]
+        return {"first_s": 9.0, "again_s": took, "cpu_s": 2 * took, "peak_mib": 100 * took, "shares": [1]}
+
+    monkeypatch.setattr(peers, "asked", asked)
+    found = peers.beside("monai", Path("python"), 512, 2, 2)
+    assert turns == ["monai", "ours, 256/64", "ours, 256/64", "monai"]
+    assert found["figures"] == {
+        "monai / ours, 256/64, again_s": 1.5, "monai / ours, 256/64, cpu_s": 1.5,
+        "ours, 256/64 / monai, memory": pytest.approx(2 / 3),
+    }  # fmt: skip
+    assert columns(found, "", "again s", "x faster") == [
+        ("monai", 3.0, None),
+        ("ours, 256/64", 2.0, "1.50 (1.50-1.50)"),
+    ]
+
+
+@pytest.mark.parametrize("script", ["overhead", "engine", "choices", "imitation"])
 def test_what_was_measured_is_printed_without_measuring(script: str) -> None:
     command = [sys.executable, str(FOLDER / f"{script}.py"), "--table"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads((FOLDER / "results" / f"{script}.json").read_text())
-    assert results["circumstances"]["date"] in done.stdout
-    assert done.stdout.count("easured 20") == len(results["measured"])
+    runs = results.get("runs", [results])
+    assert all(run["circumstances"]["date"] in done.stdout for run in runs)
+    assert done.stdout.count("easured 20") == len(results.get("measured", runs))
 
 
 def test_the_fill_called_ours_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,31 +192,43 @@ def test_the_fill_called_ours_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(filled[:, valid], pixels[:, valid])
 
 
-def test_memory_is_measured_for_each_writer_and_chunk(quick: tuple[str, dict[str, Any]]) -> None:
-    found = quick[1]["memory"]
-    assert {(run["writer"], run["chunk"]) for run in found["runs"]} == {
-        ("stream", 96),
-        ("write", 96),
-    }
-    assert [(run["writer"], run["size"]) for run in found["extra"]] == [("xarray", 256)]
-    assert set(found["growth"]) == {"stream, 96", "write, 96"}
-    assert "xarray (not ours)" in quick[0]
-    for run in (*found["runs"], *found["extra"]):
-        assert run["peak_mib"] >= run["before_mib"] > 50
-        assert run["corner"] != 255  # it was written, and to the end
+def test_memory_and_time_are_measured_by_side(quick: tuple[str, dict[str, Any]]) -> None:
+    found = quick[1]["growth"]
+    rows = columns(found, "way", "chunk", "side", "ns/px", "cpu ns", "peak MiB", "before")
+    assert [row[:3] for row in rows] == [("stream", 192, 256), ("stream", 192, 320), ("geotiff", 192, 256)]
+    for *_, seconds, processor, peak, before in rows:
+        assert seconds > 0
+        assert processor > 0
+        assert int(peak) >= int(before) > 50
+    assert found["figures"]["peak memory, geotiff, 192"] == 1
+    assert found["figures"]["time a pixel, stream, 192"] == pytest.approx(
+        max(rows[0][4], rows[1][4]) / min(rows[0][4], rows[1][4])
+    )
+    calls = quick[1]["calls"]
+    assert [name for (name,) in columns(calls, "way")] == ["numpy", "compute", "stream"]
+    for side, processor, way in columns(calls, "side", "cpu s", "way"):
+        assert calls["figures"][f"cpu ns/px, tiny, {way}"] == pytest.approx(1e9 * processor / side**2)
 
 
 def test_the_first_call_and_later_ones_are_told_apart(quick: tuple[str, dict[str, Any]]) -> None:
-    ours = quick[1]["peer"]["ours"]
-    assert ours["windows"] == 5 * 5
-    assert ours["cold_s"] > 0
-    assert ours["warm_s"] > 0
-    assert sum(ours["pixels_clear_cloud_shadow"]) == 256 * 256
+    seconds = dict(columns(quick[1]["first"], "", "s"))
+    assert seconds["from the start of the process"] > seconds["first call"] > 0
+    assert seconds["second call"] > seconds["second call, without the network"] > 0
+    assert "ukis-any-l1c" in quick[1]["first"]["title"]
+
+
+def test_workers_that_wait_are_compared(quick: tuple[str, dict[str, Any]]) -> None:
+    found = quick[1]["workers"]
+    ((count, seconds, rate, efficiency, beside),) = found["rows"]
+    assert (count, efficiency) == (2, 1)
+    assert rate == pytest.approx(16 / seconds)
+    assert beside == pytest.approx(1000 * (2 * seconds / 16 - 0.1))
+    assert seconds > 16 / 2 * 0.1, "each window sleeps"
 
 
 def test_a_result_names_the_machine_but_neither_host_nor_folder(quick: tuple[str, dict[str, Any]]) -> None:
     text = json.dumps(quick[1])
-    told = quick[1]["circumstances"]
+    told = quick[1]["beside"]["circumstances"]
     assert told["cores"] >= 1
     assert told["versions"]["dask"]
     assert os.uname().nodename not in text

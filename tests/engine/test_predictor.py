@@ -27,6 +27,7 @@ from xcloudmask.engine.torch import TorchBackend
 from xcloudmask.errors import CloudMaskError, OptionError, OutOfMemoryError
 from xcloudmask.models import get
 from xcloudmask.models.network import Network
+from xcloudmask.models.sources import ukis
 from xcloudmask.testing import COUNTING, TOY
 from xcloudmask.types import ModelSpec
 
@@ -475,6 +476,45 @@ def test_one_network_a_device_is_loaded(nothing_loaded: None, monkeypatch: pytes
     found = Predictor(COUNTING)._load()
     assert [device.backend.kind for device in found] == ["cuda:0", "cuda:1"]
     assert testing.loads == ["counting"] * 2
+
+
+class Graph(bytes):
+    """A graph's bytes that are counted while they are held."""
+
+    held = 0
+
+    def __new__(cls, body: bytes) -> "Graph":
+        Graph.held += 1
+        return super().__new__(cls, body)
+
+    def __del__(self) -> None:
+        Graph.held -= 1
+
+
+@pytest.mark.parametrize("name", ["ukis-4band-l1c", "ukis-any-l1c"])
+def test_the_bytes_of_a_graph_are_let_go_once_it_is_open(
+    name: str, nothing_loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ukis.load
+    read: list[str] = []
+
+    def load(spec: ModelSpec) -> Network:
+        network = real(spec)
+        read.append(spec.name)
+        return replace(network, body=Graph(network.body))
+
+    monkeypatch.setattr(ukis, "load", load)
+    spec = get(name)
+    predictor = get_predictor(spec, "cpu")
+    predictor._load()
+    assert read == [each.name for each in spec.members or (spec,)]
+    assert Graph.held == 0
+    pixels = noise(len(spec.bands), 256, 256)
+    jobs = [WindowJob(0, 0, 0, pixels, pixels[0] >= 0, np.ones((256, 256), np.float32))]
+    sums = predictor.blend(jobs, (1, len(spec.classes), 256, 256))
+    np.testing.assert_allclose(sums.sum(axis=1), 1, rtol=1e-5)
+    get_predictor(spec, "cpu", "float32").blend(jobs, sums.shape)
+    assert len(read) == len(spec.members or (spec,)), "one precision is all that a graph has"
 
 
 def test_a_failed_load_is_tried_again(nothing_loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ class EnsembleBackend:
     def __init__(self, network: Network, members: Sequence[Backend]) -> None:
         from xcloudmask.engine.onnx import OnnxBackend
 
-        self.network, self.members = network, members
+        # as the members keep them: without the bytes of graphs
+        self.network = replace(network, members=tuple(each.network for each in members))
+        self.members = members
         self.host = next((each for each in members if isinstance(each, OnnxBackend)), members[0])
         self.kind, self.lanes = self.host.kind, min(each.lanes for each in members)
 

@@ -52,6 +52,8 @@ class OnnxBackend:
                 )
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(self.index or 0)}))
         self.session = ort.InferenceSession(body, sess_options=options, providers=providers)
+        if self.kind == "cpu":  # kept to open the graph again elsewhere if a device fails: here there is none
+            self.session._model_bytes = None
         self.input = self.session.get_inputs()[0].name
 
     def run(self, pixels: Float) -> Float:

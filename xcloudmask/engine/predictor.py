@@ -93,7 +93,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text) is not None
 
 
-#: By card and device: the weights, whatever precision they are used in and whatever bands they are bound to.
+#: By card and device: modules, whatever precision they are used in and whatever bands they are bound to.
 _networks: PerProcessCache[Network] = PerProcessCache()
 #: By card, device, precision and bands.
 _backends: PerProcessCache[Backend] = PerProcessCache()
@@ -311,7 +311,10 @@ class Predictor:
 
 
 def network_of(spec: ModelSpec, device: str) -> Network:
-    """Return the network of a model for a device; it is loaded once in a process."""
+    """Return the network of a model for a device; what torch runs is loaded once in a process.
+
+    A graph has no second use: what runs it, which is kept, takes its bytes over.
+    """
 
     def load() -> Network:
         devices.settle_threads(spec.runtime)
@@ -319,7 +322,7 @@ def network_of(spec: ModelSpec, device: str) -> Network:
         log.info("loaded model %s %s for %s", spec.name, spec.version, device)
         return network
 
-    return _networks.get_or_create((spec, device), load)
+    return load() if spec.runtime == "onnx" else _networks.get_or_create((spec, device), load)
 
 
 def _loaded(spec: ModelSpec, device: str, dtype: str, inputs: tuple[Band, ...]) -> Backend:

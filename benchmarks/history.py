@@ -1,0 +1,64 @@
+"""Draw what was measured by date: a panel for each section of the result files, a line for each figure.
+
+python -m benchmarks history               # results/history.svg
+python -m benchmarks history --out FILE    # .svg or .png
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from _measure import RESULTS, arguments, runs_in
+
+#: The result files that hold runs by date and machine.
+FILES = ("peers", "overhead", "engine")
+MARKERS = "osD^vP*X"
+
+
+def draw(out: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "xcloudmask", "font.size": 7}
+    import matplotlib.pyplot as plt
+
+    runs = [run for name in FILES for run in runs_in(RESULTS / f"{name}.json")]
+    dates = sorted({run["circumstances"]["date"][:10] for run in runs})
+    machines = dict(zip(dict.fromkeys(run["circumstances"]["cpu"] for run in runs), MARKERS, strict=False))
+    panels: dict[str, dict[tuple[str, str], list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for run in sorted(runs, key=lambda run: run["circumstances"]["date"]):
+        told = run["circumstances"]
+        for name, value in run["figures"].items():
+            panels[run["section"]][name, told["cpu"]].append((dates.index(told["date"][:10]), value))
+    figure, axes = plt.subplots(
+        math.ceil(len(panels) / 2), 2, figsize=(11, 1.2 * len(panels)), squeeze=False, layout="constrained"
+    )
+    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
+        colours: dict[str, str] = {}
+        for (name, machine), points in lines.items():
+            label = None if name in colours else name
+            colour = colours.setdefault(name, f"C{len(colours) % 10}")
+            axis.plot(*zip(*points, strict=True), f"{machines[machine]}-", color=colour, ms=4, label=label)
+        heights = [height for points in lines.values() for _, height in points]
+        if min(heights) > 0 and max(heights) > 20 * min(heights):
+            axis.set_yscale("log")
+        axis.set(title=title, xlim=(-0.5, len(dates) - 0.5))
+        axis.set_xticks(range(len(dates)), dates)
+        axis.legend(fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.remove()
+    figure.suptitle(", ".join(f"{mark} {name}" for name, mark in machines.items()), fontsize=7)
+    figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+
+
+def main() -> None:
+    args = arguments(__doc__, out="history.svg")
+    draw(args.out)
+    print(args.out.name)
+
+
+if __name__ == "__main__":
+    main()
