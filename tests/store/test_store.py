@@ -120,6 +120,26 @@ def test_an_unreachable_store_is_waited_for(tmp_path: Path, monkeypatch: pytest.
         stream(scene(), store, predict={"model": testing.TOY}, **SMALL)
 
 
+def test_a_write_that_ends_while_its_place_is_cleared_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Vanishing(WrapperStore):
+        vanished = 0
+
+        async def delete_dir(self, prefix: str) -> None:
+            if self.vanished < 2:
+                self.vanished += 1
+                raise FileNotFoundError(2, "No such file or directory", "zarr.5cb3.partial")
+            await self._store.delete_dir(prefix)
+
+    pauses: list[float] = []
+    monkeypatch.setattr("xcloudmask.store.retry.time.sleep", pauses.append)
+    store = Vanishing(LocalStore(tmp_path))
+    assert stream(scene(), store, predict={"model": testing.TOY}, **SMALL).complete
+    assert store.vanished == 2
+    assert pauses == [0.25, 0.5]
+
+
 def test_an_error_of_the_program_is_not_waited_out() -> None:
     with pytest.raises(ZeroDivisionError):
         call_with_retries("divide", lambda: 1 / 0)

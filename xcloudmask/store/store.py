@@ -204,10 +204,18 @@ class Target:
 
     def create_array(self, *names: str, **form: Any) -> Any:
         """Create an array of the group, in the place of one that may be there; `form` as of Zarr."""
-        create = partial(
-            zarr.create_array, self.store, name=self.path(*names), overwrite=True, zarr_format=3, **form
-        )
-        return call_with_retries(f"create {'/'.join(names)} in {self.label}", create)
+        what = f"create {'/'.join(names)} in {self.label}"
+
+        def create() -> Any:
+            try:
+                return zarr.create_array(
+                    self.store, name=self.path(*names), overwrite=True, zarr_format=3, **form
+                )
+            except FileNotFoundError as error:
+                # zarr clears the place, where a write of an attempt that failed before may just have ended
+                raise OSError("a file vanished while its folder was deleted") from error
+
+        return call_with_retries(what, create)
 
     def open_dataset(self) -> xr.Dataset:
         """Open the group with xarray, unread."""
