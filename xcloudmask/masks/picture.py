@@ -77,10 +77,10 @@ def bands_to_show(da: xr.DataArray, dim: str, rgb: str | Sequence[str]) -> tuple
         raise CloudMaskError(f"rgb={rgb!r} must name three bands, or one for a grey picture")
     tries = (wanted, *FALSE_COLOURS) if wanted == TRUE_COLOUR else (wanted,)
     for names in tries:
-        found = [_position(bands, labels, name) for name in names]
-        if None not in found:
+        positions = [_position(bands, labels, name) for name in names]
+        if None not in positions:
             title = "true colour" if names == TRUE_COLOUR else ", ".join(names)
-            return [i for i in found if i is not None], title
+            return [i for i in positions if i is not None], title
     if len(tries) == 1:
         missing = [n for n in wanted if _position(bands, labels, n) is None]
         there = dict.fromkeys([*(b.common_name or b.name for b in bands), *labels])

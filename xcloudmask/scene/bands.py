@@ -126,19 +126,19 @@ def read_bands(da: xr.DataArray, dim: str) -> tuple[Band, ...]:
     """Return what is known of each band of `da`: from its coordinates, else its sensor, else its label."""
     labels = labels_of(da, dim)
     columns = {name: _column(da, dim, name) for name in COLUMNS}
-    told = [any(column[i] is not None for column in columns.values()) for i in range(len(labels))]
+    described = [any(column[i] is not None for column in columns.values()) for i in range(len(labels))]
     sensor = sensor_of(da)
     known: Sequence[Band | None] = [None] * len(labels)
     if sensor is not None:
         try:
             known = sensors.match(labels, sensor)
         except BandError:  # labels that may mean several bands do no harm where coordinates tell
-            if not all(told):
+            if not all(described):
                 raise
         for label, band, name in zip(labels, known, columns["common_name"], strict=True):
             if name is not None and band is not None:
                 _check_same_colour(label, str(name), band)
-        if all(told):
+        if all(described):
             known = [None] * len(labels)
     out = []
     for i, label in enumerate(labels):
