@@ -166,7 +166,7 @@ def continuity(
     yearly = apart.mean("month").where(apart.count("month") >= 6).expand_dims(month=[0])
     both = xr.concat([yearly, monthly], "month").transpose("part", ..., "month", "year")
     parts = both.values
-    shape, found = parts.shape[1:-1], []
+    shape, by_break = parts.shape[1:-1], []
     for before, after in pairwise(parts):
         rows = np.full((7, int(np.prod(shape))), np.nan)
         for row, (old, new) in enumerate(
@@ -179,8 +179,8 @@ def continuity(
                 least = 2 / comb(len(old) + len(new), len(old))
                 shift = np.median(new[:, None] - old)
                 rows[[0, 2, 3, 6], row] = p, shift, 2 * u / (len(old) * len(new)) - 1, min(1.0, least)
-        found.append(rows)
-    values = np.stack(found, axis=1)
+        by_break.append(rows)
+    values = np.stack(by_break, axis=1)
     kinds = np.broadcast_to(both.month.values == 0, (len(named), *shape)).reshape(len(named), -1)
     for kind in (kinds, ~kinds):
         known = np.isfinite(values[0]) & kind

@@ -21,8 +21,7 @@ def find_items(
 ) -> list[dict[str, Any]]:
     """Return the items; none is an error only where there is no store yet."""
     if hasattr(given, "items_as_dicts"):
-        found = list(given.items_as_dicts())
-        given = found or given
+        given = list(given.items_as_dicts()) or given
     if stored is not None and isinstance(given, Sequence) and len(given) == 0:
         return []
     return plain_items(given, modifier)
@@ -48,10 +47,10 @@ def _is_newer(item: Item, recorded: str | None) -> bool:
         ) from error
 
 
-def missing_items(found: Sequence[Item], stored: Stored | None) -> dict[str, Item]:
+def missing_items(listed: Sequence[Item], stored: Stored | None) -> dict[str, Item]:
     """Return the items that are to be computed, by id."""
     out = {}
-    for item in found:
+    for item in listed:
         name = str(item["id"])
         if name in out:
             raise CloudMaskError(
@@ -64,13 +63,13 @@ def missing_items(found: Sequence[Item], stored: Stored | None) -> dict[str, Ite
     return out
 
 
-def neighbours(found: Sequence[Item], todo: Mapping[str, Item]) -> list[Item]:
+def neighbours(listed: Sequence[Item], todo: Mapping[str, Item]) -> list[Item]:
     """Return what is loaded, but not computed, beside the items that are due.
 
     These are items of the same moments, which may be other processings of the same scenes; else any one, so
     that to find no new item on the grid is no error.
     """
-    others = [item for item in found if str(item["id"]) not in todo]
+    others = [item for item in listed if str(item["id"]) not in todo]
     times = {_datetime(item) for item in todo.values()}
     same = [item for item in others if _datetime(item) in times]
     return same or others[:1]
@@ -81,12 +80,12 @@ def _datetime(item: Item) -> Any:
 
 
 def select_steps(
-    da: xr.DataArray, found: Sequence[Item], todo: Mapping[str, Item], stored: Stored | None
+    da: xr.DataArray, listed: Sequence[Item], todo: Mapping[str, Item], stored: Stored | None
 ) -> tuple[xr.DataArray, dict[str, str]]:
     """Return the steps to compute, and which stored item each of them takes the place of, if one."""
     loaded = [str(name) for name in da.item_id.values]
     places = {} if stored is None else stored.places
-    items = {str(item["id"]): item for item in found}
+    items = {str(item["id"]): item for item in listed}
     scene = da.isel(time=[step for step, name in enumerate(loaded) if name in todo])
     names = [name for name in loaded if name in todo]
     scene = scene.assign_coords({UPDATED: ("time", [updated(items[name]) for name in names])})

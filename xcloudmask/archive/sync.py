@@ -151,16 +151,16 @@ def sync(
     stored = None if writing.overwrite else Stored.read(target)
     if stored is not None and not writing.resume:  # before any label is changed
         refuse_existing(target)
-    found = find_items(items_or_search, loading.modifier, stored)
-    todo = missing_items(found, stored)
-    skipped = tuple(str(item["id"]) for item in found if str(item["id"]) not in todo)
+    listed = find_items(items_or_search, loading.modifier, stored)
+    todo = missing_items(listed, stored)
+    skipped = tuple(str(item["id"]) for item in listed if str(item["id"]) not in todo)
     settings = _settings(loading)
     record = _record(target, stored)
     _check_settings(target, stored, record, settings)
-    if not found:
+    if not listed:
         return SyncReport(target.label)
 
-    items = [*todo.values(), *neighbours(found, todo)]
+    items = [*todo.values(), *neighbours(listed, todo)]
     kept = {} if stored is None else {**dict.fromkeys(_GRID), "like": stored.open()}
     if record is not None:
         kept["bands"] = record["bands"]
@@ -171,7 +171,7 @@ def sync(
     if stored is not None:
         asked_for = plan_output(from_reflectance(da, asked), writing)
         check_contract(stored.header["contract"], asked_for.contract, target.label)
-    scene, replaced = select_steps(da, found, todo, stored)
+    scene, replaced = select_steps(da, listed, todo, stored)
     if not scene.sizes["time"]:
         return SyncReport(target.label, skipped=skipped, left_out=tuple(todo))
     if stored is None:

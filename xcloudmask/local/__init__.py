@@ -161,9 +161,11 @@ def _scene(files: Files, given: Overrides) -> Scene:
             return scene
     inside = ", ".join(files.names[:6]) + (", ..." if len(files.names) > 6 else "")
     kinds = "; ".join((*FORMATS.values(), ZARR))
-    found = "a single file of an unknown kind" if files.is_single else f"{len(files.names)} files ({inside})"
+    content = (
+        "a single file of an unknown kind" if files.is_single else f"{len(files.names)} files ({inside})"
+    )
     raise CloudMaskError(
-        f"{files.path}: found {found}, which is none of: {kinds}. Open the product's own folder or"
+        f"{files.path}: found {content}, which is none of: {kinds}. Open the product's own folder or"
         " file, or read it with rioxarray and describe() it."
     )
 

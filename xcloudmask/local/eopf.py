@@ -39,7 +39,7 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
         properties["platform"] = given.sensor.name
     for asset in item["assets"].values():
         _override(asset["bands"][0], given)
-    told = properties.get("datetime")  # GeoZarr loses it, and a store that is renamed
+    stated = properties.get("datetime")  # GeoZarr loses it, and a store that is renamed
     properties.setdefault("datetime", "1970-01-01T00:00:00Z")  # a plan has one
     matched = match_item(item, resolution)
     if matched.sensor is None:
@@ -53,7 +53,7 @@ def scene(address: str, given: Overrides, resolution: float | None) -> Scene:
         sensor=matched.sensor,
         level=level,
         planes=tuple(_plane(source) for source in plan.assets),
-        time=given.date or parse_time(told),
+        time=given.date or parse_time(stated),
         sun_elevation=plan.sun_elevation,
         sun_azimuth=plan.sun_azimuth,
     )

@@ -62,12 +62,12 @@ class Files:
 
     def only(self, pattern: re.Pattern[str], products: str) -> str:
         """Return the one name that fits `pattern`, which each product has once."""
-        found = [name for name in self.names if pattern.search(name)]
-        if len(found) != 1:
+        named = [name for name in self.names if pattern.search(name)]
+        if len(named) != 1:
             raise CloudMaskError(
-                f"{self.path}: holds {len(found)} {products}: {', '.join(found[:4])}. Open the folder of one."
+                f"{self.path}: holds {len(named)} {products}: {', '.join(named[:4])}. Open the folder of one."
             )
-        return found[0]
+        return named[0]
 
     def href(self, name: str) -> str:
         """Return what rasterio opens."""
@@ -101,8 +101,8 @@ def list_files(path: str | Path) -> Files:
         hint = f" {near} holds: {', '.join(sorted(p.name for p in near.iterdir())[:8])}." if near else ""
         raise CloudMaskError(f"{path}: there is no such file or folder.{hint} Check the path.")
     if path.is_dir():
-        found = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-        return Files(path, _few(path, found), str(path))
+        paths = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+        return Files(path, _few(path, paths), str(path))
     if path.suffix.lower() in (".gz", ".tgz", ".bz2", ".z"):
         raise CloudMaskError(
             f"{path}: a compressed archive cannot be read in parts. Unpack it (tar -xf) and open the folder."
@@ -114,8 +114,8 @@ def list_files(path: str | Path) -> Files:
     return Files(path, (), str(path.parent))
 
 
-def _few(path: Path, found: Iterable[str]) -> tuple[str, ...]:
-    names = tuple(islice(found, MOST_FILES + 1))
+def _few(path: Path, paths: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(islice(paths, MOST_FILES + 1))
     if len(names) > MOST_FILES:
         raise CloudMaskError(
             f"{path}: holds more than {MOST_FILES} files, which no product does. Open the product's own"

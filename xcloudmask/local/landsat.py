@@ -141,10 +141,10 @@ def _text(groups: Groups, key: str) -> str | None:
 
 
 def _level(groups: Groups, given: Level | None, where: str) -> Level:
-    told = _text(groups, "PROCESSING_LEVEL") or _text(groups, "DATA_TYPE")
-    if told is None:
+    own = _text(groups, "PROCESSING_LEVEL") or _text(groups, "DATA_TYPE")
+    if own is None:
         return settle_level(None, given, where)
-    return settle_level({"L1": "toa", "L2": "boa"}.get(told[:2], told), given, where)
+    return settle_level({"L1": "toa", "L2": "boa"}.get(own[:2], own), given, where)
 
 
 def _sensor(groups: Groups, where: str) -> Sensor:

@@ -95,13 +95,13 @@ def scene(files: Files, given: Overrides) -> Scene:
         file = files.href(names[0])
     content = _content(file)
     kinds = {kind for _, kind in content.planes}
-    told = kinds.pop() if len(kinds) == 1 else None
-    if told is None and given.level is None:
+    own = kinds.pop() if len(kinds) == 1 else None
+    if own is None and given.level is None:
         raise CloudMaskError(
             f"{file}: holds both TOA and TOC reflectance",
             Remedy("Pass {} or {}.", Use(level="toa"), Use(level="boa")),
         )
-    level = settle_level(told, given.level, file)
+    level = settle_level(own, given.level, file)
     kind = "TOC" if level == "boa" else "TOA"
     sensor = given.sensor or sensors.get("proba-v")
     held = [band for band in sensor.bands if (band.name, kind) in content.planes]

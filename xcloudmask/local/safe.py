@@ -101,7 +101,7 @@ def _all(root: _Xml, tag: str) -> list[_Xml]:
 
 def _text(root: _Xml, *tags: str) -> str | None:
     """Return the text of the first element that has one of the names, the first name first."""
-    return next((found[0].text for tag in tags if (found := _all(root, tag))), None)
+    return next((elements[0].text for tag in tags if (elements := _all(root, tag))), None)
 
 
 def _one_granule(files: Files) -> str:

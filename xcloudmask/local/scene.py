@@ -86,15 +86,15 @@ def warn_of_absent(product: Sequence[Band], held: Sequence[Band], given: Overrid
         )
 
 
-def settle_level(found: str | None, given: Level | None, where: str) -> Level:
+def settle_level(stated: str | None, given: Level | None, where: str) -> Level:
     """Return the processing level; a level given may fill a gap but not contradict the product."""
-    told = parse_level(found) if found else None
-    if told and given and told != given:
+    own = parse_level(stated) if stated else None
+    if own and given and own != given:
         raise UnitError(
-            f"{where}: the product says it is {told.upper()}, level={given!r} says otherwise",
+            f"{where}: the product says it is {own.upper()}, level={given!r} says otherwise",
             Remedy("Leave {} out.", Use(level=...)),
         )
-    level = given or told
+    level = given or own
     if level is None:
         level = "toa"
         warn_user(

@@ -100,8 +100,8 @@ def _count(block: npt.NDArray[np.uint8], features: list[Any], transform: Any, bl
     pixels = block[..., :: 1 if one > other else -1, :: 1 if west < east else -1]  # north up, west left
     flat = pixels.reshape(math.prod(block.shape[:-2]), -1)
     out = np.zeros((len(flat), len(features), 2), np.int64)
-    for area, found in enumerate(exact_extract(source, features, ["cell_id", "coverage"])):
-        covered = np.rint(found["properties"]["coverage"] * PARTS).astype(np.int64)
-        kinds = flat[:, found["properties"]["cell_id"]]
+    for area, feature in enumerate(exact_extract(source, features, ["cell_id", "coverage"])):
+        covered = np.rint(feature["properties"]["coverage"] * PARTS).astype(np.int64)
+        kinds = flat[:, feature["properties"]["cell_id"]]
         out[:, area] = np.stack([(kinds == 2) @ covered, (kinds >= 1) @ covered], axis=-1)
     return out.reshape(*block.shape[:-2], 1, 1, len(features), 2)

@@ -24,6 +24,9 @@ from xcloudmask.masks.picture import (
 )
 from xcloudmask.scene.mask_classes import as_mask
 
+#: Pixels along a side, at most.
+LIMIT = 96
+
 
 def data_uri(pixels: Bytes) -> str:
     """Return (y, x, 4) as a PNG within an address, which a page shows without fetching.
@@ -44,7 +47,7 @@ def data_uri(pixels: Bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body).decode()
 
 
-def thumbnail(array: Callable[[], xr.DataArray], limit: int = 96) -> str:
+def thumbnail(array: Callable[[], xr.DataArray]) -> str:
     """Return a small picture of a scene or mask as an address; nothing of what is lazy or cannot be drawn."""
     try:
         da = as_mask(array())
@@ -55,10 +58,10 @@ def thumbnail(array: Callable[[], xr.DataArray], limit: int = 96) -> str:
             (da,), _ = one_time([da], None)
         kind = kind_of(da)
         if kind == "scene":
-            shown = thin(picture_of(da, TRUE_COLOUR)[0], limit).values
+            shown = thin(picture_of(da, TRUE_COLOUR)[0], LIMIT).values
             return data_uri(over_gaps(shown, (2, 98)))
         if kind == "probabilities":
             return ""
-        return data_uri(paint(thin(da, limit).values, class_codes(da), gaps=True))
+        return data_uri(paint(thin(da, LIMIT).values, class_codes(da), gaps=True))
     except Exception:  # a repr must not fail
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,6 @@ import xarray as xr
 
 from xcloudmask import sensors
 from xcloudmask.errors import BandError, OptionError, Remedy, UnitError, UnitWarning, Use, warn_user
-from xcloudmask.scene.describe import BAND_COORDS
 from xcloudmask.scene.dims import coordinate
 from xcloudmask.types import KINDS, Band, ModelSpec, Sensor
 
@@ -59,6 +59,11 @@ TYPICAL = {
     "swir22": (2105.0, 2290.0),
     "swir2": (2105.0, 2290.0),
 }
+#: What coordinates or attributes may tell of a band, and what stands for nothing told.
+COLUMNS = {
+    "common_name": "", "center_wavelength": math.nan, "full_width_half_max": math.nan, "min_nm": math.nan,
+    "max_nm": math.nan, "gsd": math.nan, "kind": "",
+}  # fmt: skip
 #: Wavelengths of optical and thermal bands, in nm. Beyond them, the unit is another one.
 SHORTEST, LONGEST = 100.0, 50_000.0
 
@@ -120,20 +125,20 @@ def labels_of(da: xr.DataArray, dim: str) -> list[str]:
 def read_bands(da: xr.DataArray, dim: str) -> tuple[Band, ...]:
     """Return what is known of each band of `da`: from its coordinates, else its sensor, else its label."""
     labels = labels_of(da, dim)
-    columns = {name: _column(da, dim, name) for name in BAND_COORDS if name != "band_name"}
-    told = [any(column[i] is not None for column in columns.values()) for i in range(len(labels))]
+    columns = {name: _column(da, dim, name) for name in COLUMNS}
+    described = [any(column[i] is not None for column in columns.values()) for i in range(len(labels))]
     sensor = sensor_of(da)
     known: Sequence[Band | None] = [None] * len(labels)
     if sensor is not None:
         try:
             known = sensors.match(labels, sensor)
         except BandError:  # labels that may mean several bands do no harm where coordinates tell
-            if not all(told):
+            if not all(described):
                 raise
         for label, band, name in zip(labels, known, columns["common_name"], strict=True):
             if name is not None and band is not None:
                 _check_same_colour(label, str(name), band)
-        if all(told):
+        if all(described):
             known = [None] * len(labels)
     out = []
     for i, label in enumerate(labels):

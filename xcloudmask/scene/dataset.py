@@ -10,17 +10,11 @@ import xarray as xr
 
 from xcloudmask import sensors
 from xcloudmask.errors import BandError, Remedy, UnitError, Use
-from xcloudmask.scene.bands import name_bands, sensor_of
+from xcloudmask.scene.bands import COLUMNS, name_bands, sensor_of
 from xcloudmask.scene.dims import BAND_DIMS, spatial_dims
 from xcloudmask.scene.eopf import describe_dataset
 from xcloudmask.scene.mask_classes import as_mask, is_mask
 from xcloudmask.scene.units import NODATA_ATTRS, declared_nodata
-
-#: What a variable's attributes may tell of its band, and what stands for nothing told.
-COLUMNS = {
-    "common_name": "", "center_wavelength": np.nan, "full_width_half_max": np.nan, "min_nm": np.nan,
-    "max_nm": np.nan, "gsd": np.nan, "kind": "",
-}  # fmt: skip
 
 
 def stack(ds: xr.Dataset) -> xr.DataArray:

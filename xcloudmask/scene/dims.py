@@ -94,9 +94,9 @@ def transform_of(da: xr.DataArray) -> Any:
     kept = da.rio.transform()
     if kept.b or kept.d:
         return kept
-    told = da.rio.transform(recalc=True)
-    off = abs(told.a - kept.a) * da.rio.width, abs(told.e - kept.e) * da.rio.height
-    return kept if max(off) < 1e-3 * min(abs(kept.a), abs(kept.e)) else told
+    by_axes = da.rio.transform(recalc=True)
+    off = abs(by_axes.a - kept.a) * da.rio.width, abs(by_axes.e - kept.e) * da.rio.height
+    return kept if max(off) < 1e-3 * min(abs(kept.a), abs(kept.e)) else by_axes
 
 
 def plain_axes(da: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:

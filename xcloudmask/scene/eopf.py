@@ -164,10 +164,10 @@ def describe_dataset(ds: xr.Dataset, root: Mapping[Any, Any] | None = None) -> x
         return ds
     # The items and lists of a product's root are no attributes that netCDF or a mask could carry on.
     kept = {key: value for key, value in ds.attrs.items() if isinstance(value, (str, int, float))}
-    told = {"sensor": facts.sensor, "level": facts.level}
+    stated = {"sensor": facts.sensor, "level": facts.level}
     out = ds.assign({name: _with_fill(var) for name, var in bands.items()})
     out = out.drop_encoding()  # that of xarray-eopf cannot be copied, and says where things were
-    out.attrs = {**kept, **{key: value for key, value in told.items() if value}}
+    out.attrs = {**kept, **{key: value for key, value in stated.items() if value}}
     coords: dict[str, Any] = {
         "item_id": facts.name,
         "sun_elevation": facts.sun_elevation,

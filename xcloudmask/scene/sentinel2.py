@@ -57,16 +57,16 @@ def warn_of_no_offset(da: xr.DataArray) -> None:
     times = da.coords.get("time")
     days = None if times is None or times.dtype.kind != "M" else coordinate(times).reshape(-1)
     if days is None or not days.size or np.isnat(days).all():
-        found = (
+        reason = (
             "whether these numbers have one depends on the processing baseline, which the array does not say"
         )
     elif (days[~np.isnat(days)] >= FIRST_DAY).any():
-        found = f"dates from {FIRST_DAY} on, as here, have it unless the catalogue took it away"
+        reason = f"dates from {FIRST_DAY} on, as here, have it unless the catalogue took it away"
     else:
-        found = f"dates before {FIRST_DAY}, as here, have it only if reprocessed (Collection 1)"
+        reason = f"dates before {FIRST_DAY}, as here, have it only if reprocessed (Collection 1)"
     warn_user(
         "a scale of Sentinel-2 is declared without an offset, which is taken as 0. Processing baseline 04.00 "
-        f"and later {STORED}; {found}: {SAY} to say that there is none",
+        f"and later {STORED}; {reason}: {SAY} to say that there is none",
         UnitWarning,
     )
 

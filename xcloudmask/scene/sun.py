@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from math import acos, asin, cos, degrees, radians, sin, tan
 
 J2000 = datetime(2000, 1, 1, 12, tzinfo=UTC)
+#: Mean solar time at which Landsat 8 and 9 cross the equator southwards, in hours.
+CROSSING = 10.2
 
 
 def sun_position(when: datetime, latitude: float, longitude: float) -> tuple[float, float]:
@@ -67,19 +69,10 @@ def sun_position(when: datetime, latitude: float, longitude: float) -> tuple[flo
     return degrees(elevation), 360 - azimuth if hour_angle > 0 else azimuth
 
 
-def descending_pass(day: datetime, latitude: float, longitude: float, crossing: float = 10.2) -> datetime:
-    """Return about when a sun-synchronous satellite passes over a place on a day (UTC), going south.
+def descending_pass(day: datetime, latitude: float, longitude: float) -> datetime:
+    """Return about when Landsat 8 and 9 pass over a place, up to 80 degrees north or south, on a day (UTC).
 
     Good to some ten minutes (the place may lie at the swath's edge), so to 2 degrees of the sun's elevation.
-
-    Parameters
-    ----------
-    day : datetime
-        Its time of day does not matter.
-    latitude, longitude : float
-        Degrees; between 80 S and 80 N.
-    crossing : float
-        Mean solar time at the equator in hours; 10.2 is Landsat 8 and 9.
 
     Examples
     --------
@@ -89,5 +82,5 @@ def descending_pass(day: datetime, latitude: float, longitude: float, crossing: 
     inclination = radians(98.2)
     ratio = tan(radians(latitude)) / -tan(inclination)
     east_of_node = degrees(asin(max(-1.0, min(1.0, ratio))))
-    hours = crossing + (east_of_node - longitude) / 15
+    hours = CROSSING + (east_of_node - longitude) / 15
     return day.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(hours=hours % 24)

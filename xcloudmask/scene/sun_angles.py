@@ -52,9 +52,9 @@ def describe_sun(
     ([41.0, nan], [5.0, nan])
     """
     for at, name in enumerate((ELEVATION[0], AZIMUTH[0])):
-        said = [[float(angle) for pair in pairs if (angle := pair[at]) is not None] for pairs in stated]
-        means = np.array([_middle(each) if each else np.nan for each in said])
-        if any(said):
+        known = [[float(angle) for pair in pairs if (angle := pair[at]) is not None] for pairs in stated]
+        means = np.array([_middle(each) if each else np.nan for each in known])
+        if any(known):
             da = da.assign_coords({name: ("time", means % 360 if at else means)})
     return da
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xcloudmask.errors import CloudMaskError, OptionError
+from xcloudmask.errors import CloudMaskError
 from xcloudmask.stac.grid import Grid
 from xcloudmask.stac.reader import Float, Layer, read_layer
 from xcloudmask.stac.transport import Transport
@@ -49,11 +49,7 @@ class Stack:
 
 def build(stack: Stack, engine: Engine) -> Any:
     """Return the Dask array (time, band, y, x) of a stack."""
-    if engine == "stackstac":
-        return _with_stackstac(stack)
-    if engine == "odc":
-        return _with_odc(stack)
-    raise OptionError("engine", engine, allowed=("stackstac", "odc"))
+    return _with_odc(stack) if engine == "odc" else _with_stackstac(stack)
 
 
 class _StackstacReader:

@@ -114,8 +114,10 @@ def gather(
     """Collect what an item, and what is known of its catalogue, say of the offset of an asset."""
     flag_name, flag = _flag(view)
     facts = [] if flag is None else [f"{flag_name} = {flag}"]
-    own = "states none" if stated is None else None
-    facts.append(f"asset {asset.key!r} {own}" if own else f"offset of asset {asset.key!r} = {stated:g}")
+    if stated is None:
+        facts.append(f"asset {asset.key!r} states none")
+    else:
+        facts.append(f"offset of asset {asset.key!r} = {stated:g}")
     readings = _baselines(view)
     baseline = next(iter(readings.values()), None)
     facts += [f"{name}: processing baseline {a:02d}.{b:02d}" for name, (a, b) in readings.items()]

@@ -65,24 +65,24 @@ def find_masks(view: ItemView, sensor: str = "") -> list[FoundMask]:
     >>> [(found.name, found.attrs["product"]) for found in find_masks(view_item(item))]
     [('scl', 'scl')]
     """
-    found: dict[str, FoundMask] = {}
+    masks: dict[str, FoundMask] = {}
     for key, asset in view.assets.items():
         word = re.sub(r"\.tiff?$", "", key.lower())
         name = next((name for name, pattern in LAYERS.items() if re.fullmatch(pattern, word)), None)
         listed = asset.raw.get("classification:classes") or ()
         if name is not None and (asset.is_from_store or not asset.is_zarr):
             product = ("probav" if "proba" in sensor else "vgt") if name == "sm" else name
-            other = found.get(name)
+            other = masks.get(name)
             if other is None or (asset.gsd or np.inf) < (other.asset.gsd or np.inf):
-                told = {"long_name": "probability of snow", "units": "%"}  # no class of ours
-                found[name] = FoundMask(name, asset, told if name == "snwprb" else {"product": product})
-        elif any("cloud" in str(one.get("name")) for one in listed if isinstance(one, Mapping)):
+                attrs = {"long_name": "probability of snow", "units": "%"}  # no class of ours
+                masks[name] = FoundMask(name, asset, attrs if name == "snwprb" else {"product": product})
+        elif any("cloud" in str(entry.get("name")) for entry in listed if isinstance(entry, Mapping)):
             flags = {
-                "flag_values": [int(one["value"]) for one in listed],
-                "flag_meanings": " ".join(str(one["name"]) for one in listed),
+                "flag_values": [int(entry["value"]) for entry in listed],
+                "flag_meanings": " ".join(str(entry["name"]) for entry in listed),
             }
-            found.setdefault(key, FoundMask(key, asset, flags))
-    return list(found.values())
+            masks.setdefault(key, FoundMask(key, asset, flags))
+    return list(masks.values())
 
 
 def as_collection(given: Any) -> dict[str, Any] | None:
@@ -116,10 +116,9 @@ def open_listed(views: Sequence[ItemView], transport: Transport) -> xr.Dataset:
     """Return the masks in Zarr of items, and of collections, on their own grid; they must share it."""
     arrays: dict[str, list[xr.DataArray]] = {}
     for view in views:
-        for found in find_masks(view):
-            if found.is_ours:
-                mask = _open(view, found, transport)
-                arrays.setdefault(found.name, []).append(mask)
+        for mask in find_masks(view):
+            if mask.is_ours:
+                arrays.setdefault(mask.name, []).append(_open(view, mask, transport))
     try:
         joined = {
             name: parts[0]
@@ -135,12 +134,12 @@ def open_listed(views: Sequence[ItemView], transport: Transport) -> xr.Dataset:
         ) from error
 
 
-def _open(view: ItemView, found: FoundMask, transport: Transport) -> xr.DataArray:
+def _open(view: ItemView, listed: FoundMask, transport: Transport) -> xr.DataArray:
     """Open a mask of ours, with a dimension of time."""
     from xcloudmask.store.record import open_mask
     from xcloudmask.store.store import Target, open_existing
 
-    url = transport.url(found.asset.href, remote=view.remote)
+    url = transport.url(listed.asset.href, remote=view.remote)
     store: Any = url
     if view.remote or transport.filesystem is not None or urlsplit(url).scheme in ("", "file", *KINDS):
         store = read_only_store(url, transport)
@@ -160,11 +159,11 @@ def masks_alone(
     engine: Engine,
 ) -> xr.Dataset:
     """Return the masks of items that hold nothing else."""
-    found = [(view, mask) for view in views for mask in find_masks(view) if not mask.is_ours]
-    if not found:
+    masks = [(view, mask) for view in views for mask in find_masks(view) if not mask.is_ours]
+    if not masks:
         return open_listed(views, transport)
-    grid = grid_of([place for view, mask in found if (place := _place(view, mask)[1]) is not None])
-    times = np.array(sorted({item_time(view) for view, _ in found}), dtype="datetime64[ns]")
+    grid = grid_of([place for view, mask in masks if (place := _place(view, mask)[1]) is not None])
+    times = np.array(sorted({item_time(view) for view, _ in masks}), dtype="datetime64[ns]")
     stack = Stack(times, (), grid, chunks(grid.shape), "nearest", transport, "float32")
     where = xr.Dataset(coords={"time": times, "y": grid.y, "x": grid.x}).rio.write_crs(grid.crs)
     return with_masks(where, stack, [()] * len(times), (), views, engine)
@@ -180,7 +179,7 @@ def with_masks(
 ) -> xr.Dataset:
     """Add masks to a dataset on a grid: float32, NaN where there is none; those in Zarr as they are."""
     views = {(item.view.collection, item.view.id): item for item in items}
-    found: dict[str, FoundMask] = {}
+    named: dict[str, FoundMask] = {}
     steps: list[dict[str, list[Source]]] = []
     for group, time in zip(groups, stack.times, strict=True):
         sources: dict[str, list[Source]] = {}
@@ -193,20 +192,20 @@ def with_masks(
         for view, sensor in held:
             for mask in find_masks(view, sensor):
                 if not mask.is_ours:
-                    found.setdefault(mask.name, mask)
+                    named.setdefault(mask.name, mask)
                     sources.setdefault(mask.name, []).append(_source(view, mask, stack.grid.crs))
         steps.append(sources)
-    if found:
-        layers = tuple(tuple(Layer(tuple(step.get(name, ()))) for name in found) for step in steps)
+    if named:
+        layers = tuple(tuple(Layer(tuple(step.get(name, ()))) for name in named) for step in steps)
         data = build(replace(stack, layers=layers, resampling="nearest", dtype="float32"), engine)
-        for place, (name, mask) in enumerate(found.items()):
+        for place, (name, mask) in enumerate(named.items()):
             scene[name] = (("time", "y", "x"), data[:, place], dict(mask.attrs))
     listed = [view for view in others if _in_zarr(view)]
     return scene.merge(_near(open_listed(listed, stack.transport), scene)) if listed else scene
 
 
 def _in_zarr(view: ItemView) -> bool:
-    return any(found.is_ours for found in find_masks(view))
+    return any(mask.is_ours for mask in find_masks(view))
 
 
 def _near(masks: xr.Dataset, scene: xr.Dataset) -> xr.Dataset:
@@ -224,14 +223,14 @@ def _near(masks: xr.Dataset, scene: xr.Dataset) -> xr.Dataset:
     return out
 
 
-def _place(view: ItemView, found: FoundMask) -> tuple[str | None, AssetGrid]:
-    crs, _ = item_crs(view, [found.asset])
-    return crs, asset_grid(view, found.asset, crs, found.asset.gsd, lonlat_box(view.geometry, view.bbox))
+def _place(view: ItemView, mask: FoundMask) -> tuple[str | None, AssetGrid]:
+    crs, _ = item_crs(view, [mask.asset])
+    return crs, asset_grid(view, mask.asset, crs, mask.asset.gsd, lonlat_box(view.geometry, view.bbox))
 
 
-def _source(view: ItemView, found: FoundMask, grid: str) -> Source:
-    crs, place = _place(view, found)
+def _source(view: ItemView, mask: FoundMask, grid: str) -> Source:
+    crs, place = _place(view, mask)
     source = Source(
-        found.asset.key, found.asset.href, item_id=view.id, crs=crs, place=place, remote=view.remote
+        mask.asset.key, mask.asset.href, item_id=view.id, crs=crs, place=place, remote=view.remote
     )
     return replace(source, bounds=source.bounds_on(grid), place=None)

@@ -248,15 +248,15 @@ def _check_crs(own: Any, declared: str | None) -> None:
         )
 
 
-def _check_dtype(found: str, source: Source) -> None:
+def _check_dtype(held: str, source: Source) -> None:
     """Refuse numbers that the scale is not for: those of a float copy, or of a picture."""
     declared = np.dtype(source.dtype) if source.dtype in np.sctypeDict else None
-    smaller = declared is not None and source.dtype != "int" and np.dtype(found).itemsize < declared.itemsize
-    floats = np.dtype(found).kind == "f" and declared is not None and declared.kind in "iu"
-    if floats or smaller or np.dtype(found).kind == "c":
+    smaller = declared is not None and source.dtype != "int" and np.dtype(held).itemsize < declared.itemsize
+    floats = np.dtype(held).kind == "f" and declared is not None and declared.kind in "iu"
+    if floats or smaller or np.dtype(held).kind == "c":
         of = "whole numbers" if source.dtype == "int" else source.dtype or "real numbers"
         raise AssetError(
-            f"the file holds {found}, the catalogue says {of}: scale {source.scale:g} and offset"
+            f"the file holds {held}, the catalogue says {of}: scale {source.scale:g} and offset"
             f" {source.offset:g} are not for these. Leave it out, or correct data_type and scale (modifier=)."
         )
 

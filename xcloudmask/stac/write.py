@@ -161,9 +161,9 @@ def describe_mask(
         cloud = {"eo:cloud_cover": cover[0]} if cover else {}
         when = {"datetime": stamps[0]}
         document |= {"type": "Feature", **_geometry(place)}
-        document["properties"] = {**when, **_sensors(mask, one=True), **cloud, **software, **cube}
+        document["properties"] = {**when, **_sensors(mask, single=True), **cloud, **software, **cube}
         return pystac.Item.from_dict(document, migrate=False)
-    summaries: Document = _sensors(mask, one=False)
+    summaries: Document = _sensors(mask, single=False)
     if cover:
         summaries["eo:cloud_cover"] = {"minimum": min(cover), "maximum": max(cover)}
     asset |= software
@@ -342,12 +342,12 @@ def _software(mask: xr.DataArray) -> Document:
     return {**out, "processing:software": software}
 
 
-def _sensors(mask: xr.DataArray, *, one: bool) -> Document:
+def _sensors(mask: xr.DataArray, *, single: bool) -> Document:
     values = np.ravel(mask["sensor"].values) if "sensor" in mask.coords else [mask.attrs.get("sensor", "")]
     names = sorted({name for value in values for name in str(value).split("+") if name and name != "unknown"})
-    if not names or (one and len(names) > 1):
+    if not names or (single and len(names) > 1):
         return {}
-    return {"platform": names[0] if one else names}
+    return {"platform": names[0] if single else names}
 
 
 def _sources(mask: xr.DataArray, items: Any) -> list[Document]:

@@ -14,6 +14,8 @@ from xcloudmask.errors import CloudMaskError, OptionError
 #: A probability p is stored as round(254 p); 255 is no data.
 STEPS = 254
 ALLOWED = ("dtype", "compressors")
+#: Forms of probabilities.
+DTYPES = ("uint8", "float16", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,11 @@ def choose_packing(dtype: np.dtype[Any], probabilities: bool, encoding: Mapping[
         try:
             wanted = np.dtype(encoding["dtype"]).name
         except TypeError:
-            raise OptionError(
-                "encoding dtype", encoding["dtype"], allowed=("uint8", "float16", "float32")
-            ) from None
+            raise OptionError("encoding dtype", encoding["dtype"], allowed=DTYPES) from None
     if probabilities:
         wanted = wanted or "uint8"
-        if wanted not in ("uint8", "float16", "float32"):
-            raise OptionError("encoding dtype", wanted, allowed=("uint8", "float16", "float32"))
+        if wanted not in DTYPES:
+            raise OptionError("encoding dtype", wanted, allowed=DTYPES)
         return Packing(wanted, scaled=wanted == "uint8")
     if dtype.kind not in "uif":
         raise CloudMaskError(f"an array of {dtype} cannot be streamed; cast it: mask.astype('uint8')")

@@ -177,8 +177,8 @@ def _write(source: Source, store: Any, options: WriteOptions) -> StreamReport:
     if not report.complete:
         warn_user(str(report), StreamWarning)
     elif address is not None and options.stac is not None:
-        found = stac_of(store, options.group, storage_options=options.storage_options)
-        log.info("listed in %s", save(found, os.fspath(options.stac), options.storage_options))
+        document = stac_of(store, options.group, storage_options=options.storage_options)
+        log.info("listed in %s", save(document, os.fspath(options.stac), options.storage_options))
     return report
 
 

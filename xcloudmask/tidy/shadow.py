@@ -244,7 +244,7 @@ def _three_passes(codes: Any, light: Any, look: Look, calibration: Any, rays: Se
     from dask.base import tokenize
 
     name = f"shadow-{tokenize(codes.name, light.name, look, calibration, rays)}"
-    seen, sums, found, look_key, light_key = (
+    seen, sums, matched, look_key, light_key = (
         f"{word}-{name}" for word in ("seen", "sums", "found", "look", "how")
     )
     graph: dict[Any, Any] = {
@@ -265,13 +265,13 @@ def _three_passes(codes: Any, light: Any, look: Look, calibration: Any, rays: Se
                 TaskRef(look_key), TaskRef(light_key),
             )  # fmt: skip
             graph[(sums, *here)] = Task((sums, *here), attrgetter("sums"), TaskRef((seen, *here)))
-            graph[f"part-{name}", *here] = Task((f"part-{name}", *here), _cut, TaskRef((found, *lead)), box)
+            graph[f"part-{name}", *here] = Task((f"part-{name}", *here), _cut, TaskRef((matched, *lead)), box)
             graph[(name, *here)] = Task(
                 (name, *here), _paint, TaskRef((seen, *here)), TaskRef((f"part-{name}", *here)),
                 TaskRef(look_key), (1,) * len(lead),
             )  # fmt: skip
         blocks = [TaskRef((sums, *lead, i, j)) for i, j in chunks]
-        graph[(found, *lead)] = Task((found, *lead), _match, rays[number], across, *blocks)
+        graph[(matched, *lead)] = Task((matched, *lead), _match, rays[number], across, *blocks)
     return array_of(name, graph, codes, np.uint8, light)
 
 
@@ -351,14 +351,14 @@ def _box(cells: Ints, around: tuple[int, int]) -> Ints:
     return cells
 
 
-def _cut(found: npt.NDArray[np.uint8], box: tuple[slice, slice]) -> npt.NDArray[np.uint8]:
-    return found[:, *box].copy()
+def _cut(cells: npt.NDArray[np.uint8], box: tuple[slice, slice]) -> npt.NDArray[np.uint8]:
+    return cells[:, *box].copy()
 
 
-def _paint(seen: Seen, found: npt.NDArray[np.uint8], look: Look, lead: tuple[int, ...]) -> Codes:
+def _paint(seen: Seen, cells: npt.NDArray[np.uint8], look: Look, lead: tuple[int, ...]) -> Codes:
     """Return a chunk's codes with its shadows."""
     codes = seen.codes.part()
-    limit, falls = (look.spread(cells, (codes.shape[0], codes.shape[1])) for cells in found)
+    limit, falls = (look.spread(plane, (codes.shape[0], codes.shape[1])) for plane in cells)
     own, ground = any_of(codes, look.shadow), any_of(codes, look.ground)
     light = seen.light.part()
     shadow = ground & (falls > 0) & ((light < limit) | (own & (look.own != "replace")))
