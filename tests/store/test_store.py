@@ -18,6 +18,7 @@ from zarr.storage import LocalStore, WrapperStore
 import xcloudmask
 from tests.streaming.helpers import COUNTED, VARIABLE, Child, described, files, job, numbered
 from xcloudmask import testing
+from xcloudmask.engine import progress as engine_progress
 from xcloudmask.errors import CloudMaskError, ContractError
 from xcloudmask.store import lock
 from xcloudmask.store.retry import call_with_retries
@@ -303,9 +304,10 @@ def test_a_bar_is_shown_where_somebody_looks(
     asked: dict[str, Any] = {**SMALL, "progress": "auto"}
     stream(scene(), tmp_path / "a", predict={"model": testing.TOY}, **asked)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    for module in (progress, engine_progress):
+        monkeypatch.setattr(module, "in_notebook", lambda: True)
     stream(scene(), tmp_path / "b", predict={"model": testing.TOY}, **asked)
-    assert "18/18 regions" in capsys.readouterr().err
+    assert "18/18 regions" in "".join(capsys.readouterr())
     with pytest.raises(CloudMaskError, match=r"unknown progress 'yes'.*Allowed: auto, True, False"):
         stream(scene(), tmp_path / "c", predict={"model": testing.TOY}, **{**SMALL, "progress": "yes"})
 
