@@ -1,4 +1,4 @@
-"""A store of masks as one array, sorted by time."""
+"""`open_masks`: the record of a store that grows, as one lazy array sorted by time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags of the command line, made from the fields of options: what is declared there appears here."""
+"""Flags of the command line, made from the fields of `options.py` in predict, store and stac."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of arrays in memory."""
+"""Short names for the types of NumPy arrays: `Float`, `Bool` and their kin, for signatures."""
 
 from typing import Any
 

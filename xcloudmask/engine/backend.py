@@ -1,4 +1,4 @@
-"""Backends: a loaded network on one device, and the arithmetic around it.
+"""What every backend offers: a loaded network on one device, and the arithmetic around it.
 
 The engine says what happens in which order; a backend does it with onnxruntime and NumPy, or with torch.
 Nothing here knows of batches, locks or memory running out.

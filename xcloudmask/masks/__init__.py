@@ -1,4 +1,4 @@
-"""What is done with a mask: apply, clean, draw and write it; and the masks that products bring."""
+"""What is done with a mask: apply, draw and write it; and the masks that products bring (cleaning: tidy)."""
 
 from typing import TYPE_CHECKING, Any
 

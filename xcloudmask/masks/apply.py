@@ -1,4 +1,4 @@
-"""What is done with a mask: take clouds out of a scene, widen them, count what is clear."""
+"""`apply`: take clouds out of a scene, with a buffer around them; and count what is clear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far two masks agree: a table of their classes, kappa, and a map of where they differ."""
+"""`compare`: two masks beside each other, by a table of their classes, kappa, and a map of differences."""
 
 from __future__ import annotations
 

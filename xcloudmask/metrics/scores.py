@@ -1,4 +1,4 @@
-"""Scores of a set of scenes: which questions masks answer, how well, and what to know of the answers."""
+"""Scores of a set of scenes: counts (`tally`) gathered for each question, put through `statistics`."""
 
 from __future__ import annotations
 

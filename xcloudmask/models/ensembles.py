@@ -1,4 +1,4 @@
-"""How an ensemble of models is declared and loaded; `xcloudmask.engine.ensemble` runs it."""
+"""Ensembles of models: declared and loaded; `engine.ensemble` runs them, `members` makes their card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file or an address to a model: what it is, who checks it, and how a worker loads it.
+"""`models.load`: from a file or an address to a model; what a format is and who checks it, `weights` says.
 
 The forms are data: tensors for an architecture that is known by name or recognised
 (`xcloudmask.models.published`), an ONNX graph, an exported program. Nothing that a file brings along is run.

@@ -1,4 +1,4 @@
-"""Several models as one: what their cards must agree in, and the card they have together."""
+"""The card of an ensemble: what its members' cards must agree in, and what comes of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classes of a mask, as its attributes ``flag_values`` and ``flag_meanings`` list them."""
+"""The classes that a mask in xarray lists in its attributes ``flag_values`` and ``flag_meanings``."""
 
 from __future__ import annotations
 

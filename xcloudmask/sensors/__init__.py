@@ -1,4 +1,4 @@
-"""Instruments as data: one TOML file a sensor, read when first asked for.
+"""Instruments as data: one TOML file a sensor, beside this module, read when first asked for.
 
 To add a sensor, add a file; nothing else names it. `register` takes a user's own file of the same form, and
 a package brings one by an entry point of the group ``xcloudmask.sensors``, which leads to the file's path or

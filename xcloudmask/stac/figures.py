@@ -1,4 +1,4 @@
-"""Numbers that metadata state: each has a range in which it can be meant, and is refused outside of it.
+"""Checks of the numbers that metadata state: each has a range that can be meant, and is refused outside.
 
 A scale of 0, a sun on the horizon or a NaN would turn a whole scene into one value without a word.
 """

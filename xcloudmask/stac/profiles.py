@@ -1,4 +1,4 @@
-"""Which catalogue an item is from and what its numbers mean there: `profiles.toml`, read once.
+"""Quirks of catalogues, `profiles.toml` beside this module: what its items, assets and numbers are like.
 
 A package brings profiles by an entry point of the group ``xcloudmask.profiles``, which leads to the path of a
 file of the same form; they go before ours.

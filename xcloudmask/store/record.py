@@ -1,4 +1,4 @@
-"""The mask of a store as a lazy array."""
+"""The mask of one store as a lazy array, in the order in which it is stored."""
 
 from __future__ import annotations
 

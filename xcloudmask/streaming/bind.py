@@ -1,4 +1,4 @@
-"""A call bound together: its regions, what is done to each, and where it runs."""
+"""From a call of `stream` to its run: the regions, what is done to each, and where."""
 
 from __future__ import annotations
 

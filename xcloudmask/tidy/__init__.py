@@ -1,1 +1,1 @@
-"""What is done to a mask's areas across chunks: clouds closed up, widened, sieved; shadows found."""
+"""`clean` and `cast_shadow`: a mask's areas across chunks, closed up, widened, sieved; shadows found."""

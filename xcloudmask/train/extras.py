@@ -1,4 +1,4 @@
-"""What a network may learn beside its labels: the bands themselves, and what another network predicts.
+"""Further terms of the loss: the bands themselves, and what another network predicts.
 
 Both are terms of a config's table [loss], and act in training only: weights that are written hold neither.
 """

@@ -1,4 +1,4 @@
-"""Networks for fixed bands, called as set networks are: with those bands, or with some of them estimated."""
+"""Training a network whose bands are fixed: called as those for any bands are, missing ones estimated."""
 
 from __future__ import annotations
 

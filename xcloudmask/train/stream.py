@@ -1,4 +1,4 @@
-"""Batches without end, from samples of any sensor: streamed, in bounded memory, the same for the same seed.
+"""Training batches without end, from samples of any sensor: in bounded memory, the same for the same seed.
 
 Every sample has a generator of its own, seeded by (seed, epoch, index). So a batch does not depend on which
 worker made it or on what was drawn before, and a training that resumes in the middle of an epoch sees

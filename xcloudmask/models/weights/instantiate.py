@@ -1,4 +1,4 @@
-"""From vetted bytes to a module: the only part of loading that imports torch."""
+"""From checked bytes to a torch module: all of loading that imports torch (ONNX graphs stay bytes)."""
 
 from __future__ import annotations
 
