@@ -19,7 +19,7 @@ from tests.eopf_stores import CPM3, EOPF, GEOZARR, L1C, L2A, layer, needs_eopf, 
 from tests.stac.helpers import plan_item
 from xcloudmask.errors import AssetError, CloudMaskError
 from xcloudmask.scene.eopf import Facts
-from xcloudmask.stac import load_stac, reader
+from xcloudmask.stac import load_stac, warp
 from xcloudmask.stac.eopf import _sun, product_item, with_arrays
 from xcloudmask.stac.transport import Transport
 from xcloudmask.store import retry
@@ -75,7 +75,7 @@ def test_groups_of_the_sample_service_are_read_through_their_store(eopf_store, e
 @needs_eopf
 def test_a_store_is_read_as_files_of_the_same_pixels_are(eopf_store, tmp_path, monkeypatch):
     """Warped, averaged, in other chunks: GDAL is given the pixels around each block, and answers alike."""
-    monkeypatch.setattr(reader, "BLOCK", 16)
+    monkeypatch.setattr(warp, "BLOCK", 16)
     made = product_item(str(eopf_store(L2A)), Transport())
     files = copy.deepcopy(made)
     for key, asset in files["assets"].items():

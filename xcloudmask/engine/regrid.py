@@ -72,17 +72,6 @@ class Regrid:
     Bilinear between the source's valid pixels. Where the target's pixels are the larger ones: from means of
     `shrink` pixels of the source, and the mean of several such values. Make one with `Regrid.plan`.
 
-    Parameters
-    ----------
-    source, target : (Axis, Axis)
-        Rows and columns.
-    crs : (str, str) or None
-        Of source and target, in WKT; None if they are the same.
-    period : float
-        After how much the source's columns begin anew: 360 for degrees of longitude, 0 if never.
-    shrink : (int, int)
-        How many rows and columns of the source are averaged, counted from its first.
-
     Examples
     --------
     >>> fine, coarse = Axis(0.0, 1.0, 4), Axis(0.5, 2.0, 2)
@@ -91,11 +80,11 @@ class Regrid:
     [[2.5, 4.5], [10.5, 12.5]]
     """
 
-    source: tuple[Axis, Axis]
+    source: tuple[Axis, Axis]  # rows and columns
     target: tuple[Axis, Axis]
-    crs: tuple[str, str] | None = None
-    period: float = 0.0
-    shrink: tuple[int, int] = (1, 1)
+    crs: tuple[str, str] | None = None  # of source and target, in WKT; None if they are the same
+    period: float = 0.0  # after which the source's columns begin anew: 360 degrees, 0 if never
+    shrink: tuple[int, int] = (1, 1)  # rows and columns of the source that are averaged, from its first on
 
     @classmethod
     def plan(

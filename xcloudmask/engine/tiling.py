@@ -23,13 +23,6 @@ MIN_PATCH = 32
 class AxisPlan:
     """The windows along one axis.
 
-    Parameters
-    ----------
-    size : int
-        Cells along the axis.
-    patch, overlap : int
-        Cells of a window, and how many of them it shares with the next.
-
     Examples
     --------
     >>> AxisPlan(size=100, patch=40, overlap=10).starts.tolist()
@@ -38,9 +31,9 @@ class AxisPlan:
     [0, 30, 55]
     """
 
-    size: int
-    patch: int
-    overlap: int
+    size: int  # cells along the axis
+    patch: int  # cells of a window
+    overlap: int  # how many of them it shares with the next
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -29,11 +29,6 @@ def date_in_name(name: str) -> str | None:
     None where it tells no date, or several: which one counts is not guessed. Of the names of Sentinel-2,
     Landsat, HLS, Proba-V and SPOT-VGT products it is the date of the scene, whatever others they hold.
 
-    Parameters
-    ----------
-    name : str
-        Of a file or folder, with or without its ending.
-
     Examples
     --------
     >>> date_in_name("field_2020-06-15.tif"), date_in_name("T32TPQ_20200615T101021_B04.jp2")

@@ -21,15 +21,6 @@ MOST_FILES = 10_000
 class Files:
     """What lies in a folder, a zip or a tar, or one single file.
 
-    Parameters
-    ----------
-    path : Path
-        What the user gave.
-    names : tuple of str
-        Paths below it, with ``/``, sorted; empty for a single file.
-    prefix : str
-        What GDAL needs before a name.
-
     Examples
     --------
     >>> import pathlib, tempfile
@@ -41,9 +32,9 @@ class Files:
     >>> folder.cleanup()
     """
 
-    path: Path
-    names: tuple[str, ...]
-    prefix: str
+    path: Path  # what the user gave
+    names: tuple[str, ...]  # paths below it, with ``/``, sorted; empty for a single file
+    prefix: str  # what GDAL needs before a name
 
     @property
     def is_single(self) -> bool:

@@ -33,15 +33,7 @@ def plane_shape(path: str) -> tuple[int, int]:
 
 
 def read_hdf4(source: Source, corner: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return a part of a plane as calibrated values, NaN where there is no data.
-
-    Parameters
-    ----------
-    source : Source
-        Its href is ``hdf4:`` and a path.
-    corner, shape : tuple of int
-        Row and column of the first pixel; rows and columns.
-    """
+    """Return a part of a plane as calibrated values, NaN where there is no data."""
     values = _numbers(source.href, corner, shape).astype("float32")
     if source.nodata is not None:
         values[values == np.float32(source.nodata)] = np.nan

@@ -34,14 +34,7 @@ def shapes_on(mask: xr.DataArray, areas: Any) -> list[Any]:
 def clear_fraction_of(mask: xr.DataArray, areas: Any, clear: Sequence[str] = CLEAR) -> xr.DataArray:
     """Return the clear share of each area, (..., area); lazy if the mask is.
 
-    Parameters
-    ----------
-    mask : DataArray
-        With a CRS.
-    areas : GeoDataFrame or GeoSeries
-        In any CRS; they may overlap.
-    clear : sequence of str
-        Classes that count as clear.
+    Areas are a GeoDataFrame or GeoSeries in any CRS; they may overlap.
 
     Examples
     --------

@@ -77,17 +77,8 @@ def write_geotiff(
     Memory holds a few chunks, and what one row of them has found so far, which grows with the scene's width;
     `xcloudmask.stream` keeps that in the store instead. The work is done by threads of this process.
 
-    Parameters
-    ----------
-    mask : DataArray
-        What ``da.cloudmask.predict()`` or ``predict_proba()`` returned, of one scene; lazy or not.
-    path : str or path-like
-        Ends in ``.tif`` or ``.tiff``. Classes are uint8 with a colour table, probabilities one float32 band a
-        class.
-    overwrite : bool
-        Whether an output of that name may be replaced.
-    progress : callable, optional
-        Called with pixels done and pixels in all.
+    Classes are uint8 with a colour table, probabilities one float32 band a class. `progress` is called with
+    pixels done and pixels in all.
 
     Examples
     --------

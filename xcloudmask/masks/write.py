@@ -56,18 +56,8 @@ def write(
     """Compute a mask or probabilities into a Cloud Optimized GeoTIFF, or a Zarr store.
 
     Either appears when it is complete, and what it replaces stands until then. A Zarr store is written anew
-    as a whole; ``mask.cloudmask.to_zarr`` resumes and extends one.
-
-    Parameters
-    ----------
-    mask : DataArray
-        What ``da.cloudmask.predict()`` or ``predict_proba()`` returned; lazy or not.
-    path : str or path-like
-        Ends in ``.tif``, ``.tiff`` or ``.zarr``.
-    overwrite : bool
-        Whether an output of that name may be replaced.
-    progress : callable, optional
-        Called with pixels done and pixels in all.
+    as a whole; ``mask.cloudmask.to_zarr`` resumes and extends one. `progress` is called with pixels done and
+    pixels in all.
 
     Examples
     --------

@@ -54,24 +54,10 @@ def band_labels(bands: Sequence[Band]) -> list[str]:
 def describe_bands(
     da: xr.DataArray, bands: Sequence[Band], *, dim: str = "band", labels: Sequence[str] | None = None
 ) -> xr.DataArray:
-    """Return `da` with its band dimension labelled and described.
+    """Return `da` with its band dimension labelled, by default as `band_labels` does, and described.
 
-    Parameters
-    ----------
-    da : DataArray
-        With a dimension `dim`.
-    bands : sequence of Band
-        One for each position, in order.
-    dim : str
-        The band dimension.
-    labels : sequence of str, optional
-        Labels to give it instead of those of `band_labels`.
-
-    Returns
-    -------
-    DataArray
-        The same data. Along `dim`: labels as `band_labels` gives them; common_name, band_name,
-        center_wavelength and full_width_half_max (µm), min_nm, max_nm, gsd (m), kind.
+    Along it lie common_name, band_name, center_wavelength and full_width_half_max (µm), min_nm, max_nm, gsd
+    (m) and kind of the bands, one for each position.
 
     Examples
     --------
@@ -106,14 +92,7 @@ def describe_times(
 ) -> xr.DataArray:
     """Return `da` with its time dimension labelled: time (UTC), item_id and sensor.
 
-    Parameters
-    ----------
-    da : DataArray
-        With a dimension ``time``.
-    times : sequence
-        What NumPy turns into datetime64 (naive, UTC); ``"NaT"`` where it is not known.
-    item_ids, sensors : sequence of str
-        One for each time.
+    Times are what NumPy turns into datetime64 (naive, UTC), ``"NaT"`` where one is not known.
 
     Examples
     --------
@@ -135,14 +114,6 @@ def describe_scene(
     """Return `da` with the attributes ``level`` and ``sensor`` and the coordinate ``spatial_ref``.
 
     An attribute is left out where the scenes differ or nobody told; ``da.rio.crs`` works afterwards.
-
-    Parameters
-    ----------
-    da : DataArray
-        With dimensions ``y`` and ``x`` and their coordinates (pixel centres).
-    levels : sequence of {"toa", "boa", None}
-    sensors : sequence of str
-    crs : anything that rioxarray takes
 
     Examples
     --------

@@ -32,12 +32,8 @@ class Scene:
 def read_scene(da: xr.DataArray, *, measured: bool = True) -> Scene:
     """Read what `da` says of itself; no pixel is read.
 
-    Parameters
-    ----------
-    da : DataArray
-        With rows, columns and a band dimension.
-    measured : bool
-        Whether the size of a pixel is needed, and so evenly spaced coordinates; a picture does without.
+    If it is `measured`, the size of a pixel is needed, and so evenly spaced coordinates; a picture does
+    without.
 
     Examples
     --------

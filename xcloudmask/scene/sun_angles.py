@@ -37,12 +37,7 @@ def describe_sun(
 ) -> xr.DataArray:
     """Return `da` with where the sun stood at each time, if any scene says: a mean, or NaN.
 
-    Parameters
-    ----------
-    da : DataArray
-        With a dimension ``time``.
-    stated : sequence of sequence of (float or None, float or None)
-        For each time, elevation and azimuth of each of its scenes in degrees.
+    For each time, elevation and azimuth of each of its scenes are stated in degrees.
 
     Examples
     --------

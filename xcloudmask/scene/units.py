@@ -284,13 +284,8 @@ def check_saturation(saturation: Any) -> None:
 def saturation_of(saturation: float | Mapping[str, float] | str | None, bands: Sequence[Band]) -> Any:
     """Return from which reflectance on each band is saturated, infinite where it is not looked at; or None.
 
-    Parameters
-    ----------
-    saturation : "auto", float, mapping or None
-        Of all visible bands, or of each band by its name. Auto is `SATURATED` of all visible bands, where
-        there are two or more: how alike they are is what tells then.
-    bands : sequence of Band
-        Those that the model is given.
+    It is given of all visible bands, or of each band by its name. Auto is `SATURATED` of all visible bands,
+    where there are two or more: how alike they are is what tells then.
 
     Examples
     --------

@@ -64,24 +64,12 @@ def choose_bands(
     note: str = "",
     keys: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[BandChoice, ...]:
-    """Settle which bands the stack has.
+    """Settle which bands the stack has, of those that each sensor's items hold.
 
-    Parameters
-    ----------
-    sensors : mapping of str to sequence of Band
-        The bands that each sensor's items hold.
-    bands : "auto", "all" or sequence of str
-        ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that every
-        sensor has. ``"all"``: every reflectance band that all sensors have. Else names: a common name, the
-        sensor's own name, or an alias.
-    note : str
-        What the error says besides, where a name is not found.
-    keys : mapping of str to mapping
-        Names of bands by the keys of their assets, for each sensor.
-
-    Returns
-    -------
-    tuple of BandChoice
+    ``"auto"``: those of blue, green, red, near infrared and the two short-wave infrareds that every sensor
+    has. ``"all"``: every reflectance band that all sensors have. Else names: a common name, the sensor's own
+    name, an alias, or the key of an asset, by which `keys` have the names of bands for each sensor. Where a
+    name is not found, the error says the `note` besides.
 
     Examples
     --------

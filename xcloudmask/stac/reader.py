@@ -24,17 +24,14 @@ from xcloudmask.stac.grid import AssetGrid, Grid, Part
 from xcloudmask.stac.item_plan import ItemPlan, Source, ValidRule
 from xcloudmask.stac.opening import is_zarr, open_raster
 from xcloudmask.stac.transport import Transport, as_warning, explain, forget_failures, warn_anywhere
-from xcloudmask.stac.zarr_store import Raster, open_array
+from xcloudmask.stac.warp import rasterio_crs, read_warped
+from xcloudmask.stac.zarr_store import open_array
 from xcloudmask.store.retry import is_io, repeat
 
 #: Values in single or double precision.
 Float: TypeAlias = NDArray[np.floating[Any]]
 #: Parts of a pixel by which two grids may differ and still be read without warping.
 _ALIGNED = 0.01
-#: Rows and columns of the grid that are warped in one go, whichever chunk asks for some of them.
-BLOCK = 256
-#: Parts of a pixel by which the warper may be off.
-_TOLERANCE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +225,7 @@ def _open_and_read(path: str, source: Source, part: Part, resampling: str, trans
             return _read_aligned(dataset, source.index, offset, part.shape)
         if source.unplaced:
             _tell_of_shift(dataset, source, part.whole)
-        return _read_warped(dataset, source, part, resampling)
+        return read_warped(dataset, source, part, resampling)
 
 
 def _opened(path: str, source: Source, transport: Transport) -> Any:
@@ -241,7 +238,7 @@ def _check_crs(own: Any, declared: str | None) -> None:
     if own is None or declared is None:
         return
     name = parse_crs(own)
-    if name != declared and own != _rasterio_crs(declared):
+    if name != declared and own != rasterio_crs(declared):
         raise AssetError(
             f"the file is in {name[:60]}, the item says {declared}: its place on the grid would be wrong."
             " Correct the item's proj:code (modifier=), or leave it out."
@@ -271,7 +268,7 @@ def _check_place(dataset: Any, source: Source, grid: Grid) -> None:
         return
     try:
         box = tuple(dataset.bounds)
-        if dataset.crs is not None and dataset.crs != _rasterio_crs(grid.crs):
+        if dataset.crs is not None and dataset.crs != rasterio_crs(grid.crs):
             box = transform_box(box, parse_crs(dataset.crs), grid.crs)
     except CloudMaskError:
         return
@@ -283,16 +280,9 @@ def _check_place(dataset: Any, source: Source, grid: Grid) -> None:
         )
 
 
-@lru_cache(maxsize=64)
-def _rasterio_crs(name: str) -> Any:
-    from rasterio.crs import CRS
-
-    return CRS.from_user_input(name)
-
-
 def _aligned_corner(dataset: Any, grid: Grid) -> tuple[int, int] | None:
     """Row and column of the grid's corner in the file, if their pixels coincide; else None."""
-    if dataset.crs is not None and dataset.crs != _rasterio_crs(grid.crs):
+    if dataset.crs is not None and dataset.crs != rasterio_crs(grid.crs):
         return None
     a, b, left, d, e, top = tuple(dataset.transform)[:6]
     if b or d or a <= 0 or e >= 0:
@@ -308,7 +298,7 @@ def _tell_of_shift(dataset: Any, source: Source, grid: Grid) -> None:
     """Warn of pixels of the grid's size that lie between those of the grid: nobody asked for that."""
     a, _, left, _, e, top = tuple(dataset.transform)[:6]
     same_size = math.isclose(a, grid.res_x, rel_tol=1e-6) and math.isclose(-e, grid.res_y, rel_tol=1e-6)
-    if same_size and dataset.crs == _rasterio_crs(grid.crs):
+    if same_size and dataset.crs == rasterio_crs(grid.crs):
         shift = max(abs((far + 0.5) % 1 - 0.5) for far in ((grid.left - left) / a, (grid.top - top) / e))
         warn_anywhere(
             f"item {source.item_id!r} states no proj:transform, and its pixels lie {shift * a:.4g} m beside"
@@ -329,99 +319,3 @@ def _read_aligned(dataset: Any, index: int, offset: tuple[int, int], shape: tupl
         rows = slice(row0 - offset[0], row1 - offset[0])
         out[rows, col0 - offset[1] : col1 - offset[1]] = part
     return out
-
-
-def _read_warped(dataset: Any, source: Source, part: Part, resampling: str) -> Any:
-    """Read on another grid: the blocks that the part touches, each made whole, then cut.
-
-    What GDAL makes of a pixel depends on the rectangle that it is asked for: it approximates the projection
-    and estimates the size of its kernel for each. So the rectangles are those of the grid, never the chunks'.
-    """
-    blocks = [
-        (row, column)
-        for row in range(part.row // BLOCK * BLOCK, part.row + part.shape[0], BLOCK)
-        for column in range(part.column // BLOCK * BLOCK, part.column + part.shape[1], BLOCK)
-    ]
-    options = _warp_options(dataset, source, part.whole, resampling)
-    out: Any = None
-    for row, column in blocks:
-        shape = (min(BLOCK, part.whole.shape[0] - row), min(BLOCK, part.whole.shape[1] - column))
-        block = _warp(dataset, source.index, part.whole.window(row, column, shape), options)
-        if out is None:
-            out = np.ma.masked_array(np.zeros(part.shape, block.dtype), mask=True)
-        inner, outer = [], []
-        for start, size, first, length in zip(
-            (part.row, part.column), part.shape, (row, column), shape, strict=True
-        ):
-            low, high = max(start, first), min(start + size, first + length)
-            inner.append(slice(low - first, high - first))
-            outer.append(slice(low - start, high - start))
-        out[tuple(outer)] = block[tuple(inner)]
-    return out
-
-
-def _warp_options(dataset: Any, source: Source, whole: Grid, resampling: str) -> dict[str, Any]:
-    from rasterio.dtypes import in_dtype_range
-    from rasterio.enums import Resampling
-
-    # The file's own value keeps out of the interpolation; the item's, if another, is masked afterwards.
-    source_nodata = source.nodata if dataset.nodata is None else dataset.nodata
-    if source_nodata is not None and not in_dtype_range(source_nodata, dataset.dtypes[source.index - 1]):
-        source_nodata = None  # a value that the file cannot hold marks nothing
-    options: dict[str, Any] = {"resampling": Resampling[resampling], "tolerance": _TOLERANCE}
-    if dataset.crs is None:
-        options["src_crs"] = source.crs or whole.crs
-    if resampling != "nearest":
-        # Interpolated numbers are no integers, and the nodata value must not take part.
-        options["dtype"] = "float32"
-        options.update(_kernel_scale(dataset, options.get("src_crs", dataset.crs), whole))
-    if source_nodata is None:
-        options["add_alpha"] = True
-    else:
-        options.update(src_nodata=source_nodata, nodata=source_nodata)
-    return options
-
-
-def _kernel_scale(dataset: Any, crs: Any, whole: Grid) -> dict[str, str]:
-    """Return how many pixels of the grid lie on one of the file's, taken amidst the file: one for all blocks.
-
-    Without it GDAL estimates the width of its kernel block by block, and blocks meet with a seam.
-    """
-    from rasterio._err import CPLE_BaseError
-    from rasterio.errors import CRSError, RasterioError
-    from rasterio.warp import transform
-
-    a, b, left, d, e, top = tuple(dataset.transform)[:6]
-    x = left + a * dataset.width / 2 + b * dataset.height / 2
-    y = top + d * dataset.width / 2 + e * dataset.height / 2
-    try:
-        xs, ys = transform(crs, _rasterio_crs(whole.crs), [x, x + a, x + b], [y, y + d, y + e])
-    # the middle of the file lies nowhere on the grid's CRS: GDAL's estimate has to do
-    except (CRSError, RasterioError, CPLE_BaseError):
-        return {}
-    across, down = (
-        math.hypot((xs[to] - xs[0]) / whole.res_x, (ys[to] - ys[0]) / whole.res_y) for to in (1, 2)
-    )
-    if not (math.isfinite(across + down) and min(across, down) > 0):
-        return {}
-    return {"XSCALE": repr(across), "YSCALE": repr(down)}
-
-
-def _warp(dataset: Any, index: int, block: Grid, options: dict[str, Any]) -> Any:
-    from rasterio.vrt import WarpedVRT
-
-    with (
-        dataset.around(block) if isinstance(dataset, Raster) else nullcontext(dataset) as file,
-        WarpedVRT(
-            file,
-            crs=_rasterio_crs(block.crs),
-            transform=block.transform,
-            height=block.shape[0],
-            width=block.shape[1],
-            **options,
-        ) as vrt,
-    ):
-        data = vrt.read(index, masked=True)
-        if "add_alpha" in options:
-            data = np.ma.masked_array(data.data, mask=vrt.read(vrt.count) == 0)
-    return data
