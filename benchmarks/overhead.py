@@ -60,6 +60,7 @@ class Size:
         ("geotiff", 1024, (4096, 16384)),
     )
     calls: tuple[tuple[str, int], ...] = (("cheap", 3072), ("ukis-6band-l1c", 1536))
+    ways: tuple[str, ...] = ("numpy", "compute", "stream")
     fresh: int = 5
     workers: tuple[int, ...] = (1, 2, 4, 8)
     asleep: int = 24  # windows a side
@@ -67,8 +68,8 @@ class Size:
 
 QUICK = Size(
     network="tiny", image=320, chunk=96, rounds=1, bare_windows=8, free="tiny",
-    growth=(("stream", 192, (256, 320)), ("geotiff", 192, (256,))), calls=(("tiny", 256),), fresh=1,
-    workers=(2,), asleep=4,
+    growth=(("stream", 192, (256, 320)), ("geotiff", 192, (256,))), calls=(("tiny", 256),),
+    ways=("compute",), fresh=1, workers=(1,), asleep=4,
 )  # fmt: skip
 
 
@@ -195,7 +196,7 @@ def calls(size: Size) -> dict[str, Any]:
     """Seconds and memory of one call each, of whichever xcloudmask is imported."""
     rows, figures = [], {}
     for name, side in size.calls:
-        for writer in ("numpy", "compute", "stream"):
+        for writer in size.ways:
             work = {
                 "size": side,
                 "chunk": min(side, size.chunk),

@@ -13,6 +13,8 @@ import pytest
 from tests.scenes import noise
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
+#: A dozen processes start, each of which imports all: minutes where others use the machine.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +207,7 @@ def test_memory_and_time_are_measured_by_side(quick: tuple[str, dict[str, Any]])
         max(rows[0][4], rows[1][4]) / min(rows[0][4], rows[1][4])
     )
     calls = quick[1]["calls"]
-    assert [name for (name,) in columns(calls, "way")] == ["numpy", "compute", "stream"]
+    assert [name for (name,) in columns(calls, "way")] == ["compute"]
     for side, processor, way in columns(calls, "side", "cpu s", "way"):
         assert calls["figures"][f"cpu ns/px, tiny, {way}"] == pytest.approx(1e9 * processor / side**2)
 
@@ -220,10 +222,10 @@ def test_the_first_call_and_later_ones_are_told_apart(quick: tuple[str, dict[str
 def test_workers_that_wait_are_compared(quick: tuple[str, dict[str, Any]]) -> None:
     found = quick[1]["workers"]
     ((count, seconds, rate, efficiency, beside),) = found["rows"]
-    assert (count, efficiency) == (2, 1)
+    assert (count, efficiency) == (1, 1)
     assert rate == pytest.approx(16 / seconds)
-    assert beside == pytest.approx(1000 * (2 * seconds / 16 - 0.1))
-    assert seconds > 16 / 2 * 0.1, "each window sleeps"
+    assert beside == pytest.approx(1000 * (seconds / 16 - 0.1))
+    assert seconds > 16 * 0.1, "each window sleeps"
 
 
 def test_a_result_names_the_machine_but_neither_host_nor_folder(quick: tuple[str, dict[str, Any]]) -> None:
