@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -283,7 +284,7 @@ def test_a_bar_is_shown_where_somebody_looks(
     asked: dict[str, Any] = {**SMALL, "progress": "auto"}
     stream(scene(), tmp_path / "a", predict={"model": testing.TOY}, **asked)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     stream(scene(), tmp_path / "b", predict={"model": testing.TOY}, **asked)
     assert "18/18 regions" in capsys.readouterr().err
     with pytest.raises(CloudMaskError, match=r"unknown progress 'yes'.*Allowed: auto, True, False"):
