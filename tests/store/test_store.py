@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from zarr.storage import LocalStore, WrapperStore
 import xcloudmask
 from tests.streaming.helpers import COUNTED, VARIABLE, Child, described, files, job, numbered
 from xcloudmask import testing
-from xcloudmask.engine import progress as engine_progress
 from xcloudmask.errors import CloudMaskError, ContractError
 from xcloudmask.store import lock
 from xcloudmask.store.retry import call_with_retries
@@ -304,10 +304,9 @@ def test_a_bar_is_shown_where_somebody_looks(
     asked: dict[str, Any] = {**SMALL, "progress": "auto"}
     stream(scene(), tmp_path / "a", predict={"model": testing.TOY}, **asked)
     assert capsys.readouterr().err == ""
-    for module in (progress, engine_progress):
-        monkeypatch.setattr(module, "in_notebook", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     stream(scene(), tmp_path / "b", predict={"model": testing.TOY}, **asked)
-    assert "18/18 regions" in "".join(capsys.readouterr())
+    assert "18/18 regions" in capsys.readouterr().err
     with pytest.raises(CloudMaskError, match=r"unknown progress 'yes'.*Allowed: auto, True, False"):
         stream(scene(), tmp_path / "c", predict={"model": testing.TOY}, **{**SMALL, "progress": "yes"})
 
