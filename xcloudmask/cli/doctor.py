@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
+from xcloudmask._version import __version__
 from xcloudmask.cli.parse import Parser
 from xcloudmask.cli.text import print_facts, show, table
 from xcloudmask.engine.devices import cpu_threads
@@ -92,9 +93,7 @@ def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
-    import xcloudmask
-
-    yield Finding("ok", "xcloudmask", xcloudmask.__version__)
+    yield Finding("ok", "xcloudmask", __version__)
     yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in NEEDED:
         try:

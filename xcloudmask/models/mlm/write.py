@@ -136,7 +136,6 @@ def onnx(spec: ModelSpec, network: Network) -> bytes:
             "writing an ONNX graph needs the package onnx, which the extra 'train' brings: "
             "pip install 'xcloudmask[train]'"
         )
-    size = spec.patch
     body = network.body.cpu().eval()
     file = io.BytesIO()
     with warnings.catch_warnings():
@@ -146,7 +145,7 @@ def onnx(spec: ModelSpec, network: Network) -> bytes:
         with torch.inference_mode():
             torch.onnx.export(
                 body,
-                (torch.rand(2, len(spec.bands) + len(spec.aux), size, size),),
+                (torch.rand(2, len(spec.bands) + len(spec.aux), spec.patch, spec.patch),),
                 file,  # type: ignore[arg-type]  # it takes files too
                 dynamo=False,
                 opset_version=OPSET,
