@@ -530,22 +530,19 @@ class Options:
     )  # what attributes and stores tell of it
 
     @property
-    def band_names(self) -> tuple[str, ...]:
-        """Names of the bands of reflectance that the model is given, in its order."""
-        given = tuple(band.common_name or band.name for band in self.inputs if band.kind == "reflectance")
-        return given or self.spec.bands
-
-    @property
     def input_band_names(self) -> str | None:
         """Names of the bands that were given, where the model's card does not tell; None where it does."""
-        return " ".join(self.band_names) if self.inputs else None
+        given = [band for band in self.inputs if band.kind == "reflectance"]
+        return " ".join(band.common_name or band.name for band in given) or None
 
     @property
     def saturation(self) -> str | None:
         """Which bands are saturated, and from where on: ``"blue 0.4, red 0.4"``; None if none is."""
         if self.calibration.saturation is None:
             return None
-        pairs = zip(self.band_names, self.calibration.saturation, strict=True)
+        given = [band for band in self.inputs if band.kind == "reflectance"]
+        names = [band.common_name or band.name for band in given] or self.spec.bands
+        pairs = zip(names, self.calibration.saturation, strict=True)
         return ", ".join(f"{name} {value:g}" for name, value in pairs if math.isfinite(value))
 
     @property

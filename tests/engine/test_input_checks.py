@@ -1,22 +1,15 @@
 """Numbers that cannot be reflectance are refused, and those that may not be are named."""
 
-import warnings
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
 
 from tests.scenes import noise, scene, weather
 from xcloudmask import testing
-from xcloudmask.engine.input_checks import check_units, name_wrong_order
+from xcloudmask.engine.input_checks import check_units
 from xcloudmask.errors import ModelWarning, UnitError, UnitWarning
 from xcloudmask.testing import TOY
-from xcloudmask.train.files import find
-from xcloudmask.types import Calibration, ModelSpec
-
-DATA = Path(__file__).parents[2] / "../shared/data"
+from xcloudmask.types import Calibration
 
 REFLECTANCE = 0.02 + 0.5 * noise(2, 64, 64)
 
@@ -118,66 +111,3 @@ def test_evidence_in_coordinates_counts_for_floats_that_are_scaled() -> None:
         told(dtype, -0.1, s2__processing_baseline="05.10").cloudmask.predict(TOY)
         done = told(dtype, 0.0, s2__processing_baseline="05.10", earthsearch__boa_offset_applied=True)
         done.cloudmask.predict(TOY)
-
-
-def plants_and_sea(bare: float = 0.5) -> np.ndarray:
-    """Blue, green, red and near infrared of a coast: plants below, water above."""
-    surfaces = np.array([[0.11, 0.08, 0.05, 0.02], [0.05, 0.08, 0.05, 0.40]], "f4")
-    inland = np.arange(64)[:, None] >= 64 * bare
-    return np.where(inland, surfaces[1][:, None, None], surfaces[0][:, None, None]) + 0.02 * noise(4, 64, 64)
-
-
-NAMES = ["blue", "green", "red", "nir"]
-FOUR = replace(TOY, name="toy-four", bands=tuple(NAMES))
-
-
-@pytest.mark.parametrize(
-    "stored", [NAMES[::-1], ["nir", "red", "blue", "green"], ["blue", "nir", "green", "red"]]
-)
-@pytest.mark.parametrize("model", [FOUR, testing.ANY_BANDS])
-@pytest.mark.parametrize("lazy", [False, True])
-def test_near_infrared_in_the_place_of_a_visible_band_is_named(
-    stored: list[str], model: ModelSpec, lazy: bool
-) -> None:
-    pixels = plants_and_sea()[[NAMES.index(name) for name in stored]]
-    da = scene((pixels * 1e4 + 1000).astype("u2"), NAMES).cloudmask.describe(scale=1e-4, offset=-0.1)
-    place = NAMES[stored.index("nir")]
-    with pytest.warns(
-        UnitWarning, match=rf"described as {place} .*out of order.*describe\(bands=\[\.\.\.\]\)"
-    ):
-        (da.chunk(y=40) if lazy else da).cloudmask.predict(model).compute()
-
-
-def test_bands_in_their_order_and_what_cannot_be_told_pass() -> None:
-    """No pixel gives a wrong order away among visible bands, without plants, or without near infrared."""
-    for pixels, names in (
-        (plants_and_sea(), NAMES),
-        (plants_and_sea()[[2, 1, 0, 3]], NAMES),
-        (plants_and_sea(bare=0.95)[::-1], NAMES),
-        (plants_and_sea(bare=1)[::-1], NAMES),
-        (noise(4, 64, 64), NAMES),
-        (noise(3, 64, 64), ["blue", "red", "nir"]),
-        (plants_and_sea()[::-1], ["blue", "green", "red", "rededge078"]),
-    ):
-        scene(pixels, names).cloudmask.predict(testing.ANY_BANDS)
-
-
-@pytest.mark.skipif(not (DATA / "val").exists(), reason="no ../shared/data: real scenes")
-def test_no_real_scene_in_its_order_is_named() -> None:
-    """Among them sea, snow, cloud and desert; reversed, plants give many of them away."""
-    reversed_is_named = 0
-    for entry in find(DATA / "val"):
-        sample = entry.read() if entry.path.suffix == ".npz" else None
-        names = [] if sample is None else [band.common_name for band in sample.bands]
-        if sample is None or not {"blue", "green", "red"} < set(names):
-            continue
-        places = [names.index(name) for name in ("blue", "green", "red")]
-        places.append(names.index("nir08" if "nir08" in names else "nir"))
-        values = sample.image[places]
-        values = values[:, np.isfinite(values).all(axis=0)]
-        name_wrong_order(values, NAMES)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            name_wrong_order(values[::-1], NAMES)
-        reversed_is_named += bool(caught)
-    assert reversed_is_named >= 3

@@ -7,7 +7,6 @@ computed; one and the same warning is shown once, so no message holds a count.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,9 +31,6 @@ COUNTS = 65_535.0
 STEP = 4
 #: Pixels of that sample below which nothing is said of a band, and the share of it from which zeros are many.
 FEW, MANY = 50, 0.2
-#: Reflectance by which a band stands above all others, how many times it is theirs, and in what share of
-#: pixels: near infrared over plants. Of 18.6 million pixels of Landsat and Sentinel-2, 22 are so blue or green.
-APART, TIMES, ENOUGH = 0.15, 2.0, 0.1
 
 APPLIED_TWICE = "the scale or the offset is wrong, or was applied already"
 HOW_STORED = "Say how the numbers are stored with {}, {} if they are reflectance"
@@ -154,11 +150,8 @@ def name_gaps(raw: Array, calibration: Calibration) -> None:
             return
 
 
-def name_oddities(raw: Array, calibration: Calibration, names: Sequence[str] = ()) -> None:
-    """Warn of data that is taken as it is and may be none: fill values, a band of zeros, a ceiling.
-
-    With the bands' `names`, of bands that are out of order, too.
-    """
+def name_oddities(raw: Array, calibration: Calibration) -> None:
+    """Warn of data that is taken as it is and may be none: fill values, a band of zeros, a ceiling."""
     sample = raw[:, ::STEP, ::STEP]
     sample = sample[:, holds_data(sample, calibration)]
     if sample.shape[1] < FEW:
@@ -196,24 +189,6 @@ def name_oddities(raw: Array, calibration: Calibration, names: Sequence[str] = (
         declared = not (calibration.saturation is None or calibration.alike)
         limit = calibration.saturation[band] if declared and calibration.saturation else math.inf
         name_ceiling(values[dull], factors[band], addends[band], limit)
-    name_wrong_order(to_reflectance(sample, calibration), names)
-
-
-def name_wrong_order(values: Float, names: Sequence[str]) -> None:
-    """Warn where blue or green is as bright beside the other bands (band, n) as only near infrared is."""
-    infrared = next((name for name in ("nir", "nir08") if name in names), None)
-    if infrared is None or not {"blue", "green", "red"} <= set(names):  # of fewer, noise looks like it
-        return
-    four = values[[names.index(name) for name in ("blue", "green", "red", infrared)]]
-    for place, name in enumerate(("blue", "green")):
-        own, others = four[place], np.delete(four, place, axis=0).max(axis=0)
-        if ((own > others + APART) & (own > TIMES * others)).mean() > ENOUGH:
-            warn_user(
-                f"the band described as {name} is far brighter than all others in many pixels, as near "
-                "infrared is over plants and no visible band anywhere: the bands look out of order",
-                UnitWarning,
-                Remedy("Say what each is, in order, with {}", Use("da.cloudmask.describe", bands=[...])),
-            )
 
 
 def name_ceiling(values: Array, factor: float, addend: float, declared: float = math.inf) -> None:

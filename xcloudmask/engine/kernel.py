@@ -81,7 +81,7 @@ def window_jobs(plan: Plan, raw: Array, rows: Range, cols: Range) -> Iterator[Wi
             name_gaps(bands, calibration)
         if not cell_valid.any():
             continue
-        name_oddities(bands, calibration, plan.options.band_names)
+        name_oddities(bands, calibration)
         planes = aux_cells(plan, raw[scene])
         for row in range(*rows):
             top = tiles.y.start(row) - row0
