@@ -4,7 +4,7 @@
     python benchmarks/overhead.py --only beside first    # some sections
     python benchmarks/overhead.py --quick                # toy networks and small images: that it runs
     python benchmarks/overhead.py --table                # measures nothing: prints the result file
-    PYTHONPATH=OTHER_TREE python benchmarks/overhead.py --only calls    # the same calls of another checkout
+    PYTHONPATH=OTHER_TREE python benchmarks/overhead.py --only calls --label COMMIT    # of another checkout
 
 Seconds mean little while others use the machine. So what is compared is run in turns, the comparison is of
 medians, and processor seconds, which others hardly touch, stand beside the seconds of the clock. Each section
@@ -274,7 +274,7 @@ SECTIONS: dict[str, Callable[[Size], dict[str, Any]]] = {
 
 def main() -> None:
     args = arguments(
-        __doc__, "quick", "table", "out", "child",
+        __doc__, "quick", "table", "out", "child", label={"default": "", "help": "what to call the code"},
         only={"nargs": "+", "choices": SECTIONS, "default": list(SECTIONS), "metavar": "SECTION"},
     )  # fmt: skip
     if args.child:
@@ -284,7 +284,7 @@ def main() -> None:
         print("\n\n".join(map(shown, runs_in(out or RESULTS / "overhead.json"))))
         return None
     for name in args.only:
-        when = circumstances()
+        when = circumstances() | ({"commit": args.label} if args.label else {})
         keep(out, {"section": name, "circumstances": when} | SECTIONS[name](QUICK if args.quick else Size()))
     return None
 

@@ -34,8 +34,8 @@ PAGES = {
 GENERAL = ("Exception", "BaseException", "object", "LookupError", "Warning")
 #: Benchmarks with a result file and a function `show` of it.
 MEASURED = {
-    "overhead": "How much the library costs compared with the bare network, how much memory it holds, and "
-    "how it compares with ukis-csmask",
+    "overhead": "What each way to a mask costs beside the bare network, how time and memory grow with the "
+    "scene, how long the first call is, and what more workers gain",
     "stream": "How much streaming to Zarr costs compared with the bare network",
     "engine": "What the engine costs a pixel beside a network that costs nothing",
     "clean": "What cleaning a mask costs beside scipy on the whole array",

@@ -259,8 +259,8 @@ class ModelSpec:
     gsd : (float, float)
         Pixel sizes it was trained on, in metres, from and to.
     finest_pixel : float or None
-        Where pixels are smaller than so many metres, ``auto`` asks models that were made for them first. For
-        one that was trained on coarse pixels and is of use on others as they are; `gsd` has them averaged.
+        Where pixels are smaller than two thirds of so many metres, ``auto`` asks models made for them first.
+        For one trained on coarse pixels that is of use on others as they are; `gsd` has them averaged.
     patch, overlap : int
         Window size and overlap, in its own pixels, unless the caller asks for others.
     patch_fixed : bool

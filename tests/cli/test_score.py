@@ -13,8 +13,8 @@ import rasterio.transform
 import xarray as xr
 
 from xcloudmask.cli import main
-from xcloudmask.metrics.cases import Case
-from xcloudmask.metrics.report import write_report
+from xcloudmask.metrics.cases import Case, Collected
+from xcloudmask.metrics.report import write
 
 SIZE = 12
 PLAIN = ["--classes", "0=clear,1=cloud", "--reference-classes", "0=clear,1=cloud"]
@@ -181,7 +181,7 @@ def test_probabilities_of_nothing_have_no_reliability(tmp_path: Path) -> None:
     flags = {"flag_values": [0, 1], "flag_meanings": "clear cloud"}
     mask = xr.DataArray(columns(0, 1), dims=("y", "x"), attrs=flags)
     nothing = xr.DataArray(np.full((SIZE, SIZE), np.nan, "f4"), dims=("y", "x"))
-    write_report([Case("a", mask, mask, probability=nothing)], tmp_path)
+    write(Collected.of([Case("a", mask, mask, probability=nothing)], worst=4), tmp_path, title="Scores")
     assert json.loads((tmp_path / "scores.json").read_text())["reliability"]["expected_error"] is None
     page = (tmp_path / "report.html").read_text()
     assert "No pixel has both a probability and a label" in page

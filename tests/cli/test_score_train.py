@@ -21,7 +21,8 @@ from xcloudmask.errors import CloudMaskError
 from xcloudmask.masks.write import write
 from xcloudmask.metrics import Tally, score
 from xcloudmask.metrics.cases import Case, Collected
-from xcloudmask.metrics.report import display, draw, write_report
+from xcloudmask.metrics.report import display, draw
+from xcloudmask.metrics.report import write as write_report
 
 FLAGS = {"flag_values": [0, 1, 3, 255], "flag_meanings": "clear cloud cloud_shadow no_data"}
 LEGEND = {0: "clear", 1: "cloud", 3: "cloud_shadow", 255: "no_data"}
@@ -184,7 +185,7 @@ def test_grids_that_differ_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     mask = placed(mask_of(1))
-    write_report([Case("<b>banana & nan</b>", mask, mask)], tmp_path, title="<i>")
+    write_report(Collected.of([Case("<b>banana & nan</b>", mask, mask)], worst=4), tmp_path, title="<i>")
     page = (tmp_path / "report.html").read_text()
     assert "&lt;b&gt;banana &amp; nan&lt;/b&gt;" in page
     assert "<b>" not in page
@@ -213,7 +214,7 @@ def test_scenes_of_one_name_are_one_and_none_is_an_error() -> None:
     tallies = Collected.of(cases).tallies
     assert tallies["a"].table.sum() == 2 * tallies["b"].table.sum()
     with pytest.raises(CloudMaskError, match="no scene"):
-        write_report([], "unused")
+        write_report(Collected.of([], worst=4), "unused", title="Scores")
 
 
 def test_probabilities_give_a_reliability_curve(

@@ -17,7 +17,7 @@ from xcloudmask import metrics as m
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.metrics.codes import Undeclared, check_scored
 from xcloudmask.metrics.labels import open_classes
-from xcloudmask.metrics.tally import can_answer
+from xcloudmask.metrics.tally import answers_by_code, can_answer
 from xcloudmask.metrics.xarray_scores import score_mask, tally_mask
 
 FULL = {0: "clear", 1: "cloud", 2: "thin_cloud", 3: "cloud_shadow", 255: "no_data"}
@@ -510,3 +510,9 @@ def test_errors_say_what_to_do() -> None:
 def test_metrics_import_neither_torch_nor_onnxruntime() -> None:
     code = "import sys, xcloudmask.metrics; print({'torch', 'onnxruntime', 'zarr'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_clear_is_an_answer_beside_any_other_classes() -> None:
+    legend = {0: "clear", 1: "cloud", 2: "land", 3: "cloud_shadow", 4: "snow", 5: "water"}
+    assert answers_by_code(legend, m.QUESTIONS["clear"])[0] == 1
+    assert answers_by_code(legend, m.QUESTIONS["clear"])[1] == 0

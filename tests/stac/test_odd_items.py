@@ -24,7 +24,9 @@ from xcloudmask.errors import (
     UnitWarning,
 )
 from xcloudmask.stac import load_stac
-from xcloudmask.stac.boxes import transform_box
+from xcloudmask.stac.boxes import geometry_box, transform_box
+from xcloudmask.stac.place import item_crs
+from xcloudmask.stac.view import view_item
 
 
 @pytest.fixture(scope="module")
@@ -323,3 +325,30 @@ def test_a_patch_that_returns_nothing_is_told(item):
 def test_a_grid_with_no_coordinates_is_told(item):
     with pytest.raises(CloudMaskError, match="like= "):
         red([item], like=xr.DataArray(np.zeros((3, 3)), dims=("y", "x")).rio.write_crs(32632))
+
+
+def test_an_items_own_code_is_not_asked_where_its_assets_tell_theirs(scene, item):
+    item["properties"]["proj:epsg"] = "UTM 32"
+    assert item["assets"]["B04_10m"]["proj:code"]
+    equal(red([item])[0, 0], scene.expected["red"])
+    for asset in item["assets"].values():
+        asset.pop("proj:code", None)
+    with pytest.raises(CloudMaskError, match=r"is not understood.*proj:epsg"):
+        red([item])
+
+
+def test_a_zone_that_is_no_number_tells_no_crs():
+    tile = {"mgrs:utm_zone": float("nan"), "mgrs:latitude_band": "T"}
+    assert item_crs(view_item({"id": "x", "properties": tile, "assets": {}}), []) == (None, None)
+
+
+def test_a_box_holds_every_member_of_a_collection():
+    west = {"type": "Point", "coordinates": [8.0, 44.0]}
+    shape = type("Shape", (), {"__geo_interface__": west})()
+    east = {"type": "Point", "coordinates": [11.0, 45.0]}
+    assert geometry_box({"type": "GeometryCollection", "geometries": [shape, east]}) == (
+        8.0,
+        44.0,
+        11.0,
+        45.0,
+    )

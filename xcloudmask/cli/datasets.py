@@ -161,7 +161,6 @@ def _against(count: int, whole: int | None) -> str:
 
 
 def _labels(bits: Any) -> Counter[float]:
-
     return counted(bits[bits > 0])
 
 

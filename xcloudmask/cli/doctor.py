@@ -191,7 +191,6 @@ def _model() -> Iterator[Finding]:
     load_network(spec)  # raises unless the SHA-256 is right
     yield Finding("ok", spec.name, f"weights are there, SHA-256 {spec.sha256[:12]}... is right")
     # One window through the whole way, bright as a cloud.
-
     pixels = np.full((len(spec.bands), spec.patch, spec.patch), 0.6, np.float32)
     scene = xr.DataArray(pixels, dims=("band", "y", "x"))
     scene = scene.cloudmask.describe(bands=list(spec.bands), level=spec.level)

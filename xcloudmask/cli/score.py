@@ -31,10 +31,6 @@ from xcloudmask.metrics.codes import Undeclared
 from xcloudmask.metrics.report import write
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-    from xcloudmask.metrics.cases import Case
-    from xcloudmask.metrics.codes import Undeclared
     from xcloudmask.train.samples import Sample
 
 EXAMPLES = """examples:

@@ -78,7 +78,8 @@ def read(
     split : {"train", "val", "test"}, optional
         Only this part, of a dataset that is published with a split.
     scale : float, optional
-        ``reflectance = number * scale``, for a dataset that does not tell (GF-1, CloudPeru2).
+        ``reflectance = number * scale``: needed where a dataset does not tell (GF-1, CloudPeru2), in place of
+        its own elsewhere; passed over where each scene brings its figures.
 
     Examples
     --------

@@ -39,13 +39,6 @@ own: where a scene has no cloud, say, F1 of cloud is 0 as soon as one pixel is w
 PICTURES = "From left to right: image (if there is one), reference, mask, errors."
 
 
-def write_report(
-    cases: Sequence[Case], folder: str | Path, *, title: str = "Scores", worst: int = 4
-) -> Scores:
-    """Score scenes and `write` it; an error says why, if nothing can be scored."""
-    return write(Collected.of(cases, worst=worst), folder, title=title)
-
-
 def write(
     collected: Collected,
     folder: str | Path,

@@ -22,7 +22,7 @@ from xcloudmask.metrics.labels import (
     elementary,
     open_classes,
     within,
-)  # fmt: skip
+)
 
 LABELS = 128  # values of a bit mask
 NARROWEST_FIRST = (
@@ -217,9 +217,10 @@ def answers_by_code(legend: Mapping[int, str], question: Question) -> NDArray[np
     words = open_classes(legend.values())
     yes = dict(zip(words, within(words, question.positive), strict=True))
     for code, word in legend.items():
-        if words[word]:
-            # "clear" of a mask without shadow may hide one, yet it is an answer: clear.
-            answer_of[code] = yes[word] or word == question.name == "clear"
+        # "clear" of a mask without shadow may hide one, yet it is an answer: clear.
+        is_clear = word == question.name == "clear"
+        if words[word] or is_clear:
+            answer_of[code] = yes[word] or is_clear
     return answer_of
 
 

@@ -172,14 +172,19 @@ def legend_of(da: xr.DataArray, what: str) -> dict[int, str]:
             "(keep those that predict wrote: xr.set_options(keep_attrs=True)), for instance "
             "flag_values=[0, 1], flag_meanings='clear cloud'" + (BIT_MASKS if what == "reference" else "")
         )
-    values = numbers_of(da.attrs["flag_values"])
+    try:
+        values = [int(value) for value in numbers_of(da.attrs["flag_values"])]
+    except ValueError:
+        raise CloudMaskError(
+            f"flag_values of the {what} are no numbers: {da.attrs['flag_values']!r}; give [0, 1], say"
+        ) from None
     words = str(da.attrs["flag_meanings"]).split()
     if len(values) != len(words):
         raise CloudMaskError(
             f"the {what} has {len(values)} flag_values and {len(words)} words in flag_meanings: {values}, "
             f"{words}"
         )
-    return {int(value): word for value, word in zip(values, words, strict=True)}
+    return dict(zip(values, words, strict=True))
 
 
 def possible_of(reference: xr.DataArray) -> xr.DataArray:

@@ -202,7 +202,7 @@ def _with_fill(var: xr.DataArray) -> xr.DataArray:
 
 
 def reflectance_groups(tree: Any) -> dict[str, xr.Dataset]:
-    """Return the groups of a product, from its root or its group of reflectance, that hold reflectance."""
+    """Return the groups of reflectance, from a product's root or that group; an error if there are none."""
     for path in (REFLECTANCE, "."):
         groups = {
             name: child.to_dataset(inherit=False)

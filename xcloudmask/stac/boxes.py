@@ -140,6 +140,7 @@ def _unwrap(points: np.ndarray[Any, np.dtype[np.float64]]) -> Bounds:
 
 
 def _points(geometry: Any) -> Iterable[tuple[float, float]]:
+    geometry = getattr(geometry, "__geo_interface__", geometry)
     if not isinstance(geometry, Mapping):
         return
     yield from _points(geometry.get("geometry"))

@@ -74,8 +74,8 @@ def calibrate(
     if profile.calibration == "landsat-mtl":
         key, groups = _read_mtl(view, choices, read_text)
         if every:
-            keys = {c.band: f"{_quantity(c)}_MULT_BAND_{_band_number(c)}" for c in choices}
-            choices = [c for c in choices if not mtl.is_null(groups, mtl.RESCALING, keys[c.band])]
+            named = ((choice, f"{_quantity(choice)}_MULT_BAND_{_band_number(choice)}") for choice in choices)
+            choices = [choice for choice, key in named if not mtl.is_null(groups, mtl.RESCALING, key)]
         return _from_mtl(view, choices, profile, sun_elevation, key, groups)
     plans = tuple(_stated(view, choice, profile) for choice in choices)
     if profile.calibration == "sentinel-2":

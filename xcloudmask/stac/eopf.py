@@ -70,9 +70,10 @@ def _store_of(item: Mapping[str, Any]) -> str | None:
     if not any(isinstance(a, Mapping) and is_zarr(str(a.get("href"))) for a in raw):
         return None  # most items have no Zarr, and need no second look
     for asset in view_item(item).assets.values():
+        if not (asset.is_zarr and is_zarr(asset.href)):
+            continue
         root, path = split(asset.href)
-        in_product = path.startswith(REFLECTANCE) or (not path and facts_of({}, source=root) is not None)
-        if asset.is_zarr and is_zarr(asset.href) and in_product:
+        if path.startswith(REFLECTANCE) or (not path and facts_of({}, source=root) is not None):
             return root
     return None
 

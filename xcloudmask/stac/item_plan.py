@@ -53,9 +53,7 @@ class Source:
     crs: str | None = None  # that the item declares for the file
     valid: ValidRule | None = None  # which pixels count
     place: AssetGrid | None = None  # where the item says that the file lies
-    unplaced: bool = (
-        False  # it does not say where its pixels begin: the grid is that of the sensor's products
-    )
+    unplaced: bool = False  # the item tells no first pixel: the grid is that of the sensor's products
     bounds: Bounds | None = None  # on the CRS of the grid that is read, None if unknown
     remote: bool = False  # of a catalogue elsewhere, so it may name no path of this machine
     access: str = ""  # what the item says of storage and authentication, for messages

@@ -6,15 +6,16 @@ from metadata alone put such a scene elsewhere without a word.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from xcloudmask.errors import OptionError
+from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.scene.dims import transformer
 from xcloudmask.stac.assumptions import Assumption
 from xcloudmask.stac.boxes import in_degrees, parse_crs
-from xcloudmask.stac.view import AssetView, ItemView, to_numbers
+from xcloudmask.stac.view import AssetView, ItemView, crs_of, to_numbers
 
 
 def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, Assumption | None]:
@@ -34,7 +35,7 @@ def item_crs(view: ItemView, assets: Sequence[AssetView]) -> tuple[str | None, A
     codes = {asset.crs for asset in assets}
     if len(codes) > 1:
         return None, None
-    code = next(iter(codes), None) or view.crs or _tile_crs(view)
+    code = next(iter(codes), None) or _own_crs(view) or _tile_crs(view)
     if code and not is_known_crs(code):
         return None, Assumption(
             f"{code} is no known CRS, so it is not used", "no other", "Correct proj:code in the item."
@@ -59,9 +60,18 @@ def is_known_crs(code: str) -> bool:
     return True
 
 
+def _own_crs(view: ItemView) -> str | None:
+    try:
+        return crs_of(view.properties)
+    except (TypeError, ValueError) as error:
+        raise CloudMaskError(
+            f"item {view.id!r} is not understood: {error!r}", "Correct proj:epsg in the item, or leave it out"
+        ) from error
+
+
 def _tile_crs(view: ItemView) -> str | None:
     zone, band = view.number("mgrs:utm_zone"), (view.text("mgrs:latitude_band") or "").upper()
-    if zone is None or len(band) != 1:
+    if zone is None or not math.isfinite(zone) or len(band) != 1:
         return None
     return f"EPSG:{(32600 if band >= 'N' else 32700) + int(zone)}"
 

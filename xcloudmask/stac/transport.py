@@ -170,7 +170,8 @@ def for_each(
 ) -> list[R]:
     """Return what `call` makes of each item, several at a time, as many cost a request each.
 
-    With ``on_error="skip"`` those are left out, with one warning, for which it raises an `AssetError`.
+    With ``on_error="skip"`` an item for which it raises an `AssetError` is left out, with one warning for
+    all; it is an error if none is left.
     """
     lost: dict[str, AssetError] = {}
 

@@ -107,7 +107,6 @@ class ItemView:
     links: tuple[str, ...] = ()
     bbox: tuple[float, ...] | None = None
     geometry: Mapping[str, Any] = field(default_factory=dict)
-    crs: str | None = None
     remote: bool = False  # from a catalogue elsewhere
     without_address: tuple[str, ...] = ()  # keys of assets that cannot be read
     address: str = ""  # of the item itself
@@ -171,7 +170,6 @@ def view_item(item: Any) -> ItemView:
         links=tuple(href for _, href in links),
         bbox=to_box(bbox),
         geometry=geometry if isinstance(geometry, Mapping) else {},
-        crs=crs_of(properties),
         address=base,
         without_address=tuple(key for key in raw_assets if key not in readable),
         remote=any(rel in _ORIGINS and _is_remote(href) for rel, href in links),

@@ -361,8 +361,8 @@ def _sources(mask: xr.DataArray, items: Any) -> list[Document]:
     if items is not None:
         known = {}
         for item in plain_items(items):
-            addresses = [k["href"] for k in item.get("links") or () if k.get("rel") in ("self", "canonical")]
-            known[str(item["id"])] = str(addresses[0] if addresses else "")
+            own = (k["href"] for k in item.get("links") or () if k.get("rel") in ("self", "canonical"))
+            known[str(item["id"])] = str(next(own, ""))
         ids = ids or list(known)
         if not {part for name in ids for part in name.split("+")} & {*known}:
             raise OptionError("items", list(known)[:5], hint=f"The mask is of {', '.join(ids[:5])}.")

@@ -212,6 +212,8 @@ class Target:
                     self.store, name=self.path(*names), overwrite=True, zarr_format=3, **form
                 )
             except FileNotFoundError as error:
+                if self.local is None:
+                    raise
                 # zarr clears the place, where a write of an attempt that failed before may just have ended
                 raise OSError("a file vanished while its folder was deleted") from error
 

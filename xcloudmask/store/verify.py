@@ -247,8 +247,9 @@ def _repair(
     coarse: list[Index],
 ) -> int:
     """Put back what was copied, have broken regions made anew; return how many are to be made."""
-    for path in {*damaged} & {*(files or {})}:
-        entry = (files or {})[path]
+    copied = files or {}
+    for path in (path for path in damaged if path in copied):
+        entry = copied[path]
         data = restored(entry)
         if data is not None:
             target.put(data, path)

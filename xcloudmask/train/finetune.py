@@ -12,7 +12,8 @@ from xcloudmask.train.loggers import print_epoch
 from xcloudmask.train.networks import model_of
 from xcloudmask.train.plan import Plan
 from xcloudmask.train.run import train
-from xcloudmask.types import AUX_SCALING, ModelSpec
+from xcloudmask.train.samples import AUX_NAMES
+from xcloudmask.types import ModelSpec
 
 
 @names_checked
@@ -66,8 +67,8 @@ def fine_tune(
         For a network of fixed bands, whether it learns to answer for some of them: random ones are left out
         and estimated from the others, in training and ever after (`ModelSpec.fills`).
     recipe : mapping, optional
-        How samples are changed; settings of `xcloudmask.train.stream.Recipe`. By default crops of 128 pixels
-        turned and mirrored; of a network that takes one size of window, that size.
+        How samples are changed; settings of `xcloudmask.train.config_tables.Recipe`. By default crops of 128
+        pixels turned and mirrored; of a network that takes one size of window, that size.
     progress : bool
         Whether to print a line an epoch.
 
@@ -103,8 +104,8 @@ def fine_tune(
             "start": spec, "classes": list(classes or spec.classes),
             "only": [only] if isinstance(only, str) else list(only),
             **({"estimate": True} if estimate else {}),
-            "bands": [name for name in bands or () if name not in AUX_SCALING],
-            "aux": [name for name in bands or () if name in AUX_SCALING],
+            "bands": [band for band in bands or () if band not in AUX_NAMES],
+            "aux": [band for band in bands or () if band in AUX_NAMES],
         },
         "loop": {"epochs": epochs, "rate": rate, "warmup": min(20, length), "clip": 1.0},
         "card": {

@@ -165,7 +165,6 @@ def model_of(start: str | Path | ModelSpec) -> ModelSpec:
     """Return the card of a model by its name, or of weights that a training wrote, by their path."""
     if isinstance(start, ModelSpec):
         return start
-
     path = Path(start)
     return models.get(str(path.with_suffix(".json") if path.suffix in (".safetensors", ".onnx") else start))
 
