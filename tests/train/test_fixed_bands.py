@@ -335,3 +335,9 @@ def test_auto_does_not_know_it(tiny: ModelSpec, data: Path, tmp_path: Path) -> N
         warnings.simplefilter("error", ModelWarning)
         to_xarray(read_patch(data / "val" / "l8" / "v0.npz")).cloudmask.predict(model=mine)
     assert mine.name not in [spec.name for spec in models.automatic()]
+
+
+def test_a_thermal_band_is_a_band_and_no_aux_input(tiny: ModelSpec, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CloudMaskError, match="lwir11") as refused:
+        tune(tiny, data, tmp_path / "thermal", bands=[*BANDS, "lwir11"])
+    assert "aux" not in str(refused.value)
