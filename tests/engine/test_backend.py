@@ -234,7 +234,8 @@ def test_threads_of_a_process_a_worker_and_an_override(monkeypatch: pytest.Monke
     for limit, threads in (("4", 4), ("4,2", 4), ("16", 8), ("0", 1), ("many", 8)):
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
         assert cpu_threads() == threads
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Dask starts its workers
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Dask starts its workers, and leaves it where it does so
+    assert cpu_threads() == 8
     worker = SimpleNamespace(state=SimpleNamespace(nthreads=3))
     monkeypatch.setattr(distributed, "get_worker", lambda: worker)
     assert cpu_threads() == 3

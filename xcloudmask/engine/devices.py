@@ -26,7 +26,7 @@ def cpu_threads() -> int:
 
     Its cores are those that it may use, a container's limit included. On a Dask worker that is the worker's
     own thread count, so that several workers on one machine do not claim the same cores; elsewhere
-    ``OMP_NUM_THREADS`` at most, which Dask sets to 1 for its workers whatever they have.
+    ``OMP_NUM_THREADS`` at most, unless it is what Dask sets for its workers, 1 whatever they have.
     ``XCLOUDMASK_NUM_THREADS`` overrides all. A process that was forked from one that had run a network has
     one.
     """
@@ -40,9 +40,11 @@ def cpu_threads() -> int:
             raise CloudMaskError(
                 f"XCLOUDMASK_NUM_THREADS={override!r} must be a whole number; correct it, or unset it"
             ) from None
+    import dask
     from dask.system import CPU_COUNT
 
     available = int(CPU_COUNT)
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is for nested threads
     if "distributed" in sys.modules:
         from distributed import get_worker
 
@@ -50,7 +52,9 @@ def cpu_threads() -> int:
             return min(available, int(get_worker().state.nthreads))
         except ValueError:  # not on a worker
             pass
-    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is for nested threads
+        # Who starts workers on this machine sets their environment here, and leaves it so.
+        if limit == str(dask.config.get("distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS", None)):
+            limit = ""
     return min(available, max(1, int(limit))) if limit.isdigit() else available
 
 
