@@ -114,14 +114,14 @@ def _commit() -> str:
     return (commit or "unknown") + (" + changes in xcloudmask/" if changed else "")
 
 
-def circumstances() -> dict[str, Any]:
-    """Return when, on what and with what: no host names, no paths."""
+def circumstances(code: str = "") -> dict[str, Any]:
+    """Return when, on what and with what: no host names, no paths; `code` in the place of this commit."""
     import psutil
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _commit(),
+        "commit": code or _commit(),
         "cpu": _cpu_model(),
         "cores": cores,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
@@ -202,8 +202,13 @@ def runs_in(path: Path) -> list[dict[str, Any]]:
 def shown(run: dict[str, Any]) -> str:
     """Return a run as text: what was measured, its table, when and on what."""
     note = f"\n{run['note']}" if run.get("note") else ""
-    told = in_words(run["circumstances"])
-    return f"{run['title']}\n{table(run['head'], run['rows'])}{note}\nMeasured {told}"
+    measured = in_words(run["circumstances"])
+    return f"{run['title']}\n{table(run['head'], run['rows'])}{note}\nMeasured {measured}"
+
+
+def print_runs(path: Path) -> None:
+    """Print what a result file holds."""
+    print("\n\n".join(map(shown, runs_in(path))))
 
 
 def keep(path: Path | None, run: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from _cases import field, free_of_cost, image, window_count
-from _measure import RESULTS, arguments, circumstances, clocked, keep, median, runs_in, shown
+from _measure import RESULTS, arguments, circumstances, clocked, keep, median, print_runs
 
 from xcloudmask import models
 from xcloudmask.models.sources import ukis
@@ -178,11 +178,11 @@ def main() -> None:
     )  # fmt: skip
     out = None if args.quick else RESULTS / "engine.json"
     if args.table:
-        print("\n\n".join(map(shown, runs_in(RESULTS / "engine.json"))))
+        print_runs(RESULTS / "engine.json")
         return
     free_of_cost()
     for name in sorted(args.only, key=list(SECTIONS).index):  # "parts" puts clocks into the engine
-        when = circumstances() | ({"commit": args.label} if args.label else {})
+        when = circumstances(args.label)
         keep(
             out,
             {"section": name, "circumstances": when} | SECTIONS[name](*(288, 1) if args.quick else (1536, 5)),

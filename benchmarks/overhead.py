@@ -33,8 +33,7 @@ from _measure import (
     in_child,
     keep,
     median,
-    runs_in,
-    shown,
+    print_runs,
     spread,
 )
 
@@ -281,10 +280,10 @@ def main() -> None:
         return answered(args.child, {"memory": cases.masked, "first": cases.first_calls})
     out = args.out or (None if args.quick else RESULTS / "overhead.json")
     if args.table:
-        print("\n\n".join(map(shown, runs_in(out or RESULTS / "overhead.json"))))
+        print_runs(out or RESULTS / "overhead.json")
         return None
     for name in args.only:
-        when = circumstances() | ({"commit": args.label} if args.label else {})
+        when = circumstances(args.label)
         keep(out, {"section": name, "circumstances": when} | SECTIONS[name](QUICK if args.quick else Size()))
     return None
 

@@ -355,11 +355,11 @@ def main() -> None:
         work = seam if name == "seam" else functools.partial(child, name)
         print(json.dumps(work(int(side), int(threads))))
         return
-    from _measure import RESULTS, circumstances, keep, runs_in, shown
+    from _measure import RESULTS, circumstances, keep, print_runs
 
     out = RESULTS / "peers.json"
     if args.table:
-        print("\n\n".join(map(shown, runs_in(out))))
+        print_runs(out)
         return
     python = environment(args.env)
     for peer in args.only:
