@@ -37,7 +37,8 @@ from choices import Patch, patches, scene
 
 from xcloudmask import models
 from xcloudmask.metrics import BITS, METRICS, QUESTIONS, Tally, metrics
-from xcloudmask.metrics.report import Case, write_report
+from xcloudmask.metrics.cases import Case, Collected
+from xcloudmask.metrics.report import write as write_report
 from xcloudmask.train.evaluate import classify, legend_of
 from xcloudmask.types import ModelSpec
 
@@ -325,7 +326,7 @@ def draw(data: Path, cache: Path, folder: Path) -> None:
         plain = xr.DataArray(answer(patch, SIMPLEST, cache), dims=("y", "x"), attrs=flags)
         labels = plain.copy(data=patch.possible).drop_attrs().assign_attrs(flag_masks=list(BITS.values()))
         cases.append(Case(f"{patch.source} {patch.name}", plain, labels, image))
-    write_report(cases, folder, title="The simplest candidate, patch by patch", worst=10)
+    write_report(Collected.of(cases, worst=10), folder, title="The simplest candidate, patch by patch")
 
 
 def main() -> None:
