@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 #: What those need that run one after the other: options of a quick run (None: has none), a folder of patches.
 SCRIPTS = {
-    "overhead": (["--quick"], False), "engine": (["--quick"], False), "stream": (["--quick"], False),
+    "overhead": (["--quick"], False), "engine": (["--quick"], False),
     "scale": (["--quick"], False), "peers": (["--quick"], False), "dates": (["--quick"], False),
     "timeaccess": (None, False), "shadow": (None, True), "choices": (None, True), "windows": (None, True),
     "imitation": (None, True), "default": (None, True),

@@ -129,9 +129,7 @@ class Bare:
     In a loop with all threads or, with several lanes, in as many loops at a time, which share the threads.
     """
 
-    def __init__(
-        self, spec: ModelSpec, pixels: Pixels, count: int, spinning: bool = False, lanes: int = 1
-    ) -> None:
+    def __init__(self, spec: ModelSpec, pixels: Pixels, count: int, lanes: int) -> None:
         self.lanes = lanes
         starts = AxisPlan(pixels.shape[-1], spec.patch, spec.overlap).starts[:8].tolist()
         corners = [(top, left) for top in starts for left in starts]
@@ -143,15 +141,15 @@ class Bare:
         self.windows = [np.ascontiguousarray((part - mean) / std)[None] for part in cut]
         self.count = count
         onnx = spec.runtime == "onnx"
-        self.call = self._onnx(network.body, spinning) if onnx else self._torch(network.body)
+        self.call = self._onnx(network.body) if onnx else self._torch(network.body)
 
-    def _onnx(self, body: bytes, spinning: bool) -> Any:
+    def _onnx(self, body: bytes) -> Any:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = max(1, cpu_threads() // self.lanes)
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         session = ort.InferenceSession(body, sess_options=options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
