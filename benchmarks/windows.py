@@ -1,4 +1,4 @@
-"""Which windows suit the ukis networks: agreement with windows of 256, accuracy, seams and cost, by side.
+"""Which windows suit the ukis networks: agreement, accuracy, seams and cost, by side and by overlap.
 
     python benchmarks/windows.py --data FOLDER
     python benchmarks/windows.py --table     # measures nothing: prints the result file as tables
@@ -6,7 +6,8 @@
 FOLDER as for `choices.py`. Labelled patches are smaller than large windows, so they are put together: mosaics
 of different patches of one source, and each patch beside its mirror images. Squeeze-and-excitation averages
 over the whole window: in a mosaic over scenes that have nothing to do with each other, which is the worst
-case, beside mirror images over the same scene. The intervals are those of a bootstrap over patches.
+case, beside mirror images over the same scene. The intervals are those of a bootstrap over patches. What the
+others of a section are compared with is its first side, or overlap.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,9 +32,12 @@ from xcloudmask.models.sources import ukis
 
 SIDES = (256, 384, 512, 768, 1024)
 OVERLAP = 48
+#: Windows of 256, by what they share with the next.
+OVERLAPS = {f"256, overlap {overlap}": (256, overlap) for overlap in (48, 32, 16, 0, 64)}
 #: Channels of the networks.
 CHANNELS = {"cloud": 1, "shadow": 2}
 Counts = npt.NDArray[np.int64]
+Window = tuple[int, int]  # side, overlap
 
 
 @dataclass
@@ -114,21 +118,25 @@ def alone(found: Sequence[Patch]) -> Iterator[Picture]:
         yield Picture(patch.pixels, ((patch, 0, 0),))
 
 
-def odds_of(pixels: Pixels, model: str, side: int) -> Pixels:
+def by_side(*sides: int) -> dict[str, Window]:
+    return {str(side): (side, OVERLAP) for side in sides}
+
+
+def odds_of(pixels: Pixels, model: str, window: Window) -> Pixels:
     spec = replace(models.get(model), largest_patch=max(SIDES))
     da = scene(pixels[: len(spec.bands)], model, 30.0)
     found = da.cloudmask.predict_proba(
-        spec, patch_size=side, overlap=OVERLAP, working_resolution="native", device="cpu"
+        spec, patch_size=window[0], overlap=window[1], working_resolution="native", device="cpu"
     )
     return np.asarray(found.values)
 
 
-def answers(pixels: Pixels, level: str, side: int) -> Iterator[tuple[str, Pixels]]:
+def answers(pixels: Pixels, level: str, window: Window) -> Iterator[tuple[str, Pixels]]:
     """Probabilities of each model that has its bands; ukis-any is the weighted mean of the two networks."""
-    four = odds_of(pixels, f"ukis-4band-{level}", side)
+    four = odds_of(pixels, f"ukis-4band-{level}", window)
     yield f"ukis-4band-{level}", four
     if len(pixels) == 6:
-        six = odds_of(pixels, f"ukis-6band-{level}", side)
+        six = odds_of(pixels, f"ukis-6band-{level}", window)
         yield f"ukis-6band-{level}", six
         yield f"ukis-any-{level}", ukis.SHARES[0] * six + ukis.SHARES[1] * four
 
@@ -140,15 +148,16 @@ def classes_of(odds: Pixels, model: str) -> npt.NDArray[np.intp]:
     return decide_classes(odds, scheme("default", spec.classes), spec.threshold, spec.shadow_threshold)
 
 
-def steps(odds: Pixels, side: int, joints: int | None) -> tuple[float, float] | None:
+def steps(odds: Pixels, window: Window, joints: int | None) -> tuple[float, float] | None:
     """Mean step between neighbours where windows begin and end, and everywhere; not where patches meet."""
     cloud, at, elsewhere = odds[CHANNELS["cloud"]], [], []
+    side, overlap = window
     for axis in (0, 1):
         size = cloud.shape[axis]
         with warnings.catch_warnings():  # of a line without data there is no mean
             warnings.simplefilter("ignore", RuntimeWarning)
             step = np.nanmean(np.abs(np.diff(cloud, axis=axis)), axis=1 - axis)
-        starts = AxisPlan(size, side, OVERLAP).starts
+        starts = AxisPlan(size, side, overlap).starts
         borders = {int(s) for s in starts[1:]} | {int(s) + side for s in starts[:-1]}
         joined = set(range(joints, size, joints)) if joints else set()
         at += [step[b - 1] for b in borders - joined]
@@ -159,23 +168,23 @@ def steps(odds: Pixels, side: int, joints: int | None) -> tuple[float, float] | 
 def compare(
     pictures: Iterator[Picture],
     level: str,
-    sides: Sequence[int],
+    windows: Mapping[str, Window],
     what: str = "cloud",
     joints: int | None = None,
 ) -> dict[str, Any]:
-    tallies: dict[str, dict[int, Tally]] = {}
+    tallies: dict[str, dict[str, Tally]] = {}
     count = 0
     for count, picture in enumerate(pictures, 1):  # noqa: B007
         first: dict[str, npt.NDArray[np.intp]] = {}
-        for side in sides:
-            for model, odds in answers(picture.pixels, level, side):
+        for name, window in windows.items():
+            for model, odds in answers(picture.pixels, level, window):
                 classes = classes_of(odds, model)
                 valid = np.isfinite(odds[0])
-                tally = tallies.setdefault(model, {}).setdefault(side, Tally())
+                tally = tallies.setdefault(model, {}).setdefault(name, Tally())
                 reference = first.setdefault(model, classes)
                 tally.same += int((classes == reference)[valid].sum())
                 tally.pixels += int(valid.sum())
-                if found := steps(odds, side, joints):
+                if found := steps(odds, window, joints):
                     tally.across.append(found[0])
                     tally.anywhere.append(found[1])
                 for patch, row, col in picture.parts:
@@ -190,8 +199,8 @@ def compare(
     return {
         "pictures": count,
         "models": {
-            model: {str(side): tally.told(by_side[sides[0]]) for side, tally in by_side.items()}
-            for model, by_side in tallies.items()
+            model: {name: tally.told(next(iter(each.values()))) for name, tally in each.items()}
+            for model, each in tallies.items()
         },
     }
 
@@ -256,6 +265,7 @@ def show(found: dict[str, Any]) -> str:
         head = ["model", "side", "same %", "bal. acc.", "change (95 %)", "F1", "change", "seam"]
         rows = []
         for model, sides in section["models"].items():
+            first, *_ = sides
             for side, row in sides.items():
                 low, high = row.get("balanced_accuracy_change_95", (np.nan, np.nan))
                 scored = "f1" in row
@@ -263,9 +273,9 @@ def show(found: dict[str, Any]) -> str:
                     model.removeprefix("ukis-"), side, f"{100 * row['agreement']:.2f}",
                     f"{100 * row['balanced_accuracy']:.2f}" if scored else None,
                     f"{100 * row['balanced_accuracy_change']:+.2f} ({100 * low:+.1f} to {100 * high:+.1f})"
-                    if scored and side != "256" else None,
+                    if scored and side != first else None,
                     f"{100 * row['f1']:.2f}" if scored else None,
-                    f"{100 * row['f1_change']:+.2f}" if scored and side != "256" else None,
+                    f"{100 * row['f1_change']:+.2f}" if scored and side != first else None,
                     f"{row['step_at_borders'] / row['step_anywhere']:.2f}"
                     if "step_anywhere" in row else None,
                 ])  # fmt: skip
@@ -313,32 +323,53 @@ def main() -> None:
         if min(p.pixels.shape[1:]) >= 512 and p.gsd == 30
     ]  # fmt: skip
     sections: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-        "alone": ("38-Cloud, 384 x 384", lambda: compare(alone(cloud38), "l1c", SIDES[:2])),
+        "alone": ("38-Cloud, 384 x 384", lambda: compare(alone(cloud38), "l1c", by_side(*SIDES[:2]))),
         "mosaic2": (
             "Mosaics of 2 x 2 Biome patches, 512 x 512",
-            lambda: compare(mosaics(biome, 2, 2), "l1c", SIDES[:3], joints=256),
+            lambda: compare(mosaics(biome, 2, 2), "l1c", by_side(*SIDES[:3]), joints=256),
         ),
         "shadow": (
             "Shadow or not at one site, 689 x 743",
-            lambda: compare(alone(shaded), "l2a", SIDES[:4], "shadow"),
+            lambda: compare(alone(shaded), "l2a", by_side(*SIDES[:4]), "shadow"),
         ),
         "whole": (
             "Whole pictures of Landsat, no labels, 524 to 727 a side",
-            lambda: compare(alone(whole), "l1c", SIDES[:4]),
+            lambda: compare(alone(whole), "l1c", by_side(*SIDES[:4])),
         ),
         "mirrored": (
             "Biome patches beside their mirror images, 512 x 512",
-            lambda: compare(mirrored(biome), "l1c", SIDES[:3], joints=256),
+            lambda: compare(mirrored(biome), "l1c", by_side(*SIDES[:3]), joints=256),
         ),
         "mosaic4": (
             "Mosaics of 4 x 4 Biome patches, 1024 x 1024",
-            lambda: compare(mosaics(biome, 4, 2), "l1c", SIDES, joints=256),
+            lambda: compare(mosaics(biome, 4, 2), "l1c", by_side(*SIDES), joints=256),
         ),
         "mosaic3": (
             "Mosaics of 3 x 3 patches of 38-Cloud, 1152 x 1152",
-            lambda: compare(mosaics(cloud38, 3, 2), "l1c", SIDES, joints=384),
+            lambda: compare(mosaics(cloud38, 3, 2), "l1c", by_side(*SIDES), joints=384),
         ),
     }
+    sections |= {
+        "overlap-alone": (
+            "By overlap: 38-Cloud, 384 x 384", lambda: compare(alone(cloud38), "l1c", OVERLAPS),
+        ),
+        "overlap-mosaic2": (
+            "By overlap: mosaics of 2 x 2 Biome patches, 512 x 512",
+            lambda: compare(mosaics(biome, 2, 2), "l1c", OVERLAPS, joints=256),
+        ),
+        "overlap-mirrored": (
+            "By overlap: Biome patches beside their mirror images, 512 x 512",
+            lambda: compare(mirrored(biome), "l1c", OVERLAPS, joints=256),
+        ),
+        "overlap-shadow": (
+            "By overlap: shadow or not at one site, 689 x 743",
+            lambda: compare(alone(shaded), "l2a", OVERLAPS, "shadow"),
+        ),
+        "overlap-whole": (
+            "By overlap: whole pictures of Landsat, no labels, 524 to 727 a side",
+            lambda: compare(alone(whole), "l1c", OVERLAPS),
+        ),
+    }  # fmt: skip
     found = json.loads(args.out.read_text()) if args.out.exists() else {"sections": {}}
     found["circumstances"] = circumstances()
     for name in args.only or [*sections, "cost", "ratio"]:
