@@ -37,14 +37,14 @@ PINS = {
 }  # fmt: skip
 #: What omnicloudmask and its networks import; none of it asks for torch.
 BESIDE = ("huggingface-hub", "gdown", "classcounter", "platformdirs")
-#: Which of our runs each peer's is beside.
+#: Which of our runs each peer's is beside; side of windows and overlap, or the sides that windows may have.
 PAIRS = {
     "ukis-csmask": ("ours, ukis",),
-    "omnicloudmask": ("ours, 1000/300", "ours, 1000/100"),
+    "omnicloudmask": ("ours, 1000/300", "ours, 1000-1280/100"),
     "monai": ("ours, 256/64",),
     "terratorch": ("ours, 256/64",),
 }
-SIDES = {"ukis-csmask": 2048, "omnicloudmask": 4096, "monai": 2048, "terratorch": 2048, "seam": 1536}
+SIDES = {"ukis-csmask": 2048, "omnicloudmask": 4096, "monai": 2048, "terratorch": 2048, "seam": 2048}
 #: No larger image is masked twice: the first time is on so much of it.
 WARM = 2048
 
@@ -111,12 +111,13 @@ def _ours(name: str, pixels: Any, network: Callable[..., Any] = _network) -> Cal
 
         scene = scene.cloudmask.describe(bands=list(ukis.BANDS), level="L1C")
         return lambda: scene.cloudmask.predict("ukis-6band-l1c", working_resolution="native").values
-    patch, overlap = map(int, name.partition(", ")[2].split("/"))
+    sides, _, overlap = name.partition(", ")[2].partition("/")
+    patch, _, largest = sides.partition("-")
     bands = ("red", "green", "nir")
     models.register(
-        network(standardise=patch == 1000), name="beside-peers", bands=bands, patch=patch, overlap=overlap,
-        classes=("clear", "thick_cloud", "thin_cloud", "cloud_shadow"), activation="softmax",
-        overwrite=True,
+        network(standardise=patch == "1000"), name="beside-peers", bands=bands, patch=int(patch),
+        largest_patch=int(largest or patch), overlap=int(overlap), activation="softmax", overwrite=True,
+        classes=("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
     )  # fmt: skip
     scene = scene.cloudmask.describe(bands=list(bands), level="L1C")
     ask = scene.cloudmask.predict_proba if name.startswith("odds") else scene.cloudmask.predict
@@ -239,6 +240,7 @@ def seam(side: int, threads: int) -> dict[str, Any]:
                 pixels, custom_models=network(), inference_device="cpu", export_confidence=True
             ),
             "ours": _ours("odds, 1000/300", pixels, network)(),
+            "ours, fewer windows": _ours("odds, 1000-1280/100", pixels, network)(),
         }
         for who, answer in answers.items():
             apart = np.abs(answer - whole).max(axis=0)
