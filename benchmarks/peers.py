@@ -6,10 +6,11 @@
     python -m benchmarks peers --table                # prints the result file, measures nothing
 
 The peers are installed, without what they ask for beside it, into an environment of their own, which sees
-the packages of this one; torchvision, which omnicloudmask imports through timm and does not use here, is
-replaced by empty names, as its wheel does not fit every torch. terratorch's tiled inference is read from its
-file, as importing terratorch needs a dozen packages more. Weights are random: what is compared is time and
-memory and, of omnicloudmask (``--only seam``), how far the answers lie from those of the network on the whole
+the packages of this one. What they import and do not use here is replaced by empty names: torchvision,
+whose wheel does not fit every torch, for omnicloudmask, and sentinelhub for s2cloudless. terratorch's tiled
+inference is read from its file, as importing terratorch needs a dozen packages more. Of ukis-csmask and
+s2cloudless both use the published weights, elsewhere they are random: what is compared is time and memory
+and, of omnicloudmask (``--only seam``), how far the answers lie from those of the network on the whole
 image at once.
 """
 
@@ -33,7 +34,8 @@ HERE = Path(__file__).resolve()
 #: Installed without what they ask for (torch and torchvision among it).
 PINS = {
     "ukis-csmask": "1.0.0", "omnicloudmask": "1.8.1", "monai": "1.6.1", "terratorch": "1.2.13",
-    "segmentation-models-pytorch": "0.6.0", "timm": "1.0.31",
+    "segmentation-models-pytorch": "0.6.0", "timm": "1.0.31", "s2cloudless": "1.7.3", "lightgbm": "4.7.0",
+    "opencv-python-headless": "5.0.0.93",
 }  # fmt: skip
 #: What omnicloudmask and its networks import; none of it asks for torch.
 BESIDE = ("huggingface-hub", "gdown", "classcounter", "platformdirs")
@@ -43,8 +45,12 @@ PAIRS = {
     "omnicloudmask": ("ours, 1000/300", "ours, 1000-1280/100"),
     "monai": ("ours, 256/64",),
     "terratorch": ("ours, 256/64",),
+    "s2cloudless": ("ours, s2cloudless",),
 }
-SIDES = {"ukis-csmask": 2048, "omnicloudmask": 4096, "monai": 2048, "terratorch": 2048, "seam": 2048}
+SIDES = {
+    "ukis-csmask": 2048, "omnicloudmask": 4096, "monai": 2048, "terratorch": 2048, "s2cloudless": 1024,
+    "seam": 2048,
+}  # fmt: skip
 #: No larger image is masked twice: the first time is on so much of it.
 WARM = 2048
 
@@ -111,6 +117,10 @@ def _ours(name: str, pixels: Any, network: Callable[..., Any] = _network) -> Cal
 
         scene = scene.cloudmask.describe(bands=list(ukis.BANDS), level="L1C")
         return lambda: scene.cloudmask.predict("ukis-6band-l1c", working_resolution="native").values
+    if name == "ours, s2cloudless":
+        scene = scene.cloudmask.describe(bands=list(models.get("s2cloudless").bands), level="L1C")
+        ask = functools.partial(scene.cloudmask.predict, "s2cloudless", threshold=0.4)
+        return lambda: ask().cloudmask.clean(buffer="2 px").values
     sides, _, overlap = name.partition(", ")[2].partition("/")
     patch, _, largest = sides.partition("-")
     bands = ("red", "green", "nir")
@@ -135,8 +145,19 @@ def _ukis(pixels: Any, threads: int) -> Callable[[], Any]:
     return lambda: CSmask(last, list(ukis.BANDS), product_level="l1c", **options).csm
 
 
+def _s2cloudless(pixels: Any, threads: int) -> Callable[[], Any]:
+    import numpy as np
+
+    _without("sentinelhub")
+    from s2cloudless import S2PixelCloudDetector
+
+    last = np.ascontiguousarray(np.moveaxis(pixels, 0, -1))[None]
+    detector = S2PixelCloudDetector(threshold=0.4, average_over=4, dilation_size=2)
+    return lambda: detector.get_cloud_masks(last)
+
+
 def _omnicloudmask(pixels: Any, threads: int) -> Callable[[], Any]:
-    _without_torchvision()
+    _without("torchvision")
     from omnicloudmask import predict_from_array
 
     network = _network()
@@ -182,10 +203,14 @@ def _terratorch(pixels: Any, threads: int) -> Callable[[], Any]:
     return work
 
 
-PEERS = {"ukis-csmask": _ukis, "omnicloudmask": _omnicloudmask, "monai": _monai, "terratorch": _terratorch}
+PEERS = {
+    "ukis-csmask": _ukis, "omnicloudmask": _omnicloudmask, "monai": _monai, "terratorch": _terratorch,
+    "s2cloudless": _s2cloudless,
+}  # fmt: skip
 
 
-def _without_torchvision() -> None:
+def _without(package: str) -> None:
+    """Let a package that is not there be imported, as one of empty names."""
     import importlib.abc
     import importlib.machinery
     import types
@@ -206,7 +231,7 @@ def _without_torchvision() -> None:
 
     class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-            ours = name.partition(".")[0] == "torchvision"
+            ours = name.partition(".")[0] == package
             return importlib.machinery.ModuleSpec(name, self, is_package=True) if ours else None
 
         def create_module(self, spec: Any) -> Any:
@@ -225,7 +250,7 @@ def seam(side: int, threads: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(threads)
-    _without_torchvision()
+    _without("torchvision")
     from omnicloudmask import predict_from_array
 
     found = {}
@@ -256,11 +281,11 @@ def child(name: str, side: int, threads: int) -> dict[str, Any]:
     import numpy as np
     from _measure import clocked, peak_mib
 
-    if "ukis" not in name:  # theirs and ours run in onnxruntime: torch's 200 MiB are nobody's need there
+    if "ukis" not in name and name != "s2cloudless":  # torch's 200 MiB are nobody's need there
         import torch
 
         torch.set_num_threads(threads)
-    pixels = cases.image(side, 6 if "ukis" in name else 3)
+    pixels = cases.image(side, 6 if "ukis" in name else 10 if "s2cloudless" in name else 3)
     before = peak_mib()
     make = (
         functools.partial(PEERS[name], threads=threads) if name in PEERS else functools.partial(_ours, name)
