@@ -266,7 +266,8 @@ class ModelSpec:
     patch_fixed : bool
         True if the network takes no other window size than `patch`, or those up to `largest_patch`.
     largest_patch : int or None
-        The largest window that may be chosen for the size of a scene; None if `patch` is for all scenes.
+        The largest window that may be chosen for the size of a scene; None if `patch` is for all scenes. The
+        device's memory has no say, or the mask would depend on the machine: batches are halved in its place.
     gaps : {"nearest", "zero", "nan"}
         What the network is given for pixels without data: the nearest pixel that has some; zeros, for one
         that was trained with them; NaN, for one that sets them aside itself. In the answer they are no data.

@@ -7,6 +7,9 @@ import re
 import pytest
 
 from xcloudmask import cli, models, testing
+from xcloudmask.cli import bench
+from xcloudmask.engine.devices import for_device
+from xcloudmask.engine.predictor import unload
 from xcloudmask.models import registry
 
 
@@ -44,6 +47,15 @@ def test_speed_bound_and_the_line_to_share(shown):
 
 def test_precision_is_what_the_network_computes_in(shown):
     assert "| bfloat16 |" in shown("--size", "40", "--runs", "1", "--dtype", "bfloat16")
+
+
+def test_the_members_of_an_ensemble_tell_its_precision(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    spec = for_device(models.get("ukis-any-l1c"), "cuda:0", "auto")
+    assert bench._dtype(spec, "cuda:0", "auto") == "float16"
+    unload()
 
 
 def test_no_size_is_refused(monkeypatch, capsys):

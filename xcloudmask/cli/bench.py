@@ -48,6 +48,7 @@ def run(args: Namespace) -> int:
     """Measure, and print."""
     from xcloudmask import models
     from xcloudmask.engine.devices import available_devices, cpu_threads, for_device
+    from xcloudmask.engine.malloc import map_large_blocks
     from xcloudmask.engine.stopwatch import noting
     from xcloudmask.predict.choose_model import default_model
 
@@ -56,6 +57,7 @@ def run(args: Namespace) -> int:
     spec = models.get(args.model) if args.model else default_model()
     if args.size < spec.patch:
         raise UsageError(f"--size {args.size}: a window of {spec.name} has {spec.patch}, give that at least")
+    map_large_blocks()  # as `predict` does
     how = {"device": args.device, "dtype": args.dtype}
     small, large = (made_up(spec, side) for side in (spec.patch, args.size))
     start = time.perf_counter()
@@ -102,7 +104,8 @@ def run(args: Namespace) -> int:
     facts = {
         "model": spec.name, "version": spec.version, "runtime": run_as.runtime, "dtype": dtype, "device": at,
         "size": args.size, "first_call_s": first, "runs_s": walls, "processor_s": processor,
-        "megapixels_per_s": pixels / wall, "shares": share,
+        "megapixels_per_s": pixels / wall, "bound_by": bound, "shares": share,
+        f"seconds_of_{SHARED_MPX}_mpx": wall * SHARED_MPX / pixels,
     }  # fmt: skip
     print_facts(args, facts, f"{text}\n| {at} | {dtype} | {wall * SHARED_MPX / pixels:.3g} s |")
     return 0
@@ -145,7 +148,8 @@ def _dtype(spec: ModelSpec, device: str, dtype: str) -> str:
     from xcloudmask.engine.predictor import network_of
     from xcloudmask.engine.torch import autocast_dtype
 
-    half = autocast_dtype(network_of(spec, device), device, dtype)
+    network = network_of(spec, device)
+    half = autocast_dtype(network.members[0] if network.members else network, device, dtype)
     return "float32" if half is None else str(half).removeprefix("torch.")
 
 
