@@ -48,7 +48,7 @@ def test_a_scene_that_is_fit_to_run():
     assert "not ukis-6band-l2a: is for bottom-of-atmosphere reflectance" in model
     assert "not ukis-4band-l1c: fewer bands" in model
     assert shown["Pixels"].value == "10 m, inferred at 30 m (means of 3 × 3)"
-    assert shown["Windows"].value == "8 of 256 × 256 (2 × 4 pictures), overlap 48; 2.16 megapixels"
+    assert shown["Windows"].value == "8 of 256 × 256 (2 × 4 pictures), overlap 32; 2.16 megapixels"
     assert shown["Data"].value == "lazy (Dask), 51.8 MB in 24 chunks of 4 × 1 × 300 × 450"
 
 
