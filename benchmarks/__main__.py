@@ -21,7 +21,7 @@ SCRIPTS = {
     "overhead": (["--quick"], False), "engine": (["--quick"], False),
     "scale": (["--quick"], False), "peers": (["--quick"], False), "dates": (["--quick"], False),
     "timeaccess": (None, False), "shadow": (None, True), "choices": (None, True), "windows": (None, True),
-    "imitation": (None, True), "default": (None, True),
+    "imitation": (None, True), "default": (None, True), "precision": (None, True), "history": (None, False),
 }  # fmt: skip
 
 

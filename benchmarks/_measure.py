@@ -146,10 +146,13 @@ def in_words(found: dict[str, Any]) -> str:
 USUAL: dict[str, dict[str, Any]] = {
     "data": {"type": Path, "help": "the folder of patches"},
     "quick": {"action": "store_true", "help": "small, in seconds: shows that it works"},
-    "table": {"action": "store_true", "help": "print the result file, measure nothing"},
+    "table": {
+        "nargs": "?", "const": "text", "choices": ("text", "markdown"),
+        "help": "print the result file, measure nothing; as markdown: of those that keep their runs",
+    },
     "out": {"type": Path, "help": "the result file"},
     "child": {"nargs": 2, "help": argparse.SUPPRESS},
-}
+}  # fmt: skip
 
 
 def arguments(doc: str | None, *usual: str, out: str = "", **more: dict[str, Any]) -> argparse.Namespace:
@@ -199,16 +202,19 @@ def runs_in(path: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def shown(run: dict[str, Any]) -> str:
+def shown(run: dict[str, Any], form: str = "text") -> str:
     """Return a run as text: what was measured, its table, when and on what."""
-    note = f"\n{run['note']}" if run.get("note") else ""
-    measured = in_words(run["circumstances"])
-    return f"{run['title']}\n{table(run['head'], run['rows'])}{note}\nMeasured {measured}"
+    parts = [run["title"], table(run["head"], run["rows"]), run.get("note") or ""]
+    if form == "markdown":
+        lines = [run["head"], ["---", *["---:"] * (len(run["head"]) - 1)], *run["rows"]]
+        rows = ["| " + " | ".join(map(_cell, line)) + " |" for line in lines]
+        parts = [f"{run['title']}\n", "\n".join(rows) + "\n", parts[2]]
+    return "\n".join([*filter(None, parts), f"Measured {in_words(run['circumstances'])}"])
 
 
-def print_runs(path: Path) -> None:
-    """Print what a result file holds."""
-    print("\n\n".join(map(shown, runs_in(path))))
+def print_runs(path: Path, form: str) -> None:
+    """Print what a result file holds, as text or markdown."""
+    print("\n\n".join(shown(run, form) for run in runs_in(path)))
 
 
 def keep(path: Path | None, run: dict[str, Any]) -> None:

@@ -178,7 +178,7 @@ def main() -> None:
     )  # fmt: skip
     out = None if args.quick else RESULTS / "engine.json"
     if args.table:
-        print_runs(RESULTS / "engine.json")
+        print_runs(RESULTS / "engine.json", args.table)
         return
     free_of_cost()
     for name in sorted(args.only, key=list(SECTIONS).index):  # "parts" puts clocks into the engine

@@ -5,13 +5,16 @@
 
 Each section is a process of its own with a limit of its own, so that one that fails or hangs costs the others
 nothing; what failed stays in the file, with its last lines. Sections: the tests marked gpu; a 10 m and a 20 m
-tile from host memory to host memory; the share of the bare network's speed; how far each precision is from
-float32; batches halved as the card fills up for real; two models at once; what the time goes to.
+tile from host memory to host memory, as they are and averaged to 30 m as users have it; the share of the bare
+network's speed at its best batch, compiled or not; how far each precision is from float32; batches halved as
+the card fills up for real; two models at once; what the time goes to; what a graph says where onnxruntime has
+no CUDA.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -21,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve()
-DEFAULT = "ukis-6band-l1c"
-#: Seconds each section may take: 560 together.
+#: One network, for what is compared with the network alone; all else takes the default model.
+NETWORK = "ukis-6band-l1c"
+#: Seconds each section may take: 600 together.
 LIMITS = {
     "tests": 120,
     "tile": 100,
@@ -31,18 +35,26 @@ LIMITS = {
     "memory": 80,
     "together": 60,
     "profile": 60,
+    "graph": 40,
 }
 
 
-def _scene(side: int) -> Any:
+def _scene(side: int, step: float = 0.0) -> Any:
+    """Pixels of the network's own size, or of `step` metres."""
+    import numpy as np
+
     from xcloudmask import models
     from xcloudmask.cli.bench import made_up
 
-    return made_up(models.get(DEFAULT), side)
+    scene = made_up(models.get(NETWORK), side)
+    return scene.assign_coords(y=-step * np.arange(side), x=step * np.arange(side)) if step else scene
 
 
-def _predict(scene: Any, device: str, model: str = DEFAULT, **options: Any) -> Any:
-    return scene.cloudmask.predict(model, working_resolution="native", device=device, **options).values
+def _predict(scene: Any, device: str, model: Any = None, **options: Any) -> Any:
+    from xcloudmask.predict.choose_model import default_model
+
+    how = {"working_resolution": "native", "device": device} | options
+    return scene.cloudmask.predict(model or default_model(), **how).values
 
 
 def _seconds(work: Callable[[], object], rounds: int) -> list[float]:
@@ -64,10 +76,12 @@ def tests(device: str, quick: bool) -> dict[str, Any]:
 def tile(device: str, quick: bool) -> dict[str, Any]:
     """Whole tiles from NumPy to NumPy, the first call and those after it."""
     found: dict[str, Any] = {}
-    for name, side in (("20 m", 256 if quick else 5490), ("10 m", 256 if quick else 10980)):
-        scene = _scene(side)
-        first, *again = _seconds(lambda scene=scene: _predict(scene, device), 2 if quick else 4)
-        found[name] = {"side": side, "first_s": first, "again_s": again}
+    for step, side in ((20.0, 5490), (10.0, 10980)):
+        scene = _scene(256 if quick else side, step)
+        for working in ("native", "auto"):
+            work = functools.partial(_predict, scene, device, working_resolution=working)
+            first, *again = _seconds(work, 2 if quick else 4)
+            found[f"{step:.0f} m, {working}"] = {"side": scene.sizes["y"], "first_s": first, "again_s": again}
     return found
 
 
@@ -80,37 +94,53 @@ def efficiency(device: str, quick: bool) -> dict[str, Any]:
     from xcloudmask.engine.torch import TorchBackend, autocast_dtype
     from xcloudmask.models import get
 
-    spec = for_device(get(DEFAULT), device if device != "cpu" else "gpu", "auto")
+    spec = for_device(get(NETWORK), device if device != "cpu" else "gpu", "auto")
     module, _, function = spec.loader.partition(":")
     made = getattr(__import__(module, fromlist=["_"]), function)(spec)
     backend = TorchBackend(made, device, "auto")
     side = 256 if quick else 4096
     scene = _scene(side)
-    _predict(scene, device)
+    _predict(scene, device, NETWORK)
+    modules = {"eager": backend.module}
+    if device.startswith("cuda"):  # with CUDA graphs
+        modules["compiled"] = torch.compile(backend.module, mode="reduce-overhead")
 
-    def bare(batch: int, count: int) -> float:
+    def bare(way: str, batch: int, count: int) -> float:
+        module = modules[way]
         pixels = torch.rand((batch, 6, spec.patch, spec.patch), device=device)
         wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
         half = autocast_dtype(made, device, "auto")
         kind = torch.device(device).type
         with torch.inference_mode(), torch.autocast(kind, dtype=half, enabled=half is not None):
-            backend.module(pixels)
+            module(pixels)
             wait()
             start = time.perf_counter()
             for _ in range(count):
-                backend.module(pixels)
+                module(pixels)
             wait()
         return batch * count / (time.perf_counter() - start)
 
-    best = max((1, 2) if quick else (8, 16, 32, 64, 128), key=lambda batch: bare(batch, 1 if quick else 4))
+    batches = (1, 2) if quick else (8, 16, 32, 64, 128)
+    alone = {("eager", batch): bare("eager", batch, 1 if quick else 4) for batch in batches}
+    best = max(alone, key=lambda each: alone[each])
+    for way in [name for name in modules if name != "eager"]:  # a compilation for each batch takes too long
+        try:
+            alone[way, best[1]] = bare(way, best[1], 1 if quick else 4)
+        except Exception as error:  # what cannot be compiled is no candidate
+            alone[way, best[1]] = 0.0
+            print(f"{way}: {error}", file=sys.stderr)
+    best = max(alone, key=lambda each: alone[each])
     plan = AxisPlan(side, spec.patch, spec.overlap)
     ratios, rates = [], []
     for _ in range(1 if quick else 5):
-        network_rate = bare(best, 1 if quick else 20)
-        seconds = _seconds(lambda: _predict(scene, device), 1)[0]
+        network_rate = bare(*best, 1 if quick else 20)
+        seconds = _seconds(lambda: _predict(scene, device, NETWORK), 1)[0]
         rates.append((network_rate, plan.count**2 / seconds))
         ratios.append(rates[-1][1] / network_rate)
-    return {"batch": best, "windows_per_s": rates, "ratios": sorted(ratios), "bar": 0.85}
+    return {
+        "alone_windows_per_s": {f"{way}, batch {batch}": rate for (way, batch), rate in alone.items()},
+        "best": list(best), "windows_per_s": rates, "ratios": sorted(ratios), "bar": 0.85,
+    }  # fmt: skip
 
 
 def precision(device: str, quick: bool) -> dict[str, Any]:
@@ -126,7 +156,9 @@ def precision(device: str, quick: bool) -> dict[str, Any]:
 
 
 def memory(device: str, quick: bool) -> dict[str, Any]:
-    """A card that others have filled to 10 %, and to the last 2 GiB: batches are halved, nothing fails."""
+    """A card that others have filled to 10 %, and to the last half GiB: batches are halved, nothing fails."""
+    import logging
+
     import torch
 
     scene = _scene(256 if quick else 4096)
@@ -134,13 +166,21 @@ def memory(device: str, quick: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if not device.startswith("cuda"):
         return {"same": bool((_predict(scene, device) == expected).all())}
-    for left in (0.1, 2 * 2**30 / torch.cuda.mem_get_info()[1]):
+    halved: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: halved.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("xcloudmask").addHandler(handler)
+    for left in (0.1, 2**29 / torch.cuda.mem_get_info()[1]):
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info()
         taken = torch.empty(max(0, int(free - left * total)), dtype=torch.uint8, device=device)
+        halved.clear()
+        torch.cuda.reset_peak_memory_stats()
         codes = _predict(scene, device)
-        found[f"{left:.3f} of the card free"] = {
-            "same": bool((codes == expected).all()), "peak_gib": torch.cuda.max_memory_allocated() / 2**30
+        peak = torch.cuda.max_memory_allocated() - taken.nbytes
+        found[f"{left:.4f} of the card free"] = {
+            "same": bool((codes == expected).all()), "peak_gib": peak / 2**30,
+            "halved": sum("out of memory" in line for line in halved),
         }  # fmt: skip
         del taken
     return found
@@ -151,7 +191,7 @@ def together(device: str, quick: bool) -> dict[str, Any]:
     from concurrent.futures import ThreadPoolExecutor
 
     scene = _scene(256 if quick else 2048)
-    names = (DEFAULT, "ukis-4band-l1c")
+    names = (None, "ukis-4band-l1c")
     alone = [_predict(scene, device, name) for name in names]
     start = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
@@ -162,12 +202,34 @@ def together(device: str, quick: bool) -> dict[str, Any]:
 
 def profile(device: str, quick: bool) -> dict[str, Any]:
     """What the threads wait for, as `xcloudmask bench` tells it."""
-    command = [sys.executable, "-m", "xcloudmask", "bench", DEFAULT, "--device", device, "--size"]
+    command = [sys.executable, "-m", "xcloudmask", "bench", "--device", device, "--size"]
     done = subprocess.run([*command, "256" if quick else "8192"], capture_output=True, text=True, check=True)
     return {"lines": done.stdout.splitlines()}
 
 
-SECTIONS = {each.__name__: each for each in (tests, tile, efficiency, precision, memory, together, profile)}
+def graph(device: str, quick: bool) -> dict[str, Any]:
+    """An ONNX graph, which has no other runtime: where it runs, and the warning if that is the CPU."""
+    import warnings
+    from dataclasses import replace
+
+    import onnxruntime as ort
+
+    from xcloudmask.models import get
+
+    alone = replace(get(NETWORK), name="graph-alone", gpu_runtime=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        seconds = _seconds(lambda: _predict(_scene(256), "auto", alone), 1)
+    return {
+        "providers": ort.get_available_providers(), "seconds": seconds,
+        "warnings": [str(each.message) for each in caught],
+    }  # fmt: skip
+
+
+SECTIONS = {
+    each.__name__: each
+    for each in (tests, tile, efficiency, precision, memory, together, profile, graph)
+}  # fmt: skip
 
 
 def main() -> int:

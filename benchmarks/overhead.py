@@ -280,7 +280,7 @@ def main() -> None:
         return answered(args.child, {"memory": cases.masked, "first": cases.first_calls})
     out = args.out or (None if args.quick else RESULTS / "overhead.json")
     if args.table:
-        print_runs(out or RESULTS / "overhead.json")
+        print_runs(out or RESULTS / "overhead.json", args.table)
         return None
     for name in args.only:
         when = circumstances(args.label)

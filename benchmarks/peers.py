@@ -30,6 +30,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _measure import (
+    RESULTS,
+    arguments,
+    circumstances,
+    clocked,
+    keep,
+    load_average,
+    median,
+    peak_mib,
+    print_runs,
+)
+
 HERE = Path(__file__).resolve()
 #: Installed without what they ask for (torch and torchvision among it).
 PINS = {
@@ -279,7 +291,6 @@ def child(name: str, side: int, threads: int) -> dict[str, Any]:
     """Do the work once to warm up, on less of a large image, and once more; return what both took."""
     import _cases as cases
     import numpy as np
-    from _measure import clocked, peak_mib
 
     if "ukis" not in name and name != "s2cloudless":  # torch's 200 MiB are nobody's need there
         import torch
@@ -330,8 +341,6 @@ def seams(python: Path, side: int, threads: int) -> dict[str, Any]:
 
 def beside(peer: str, python: Path, side: int, rounds: int, threads: int) -> dict[str, Any]:
     """Return medians of a peer and of ours, run in turns."""
-    from _measure import load_average, median
-
     names = (peer, *PAIRS[peer])
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     loads = []
@@ -363,37 +372,33 @@ def beside(peer: str, python: Path, side: int, rounds: int, threads: int) -> dic
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks peers", description=__doc__, formatter_class=plain
-    )
-    parser.add_argument("--quick", action="store_true", help="small images, one round")
-    parser.add_argument("--only", nargs="+", choices=list(SIDES), default=list(SIDES), metavar="PEER")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--side", type=int, help="pixels a side, other than the usual")
     usual = Path.home() / ".cache" / "xcloudmask-benchmarks" / "peers"
-    parser.add_argument("--env", type=Path, default=usual, help="where the peers are installed")
-    parser.add_argument("--table", action="store_true", help="print the result file, measure nothing")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = arguments(
+        __doc__, "quick", "table",
+        only={"nargs": "+", "choices": list(SIDES), "default": list(SIDES), "metavar": "PEER"},
+        rounds={"type": int, "default": 5}, threads={"type": int, "default": 2},
+        side={"type": int, "help": "pixels a side, other than the usual"},
+        env={"type": Path, "default": usual, "help": "where the peers are installed"},
+        install={"action": "store_true", "help": "install the peers, measure nothing"},
+        child={"nargs": 3, "help": argparse.SUPPRESS},
+    )  # fmt: skip
     if args.child:
         name, side, threads = args.child
         work = seam if name == "seam" else functools.partial(child, name)
         print(json.dumps(work(int(side), int(threads))))
         return
-    from _measure import RESULTS, circumstances, keep, print_runs
-
     out = RESULTS / "peers.json"
     if args.table:
-        print_runs(out)
+        print_runs(out, args.table)
         return
-    python = environment(args.env)
+    python = environment(args.env.absolute())
+    if args.install:
+        return
     for peer in args.only:
         when = circumstances() | {"peers": PINS}
         side = args.side or SIDES[peer]
         if args.quick:
-            side = {"omnicloudmask": 1100, "seam": 1024}.get(peer, 320)
+            side = {"omnicloudmask": 512, "seam": 512}.get(peer, 320)
         run = (
             seams(python, side, args.threads)
             if peer == "seam"

@@ -36,7 +36,6 @@ GENERAL = ("Exception", "BaseException", "object", "LookupError", "Warning")
 MEASURED = {
     "overhead": "What each way to a mask costs beside the bare network, how time and memory grow with the "
     "scene, how long the first call is, and what more workers gain",
-    "stream": "How much streaming to Zarr costs compared with the bare network",
     "engine": "What the engine costs a pixel beside a network that costs nothing",
     "clean": "What cleaning a mask costs beside scipy on the whole array",
     "peers": "Time and memory beside other libraries, each with the same network and pixels",
