@@ -54,15 +54,17 @@ BESIDE = ("huggingface-hub", "gdown", "classcounter", "platformdirs")
 #: Which of our runs each peer's is beside; side of windows and overlap, or the sides that windows may have.
 PAIRS = {
     "ukis-csmask": ("ours, ukis",),
-    "omnicloudmask": ("ours, 1000/300", "ours, 1000-1280/100"),
+    "omnicloudmask": ("ours, 1000/300", "ours, 768-1000/100"),
     "monai": ("ours, 256/64",),
     "terratorch": ("ours, 256/64",),
-    "s2cloudless": ("ours, s2cloudless",),
+    "s2cloudless": ("ours, trees",),
 }
 SIDES = {
     "ukis-csmask": 2048, "omnicloudmask": 4096, "monai": 2048, "terratorch": 2048, "s2cloudless": 1024,
     "seam": 2048,
 }  # fmt: skip
+#: How many bands an image has where it is not three.
+BANDS = {"ukis-csmask": 6, "ours, ukis": 6, "s2cloudless": 10, "ours, trees": 10}
 #: No larger image is masked twice: the first time is on so much of it.
 WARM = 2048
 
@@ -129,7 +131,7 @@ def _ours(name: str, pixels: Any, network: Callable[..., Any] = _network) -> Cal
 
         scene = scene.cloudmask.describe(bands=list(ukis.BANDS), level="L1C")
         return lambda: scene.cloudmask.predict("ukis-6band-l1c", working_resolution="native").values
-    if name == "ours, s2cloudless":
+    if name == "ours, trees":
         scene = scene.cloudmask.describe(bands=list(models.get("s2cloudless").bands), level="L1C")
         ask = functools.partial(scene.cloudmask.predict, "s2cloudless", threshold=0.4)
         return lambda: ask().cloudmask.clean(buffer="2 px").values
@@ -137,7 +139,7 @@ def _ours(name: str, pixels: Any, network: Callable[..., Any] = _network) -> Cal
     patch, _, largest = sides.partition("-")
     bands = ("red", "green", "nir")
     models.register(
-        network(standardise=patch == "1000"), name="beside-peers", bands=bands, patch=int(patch),
+        network(standardise=patch != "256"), name="beside-peers", bands=bands, patch=int(patch),
         largest_patch=int(largest or patch), overlap=int(overlap), activation="softmax", overwrite=True,
         classes=("clear", "thick_cloud", "thin_cloud", "cloud_shadow"),
     )  # fmt: skip
@@ -277,7 +279,7 @@ def seam(side: int, threads: int) -> dict[str, Any]:
                 pixels, custom_models=network(), inference_device="cpu", export_confidence=True
             ),
             "ours": _ours("odds, 1000/300", pixels, network)(),
-            "ours, fewer windows": _ours("odds, 1000-1280/100", pixels, network)(),
+            "ours, fewer windows": _ours("odds, 768-1000/100", pixels, network)(),
         }
         for who, answer in answers.items():
             apart = np.abs(answer - whole).max(axis=0)
@@ -296,7 +298,7 @@ def child(name: str, side: int, threads: int) -> dict[str, Any]:
         import torch
 
         torch.set_num_threads(threads)
-    pixels = cases.image(side, 6 if "ukis" in name else 10 if "s2cloudless" in name else 3)
+    pixels = cases.image(side, BANDS.get(name, 3))
     before = peak_mib()
     make = (
         functools.partial(PEERS[name], threads=threads) if name in PEERS else functools.partial(_ours, name)
