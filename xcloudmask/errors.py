@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import partial, wraps
 from numbers import Real
@@ -14,6 +16,9 @@ from types import CodeType, FunctionType
 from typing import Any, TypeVar, cast
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+#: Gives a warning that was held back.
+HeldWarning = Callable[[], None]
+_held: ContextVar[list[HeldWarning] | None] = ContextVar("held", default=None)
 
 
 class _Value:
@@ -353,6 +358,25 @@ class StreamWarning(CloudMaskWarning):
 _HERE = str(Path(__file__).parent)
 
 
+@contextmanager
+def hold_warnings() -> Iterator[list[HeldWarning]]:
+    """Have `warn_user` put warnings into a list, in this thread, for the one that was called to give them.
+
+    Examples
+    --------
+    >>> with hold_warnings() as held:
+    ...     warn_user("pixels that are 0", NoDataWarning)
+    >>> len(held)
+    1
+    """
+    held: list[HeldWarning] = []
+    before = _held.set(held)
+    try:
+        yield held
+    finally:
+        _held.reset(before)
+
+
 def warn_user(
     message: str, category: type[Warning], remedy: Remedy | None = None, *, option: Use | None = None
 ) -> None:
@@ -367,6 +391,10 @@ def warn_user(
     remedy, option : Remedy, Use, optional
         As of `Worded`, which the category then is.
     """
+    held = _held.get()
+    if held is not None:
+        held.append(partial(warn_user, message, category, remedy, option=option))
+        return
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1

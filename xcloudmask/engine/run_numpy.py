@@ -1,19 +1,30 @@
 """The direct executor: the plan carried out on a NumPy array, one band of windows after another.
 
-Memory beyond input and output is that of a few rows of windows, whatever the scene's height.
+While one band is inferred the next is prepared and the one before it finished, so that the network never
+waits. Memory beyond input and output is that of a few rows of windows, whatever the scene's height.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from xcloudmask.engine.arrays import Array, Float
 from xcloudmask.engine.blend import PlacedSum
+from xcloudmask.engine.devices import cpu_threads
 from xcloudmask.engine.kernel import finish, infer_windows, pixel_states
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.progress import Tell, tell_nobody
+from xcloudmask.errors import HeldWarning, hold_warnings
+
+T = TypeVar("T")
 
 
 def run(plan: Plan, raw: Array, tell: Tell = tell_nobody) -> Array:
@@ -42,19 +53,54 @@ def _after(before: int, tell: Callable[[int], None]) -> Callable[[int], None]:
 def _run_scene(plan: Plan, pixels: Array, out: Array, tell: Callable[[int], None]) -> None:
     bands = plan.y.cut(plan.y.every((plan.options.patch - plan.options.overlap) * plan.options.factors[0]))
     (col,) = plan.x.cut((pixels.shape[-1],))
+    done, telling = [0] * len(bands), threading.Lock()  # windows of each band
+
+    def tell_of(number: int, windows: int) -> None:
+        with telling:
+            done[number] = windows
+            tell(sum(done))
+
+    def infer(number: int) -> tuple[Float | None, list[HeldWarning]]:
+        windows = bands[number].windows
+        if windows[0] == windows[1]:
+            return None, []
+        first, stop = plan.y.pixel_span(windows)
+        with hold_warnings() as held:
+            sums = infer_windows(plan, pixels[:, first:stop], windows, col.windows, partial(tell_of, number))
+        tell_of(number, (windows[1] - windows[0]) * plan.tiles.x.count)  # with those that held no data
+        return sums, held
+
     sums: dict[int, Float] = {}
-    for number, band in enumerate(bands):
-        if band.windows[0] < band.windows[1]:
-            (top, bottom), (first, stop) = band.windows, plan.y.pixel_span(band.windows)
-            across = plan.tiles.x.count
-            sums[number] = infer_windows(
-                plan, pixels[:, first:stop], band.windows, col.windows, _after(top * across, tell)
-            )
-            tell(bottom * across)  # with those that held no data
-        # A band is made from its own sums and those of earlier bands, which no later one may need any more.
-        for old in [key for key in sums if key < band.sums[0].chunk]:
-            del sums[old]
-        placed = [PlacedSum(sums[p.chunk][..., p.start : p.stop, :], p.offset, 0) for p in band.sums]
-        rows = slice(*band.pixels)
-        states = pixel_states(plan, pixels[:, rows])
-        out[..., rows, :] = finish(plan, placed, states, band.pixels, col.pixels)
+    with closing(_in_order(infer, len(bands))) as inferred:
+        for number, (found, held) in enumerate(inferred):
+            for warn in held:  # in the thread that has the caller's line
+                warn()
+            if found is not None:
+                sums[number] = found
+            band = bands[number]
+            # A band is made of its own sums and those of earlier bands, which no later one may need any more.
+            for old in [key for key in sums if key < band.sums[0].chunk]:
+                del sums[old]
+            placed = [PlacedSum(sums[p.chunk][..., p.start : p.stop, :], p.offset, 0) for p in band.sums]
+            rows = slice(*band.pixels)
+            states = pixel_states(plan, pixels[:, rows])
+            out[..., rows, :] = finish(plan, placed, states, band.pixels, col.pixels)
+
+
+def _in_order(work: Callable[[int], T], count: int) -> Generator[T]:
+    """Yield what `work` makes of 0, 1, ..., in order, while it works at the two that follow."""
+    if count == 1 or cpu_threads() == 1:
+        yield from map(work, range(count))
+        return
+    with ThreadPoolExecutor(2, "xcloudmask-bands") as pool:
+        begun: deque[Future[T]] = deque()
+        try:
+            for number in range(count):
+                begun.append(pool.submit(work, number))
+                if len(begun) > 2:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:  # after a failure nothing that waits is begun
+            for future in begun:
+                future.cancel()
