@@ -27,8 +27,9 @@ from xcloudmask.types import Calibration
 
 #: Up to here, numbers may be counts that were not scaled, of which `check_units` tells.
 COUNTS = 65_535.0
-#: Every n-th row and column is looked at: what is worth a warning is seen on a sixteenth of the pixels.
-STEP = 4
+#: Every n-th row and column is looked at: what is worth a warning is seen on a sixteenth of the pixels, or
+#: on about so many, where that is less.
+STEP, ENOUGH = 4, 2**14
 #: Pixels of that sample below which nothing is said of a band, and the share of it from which zeros are many.
 FEW, MANY = 50, 0.2
 
@@ -152,7 +153,8 @@ def name_gaps(raw: Array, calibration: Calibration) -> None:
 
 def name_oddities(raw: Array, calibration: Calibration) -> None:
     """Warn of data that is taken as it is and may be none: fill values, a band of zeros, a ceiling."""
-    sample = raw[:, ::STEP, ::STEP]
+    step = max(STEP, math.isqrt(raw[0].size // ENOUGH))
+    sample = raw[:, ::step, ::step]
     sample = sample[:, holds_data(sample, calibration)]
     if sample.shape[1] < FEW:
         return
