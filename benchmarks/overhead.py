@@ -47,7 +47,7 @@ class Size:
     """How large everything is."""
 
     network: str = "ukis-6band-l1c"
-    image: int = 2560
+    image: int = 4096
     chunk: int = 1024
     rounds: int = 5
     bare_windows: int = 60
