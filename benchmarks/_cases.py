@@ -34,7 +34,7 @@ TINY = replace(CHEAP, name="tiny", patch=64, overlap=16)
 ASLEEP = replace(CHEAP, name="asleep", loader=f"{__name__}:load_asleep", sha256="")
 #: What every mask here is asked for with.
 HOW: dict[str, Any] = {"working_resolution": "native", "device": "cpu"}
-NAP = 0.1  # seconds
+NAP = 0.2  # seconds; about what the default model takes of one core for a window
 
 
 def model(name: str) -> ModelSpec:
