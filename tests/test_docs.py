@@ -248,11 +248,11 @@ def test_the_figures_of_the_readme_are_those_of_their_sources() -> None:
     assert len(rows) == 5
     for model, balanced, accuracy, f1 in rows:
         assert re.search(rf"\| `{model}`[^|]* \| {re.escape(balanced)} \| {accuracy} \| {f1} \|", text), model
-    runs = {run["section"]: run for name in ("peers", "overhead") for run in results(name)}
+    runs = {run["section"]: run for name in ("overhead", "peers") for run in results(name)}
     for name, _, again, _, peak, *_ in runs["ukis-csmask"]["rows"]:
         assert f"{again:.1f} s, peak memory {peak:.0f}" in text, name
     windows = int(re.search(r", 4096 x 4096, (\d+) windows", runs["beside"]["title"])[1])
-    (each,) = [row[1] for row in runs["beside"]["rows"] if row[0] == "stream"]  # milliseconds
+    each = {row[0]: row[1] for row in runs["beside"]["rows"]}["stream"]  # milliseconds
     assert f"{4.096**2 / (windows * each / 1000):.1f} megapixels a second" in text
     peaks = [int(row[5]) for row in runs["growth"]["rows"] if row[:2] == ["stream", 1024]]
     assert f"{peaks[1]} and {peaks[-1]} MiB" in text
