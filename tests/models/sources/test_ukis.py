@@ -185,24 +185,32 @@ class FakeGpu(TorchBackend):
         return wait
 
 
-@pytest.mark.parametrize("device", ["auto", "cuda"])
-@pytest.mark.parametrize("name", ["ukis-4band-l1c", "ukis-any-l1c"])
-def test_where_there_is_a_gpu_the_default_models_run_on_it(
-    name: str, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeGpu]]:
+    """What is put on the one GPU of this machine."""
     made: list[FakeGpu] = []
 
     def make(network: Network, device: str, dtype: str) -> FakeGpu:
         made.append(FakeGpu(network, device, dtype))
         return made[-1]
 
-    da = scene(weather(256, 464, bands=4), NAMES[:4])
-    expected = da.cloudmask.predict_proba(name, device="cpu").values
     predictor.unload()
     monkeypatch.setattr(predictor, "available_devices", lambda device, runtime: ["cuda:0"])
     monkeypatch.setattr("xcloudmask.engine.torch.TorchBackend", make)
-    found = da.cloudmask.predict_proba(name, device=device).values
+    yield made
     predictor.unload()
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize("name", ["ukis-4band-l1c", "ukis-any-l1c"])
+def test_where_there_is_a_gpu_the_default_models_run_on_it(
+    name: str, device: str, made: list[FakeGpu], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    da = scene(weather(256, 464, bands=4), NAMES[:4])
+    found = da.cloudmask.predict_proba(name, device=device).values
+    with monkeypatch.context() as without:
+        without.setattr(predictor, "available_devices", lambda device, runtime: ["cpu"])
+        expected = da.cloudmask.predict_proba(name, device="cpu").values
     np.testing.assert_allclose(found, expected, atol=ROUNDED, rtol=0)
     assert len(made) == (2 if name == "ukis-any-l1c" else 1)  # its members
     # two windows in one batch: pixels and weights there, sums back, and the first batch looked at
@@ -211,19 +219,9 @@ def test_where_there_is_a_gpu_the_default_models_run_on_it(
     assert [(gpu.there, gpu.back) for gpu in made[1:]] == [(0, 0)] * len(made[1:])
 
 
-def test_a_gpu_is_two_batches_ahead_and_sums_come_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[FakeGpu] = []
-
-    def make(network: Network, device: str, dtype: str) -> FakeGpu:
-        made.append(FakeGpu(network, device, dtype))
-        return made[-1]
-
+def test_a_gpu_is_two_batches_ahead_and_sums_come_back_once(made: list[FakeGpu]) -> None:
     da = scene(weather(256, 1200, bands=4), NAMES[:4])
-    predictor.unload()
-    monkeypatch.setattr(predictor, "available_devices", lambda device, runtime: ["cuda:0"])
-    monkeypatch.setattr("xcloudmask.engine.torch.TorchBackend", make)
     mask = da.cloudmask.predict("ukis-4band-l1c", device="auto", batch_size=1)
-    predictor.unload()
     (gpu,), batches = made, 6
     # there: pixels and weights of each batch; back: the first batch, which is looked at, and the sums
     assert (gpu.there, gpu.back, gpu.waits) == (2 * batches, 2, batches - 2)
