@@ -173,28 +173,36 @@ def test_each_peer_runs_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     import peers
 
-    command = [sys.executable, str(FOLDER / "peers.py"), "--quick", "--env", str(env)]
+    command = [sys.executable, str(FOLDER / "peers.py"), "--quick", "--env", str(env), "--only", *peers.PAIRS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr
     for peer, ours in peers.PAIRS.items():
         told = done.stdout.partition(f"\n{peer} {peers.PINS[peer]}: ")[2].partition("\nMeasured")[0]
         rates = [line.split()[-2:] for line in told.splitlines() if line.startswith(ours)]
         assert [float(rate.partition(" ")[0]) > 0 for rate, _ in rates] == [True] * len(ours), done.stdout
-    furthest = [line.rsplit(maxsplit=4) for line in done.stdout.splitlines() if ", ours" in line]
-    # one window holds all of it, so none of ours is anywhere but where the whole image is
-    assert [float(words[1]) < 1e-3 for words in furthest if "noise, ours" in words[0]] == [True] * 4
 
 
 def test_the_script_for_a_gpu_runs_where_there_is_none(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "cpu", "--quick", "--out", str(out)]
+    sections = ("tile", "efficiency", "memory", "together", "graph")
+    command = [
+        sys.executable,
+        str(FOLDER / "gpu.py"),
+        "--device",
+        "cpu",
+        "--quick",
+        "--out",
+        str(out),
+        "--only",
+    ]
+    command += sections
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    sections = json.loads(out.read_text())["sections"]
-    assert list(sections) == ["tile", "efficiency", "precision", "memory", "together", "profile", "graph"]
-    assert sections["memory"]["same"]
-    assert sections["together"]["same"] == [True, True]
-    assert "CPUExecutionProvider" in sections["graph"]["providers"]
+    found = json.loads(out.read_text())["sections"]
+    assert tuple(found) == sections
+    assert found["memory"]["same"]
+    assert found["together"]["same"] == [True, True]
+    assert "CPUExecutionProvider" in found["graph"]["providers"]
 
 
 @pytest.mark.parametrize("script", ["clean", "timeaccess"])
@@ -203,7 +211,9 @@ def test_others_run(script: str, tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / f"{script}.py"), "--quick", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(out.read_text())["circumstances"]["cores"] >= 1
+    found = json.loads(out.read_text())
+    assert found.get("circumstances", found)["cores"] >= 1
+    assert found["throughput" if script == "clean" else "layouts"]
 
 
 @pytest.mark.parametrize("script", ["overhead", "engine", "choices", "imitation"])
