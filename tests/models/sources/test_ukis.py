@@ -104,6 +104,16 @@ def unrounded(name: str, folder: Path) -> OnnxBackend:
     return OnnxBackend(Network(proto.SerializeToString(), network.mean, network.std), "cpu")
 
 
+@pytest.mark.parametrize("name", ["ukis-6band-l2a", "ukis-4band-l1c"])
+def test_without_that_rounding_they_are_equal(name: str, tmp_path: Path) -> None:
+    spec = models.get(name)
+    pixels = weather(256, 256, bands=len(spec.bands), seed=4)
+    np.testing.assert_allclose(
+        probabilities(in_torch(name), pixels), unrounded(name, tmp_path).probabilities(pixels[None]),
+        atol=1e-4, rtol=0,
+    )  # fmt: skip
+
+
 def real_windows(name: str) -> Iterator[np.ndarray]:
     """The first window of every patch that has a network's bands, at its level; gaps are dark."""
     bands = list(models.get(name).bands)
