@@ -204,12 +204,12 @@ def runs_in(path: Path) -> list[dict[str, Any]]:
 
 def shown(run: dict[str, Any], form: str = "text") -> str:
     """Return a run as text: what was measured, its table, when and on what."""
-    parts = [run["title"], table(run["head"], run["rows"]), run.get("note") or ""]
+    body = table(run["head"], run["rows"])
     if form == "markdown":
         lines = [run["head"], ["---", *["---:"] * (len(run["head"]) - 1)], *run["rows"]]
-        rows = ["| " + " | ".join(map(_cell, line)) + " |" for line in lines]
-        parts = [f"{run['title']}\n", "\n".join(rows) + "\n", parts[2]]
-    return "\n".join([*filter(None, parts), f"Measured {in_words(run['circumstances'])}"])
+        body = "\n".join(["", *("| " + " | ".join(map(_cell, line)) + " |" for line in lines), ""])
+    parts = [run["title"], body, *filter(None, [run.get("note")])]
+    return "\n".join([*parts, f"Measured {in_words(run['circumstances'])}"])
 
 
 def print_runs(path: Path, form: str) -> None:
