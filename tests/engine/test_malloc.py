@@ -75,6 +75,7 @@ def test_the_heap_of_the_users_process_is_left_as_it_is(tmp_path):
     import numpy as np
     import xarray as xr
 
+    from xcloudmask.engine.predictor import unload
     from xcloudmask.streaming import to_zarr
     from xcloudmask.streaming.worker_plugin import WorkerPlugin
     from xcloudmask.testing import TOY
@@ -83,7 +84,10 @@ def test_the_heap_of_the_users_process_is_left_as_it_is(tmp_path):
     to_zarr(xr.DataArray(np.zeros((9, 9), "u1"), dims=("y", "x"), name="m"), tmp_path, progress=False)
     assert malloc.map_large_blocks.cache_info().misses == 0
     for nanny, calls in ((None, 0), ("tcp://127.0.0.1:1", 1)):
-        WorkerPlugin(TOY).setup(SimpleNamespace(nanny=nanny, name="w", address="tcp://127.0.0.1:2"))
+        unload()
+        worker = SimpleNamespace(nanny=nanny, name="w", address="tcp://127.0.0.1:2")
+        worker.state = SimpleNamespace(nthreads=1)
+        WorkerPlugin(TOY).setup(worker)
         assert malloc.map_large_blocks.cache_info().misses == calls
 
 

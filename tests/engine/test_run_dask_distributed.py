@@ -7,6 +7,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from tests.scenes import NAMES, noise, same_answer, scene, weather
+from xcloudmask.engine.malloc import map_large_blocks
 from xcloudmask.testing import COUNTING, TOY
 
 
@@ -82,6 +83,19 @@ def threads() -> int:
     from xcloudmask.engine.devices import cpu_threads
 
     return cpu_threads()
+
+
+def mapped() -> int:
+    return map_large_blocks.cache_info().misses
+
+
+def test_a_worker_that_runs_a_model_does_not_map_every_array_anew(client: Client) -> None:
+    client.run(forget)
+    map_large_blocks.cache_clear()
+    da = scene(noise(1, 200, 200), ["red"]).chunk(y=100, x=100)
+    client.compute(da.cloudmask.predict(COUNTING, working_resolution="native")).result()
+    own_process = client.scheduler.address.startswith("tcp")
+    assert set(client.run(mapped).values()) == {int(own_process)}, "in the user's process, nothing is changed"
 
 
 def test_an_inference_uses_the_threads_of_its_worker(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 from tests.streaming.loaders import DEPENDENCY, WEIGHTS, spec, times_loaded
+from xcloudmask import models
+from xcloudmask.engine.predictor import get_predictor
 from xcloudmask.errors import CloudMaskError, OptionError
 from xcloudmask.models.weights.fetch import digest
 from xcloudmask.streaming import worker_plugin as module
@@ -45,6 +47,12 @@ def pretend(version: str) -> str:
     return old
 
 
+def claim_cores(count: int) -> None:
+    import dask.system
+
+    dask.system.CPU_COUNT = count
+
+
 def second(client: Client) -> tuple[str, Any]:
     """Address and name of one worker."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
@@ -69,6 +77,19 @@ def test_every_worker_loads_the_model_once_and_later_ones_too(client: Client) ->
     while len(client.scheduler_info(n_workers=-1)["workers"]) > 2:
         assert time.monotonic() < deadline, "the third worker stayed"
         time.sleep(0.1)
+
+
+def lanes_of(name: str) -> tuple[int, int]:
+    predictor = get_predictor(models.get(name))
+    return len(predictor._devices), predictor._devices[0].backend.lanes
+
+
+def test_a_model_that_the_plugin_loads_uses_the_threads_of_the_worker_not_of_the_machine(
+    client: Client,
+) -> None:
+    client.run(claim_cores, 8)
+    client.register_plugin(WorkerPlugin("ukis-4band-l1c"))
+    assert set(client.run(lanes_of, "ukis-4band-l1c").values()) == {(1, 1)}
 
 
 def test_a_missing_dependency_is_named_with_the_worker(client: Client) -> None:

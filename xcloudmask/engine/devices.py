@@ -7,8 +7,12 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from xcloudmask.errors import CloudMaskError, ModelWarning, OptionError, Remedy, Use, warn_user
 from xcloudmask.types import ModelSpec
@@ -19,6 +23,32 @@ forked = False
 
 #: Windows inferred in parallel on a CPU, at most: each takes the memory of a network's layers.
 MOST_LANES = 4
+
+
+#: The Dask worker that a model is loaded for outside of its tasks, where Dask itself names none.
+_loading_for: ContextVar[Any] = ContextVar("worker", default=None)
+
+
+@contextmanager
+def loading_for(worker: Any) -> Iterator[None]:
+    """Load a model for a Dask worker in the thread of its event loop."""
+    token = _loading_for.set(worker)
+    try:
+        yield
+    finally:
+        _loading_for.reset(token)
+
+
+def dask_worker() -> Any:
+    """Return the Dask worker on which this runs; None elsewhere."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:  # no task of one
+        return _loading_for.get()
 
 
 def cpu_threads() -> int:
@@ -45,16 +75,11 @@ def cpu_threads() -> int:
 
     available = int(CPU_COUNT)
     limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is for nested threads
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        try:
-            return min(available, int(get_worker().state.nthreads))
-        except ValueError:  # not on a worker
-            pass
-        # Who starts workers on this machine sets their environment here, and leaves it so.
-        if limit == str(dask.config.get("distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS", None)):
-            limit = ""
+    if (worker := dask_worker()) is not None:
+        return min(available, int(worker.state.nthreads))
+    # Who starts workers on this machine sets their environment here, and leaves it so.
+    if limit == str(dask.config.get("distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS", None)):
+        limit = ""
     return min(available, max(1, int(limit))) if limit.isdigit() else available
 
 

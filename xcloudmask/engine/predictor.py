@@ -31,6 +31,7 @@ from xcloudmask.engine.backend import Backend, Place
 from xcloudmask.engine.cache import PerProcessCache
 from xcloudmask.engine.device_slots import DeviceQueue, InferenceResult, device_slots, thread_pools
 from xcloudmask.engine.devices import available_devices, for_device, give_back
+from xcloudmask.engine.malloc import map_large_blocks
 from xcloudmask.engine.output_checks import check_shape, find_anomaly
 from xcloudmask.engine.stopwatch import spent_on
 from xcloudmask.errors import OutOfMemoryError, warn_user
@@ -124,6 +125,10 @@ class Predictor:
     def _load(self) -> list[DeviceQueue]:
         with self._loading:
             if not self._devices:
+                if (
+                    getattr(devices.dask_worker(), "nanny", None) is not None
+                ):  # Dask's process, not the user's
+                    map_large_blocks()
                 bound = () if self.spec.fills else self.inputs  # one network serves whichever are estimated
                 found = [
                     DeviceQueue.of(

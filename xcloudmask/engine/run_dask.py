@@ -281,8 +281,8 @@ def joined(blocks: Sequence[Array], across: int) -> Array:
     """Put blocks together, `across` of them in each line."""
     if len(blocks) == 1:
         return blocks[0]
-    lines = [blocks[first : first + across] for first in range(0, len(blocks), across)]
-    return np.concatenate([np.concatenate(line, axis=-1) for line in lines], axis=-2)
+    out: Array = np.block([list(blocks[first : first + across]) for first in range(0, len(blocks), across)])
+    return out
 
 
 def finish(

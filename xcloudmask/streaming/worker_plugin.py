@@ -9,7 +9,7 @@ import numpy as np
 from distributed import WorkerPlugin as _WorkerPlugin
 
 from xcloudmask._version import __version__
-from xcloudmask.engine.malloc import map_large_blocks
+from xcloudmask.engine.devices import loading_for
 from xcloudmask.engine.predictor import WindowJob, get_predictor
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.network import load_network
@@ -61,14 +61,13 @@ class WorkerPlugin(_WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         """Load the model; Dask calls this on each worker."""
-        if getattr(worker, "nanny", None) is not None:  # a process of Dask, not the user's
-            map_large_blocks()
         try:
             if __version__ != self.version:
                 raise CloudMaskError(
                     f"it has xcloudmask {__version__}, the client {self.version}; install the same version"
                 )
-            _warm(self.spec, self.device, self.dtype)
+            with loading_for(worker):
+                _warm(self.spec, self.device, self.dtype)
         except Exception as error:
             raise WorkerError(
                 f"worker {worker.name} ({worker.address}, host {platform.node()}) cannot run model "
