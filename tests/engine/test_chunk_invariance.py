@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.scenes import NAMES, chunks, noise, same_odds, scene, weather
+from xcloudmask.engine import run_dask
 from xcloudmask.testing import TOY
 
 BANDS = ["red", "nir"]
@@ -48,11 +50,16 @@ def test_any_chunking_and_batch(data: st.DataObject, pixels: np.ndarray) -> None
         "y": data.draw(chunks(height)),
         "x": data.draw(chunks(width)),
     }
+    small = data.draw(st.sampled_from([0, run_dask.SMALL]))  # strips are cut, or chunks passed on whole
+    with mock.patch.object(run_dask, "SMALL", small):
+        compare(da, cut, options, data.draw(st.sampled_from([2, 3, 16])))
+
+
+def compare(da: xr.DataArray, cut: dict[str, Any], options: dict[str, Any], batch: int) -> None:
     whole = da.cloudmask.predict_proba(**options)
     lazy = da.chunk(cut).cloudmask.predict_proba(**options)
     assert lazy.chunksizes == {**lazy.chunksizes, **{dim: da.chunk(cut).chunksizes[dim] for dim in "yx"}}
     same_odds(lazy.values, whole.values)
-    batch = data.draw(st.sampled_from([2, 3, 16]))
     batched = da.chunk(cut).cloudmask.predict_proba(batch_size=batch, **options)
     np.testing.assert_allclose(batched.values, whole.values, atol=1e-5, rtol=0)
     classes = da.cloudmask.predict(**options)

@@ -8,9 +8,18 @@ import pytest
 from dask.core import flatten
 
 from tests.scenes import noise, scene
+from xcloudmask.engine import run_dask
 from xcloudmask.testing import TOY
 
 DA = scene(noise(2, 2, 64, 64), ["red", "nir"]).chunk(time=1, y=30)
+
+
+@pytest.fixture(params=["passed whole", "cut to strips"])
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the chunks of these tests count as small."""
+    if request.param == "cut to strips":
+        monkeypatch.setattr(run_dask, "SMALL", 0)
+    return request.param == "passed whole"
 
 
 def test_names_follow_from_pixels_and_options_alone() -> None:
@@ -79,7 +88,7 @@ def test_chunks_computed_one_by_one_are_those_of_the_whole() -> None:
         assert col == 0
 
 
-def test_no_task_is_written_that_no_output_needs() -> None:
+def test_no_task_is_written_that_no_output_needs(small: bool) -> None:
     mask = (
         scene(noise(2, 130, 110), ["red", "nir"])
         .chunk(y=7, x=9)
@@ -95,9 +104,9 @@ def test_no_task_is_written_that_no_output_needs() -> None:
     assert needed == set(layer)
 
 
-def test_a_chunk_is_not_copied_for_its_own_windows() -> None:
+def test_a_large_chunk_is_cut_to_strips_but_not_for_its_own_windows(small: bool) -> None:
     mask = scene(noise(2, 130, 110), ["red", "nir"]).chunk(y=50, x=60).cloudmask.predict(TOY)
     layer = mask.data.dask.layers[mask.data.name]
-    strips = [key for key in layer if isinstance(key, tuple) and key[0].startswith("read-")]
-    assert strips
+    strips = [key for key in layer if isinstance(key, tuple) and key[0].startswith(("read-", "part-"))]
+    assert small == (not strips)
     assert not [key for key in strips if key[1:3] == key[3:5]]

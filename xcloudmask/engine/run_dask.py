@@ -11,7 +11,8 @@ For every chunk of the source, in the language of tasks (``source`` is the array
           that windows of (i, j) reach)        that lies over chunk (i, j))
 
 So a window is inferred once, by the first chunk whose output needs it (see `chunks`); what it contributes to
-later chunks is sent there and added (overlap-add). Strips that are a whole chunk need no task of their own.
+later chunks is sent there and added (overlap-add). Strips that are all, or much, of a small chunk need no
+task of their own.
 
 Dask goes from the first chunk on, so the pixels of a row of chunks are held until the next row is read: what
 it holds grows with the width of the scene. `xcloudmask.masks.geotiff` goes from the last chunk back, and
@@ -40,9 +41,16 @@ from dask.typing import Key
 from xcloudmask.engine import kernel
 from xcloudmask.engine.arrays import Array
 from xcloudmask.engine.blend import PlacedSum
-from xcloudmask.engine.chunks import AxisChunk, Range
+from xcloudmask.engine.chunks import AxisChunk, Piece, Range
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.regrid import Box, Regrid
+
+#: A part of a block: first and last row, first and last column.
+Cut = tuple[int, int | None, int, int | None]
+WHOLE: Cut = (0, None, 0, None)
+#: Chunks of so many pixels are passed on as they are: to copy a strip of one, in a task of its own, takes
+#: longer than to send all of it to another worker.
+SMALL = 512 * 512
 
 
 def run(plan: Plan, source: da.Array) -> da.Array:
@@ -224,57 +232,64 @@ class _Writer:
         key: Key
         yield Task((self.states, *here), kernel.pixel_states, self.plan, self._source(i, j))
         if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
-            blocks, corner = [], (0, 0)
+            blocks, boxes = [], []
             for r, c in product(row.reads, col.reads):
                 block = self._source(r.chunk, c.chunk)
-                if (r.chunk, c.chunk) == (i, j):
-                    # Its own block, always the first, is passed whole and cut by `infer`: it is held anyway,
-                    # for `states`, and a task of its own would only copy it.
-                    corner = r.start, c.start
-                elif not (r.whole and c.whole):
+                box: Cut = (r.start, r.stop, c.start, c.stop)
+                if (r.chunk, c.chunk) != (i, j) and self._is_strip(r, c):
                     key = (self.read, *here, r.chunk, c.chunk)
-                    yield Task(key, cut, block, r.start, r.stop, c.start, c.stop)
-                    block = TaskRef(key)
+                    yield Task(key, strip, block, box)
+                    block, box = TaskRef(key), WHOLE
                 blocks.append(block)
+                boxes.append(box)
             yield Task(
                 (self.sums, *here),
-                infer, self.plan, row.windows, col.windows, corner, len(col.reads), *blocks,
+                infer, self.plan, row.windows, col.windows, tuple(boxes), len(col.reads), *blocks,
             )  # fmt: skip
-        parts, offsets = [], []
+        parts, places = [], []
         for r, c in product(row.sums, col.sums):
-            key = (self.sums, *self.lead, r.chunk, c.chunk)
-            if not (r.whole and c.whole):
-                strip: Key = (self.part, *here, r.chunk, c.chunk)
-                yield Task(strip, cut, TaskRef(key), r.start, r.stop, c.start, c.stop)
-                key = strip
-            parts.append(TaskRef(key))
-            offsets.append((r.offset, c.offset))
+            part = TaskRef((self.sums, *self.lead, r.chunk, c.chunk))
+            box = r.start, r.stop, c.start, c.stop
+            if (r.chunk, c.chunk) != (i, j) and self._is_strip(r, c):
+                key = (self.part, *here, r.chunk, c.chunk)
+                yield Task(key, strip, part, box)
+                part, box = TaskRef(key), WHOLE
+            parts.append(part)
+            places.append((box, r.offset, c.offset))
         key = (self.states, *here)
         yield Task(
             (self.layer.name, *self.lead, *self.extra, i, j),
-            finish, self.plan, TaskRef(key), row.pixels, col.pixels, tuple(offsets), *parts,
+            finish, self.plan, TaskRef(key), row.pixels, col.pixels, tuple(places), *parts,
         )  # fmt: skip
+
+    def _is_strip(self, row: Piece, col: Piece) -> bool:
+        """Whether another chunk's task is passed a copy of a part of what a chunk holds, and not all of it.
+
+        The chunk's own tasks are passed all of it: it is held for them anyway.
+        """
+        pixels = self.layer.chunks[-2][row.chunk] * self.layer.chunks[-1][col.chunk]
+        return pixels > SMALL and not (row.whole and col.whole)
 
     def _source(self, i: int, j: int) -> TaskRef:
         key: Key = (self.layer.source, *self.lead, 0, i, j)
         return TaskRef(key)
 
 
-def cut(block: Array, top: int, bottom: int, left: int, right: int) -> Array:
-    """Copy a strip, so that the block it comes from can be let go."""
-    return block[..., top:bottom, left:right].copy()
+def strip(block: Array, box: Cut) -> Array:
+    """Copy a part of a block, so that the block can be let go."""
+    return cut(block, box).copy()
 
 
-def infer(
-    plan: Plan, rows: Range, cols: Range, corner: tuple[int, int], across: int, *blocks: Array
-) -> Array:
-    """Put the blocks that a chunk's windows reach together, and infer the windows.
+def cut(block: Array, box: Cut) -> Array:
+    """Return a part of a block."""
+    top, bottom, left, right = box
+    return block[..., top:bottom, left:right]
 
-    Of the first, the windows begin at `corner`; the others hold what windows reach and no more.
-    """
-    (top, left), (y, x) = corner, (plan.y.pixel_span(rows), plan.x.pixel_span(cols))
-    first = blocks[0][..., top : top + y[1] - y[0], left : left + x[1] - x[0]]
-    return kernel.infer_windows(plan, joined((first, *blocks[1:]), across), rows, cols)
+
+def infer(plan: Plan, rows: Range, cols: Range, boxes: tuple[Cut, ...], across: int, *blocks: Array) -> Array:
+    """Put those parts of blocks together that a chunk's windows reach, and infer the windows."""
+    parts = [cut(block, box) for block, box in zip(blocks, boxes, strict=True)]
+    return kernel.infer_windows(plan, joined(parts, across), rows, cols)
 
 
 def joined(blocks: Sequence[Array], across: int) -> Array:
@@ -286,8 +301,15 @@ def joined(blocks: Sequence[Array], across: int) -> Array:
 
 
 def finish(
-    plan: Plan, states: Array, rows: Range, cols: Range, offsets: tuple[Range, ...], *parts: Array
+    plan: Plan,
+    states: Array,
+    rows: Range,
+    cols: Range,
+    places: tuple[tuple[Cut, int, int], ...],
+    *sums: Array,
 ) -> Array:
-    """Make a chunk's output from its own sums and those of its neighbours, each with its row and column."""
-    placed = [PlacedSum(part, *offset) for part, offset in zip(parts, offsets, strict=True)]
+    """Make a chunk's output from parts of its own sums and its neighbours', each with its row and column."""
+    placed = [
+        PlacedSum(cut(block, box), row, col) for block, (box, row, col) in zip(sums, places, strict=True)
+    ]
     return kernel.finish(plan, placed, states, rows, cols)
