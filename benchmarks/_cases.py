@@ -6,6 +6,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,21 @@ def lazy_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
     def block(block_info: Any = None) -> Pixels:
         (_, _), rows, cols = block_info[None]["array-location"]
         return field(np.arange(*rows), np.arange(*cols), len(spec.bands))
+
+    chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
+    pixels = da.map_blocks(block, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))
+    return described(pixels, spec)
+
+
+_held = cache(image)
+
+
+def held_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
+    """Return a scene whose pixels each process holds, once they were asked for."""
+
+    def block(block_info: Any = None) -> Pixels:
+        (_, _), rows, cols = block_info[None]["array-location"]
+        return _held(size, len(spec.bands))[:, slice(*rows), slice(*cols)]
 
     chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
     pixels = da.map_blocks(block, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))

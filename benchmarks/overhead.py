@@ -103,8 +103,9 @@ def beside(size: Size) -> dict[str, Any]:
             cases.streamed(mask, Path(folder) / "mask.zarr", size.chunk)
 
     with cluster(2) as client:
-        # Each worker makes its own pixels, in smaller chunks: or one of them works alone for long at the end.
-        lazy = cases.lazy_scene(size.image, size.chunk // 2, spec)
+        # Each worker holds the pixels, as this process does, in smaller chunks: or one of them works alone for
+        # long at the end.
+        lazy = cases.held_scene(size.image, size.chunk // 2, spec)
         ways: dict[str, Callable[[], Any]] = {
             "NumPy": lambda: plain.cloudmask.predict(spec, **cases.HOW).values,
             "Dask threads": lambda: cases.predict(cut, spec, 2),

@@ -432,9 +432,11 @@ class Held(Callback):
 def test_chunks_of_the_scene_are_let_go_however_wide_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from xcloudmask.engine import run_dask
     from xcloudmask.masks import geotiff
 
     monkeypatch.setattr(geotiff, "WORKERS", 1)
+    monkeypatch.setattr(run_dask, "SMALL", 0)  # that these count as large: a row of small ones is held
     for width in (4, 12):
         pixels = darr.random.random((2, 4 * 50, width * 50), chunks=(2, 50, 50)).astype("f4").persist()
         pixels = pixels.map_blocks(np.abs, dtype="f4", meta=np.empty((0, 0, 0), "f4"))
