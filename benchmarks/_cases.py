@@ -108,12 +108,12 @@ def lazy_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
 _held = cache(image)
 
 
-def held_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
-    """Return a scene whose pixels each process holds, once they were asked for."""
+def repeated_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
+    """Return a scene of one block again and again, which each process holds once it was asked for."""
 
     def block(block_info: Any = None) -> Pixels:
-        (_, _), rows, cols = block_info[None]["array-location"]
-        return _held(size, len(spec.bands))[:, slice(*rows), slice(*cols)]
+        bands, rows, cols = block_info[None]["chunk-shape"]
+        return _held(chunk, bands)[:, :rows, :cols]
 
     chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
     pixels = da.map_blocks(block, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))

@@ -103,9 +103,8 @@ def beside(size: Size) -> dict[str, Any]:
             cases.streamed(mask, Path(folder) / "mask.zarr", size.chunk)
 
     with cluster(2) as client:
-        # Each worker holds the pixels, as this process does, in smaller chunks: or one of them works alone for
-        # long at the end.
-        lazy = cases.held_scene(size.image, size.chunk // 2, spec)
+        # In smaller chunks: or one of them works alone for long at the end.
+        lazy = cases.repeated_scene(size.image, size.chunk // 2, spec)
         ways: dict[str, Callable[[], Any]] = {
             "NumPy": lambda: plain.cloudmask.predict(spec, **cases.HOW).values,
             "Dask threads": lambda: cases.predict(cut, spec, 2),
@@ -249,7 +248,7 @@ def workers(size: Size) -> dict[str, Any]:
     for count in size.workers:
         with cluster(count) as client:
             client.run(_load_asleep)
-            mask = cases.lazy_scene(side, 2 * step, spec).cloudmask.predict(spec, **cases.HOW)
+            mask = cases.repeated_scene(side, 2 * step, spec).cloudmask.predict(spec, **cases.HOW)
             spent = clocked(lambda client=client, mask=mask: client.compute(mask.data).result())
         alone = alone or count * spent.wall
         ratio = alone / (count * spent.wall)

@@ -79,6 +79,12 @@ def test_each_process_loads_the_model_once_and_each_window_is_inferred_once(clie
     assert sum(client.run(seen).values()) == 8 * 8
 
 
+def claim_cores(count: int) -> None:
+    import dask.system
+
+    dask.system.CPU_COUNT = count
+
+
 def threads() -> int:
     from xcloudmask.engine.devices import cpu_threads
 
@@ -104,3 +110,6 @@ def test_an_inference_uses_the_threads_of_its_worker(client: Client, monkeypatch
     monkeypatch.delenv("XCLOUDMASK_NUM_THREADS", raising=False)
     own = set(client.nthreads().values())
     assert client.submit(threads, pure=False).result() == min(CPU_COUNT, *own)
+    if client.scheduler.address.startswith("tcp"):  # processes of their own: not only in their tasks
+        client.run(claim_cores, 8)
+        assert set(client.run(threads).values()) == {1}

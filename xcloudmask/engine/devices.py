@@ -7,9 +7,6 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -25,30 +22,18 @@ forked = False
 MOST_LANES = 4
 
 
-#: The Dask worker that a model is loaded for outside of its tasks, where Dask itself names none.
-_loading_for: ContextVar[Any] = ContextVar("worker", default=None)
-
-
-@contextmanager
-def loading_for(worker: Any) -> Iterator[None]:
-    """Load a model for a Dask worker in the thread of its event loop."""
-    token = _loading_for.set(worker)
-    try:
-        yield
-    finally:
-        _loading_for.reset(token)
-
-
 def dask_worker() -> Any:
     """Return the Dask worker on which this runs; None elsewhere."""
     if "distributed" not in sys.modules:
         return None
-    from distributed import get_worker
+    from distributed import Worker, get_worker
 
     try:
         return get_worker()
-    except ValueError:  # no task of one
-        return _loading_for.get()
+    except (
+        ValueError
+    ):  # no task: but a plugin's setup or ``client.run``, where the process is the worker's own
+        return next((each for each in getattr(Worker, "_instances", ()) if each.nanny is not None), None)
 
 
 def cpu_threads() -> int:

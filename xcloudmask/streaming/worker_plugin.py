@@ -9,7 +9,6 @@ import numpy as np
 from distributed import WorkerPlugin as _WorkerPlugin
 
 from xcloudmask._version import __version__
-from xcloudmask.engine.devices import loading_for
 from xcloudmask.engine.predictor import WindowJob, get_predictor
 from xcloudmask.errors import CloudMaskError
 from xcloudmask.models.network import load_network
@@ -66,8 +65,7 @@ class WorkerPlugin(_WorkerPlugin):
                 raise CloudMaskError(
                     f"it has xcloudmask {__version__}, the client {self.version}; install the same version"
                 )
-            with loading_for(worker):
-                _warm(self.spec, self.device, self.dtype)
+            _warm(self.spec, self.device, self.dtype)
         except Exception as error:
             raise WorkerError(
                 f"worker {worker.name} ({worker.address}, host {platform.node()}) cannot run model "
