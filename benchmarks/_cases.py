@@ -214,28 +214,34 @@ def masked(
 ) -> dict[str, Any]:
     """Mask a scene in one of the ways to a mask; for a process of its own.
 
-    It is made as it is asked for and held by nobody; but for ``numpy``, which holds it.
+    It is made as it is asked for and held by nobody; but for ``numpy``, which holds it. A small one goes
+    before, so that all is loaded.
     """
     spec = model(name)
     make, how = (lazy_counts, {"device": "cpu"}) if counts else (lazy_scene, HOW)
-    predict(make(2 * spec.patch, spec.patch, spec), spec, workers)  # imports and loads
-    scene = make(size, chunk, spec) if writer != "numpy" else described(image(size, len(spec.bands)), spec)
-    before, kept = peak_mib(), []
-    with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="threads", num_workers=workers):
-        path = Path(folder)
 
-        def work() -> None:
-            mask = scene.cloudmask.predict(spec, **how)
-            if writer == "stream":
-                streamed(mask.rename("mask"), path / "mask.zarr", chunk)
-                kept.append(xr.open_zarr(path / "mask.zarr", consolidated=False)["mask"][-1:, -1:].values)
-            elif writer == "geotiff":
-                mask.cloudmask.to_geotiff(path / "mask.tif")
-            else:
-                kept.append(mask.values)
+    def work(scene: xr.DataArray, path: Path) -> npt.NDArray[np.uint8]:
+        mask = scene.cloudmask.predict(spec, **how)
+        if writer == "stream":
+            streamed(mask.rename("mask"), path / "mask.zarr", chunk)
+            mask = xr.open_zarr(path / "mask.zarr", consolidated=False)["mask"][-1:, -1:]
+        elif writer == "geotiff":
+            mask.cloudmask.to_geotiff(path / "mask.tif")
+            return np.empty((0, 0), np.uint8)
+        return np.asarray(mask.values)
 
-        spent = clocked(work)
-    if kept and kept[0][-1, -1] == NO_DATA:
+    kept = []
+    with (
+        tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as folder,
+        dask.config.set(scheduler="threads", num_workers=workers),
+    ):  # fmt: skip
+        work(make(2 * spec.patch, spec.patch, spec), Path(first))  # imports and loads
+        scene = (
+            make(size, chunk, spec) if writer != "numpy" else described(image(size, len(spec.bands)), spec)
+        )
+        before = peak_mib()
+        spent = clocked(lambda: kept.append(work(scene, Path(folder))))
+    if kept[0].size and kept[0][-1, -1] == NO_DATA:
         raise RuntimeError(f"{writer}: the last pixel has no answer")
     return {
         "size": size, "chunk": chunk, "writer": writer, "seconds": spent.wall, "cpu": spent.cpu,
