@@ -1,12 +1,11 @@
-"""Figures behind three defaults of the ukis networks: overlap, the filling of gaps, and the working pixel.
+"""Figures behind two defaults of the ukis networks: the filling of gaps, and the working pixel.
 
     python benchmarks/choices.py --data FOLDER
     python benchmarks/choices.py --table     # measures nothing: prints the result file as tables
 
-FOLDER holds `val/SOURCE/*.npz`, `unlabelled/SOURCE/*.npz` and `train/s2_shadow_alberta/*.npz`: `image`
-(uint16, reflectance x 10,000, 65535 for none), `bands`, and `possible`, a bit mask of the classes a pixel may
-have. Scored is cloud or not, where those bits decide it; for the overlap, shadow or not. These are few
-patches: they serve to choose, not to say how good the masks are.
+FOLDER holds `val/SOURCE/*.npz`: `image` (uint16, reflectance x 10,000, 65535 for none), `bands`, and
+`possible`, a bit mask of the classes a pixel may have. Scored is cloud or not, where those bits decide it.
+These are few patches: they serve to choose, not to say how good the masks are.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from xcloudmask.models.sources import ukis
 
 #: Bits of `possible`.
 CLOUD, SHADOW = 2 | 4, 8
-SECTIONS = ("overlap", "fill", "gsd")
+SECTIONS = ("fill", "gsd")
 #: Patches that may have trained the networks (dlr) are never scored with them.
 SCORED = ("l8_biome", "l8_38cloud", "s2_oncloudn")
 Pixels = npt.NDArray[np.float32]
@@ -96,10 +95,9 @@ def scene(pixels: Pixels, model: str, gsd: float) -> xr.DataArray:
 
 
 class Score:
-    """Counts of cloud (or another class) or not, added up over patches."""
+    """Counts of cloud or not, added up over patches."""
 
-    def __init__(self, code: int = 1) -> None:
-        self.code = code
+    def __init__(self) -> None:
         self.counts = np.zeros((2, 2), int)  # truth, answer
 
     def add(self, patch: Patch, codes: Codes, where: npt.NDArray[np.bool_] | None = None) -> None:
@@ -107,7 +105,7 @@ class Score:
         assert patch.decided is not None
         use = patch.decided & (codes != 255)
         use = use if where is None else use & where
-        np.add.at(self.counts, (patch.cloud[use].astype(int), (codes[use] == self.code).astype(int)), 1)
+        np.add.at(self.counts, (patch.cloud[use].astype(int), (codes[use] == 1).astype(int)), 1)
 
     def told(self) -> dict[str, float]:
         (right_clear, false_cloud), (missed, found) = self.counts
@@ -117,29 +115,6 @@ class Score:
             "pixels": int(total), "accuracy": share(right_clear + found, total),
             "found": share(found, found + missed), "kept": share(right_clear, right_clear + false_cloud),
         }  # fmt: skip
-
-
-def overlaps(large: list[Patch], shaded: list[Patch]) -> list[dict[str, Any]]:
-    """Windows, agreement with windows every half patch, and shadow found, by overlap.
-
-    No cloud label can tell here: the labelled patches are one window, or two an axis whatever the overlap.
-    """
-    reference = [mask(p.pixels, p.model, p.gsd, overlap=128, working_resolution="native") for p in large]
-    out = []
-    for overlap in (0, 16, 32, 48, 64, 96):
-        same = total = 0
-        for patch, dense in zip(large, reference, strict=True):
-            codes = mask(patch.pixels, patch.model, patch.gsd, overlap=overlap, working_resolution="native")
-            there = dense != 255
-            same += int((codes == dense)[there].sum())
-            total += int(there.sum())
-        score = Score(code=3)
-        for patch in shaded:
-            score.add(patch, mask(patch.pixels, patch.model, patch.gsd, overlap=overlap))
-        windows = (-(-(10_980 // 3 - 256) // (256 - overlap)) + 1) ** 2
-        out.append({"overlap": overlap, "windows_per_sentinel2_tile": windows, "agreement": same / total,
-                    "agreement_pixels": total, **score.told()})  # fmt: skip
-    return out
 
 
 def _mirrored(pixels: Pixels, valid: npt.NDArray[np.bool_]) -> Pixels:
@@ -241,16 +216,6 @@ def show(found: dict[str, Any]) -> str:
         ]
 
     told = []
-    if "overlap" in found:
-        first = found["overlap"][0]
-        head = ["overlap", "windows", "agree %", "right %", "shadow %", "rest %"]
-        told.append(
-            f"Overlap: agreement with overlap 128 on {found['large']} large patches "
-            f"({first['agreement_pixels']:,} px);\nshadow or not on {found['shaded']} patches of one site "
-            f"({first['pixels']:,} px); windows of 3660 x 3660 pixels\n"
-            + table(head, rows("overlap", ("overlap", "windows_per_sentinel2_tile"),
-                               ("agreement", "accuracy", "found", "kept")))
-        )  # fmt: skip
     if "fill" in found:
         head = ["gap", "fill", "same %", "near %", "right near %"]
         told.append(
@@ -281,19 +246,13 @@ def main() -> None:
         print(in_words(found["circumstances"]) + "\n\n" + show(found))
         return
     labelled = list(patches(args.data / "val", SCORED))
-    large = [
-        p for p in patches(args.data / "unlabelled", ("landsat_l1", "s2_l1c", "s2_l2a"))
-        if min(p.pixels.shape[1:]) >= 512 and 10 <= p.gsd <= 60
-    ]  # fmt: skip
-    shaded = list(patches(args.data / "train", ("s2_shadow_alberta",), SHADOW))
     found = json.loads(args.out.read_text()) if args.out.exists() else {}
     found |= {
         "circumstances": circumstances(),
-        "labelled": len(labelled), "large": len(large), "shaded": len(shaded),
+        "labelled": len(labelled),
         "labelled_by_source": {s: sum(p.source == s for p in labelled) for s in SCORED},
     }  # fmt: skip
     work = {
-        "overlap": lambda: overlaps(large, shaded),
         "fill": lambda: fills(labelled),
         "gsd": lambda: gsds(labelled),
     }
