@@ -359,20 +359,20 @@ _HERE = str(Path(__file__).parent)
 
 
 @contextmanager
-def hold_warnings() -> Iterator[list[HeldWarning]]:
+def hold_warnings(held: list[HeldWarning]) -> Iterator[None]:
     """Have `warn_user` put warnings into a list, in this thread, for the one that was called to give them.
 
     Examples
     --------
-    >>> with hold_warnings() as held:
+    >>> held = []
+    >>> with hold_warnings(held):
     ...     warn_user("pixels that are 0", NoDataWarning)
     >>> len(held)
     1
     """
-    held: list[HeldWarning] = []
     before = _held.set(held)
     try:
-        yield held
+        yield
     finally:
         _held.reset(before)
 

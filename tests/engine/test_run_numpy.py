@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.scenes import noise, scene
+from xcloudmask.engine import predictor
 from xcloudmask.engine.run_numpy import _in_order
 from xcloudmask.errors import NoDataWarning, UnitError
 from xcloudmask.testing import TOY
@@ -60,3 +61,16 @@ def test_a_warning_names_the_line_that_called() -> None:
     mine = [each for each in caught if issubclass(each.category, NoDataWarning)]
     assert {each.filename for each in mine} == {__file__}
     assert (np.asarray(mask)[150:170] == 255).all()
+
+
+def test_what_was_noticed_before_an_error_is_told_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XCLOUDMASK_NUM_THREADS", "2")
+
+    def fail(*_: object) -> None:
+        raise ValueError("not of that shape")
+
+    monkeypatch.setattr(predictor, "check_shape", fail)
+    pixels = noise(2, 200, 40)
+    pixels[:, :20] = 9999.0
+    with pytest.warns(NoDataWarning, match="9999"), pytest.raises(ValueError, match="not of that shape"):
+        scene(pixels, ["red", "nir"]).cloudmask.predict(TOY, progress=False)

@@ -11,8 +11,8 @@ For every chunk of the source, in the language of tasks (``source`` is the array
           that windows of (i, j) reach)        that lies over chunk (i, j))
 
 So a window is inferred once, by the first chunk whose output needs it (see `chunks`); what it contributes to
-later chunks is sent there and added (overlap-add). Strips that are all, or much, of a small chunk need no
-task of their own.
+later chunks is sent there and added (overlap-add). Strips of small chunks, and a chunk's states if it is
+small, are no task of their own but a part of the one that needs them.
 
 Dask goes from the first chunk on, so the pixels of a row of chunks are held until the next row is read: what
 it holds grows with the width of the scene. `xcloudmask.masks.geotiff` goes from the last chunk back, and
@@ -45,11 +45,8 @@ from xcloudmask.engine.chunks import AxisChunk, Piece, Range
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.regrid import Box, Regrid
 
-#: A part of a block: first and last row, first and last column.
-Cut = tuple[int, int | None, int, int | None]
-WHOLE: Cut = (0, None, 0, None)
-#: Chunks of so many pixels are passed on as they are: to copy a strip of one, in a task of its own, takes
-#: longer than to send all of it to another worker.
+#: Chunks of so many pixels are passed on as they are: a strip of one, or what its pixels hold, in a task of
+#: its own takes longer than to send all of it to another worker.
 SMALL = 512 * 512
 
 
@@ -226,70 +223,71 @@ class _Writer:
             f"{word}-{layer.name}" for word in ("states", "sums", "read", "part")
         )
 
-    def chunk(self, i: int, j: int, row: AxisChunk, col: AxisChunk) -> Iterator[Task]:
+    def chunk(self, i: int, j: int, row: AxisChunk, col: AxisChunk) -> list[Task]:
         """Tasks of chunk (i, j)."""
         here = (*self.lead, i, j)
-        key: Key
-        yield Task((self.states, *here), kernel.pixel_states, self.plan, self._source(i, j))
+        tasks: list[Task] = []
         if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
-            blocks, boxes = [], []
-            for r, c in product(row.reads, col.reads):
-                block = self._source(r.chunk, c.chunk)
-                box: Cut = (r.start, r.stop, c.start, c.stop)
-                if (r.chunk, c.chunk) != (i, j) and self._is_strip(r, c):
-                    key = (self.read, *here, r.chunk, c.chunk)
-                    yield Task(key, strip, block, box)
-                    block, box = TaskRef(key), WHOLE
-                blocks.append(block)
-                boxes.append(box)
-            yield Task(
-                (self.sums, *here),
-                infer, self.plan, row.windows, col.windows, tuple(boxes), len(col.reads), *blocks,
-            )  # fmt: skip
-        parts, places = [], []
-        for r, c in product(row.sums, col.sums):
-            part = TaskRef((self.sums, *self.lead, r.chunk, c.chunk))
-            box = r.start, r.stop, c.start, c.stop
-            if (r.chunk, c.chunk) != (i, j) and self._is_strip(r, c):
-                key = (self.part, *here, r.chunk, c.chunk)
-                yield Task(key, strip, part, box)
-                part, box = TaskRef(key), WHOLE
-            parts.append(part)
-            places.append((box, r.offset, c.offset))
-        key = (self.states, *here)
-        yield Task(
-            (self.layer.name, *self.lead, *self.extra, i, j),
-            finish, self.plan, TaskRef(key), row.pixels, col.pixels, tuple(places), *parts,
-        )  # fmt: skip
+            pixels = [
+                self._part(tasks, (self.read, *here), self._source(r.chunk, c.chunk), r, c)
+                for r, c in product(row.reads, col.reads)
+            ]
+            key: Key = (self.sums, *here)
+            tasks.append(Task(key, infer, self.plan, row.windows, col.windows, len(col.reads), *pixels))
+        pieces = list(product(row.sums, col.sums))
+        sums = [
+            self._part(tasks, (self.part, *here), TaskRef((self.sums, *self.lead, r.chunk, c.chunk)), r, c)
+            for r, c in pieces
+        ]
+        offsets = tuple((r.offset, c.offset) for r, c in pieces)
+        look = Task((self.states, *here), kernel.pixel_states, self.plan, self._source(i, j))
+        states = look if self._is_small(i, j) else _apart(tasks, look)
+        key = (self.layer.name, *self.lead, *self.extra, i, j)
+        tasks.append(Task(key, finish, self.plan, states, row.pixels, col.pixels, offsets, *sums))
+        return tasks
 
-    def _is_strip(self, row: Piece, col: Piece) -> bool:
-        """Whether another chunk's task is passed a copy of a part of what a chunk holds, and not all of it.
+    def _part(
+        self, tasks: list[Task], of: tuple[Any, ...], source: TaskRef, row: Piece, col: Piece
+    ) -> Task | TaskRef:
+        """Return a part of what a chunk holds, for a task of the chunk that `of` ends with.
 
-        The chunk's own tasks are passed all of it: it is held for them anyway.
+        Of another, if that is not small, it is a copy, made in a task that is added to `tasks`.
         """
-        pixels = self.layer.chunks[-2][row.chunk] * self.layer.chunks[-1][col.chunk]
-        return pixels > SMALL and not (row.whole and col.whole)
+        if row.whole and col.whole:
+            return source
+        key: Key = (*of, row.chunk, col.chunk)
+        box = row.start, row.stop, col.start, col.stop
+        if of[-2:] == (row.chunk, col.chunk) or self._is_small(row.chunk, col.chunk):
+            return Task(key, cut, source, *box)
+        return _apart(tasks, Task(key, strip, source, *box))
+
+    def _is_small(self, i: int, j: int) -> bool:
+        return self.layer.chunks[-2][i] * self.layer.chunks[-1][j] <= SMALL
 
     def _source(self, i: int, j: int) -> TaskRef:
         key: Key = (self.layer.source, *self.lead, 0, i, j)
         return TaskRef(key)
 
 
-def strip(block: Array, box: Cut) -> Array:
+def _apart(tasks: list[Task], task: Task) -> TaskRef:
+    """Have a task done by itself, and not as a part of the one that is passed its result."""
+    tasks.append(task)
+    return TaskRef(task.key)
+
+
+def strip(block: Array, *box: int) -> Array:
     """Copy a part of a block, so that the block can be let go."""
-    return cut(block, box).copy()
+    return cut(block, *box).copy()
 
 
-def cut(block: Array, box: Cut) -> Array:
+def cut(block: Array, top: int, bottom: int, left: int, right: int) -> Array:
     """Return a part of a block."""
-    top, bottom, left, right = box
     return block[..., top:bottom, left:right]
 
 
-def infer(plan: Plan, rows: Range, cols: Range, boxes: tuple[Cut, ...], across: int, *blocks: Array) -> Array:
-    """Put those parts of blocks together that a chunk's windows reach, and infer the windows."""
-    parts = [cut(block, box) for block, box in zip(blocks, boxes, strict=True)]
-    return kernel.infer_windows(plan, joined(parts, across), rows, cols)
+def infer(plan: Plan, rows: Range, cols: Range, across: int, *blocks: Array) -> Array:
+    """Put the blocks that a chunk's windows reach together, and infer the windows."""
+    return kernel.infer_windows(plan, joined(blocks, across), rows, cols)
 
 
 def joined(blocks: Sequence[Array], across: int) -> Array:
@@ -301,15 +299,8 @@ def joined(blocks: Sequence[Array], across: int) -> Array:
 
 
 def finish(
-    plan: Plan,
-    states: Array,
-    rows: Range,
-    cols: Range,
-    places: tuple[tuple[Cut, int, int], ...],
-    *sums: Array,
+    plan: Plan, states: Array, rows: Range, cols: Range, offsets: tuple[Range, ...], *parts: Array
 ) -> Array:
-    """Make a chunk's output from parts of its own sums and its neighbours', each with its row and column."""
-    placed = [
-        PlacedSum(cut(block, box), row, col) for block, (box, row, col) in zip(sums, places, strict=True)
-    ]
+    """Make a chunk's output from its own sums and those of its neighbours, each with its row and column."""
+    placed = [PlacedSum(part, *offset) for part, offset in zip(parts, offsets, strict=True)]
     return kernel.finish(plan, placed, states, rows, cols)

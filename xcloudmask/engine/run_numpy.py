@@ -60,24 +60,28 @@ def _run_scene(plan: Plan, pixels: Array, out: Array, tell: Callable[[int], None
             done[number] = windows
             tell(sum(done))
 
-    def infer(number: int) -> tuple[Float | None, list[HeldWarning]]:
+    held: list[list[HeldWarning]] = [[] for _ in bands]
+
+    def infer(number: int) -> Float | None:
         windows = bands[number].windows
         if windows[0] == windows[1]:
-            return None, []
+            return None
         first, stop = plan.y.pixel_span(windows)
-        with hold_warnings() as held:
+        with hold_warnings(held[number]):
             sums = infer_windows(plan, pixels[:, first:stop], windows, col.windows, partial(tell_of, number))
         tell_of(number, (windows[1] - windows[0]) * plan.tiles.x.count)  # with those that held no data
-        return sums, held
+        return sums
 
     sums: dict[int, Float] = {}
     with closing(_in_order(infer, len(bands))) as inferred:
-        for number, (found, held) in enumerate(inferred):
-            for warn in held:  # in the thread that has the caller's line
-                warn()
+        for number, band in enumerate(bands):
+            try:
+                found = next(inferred)
+            finally:  # those before an error, too; in the thread that has the caller's line
+                for warn in held[number]:
+                    warn()
             if found is not None:
                 sums[number] = found
-            band = bands[number]
             # A band is made of its own sums and those of earlier bands, which no later one may need any more.
             for old in [key for key in sums if key < band.sums[0].chunk]:
                 del sums[old]
