@@ -34,7 +34,7 @@ def columns(run: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
 
 def test_what_is_printed_fits_a_terminal(quick: tuple[str, dict[str, Any]]) -> None:
     printed, found = quick
-    assert list(found) == ["beside", "growth", "first", "workers", "calls"]
+    assert list(found) == ["beside", "cluster", "growth", "first", "workers", "calls"]
     assert [line for line in printed.splitlines() if len(line) > 80] == []
     for run in found.values():
         assert run["title"] in printed
