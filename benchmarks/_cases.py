@@ -106,7 +106,7 @@ def lazy_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
 
 
 @cache
-def held(size: int, bands: int) -> Pixels:
+def kept_image(size: int, bands: int) -> Pixels:
     return image(size, bands)
 
 
@@ -115,7 +115,7 @@ def repeated_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
 
     def block(block_info: Any = None) -> Pixels:
         bands, rows, cols = block_info[None]["chunk-shape"]
-        return held(chunk, bands)[:, :rows, :cols]
+        return kept_image(chunk, bands)[:, :rows, :cols]
 
     chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
     pixels = da.map_blocks(block, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))

@@ -3,9 +3,10 @@
     python benchmarks/choices.py --data FOLDER
     python benchmarks/choices.py --table     # measures nothing: prints the result file as tables
 
-FOLDER holds `val/SOURCE/*.npz`: `image` (uint16, reflectance x 10,000, 65535 for none), `bands`, and
-`possible`, a bit mask of the classes a pixel may have. Scored is cloud or not, where those bits decide it.
-These are few patches: they serve to choose, not to say how good the masks are.
+FOLDER holds `val/SOURCE/*.npz` and, for scripts that read it as this one does, `train/SOURCE/*.npz` and
+`unlabelled/SOURCE/*.npz`: `image` (uint16, reflectance x 10,000, 65535 for none), `bands`, and `possible`, a
+bit mask of the classes a pixel may have. Scored is cloud or not, where those bits decide it. These are few
+patches: they serve to choose, not to say how good the masks are.
 """
 
 from __future__ import annotations

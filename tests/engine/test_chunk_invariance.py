@@ -50,7 +50,8 @@ def test_any_chunking_and_batch(data: st.DataObject, pixels: np.ndarray) -> None
         "y": data.draw(chunks(height)),
         "x": data.draw(chunks(width)),
     }
-    small = data.draw(st.sampled_from([0, run_dask.SMALL]))  # strips are cut, or chunks passed on whole
+    # Strips are cut, or chunks passed on whole, or some of each.
+    small = data.draw(st.sampled_from([0, 400, run_dask.SMALL]))
     with mock.patch.object(run_dask, "SMALL", small):
         compare(da, cut, options, data.draw(st.sampled_from([2, 3, 16])))
 

@@ -111,3 +111,13 @@ def test_evidence_in_coordinates_counts_for_floats_that_are_scaled() -> None:
         told(dtype, -0.1, s2__processing_baseline="05.10").cloudmask.predict(TOY)
         done = told(dtype, 0.0, s2__processing_baseline="05.10", earthsearch__boa_offset_applied=True)
         done.cloudmask.predict(TOY)
+
+
+def test_what_a_scale_makes_of_fill_is_no_reflectance() -> None:
+    """0 x 0.0001 - 0.1 in single precision lies below -0.1 by a rounding."""
+    pixels = weather(64, 64, bands=2)
+    pixels[:, :40] = np.float32(-0.1)
+    with pytest.raises(UnitError, match="half of the values are below -0.1"):
+        scene(pixels, ["red", "nir"]).cloudmask.predict(TOY)
+    with pytest.raises(UnitError, match="half of the values are above 5.5"):
+        scene(np.full((2, 64, 64), 5.5, np.float32), ["red", "nir"]).cloudmask.predict(TOY)

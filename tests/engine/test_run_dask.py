@@ -109,4 +109,15 @@ def test_a_large_chunk_is_cut_to_strips_but_not_for_its_own_windows(small: bool)
     layer = mask.data.dask.layers[mask.data.name]
     strips = [key for key in layer if isinstance(key, tuple) and key[0].startswith(("read-", "part-"))]
     assert small == (not strips)
+    states = [key for key in layer if isinstance(key, tuple) and key[0].startswith("states-")]
+    assert len(states) == (0 if small else 6)
     assert not [key for key in strips if key[1:3] == key[3:5]]
+
+
+def test_a_chunk_of_many_dates_is_not_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_dask, "SMALL", 50 * 60)
+    pixels = scene(noise(2, 2, 130, 110), ["red", "nir"]).chunk(y=50, x=60)
+    for dates, cut in ((1, False), (2, True)):
+        mask = pixels.chunk(time=dates).cloudmask.predict(TOY)
+        layer = mask.data.dask.layers[mask.data.name]
+        assert any(isinstance(key, tuple) and key[0].startswith("read-") for key in layer) == cut

@@ -47,10 +47,11 @@ def pretend(version: str) -> str:
     return old
 
 
-def claim_cores(count: int) -> None:
+def claim_cores(count: int) -> int:
     import dask.system
 
-    dask.system.CPU_COUNT = count
+    before, dask.system.CPU_COUNT = dask.system.CPU_COUNT, count
+    return before
 
 
 def second(client: Client) -> tuple[str, Any]:
@@ -84,12 +85,16 @@ def lanes_of(name: str) -> tuple[int, int]:
     return len(predictor._devices), predictor._devices[0].backend.lanes
 
 
+@pytest.mark.network
 def test_a_model_that_the_plugin_loads_uses_the_threads_of_the_worker_not_of_the_machine(
     client: Client,
 ) -> None:
-    client.run(claim_cores, 8)
-    client.register_plugin(WorkerPlugin("ukis-4band-l1c"))
+    plugin = WorkerPlugin("ukis-4band-l1c")
+    before = client.run(claim_cores, 8)
+    client.register_plugin(plugin)
     assert set(client.run(lanes_of, "ukis-4band-l1c").values()) == {(1, 1)}
+    client.unregister_worker_plugin(plugin.name)
+    client.run(claim_cores, max(before.values()))
 
 
 def test_a_missing_dependency_is_named_with_the_worker(client: Client) -> None:

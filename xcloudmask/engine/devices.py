@@ -23,16 +23,18 @@ MOST_LANES = 4
 
 
 def dask_worker() -> Any:
-    """Return the Dask worker on which this runs; None elsewhere."""
+    """Return the Dask worker on which this runs; None elsewhere.
+
+    Outside of tasks, in a plugin's setup or ``client.run``, it is found where the worker has a nanny, as Dask
+    starts them: the process is the worker's own then.
+    """
     if "distributed" not in sys.modules:
         return None
     from distributed import Worker, get_worker
 
     try:
         return get_worker()
-    except (
-        ValueError
-    ):  # no task: but a plugin's setup or ``client.run``, where the process is the worker's own
+    except ValueError:  # no task
         return next((each for each in getattr(Worker, "_instances", ()) if each.nanny is not None), None)
 
 

@@ -32,7 +32,7 @@ def map_large_blocks() -> None:
     By itself it raises that limit to 32 MiB as such blocks are freed. From then on the planes of a region lie
     in heaps, and holes between them are held: a tenth of the memory of a long run. Dask's workers never raise
     it, from 128 KiB, as Dask starts them with ``MALLOC_TRIM_THRESHOLD_``: every array of a window is mapped
-    anew there, page by page, which takes an eighth of the time of a mask. It is a setting of the whole
+    anew there, page by page, which takes up to a tenth of the time of a mask. It is a setting of the whole
     process: the command line calls this, and a model on a Dask worker; in others it is the user's, who has
     ``MALLOC_MMAP_THRESHOLD_``. Who has set that is left alone.
     """

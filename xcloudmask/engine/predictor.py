@@ -125,9 +125,8 @@ class Predictor:
     def _load(self) -> list[DeviceQueue]:
         with self._loading:
             if not self._devices:
-                if (
-                    getattr(devices.dask_worker(), "nanny", None) is not None
-                ):  # Dask's process, not the user's
+                # A worker with a nanny is a process of Dask, not the user's.
+                if getattr(devices.dask_worker(), "nanny", None) is not None:
                     map_large_blocks()
                 bound = () if self.spec.fills else self.inputs  # one network serves whichever are estimated
                 found = [

@@ -11,12 +11,13 @@ For every chunk of the source, in the language of tasks (``source`` is the array
           that windows of (i, j) reach)        that lies over chunk (i, j))
 
 So a window is inferred once, by the first chunk whose output needs it (see `chunks`); what it contributes to
-later chunks is sent there and added (overlap-add). Strips of small chunks, and a chunk's states if it is
-small, are no task of their own but a part of the one that needs them.
+later chunks is sent there and added (overlap-add). What a chunk's own tasks take of it, strips of small
+chunks, and a small chunk's states are no tasks of their own but parts of those that need them.
 
 Dask goes from the first chunk on, so the pixels of a row of chunks are held until the next row is read: what
 it holds grows with the width of the scene. `xcloudmask.masks.geotiff` goes from the last chunk back, and
-holds a row of sums; `xcloudmask.stream` leaves its strips in the store, and holds neither.
+holds a row of sums, and strips of pixels (all of them where chunks are small); `xcloudmask.stream` leaves its
+strips in the store, and holds neither.
 
 The layer holds the plan, which is a few integers an axis, and writes its tasks only when a scheduler asks.
 The plan itself is one node that all tasks refer to: a task carries its own ranges and nothing else.
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, product
+from math import prod
 from typing import Any
 
 import dask.array as da
@@ -45,8 +47,8 @@ from xcloudmask.engine.chunks import AxisChunk, Piece, Range
 from xcloudmask.engine.plan import Plan
 from xcloudmask.engine.regrid import Box, Regrid
 
-#: Chunks of so many pixels are passed on as they are: a strip of one, or what its pixels hold, in a task of
-#: its own takes longer than to send all of it to another worker.
+#: Chunks of up to so many pixels are passed on as they are, and so are their sums: to cut a strip of one in a
+#: task of its own takes longer (2 to 3 ms, on two workers of one machine) than to send all of it.
 SMALL = 512 * 512
 
 
@@ -117,8 +119,9 @@ def in_turn(blocks: da.Array, put: Callable[[tuple[slice, ...], Array, None], No
 
     Left to itself, Dask begins with the first, which needs least. But windows of a chunk reach into the next
     ones, so all pixels of a row of chunks would be held until the next row is read. From the last to the
-    first, each chunk's pixels are used when they are read, and strips of them are held. `put` is given where
-    a chunk belongs, the chunk, and what the storing before it returned, which is there for the order alone.
+    first, each chunk's pixels are used when they are read, and strips of them are held, or all of small
+    chunks. `put` is given where a chunk belongs, the chunk, and what the storing before it returned, which is
+    there for the order alone.
 
     Peak memory of a mask of 8192 x 8192 is 0.8 GiB so, and 0.9 in the order of Dask (six bands, chunks of
     1024). Where a scene is wide and few chunks high, Dask walks down its columns, and does better: 0.7 GiB
@@ -229,14 +232,14 @@ class _Writer:
         tasks: list[Task] = []
         if row.windows[0] < row.windows[1] and col.windows[0] < col.windows[1]:
             pixels = [
-                self._part(tasks, (self.read, *here), self._source(r.chunk, c.chunk), r, c)
+                self._part(tasks, self.read, here, self._source(r.chunk, c.chunk), r, c)
                 for r, c in product(row.reads, col.reads)
             ]
             key: Key = (self.sums, *here)
             tasks.append(Task(key, infer, self.plan, row.windows, col.windows, len(col.reads), *pixels))
         pieces = list(product(row.sums, col.sums))
         sums = [
-            self._part(tasks, (self.part, *here), TaskRef((self.sums, *self.lead, r.chunk, c.chunk)), r, c)
+            self._part(tasks, self.part, here, TaskRef((self.sums, *self.lead, r.chunk, c.chunk)), r, c)
             for r, c in pieces
         ]
         offsets = tuple((r.offset, c.offset) for r, c in pieces)
@@ -247,22 +250,23 @@ class _Writer:
         return tasks
 
     def _part(
-        self, tasks: list[Task], of: tuple[Any, ...], source: TaskRef, row: Piece, col: Piece
+        self, tasks: list[Task], name: str, here: tuple[int, ...], source: TaskRef, row: Piece, col: Piece
     ) -> Task | TaskRef:
-        """Return a part of what a chunk holds, for a task of the chunk that `of` ends with.
+        """Return a part of what a chunk holds, for a task of the chunk `here`.
 
-        Of another, if that is not small, it is a copy, made in a task that is added to `tasks`.
+        Of another chunk, if that is not small, it is a copy, made in a task that is added to `tasks`.
         """
         if row.whole and col.whole:
             return source
-        key: Key = (*of, row.chunk, col.chunk)
+        key: Key = (name, *here, row.chunk, col.chunk)
         box = row.start, row.stop, col.start, col.stop
-        if of[-2:] == (row.chunk, col.chunk) or self._is_small(row.chunk, col.chunk):
+        if here[-2:] == (row.chunk, col.chunk) or self._is_small(row.chunk, col.chunk):
             return Task(key, cut, source, *box)
         return _apart(tasks, Task(key, strip, source, *box))
 
     def _is_small(self, i: int, j: int) -> bool:
-        return self.layer.chunks[-2][i] * self.layer.chunks[-1][j] <= SMALL
+        lead = prod(sizes[k] for sizes, k in zip(self.layer.chunks, self.lead, strict=False))
+        return lead * self.layer.chunks[-2][i] * self.layer.chunks[-1][j] <= SMALL
 
     def _source(self, i: int, j: int) -> TaskRef:
         key: Key = (self.layer.source, *self.lead, 0, i, j)

@@ -72,14 +72,19 @@ def _run_scene(plan: Plan, pixels: Array, out: Array, tell: Callable[[int], None
         tell_of(number, (windows[1] - windows[0]) * plan.tiles.x.count)  # with those that held no data
         return sums
 
+    def tell_warnings(number: int) -> None:
+        for warn in held[number]:  # in the thread that has the caller's line
+            warn()
+
     sums: dict[int, Float] = {}
     with closing(_in_order(infer, len(bands))) as inferred:
         for number, band in enumerate(bands):
             try:
                 found = next(inferred)
-            finally:  # those before an error, too; in the thread that has the caller's line
-                for warn in held[number]:
-                    warn()
+            except Exception:
+                tell_warnings(number)
+                raise
+            tell_warnings(number)
             if found is not None:
                 sums[number] = found
             # A band is made of its own sums and those of earlier bands, which no later one may need any more.
