@@ -117,7 +117,7 @@ def test_what_a_scale_makes_of_fill_is_no_reflectance() -> None:
     """0 x 0.0001 - 0.1 in single precision lies below -0.1 by a rounding."""
     pixels = weather(64, 64, bands=2)
     pixels[:, :40] = np.float32(-0.1)
-    with pytest.raises(UnitError, match="half of the values are below -0.1"):
+    with pytest.raises(UnitError, match=r"half of the values are below -0\.1"):
         scene(pixels, ["red", "nir"]).cloudmask.predict(TOY)
-    with pytest.raises(UnitError, match="half of the values are above 5.5"):
+    with pytest.raises(UnitError, match=r"half of the values are above 5\.5"):
         scene(np.full((2, 64, 64), 5.5, np.float32), ["red", "nir"]).cloudmask.predict(TOY)
