@@ -1,6 +1,6 @@
 """What the library costs beside the network: time, memory, their growth, the first call, more workers.
 
-    python benchmarks/overhead.py                        # all of it: a quarter of an hour on two idle cores
+    python benchmarks/overhead.py                        # all of it: twenty-five minutes on two idle cores
     python benchmarks/overhead.py --only beside first    # some sections
     python benchmarks/overhead.py --quick                # toy networks and small images: that it runs
     python benchmarks/overhead.py --table                # measures nothing: prints the result file
@@ -63,7 +63,7 @@ class Size:
     ways: tuple[str, ...] = ("numpy", "compute", "stream")
     fresh: int = 5
     workers: tuple[int, ...] = (1, 2, 4, 8)
-    asleep: int = 24  # windows a side
+    asleep: int = 17  # windows a side for one worker; as many more for each that comes to it
 
 
 QUICK = Size(
@@ -259,24 +259,25 @@ def first(size: Size) -> dict[str, Any]:
 
 
 def workers(size: Size) -> dict[str, Any]:
-    """How much faster more workers are where each waits for a device of its own."""
+    """Compare rates of so many workers where each waits for a device of its own, on as many windows a worker."""
     spec = cases.ASLEEP
     step = spec.patch - spec.overlap
-    side = size.asleep * step + spec.overlap
     rows, figures, alone = [], {}, 0.0
     for count in size.workers:
+        across = round(size.asleep * count**0.5)
+        side = across * step + spec.overlap
         with cluster(count) as client:
             client.run(_load_asleep)
             mask = cases.repeated_scene(side, 2 * step, spec).cloudmask.predict(spec, **cases.HOW)
             spent = clocked(lambda client=client, mask=mask: client.compute(mask.data).result())
-        alone = alone or count * spent.wall
-        ratio = alone / (count * spent.wall)
-        beside = 1000 * (count * spent.wall / size.asleep**2 - cases.NAP)
-        rows.append([count, spent.wall, size.asleep**2 / spent.wall, ratio, beside])
-        figures[f"efficiency of {count}"] = ratio
+        each = count * spent.wall / across**2
+        alone = alone or each
+        rows.append([count, across**2, spent.wall, count / each, alone / each, 1000 * (each - cases.NAP)])
+        figures[f"efficiency of {count}"] = alone / each
     return {
-        "title": f"Workers: {size.asleep**2} windows, for each of which the network sleeps {cases.NAP} s",
-        "head": ["workers", "s", "windows/s", "efficiency", "ms beside"], "rows": rows, "figures": figures,
+        "title": f"Workers: windows, for each of which the network sleeps {cases.NAP} s",
+        "head": ["workers", "windows", "s", "windows/s", "efficiency", "ms beside"], "rows": rows,
+        "figures": figures,
         "note": "Bar: 0.9. Beside: what each worker spends on a window, or idle, beside its sleep",
     }  # fmt: skip
 

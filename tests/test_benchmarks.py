@@ -271,8 +271,8 @@ def test_the_first_call_and_later_ones_are_told_apart(quick: tuple[str, dict[str
 
 def test_workers_that_wait_are_compared(quick: tuple[str, dict[str, Any]]) -> None:
     found = quick[1]["workers"]
-    ((count, seconds, rate, efficiency, beside),) = found["rows"]
-    assert (count, efficiency) == (1, 1)
+    ((count, windows, seconds, rate, efficiency, beside),) = found["rows"]
+    assert (count, windows, efficiency) == (1, 16, 1)
     assert rate == pytest.approx(16 / seconds)
     assert beside == pytest.approx(1000 * (seconds / 16 - 0.2))
     assert seconds > 16 * 0.2, "each window sleeps"
