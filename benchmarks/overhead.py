@@ -13,6 +13,7 @@ adds its run to the result file as soon as it is done.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -81,12 +82,16 @@ def cluster(workers: int) -> Iterator[Any]:
     """Processes of one thread each."""
     from distributed import Client, LocalCluster
 
+    before = dict(os.environ)
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as local,
         Client(local, set_as_default=False) as client,
     ):
         client.wait_for_workers(workers)
         yield client
+    # Dask leaves behind what it gave the workers, MALLOC_TRIM_THRESHOLD_ too, and children would inherit it.
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def beside(size: Size) -> dict[str, Any]:
@@ -259,7 +264,7 @@ def first(size: Size) -> dict[str, Any]:
 
 
 def workers(size: Size) -> dict[str, Any]:
-    """Compare rates of so many workers where each waits for a device of its own, on as many windows a worker."""
+    """Compare rates of workers that each wait for a device of their own, on as many windows a worker."""
     spec = cases.ASLEEP
     step = spec.patch - spec.overlap
     rows, figures, alone = [], {}, 0.0
