@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -100,9 +101,15 @@ def lazy_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
         (_, _), rows, cols = block_info[None]["array-location"]
         return field(np.arange(*rows), np.arange(*cols), len(spec.bands))
 
+    return described(of_blocks(block, size, chunk, spec), spec)
+
+
+def of_blocks(
+    block: Callable[..., npt.NDArray[Any]], size: int, chunk: int, spec: ModelSpec, dtype: Any = np.float32
+) -> da.Array:
+    """Return pixels (band, y, x) of which `block` makes each chunk when it is asked for."""
     chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
-    pixels = da.map_blocks(block, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))
-    return described(pixels, spec)
+    return da.map_blocks(block, chunks=chunks, dtype=dtype, meta=np.empty((0, 0, 0), dtype))
 
 
 @cache
@@ -117,9 +124,7 @@ def repeated_scene(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
         bands, rows, cols = block_info[None]["chunk-shape"]
         return kept_image(chunk, bands)[:, :rows, :cols]
 
-    chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
-    pixels = da.map_blocks(block, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))
-    return described(pixels, spec)
+    return described(of_blocks(block, size, chunk, spec), spec)
 
 
 def lazy_counts(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
@@ -130,8 +135,7 @@ def lazy_counts(size: int, chunk: int, spec: ModelSpec) -> xr.DataArray:
         _, rows, cols = block_info[None]["chunk-shape"]
         return block[:, :rows, :cols].copy()
 
-    chunks = da.core.normalize_chunks((-1, chunk, chunk), shape=(len(spec.bands), size, size))
-    pixels = da.map_blocks(copied, chunks=chunks, dtype=np.uint16, meta=np.empty((0, 0, 0), np.uint16))
+    pixels = of_blocks(copied, size, chunk, spec, np.uint16)
     coords = {"y": -10.0 * np.arange(size), "x": 10.0 * np.arange(size)}
     plain = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords)
     return plain.cloudmask.describe(bands=list(spec.bands), level="L1C", scale=1e-4, offset=0.0)

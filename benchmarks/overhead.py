@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import _cases as cases
 import dask
@@ -82,16 +83,13 @@ def cluster(workers: int) -> Iterator[Any]:
     """Processes of one thread each."""
     from distributed import Client, LocalCluster
 
-    before = dict(os.environ)
     with (
+        mock.patch.dict(os.environ),  # Dask leaves there what it gives the workers; children would inherit it
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as local,
         Client(local, set_as_default=False) as client,
     ):
         client.wait_for_workers(workers)
         yield client
-    # Dask leaves behind what it gave the workers, MALLOC_TRIM_THRESHOLD_ too, and children would inherit it.
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def beside(size: Size) -> dict[str, Any]:

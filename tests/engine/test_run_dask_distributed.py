@@ -7,6 +7,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from tests.scenes import NAMES, noise, same_answer, scene, weather
+from tests.streaming.loaders import claim_cores
 from xcloudmask.engine.malloc import map_large_blocks
 from xcloudmask.testing import COUNTING, TOY
 
@@ -77,13 +78,6 @@ def test_each_process_loads_the_model_once_and_each_window_is_inferred_once(clie
     client.compute(mask).result()
     assert set(client.run(loads).values()) == {1}
     assert sum(client.run(seen).values()) == 8 * 8
-
-
-def claim_cores(count: int) -> int:
-    import dask.system
-
-    before, dask.system.CPU_COUNT = dask.system.CPU_COUNT, count
-    return before
 
 
 def threads() -> int:

@@ -1,4 +1,4 @@
-"""Models whose loading depends on the worker."""
+"""What tests have workers run: models whose loading depends on the worker, cores that are not there."""
 
 from __future__ import annotations
 
@@ -40,3 +40,11 @@ def load(spec: ModelSpec) -> Network:
 
 def times_loaded(name: str) -> int:
     return loads.count(name)
+
+
+def claim_cores(count: int) -> int:
+    """Have this process believe in so many cores; return how many it believed in."""
+    import dask.system
+
+    before, dask.system.CPU_COUNT = dask.system.CPU_COUNT, count
+    return before

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster
 
-from tests.streaming.loaders import DEPENDENCY, WEIGHTS, spec, times_loaded
+from tests.streaming.loaders import DEPENDENCY, WEIGHTS, claim_cores, spec, times_loaded
 from xcloudmask import models
 from xcloudmask.engine.predictor import get_predictor
 from xcloudmask.errors import CloudMaskError, OptionError
@@ -45,13 +45,6 @@ def point(path: str) -> None:
 def pretend(version: str) -> str:
     old, module.__version__ = module.__version__, version
     return old
-
-
-def claim_cores(count: int) -> int:
-    import dask.system
-
-    before, dask.system.CPU_COUNT = dask.system.CPU_COUNT, count
-    return before
 
 
 def second(client: Client) -> tuple[str, Any]:

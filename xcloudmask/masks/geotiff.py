@@ -75,8 +75,8 @@ def write_geotiff(
     """Compute a mask or probabilities, chunk by chunk, into a Cloud Optimized GeoTIFF.
 
     Memory holds a few chunks, and what one row of them has found so far (and its pixels, where chunks have up
-    to 512 x 512), which grows with the scene's width;
-    `xcloudmask.stream` keeps that in the store instead. The work is done by threads of this process.
+    to 512 x 512), which grows with the scene's width; `xcloudmask.stream` keeps that in the store instead.
+    The work is done by threads of this process.
 
     Classes are uint8 with a colour table, probabilities one float32 band a class. `progress` is called with
     pixels done and pixels in all.
