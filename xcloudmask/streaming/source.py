@@ -141,6 +141,7 @@ def _planned(mask: xr.DataArray) -> tuple[xr.DataArray, Plan] | None:
     # What type the pixels have is not recorded in the graph, and does not matter to slicing.
     meta = np.empty((0,) * len(layer.chunks), np.float32)
     array: Any = dask.array.Array
-    data = array(graph, layer.source, layer.chunks, meta=meta)
+    # Without the mask's own layer, whose tasks would be written, and kept, with the first piece that is read.
+    data = array(graph.cull_layers([layer.source]), layer.source, layer.chunks, meta=meta)
     lead = [dim for dim in mask.dims if dim not in (*spatial_dims(mask), "class")]
     return xr.DataArray(data, dims=[*lead, "band", *spatial_dims(mask)]), layer.plan
