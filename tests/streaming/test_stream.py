@@ -65,6 +65,16 @@ def test_the_store_holds_what_predict_returns(data: st.DataObject) -> None:
     assert "strips" not in str(list(store._store_dict))
 
 
+def test_the_tasks_of_the_whole_mask_are_never_written() -> None:
+    """They would take 8 KiB for each chunk of the source, and be there until the stream ends."""
+    mask = scene().chunk(time=1, y=40, x=40).cloudmask.predict(testing.TOY)
+    layer = mask.data.dask.layers[mask.data.name]
+    assert to_zarr(mask, MemoryStore(), **SMALL).complete
+    assert not layer.is_materialized()
+    assert len(layer)
+    assert layer.is_materialized()
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_each_window_is_inferred_once(chunked: bool, tmp_path: Path) -> None:
     testing.seen.clear()
