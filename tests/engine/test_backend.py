@@ -291,19 +291,22 @@ def test_a_gpu_in_half_precision_agrees_about_the_classes() -> None:
 
 @pytest.mark.gpu
 @needs_cuda
-def test_batches_arrive_from_pinned_memory_on_their_own_stream() -> None:
+def test_batches_arrive_from_pinned_memory_and_results_in_it_on_streams_of_their_own() -> None:
     backend = TorchBackend(testing.load_toy(TOY), "cuda:0", "auto")
-    assert backend.copies != torch.cuda.current_stream(backend.device)
+    streams = {backend.uploads, backend.downloads, torch.cuda.current_stream(backend.device)}
+    assert len(streams) == 3
     windows = list(noise(16, 2, 256, 256))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(3):
             there = backend.upload(windows)
             backend.probabilities(there)
+            found = backend.fetch(there)
         torch.cuda.synchronize()
-    copies = [event.name for event in profile.events() if "HtoD" in event.name]
-    assert copies
-    assert all("Pinned" in name for name in copies)
-    np.testing.assert_array_equal(there.cpu().numpy(), np.stack(windows))
+    for way in ("HtoD", "DtoH"):
+        copies = [event.name for event in profile.events() if way in event.name]
+        assert copies
+        assert all("Pinned" in name for name in copies)
+    np.testing.assert_array_equal(found, np.stack(windows))
 
 
 @pytest.mark.gpu

@@ -37,8 +37,9 @@ def autocast_dtype(network: Network, device: str, dtype: str) -> Any:
 class TorchBackend:
     """torch on any device; the sums stay there until a task is done.
 
-    On CUDA, batches travel from pinned memory on a stream of their own, so that one is copied while the
-    one before it is computed. All computing is on the device's default stream, in the order it was asked for.
+    On CUDA, batches travel from pinned memory on a stream of their own, and results to it on another, so that
+    both are copied while what comes next is computed. All computing is on the device's default stream, in the
+    order it was asked for.
     """
 
     def __init__(self, network: Network, device: str, dtype: str) -> None:
@@ -47,9 +48,11 @@ class TorchBackend:
         self.torch = torch
         self.device = torch.device(device)
         self.kind = self.device.type
-        self.copies: Any = None
+        self.uploads: Any = None
+        self.downloads: Any = None
         if self.kind == "cuda":
-            self.copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            self.uploads = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            self.downloads = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         on_cpu = self.kind == "cpu"
         self.lanes = cpu_lanes() if on_cpu and network.parallel else 1
         self.threads = max(1, cpu_threads() // self.lanes) if on_cpu else None
@@ -69,14 +72,14 @@ class TorchBackend:
         torch = self.torch
         with torch.inference_mode():
             shape = (len(arrays), *arrays[0].shape)
-            host = torch.empty(shape, dtype=torch.float32, pin_memory=self.copies is not None)
+            host = torch.empty(shape, dtype=torch.float32, pin_memory=self.uploads is not None)
             np.stack(arrays, out=host.numpy())
-            if self.copies is None:
+            if self.uploads is None:
                 return host.to(self.device)
-            with torch.cuda.stream(self.copies):
+            with torch.cuda.stream(self.uploads):
                 copied = host.to(self.device, non_blocking=True)
             computing = torch.cuda.current_stream(self.device)
-            computing.wait_stream(self.copies)
+            computing.wait_stream(self.uploads)
             copied.record_stream(computing)  # its memory is not used again before the computing is done
             return copied
 
@@ -140,8 +143,18 @@ class TorchBackend:
 
     def fetch(self, sums: Any) -> Float:
         """See `Backend`."""
-        with self.torch.inference_mode():
-            out: Float = sums.cpu().numpy()
+        torch = self.torch
+        out: Float
+        with torch.inference_mode():
+            if self.downloads is None:
+                out = sums.cpu().numpy()
+            else:
+                host = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
+                self.downloads.wait_stream(torch.cuda.current_stream(self.device))
+                with torch.cuda.stream(self.downloads):
+                    host.copy_(sums, non_blocking=True)
+                self.downloads.record_event().synchronize()
+                out = host.numpy().copy()  # may be held for long, and pinned memory is scarce
         return out
 
     def release(self) -> None:
