@@ -31,22 +31,27 @@ def draw(out: Path) -> None:
     panels: dict[str, dict[tuple[str, str], list[Any]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: run["circumstances"]["date"]):
         told = run["circumstances"]
+        place = dates.index(told["date"][:10]) + int(told["date"][11:13]) / 24 - 0.5  # a day is one wide
         for name, value in run["figures"].items():
-            panels[run["section"]][name, told["cpu"]].append((dates.index(told["date"][:10]), value))
+            panels[run["section"]][name, told["cpu"]].append((place, value))
     figure, axes = plt.subplots(
         math.ceil(len(panels) / 2), 2, figsize=(11, 1.2 * len(panels)), squeeze=False, layout="constrained"
     )
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
-        colours: dict[str, str] = {}
+        colours: dict[str, Any] = {}
         for (name, machine), points in lines.items():
             label = None if name in colours else name
-            colour = colours.setdefault(name, f"C{len(colours) % 10}")
-            axis.plot(*zip(*points, strict=True), f"{machines[machine]}-", color=colour, ms=4, label=label)
+            colour = colours.setdefault(name, mpl.colormaps["tab20"](len(colours)))
+            axis.plot(
+                *zip(*points, strict=True), f"{machines[machine]}-", color=colour, ms=4, lw=1, label=label
+            )
         heights = [height for points in lines.values() for _, height in points]
         if min(heights) > 0 and max(heights) > 20 * min(heights):
             axis.set_yscale("log")
         axis.set(title=title, xlim=(-0.5, len(dates) - 0.5))
         axis.set_xticks(range(len(dates)), dates)
+        for midnight in range(len(dates) - 1):
+            axis.axvline(midnight + 0.5, color="0.9", lw=0.5, zorder=0)
         axis.legend(fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     for axis in list(axes.flat)[len(panels) :]:
         axis.remove()
