@@ -1,8 +1,11 @@
 """A CUDA device that is not there: torch on the CPU, which counts copies and waits as a card would do them.
 
-What is copied without waiting arrives only when somebody waits for it, and is NaN until then: code that
-reads too early answers wrongly, here as on a card. All else is computed at once, in the order it is asked
-for, which is that of a device's default stream.
+What is copied there without waiting arrives only when somebody waits for it, and is NaN until then: to read
+it too early is a wrong answer, here as on a card. All computing is done at once, in the order it is asked
+for; a result fetched before it is computed is seen only in the count of streams that wait for others.
+
+Not seen: whether a tensor is on the card (to read one there as if it were here works), and memory that is
+used again too early (`record_stream` does nothing).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,35 +22,50 @@ import torch
 
 
 class Stream:
-    """Copies that have been asked for and not arrived."""
+    """Copies in the order in which they were asked for, of which the first `done` have arrived."""
 
-    def __init__(self, device: Any = None) -> None:
-        self.pending: list[Callable[[], object]] = []
-        self.arriving = threading.RLock()
+    def __init__(self, card: FakeCuda, device: Any = None) -> None:
+        self.card = card
+        self.asked: list[Callable[[], object]] = []
+        self.done = 0
+        self.arriving = threading.Lock()
 
-    def arrive(self) -> None:
-        """Have all that was asked for done."""
+    def arrive(self, upto: int) -> None:
         with self.arriving:
-            while self.pending:
-                self.pending.pop(0)()
+            for copy in self.asked[self.done : upto]:
+                copy()
+            self.done = max(self.done, upto)
 
     def wait_stream(self, other: Stream) -> None:
-        other.arrive()
+        self.card.count("streams that wait")
+        other.arrive(len(other.asked))
 
-    def record_event(self) -> Event:
-        return Event(self)
+
+class Event:
+    """A point in a stream that the host can wait for."""
+
+    def __init__(self, card: FakeCuda) -> None:
+        self.card = card
+
+    def record(self, stream: Stream) -> None:
+        self.stream, self.upto = stream, len(stream.asked)
+
+    def synchronize(self) -> None:
+        self.card.count("waits")
+        self.stream.arrive(self.upto)
 
 
 class FakeCuda:
     """One fake card, and what was asked of it.
 
-    `seen` counts copies by where they go and from which memory, and each time that the host waited.
+    `seen` counts copies by where they go and from which memory, each time that the host waited, and each time
+    that a stream waited for another.
     """
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
         self.counting = threading.Lock()
-        self.default = Stream()
+        self.default = Stream(self)
         self.chosen = threading.local()
 
     def count(self, what: str) -> None:
@@ -68,79 +87,45 @@ class FakeCuda:
 
     def install(self, patch: pytest.MonkeyPatch) -> FakeCuda:
         """Put this card in the place of those that torch knows."""
-        Event.card = self
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-        patch.setattr(torch.cuda, "Stream", Stream)
-        patch.setattr(torch.cuda, "Event", Event)
+        patch.setattr(torch.cuda, "Stream", partial(Stream, self))
+        patch.setattr(torch.cuda, "Event", partial(Event, self))
         patch.setattr(torch.cuda, "stream", self.stream)
         patch.setattr(torch.cuda, "current_stream", self.current)
         for name in ("empty", "zeros", "tensor"):
-            patch.setattr(torch, name, self._made(getattr(torch, name)))
-        patch.setattr(torch.Tensor, "to", self._to(torch.Tensor.to, torch.Tensor.copy_))
-        patch.setattr(torch.Tensor, "cpu", lambda tensor: self._cpu(tensor))
-        patch.setattr(torch.Tensor, "copy_", self._copy(torch.Tensor.copy_))
+            patch.setattr(torch, name, _made_here(getattr(torch, name)))
+        patch.setattr(torch.Tensor, "to", self._to(torch.Tensor.to))
+        patch.setattr(torch.Tensor, "cpu", lambda tensor: self._fetched(tensor))
         patch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
         return self
 
-    def _made(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        def made(*args: Any, device: Any = None, pin_memory: bool = False, **how: Any) -> Any:
-            tensor = make(*args, **how)
-            tensor.pinned = pin_memory
-            return tensor
-
-        return made
-
-    def _memory(self, tensor: torch.Tensor) -> str:
-        return "pinned" if getattr(tensor, "pinned", False) else "pageable"
-
-    def _later(self, target: torch.Tensor, source: torch.Tensor, copy: Callable[..., Any]) -> None:
-        target.fill_(torch.nan)
-        self.current().pending.append(lambda: copy(target, source))
-
-    def _to(self, to: Callable[..., Any], copy: Callable[..., Any]) -> Callable[..., Any]:
-        def moved(tensor: torch.Tensor, *args: Any, non_blocking: bool = False, **how: Any) -> Any:
-            if torch.device("cuda:0") not in args and torch.device("cuda") not in args:
-                return to(tensor, *args, **({"non_blocking": True} if non_blocking else {}), **how)
-            self.count(f"to the device, {self._memory(tensor)}")
-            if not non_blocking:
+    def _to(self, to: Callable[..., Any]) -> Callable[..., Any]:
+        def moved(tensor: torch.Tensor, *args: Any, **how: Any) -> Any:
+            if torch.device("cuda:0") not in args:
+                return to(tensor, *args, **how)
+            self.count(f"to the device, {'pinned' if getattr(tensor, 'pinned', False) else 'pageable'}")
+            if not how.get("non_blocking"):
                 self.count("waits")
                 return tensor.clone()
-            there = torch.empty_like(tensor)
-            self._later(there, tensor, copy)
+            there = torch.full_like(tensor, torch.nan)
+            self.current().asked.append(partial(there.copy_, tensor))
             return there
 
         return moved
 
-    def _cpu(self, tensor: torch.Tensor) -> torch.Tensor:
-        self.count("to the host, pageable")
+    def _fetched(self, tensor: torch.Tensor) -> torch.Tensor:
+        where = "default" if self.current() is self.default else "own"
+        self.count(f"to the host, {where} stream")
         self.count("waits")
         return tensor.clone()
 
-    def _copy(self, copy: Callable[..., Any]) -> Callable[..., Any]:
-        def copied(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
-            if not non_blocking:
-                return copy(target, source)  # type: ignore[no-any-return]
-            self.count(f"to the host, {self._memory(target)}")
-            self._later(target, source, copy)
-            return target
 
-        return copied
+def _made_here(make: Callable[..., Any]) -> Callable[..., Any]:
+    def made(*args: Any, device: Any = None, pin_memory: bool = False, **how: Any) -> Any:
+        tensor = make(*args, **how)
+        tensor.pinned = pin_memory
+        return tensor
 
-
-class Event:
-    """A point in a stream that the host can wait for."""
-
-    card: FakeCuda
-
-    def __init__(self, on: Stream | None = None) -> None:
-        self.on = on
-
-    def record(self, stream: Stream) -> None:
-        self.on = stream
-
-    def synchronize(self) -> None:
-        assert self.on is not None, "an event that was never recorded"
-        self.card.count("waits")
-        self.on.arrive()
+    return made

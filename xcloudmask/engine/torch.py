@@ -37,9 +37,9 @@ def autocast_dtype(network: Network, device: str, dtype: str) -> Any:
 class TorchBackend:
     """torch on any device; the sums stay there until a task is done.
 
-    On CUDA, batches travel from pinned memory on a stream of their own, and results to it on another, so that
-    both are copied while what comes next is computed. All computing is on the device's default stream, in the
-    order it was asked for.
+    On CUDA, batches travel from pinned memory on a stream of their own, and results come back on another, so
+    that both are copied while what comes next is computed. All computing is on the device's default stream,
+    in the order it was asked for.
     """
 
     def __init__(self, network: Network, device: str, dtype: str) -> None:
@@ -144,17 +144,13 @@ class TorchBackend:
     def fetch(self, sums: Any) -> Float:
         """See `Backend`."""
         torch = self.torch
-        out: Float
         with torch.inference_mode():
             if self.downloads is None:
+                out: Float = sums.cpu().numpy()
+                return out
+            self.downloads.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(self.downloads):  # waits for this copy, not for what was asked for since
                 out = sums.cpu().numpy()
-            else:
-                host = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
-                self.downloads.wait_stream(torch.cuda.current_stream(self.device))
-                with torch.cuda.stream(self.downloads):
-                    host.copy_(sums, non_blocking=True)
-                self.downloads.record_event().synchronize()
-                out = host.numpy().copy()  # may be held for long, and pinned memory is scarce
         return out
 
     def release(self) -> None:
