@@ -31,7 +31,8 @@ def draw(out: Path) -> None:
     panels: dict[str, dict[tuple[str, str], list[Any]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: run["circumstances"]["date"]):
         told = run["circumstances"]
-        place = dates.index(told["date"][:10]) + int(told["date"][11:13]) / 24 - 0.5  # a day is one wide
+        day, hour, minute = told["date"][:10], int(told["date"][11:13]), int(told["date"][14:16])
+        place = dates.index(day) + (hour + minute / 60) / 24 - 0.5  # a day is one wide
         for name, value in run["figures"].items():
             panels[run["section"]][name, told["cpu"]].append((place, value))
     figure, axes = plt.subplots(
@@ -41,7 +42,7 @@ def draw(out: Path) -> None:
         colours: dict[str, Any] = {}
         for (name, machine), points in lines.items():
             label = None if name in colours else name
-            colour = colours.setdefault(name, mpl.colormaps["tab20"](len(colours)))
+            colour = colours.setdefault(name, mpl.colormaps["tab20"](len(colours) % 20))
             axis.plot(
                 *zip(*points, strict=True), f"{machines[machine]}-", color=colour, ms=4, lw=1, label=label
             )

@@ -70,7 +70,7 @@ class Size:
         Growth("free", "compute", 1024, (4096, 16384)),
         Growth("free", "geotiff", 1024, (4096, 16384)),
     )
-    again: int = 4096  # what is no larger is masked in as many processes as there are rounds
+    repeat_up_to: int = 4096  # scenes no larger are masked in as many processes as there are rounds
     calls: tuple[tuple[str, int], ...] = (("cheap", 3072), ("ukis-6band-l1c", 1536))
     ways: tuple[str, ...] = ("numpy", "compute", "stream")
     fresh: int = 5
@@ -202,14 +202,16 @@ def growth(size: Size) -> dict[str, Any]:
         work = {"name": network, "workers": 2, "writer": writer, "chunk": chunk, "counts": network == "free"}
         found = []
         for side in sides:
-            count = size.rounds if side <= size.again else 1
+            count = size.rounds if side <= size.repeat_up_to else 1
             runs = [in_child(SCRIPT, "memory", {"size": side} | work, limit=1800) for _ in range(count)]
-            clock, cpu, *mib = (
+            seconds, cpu, peak, before, answer = (
                 median(run[key] for run in runs)
                 for key in ("seconds", "cpu", "peak_mib", "before_mib", "answer_mib")
             )
-            found.append((1e9 * clock / side**2, 1e9 * cpu / side**2, mib[0]))
-            rows.append([network, writer, chunk, side, *found[-1][:2], *(f"{each:.0f}" for each in mib)])
+            clock_ns, cpu_ns = 1e9 * seconds / side**2, 1e9 * cpu / side**2
+            found.append((clock_ns, cpu_ns, peak))
+            mib = (f"{each:.0f}" for each in (peak, before, answer))
+            rows.append([network, writer, chunk, side, clock_ns, cpu_ns, *mib])
         clocks, cpus, peaks = zip(*found, strict=True)
         which = f"{writer}, {chunk}" if network == "free" else f"{writer}, {chunk}, {network}"
         figures |= {
@@ -219,8 +221,9 @@ def growth(size: Size) -> dict[str, Any]:
         }
     told = "\n".join(f"  {ratio:.2f}  {what}" for what, ratio in figures.items())
     return {
-        "title": "Growth: 'free' is a network that costs nothing, over 16-bit counts made as they are read;\n"
-        f"up to {size.again} a side, medians of {size.rounds} processes",
+        "title": "Growth: time and memory by side\n"
+        "free: a network that costs nothing, over 16-bit counts made as they are read\n"
+        f"up to {size.repeat_up_to} a side: medians of {size.rounds} processes",
         "head": ["network", "way", "chunk", "side", "ns/px", "cpu ns", "peak MiB", "before", "answer"],
         "rows": rows, "figures": figures,
         "note": f"The most over the first (memory), the most over the least (time):\n{told}",
