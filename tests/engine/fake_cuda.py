@@ -87,9 +87,7 @@ class FakeCuda:
 
     def install(self, patch: pytest.MonkeyPatch) -> FakeCuda:
         """Put this card in the place of those that torch knows."""
-        patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "device_count", lambda: 1)
-        patch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
         patch.setattr(torch.cuda, "Stream", partial(Stream, self))
         patch.setattr(torch.cuda, "Event", partial(Event, self))
         patch.setattr(torch.cuda, "stream", self.stream)

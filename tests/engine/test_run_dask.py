@@ -1,10 +1,12 @@
 """The graph: names, keys and what Dask may do with the layer."""
 
 import pickle
+from typing import Any
 
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 from dask.core import flatten
 
 from tests.scenes import noise, scene
@@ -104,13 +106,16 @@ def test_no_task_is_written_that_no_output_needs(small: bool) -> None:
     assert needed == set(layer)
 
 
+def tasks_named(mask: xr.DataArray, *beginnings: str) -> list[Any]:
+    layer = mask.data.dask.layers[mask.data.name]
+    return [key for key in layer if isinstance(key, tuple) and key[0].startswith(beginnings)]
+
+
 def test_a_large_chunk_is_cut_to_strips_but_not_for_its_own_windows(small: bool) -> None:
     mask = scene(noise(2, 130, 110), ["red", "nir"]).chunk(y=50, x=60).cloudmask.predict(TOY)
-    layer = mask.data.dask.layers[mask.data.name]
-    strips = [key for key in layer if isinstance(key, tuple) and key[0].startswith(("read-", "part-"))]
+    strips = tasks_named(mask, "read-", "part-")
     assert small == (not strips)
-    states = [key for key in layer if isinstance(key, tuple) and key[0].startswith("states-")]
-    assert len(states) == (0 if small else 6)
+    assert len(tasks_named(mask, "states-")) == (0 if small else 6)
     assert not [key for key in strips if key[1:3] == key[3:5]]
 
 
@@ -119,5 +124,4 @@ def test_a_chunk_of_many_dates_is_not_small(monkeypatch: pytest.MonkeyPatch) -> 
     pixels = scene(noise(2, 2, 130, 110), ["red", "nir"]).chunk(y=50, x=60)
     for dates, cut in ((1, False), (2, True)):
         mask = pixels.chunk(time=dates).cloudmask.predict(TOY)
-        layer = mask.data.dask.layers[mask.data.name]
-        assert any(isinstance(key, tuple) and key[0].startswith("read-") for key in layer) == cut
+        assert bool(tasks_named(mask, "read-")) == cut

@@ -7,7 +7,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from tests.scenes import NAMES, noise, same_answer, scene, weather
-from tests.streaming.loaders import claim_cores
+from tests.streaming.loaders import cores
 from xcloudmask.engine.malloc import map_large_blocks
 from xcloudmask.testing import COUNTING, TOY
 
@@ -106,6 +106,5 @@ def test_an_inference_uses_the_threads_of_its_worker(client: Client, monkeypatch
     own = set(client.nthreads().values())
     assert client.submit(threads, pure=False).result() == min(CPU_COUNT, *own)
     if client.scheduler.address.startswith("tcp"):  # processes of their own: not only in their tasks
-        before = client.run(claim_cores, 8)
-        assert set(client.run(threads).values()) == {1}
-        client.run(claim_cores, max(before.values()))
+        with cores(client, 8):
+            assert set(client.run(threads).values()) == {1}

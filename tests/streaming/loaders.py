@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from distributed import Client
 
 from xcloudmask.models.network import Network
 from xcloudmask.models.weights import fetch
@@ -42,8 +46,17 @@ def times_loaded(name: str) -> int:
     return loads.count(name)
 
 
-def claim_cores(count: int) -> int:
-    """Have this process believe in so many cores; return how many it believed in."""
+@contextmanager
+def cores(client: Client, count: int) -> Iterator[None]:
+    """Have workers, which are processes of their own, believe that the machine has so many cores."""
+    before = client.run(_claim_cores, count)
+    try:
+        yield
+    finally:
+        client.run(_claim_cores, max(before.values()))
+
+
+def _claim_cores(count: int) -> int:
     import dask.system
 
     before, dask.system.CPU_COUNT = dask.system.CPU_COUNT, count

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster
 
-from tests.streaming.loaders import DEPENDENCY, WEIGHTS, claim_cores, spec, times_loaded
+from tests.streaming.loaders import DEPENDENCY, WEIGHTS, cores, spec, times_loaded
 from xcloudmask import models
 from xcloudmask.engine.predictor import get_predictor
 from xcloudmask.errors import CloudMaskError, OptionError
@@ -83,11 +83,10 @@ def test_a_model_that_the_plugin_loads_uses_the_threads_of_the_worker_not_of_the
     client: Client,
 ) -> None:
     plugin = WorkerPlugin("ukis-4band-l1c")
-    before = client.run(claim_cores, 8)
-    client.register_plugin(plugin)
-    assert set(client.run(lanes_of, "ukis-4band-l1c").values()) == {(1, 1)}
-    client.unregister_worker_plugin(plugin.name)
-    client.run(claim_cores, max(before.values()))
+    with cores(client, 8):
+        client.register_plugin(plugin)
+        assert set(client.run(lanes_of, "ukis-4band-l1c").values()) == {(1, 1)}
+        client.unregister_worker_plugin(plugin.name)
 
 
 def test_a_missing_dependency_is_named_with_the_worker(client: Client) -> None:
